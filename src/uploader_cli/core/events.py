@@ -1,0 +1,425 @@
+"""Everything that can happen in a run, as frozen values.
+
+Workers put these into one queue; `state.reduce` takes them one by one and answers with those that changed anything.
+The public ones (`PUBLIC`) are the event stream of `--json`; the others are facts only the state needs.
+
+Byte counts are absolute totals since the start of an attempt, never deltas; times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+INTERNAL = {"internal": True}
+"""Field metadata: needed by the state, not shown in the event stream."""
+
+
+class Phase(StrEnum):
+    """Where a file stands. No way back, except `sending` → `queued` when it is tried again."""
+
+    QUEUED = "queued"
+    CHECKING = "checking"
+    SENDING = "sending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def terminal(self) -> bool:
+        """True once nothing more can happen to the file."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.SKIPPED})
+
+
+class ChannelState(StrEnum):
+    """How the server's progress reaches us."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    RECONNECTING = "reconnecting"
+    POLLING = "polling"
+    CLOSED = "closed"
+
+
+class Transport(StrEnum):
+    """What carries the channel: a websocket, Engine.IO long polling, or plain HTTP polls of `/progress`."""
+
+    WEBSOCKET = "websocket"
+    POLLING = "polling"
+    HTTP = "http"
+
+
+class FailureCode(StrEnum):
+    """Why a file failed. Closed: scripts branch on it."""
+
+    REFUSED_TYPE = "refused_type"
+    REFUSED_SIZE = "refused_size"
+    EMPTY = "empty"
+    UNREADABLE = "unreadable"
+    VANISHED = "vanished"
+    CHANGED = "changed"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    TOO_SLOW = "too_slow"
+    RATE_LIMITED = "rate_limited"
+    UNAUTHORIZED = "unauthorized"
+    SERVER_ERROR = "server_error"
+    SERVER_REFUSED = "server_refused"
+    SERVER_FAILED = "server_failed"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    PROTOCOL = "protocol"
+    INTEGRITY = "integrity"
+
+
+class SkipReason(StrEnum):
+    """Why a selected path was left out without being a failure."""
+
+    TYPE = "type"
+    SIZE = "size"
+    EMPTY = "empty"
+    SYMLINK = "symlink"
+    SPECIAL = "special"
+    DUPLICATE = "duplicate"
+    FAIL_FAST = "fail_fast"
+
+
+class WarningCode(StrEnum):
+    """What a warning is about."""
+
+    STALLED = "stalled"
+    TOKEN_WITHHELD = "token_withheld"  # noqa: S105 - the name of a warning, not a secret
+    INSECURE = "insecure"
+    RATE_LIMITED = "rate_limited"
+    SESSION_LOST = "session_lost"
+    FINISH_FAILED = "finish_failed"
+    CANCEL_FAILED = "cancel_failed"
+    MAY_BE_STORED = "may_be_stored"
+    UNEXPECTED_ANSWER = "unexpected_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The common root."""
+
+    type: ClassVar[str] = ""
+
+
+# --- public: the lines of the event stream ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The first event. `files` and `bytes` are None while the selection is still being walked."""
+
+    type: ClassVar[str] = "run.started"
+    server: str
+    files: int | None
+    bytes: int | None
+    jobs: int
+    protocol: str
+    resumed_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated(Event):
+    """The server opened a session for `files` files."""
+
+    type: ClassVar[str] = "session.created"
+    session: str
+    category: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFinished(Event):
+    """A session of ours ended, as its HTTP answers say (the authority, wire contract 3.4)."""
+
+    type: ClassVar[str] = "session.finished"
+    session: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileStarted(Event):
+    """An attempt at a file begins. `wire_name` is the name under which the server will speak of it."""
+
+    type: ClassVar[str] = "file.started"
+    file: int
+    path: str
+    size: int
+    session: str
+    offset: int
+    attempt: int
+    wire_name: str = field(default="", metadata=INTERNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress(Event):
+    """Where a file is: `sent` left this machine, `confirmed` is what the server vouched for (bytes); rate in bytes/s."""
+
+    type: ClassVar[str] = "file.progress"
+    file: int
+    attempt: int
+    sent: int
+    confirmed: int
+    size: int | None
+    rate: float
+    phase: Phase
+    server_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRetry(Event):
+    """An attempt failed; the next one (`attempt`) starts after `delay` seconds."""
+
+    type: ClassVar[str] = "file.retry"
+    file: int
+    attempt: int
+    delay: float
+    code: FailureCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileCompleted(Event):
+    """The server confirmed the file."""
+
+    type: ClassVar[str] = "file.completed"
+    file: int
+    path: str
+    size: int
+    server_id: str | None
+    location: str | None
+    verified: bool
+    attempts: int
+    seconds: float
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed(Event):
+    """The file is not on the server, or nobody knows (`outcome_unknown`)."""
+
+    type: ClassVar[str] = "file.failed"
+    file: int
+    path: str
+    code: FailureCode
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileSkipped(Event):
+    """The file was left out for a reason that is no failure."""
+
+    type: ClassVar[str] = "file.skipped"
+    file: int
+    path: str
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelChanged(Event):
+    """The realtime channel moved from one state to another; `attempt` counts retries from 1."""
+
+    type: ClassVar[str] = "channel.changed"
+    from_: ChannelState
+    to: ChannelState
+    transport: Transport | None
+    reason: str
+    attempt: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMessage(Event):
+    """A sentence from the server, for people."""
+
+    type: ClassVar[str] = "server.message"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunWarning(Event):
+    """Something a person should know that failed nothing."""
+
+    type: ClassVar[str] = "warning"
+    code: WarningCode
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStats:
+    """The realtime channel in numbers, for `run.finished`."""
+
+    connect_ms: float | None = None
+    events: int = 0
+    polls: int = 0
+    reconnects: int = 0
+    fallbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """Always the last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
+
+    type: ClassVar[str] = "run.finished"
+    ok: bool
+    completed: int
+    failed: int
+    skipped: int
+    cancelled: int
+    bytes: int
+    seconds: float
+    rate: float
+    exit_code: int
+    channel: ChannelStats
+    peak_rss: int
+
+
+# --- internal: facts for the state -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileSelected(Event):
+    """The walk found a file that will be sent, or refused with a reason."""
+
+    file: int
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionEnded(Event):
+    """The walk is over: totals are final."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSent(Event):
+    """The kernel took `sent` bytes of the file in this attempt, counted from the file's start."""
+
+    file: int
+    attempt: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodySent(Event):
+    """The last byte of the request that carries these files is out: the server works now."""
+
+    files: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCancelled(Event):
+    """An interrupt stopped these files."""
+
+    files: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What the server says of one file. `percent` 0–100; `name` as it was sent."""
+
+    name: str
+    status: str
+    percent: float | None = None
+    server_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProgress(Event):
+    """One message of the server about a session, from the socket or from a poll.
+
+    `timestamp` is the server's clock in unix seconds; `percent` is 0–100; None stands for a field that was missing.
+    """
+
+    session: str
+    source: Transport
+    timestamp: float | None
+    status: str | None
+    percent: float | None = None
+    completed: int | None = None
+    failed: int | None = None
+    total: int | None = None
+    files: tuple[FileStatus, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWatched(Event):
+    """A session that somebody else uploads is to be followed: its files become known from its messages."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUnknown(Event):
+    """The server answered 404 for a watched session."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class PollFailed(Event):
+    """A poll brought nothing: what is known stays, and is shown as stale."""
+
+    session: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """Every call waits `seconds` from now (429 with Retry-After)."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStopped(Event):
+    """The transfer side is done; `error` says what ended it early, if anything did."""
+
+    error: BaseException | None = None
+
+
+PUBLIC: tuple[type[Event], ...] = (
+    RunStarted,
+    SessionCreated,
+    SessionFinished,
+    FileStarted,
+    FileProgress,
+    FileRetry,
+    FileCompleted,
+    FileFailed,
+    FileSkipped,
+    ChannelChanged,
+    ServerMessage,
+    RunWarning,
+    RunFinished,
+)
+
+
+def as_fields(event: Event) -> dict[str, Any]:
+    """The event's public fields by their names in the stream; optional ones that are None are left out."""
+    out: dict[str, Any] = {}
+    for name, spec in event.__dataclass_fields__.items():
+        if spec.metadata.get("internal"):
+            continue
+        value = getattr(event, name)
+        if value is None and name in _OPTIONAL:
+            continue
+        if isinstance(value, ChannelStats):
+            value = {key: getattr(value, key) for key in ChannelStats.__dataclass_fields__}
+        out["from" if name == "from_" else name] = value
+    return out
+
+
+_OPTIONAL = frozenset({"resumed_from", "server_percent", "checksum", "attempt", "latency_ms"})

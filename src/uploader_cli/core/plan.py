@@ -1,0 +1,148 @@
+"""Files and the server's limits → sessions, and sessions → requests. Pure: no file is opened, no clock is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import FailureCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MIB = 1024 * 1024
+REQUEST_SECONDS = 150.0
+"""A request should arrive in this time: half of the reference backend's limit (wire contract 3.10)."""
+UNMEASURED_RATE = 1e6
+"""Bytes/s taken for granted until a rate was measured: what one file of 300 MiB needs at least (wire contract 3.10)."""
+UNMETERED_FILES = 16
+UNMETERED_BYTES = 64 * MIB
+"""Where calls cost nothing a request stays small: a broken one is sent again whole, and files are confirmed sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A selected file. `path` is as selected, `relative_path` what the server may call it; `mtime_ns` as at the walk.
+
+    `named` is True for a file that was given as an argument or in a list: it may not be left out in silence.
+    """
+
+    file: int
+    path: str
+    relative_path: str
+    size: int
+    mtime_ns: int
+    named: bool = False
+
+    @property
+    def name(self) -> str:
+        """The base name."""
+        return self.relative_path.rsplit("/", 1)[-1]
+
+    @property
+    def kind(self) -> str:
+        """The type as servers count it: the extension, lower case, without its dot."""
+        stem, dot, suffix = self.name.rpartition(".")
+        return suffix.lower() if dot and stem else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes: files per session, bytes per file (that size included), extensions (`*` is any)."""
+
+    max_files: int
+    max_file_size: int
+    allowed_types: frozenset[str]
+    mixed_types: bool = False
+    relative_paths: bool = False
+
+
+ASSUMED = Limits(max_files=3, max_file_size=300 * MIB, allowed_types=frozenset({"mp4", "avi"}))
+"""The reference backend's limits (wire contract 3.12), for a server that has not told its own yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the server would not take a file."""
+
+    code: FailureCode
+    message: str
+
+
+@dataclass(slots=True)
+class PlannedSession:
+    """Files that go into one session, in their order."""
+
+    files: list[LocalFile] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
+    """Why `file` would be refused, or None: checked here because the server reads a whole body first (3.12)."""
+    if "*" not in limits.allowed_types and file.kind not in limits.allowed_types:
+        allowed = ", ".join(sorted(limits.allowed_types))
+        kind = f".{file.kind}" if file.kind else "no extension"
+        return Refusal(FailureCode.REFUSED_TYPE, f"the server takes {allowed} only, this is {kind}")
+    if file.size == 0:
+        return Refusal(FailureCode.EMPTY, "the file is empty, and servers refuse size 0")
+    if file.size > limits.max_file_size:
+        return Refusal(
+            FailureCode.REFUSED_SIZE,
+            f"{file.size} bytes are more than the server's limit of {limits.max_file_size}",
+        )
+    return None
+
+
+def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[PlannedSession]:
+    """Cut acceptable files into sessions: at most `max_files` each, one type each (3.12).
+
+    No two files of equal base name share a session unless the server tells paths apart (`relative_paths`). A session
+    is yielded as soon as it is full, the others at the end, each in the order of its first file.
+    """
+    open_sessions: dict[str, list[_Open]] = {}
+    order: list[_Open] = []
+    for file in files:
+        key = "" if limits.mixed_types else file.kind
+        candidates = open_sessions.setdefault(key, [])
+        name = file.relative_path if limits.relative_paths else file.name
+        target = next((item for item in candidates if name not in item.names), None)
+        if target is None:
+            target = _Open()
+            candidates.append(target)
+            order.append(target)
+        target.session.files.append(file)
+        target.names.add(name)
+        if len(target.session.files) >= limits.max_files:
+            candidates.remove(target)
+            order.remove(target)
+            yield target.session
+    for item in order:
+        yield item.session
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    session: PlannedSession = field(default_factory=PlannedSession)
+    names: set[str] = field(default_factory=set)
+
+
+def request_length(files: Sequence[LocalFile], rate: float | None, *, metered: bool) -> int:
+    """How many of `files` go into the next request: what should arrive in 150 s at `rate` (bytes/s), at least one.
+
+    `metered` says that the server counts calls; where it does not, a request also stays small.
+    """
+    budget = (rate if rate is not None else UNMEASURED_RATE) * REQUEST_SECONDS
+    most = len(files)
+    if not metered:
+        budget = min(budget, UNMETERED_BYTES)
+        most = min(most, UNMETERED_FILES)
+    total = 0
+    for count, file in enumerate(files[:most]):
+        total += file.size
+        if total > budget:
+            return max(1, count)
+    return most

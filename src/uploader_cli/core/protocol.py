@@ -1,0 +1,191 @@
+"""The wire contract's JSON as values: the one parser of what servers say. Quirks live here.
+
+Nothing here trusts a shape: proxies and the reference backend answer some errors with an empty body or HTML, so a
+body is `object` until a function of this module has read it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from uploader_cli.core.events import FileStatus, SessionProgress, Transport
+from uploader_cli.core.plan import Limits
+
+JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An upload session as the server opened it."""
+
+    session_id: str
+    category: str
+    limits: Limits | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a batch answer. `name` comes back as it was sent; `location` is the path under `/uploads/`."""
+
+    name: str
+    status: str
+    server_id: str | None
+    location: str | None
+    error: str | None
+    size: int | None = None
+    relative_path: str | None = None
+
+
+def as_object(body: object) -> JsonObject:
+    """`body` where it is a JSON object, else an empty one."""
+    return body if isinstance(body, dict) else {}
+
+
+def error_code(body: object) -> str:
+    """The server's own error code (`{"error": "CODE"}`), empty where there is none."""
+    return text(as_object(body).get("error")) or ""
+
+
+def error_sentence(body: object) -> str:
+    """What the server says to people about an error: message and details, on one line."""
+    fields = as_object(body)
+    details = fields.get("details")
+    if isinstance(details, list):
+        details = "; ".join(str(item) for item in details)
+    parts = [part for part in (text(fields.get("message")), text(details)) if part]
+    return ": ".join(parts)
+
+
+def parse_limits(body: object) -> Limits | None:
+    """Limits from a session answer, or from `limits` of `/health`; None where it names none (wire contract 3.12)."""
+    fields = as_object(body)
+    max_files, max_size = number(fields.get("maxFiles")), number(fields.get("maxFileSize"))
+    types = fields.get("allowedTypes")
+    if max_files is None or max_size is None or not isinstance(types, list) or max_files < 1:
+        return None
+    return Limits(
+        max_files=int(max_files),
+        max_file_size=int(max_size),
+        allowed_types=frozenset(str(item).lower().lstrip(".") for item in types),
+        mixed_types=fields.get("mixedTypes") is True,
+        relative_paths=fields.get("relativePaths") is True,
+    )
+
+
+def parse_session(body: object) -> Session | None:
+    """The answer to `POST /api/upload/session`; None where it holds no session id."""
+    fields = as_object(body)
+    session_id = text(fields.get("sessionId"))
+    if not session_id:
+        return None
+    return Session(session_id, text(fields.get("category")) or "", parse_limits(fields))
+
+
+def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
+    """The files of a batch answer, in its order; None where it is no batch answer.
+
+    `success: true` may hold failed files (wire contract 3.5): look at every `status`.
+    """
+    files = as_object(body).get("files")
+    if not isinstance(files, list):
+        return None
+    out = []
+    for item in files:
+        fields = as_object(item)
+        size = number(fields.get("fileSize"))
+        out.append(
+            StoredFile(
+                name=text(fields.get("originalName")) or "",
+                status=text(fields.get("status")) or "",
+                server_id=text(fields.get("id")),
+                location=text(fields.get("fileName")),
+                error=text(fields.get("errorMessage")) or text(fields.get("errorCode")),
+                size=None if size is None else int(size),
+                relative_path=text(fields.get("relativePath")),
+            )
+        )
+    return tuple(out)
+
+
+def parse_progress(body: object, source: Transport) -> SessionProgress | None:
+    """An `upload-progress` message or a `/progress` answer; None where it is neither.
+
+    `/progress` of the reference backend leaves `totalProgress` at 0 and doubles `completedFiles` (wire contract 3.6),
+    which is why its totals are taken from its files.
+    """
+    fields = as_object(body)
+    session = text(fields.get("sessionId"))
+    if not session:
+        return None
+    listed = fields.get("files")
+    current = fields.get("currentFile")
+    items = listed if isinstance(listed, list) else [current] if isinstance(current, dict) else []
+    files = tuple(status for status in map(_file_status, items) if status is not None)
+    polled = isinstance(listed, list)
+    percent = number(fields.get("totalProgress"))
+    completed = number(fields.get("completedFiles"))
+    if polled and files:
+        completed = sum(file.status == "completed" for file in files)
+        percent = percent or None
+    total = number(fields.get("totalFiles"))
+    failed = number(fields.get("failedFiles"))
+    return SessionProgress(
+        session=session,
+        source=source,
+        timestamp=parse_time(fields.get("timestamp") or fields.get("lastUpdate")),
+        status=text(fields.get("overallStatus")),
+        percent=percent,
+        completed=None if completed is None else int(completed),
+        failed=None if failed is None else int(failed),
+        total=None if total is None else int(total),
+        files=files,
+        message=text(fields.get("message")) or "",
+    )
+
+
+def _file_status(item: object) -> FileStatus | None:
+    fields = as_object(item)
+    name = text(fields.get("relativePath")) or text(fields.get("originalName"))
+    if not name:
+        return None
+    return FileStatus(
+        name=name,
+        status=text(fields.get("status")) or "",
+        percent=number(fields.get("progress")),
+        server_id=text(fields.get("id")),
+        error=text(fields.get("error")),
+    )
+
+
+def parse_time(value: object) -> float | None:
+    """An ISO 8601 time as unix seconds; None where it is none."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except ValueError:
+        return None
+
+
+def wire_name(name: str) -> str:
+    """`name` as it goes into `filename="…"`: plain UTF-8, with quotes and line breaks percent-escaped as browsers do.
+
+    Wire contract 3.13. Bytes that are no UTF-8 (surrogate escapes) become `%XX` as well.
+    """
+    escaped = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), escaped)
+
+
+def text(value: object) -> str | None:
+    """`value` where it is a string, else None."""
+    return value if isinstance(value, str) else None
+
+
+def number(value: object) -> float | None:
+    """`value` where it is a finite number (true and false are none), else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,50 @@
+"""Speed and remaining time from absolute totals; the time is always an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Meter:
+    """A moving average over the last `window` seconds.
+
+    Totals may jump (a file that was there already): `skip` moves the base so that such bytes don't count as speed.
+    """
+
+    def __init__(self, window: float = 8.0, spacing: float = 0.2) -> None:
+        """Keeps one sample every `spacing` seconds, so at most `window / spacing` of them."""
+        self._window = window
+        self._spacing = spacing
+        self._samples: deque[tuple[float, int]] = deque()
+        self._latest: tuple[float, int] | None = None
+
+    def update(self, now: float, total: int) -> None:
+        """Note that `total` bytes were through at `now` (seconds, any fixed origin)."""
+        self._latest = (now, total)
+        if not self._samples or now - self._samples[-1][0] >= self._spacing:
+            self._samples.append((now, total))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
+            self._samples.popleft()
+
+    def skip(self, amount: int) -> None:
+        """Bytes that were counted without travelling (or, negative, that must travel again)."""
+        self._samples = deque((at, total + amount) for at, total in self._samples)
+        if self._latest is not None:
+            self._latest = (self._latest[0], self._latest[1] + amount)
+
+    def rate(self, now: float) -> float:
+        """Bytes a second over the window that ends at `now`; falls towards 0 when nothing more comes."""
+        if not self._samples or self._latest is None:
+            return 0.0
+        start, base = self._samples[0]
+        elapsed = now - start
+        if elapsed <= 0:
+            return 0.0
+        return max(0.0, (self._latest[1] - base) / elapsed)
+
+
+def eta(remaining: int, rate: float) -> float | None:
+    """Seconds until `remaining` bytes are through at `rate`; None where nothing moves."""
+    if remaining <= 0:
+        return 0.0
+    return remaining / rate if rate > 0 else None

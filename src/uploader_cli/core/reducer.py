@@ -1,0 +1,378 @@
+"""The one function that changes the state.
+
+`reduce` takes an event and the time, and answers with the public events that follow: the event itself where it
+changed something, nothing where it was stale, a duplicate, or a step backwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import Phase
+from uploader_cli.core.state import SERVER_TERMINAL, FileState, Finished, ProgressState, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
+    """Apply `event`, which happened at `now` (run clock, seconds); answer with the public events that follow."""
+    handler = _HANDLERS.get(type(event))
+    if handler is None:
+        return [event] if event.type else []
+    out = handler(state, event, now)
+    if out and isinstance(event, _ADVANCES):
+        state.advanced = now
+    return out
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
+    state.server, state.protocol = event.server, event.protocol
+    state.started = state.advanced = now
+    state.meter.update(now, 0)
+    return [event]
+
+
+def _file_selected(state: ProgressState, event: ev.FileSelected, _now: float) -> list[ev.Event]:
+    state.selected += 1
+    state.selected_bytes += event.size
+    state.sizes[event.file] = event.size
+    return []
+
+
+def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: float) -> list[ev.Event]:
+    state.walking = False
+    return []
+
+
+def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> list[ev.Event]:
+    state.outcome = event
+    return [event]
+
+
+def _warning(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev.Event]:
+    state.warnings.append(event)
+    return [event]
+
+
+def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
+    state.paused_until, state.pause_reason = now + event.seconds, event.reason
+    return []
+
+
+def _channel_changed(state: ProgressState, event: ev.ChannelChanged, _now: float) -> list[ev.Event]:
+    channel = state.channel
+    channel.state, channel.transport, channel.reason = event.to, event.transport, event.reason
+    channel.attempt = event.attempt
+    if event.latency_ms is not None:
+        channel.latency_ms = event.latency_ms
+    return [event]
+
+
+def _poll_failed(state: ProgressState, event: ev.PollFailed, _now: float) -> list[ev.Event]:
+    state.channel.stale = event.reason
+    return []
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    before = state.running.get(event.file)
+    file = FileState(
+        event.file,
+        event.path,
+        event.size,
+        event.session,
+        event.wire_name,
+        event.attempt,
+        event.offset,
+        now if before is None else before.started,
+        sent=event.offset,
+        confirmed=event.offset,
+    )
+    session = state.sessions.get(event.session)
+    if before is not None and session is not None:
+        file.server_time = session.server_time  # what the server said of the attempt before is old
+    file.meter.update(now, event.offset)
+    state.running[event.file] = file
+    state.sizes.pop(event.file, None)
+    if session is not None:
+        session.by_name[event.wire_name] = event.file
+    return [event]
+
+
+def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[ev.Event]:
+    file = state.running.get(event.file)
+    if file is None or event.attempt != file.attempt or event.sent <= file.sent:
+        return []
+    state.sent_total += event.sent - file.sent
+    state.meter.update(now, state.sent_total)
+    file.sent = event.sent
+    file.meter.update(now, event.sent)
+    return [_progress(file, now)]
+
+
+def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
+    out: list[ev.Event] = []
+    for number in event.files:
+        file = state.running.get(number)
+        if file is not None and file.phase is Phase.SENDING:
+            file.phase = Phase.PROCESSING
+            out.append(_progress(file, now))
+    return out
+
+
+def _file_retry(state: ProgressState, event: ev.FileRetry, _now: float) -> list[ev.Event]:
+    file = state.running.get(event.file)
+    if file is None or event.attempt <= file.attempt:
+        return []
+    state.retries += 1
+    file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
+    file.server_percent, file.server_status = None, ""
+    return [event]
+
+
+def _file_completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    out: list[ev.Event] = []
+    file = state.running.get(event.file)
+    if file is not None and (file.confirmed < event.size or file.sent < event.size):
+        file.sent = file.confirmed = event.size
+        file.phase = Phase.PROCESSING
+        out.append(_progress(file, now))
+    state.completed += 1
+    state.completed_bytes += event.size
+    _settle(state, event.file, event.path, Phase.COMPLETED, now, size=event.size)
+    return [*out, event]
+
+
+def _file_failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    state.failed += 1
+    state.failures.append(event)
+    _settle(state, event.file, event.path, Phase.FAILED, now, note=event.message)
+    return [event]
+
+
+def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    state.skipped += 1
+    state.skips[event.reason] += 1
+    _settle(state, event.file, event.path, Phase.SKIPPED, now, note=event.reason)
+    return [event]
+
+
+def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
+    out: list[ev.Event] = []
+    for number in event.files:
+        if _is_over(state, number):
+            continue
+        file = state.running.get(number)
+        if file is not None:
+            file.phase = Phase.CANCELLED
+            out.append(_progress(file, now))
+        state.cancelled += 1
+        _settle(state, number, file.path if file else "", Phase.CANCELLED, now)
+    return out
+
+
+def _settle(
+    state: ProgressState,
+    number: int,
+    path: str,
+    phase: Phase,
+    now: float,
+    *,
+    size: int | None = None,
+    note: str = "",
+) -> None:
+    """Make a number of a file that is over."""
+    file = state.running.pop(number, None)
+    waiting = state.sizes.pop(number, None)
+    if size is None:
+        size = (file.size if file is not None else waiting) or 0
+    if number >= len(state.marks):
+        state.marks.extend(bytes(number + 1 - len(state.marks)))
+    state.marks[number] = 1
+    state.settled_bytes += size
+    if file is not None or phase is Phase.FAILED:
+        seconds = now - file.started if file is not None else 0.0
+        state.finished.append(Finished(number, path, phase, size, seconds, note))
+
+
+def _is_over(state: ProgressState, number: int) -> bool:
+    return number < len(state.marks) and state.marks[number] == 1
+
+
+def _progress(file: FileState, now: float) -> ev.FileProgress:
+    return ev.FileProgress(
+        file=file.file,
+        attempt=file.attempt,
+        sent=file.sent,
+        confirmed=file.confirmed,
+        size=file.size,
+        rate=round(file.meter.rate(now), 1),
+        phase=file.phase,
+        server_percent=file.server_percent,
+    )
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def _session_created(state: ProgressState, event: ev.SessionCreated, _now: float) -> list[ev.Event]:
+    state.sessions[event.session] = SessionState(event.session, event.category, event.files)
+    state.session = event.session
+    return [event]
+
+
+def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float) -> list[ev.Event]:
+    state.sessions[event.session] = SessionState(event.session, watched=True)
+    state.session = event.session
+    return []
+
+
+def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: float) -> list[ev.Event]:
+    if state.sessions.pop(event.session, None) is None:
+        return []
+    state.sessions_done += 1
+    return [event]
+
+
+def _session_progress(state: ProgressState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
+    session = state.sessions.get(event.session)
+    if session is None:
+        return []
+    state.channel.heard, state.channel.stale = now, ""
+    out: list[ev.Event] = []
+    stamp = event.timestamp if event.timestamp is not None else session.server_time
+    for status in event.files:
+        out.extend(_file_status(state, session, status, stamp, now))
+    if stamp < session.server_time:
+        return out
+    session.server_time = stamp
+    _session_totals(session, event)
+    if event.message and (not state.messages or state.messages[-1] != event.message):
+        state.messages.append(event.message)
+        out.append(ev.ServerMessage(event.message))
+    return out
+
+
+def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
+    """Totals never fall; the first terminal status stays (the server sends a second, cruder one, wire contract 3.4)."""
+    if event.percent is not None:
+        session.percent = max(session.percent, min(100.0, event.percent))
+    total = event.total if event.total is not None else session.total
+    session.total = total
+    if event.completed is not None:
+        cap = total if total is not None else event.completed
+        session.completed = max(session.completed, min(event.completed, cap))
+    if event.failed is not None:
+        session.failed = max(session.failed, event.failed)
+    if event.status and session.status not in SERVER_TERMINAL:
+        session.status = event.status
+
+
+def _file_status(
+    state: ProgressState, session: SessionState, status: ev.FileStatus, stamp: float, now: float
+) -> list[ev.Event]:
+    """What the server says of a file is a percentage and a message: never its end (the HTTP answer is)."""
+    number = session.by_name.get(status.name)
+    out: list[ev.Event] = []
+    if number is None:
+        if not session.watched:
+            return []
+        number, started = _discover(state, session, status, now)
+        out.append(started)
+    file = state.running.get(number)
+    if file is None or stamp < file.server_time:
+        return out
+    changed = status.status != file.server_status
+    file.server_time, file.server_status = stamp, status.status
+    file.server_id = status.server_id or file.server_id
+    if status.percent is not None and status.percent > (file.server_percent or -1.0):
+        file.server_percent = min(100.0, status.percent)
+        changed = True
+    if session.watched and status.status in ("completed", "failed"):
+        return [*out, *_watched_end(state, file, status, now)]
+    return [*out, _progress(file, now)] if changed else out
+
+
+def _discover(
+    state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
+) -> tuple[int, ev.FileStarted]:
+    """A watched session's file shows up for the first time; its size is not known."""
+    number = state.selected
+    state.selected += 1
+    session.by_name[status.name] = number
+    state.running[number] = FileState(number, status.name, None, session.session, status.name, 1, 0, now)
+    return number, ev.FileStarted(number, status.name, 0, session.session, 0, 1)
+
+
+def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
+    """For a watcher the server's messages are all there is."""
+    if status.status == "completed":
+        done = ev.FileCompleted(
+            file.file,
+            file.path,
+            0,
+            file.server_id,
+            None,
+            verified=False,
+            attempts=1,
+            seconds=round(now - file.started, 3),
+        )
+        return _file_completed(state, done, now)
+    failed = ev.FileFailed(
+        file.file,
+        file.path,
+        ev.FailureCode.SERVER_FAILED,
+        status.error or "the server could not store this file",
+        retryable=False,
+    )
+    return _file_failed(state, failed, now)
+
+
+_HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+    ev.RunStarted: _run_started,
+    ev.FileSelected: _file_selected,
+    ev.SelectionEnded: _selection_ended,
+    ev.RunFinished: _run_finished,
+    ev.RunWarning: _warning,
+    ev.Paused: _paused,
+    ev.ChannelChanged: _channel_changed,
+    ev.PollFailed: _poll_failed,
+    ev.FileStarted: _file_started,
+    ev.BytesSent: _bytes_sent,
+    ev.BodySent: _body_sent,
+    ev.FileRetry: _file_retry,
+    ev.FileCompleted: _file_completed,
+    ev.FileFailed: _file_failed,
+    ev.FileSkipped: _file_skipped,
+    ev.FilesCancelled: _files_cancelled,
+    ev.SessionCreated: _session_created,
+    ev.SessionWatched: _session_watched,
+    ev.SessionFinished: _session_finished,
+    ev.SessionProgress: _session_progress,
+}
+
+_ADVANCES = (
+    ev.SessionCreated,
+    ev.FileStarted,
+    ev.BytesSent,
+    ev.BodySent,
+    ev.FileCompleted,
+    ev.FileFailed,
+    ev.SessionProgress,
+)
+"""What ends a stall when it changes anything."""

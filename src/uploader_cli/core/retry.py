@@ -1,0 +1,33 @@
+"""When to try again, as values for tenacity. No sleeping here: the caller hands tenacity its own `sleep`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenacity import wait_exponential_jitter
+from tenacity.wait import wait_base
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+FIRST_DELAY = 0.5
+MAX_DELAY = 30.0
+
+
+class wait_as_told(wait_base):  # noqa: N801 - named like tenacity's own waits
+    """The server's `Retry-After` where the failure carries one, else exponential backoff with jitter (seconds)."""
+
+    def __init__(self) -> None:
+        """Backoff 0.5, 1, 2, … up to 30 s, with up to 0.5 s of jitter."""
+        self._backoff = wait_exponential_jitter(initial=FIRST_DELAY, max=MAX_DELAY, jitter=FIRST_DELAY)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """The delay before the next attempt, in seconds."""
+        error = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        told: float | None = getattr(error, "retry_after", None)
+        return told if told is not None else self._backoff(retry_state)
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """True for errors after which the same request can succeed."""
+    return bool(getattr(error, "retryable", False))

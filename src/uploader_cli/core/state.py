@@ -1,0 +1,165 @@
+"""The one state of a run. Only `reducer.reduce` writes it; renderers draw from it and never count.
+
+Kept small on purpose: running files and sessions are held, finished files become numbers (and the last few, and the
+failures, for people). A terminal mark per file is one byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.core.rate import Meter, eta
+
+HISTORY = 50
+"""Finished files and messages kept for the view."""
+
+SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
+"""`overallStatus` values that end a session."""
+
+
+@dataclass(slots=True)
+class FileState:
+    """A file under way. Bytes are absolute; `offset` is where this attempt began (resumed bytes are no speed)."""
+
+    file: int
+    path: str
+    size: int | None
+    session: str
+    wire_name: str
+    attempt: int
+    offset: int
+    started: float
+    sent: int = 0
+    confirmed: int = 0
+    phase: Phase = Phase.SENDING
+    server_percent: float | None = None
+    server_status: str = ""
+    server_id: str | None = None
+    server_time: float = float("-inf")
+    meter: Meter = field(default_factory=lambda: Meter(window=4.0))
+
+
+@dataclass(slots=True)
+class SessionState:
+    """What is known of a session: ours, or one that is watched."""
+
+    session: str
+    category: str = ""
+    expected: int | None = None
+    watched: bool = False
+    status: str = "pending"
+    percent: float = 0.0
+    completed: int = 0
+    failed: int = 0
+    total: int | None = None
+    server_time: float = float("-inf")
+    by_name: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file that is over, for the list of the last few."""
+
+    file: int
+    path: str
+    phase: Phase
+    size: int
+    seconds: float
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Channel:
+    """The realtime channel as the view shows it."""
+
+    state: ChannelState = ChannelState.CONNECTING
+    transport: Transport | None = None
+    attempt: int | None = None
+    latency_ms: float | None = None
+    reason: str = ""
+    heard: float | None = None
+    """When the last message came in (run clock, seconds)."""
+    stale: str = ""
+    """Why what is known is old: the last poll's failure. Empty while it is fresh."""
+
+
+@dataclass(slots=True)
+class ProgressState:
+    """Everything a renderer may want to know. Only `reduce` writes here."""
+
+    server: str = ""
+    protocol: str = ""
+    started: float = 0.0
+    walking: bool = True
+    selected: int = 0
+    selected_bytes: int = 0
+    completed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    completed_bytes: int = 0
+    settled_bytes: int = 0
+    """Sizes of files that are over, whatever became of them."""
+    retries: int = 0
+    running: dict[int, FileState] = field(default_factory=dict)
+    sessions: dict[str, SessionState] = field(default_factory=dict)
+    session: str = ""
+    """The session in the foreground: the newest."""
+    sessions_done: int = 0
+    channel: Channel = field(default_factory=Channel)
+    finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    failures: list[ev.FileFailed] = field(default_factory=list)
+    skips: Counter[ev.SkipReason] = field(default_factory=Counter)
+    messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    warnings: list[ev.RunWarning] = field(default_factory=list)
+    paused_until: float | None = None
+    pause_reason: str = ""
+    advanced: float = 0.0
+    """When anything last moved (run clock, seconds)."""
+    outcome: ev.RunFinished | None = None
+    sent_total: int = 0
+    """Bytes that left this machine, in all attempts: what the speed is made of."""
+    meter: Meter = field(default_factory=Meter)
+    marks: bytearray = field(default_factory=bytearray)
+    """One byte a file: 1 once it is over."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Sizes of files that are selected and not yet started."""
+
+    # -- what renderers ask -------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> int:
+        """Files that are over."""
+        return self.completed + self.failed + self.skipped + self.cancelled
+
+    @property
+    def bytes_through(self) -> int:
+        """Bytes for the bar of the whole: what is over, and what has been sent of the rest."""
+        return self.settled_bytes + sum(file.sent for file in self.running.values())
+
+    @property
+    def fraction(self) -> float:
+        """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
+        if self.running or self.over < self.selected or self.walking:
+            if not self.selected_bytes:
+                return 0.0
+            return min(0.99, self.bytes_through / self.selected_bytes)
+        return 1.0
+
+    def rate(self, now: float) -> float:
+        """Bytes a second of the whole run, over the last seconds."""
+        return self.meter.rate(now)
+
+    def eta(self, now: float) -> float | None:
+        """Seconds that the bytes still to be sent will take; None where that can't be said."""
+        return eta(self.selected_bytes - self.bytes_through, self.rate(now))
+
+
+def file_fraction(file: FileState) -> float:
+    """0–1 for a running file's bar; below 1 until the server has confirmed it."""
+    if not file.size:
+        return min(0.99, (file.server_percent or 0.0) / 100)
+    return min(0.99, file.sent / file.size)

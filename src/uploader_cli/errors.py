@@ -1,0 +1,149 @@
+"""Everything that can go wrong, as one tree.
+
+    UploaderError
+    ├── UsageError              bad option, bad config, missing path, nothing selected
+    ├── NetworkError            the server could not be reached, or the connection broke
+    │   ├── ConnectFailed       no connection was made: nothing was sent
+    │   ├── ConnectionLost      the connection broke with a request under way
+    │   └── TimedOut            a time limit passed without an answer
+    ├── AnswerError             the server answered, with a refusal
+    │   ├── RateLimited         429
+    │   ├── Unauthorized        401, 403
+    │   ├── NotFound            404, 410
+    │   ├── TooSlow             408: the request did not arrive in the server's time
+    │   └── SessionLost         the server does not know the session (wire contract 3.14)
+    ├── NotAnUploadServer       something answered that does not speak the contract
+    ├── ProtocolError           an answer that can't be read
+    ├── FileError               a local file can't be sent: unreadable, vanished, changed while being read
+    ├── OutcomeUnknown          the file may or may not be stored (wire contract 3.15)
+    └── Interrupted             the user asked to stop
+
+Each says what happened, and to which file or URL; `hint` says what to do next. `code` is what scripts see in
+`file.failed`; `retryable` is True where the same request can succeed later.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from uploader_cli.core.events import FailureCode
+
+
+class UploaderError(Exception):
+    """The root: `str(error)` is for people."""
+
+    code: ClassVar[FailureCode] = FailureCode.PROTOCOL
+    retryable: bool = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """`message` is one sentence that names the file, URL or option; `hint` is the way out."""
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(UploaderError):
+    """The command was given something it can't work with."""
+
+
+class NetworkError(UploaderError):
+    """No answer, because of the way there."""
+
+    code = FailureCode.NETWORK
+    retryable = True
+
+
+class ConnectFailed(NetworkError):
+    """No connection: nothing was sent."""
+
+
+class ConnectionLost(NetworkError):
+    """The connection broke. `body_sent`: the last byte of the request was out, so it may have been acted on."""
+
+    def __init__(self, message: str, *, hint: str = "", body_sent: bool = False) -> None:
+        """`body_sent` is True when the kernel had taken the whole request."""
+        super().__init__(message, hint=hint)
+        self.body_sent = body_sent
+
+
+class TimedOut(ConnectionLost):
+    """No answer within the limit."""
+
+    code = FailureCode.TIMEOUT
+
+
+class AnswerError(UploaderError):
+    """The server answered with `status`; `error` is its own code (`{"error": "CODE"}`), empty where it gave none."""
+
+    code = FailureCode.SERVER_REFUSED
+
+    def __init__(
+        self, message: str, *, status: int, error: str = "", hint: str = "", retry_after: float | None = None
+    ) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.error = error
+        self.retry_after = retry_after
+        self.retryable = status >= 500 or status in (408, 423, 425, 429)
+
+
+class ServerFault(AnswerError):
+    """5xx: the server's own trouble, which may pass."""
+
+    code = FailureCode.SERVER_ERROR
+
+
+class RateLimited(AnswerError):
+    """429."""
+
+    code = FailureCode.RATE_LIMITED
+
+
+class Unauthorized(AnswerError):
+    """401 or 403."""
+
+    code = FailureCode.UNAUTHORIZED
+
+
+class NotFound(AnswerError):
+    """404 or 410."""
+
+
+class TooSlow(AnswerError):
+    """408: never retried with the same set of files (wire contract 3.10)."""
+
+    code = FailureCode.TOO_SLOW
+
+
+class SessionLost(AnswerError):
+    """The server does not know the session any more."""
+
+    code = FailureCode.SERVER_ERROR
+
+
+class NotAnUploadServer(UploaderError):
+    """What answered does not speak the contract."""
+
+
+class ProtocolError(UploaderError):
+    """An answer that can't be read."""
+
+
+class FileError(UploaderError):
+    """A local file can't be sent. `path` is as selected."""
+
+    def __init__(self, message: str, *, path: str, code: FailureCode, hint: str = "") -> None:
+        """`code` is one of unreadable, vanished, changed."""
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.code = code  # type: ignore[misc]  # the one error whose code depends on the file
+
+
+class OutcomeUnknown(UploaderError):
+    """The file may or may not be stored."""
+
+    code = FailureCode.OUTCOME_UNKNOWN
+
+
+class Interrupted(UploaderError):
+    """The user asked to stop."""

@@ -1,0 +1,68 @@
+"""The exit codes, and how failures become one of them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.events import FailureCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Exit(IntEnum):
+    """What the process ends with."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    RETRY_MAY_HELP = 3
+    FAILED_FOR_GOOD = 4
+    NOT_AUTHORISED = 5
+    NO_SERVER = 6
+    INTEGRITY = 7
+    SIGINT = 130
+    SIGTERM = 143
+
+
+_RANK = (
+    Exit.SIGTERM,
+    Exit.SIGINT,
+    Exit.INTEGRITY,
+    Exit.NOT_AUTHORISED,
+    Exit.NO_SERVER,
+    Exit.FAILED_FOR_GOOD,
+    Exit.RETRY_MAY_HELP,
+)
+
+
+def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
+    """The exit code that one failed file asks for."""
+    if code is FailureCode.INTEGRITY:
+        return Exit.INTEGRITY
+    if code is FailureCode.UNAUTHORIZED:
+        return Exit.NOT_AUTHORISED
+    return Exit.RETRY_MAY_HELP if retryable else Exit.FAILED_FOR_GOOD
+
+
+def of_error(error: BaseException) -> Exit:
+    """The exit code of an error that ended a whole command."""
+    match error:
+        case errors.UsageError():
+            return Exit.USAGE
+        case errors.Unauthorized():
+            return Exit.NOT_AUTHORISED
+        case errors.NetworkError() | errors.NotAnUploadServer() | errors.ProtocolError():
+            return Exit.NO_SERVER
+        case errors.UploaderError():
+            return Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD
+        case _:
+            return Exit.BUG
+
+
+def worst(codes: Iterable[Exit]) -> Exit:
+    """The code that outranks the others: 143, 130, then 7, 5, 6, 4, 3; OK for none."""
+    seen = set(codes)
+    return next((code for code in _RANK if code in seen), Exit.OK)
