@@ -161,7 +161,7 @@ class FileStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileProgress(Event):
-    """Where a file is: `sent` left this machine, `confirmed` is what the server vouched for (bytes); rate in bytes/s."""
+    """Where a file is: `sent` left this machine, `confirmed` what the server vouched for (bytes); rate in bytes/s."""
 
     type: ClassVar[str] = "file.progress"
     file: int

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, Phase, Transport
 from uploader_cli.core.rate import Meter, eta
+
+if TYPE_CHECKING:
+    from uploader_cli.core import events as ev
 
 HISTORY = 50
 """Finished files and messages kept for the view."""
