@@ -55,6 +55,22 @@ class Transport(StrEnum):
     HTTP = "http"
 
 
+class ChannelReason(StrEnum):
+    """Why the channel moved. Closed: scripts branch on it."""
+
+    START = "start"
+    CONNECTED = "connected"
+    RECOVERED = "recovered"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    HANDSHAKE_FAILED = "handshake_failed"
+    LOST = "lost"
+    SERVER_CLOSED = "server_closed"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    DEADLINE = "deadline"
+    FINISHED = "finished"
+
+
 class FailureCode(StrEnum):
     """Why a file failed. Closed: scripts branch on it."""
 
@@ -232,7 +248,7 @@ class ChannelChanged(Event):
     from_: ChannelState
     to: ChannelState
     transport: Transport | None
-    reason: str
+    reason: ChannelReason
     attempt: int | None = None
     latency_ms: float | None = None
 
