@@ -1,0 +1,21 @@
+"""Frozen settings and where each value came from: flag > environment > config file > default."""
+
+from uploader_cli.settings.layers import Layer, Source
+from uploader_cli.settings.masking import mask
+from uploader_cli.settings.model import OPTIONS, Option, Settings
+from uploader_cli.settings.resolution import resolve
+from uploader_cli.settings.values import Header, Invalid, parse_size, server_url
+
+__all__ = [
+    "OPTIONS",
+    "Header",
+    "Invalid",
+    "Layer",
+    "Option",
+    "Settings",
+    "Source",
+    "mask",
+    "parse_size",
+    "resolve",
+    "server_url",
+]

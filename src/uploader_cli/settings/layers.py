@@ -1,0 +1,142 @@
+"""Where a setting can come from: flags, the environment, two config files. Each becomes one mapping by option name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from uploader_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from uploader_cli.settings.model import Option
+
+
+class Layer(StrEnum):
+    """The kinds of source, the strongest first."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    WORKING_DIRECTORY = "working directory"
+    USER_CONFIG = "user config"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one value came from. `name` is how a person finds it: `--retries`, `UPLOADER_RETRIES`, file and key."""
+
+    layer: Layer
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Given(NamedTuple):
+    """A value as it was written; relative paths in it start at `base`."""
+
+    raw: Any
+    source: Source
+    base: Path
+
+
+DEFAULT = Source(Layer.DEFAULT, "default")
+
+
+def from_flags(flags: Mapping[str, object | None], options: Mapping[str, Option], cwd: Path) -> dict[str, Given]:
+    """What the command line gave; None and an empty list stand for a flag that was not used."""
+    return {
+        name: Given(raw, Source(Layer.FLAG, options[name].flag), cwd)
+        for name, raw in flags.items()
+        if raw is not None and raw != []
+    }
+
+
+def from_environment(env: Mapping[str, str], options: Mapping[str, Option], cwd: Path) -> dict[str, Given]:
+    """`UPLOADER_<OPTION>`; an empty variable counts as unset, a list has one item a line."""
+    found = {}
+    for name, option in options.items():
+        raw: object = env.get(option.variable, "")
+        if option.many:
+            raw = [line for line in str(raw).splitlines() if line.strip()]
+        if raw:
+            found[name] = Given(raw, Source(Layer.ENVIRONMENT, option.variable), cwd)
+    return found
+
+
+def from_working_directory(
+    cwd: Path, options: Mapping[str, Option], user_config: Path | None
+) -> tuple[dict[str, Given], tuple[str, ...]]:
+    """`uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, of this directory alone; with what to tell the user.
+
+    The directory may be a stranger's, so it may set only what can't send a secret away, run something or write a file.
+    """
+    own, shared = cwd / "uploader.toml", cwd / "pyproject.toml"
+    tool = _read(shared).get("tool", {})
+    section = tool.get("uploader") if isinstance(tool, dict) else None
+    notes: tuple[str, ...] = ()
+    file, table = shared, section
+    if own.is_file():
+        if section is not None:
+            notes = (f"[tool.uploader] in {shared} is ignored: {own} wins",)
+        file, table = own, _read(own)
+    if table is None:
+        return {}, notes
+    found = _from_table(table, file, Layer.WORKING_DIRECTORY, options)
+    for name, given in found.items():
+        if not options[name].stranger:
+            raise UsageError(
+                f"{given.source}: a working directory may be a stranger's, so its config may not set this",
+                hint=f"use {options[name].ways(user_config)}",
+            )
+    return found, notes
+
+
+def from_user_config(file: Path | None, options: Mapping[str, Option]) -> dict[str, Given]:
+    """The user's own config file, if there is one."""
+    return _from_table(_read(file), file, Layer.USER_CONFIG, options) if file else {}
+
+
+def _from_table(table: object, file: Path, layer: Layer, options: Mapping[str, Option]) -> dict[str, Given]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: [tool.uploader] must be a table")
+    found = {}
+    for key, raw in table.items():
+        name, source = key.replace("-", "_"), Source(layer, f"{file}: {key}")
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0)[0]
+            raise UsageError(f"{source}: there is no such setting", hint=f"the nearest is {near}")
+        if not options[name].in_config:
+            raise UsageError(
+                f"{source}: a secret is not written into a config file", hint=f"use {options[name].ways()}"
+            )
+        if options[name].many and not isinstance(raw, list):
+            raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')
+        found[name] = Given(raw, source, file.parent)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The file's tables; none where there is no such file."""
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{file}: can't be read ({error.strerror})") from None
+    import tomllib  # most directories have no config: --version and --help don't pay for it
+
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line, problem = content.count(b"\n", 0, error.start) + 1, "not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+)", str(error))
+        line, problem = int(at[1]) if at else content.count(b"\n") + 1, str(error)
+    raise UsageError(f"{file}, line {line}: not valid TOML: {problem}", hint="mend the file or move it away")

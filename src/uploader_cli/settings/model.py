@@ -1,0 +1,142 @@
+"""The settings: one frozen dataclass, which is also the one table of options.
+
+Each field says how its value is read and where it may come from; flags, environment variables, config keys and their
+checks all follow from that. `resolve` fills it from the world; `Settings(server=…, retries=2)` builds it by hand.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: RUF009 - `option` is a field specifier: each call makes its own `dataclasses.field`
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from uploader_cli.settings import bearer, values
+from uploader_cli.settings.layers import DEFAULT, Layer, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from uploader_cli.settings.values import Header
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How one setting is read. `stranger`: the config of a working directory may set it."""
+
+    name: str
+    default: Any
+    parse: Callable[[object], Any]
+    many: bool = False
+    stranger: bool = True
+    in_config: bool = True
+    on_command_line: bool = True
+    must_exist: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"UPLOADER_{self.name.upper()}"
+
+    def ways(self, user_config: Path | None = None) -> str:
+        """The places where the option may be given, for a hint."""
+        ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"]
+        return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
+
+
+def option(parse: Callable[[object], Any], *, default: T, shown: bool = True, **spec: bool) -> T:
+    """A field of `Settings`; `spec` are fields of `Option`. Typed as its default, as `dataclasses.field` is."""
+    return field(default=default, repr=shown, metadata={"option": {"parse": parse, **spec}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a command runs with. Times are seconds; `jobs` is a number of files at a time.
+
+    `server` is empty only where the command needs none (a dry run). `sources` tells for each option where its value
+    came from; `notes` are sentences for the user about what was ignored. Headers that carry a secret and the token
+    are withheld (`token_withheld`) from a server that only the config of a working directory names.
+    """
+
+    server: str = option(values.server_url, default="")
+    category: str = option(values.one_of("personal", "scenic"), default="personal")
+    protocol: str = option(values.protocol, default="auto")
+    jobs: int | Literal["auto"] = option(values.jobs, default=4)
+    include: tuple[str, ...] = option(values.text, default=(), many=True)
+    exclude: tuple[str, ...] = option(values.text, default=(), many=True)
+    follow_links: bool = option(values.switch, default=False)
+    dry_run: bool = option(values.switch, default=False)
+    retries: int = option(values.whole(0), default=5)
+    max_wait: float = option(values.seconds(zero=True), default=1200.0)
+    stall: float = option(values.seconds(zero=False), default=30.0)
+    fail_fast: bool = option(values.switch, default=False)
+    resend_unknown: bool = option(values.switch, default=False)
+    cancel_on_interrupt: bool = option(values.switch, default=False)
+    json: bool = option(values.switch, default=False)
+    progress: str = option(values.one_of("auto", "live", "plain", "none"), default="auto")
+    quiet: bool = option(values.switch, default=False)
+    verbose: int = option(values.whole(0), default=0)
+    log_file: Path | None = option(values.path, default=None, stranger=False)
+    token: str | None = option(
+        values.secret, default=None, shown=False, stranger=False, in_config=False, on_command_line=False
+    )
+    token_file: Path | None = option(values.path, default=None, stranger=False)
+    token_command: str | None = option(values.command, default=None, shown=False, stranger=False)
+    header: tuple[Header, ...] = option(values.header, default=(), many=True, stranger=False)
+    ca_bundle: Path | None = option(values.path, default=None, stranger=False, must_exist=True)
+    client_cert: Path | None = option(values.path, default=None, stranger=False, must_exist=True)
+    insecure: bool = option(values.switch, default=False, stranger=False)
+    proxy: str | None = option(values.proxy_url, default=None, shown=False, stranger=False)
+
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
+    token_withheld: bool = False
+    _command: bearer.TokenCommand | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        command = bearer.TokenCommand(self.token_command, self._named("token_command")) if self.token_command else None
+        object.__setattr__(self, "_command", command)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of `--header`, to be sent with each call."""
+        return {header.name: header.value for header in self.header}
+
+    def bearer(self, *, refresh: bool = False) -> str | None:
+        """The token, or None where there is none or it is withheld.
+
+        The strongest source wins; within one the order is token, file, command. The file is read each time;
+        the command is run once, and again for `refresh`. Raises `UsageError`, in which the token never stands.
+        """
+        if self.token_withheld:
+            return None
+        match self._token_option():
+            case "token":
+                return self.token
+            case "token_file" if self.token_file:
+                return bearer.from_file(self.token_file, self._named("token_file"))
+            case "token_command" if self._command:
+                return self._command.token(refresh=refresh)
+        return None
+
+    def _token_option(self) -> str | None:
+        strength = list(Layer)
+        given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
+        return min(given, key=lambda name: strength.index(self.sources.get(name, DEFAULT).layer), default=None)
+
+    def _named(self, name: str) -> str:
+        return self.sources[name].name if name in self.sources else name
+
+
+OPTIONS: Mapping[str, Option] = {
+    spec.name: Option(spec.name, spec.default, **spec.metadata["option"])
+    for spec in fields(Settings)
+    if "option" in spec.metadata
+}

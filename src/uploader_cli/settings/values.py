@@ -1,0 +1,235 @@
+"""Parsers: from what a person wrote to a value, or `Invalid` with the fix.
+
+Each takes what a flag or the environment gives (text) as well as what TOML gives (text, number, boolean).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from uploader_cli.settings.masking import MASK, is_secret_header, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Invalid(ValueError):
+    """A value that can't be used: `str(error)` goes on from "--option: "; `hint` is the fix where it isn't obvious."""
+
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        super().__init__(problem)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One `--header`. The value is shown only where the name does not look like a secret's."""
+
+    name: str
+    value: str = field(repr=False)
+
+    @property
+    def secret(self) -> bool:
+        """True for Authorization, Cookie and their like."""
+        return is_secret_header(self.name)
+
+    def __repr__(self) -> str:
+        return f"Header({self.name}: {MASK if self.secret else self.value})"
+
+
+def text(raw: object) -> str:
+    """Any text but the empty one."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise Invalid(f"must be text, not {raw!r}")
+    return raw
+
+
+def switch(raw: object) -> bool:
+    """True or false; as text also 1/0, yes/no, on/off."""
+    if isinstance(raw, bool):
+        return raw
+    match str(raw).strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+    raise Invalid(f"must be true or false, not {raw!r}")
+
+
+def whole(minimum: int) -> Callable[[object], int]:
+    """A parser of whole numbers from `minimum` up."""
+
+    def parse(raw: object) -> int:
+        value = _number(raw)
+        if value is None or not value.is_integer() or value < minimum:
+            raise Invalid(f"must be a whole number, {minimum} or more, not {raw!r}")
+        return int(value)
+
+    return parse
+
+
+def seconds(*, zero: bool) -> Callable[[object], float]:
+    """A parser of durations in seconds; `zero` says whether 0 is one."""
+
+    def parse(raw: object) -> float:
+        value = _number(raw)
+        if value is None or value < 0 or (value == 0 and not zero):
+            raise Invalid(f"must be a number of seconds, {'0 or more' if zero else 'more than 0'}, not {raw!r}")
+        return value
+
+    return parse
+
+
+def _number(raw: object) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        return None
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def one_of(*names: str) -> Callable[[object], str]:
+    """A parser that takes one of `names`."""
+
+    def parse(raw: object) -> str:
+        if raw in names:
+            return str(raw)
+        raise Invalid(f"must be {', '.join(names[:-1])} or {names[-1]}, not {raw!r}")
+
+    return parse
+
+
+def protocol(raw: object) -> str:
+    """`auto` or `batch`."""
+    if raw == "tus":
+        raise Invalid("resumable transfer (tus) is not part of this version", hint="use auto or batch")
+    return one_of("auto", "batch")(raw)
+
+
+def jobs(raw: object) -> int | Literal["auto"]:
+    """A number of files at a time, or `auto`."""
+    if raw == "auto":
+        return "auto"
+    try:
+        return whole(1)(raw)
+    except Invalid:
+        raise Invalid(f"must be auto or a whole number, 1 or more, not {raw!r}") from None
+
+
+def path(raw: object) -> Path:
+    """A path of the local file system; `~` is the home directory."""
+    try:
+        return Path(text(raw)).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise Invalid(f"{raw!r}: {error}") from None
+
+
+def secret(raw: object) -> str:
+    """A token: one word of printable ASCII. No message ever shows it."""
+    word = raw.strip() if isinstance(raw, str) else ""
+    remember(word)
+    if not word:
+        raise Invalid("is empty")
+    if not re.fullmatch(r"[\x21-\x7e]+", word):
+        raise Invalid("must be one word of printable ASCII", hint="check for line breaks or a pasted 'Bearer '")
+    return word
+
+
+def command(raw: object) -> str:
+    """A shell command. No message ever shows it: secrets are written into such lines."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise Invalid("must be a shell command")
+    return raw
+
+
+def header(raw: object) -> Header:
+    """`Name: value`, one line."""
+    name, colon, value = raw.partition(":") if isinstance(raw, str) else ("", "", "")
+    name, value = name.strip(), value.strip(" \t")
+    remember_header(name, value)
+    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise Invalid("must be written NAME:VALUE", hint="for example 'X-Team: video'")
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+        raise Invalid(f"the value of {name} holds a line break or another control character")
+    if not value.isascii():
+        raise Invalid(f"the value of {name} must be ASCII")
+    return Header(name, value)
+
+
+def remember_header(name: str, value: str) -> None:
+    """Keep the value of a secret header out of every report."""
+    if is_secret_header(name):
+        remember(value)
+        remember(value.rpartition(" ")[2])
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+
+
+def parse_size(raw: str) -> int:
+    """Bytes: `8M` and `8MiB` are 8 × 1024², `8MB` is 8,000,000, `8388608` is itself. Raises `Invalid`."""
+    found = _SIZE.fullmatch(raw.strip())
+    if not found:
+        raise Invalid(f"must be a size, not {raw!r}", hint="for example 8M (8 × 1024²), 8MB (8,000,000) or 8388608")
+    number, unit, suffix = found.groups()
+    base = 1000 if (suffix or "").lower() == "b" else 1024
+    power = " kmgt".index(unit.lower()) if unit else 0
+    return int(float(number) * base**power) if "." in number else int(number) * base**power
+
+
+def server_url(raw: object) -> str:
+    """The server's base URL: scheme, host, port, path prefix; no trailing slash.
+
+    Without a scheme it is http on loopback and https elsewhere.
+    """
+    written = text(raw).strip()
+    if "@" in written:
+        # Not echoed, here or below: what stands before the @ is a secret.
+        raise Invalid("credentials don't belong in the URL", hint="use UPLOADER_TOKEN, --token-file or --header")
+    if re.search(r"[\x00-\x20\x7f\\]", written):
+        raise Invalid(f"{written!r} is no URL: it holds a space, a control character or a backslash")
+    guessed = written if "://" in written else f"http://{written}"
+    try:
+        parts = urlsplit(guessed)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(f"{written!r} is no URL: {error}") from None
+    if not host or parts.netloc.endswith(":") or port == 0:
+        raise Invalid(f"{written!r} is no URL: it names no host or an empty port", hint="for example localhost:8005")
+    if parts.scheme not in ("http", "https"):
+        raise Invalid(f"{written!r}: the scheme must be http or https, not {parts.scheme}")
+    if parts.query or parts.fragment:
+        raise Invalid(f"{written!r}: a server's URL has no ?query and no #fragment")
+    scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
+    return f"{scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def proxy_url(raw: object) -> str:
+    """The proxy's URL. It may hold credentials, so no message shows it."""
+    written = text(raw).strip()
+    try:
+        parts = urlsplit(written if "://" in written else f"http://{written}")
+        host, _ = parts.hostname, parts.port
+        remember(parts.password or "")
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise Invalid("must be the URL of an http or https proxy", hint="for example http://proxy.example:3128")
+    return parts.geturl()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
