@@ -1,0 +1,42 @@
+"""`--include` and `--exclude`: gitignore-style patterns on the path below the argument."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore import GitIgnorePatternError
+
+from uploader_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Filters:
+    """Includes choose (none: everything), excludes take away; an exclude outranks an include."""
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        """Raises `UsageError` for a pattern that gitignore would not take."""
+        self._include = _spec("--include", include)
+        self._exclude = _spec("--exclude", exclude)
+
+    def wants(self, relative: str) -> bool:
+        """True for a file that is to be uploaded; `relative` is its path below the argument, with `/`."""
+        if self._include is not None and not self._include.match_file(relative):
+            return False
+        return self._exclude is None or not self._exclude.match_file(relative)
+
+    def enters(self, relative: str) -> bool:
+        """True for a directory that may hold wanted files."""
+        return self._exclude is None or not self._exclude.match_file(relative + "/")
+
+
+def _spec(option: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
+    if not patterns:
+        return None
+    try:
+        return GitIgnoreSpec.from_lines(patterns)
+    except GitIgnorePatternError as error:
+        message = f"{option}: this is no gitignore pattern: {error}"
+        raise UsageError(message, hint="patterns are written as in a .gitignore, e.g. '*.tmp' or 'raw/'") from error

@@ -1,0 +1,291 @@
+"""The REST calls of the wire contract, section 1. Owns the rate budget and the token; retries belong to the caller."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from uploader_cli import errors
+from uploader_cli.core import protocol
+from uploader_cli.core.events import Paused, RunWarning, SessionProgress, Transport, WarningCode
+from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.multipart import MultipartBody
+    from uploader_cli.transfer.stop import Stop
+
+PROCESSING_TIMEOUT = 300.0
+PROCESSING_PER_FILE = 30.0
+"""Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
+
+
+class Api:
+    """A server, by its calls. One for each thread that calls: connections aren't shared, budget and token are."""
+
+    def __init__(
+        self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, beside: Api | None = None
+    ) -> None:
+        """`beside` is the same server's client of another thread: budget and token are shared with it."""
+        self._settings, self._emit, self._stop = settings, emit, stop
+        self._http = Http(settings)
+        self.budget: RateBudget = beside.budget if beside else RateBudget()
+        self._token: _Token = beside._token if beside else _Token(settings)
+        self._heard: _Heard = beside._heard if beside else _Heard()
+
+    @property
+    def answered(self) -> bool:
+        """True once anything at that address answered."""
+        return self._heard.anything
+
+    def authorization(self) -> dict[str, str]:
+        """The header that carries the token, if there is one."""
+        token = self._token.value
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def shut(self) -> None:
+        """End the call under way, from another thread."""
+        self._http.shut()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def health(self) -> Limits | None:
+        """`GET /health`: the limits, where it names them. Raises `NetworkError`; any answer will do."""
+        answer = self._call("GET", "/health", raises=False)
+        body = protocol.as_object(answer.body)
+        return protocol.parse_limits(body.get("limits"))
+
+    def create_session(self, category: str, expected: int) -> protocol.Session:
+        """`POST /api/upload/session`. Raises `NotAnUploadServer` where the answer is no session."""
+        asked = {"category": category, "expectedFiles": expected}
+        answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
+        session = protocol.parse_session(answer.body) if answer.ok else None
+        if session is not None:
+            return session
+        if answer.status < 400 or answer.status in (404, 405):
+            raise not_an_upload_server(answer)
+        raise answer_error(answer)
+
+    def batch(
+        self, make_body: Callable[[], MultipartBody], files: int
+    ) -> tuple[tuple[protocol.StoredFile, ...], MultipartBody]:
+        """`POST /api/upload/batch`, with a fresh body for each time it has to be sent; the last one is given back."""
+        bodies: list[MultipartBody] = []
+
+        def fresh() -> MultipartBody:
+            bodies.append(make_body())
+            return bodies[-1]
+
+        limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
+        try:
+            answer = self._call("POST", "/api/upload/batch", body=fresh, read_timeout=limit)
+        except errors.AnswerError as error:
+            raise _session_lost(error) from error
+        finally:
+            for body in bodies:
+                body.close()
+        stored = protocol.parse_batch(answer.body)
+        if stored is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
+        return stored, bodies[-1]
+
+    def finish(self, session_id: str) -> None:
+        """`POST /api/upload/session/{id}/finish`, on servers that have it."""
+        self._call("POST", f"/api/upload/session/{session_id}/finish")
+
+    def progress(self, session_id: str) -> SessionProgress | None:
+        """`GET /api/upload/progress/{id}`; None for 404. Never waits out a pause: polls come again anyway."""
+        try:
+            answer = self._call("GET", f"/api/upload/progress/{session_id}", patient=False)
+        except errors.NotFound:
+            return None
+        return protocol.parse_progress(answer.body, Transport.HTTP)
+
+    def progress_body(self, session_id: str) -> dict[str, object]:
+        """The same, as the server wrote it. Raises `NotFound`."""
+        return protocol.as_object(self._call("GET", f"/api/upload/progress/{session_id}").body)
+
+    def cancel(self, session_id: str) -> dict[str, object]:
+        """`POST /api/upload/cancel/{id}`. On the reference backend it stops nothing under way (wire contract 3.9)."""
+        return protocol.as_object(self._call("POST", f"/api/upload/cancel/{session_id}").body)
+
+    def delete(self, file_id: str) -> dict[str, object]:
+        """`DELETE /api/upload/file/{id}`, with the token."""
+        return protocol.as_object(self._call("DELETE", f"/api/upload/file/{file_id}").body)
+
+    def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
+        """`POST /api/upload/validate` with name, size and type of each file."""
+        listed = [
+            {"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files
+        ]
+        return protocol.as_object(self._call("POST", "/api/upload/validate", json={"files": listed}).body)
+
+    def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
+        """`HEAD /uploads/{category}/{path}`: size in bytes and SHA-256 (base64), where told; None for 404."""
+        answer = self._call("HEAD", stored_path(category, relative_path), raises=False)
+        if not answer.ok:
+            return None
+        length = answer.headers.get("Content-Length", "")
+        return (int(length) if length.isdigit() else None), _sha256(answer.headers.get("Repr-Digest", ""))
+
+    # --- one call -----------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
+        """Send once more after a 429 or a refreshed token, which use up no retry; raise for what is left."""
+        waited, refreshed = 0.0, False
+        while True:
+            if patient:
+                self._wait_out_pause()
+            answer = self._once(method, path, **how)
+            if answer.status == 429:
+                delay = retry_after(answer.headers)
+                delay = DEFAULT_WAIT if delay is None else delay
+                self.budget.pause(delay)
+                waited += delay
+                if not patient or waited > self._settings.max_wait:
+                    raise answer_error(answer)
+                continue
+            if answer.status == 401 and not refreshed and self._token.refresh():
+                refreshed = True
+                continue
+            if raises and not answer.ok:
+                raise answer_error(answer)
+            return answer
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        body: Callable[[], MultipartBody] | None = None,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> Answer:
+        answer = self._http.request(
+            method,
+            self._settings.server + path,
+            json=json,
+            body=body() if body is not None else None,
+            headers=self.authorization(),
+            read_timeout=read_timeout,
+        )
+        self._heard.anything = True
+        self.budget.note(answer.headers)
+        return answer
+
+    def _wait_out_pause(self) -> None:
+        left = self.budget.pause_left()
+        if left <= 0:
+            return
+        self._emit(Paused(left, "the server's rate limit"))
+        self._emit(RunWarning(WarningCode.RATE_LIMITED, f"rate limited: waiting {left:.0f} s as the server asked"))
+        self._stop.sleep(left)
+
+
+class _Heard:
+    anything = False
+
+
+class _Token:
+    """The bearer token, read when it is first needed; a command is asked again once the server refuses it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._value: str | None = None
+        self._read = False
+
+    @property
+    def value(self) -> str | None:
+        with self._lock:
+            if not self._read:
+                self._value, self._read = self._settings.bearer(), True
+            return self._value
+
+    def refresh(self) -> bool:
+        """Ask again; True where that brought another token."""
+        with self._lock:
+            if self._value is None:
+                return False
+            before, self._value = self._value, self._settings.bearer(refresh=True)
+            return self._value != before
+
+
+def answer_error(answer: Answer) -> errors.AnswerError:
+    """The error for a refusal, by status and by the server's own code; never by the words of its message."""
+    said = protocol.error_sentence(answer.body)
+    code = protocol.error_code(answer.body)
+    words = f"{answer.status}" + (f" {code}" if code else "") + (f" ({said})" if said else "")
+    status, after = answer.status, retry_after(answer.headers)
+    target = redirect_target(answer)
+    match status:
+        case 401 | 403:
+            return errors.Unauthorized(
+                f"the server refused: {words}",
+                status=status,
+                error=code,
+                hint="give a token with UPLOADER_TOKEN, --token-file or --token-command",
+            )
+        case 404 | 410:
+            return errors.NotFound(f"{answer.url}: {words}", status=status, error=code)
+        case 408:
+            return errors.TooSlow("the request did not arrive in the server's time (408)", status=status, error=code)
+        case 429:
+            return errors.RateLimited(
+                f"the server's rate limit is used up: {words}",
+                status=status,
+                error=code,
+                retry_after=after,
+                hint="try again later, or allow a longer --max-wait",
+            )
+        case _ if target is not None:
+            return errors.AnswerError(
+                f"the server sends us on to {target}", status=status, hint="use that address as --server"
+            )
+        case _ if status >= 500:
+            return errors.ServerFault(f"the server failed: {words}", status=status, error=code, retry_after=after)
+        case _:
+            return errors.AnswerError(f"the server refused: {words}", status=status, error=code, retry_after=after)
+
+
+def _session_lost(error: errors.AnswerError) -> errors.AnswerError:
+    """An unknown session is a 404 here and a 500 `UPLOAD_FAILED` there (wire contract 3.14)."""
+    unknown = isinstance(error, errors.NotFound) and error.error == "SESSION_NOT_FOUND"
+    if unknown or (error.status == 500 and error.error == "UPLOAD_FAILED"):
+        return errors.SessionLost(str(error), status=error.status, error=error.error)
+    return error
+
+
+def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
+    """What answered does not speak the contract."""
+    target = redirect_target(answer)
+    return errors.NotAnUploadServer(
+        f"{answer.url} answered {answer.status}, but not as an upload server does",
+        hint=f"it points to {target}: is that the --server?"
+        if target
+        else "check --server: its path, its port, and whether a proxy answers in its place",
+    )
+
+
+def stored_path(category: str, file_name: str) -> str:
+    """The URL path of a stored file."""
+    return f"/uploads/{category}/{quote(file_name.encode('utf-8', 'surrogateescape'))}"
+
+
+def _sha256(repr_digest: str) -> str | None:
+    """The SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
+    for part in repr_digest.split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "sha-256":
+            return value.strip(": ")
+    return None

@@ -1,0 +1,274 @@
+"""One session in batch mode: multipart requests one after the other (wire contract 3.17), and what to do when one fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.plan import request_length
+from uploader_cli.core.protocol import wire_name
+from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.look import Fate, Look
+from uploader_cli.transfer.multipart import MultipartBody
+from uploader_cli.transfer.retrying import retrying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.protocol import Session, StoredFile
+    from uploader_cli.core.sightings import Sightings
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.ledger import Ledger
+    from uploader_cli.transfer.stop import Stop
+
+MEASURABLE = 8 * 1024 * 1024
+"""Bytes a request must have for its speed to count: less fits into socket buffers."""
+REQUEST_LIMIT = 300.0
+"""Seconds in which the reference backend wants a whole request (wire contract 3.10)."""
+SPLIT_REFUSALS = (400, 413, 415, 422)
+"""A refused request says nothing of which file it is about: each goes alone then."""
+UNAVAILABLE = 503
+"""The one 5xx that says nothing was done."""
+
+
+class Followers(Protocol):
+    """Who wants to know about sessions: the realtime channel. No call may block."""
+
+    def follow(self, session: str) -> None:
+        """A session was opened; nothing of it was sent yet."""
+
+    def body_sent(self, session: str) -> None:
+        """A request of the session left this machine."""
+
+    def leave(self, session: str) -> None:
+        """The session is over."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A session to be filled: files still to be sent, and how many of them a request may hold at most."""
+
+    session: Session
+    limits: Limits
+    waiting: deque[LocalFile]
+    most: int = 1 << 30
+    renewed: bool = False
+
+
+class Batch:
+    """Sends the files of one session at a time."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        emit: Callable[[ev.Event], None],
+        followers: Followers,
+        sightings: Sightings,
+        stop: Stop,
+        ledger: Ledger,
+    ) -> None:
+        """`ledger` is told how each file goes on."""
+        self._api, self._settings, self._emit, self._stop = api, settings, emit, stop
+        self._followers, self._sightings, self._ledger = followers, sightings, ledger
+        self._look = Look(api, sightings, stop, settings.category)
+        self._rate: float | None = None
+        self.session: str | None = None
+        """The session under way."""
+        self.body_out = False
+        """True while the server has a whole request and has not answered: what is in it may be stored."""
+
+    def send(self, work: Work) -> None:
+        """Send all files of a session. Raises what ends the whole run: no server, no permission, an interrupt."""
+        failures = self._ledger.failures
+        self._open(work)
+        while work.waiting:
+            self._stop.check()
+            ahead = list(islice(work.waiting, work.most))
+            count = request_length(ahead, self._rate, metered=self._api.budget.metered)
+            self._send_group(work, [work.waiting.popleft() for _ in range(count)])
+        self._close(work, "completed" if failures == self._ledger.failures else "partial")
+
+    def _open(self, work: Work) -> None:
+        session = work.session
+        self.session = session.session_id
+        self._emit(ev.SessionCreated(session.session_id, session.category, len(work.waiting)))
+        self._followers.follow(session.session_id)
+
+    def _close(self, work: Work, status: str) -> None:
+        session_id = work.session.session_id
+        if work.limits.relative_paths:
+            try:
+                retrying(self._settings.retries, self._stop)(self._api.finish, session_id)
+            except (errors.AnswerError, errors.NetworkError) as error:
+                self._warn(WarningCode.FINISH_FAILED, f"session {session_id} was not finished: {error}")
+        self._leave(session_id, status)
+
+    def _leave(self, session_id: str, status: str) -> None:
+        self.session = None
+        self._emit(ev.SessionFinished(session_id, status))
+        self._followers.leave(session_id)
+        self._sightings.forget(session_id)
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _send_group(self, work: Work, group: list[LocalFile]) -> None:
+        """One request's files, until each is over or waits again. `group` shrinks as files are settled."""
+
+        def announce(error: BaseException | None, delay: float) -> None:
+            self._ledger.again(group, error, delay)
+
+        try:
+            retrying(self._settings.retries, self._stop, announce)(self._attempt, work, group)
+        except errors.FileError as error:
+            for file in group:
+                if file.path == error.path:
+                    self._ledger.fail(file, error)
+            self._wait_again(work, group, error)
+        except errors.TooSlow as error:
+            if len(group) > 1:
+                self._wait_again(work, group, error, most=len(group) // 2)
+            else:
+                self._give_up(group, _too_slow(group[0], error))
+        except errors.SessionLost as error:
+            self._renew(work, group, error)
+        except (errors.Unauthorized, errors.RateLimited):
+            raise
+        except errors.AnswerError as error:
+            if error.status in SPLIT_REFUSALS and len(group) > 1:
+                self._wait_again(work, group, error, most=1)
+            else:
+                self._give_up(group, error)
+        except (errors.NetworkError, errors.ProtocolError) as error:
+            self._give_up(group, error)
+            self._api.health()  # a server that is gone ends the run here, not after as many waits as files are left
+
+    def _attempt(self, work: Work, group: list[LocalFile]) -> None:
+        self.body_out = False
+        for file in group:
+            self._ledger.start(file, work.session.session_id, _name_on_server(work, file))
+        try:
+            stored, body = self._api.batch(lambda: self._body(work, group), len(group))
+        except (errors.ConnectionLost, errors.ServerFault) as error:
+            self._stop.check()
+            if self._may_have_landed(error):
+                self._settle(work, group, error)
+            if group:
+                raise
+            return
+        self.body_out = False
+        if len(body) >= MEASURABLE and body.seconds > 0:
+            self._rate = len(body) / body.seconds
+        self._receive(work, group, stored)
+
+    def _body(self, work: Work, group: Sequence[LocalFile]) -> MultipartBody:
+        session_id, paths = work.session.session_id, work.limits.relative_paths
+        fields = [("sessionId", session_id), ("category", self._settings.category)]
+        if paths:
+            fields += [("relativePath", file.relative_path) for file in group]
+        numbers = tuple(file.file for file in group)
+
+        def on_sent(file: LocalFile, sent: int) -> None:
+            self._emit(ev.BytesSent(file.file, self._ledger.attempt(file), sent))
+
+        def on_through() -> None:
+            self.body_out = True
+            self._emit(ev.BodySent(numbers))
+            self._followers.body_sent(session_id)
+
+        return MultipartBody(fields, group, on_sent=on_sent, on_through=on_through, check=self._stop.check, sized=paths)
+
+    def _receive(self, work: Work, group: list[LocalFile], stored: Sequence[StoredFile]) -> None:
+        """Take the answer's word for each file (3.5), matched by what was sent (3.13)."""
+        by_name = {item.relative_path or item.name: item for item in stored}
+        for file in list(group):
+            group.remove(file)
+            item = by_name.get(_name_on_server(work, file)) or by_name.get(wire_name(file.name))
+            if item is None:
+                self._ledger.fail(file, errors.ProtocolError("the server's answer does not mention this file"))
+            elif item.status != "completed":
+                words = item.error or f"its status is {item.status or 'missing'}"
+                self._ledger.fail_with(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
+            elif item.size is not None and item.size != file.size:
+                words = f"the server stored {item.size} of {file.size} bytes"
+                self._ledger.fail_with(file, FailureCode.INTEGRITY, words)
+            else:
+                location = stored_path(self._settings.category, item.location) if item.location else None
+                self._ledger.complete(file, item.server_id, location)
+
+    # --- when it fails ------------------------------------------------------------------------------------------------
+
+    def _may_have_landed(self, error: errors.UploaderError) -> bool:
+        """True where the server had the whole request and nobody knows what it did with it (3.15)."""
+        if isinstance(error, errors.ConnectionLost):
+            return error.body_sent
+        return isinstance(error, errors.ServerFault) and self.body_out and error.status != UNAVAILABLE
+
+    def _settle(self, work: Work, group: list[LocalFile], error: errors.UploaderError) -> None:
+        """Look, and take out of `group` what needs no other attempt."""
+        verdicts = self._look.at(work.session.session_id, group, work.limits)
+        for file in list(group):
+            verdict = verdicts[file.file]
+            if verdict.fate is Fate.STORED:
+                path = file.relative_path if work.limits.relative_paths else None
+                location = stored_path(self._settings.category, path) if path else None
+                self._ledger.complete(file, verdict.server_id, location, checksum=verdict.checksum)
+            elif verdict.fate is Fate.FAILED:
+                words = verdict.error or "it says no more"
+                self._ledger.fail_with(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
+            elif verdict.fate is Fate.UNKNOWN and not self._settings.resend_unknown:
+                self._ledger.fail(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
+            else:
+                continue
+            group.remove(file)
+
+    def _renew(self, work: Work, group: list[LocalFile], error: errors.SessionLost) -> None:
+        """The server forgot the session: a new one, once (3.14)."""
+        if work.renewed:
+            self._give_up(group, error)
+            return
+        lost, left = work.session.session_id, len(group) + len(work.waiting)
+        create = retrying(self._settings.retries, self._stop)
+        work.session = create(self._api.create_session, self._settings.category, left)
+        work.renewed = True
+        self._warn(WarningCode.SESSION_LOST, f"the server lost session {lost}: going on in {work.session.session_id}")
+        self._leave(lost, "lost")
+        self._wait_again(work, group, error)
+        self._open(work)
+
+    def _wait_again(
+        self, work: Work, group: list[LocalFile], error: errors.UploaderError, *, most: int | None = None
+    ) -> None:
+        """Put what is left of a group back to the front, to be cut anew."""
+        left = [file for file in group if file.file in self._ledger.open]
+        self._ledger.again(left, error)
+        work.waiting.extendleft(reversed(left))
+        if most is not None:
+            work.most = most
+
+    def _give_up(self, group: Sequence[LocalFile], error: errors.UploaderError) -> None:
+        for file in group:
+            self._ledger.fail(file, error)
+
+    def _warn(self, code: WarningCode, text: str) -> None:
+        self._emit(ev.RunWarning(code, text))
+
+
+def _name_on_server(work: Work, file: LocalFile) -> str:
+    return file.relative_path if work.limits.relative_paths else wire_name(file.name)
+
+
+def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:
+    """3.10: the one file alone, with the rate it would need. Trying again as it was can't help."""
+    needed = file.size / REQUEST_LIMIT / 1e6
+    words = f"{error}; {file.size} bytes need {needed:.2f} MB/s to arrive in {REQUEST_LIMIT:.0f} s"
+    out = errors.TooSlow(words, status=error.status, error=error.error)
+    out.retryable = False
+    return out

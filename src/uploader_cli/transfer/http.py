@@ -1,0 +1,202 @@
+"""HTTP for the rest of the room: one call, one answer, errors of our own tree. The only import of `requests`."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests import exceptions as rex
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import TimeoutError as Urllib3Timeout
+
+from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
+from uploader_cli.transfer.wire import Sockets, pool_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.multipart import MultipartBody
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 30.0
+BLOCK = 1 << 20
+"""Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
+KEEPALIVE = ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)
+"""A peer that is gone without a word is noticed after a minute, however long its answer may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said: status, headers (any case), and its JSON body (None where it is none)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: object
+    url: str
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+
+class Http:
+    """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """No connection is made yet."""
+        self.sockets = Sockets()
+        self.session = make_session(settings, self.sockets)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: object = None,
+        body: MultipartBody | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> Answer:
+        """One request, no retry, no redirect followed.
+
+        Raises `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
+        out), and whatever `body.check` or `body.read` raises.
+        """
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = body.content_type
+        try:
+            response = self.session.request(
+                method,
+                url,
+                json=json,
+                data=cast("Any", body),
+                headers=sent,
+                timeout=(CONNECT_TIMEOUT, read_timeout),
+                allow_redirects=False,
+            )
+        except (rex.MissingSchema, rex.InvalidSchema, rex.InvalidURL) as error:
+            raise UsageError(f"--server: {url} is no URL that can be reached: {error}") from error
+        except (rex.RequestException, OSError) as error:
+            raise _network_error(error, url, body_sent=body.through if body is not None else True) from error
+        return Answer(response.status_code, response.headers, _json(response), url)
+
+    def shut(self) -> None:
+        """End every call under way at once, from another thread."""
+        self.sockets.shut()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+
+def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
+    """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
+    session = requests.Session()
+    session.trust_env = False  # looked up once, here: each request would cost 120 µs
+    environment = requests.utils.get_environ_proxies(settings.server) if not settings.proxy else {}
+    session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
+    session.verify = False if settings.insecure else str(settings.ca_bundle) if settings.ca_bundle else True
+    if settings.client_cert:
+        session.cert = str(settings.client_cert)
+    session.headers["User-Agent"] = f"uploader ({platform.system()})"
+    session.headers.update(dict(settings.headers))
+    adapter = _Adapter(sockets)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, sockets: Sockets) -> None:
+        self._pools = pool_classes(sockets)
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK, socket_options=_socket_options())
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs, blocksize=BLOCK, socket_options=_socket_options())
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    import socket
+
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in KEEPALIVE:
+        number = getattr(socket, name, None)
+        if number is not None:
+            options.append((socket.IPPROTO_TCP, number, value))
+    return options
+
+
+def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
+    """Our error for one of requests', urllib3's or the socket's."""
+    where = _where(url)
+    if isinstance(error, rex.SSLError):
+        failed = ConnectFailed(
+            f"no secure connection to {where}: {_why(error)}",
+            hint="name the authority's certificate with --ca-bundle; --insecure gives up the protection",
+        )
+        failed.retryable = False
+        return failed
+    if isinstance(error, rex.ProxyError):
+        return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
+    refused = _has(error, NewConnectionError)
+    if refused or isinstance(error, rex.ConnectTimeout):
+        return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
+    if isinstance(error, rex.ReadTimeout):
+        return TimedOut(f"{where} did not answer in time", body_sent=body_sent)
+    if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
+        return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
+    if not body_sent and _has(error, Urllib3Timeout, TimeoutError):
+        return TimedOut(f"{where} stopped taking bytes")
+    return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and everything it was made of: its arguments, reasons and causes, outermost first."""
+    chain = [error]
+    for item in chain:
+        inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
+        chain.extend(x for x in inner if isinstance(x, BaseException) and not any(x is known for known in chain))
+    return chain
+
+
+def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
+    return any(isinstance(item, kinds) for item in _chain(error))
+
+
+def _why(error: BaseException) -> str:
+    """The operating system's words where there are any, else the message, on one line."""
+    system = next((item.strerror for item in _chain(error) if isinstance(item, OSError) and item.strerror), None)
+    return " ".join((system or str(error)).split())[:200]
+
+
+def _where(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _json(response: requests.Response) -> object:
+    """The body as JSON, or None: errors may come with an empty body or HTML."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def redirect_target(answer: Answer) -> str | None:
+    """Where a 3xx answer points, absolute."""
+    location = answer.headers.get("Location")
+    return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None

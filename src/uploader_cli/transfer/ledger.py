@@ -1,0 +1,107 @@
+"""What is told of each file: exactly one end for every one, and attempts that are counted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, SkipReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from uploader_cli.core.plan import LocalFile, Refusal
+
+_SKIPS = {
+    FailureCode.REFUSED_TYPE: SkipReason.TYPE,
+    FailureCode.REFUSED_SIZE: SkipReason.SIZE,
+    FailureCode.EMPTY: SkipReason.EMPTY,
+}
+
+
+class Ledger:
+    """The files of a run that are not over yet, and the events that say how each went on."""
+
+    def __init__(
+        self,
+        files: Iterable[LocalFile],
+        emit: Callable[[ev.Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """All of `files` are open."""
+        self.open: dict[int, LocalFile] = {file.file: file for file in files}
+        self.failures = 0
+        self._emit, self._clock = emit, clock
+        self._attempts: dict[int, int] = {}
+        self._began: dict[int, float] = {}
+
+    def attempt(self, file: LocalFile) -> int:
+        """The attempt under way, from 1."""
+        return self._attempts[file.file]
+
+    def start(self, file: LocalFile, session: str, name: str) -> None:
+        """An attempt begins; `name` is how the server will call the file."""
+        attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
+        self._began.setdefault(file.file, self._clock())
+        self._emit(ev.FileStarted(file.file, file.path, file.size, session, 0, attempt, name))
+
+    def again(self, files: Iterable[LocalFile], error: BaseException | None, delay: float = 0.0) -> None:
+        """Another attempt will follow after `delay` seconds, because of `error`."""
+        code = error.code if isinstance(error, errors.UploaderError) else FailureCode.NETWORK
+        for file in files:
+            self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), code, str(error)))
+
+    def complete(
+        self, file: LocalFile, server_id: str | None, location: str | None, *, checksum: str | None = None
+    ) -> None:
+        """The server has it; `checksum` (hex SHA-256) where its bytes were compared."""
+        began = self._began.pop(file.file, None)
+        attempts = self._attempts.pop(file.file, 1)
+        self.open.pop(file.file, None)
+        self._emit(
+            ev.FileCompleted(
+                file.file,
+                file.path,
+                file.size,
+                server_id,
+                location,
+                verified=checksum is not None,
+                attempts=attempts,
+                seconds=round(self._clock() - began, 3) if began is not None else 0.0,
+                checksum=f"sha256:{checksum}" if checksum else None,
+            )
+        )
+
+    def fail(self, file: LocalFile, error: errors.UploaderError) -> None:
+        """The file is over because of `error`."""
+        self.fail_with(file, error.code, str(error), retryable=error.retryable)
+
+    def fail_with(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> None:
+        """The file is over for a reason that is no exception."""
+        self.open.pop(file.file, None)
+        self.failures += 1
+        self._emit(ev.FileFailed(file.file, file.path, code, message, retryable))
+
+    def fail_all(self, error: errors.UploaderError) -> None:
+        """Every file that is still open is over."""
+        for file in list(self.open.values()):
+            self.fail(file, error)
+
+    def refuse(self, file: LocalFile, refusal: Refusal) -> None:
+        """The server would not take it: a failure where it was named, a counted skip where it was found by walking."""
+        if file.named:
+            self.fail_with(file, refusal.code, refusal.message)
+        else:
+            self.skip(file, _SKIPS[refusal.code])
+
+    def skip(self, file: LocalFile, reason: SkipReason) -> None:
+        """The file is left out."""
+        self.open.pop(file.file, None)
+        self._emit(ev.FileSkipped(file.file, file.path, reason))
+
+    def cancel_all(self) -> None:
+        """An interrupt ended the run."""
+        numbers: Sequence[int] = tuple(self.open)
+        self._emit(ev.FilesCancelled(tuple(numbers)))
