@@ -1,0 +1,82 @@
+"""The way in (`uploader`, `python -m uploader_cli`), and the one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from uploader_cli.errors import UploaderError
+from uploader_cli.exit_status import Exit, of_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` without the program's name (default: the process's own). Gives the exit code."""
+    try:
+        from uploader_cli.cli.app import app
+
+        app(args=argv, prog_name="uploader")  # ends in SystemExit; it words its own usage errors (2) and Ctrl-C (130)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Exit.OK
+    except KeyboardInterrupt:
+        return Exit.SIGINT
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except UploaderError as error:
+        _say(f"error: {error}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        return of_error(error)
+    except Exception as error:  # noqa: BLE001 - a bug: no traceback on the screen, but a report that can be sent
+        _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")
+        _say(f"hint: a report that you can send is in {_report(error)}")
+        return Exit.BUG
+    return Exit.OK
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201 - what a person is told
+
+
+def _reader_is_gone() -> int:
+    # The interpreter flushes stdout once more at its end, and would complain of the same pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.BUG
+
+
+def _report(error: Exception) -> str:
+    """Write what a bug's finder needs to a new file that only the user can read; its path."""
+    import platform
+    import tempfile
+    import traceback
+    from importlib.metadata import version
+
+    from uploader_cli.settings import mask
+
+    lines = [
+        f"uploader {version('uploader-cli')}, Python {platform.python_version()}, {platform.platform()}",
+        f"options: {' '.join(_flags(sys.argv[1:]))}",
+        "",
+        *traceback.format_exception(error),
+    ]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="uploader-report-", suffix=".txt", encoding="utf-8", errors="backslashreplace", delete=False
+        ) as file:
+            file.write(mask("\n".join(lines)))
+    except OSError as problem:
+        return f"no file ({problem.strerror})"
+    return file.name
+
+
+def _flags(argv: Sequence[str]) -> list[str]:
+    """The command and the names of its flags: values may be secret, and paths are nobody's business."""
+    flags = (word.partition("=")[0] if word.startswith("--") else word[:2] for word in argv[1:] if word.startswith("-"))
+    return [argv[0], *flags] if argv else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""`uploader cancel`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+
+
+def cancel(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    server: opt.Server = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = 0,
+    log_file: opt.LogFile = None,
+    token_file: opt.TokenFile = None,
+    token_command: opt.TokenCommand = None,
+    header: opt.Header = None,
+    ca_bundle: opt.CaBundle = None,
+    client_cert: opt.ClientCert = None,
+    insecure: opt.Insecure = None,
+    proxy: opt.Proxy = None,
+) -> None:
+    """Cancel a session on the server."""
+    settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
+    from uploader_cli import run
+
+    raise typer.Exit(run.cancel_command(settings, session))

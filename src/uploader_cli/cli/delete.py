@@ -1,0 +1,29 @@
+"""`uploader delete`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+
+
+def delete(
+    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="The file's id.", show_default=False)],
+    server: opt.Server = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = 0,
+    log_file: opt.LogFile = None,
+    token_file: opt.TokenFile = None,
+    token_command: opt.TokenCommand = None,
+    header: opt.Header = None,
+    ca_bundle: opt.CaBundle = None,
+    client_cert: opt.ClientCert = None,
+    insecure: opt.Insecure = None,
+    proxy: opt.Proxy = None,
+) -> None:
+    """Delete a stored file; the server asks for a token."""
+    settings, file_id = opt.load(locals()), opt.valid_uuid(file_id, "FILE_ID")
+    from uploader_cli import run
+
+    raise typer.Exit(run.delete_command(settings, file_id))

@@ -1,0 +1,138 @@
+"""`uploader demo`: the whole thing on one machine, and the proof that the bytes arrived."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.cli.extra import need_server_extra
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.settings import Invalid, parse_size, resolve
+
+_NAMES = (
+    "holiday video.mp4",
+    "城市夜景.mp4",
+    "notes [draft].txt",
+    "party 🎉.avi",
+    'it\'s "quoted".bin',
+    "long ride.mov",
+)
+_PIECE = 1 << 20
+_PROCESSING = 0.4
+"""Seconds the demo's server pretends to work on each file: on loopback nobody would see anything otherwise."""
+
+
+def demo(
+    files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="How many sample files.")] = 6,
+    size: Annotated[str, typer.Option("--size", metavar="SIZE", help="How large they are together.")] = "60M",
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="DIR", help="Leave the files, sent and stored, in DIR.", show_default=False),
+    ] = None,
+    progress: opt.Progress = None,
+) -> None:
+    """Upload sample files to a server inside this process, and verify what arrived."""
+    need_server_extra("demo")
+    try:
+        total = parse_size(size)
+    except Invalid as error:
+        raise UsageError(f"--size: {error}", hint=error.hint) from None
+    if total < files:
+        raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
+    with _workshop(keep) as place:
+        code = _run(place, files, total, progress)
+    raise typer.Exit(code)
+
+
+def _run(place: Path, files: int, total: int, progress: str | None) -> int:
+    from server_stub.serving import EmbeddedServer
+
+    from server_stub.config import ServerConfig
+    from uploader_cli import run
+
+    # Nothing of the user's own: no token or header of theirs has any business here.
+    asked = {"progress": progress} | {"server": "localhost"}
+    resolve(asked, env={}, cwd=place, user_config=None)  # a bad --progress is said before anything is made
+    sources = _make_files(place / "samples", files, total)
+    _say(f"Made {files} sample files, {total / 1e6:.1f} MB together.")
+    config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
+    with EmbeddedServer(config) as server:
+        _say(f"Started a server of our own at {server.url}; it pretends to work {_PROCESSING} s on each file.")
+        settings = resolve({**asked, "server": server.url}, env={}, cwd=place, user_config=None)
+        code = run.upload_command(settings, [str(place / "samples")])
+    if code:
+        _say("The upload did not succeed, so there is nothing to verify.")
+        return code
+    return _verify(sources, place / "server")
+
+
+def _verify(sources: list[Path], root: Path) -> int:
+    """Compare what lies in the server's directory with the sources: by name and SHA-256, without asking the client."""
+    stored = {(file.name, _sha256(file)) for file in root.rglob("*") if file.is_file()}
+    wrong = [source.name for source in sources if (source.name, _sha256(source)) not in stored]
+    if wrong:
+        _say(f"NOT VERIFIED: the server's copy is missing or differs: {', '.join(map(repr, wrong))}")
+        return Exit.INTEGRITY
+    _say(f"Verified: all {len(sources)} files are in the server's directory, each with the SHA-256 of its source.")
+    _say("")
+    _say("What to try next:")
+    _say("  uploader serve                                       a server in one terminal …")
+    _say("  uploader upload --server localhost:8005 YOUR-FILES   … and an upload to it in another")
+    _say("  uploader serve --realtime flap:3                     the same while the live connection breaks")
+    return Exit.OK
+
+
+@contextmanager
+def _workshop(keep: str | None) -> Iterator[Path]:
+    """A directory to work in: a temporary one that goes away, or the user's, which must hold nothing yet."""
+    if keep is None:
+        place = Path(tempfile.mkdtemp(prefix="uploader-demo-"))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return
+    place = Path(keep).expanduser().absolute()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        empty = not any(place.iterdir())
+    except OSError as error:
+        raise UsageError(f"--keep: {place}: {error.strerror}") from None
+    if not empty:
+        raise UsageError(f"--keep: {place} is not empty", hint="name a directory that is empty or doesn't exist yet")
+    yield place
+    _say(f"Kept: {place / 'samples'} and {place / 'server'}")
+
+
+def _make_files(directory: Path, count: int, total: int) -> list[Path]:
+    """`count` files of unequal size (1 : 2 : 3 : 1 : 2 …), `total` bytes together."""
+    directory.mkdir()
+    weights = [1 + number % 3 for number in range(count)]
+    made, left = [], total
+    for number, weight in enumerate(weights):
+        after = sum(weights[number + 1 :])
+        size = max(1, left * weight // (weight + after))
+        left -= size
+        file = directory / (_NAMES[number] if number < len(_NAMES) else f"clip {number + 1:03}.bin")
+        with file.open("wb") as out:
+            for start in range(0, size, _PIECE):
+                out.write(os.urandom(min(_PIECE, size - start)))
+        made.append(file)
+    return made
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,117 @@
+"""The options that commands share, and the way from what was typed to `Settings`.
+
+Values stay text here: `settings` reads flags, environment and config files with the same parsers and the same words.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import OPTIONS, Settings, resolve
+
+
+def _option(name: str, *short: str, metavar: str | None = None, help: str, count: bool = False) -> Any:  # noqa: A002
+    """A flag of the table; its help also tells the environment variable and the default."""
+    option = OPTIONS[name]
+    default = f"; default: {option.default:g}" if type(option.default) in (int, float) and not count else ""
+    default = f"; default: {option.default}" if isinstance(option.default, str) and option.default else default
+    switch = isinstance(option.default, bool)
+    return typer.Option(
+        f"{option.flag}/--no-{option.flag[2:]}" if switch else option.flag,
+        *short,
+        metavar=metavar,
+        help=f"{help} [env: {option.variable}{default}]",
+        show_default=False,
+        count=count,
+    )
+
+
+Server = Annotated[
+    str | None,
+    _option("server", "-s", metavar="URL", help="The upload server. Without a scheme: http on loopback, else https."),
+]
+Category = Annotated[
+    str | None, _option("category", "-c", metavar="NAME", help="Category of the files: personal or scenic.")
+]
+Protocol = Annotated[str | None, _option("protocol", metavar="NAME", help="How bytes travel: auto or batch.")]
+Jobs = Annotated[
+    str | None,
+    _option("jobs", "-j", metavar="N|auto", help="Files at a time; in batch mode one session is sent at a time."),
+]
+Include = Annotated[
+    list[str] | None, _option("include", metavar="GLOB", help="Send only what matches (gitignore style); repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, _option("exclude", metavar="GLOB", help="Leave out what matches (gitignore style); repeatable.")
+]
+FollowLinks = Annotated[bool | None, _option("follow_links", help="Follow symbolic links instead of skipping them.")]
+DryRun = Annotated[bool | None, _option("dry_run", help="Print the plan and send nothing.")]
+Retries = Annotated[str | None, _option("retries", metavar="N", help="New attempts for each file.")]
+MaxWait = Annotated[
+    str | None, _option("max_wait", metavar="S", help="Seconds to wait at most for a server that says 'later'.")
+]
+Stall = Annotated[str | None, _option("stall", metavar="S", help="Warn when nothing has moved for this many seconds.")]
+FailFast = Annotated[bool | None, _option("fail_fast", help="Start no new file after the first failure.")]
+ResendUnknown = Annotated[
+    bool | None,
+    _option("resend_unknown", help="Send a file again although the server may have it: it may be stored twice."),
+]
+CancelOnInterrupt = Annotated[
+    bool | None, _option("cancel_on_interrupt", help="On Ctrl-C also cancel the session on the server.")
+]
+Json = Annotated[bool | None, _option("json", help="Write JSON to stdout.")]
+Progress = Annotated[
+    str | None, _option("progress", metavar="KIND", help="What stderr shows: auto, live, plain or none.")
+]
+Quiet = Annotated[bool | None, _option("quiet", "-q", help="Show only errors and the summary of failures.")]
+Verbose = Annotated[int, _option("verbose", "-v", help="Say more; repeatable.", count=True)]
+LogFile = Annotated[str | None, _option("log_file", metavar="FILE", help="Append a log of what happened to FILE.")]
+TokenFile = Annotated[str | None, _option("token_file", metavar="FILE", help="Read the token from FILE.")]
+TokenCommand = Annotated[
+    str | None, _option("token_command", metavar="CMD", help="Take the token from what the shell command CMD prints.")
+]
+Header = Annotated[
+    list[str] | None, _option("header", metavar="K:V", help="Send this header with every call; repeatable.")
+]
+CaBundle = Annotated[str | None, _option("ca_bundle", metavar="FILE", help="Trust these certificates (PEM).")]
+ClientCert = Annotated[
+    str | None, _option("client_cert", metavar="FILE", help="Show this certificate to the server (PEM with its key).")
+]
+Insecure = Annotated[bool | None, _option("insecure", help="Don't check the server's certificate.")]
+Proxy = Annotated[str | None, _option("proxy", metavar="URL", help="Go through this HTTP proxy.")]
+
+
+def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
+    """The settings for a command; `given` are its parameters by name, those that are no settings are left alone.
+
+    Notes about what was ignored go to stderr, unless `--quiet`. Raises `UsageError`.
+    """
+    import platformdirs
+
+    flags = {name: value for name, value in given.items() if name in OPTIONS}
+    flags["verbose"] = flags.get("verbose") or None  # typer counts from 0: not used
+    settings = resolve(
+        flags,
+        env=os.environ,
+        cwd=Path.cwd(),
+        user_config=platformdirs.user_config_path("uploader") / "config.toml",
+        need_server=need_server,
+    )
+    for note in () if settings.quiet else settings.notes:
+        typer.echo(f"note: {note}", err=True)
+    return settings
+
+
+def valid_uuid(value: str, what: str) -> str:
+    """`value` in its usual form, where it is a UUID, as the ids of sessions and files are. Raises `UsageError`."""
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise UsageError(
+            f"{what}: {value!r} is no id", hint="an id looks like 3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
+        ) from None

@@ -1,0 +1,65 @@
+"""`uploader serve`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli.extra import need_server_extra
+
+_REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
+
+
+def _option(flag: str, metavar: str, help: str) -> object:  # noqa: A002 - typer's word
+    return typer.Option(flag, metavar=metavar, help=help, show_default=False)
+
+
+def serve(
+    host: Annotated[str | None, _option("--host", "ADDRESS", "Listen here. [default: 127.0.0.1]")] = None,
+    port: Annotated[str | None, _option("--port", "N", "0 takes a free one. [default: 8005]")] = None,
+    root: Annotated[
+        str | None, _option("--root", "DIR", "Keep files here. [default: a directory that goes away at the end]")
+    ] = None,
+    flavour: Annotated[
+        str | None, _option("--as", "KIND", "bundled, or reference with all its quirks. [default: bundled]")
+    ] = None,
+    max_files: Annotated[str | None, _option("--max-files", "N", "Files in one session at most.")] = None,
+    max_size: Annotated[str | None, _option("--max-size", "SIZE", "Bytes in one file at most, as 300M or 8MB.")] = None,
+    types: Annotated[str | None, _option("--types", "LIST", "Allowed types, as mp4,avi. [default: any]")] = None,
+    rate_limit: Annotated[str | None, _option("--rate-limit", "N", "Requests in 15 minutes; 0: no limit.")] = None,
+    session_ttl: Annotated[
+        str | None, _option("--session-ttl", "S", "Seconds until an unused session expires.")
+    ] = None,
+    realtime: Annotated[str | None, _option("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}.")] = None,
+    websocket: Annotated[
+        str | None, _option("--websocket", "HOW", "The same for its websocket transport alone.")
+    ] = None,
+    latency: Annotated[str | None, _option("--latency", "MS", "Delay everything by MS milliseconds.")] = None,
+    processing: Annotated[
+        str | None, _option("--processing", "S", "Seconds of processing for each file after its last byte.")
+    ] = None,
+    fail_file: Annotated[
+        list[str] | None, _option("--fail-file", "GLOB", "Fail files of such names; repeatable.")
+    ] = None,
+    jwt_secret_file: Annotated[
+        str | None, _option("--jwt-secret-file", "FILE", "The secret that signs tokens. [default: a random one]")
+    ] = None,
+    access_log: Annotated[
+        str | None, _option("--access-log", "FILE|-", "Append a line for each request; - is stderr.")
+    ] = None,
+) -> None:
+    """Run the bundled server, with faults on demand, until Ctrl-C."""
+    given = dict(locals())
+    need_server_extra("serve")
+    from server_stub.__main__ import main
+
+    raise typer.Exit(main(_as_argv(given)))
+
+
+def _as_argv(given: dict[str, object]) -> list[str]:
+    """The server's own command line: it checks the values, so that `python -m server_stub` and this say the same."""
+    argv: list[str] = []
+    for name, value in given.items():
+        flag = "--as" if name == "flavour" else "--" + name.replace("_", "-")
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        argv += [part for item in values for part in (flag, str(item))]
+    return argv

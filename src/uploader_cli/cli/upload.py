@@ -1,0 +1,57 @@
+"""`uploader upload`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from uploader_cli.render import ndjson
+
+        typer.echo(ndjson.schema_text())
+        raise typer.Exit
+
+
+def upload(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)],
+    server: opt.Server = None,
+    category: opt.Category = None,
+    protocol: opt.Protocol = None,
+    jobs: opt.Jobs = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    follow_links: opt.FollowLinks = None,
+    dry_run: opt.DryRun = None,
+    retries: opt.Retries = None,
+    max_wait: opt.MaxWait = None,
+    stall: opt.Stall = None,
+    fail_fast: opt.FailFast = None,
+    resend_unknown: opt.ResendUnknown = None,
+    cancel_on_interrupt: opt.CancelOnInterrupt = None,
+    json: opt.Json = None,
+    json_schema: Annotated[
+        bool,
+        typer.Option(
+            "--json-schema", callback=_print_schema, is_eager=True, help="Print the schema of --json, and end."
+        ),
+    ] = False,
+    progress: opt.Progress = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = 0,
+    log_file: opt.LogFile = None,
+    token_file: opt.TokenFile = None,
+    token_command: opt.TokenCommand = None,
+    header: opt.Header = None,
+    ca_bundle: opt.CaBundle = None,
+    client_cert: opt.ClientCert = None,
+    insecure: opt.Insecure = None,
+    proxy: opt.Proxy = None,
+) -> None:
+    """Upload files, and directories with all that is in them."""
+    settings = opt.load(locals())
+    from uploader_cli import run
+
+    raise typer.Exit((run.dry_run if settings.dry_run else run.upload_command)(settings, paths))

@@ -1,0 +1,41 @@
+"""`uploader watch`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import Invalid
+from uploader_cli.settings.values import seconds
+
+
+def watch(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="S", help="Seconds to wait for a session the server doesn't know yet.")
+    ] = "30",
+    server: opt.Server = None,
+    json: opt.Json = None,
+    progress: opt.Progress = None,
+    stall: opt.Stall = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = 0,
+    log_file: opt.LogFile = None,
+    token_file: opt.TokenFile = None,
+    token_command: opt.TokenCommand = None,
+    header: opt.Header = None,
+    ca_bundle: opt.CaBundle = None,
+    client_cert: opt.ClientCert = None,
+    insecure: opt.Insecure = None,
+    proxy: opt.Proxy = None,
+) -> None:
+    """Follow a session that somebody else uploads."""
+    settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
+    try:
+        patience = seconds(zero=True)(wait)
+    except Invalid as error:
+        raise UsageError(f"--wait: {error}") from None
+    from uploader_cli import run
+
+    raise typer.Exit(run.watch_command(settings, session, patience))
