@@ -1,0 +1,226 @@
+"""The realtime channel of a run: one connection for all its sessions, HTTP polls while there is none.
+
+One thread drives the policy machine; everything else only puts signals into its queue. Nothing here makes the upload
+wait: each public method returns at once, `close` in well under a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, ChannelStats
+from uploader_cli.core.protocol import parse_progress
+from uploader_cli.realtime.policy import Machine, Policy
+from uploader_cli.realtime.poll import Poller
+from uploader_cli.realtime.signals import (
+    Action,
+    Close,
+    Dial,
+    Drop,
+    Emit,
+    HangUp,
+    JoinAll,
+    Reconcile,
+    Signal,
+    Start,
+    StartPolling,
+    StopPolling,
+    Tick,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from uploader_cli.core.events import Event, SessionProgress, Transport
+    from uploader_cli.realtime.socket import Connection
+
+CLOSE_WITHIN = 0.8
+"""Seconds that `close` may take at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Follow:
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    session: str
+
+
+class Channel:
+    """How the server's progress reaches the state. Everything that touches the network is handed in.
+
+    `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`
+    and `PollFailed` from any thread. `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
+    for a failure. `interval()` is the distance in seconds that two polls of a session should have now, at least 1;
+    infinite means none. `session_factory()` makes a `requests` session for each dial (its `auth` must be None or a
+    pair), `shut(session)` makes whatever it is doing fail. `headers` go with each handshake; a callable is asked anew
+    for each, in the dialling thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        emit: Callable[[Event], None],
+        fetch: Callable[[str], SessionProgress | None],
+        session_factory: Callable[[], Any],
+        shut: Callable[[Any], None],
+        interval: Callable[[], float] | None = None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        """Nothing happens before `start`."""
+        self._url, self._emit = url, emit
+        self._session_factory, self._shut = session_factory, shut
+        self._headers: Callable[[], Mapping[str, str]] = headers if callable(headers) else lambda: headers or {}
+        self._machine = Machine(policy)
+        minimum = self._machine.policy.poll
+        self._poller = Poller(fetch, emit, interval or (lambda: minimum), minimum)
+        self._queue: SimpleQueue[Signal | _Follow | _Leave] = SimpleQueue()
+        self._connections: dict[int, Connection] = {}
+        self._endings: list[threading.Thread] = []
+        self._rooms: dict[str, None] = {}  # ordered
+        self._events = 0
+        self._connect_ms: float | None = None
+        self._reconnects = self._fallbacks = 0
+        self._closing = threading.Event()
+        self._counting = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="uploader-channel", daemon=True)
+
+    def start(self) -> None:
+        """Dial, in the background."""
+        self._queue.put(Start())
+        self._thread.start()
+
+    def follow(self, session: str) -> None:
+        """Join the session's room now if connected, else as soon as that is so."""
+        self._poller.follow(session)
+        self._queue.put(_Follow(session))
+
+    def body_sent(self, session: str) -> None:
+        """The session's body is out: polling it makes sense even if the server did not know it before."""
+        self._poller.body_sent(session)
+
+    def leave(self, session: str) -> None:
+        """The session is over: leave its room, poll it no more."""
+        self._poller.leave(session)
+        self._queue.put(_Leave(session))
+
+    def stats(self) -> ChannelStats:
+        """The channel in numbers, so far."""
+        return ChannelStats(self._connect_ms, self._events, self._poller.polls, self._reconnects, self._fallbacks)
+
+    def close(self) -> None:
+        """Leave the rooms, disconnect, end every thread and socket. Drain before: nothing is emitted afterwards.
+
+        May be called again, and from any thread; takes `CLOSE_WITHIN` seconds at the most.
+        """
+        self._closing.set()
+        self._queue.put(Close())
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_WITHIN)
+
+    # -- the channel's own thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        machine, ended = self._machine, False
+        while not ended:
+            deadline = machine.next_deadline
+            try:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                signal = self._queue.get(timeout=wait)
+            except Empty:
+                signal = Tick()
+            match signal:
+                case _Follow(session):
+                    self._joined(session)
+                case _Leave(session):
+                    self._left(session)
+                case _:
+                    ended = isinstance(signal, Close)
+                    for action in machine.handle(time.monotonic(), signal):
+                        self._do(action)
+        self._finish()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Emit(event):
+                self._tell(event)
+            case Dial():
+                self._dial(action)
+            case Drop(number):
+                self._end(number)
+            case HangUp(number):
+                self._end(number, tuple(self._rooms))
+            case JoinAll(number):
+                for session in self._rooms:
+                    self._connections[number].join(session)
+            case Reconcile():
+                self._poller.once()
+            case StartPolling():
+                self._poller.start()
+            case StopPolling():
+                self._poller.stop()
+
+    def _tell(self, event: ChannelChanged) -> None:
+        if event.to is ChannelState.LIVE:
+            self._connect_ms = event.latency_ms if self._connect_ms is None else self._connect_ms
+        self._reconnects += event.reason is ChannelReason.RECOVERED
+        self._fallbacks += event.to is ChannelState.POLLING
+        self._emit(event)
+
+    def _dial(self, dial: Dial) -> None:
+        # Imported here, behind the upload's back: it takes a tenth of a second.
+        from uploader_cli.realtime.socket import Connection
+
+        connection = Connection(
+            self._url,
+            dial,
+            session=self._session_factory(),
+            shut=self._shut,
+            headers=self._headers,
+            report=self._queue.put,
+            progress=self._heard,
+        )
+        self._connections[dial.number] = connection
+        connection.start()
+
+    def _end(self, number: int, leaving: tuple[str, ...] | None = None) -> None:
+        connection = self._connections.pop(number, None)
+        if connection is not None:
+            self._endings = [*(thread for thread in self._endings if thread.is_alive()), connection.end(leaving)]
+
+    def _joined(self, session: str) -> None:
+        self._rooms[session] = None
+        self._live(lambda connection: connection.join(session))
+
+    def _left(self, session: str) -> None:
+        if session in self._rooms:
+            del self._rooms[session]
+            self._live(lambda connection: connection.leave(session))
+
+    def _live(self, then: Callable[[Connection], None]) -> None:
+        if self._machine.state is ChannelState.LIVE:
+            for connection in self._connections.values():
+                then(connection)
+
+    def _heard(self, body: object, transport: Transport) -> None:
+        """A message from the room, in a thread of the connection; several may come at once, in any order."""
+        event = parse_progress(body, transport)
+        if event is None or self._closing.is_set():
+            return
+        with self._counting:
+            self._events += 1
+        self._emit(event)
+
+    def _finish(self) -> None:
+        self._poller.close(timeout=CLOSE_WITHIN / 4)
+        until = time.monotonic() + CLOSE_WITHIN / 2
+        for thread in self._endings:
+            thread.join(max(0.0, until - time.monotonic()))

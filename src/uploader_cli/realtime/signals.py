@@ -1,0 +1,114 @@
+"""What the connection policy hears (signals) and what it wants done (actions), as values.
+
+Tries are numbered: one dial makes up to two, the websocket and Engine.IO polling after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uploader_cli.core.events import ChannelChanged, ChannelReason, Transport
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The channel is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """Try `number` is connected, `latency` seconds after it began."""
+
+    number: int
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """Try `number` came to nothing."""
+
+    number: int
+    reason: ChannelReason
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection of try `number` is gone."""
+
+    number: int
+    reason: ChannelReason
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The channel is no longer wanted."""
+
+
+Signal = Start | Dialled | DialFailed | Lost | Tick | Close
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Try `transport` with a fresh client; the machine drops it after `seconds`."""
+
+    number: int
+    transport: Transport
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Try `number` is not needed: end its threads and sockets."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Leave all rooms over try `number`, then end it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAll:
+    """Join the room of each followed session over try `number`; the server never restores rooms."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Fetch each followed session once over HTTP: what was said while nobody listened is not said again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolling:
+    """Poll over HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopPolling:
+    """Poll no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the state."""
+
+    event: ChannelChanged
+
+
+Action = Dial | Drop | HangUp | JoinAll | Reconcile | StartPolling | StopPolling | Emit

@@ -1,0 +1,273 @@
+"""One try at a Socket.IO connection, and the connection that comes of it. The only import of `socketio`.
+
+python-socketio dials only the first transport of a list, retries by rules of its own and bounds a dripping peer by
+nothing. So each try is one fresh client for one transport that never reconnects, in threads that can be ended from
+outside at any time: by shutting the sockets under them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import engineio  # type: ignore[import-untyped]
+import socketio  # type: ignore[import-untyped]
+import websocket
+
+from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+GOODBYE = 0.25
+"""Seconds that a polite end may take; after that the sockets are shut."""
+BURST = 10_000
+"""Messages in one polling answer. The library takes 16 and gives the session up at the seventeenth."""
+
+_log = logging.getLogger("uploader_cli.realtime")
+_quiet = logging.getLogger("uploader_cli.realtime.engine")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False  # the library says on its own what we say in events, and tells of errors that are none
+
+engineio.payload.Payload.max_decode_packets = BURST
+
+
+class Connection:
+    """Try `dial.number`. Reports `Dialled` or `DialFailed`, and `Lost` after that, from threads of its own.
+
+    `session` is the `requests` session of the polling transport; the websocket takes TLS settings, proxies and cookies
+    from it. `shut(session)` makes every request of it that is under way fail, and may be called again and again.
+    `headers()` is called in the dialling thread, for the handshake; nothing logs them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        dial: Dial,
+        *,
+        session: Any,
+        shut: Callable[[Any], None],
+        headers: Callable[[], Mapping[str, str]],
+        report: Callable[[Dialled | DialFailed | Lost], None],
+        progress: Callable[[object, Transport], None],
+    ) -> None:
+        """Nothing is dialled before `start`."""
+        self.number, self.transport = dial.number, dial.transport
+        self._url, self._limit = url, dial.seconds
+        self._session, self._shut, self._headers = session, shut, headers
+        self._report, self._progress = report, progress
+        self._settled = threading.Event()  # the namespace is ours, or never will be
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._running = 0  # threads
+        self._websockets: list[_WebSocket] = []
+        self._client = self._make_client()
+
+    def start(self) -> None:
+        """Dial in a daemon thread."""
+        self._spawn(self._dial)
+
+    def join(self, session: str) -> None:
+        """Enter the room of an upload session. The argument is the bare id; no answer is waited for (contract 3.7)."""
+        self._send("join-session", session)
+
+    def leave(self, session: str) -> None:
+        """Leave the room of an upload session."""
+        self._send("leave-session", session)
+
+    def end(self, leaving: tuple[str, ...] | None = None) -> threading.Thread:
+        """End it, whatever it is doing; with `leaving`, first leave these rooms and disconnect as one should.
+
+        The thread that is returned sees to it, and is over when the last one of this connection is.
+        """
+        thread = threading.Thread(target=self._end, args=(leaving,), name="uploader-socket-end", daemon=True)
+        thread.start()
+        return thread
+
+    # -- dialling -----------------------------------------------------------------------------------------------------
+
+    def _make_client(self) -> Any:
+        client = socketio.Client(
+            reconnection=False,
+            handle_sigint=False,
+            logger=_quiet,
+            engineio_logger=_quiet,
+            http_session=self._session,
+            request_timeout=self._limit,
+            # A redirect would carry the credentials to wherever the answer says.
+            websocket_extra_options={"class_": self._make_websocket, "redirect_limit": 0},
+        )
+        client.eio.start_background_task = self._spawn
+        client.on("connect", self._settled.set)
+        client.on("connect_error", lambda *_: self._settled.set())
+        client.on("disconnect", self._disconnected)
+        client.on("upload-progress", self._received)
+        return client
+
+    def _make_websocket(self, **options: Any) -> _WebSocket:
+        made = _WebSocket(**options)
+        self._websockets.append(made)
+        return made
+
+    def _dial(self) -> None:
+        began = time.monotonic()
+        base, path = _split(self._url)
+        try:
+            self._client.connect(
+                base,
+                headers=dict(self._headers()),
+                transports=[str(self.transport)],
+                socketio_path=path,
+                wait=False,  # its own wait is one second long and not to be interrupted
+            )
+        except Exception as error:  # noqa: BLE001 - libraries raise what they like on a peer's nonsense
+            _log.debug("%s: no connection: %s", self.transport, type(error.__context__ or error).__name__)
+            late = time.monotonic() - began >= self._limit
+            self._report(DialFailed(self.number, ChannelReason.TIMEOUT if late else ChannelReason.REFUSED))
+            return
+        self._settled.wait(self._limit)
+        if self._ended.is_set():
+            return
+        if self._client.get_sid() is None or self._client.eio.state != "connected":
+            self._report(DialFailed(self.number, ChannelReason.HANDSHAKE_FAILED))
+        else:
+            self._report(Dialled(self.number, time.monotonic() - began))
+
+    # -- talking ------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
+        """Every thread of the client is one of ours: counted, named, and quiet when a peer's nonsense ends it."""
+
+        def run() -> None:
+            try:
+                target(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
+                _log.debug("%s: ignored: %s", self.transport, type(error).__name__)
+            finally:
+                self._count(-1)
+
+        thread = threading.Thread(target=run, name="uploader-socket", daemon=True)
+        self._count(+1)
+        thread.start()
+        return thread
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._running += change
+
+    def _received(self, *args: object) -> None:
+        if args and not self._ended.is_set():
+            self._progress(args[0], self.transport)
+
+    def _disconnected(self, reason: str = "") -> None:
+        self._settled.set()
+        closed = reason == socketio.Client.reason.SERVER_DISCONNECT
+        self._report(Lost(self.number, ChannelReason.SERVER_CLOSED if closed else ChannelReason.LOST))
+
+    def _send(self, event: str, session: str) -> None:
+        with contextlib.suppress(socketio.exceptions.SocketIOError):  # lost a moment ago: that news is on its way
+            self._client.emit(event, session)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self, leaving: tuple[str, ...] | None) -> None:
+        self._ended.set()
+        self._settled.set()
+        if leaving is not None:
+            self._spawn(self._say_goodbye, leaving).join(GOODBYE)
+        give_up = time.monotonic() + self._limit + 1.0  # a lookup of a name is bounded by nothing of ours
+        while self._running and time.monotonic() < give_up:
+            self._cut()
+            time.sleep(0.01)
+        for opened in self._websockets:
+            opened.shutdown()  # type: ignore[no-untyped-call]
+
+    def _say_goodbye(self, leaving: tuple[str, ...]) -> None:
+        for session in leaving:
+            self.leave(session)
+        queued, until = self._client.eio.queue, time.monotonic() + GOODBYE / 2
+        while queued.unfinished_tasks and time.monotonic() < until:  # `disconnect` closes under what is still queued
+            time.sleep(0.002)
+        self._client.disconnect()
+
+    def _cut(self) -> None:
+        """End what reads and writes now. Again and again: a thread between two requests opens a new connection."""
+        for opened in self._websockets:
+            opened.cut()
+        self._shut(self._session)
+        engine = self._client.eio
+        if engine.state == "connected":
+            with contextlib.suppress(Exception):  # half-made: its loops stop all the same
+                engine.disconnect(abort=True)
+        engine.queue.put(None)  # wakes the writer, which would wait for half a minute
+
+
+class _WebSocket(websocket.WebSocket):
+    """A websocket whose socket can be shut while it is still connecting: the library's own is out of reach then."""
+
+    _raw: socket.socket | None = None
+    _is_cut = False
+
+    def connect(self, url: str, **options: Any) -> None:
+        """Dial `url`; through a proxy as the library does it, else on a socket that `cut` reaches from the start."""
+        parts = urlsplit(url)
+        host, secure = parts.hostname or "", parts.scheme == "wss"
+        if not options.get("http_proxy_host") and not _environment_proxy(host, secure=secure):
+            options["socket"] = self._open(host, parts.port or (443 if secure else 80), secure=secure)
+        super().connect(url, **options)  # type: ignore[no-untyped-call]
+
+    def cut(self) -> None:
+        """Wake whoever reads, writes or connects; the thread that did so closes it."""
+        self._is_cut = True
+        raw = self._raw or self.sock
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(raw, socket.SHUT_RDWR)  # not the TLS one: it changes state under its reader
+
+    def _open(self, host: str, port: int, *, secure: bool) -> socket.socket:
+        failure: OSError = ConnectionAbortedError()
+        for family, kind, proto, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+            self._raw = raw = socket.socket(family, kind, proto)
+            try:
+                if self._is_cut:
+                    raise ConnectionAbortedError
+                raw.settimeout(self.timeout)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                raw.connect(address)
+                return self._wrap(raw, host) if secure else raw
+            except OSError as error:
+                raw.close()
+                failure = error
+        raise failure
+
+    def _wrap(self, raw: socket.socket, host: str) -> socket.socket:
+        """TLS as engineio's options ask for it: it knows of a CA file, a client certificate, and no verification."""
+        asked = self.sock_opt.sslopt
+        context = ssl.create_default_context(cafile=asked.get("ca_certs"))
+        if asked.get("cert_reqs") == ssl.CERT_NONE and "cert_reqs" in asked:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if asked.get("certfile"):
+            context.load_cert_chain(asked["certfile"], asked.get("keyfile"))
+        self._raw = wrapped = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+        wrapped.do_handshake()
+        return wrapped
+
+
+def _environment_proxy(host: str, *, secure: bool) -> bool:
+    return ("https" if secure else "http") in getproxies() and not proxy_bypass(host)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """`https://host/prefix` → the origin, and the path of Socket.IO below the prefix."""
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+    return f"{parts.scheme}://{parts.netloc}", f"{prefix}/socket.io" if prefix else "socket.io"

@@ -1,0 +1,397 @@
+"""The policy table of wire contract 2, to the number, in a world whose clock is a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from uploader_cli.core.events import ChannelReason, ChannelState, Transport
+from uploader_cli.realtime.policy import Machine, Policy
+from uploader_cli.realtime.signals import (
+    Action,
+    Close,
+    Dial,
+    DialFailed,
+    Dialled,
+    Drop,
+    Emit,
+    HangUp,
+    JoinAll,
+    Lost,
+    Signal,
+    Start,
+    Tick,
+)
+
+WS, POLLING = Transport.WEBSOCKET, Transport.POLLING
+
+
+@dataclass(frozen=True)
+class Up:
+    """A try connects after so many seconds."""
+
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Down:
+    """A try is refused after so many seconds."""
+
+    after: float = 0.0
+
+
+class Hang:
+    """A try hears nothing."""
+
+
+World = Callable[[Transport, float], Up | Down | Hang]
+
+
+def always(websocket: Up | Down | Hang, polling: Up | Down | Hang) -> World:
+    return lambda transport, _now: websocket if transport is WS else polling
+
+
+def until(time: float, first: World, then: World) -> World:
+    return lambda transport, now: (first if now < time else then)(transport, now)
+
+
+REFUSED, HUNG, FINE = always(Down(), Down()), always(Hang(), Hang()), always(Up(), Up())
+
+
+def tell(action: Action) -> str:
+    """An action in words: moves as `to transport reason attempt`, the others by name."""
+    match action:
+        case Emit(event):
+            parts = [event.to, event.transport, event.reason, event.attempt]
+            return " ".join(str(part) for part in parts if part is not None)
+        case Dial(_, transport, seconds):
+            return f"dial {transport} {seconds:g}s"
+    return type(action).__name__
+
+
+def play(world: World, end: float, events: dict[float, type[Lost] | type[Close]] | None = None) -> list[str]:
+    """The timeline from the start until `end`: each line is a time and an action."""
+    machine, now = Machine(), 0.0
+    due: list[tuple[float, Signal]] = [(0.0, Start())]
+    outside = dict(events or {})
+    live = 0
+    lines: list[str] = []
+    while now <= end:
+        times = [time for time, _ in due] + list(outside)
+        if machine.next_deadline is not None:
+            times.append(machine.next_deadline)
+        if not times or (now := min(times)) > end:
+            break
+        if due and min(due, key=lambda pair: pair[0])[0] == now:
+            signal: Signal = due.pop(due.index(min(due, key=lambda pair: pair[0])))[1]
+        elif now in outside:
+            signal = Close() if outside.pop(now) is Close else Lost(live, ChannelReason.LOST)
+        else:
+            signal = Tick()
+        for action in machine.handle(now, signal):
+            if isinstance(action, Dial):
+                match world(action.transport, now):
+                    case Up(after):
+                        due.append((now + after, Dialled(action.number, after)))
+                    case Down(after):
+                        due.append((now + after, DialFailed(action.number, ChannelReason.REFUSED)))
+            if isinstance(action, JoinAll):
+                live = action.number
+            if not isinstance(action, Drop):
+                lines.append(f"{now:g} {tell(action)}")
+    return lines
+
+
+def moves(lines: list[str]) -> list[str]:
+    states = {str(state) for state in ChannelState}
+    return [line for line in lines if line.split()[1] in states]
+
+
+def dials(lines: list[str]) -> list[str]:
+    return [line for line in lines if " dial " in line]
+
+
+def test_the_contracts_numbers_are_the_defaults() -> None:
+    assert Policy() == Policy(
+        dial=5.0, websocket=2.5, retries=3, retry_delay=1.0, fallback=5.0, backoff_max=60.0, poll=1.0
+    )
+
+
+TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
+    "the websocket is tried first, and is enough": (
+        FINE,
+        10,
+        {},
+        ["0 connecting start", "0 dial websocket 2.5s", "0 live websocket connected", "0 JoinAll"],
+    ),
+    "a refused websocket goes to polling at once, with the dial's whole rest": (
+        always(Down(0.5), Up(0.25)),
+        10,
+        {},
+        [
+            "0 connecting start",
+            "0 dial websocket 2.5s",
+            "0.5 dial polling 4.5s",
+            "0.75 live polling connected",
+            "0.75 JoinAll",
+        ],
+    ),
+    "a websocket that hangs leaves polling half of the dial": (
+        always(Hang(), Up()),
+        10,
+        {},
+        [
+            "0 connecting start",
+            "0 dial websocket 2.5s",
+            "2.5 dial polling 2.5s",
+            "2.5 live polling connected",
+            "2.5 JoinAll",
+        ],
+    ),
+    "refused: the first dial and 3 more, 1 s after each failure, then HTTP polling": (
+        REFUSED,
+        3.5,
+        {},
+        [
+            "0 connecting start",
+            "0 dial websocket 2.5s",
+            "0 dial polling 5s",
+            "0 reconnecting refused 1",
+            "1 dial websocket 2.5s",
+            "1 dial polling 5s",
+            "1 reconnecting refused 2",
+            "2 dial websocket 2.5s",
+            "2 dial polling 5s",
+            "2 reconnecting refused 3",
+            "3 dial websocket 2.5s",
+            "3 dial polling 5s",
+            "3 polling http retries_exhausted",
+            "3 StartPolling",
+        ],
+    ),
+    "hung: HTTP polling 5.0 s after the start, and the dial ends with it": (
+        HUNG,
+        5.9,
+        {},
+        [
+            "0 connecting start",
+            "0 dial websocket 2.5s",
+            "2.5 dial polling 2.5s",
+            "5 polling http deadline",
+            "5 StartPolling",
+        ],
+    ),
+    "slow failures: 5.0 s come before the third retry, and the dial under way goes on behind the polls": (
+        always(Down(0.75), Down(0.75)),
+        6,
+        {},
+        [
+            "0 connecting start",
+            "0 dial websocket 2.5s",
+            "0.75 dial polling 4.25s",
+            "1.5 reconnecting refused 1",
+            "2.5 dial websocket 2.5s",
+            "3.25 dial polling 4.25s",
+            "4 reconnecting refused 2",
+            "5 polling http deadline",
+            "5 StartPolling",
+            "5 dial websocket 2.5s",
+            "5.75 dial polling 4.25s",
+        ],
+    ),
+    "back behind the polls: join again, reconcile once, stop polling": (
+        until(3.5, REFUSED, FINE),
+        60,
+        {},
+        [
+            "3 polling http retries_exhausted",
+            "3 StartPolling",
+            "4 dial websocket 2.5s",
+            "4 live websocket connected",
+            "4 JoinAll",
+            "4 Reconcile",
+            "4 StopPolling",
+        ],
+    ),
+    "a loss is the first failure: the next dial is 1 s later": (
+        FINE,
+        60,
+        {10.0: Lost},
+        [
+            "10 reconnecting lost 1",
+            "11 dial websocket 2.5s",
+            "11 live websocket recovered",
+            "11 JoinAll",
+            "11 Reconcile",
+        ],
+    ),
+    "a loss, then refused: 3 retries, 1 s after each failure, then HTTP polling": (
+        until(5, FINE, REFUSED),
+        13.5,
+        {10.0: Lost},
+        [
+            "10 reconnecting lost 1",
+            "11 dial websocket 2.5s",
+            "11 dial polling 5s",
+            "11 reconnecting refused 2",
+            "12 dial websocket 2.5s",
+            "12 dial polling 5s",
+            "12 reconnecting refused 3",
+            "13 dial websocket 2.5s",
+            "13 dial polling 5s",
+            "13 polling http retries_exhausted",
+            "13 StartPolling",
+        ],
+    ),
+    "a loss, then hung: HTTP polling 5.0 s after the loss": (
+        until(5, FINE, HUNG),
+        15.5,
+        {10.0: Lost},
+        [
+            "10 reconnecting lost 1",
+            "11 dial websocket 2.5s",
+            "13.5 dial polling 2.5s",
+            "15 polling http deadline",
+            "15 StartPolling",
+        ],
+    ),
+    "a late dial wins behind the polls": (
+        until(1, always(Down(), Down()), always(Hang(), Up(2.0))),
+        60,
+        {},
+        [
+            "1 dial websocket 2.5s",
+            "3.5 dial polling 2.5s",
+            "5 polling http deadline",
+            "5 StartPolling",
+            "5.5 live polling connected",
+            "5.5 JoinAll",
+            "5.5 Reconcile",
+            "5.5 StopPolling",
+        ],
+    ),
+    "closing while live hangs up and is told": (
+        FINE,
+        60,
+        {7.0: Close},
+        ["7 StopPolling", "7 HangUp", "7 closed finished"],
+    ),
+    "closing while polling stops the polls for good": (
+        REFUSED,
+        600,
+        {3.25: Close},
+        ["3 StartPolling", "3.25 StopPolling", "3.25 closed finished"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_row(name: str) -> None:
+    """Each row: how the world behaves, until when, what else happens, and the end of the timeline."""
+    world, end, events, expected = TABLE[name]
+    lines = play(world, end, events)
+    assert lines[-len(expected) :] == expected
+
+
+def test_dialling_behind_the_polls_backs_off_to_a_minute() -> None:
+    times = [float(line.split()[0]) for line in dials(play(REFUSED, 400)) if "websocket" in line]
+    behind = times[3:]
+    assert [later - earlier for earlier, later in zip(behind, behind[1:], strict=False)] == [
+        1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60,
+    ]  # fmt: skip
+
+
+def test_the_backoff_begins_anew_after_each_return() -> None:
+    world = until(40, REFUSED, until(100, FINE, REFUSED))
+    lines = play(world, 110, {100.0: Lost})
+    assert dials(lines)[-4:] == [
+        "106 dial websocket 2.5s",
+        "106 dial polling 5s",
+        "110 dial websocket 2.5s",
+        "110 dial polling 5s",
+    ]
+
+
+def test_from_polling_the_channel_moves_only_to_live_or_closed() -> None:
+    world = until(200, until(100, REFUSED, HUNG), FINE)
+    after = moves(play(world, 1000, {900.0: Close}))[5:]
+    assert [line.split()[1] for line in after] == ["live", "closed"]
+
+
+def test_a_dial_takes_five_seconds_at_the_most() -> None:
+    lines = play(HUNG, 600)
+    begun = [line.split() for line in dials(lines)]
+    for websocket, polling in zip(begun[::2], begun[1::2], strict=False):
+        assert float(polling[0]) + float(polling[3].rstrip("s")) - float(websocket[0]) == 5.0
+
+
+def test_each_retry_is_told_with_its_number_and_where_it_comes_from() -> None:
+    machine = Machine()
+    events = []
+
+    def feed(now: float, signal: Signal) -> list[Action]:
+        actions = machine.handle(now, signal)
+        events.extend(action.event for action in actions if isinstance(action, Emit))
+        return actions
+
+    feed(0.0, Start())
+    for attempt in range(4):
+        for number in (2 * attempt + 1, 2 * attempt + 2):
+            feed(float(attempt), DialFailed(number, ChannelReason.REFUSED))
+        feed(attempt + 1.0, Tick())
+    assert [(event.from_, event.to, event.attempt) for event in events[1:]] == [
+        (ChannelState.CONNECTING, ChannelState.RECONNECTING, 1),
+        (ChannelState.RECONNECTING, ChannelState.RECONNECTING, 2),
+        (ChannelState.RECONNECTING, ChannelState.RECONNECTING, 3),
+        (ChannelState.RECONNECTING, ChannelState.POLLING, None),
+    ]
+
+
+def test_latency_is_told_in_milliseconds() -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    told = [action.event for action in machine.handle(0.5, Dialled(1, 0.0123)) if isinstance(action, Emit)]
+    assert told[0].latency_ms == 12.3
+
+
+def test_news_of_a_try_that_was_given_up_changes_nothing() -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    machine.handle(2.5, Tick())  # the websocket's time is up; polling is try 2
+    assert machine.handle(2.6, Dialled(1, 2.6)) == [Drop(1)]
+    assert machine.handle(2.7, DialFailed(1, ChannelReason.REFUSED)) == []
+    assert machine.handle(2.8, Lost(1, ChannelReason.LOST)) == []
+    assert machine.state is ChannelState.CONNECTING
+
+
+def test_a_connection_lost_before_it_was_told_of_is_a_failed_dial() -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    actions = machine.handle(0.1, Lost(1, ChannelReason.LOST))
+    assert actions[0] == Drop(1)
+    assert isinstance(actions[1], Dial)
+    assert machine.handle(0.2, Dialled(1, 0.1)) == [Drop(1)]
+
+
+@pytest.mark.parametrize("signal", [Start(), Tick(), Close(), DialFailed(1, ChannelReason.REFUSED)])
+def test_a_closed_channel_stays_closed(signal: Signal) -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    machine.handle(1.0, Close())
+    assert machine.handle(2.0, signal) == []
+    assert machine.next_deadline is None
+
+
+def test_closing_drops_the_dial_under_way() -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    assert Drop(1) in machine.handle(1.0, Close())
+
+
+def test_closing_leaves_the_rooms_of_the_live_connection() -> None:
+    machine = Machine()
+    machine.handle(0.0, Start())
+    machine.handle(0.1, Dialled(1, 0.1))
+    assert HangUp(1) in machine.handle(1.0, Close())
