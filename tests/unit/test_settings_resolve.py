@@ -1,0 +1,282 @@
+"""Which source wins, and what each may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import OPTIONS, Layer, Settings, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Resolve = Callable[..., Settings]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The working directory."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The user's config file, not yet written."""
+    directory = tmp_path / "home" / ".config" / "uploader"
+    directory.mkdir(parents=True)
+    return directory / "config.toml"
+
+
+@pytest.fixture
+def settle(here: Path, own: Path) -> Resolve:
+    def call(env: dict[str, str] | None = None, **flags: object) -> Settings:
+        return resolve({"server": "localhost:1", **flags}, env=env or {}, cwd=here, user_config=own)
+
+    return call
+
+
+def test_defaults(settle: Resolve) -> None:
+    settings = settle()
+    assert (settings.category, settings.protocol, settings.jobs) == ("personal", "auto", 4)
+    assert (settings.retries, settings.max_wait, settings.stall) == (5, 1200.0, 30.0)
+    assert (settings.progress, settings.verbose, settings.include, settings.header) == ("auto", 0, (), ())
+    assert not any(getattr(settings, name) for name, option in OPTIONS.items() if option.default is False)
+    assert settings.sources["retries"].layer is Layer.DEFAULT
+    assert settings.bearer() is None
+    assert settings.notes == ()
+
+
+def test_settings_are_frozen_and_can_be_built_by_hand() -> None:
+    settings = Settings(server="http://localhost:1", retries=2)
+    assert (settings.retries, settings.jobs) == (2, 4)
+    assert replace(settings, jobs=1).jobs == 1
+    with pytest.raises(FrozenInstanceError):
+        settings.retries = 3  # type: ignore[misc]
+
+
+def test_precedence_flag_environment_directory_user_default(settle: Resolve, here: Path, own: Path) -> None:
+    """Take away one layer after the other: each time the next one shows."""
+    own.write_text("retries = 4")
+    (here / "uploader.toml").write_text("retries = 3")
+    env = {"UPLOADER_RETRIES": "2"}
+
+    settings = settle(env, retries="1")
+    assert (settings.retries, str(settings.sources["retries"])) == (1, "--retries")
+    settings = settle(env)
+    assert (settings.retries, str(settings.sources["retries"])) == (2, "UPLOADER_RETRIES")
+    settings = settle()
+    assert (settings.retries, settings.sources["retries"].layer) == (3, Layer.WORKING_DIRECTORY)
+    assert settings.sources["retries"].name == f"{here / 'uploader.toml'}: retries"
+    (here / "uploader.toml").unlink()
+    settings = settle()
+    assert (settings.retries, settings.sources["retries"].layer) == (4, Layer.USER_CONFIG)
+    own.unlink()
+    assert settle().retries == 5
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tmp_path: Path) -> None:
+    pem = tmp_path / "some.pem"
+    pem.touch()
+    written = {
+        "server": "files.example",
+        "category": "scenic",
+        "protocol": "batch",
+        "progress": "plain",
+        "header": "X-A: 1",
+        "proxy": "proxy:1",
+        "ca_bundle": str(pem),
+        "client_cert": str(pem),
+    }.get(name, "7")
+    if OPTIONS[name].default is False:
+        written = "yes"
+    flags = {"server": None} if name == "server" else {}
+    settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
+    assert getattr(settings, name) != OPTIONS[name].default
+    assert settings.sources[name].name == f"UPLOADER_{name.upper()}"
+
+
+def test_pyproject_counts_by_its_own_table_only(settle: Resolve, here: Path) -> None:
+    (here / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert settle().jobs == 4
+    (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfollow-links = true\nexclude = ['*.tmp']\n")
+    settings = settle()
+    assert (settings.jobs, settings.follow_links, settings.exclude) == (2, True, ("*.tmp",))
+    assert settings.sources["follow_links"].name == f"{here / 'pyproject.toml'}: follow-links"
+
+
+def test_uploader_toml_wins_over_pyproject_and_says_so(settle: Resolve, here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nretries = 1\n")
+    (here / "uploader.toml").write_text("jobs = 3\n")
+    settings = settle()
+    assert (settings.jobs, settings.retries) == (3, 5)
+    assert "pyproject.toml is ignored" in settings.notes[0]
+
+
+def test_a_parent_directory_is_not_asked(here: Path, own: Path) -> None:
+    (here.parent / "uploader.toml").write_text("jobs = 2")
+    assert resolve({"server": "x"}, env={}, cwd=here, user_config=own).jobs == 4
+
+
+def test_a_list_in_the_environment_has_one_item_a_line(settle: Resolve) -> None:
+    settings = settle({"UPLOADER_INCLUDE": "*.{mp4,avi}\n\na b\n"})
+    assert settings.include == ("*.{mp4,avi}", "a b")
+
+
+def test_a_list_replaces_the_weaker_one(settle: Resolve, own: Path) -> None:
+    own.write_text("exclude = ['*.tmp']")
+    assert settle(exclude=["*.bak"]).exclude == ("*.bak",)
+    assert settle(exclude=[]).exclude == ("*.tmp",)
+
+
+def test_a_flag_can_switch_off_what_the_config_switched_on(settle: Resolve, own: Path) -> None:
+    own.write_text("fail_fast = true")
+    assert settle().fail_fast is True
+    assert settle(fail_fast=False).fail_fast is False
+
+
+def test_an_empty_variable_is_no_value(settle: Resolve) -> None:
+    settings = settle({"UPLOADER_RETRIES": "", "UPLOADER_TOKEN": ""})
+    assert settings.retries == 5
+    assert settings.bearer() is None
+
+
+def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Path) -> None:
+    own.write_text("token_file = 'token'")
+    assert settle().token_file == own.parent / "token"
+    assert settle(token_file="token").token_file == here / "token"
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "said"),
+    [
+        ({"retries": "x"}, {}, "--retries: must be a whole number, 0 or more, not 'x'"),
+        ({"max_wait": "-1"}, {}, "--max-wait: must be a number of seconds"),
+        ({}, {"UPLOADER_JOBS": "0"}, "UPLOADER_JOBS: must be auto or a whole number"),
+        ({"category": "holiday"}, {}, "--category: must be personal or scenic, not 'holiday'"),
+        ({"protocol": "tus"}, {}, r"--protocol: resumable transfer \(tus\) is not part of this version"),
+        ({"progress": "fancy"}, {}, "--progress: must be auto, live, plain or none"),
+        ({"ca_bundle": "nowhere.pem"}, {}, "--ca-bundle: there is no file .*nowhere.pem"),
+        ({"quiet": True, "verbose": 1}, {}, "--quiet and --verbose exclude each other"),
+    ],
+)
+def test_errors_name_what_was_typed(settle: Resolve, flags: dict[str, object], env: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        settle(env, **flags)
+
+
+def test_without_a_server_the_error_names_every_way_to_give_one(here: Path, own: Path) -> None:
+    with pytest.raises(UsageError, match="no server") as caught:
+        resolve({}, env={}, cwd=here, user_config=own)
+    for way in ("--server", "UPLOADER_SERVER", "uploader.toml", str(own), "uploader demo"):
+        assert way in caught.value.hint
+
+
+def test_a_dry_run_needs_no_server(here: Path) -> None:
+    assert resolve({"dry_run": True}, env={}, cwd=here, user_config=None).server == ""
+    assert resolve({}, env={}, cwd=here, user_config=None, need_server=False).server == ""
+
+
+# --- config files ----------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_is_named_with_its_file_and_the_nearest_one(settle: Resolve, here: Path) -> None:
+    (here / "uploader.toml").write_text("retrys = 3")
+    with pytest.raises(UsageError, match=r"uploader\.toml: retrys: there is no such setting") as caught:
+        settle()
+    assert caught.value.hint == "the nearest is retries"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"jobs = 2\nretries =\n", r"config\.toml, line 2: not valid TOML"),
+        (b"jobs = 2\nretries = '''\n", r"config\.toml, line 3: not valid TOML"),
+        (b"jobs = 2\n# \xff\n", r"config\.toml, line 2: not valid TOML: not UTF-8"),
+        (b"jobs = true", r"config\.toml: jobs: must be auto or"),
+        (b"include = '*.mp4'", r"config\.toml: include: must be a list"),
+    ],
+)
+def test_bad_config_is_named_with_file_and_place(settle: Resolve, own: Path, content: bytes, said: str) -> None:
+    own.write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        settle()
+
+
+def test_the_section_must_be_a_table(settle: Resolve, here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool]\nuploader = 3")
+    with pytest.raises(UsageError, match="must be a table"):
+        settle()
+
+
+def test_config_that_cannot_be_read_is_an_error(settle: Resolve, own: Path) -> None:
+    own.mkdir()
+    with pytest.raises(UsageError, match="can't be read"):
+        settle()
+
+
+def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -> None:
+    own.write_text("token = 's3cret-token'")
+    with pytest.raises(UsageError, match=r"config\.toml: token: a secret is not written") as caught:
+        settle()
+    assert "UPLOADER_TOKEN" in caught.value.hint
+    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+
+
+# --- a stranger's directory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "token_file = '/etc/passwd'",
+        "token_command = 'touch /tmp/owned'",
+        "header = ['X-A: 1']",
+        "proxy = 'http://evil.example'",
+        "ca_bundle = 'evil.pem'",
+        "client_cert = 'evil.pem'",
+        "insecure = true",
+        "log_file = '/home/me/.profile'",
+    ],
+)
+def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:
+    key = line.split()[0]
+    (here / "uploader.toml").write_text(line)
+    with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: a working directory may be a stranger's") as caught:
+        settle()
+    for way in (f"--{key.replace('_', '-')}", f"UPLOADER_{key.upper()}", str(own)):
+        assert way in caught.value.hint
+    own.write_text((here / "uploader.toml").read_text())
+    (here / "uploader.toml").write_text(f"[tool.uploader]\n{line}")
+    (here / "uploader.toml").rename(here / "pyproject.toml")
+    with pytest.raises(UsageError, match=rf"pyproject\.toml: {key}:"):
+        settle()
+
+
+def test_a_server_named_only_by_the_directory_gets_no_token(here: Path, own: Path) -> None:
+    (here / "uploader.toml").write_text("server = 'https://evil.example'")
+    own.write_text("header = ['Authorization: Basic abcd', 'X-Team: video']")
+    env = {"UPLOADER_TOKEN": "s3cret-token"}
+    settings = resolve({}, env=env, cwd=here, user_config=own)
+    assert settings.token_withheld
+    assert settings.bearer() is None
+    assert settings.headers == {"X-Team": "video"}
+
+    settings = resolve({"server": "https://evil.example"}, env=env, cwd=here, user_config=own)
+    assert not settings.token_withheld, "the user said it: on the command line"
+    assert settings.bearer() == "s3cret-token"
+    own.write_text("server = 'evil.example/'")
+    settings = resolve({}, env=env, cwd=here, user_config=own)
+    assert not settings.token_withheld, "the user said it too: in their own config"
+    assert settings.sources["server"].layer is Layer.WORKING_DIRECTORY
+
+
+def test_without_a_secret_nothing_is_withheld(here: Path) -> None:
+    (here / "uploader.toml").write_text("server = 'files.example'")
+    assert not resolve({}, env={}, cwd=here, user_config=None).token_withheld

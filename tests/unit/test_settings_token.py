@@ -1,0 +1,113 @@
+"""Where the token comes from, and that it is never shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import Settings, bearer, mask, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cret-token-of-a-test"
+
+
+def settle(cwd: Path, env: dict[str, str] | None = None, **flags: object) -> Settings:
+    return resolve({"server": "localhost", **flags}, env=env or {}, cwd=cwd, user_config=cwd / "own.toml")
+
+
+def test_from_the_environment(tmp_path: Path) -> None:
+    assert settle(tmp_path, {"UPLOADER_TOKEN": f" {SECRET}\n"}).bearer() == SECRET
+
+
+def test_a_file_is_read_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n")
+    settings = settle(tmp_path, token_file=str(file))
+    assert settings.bearer() == SECRET
+    file.write_text("another")
+    assert settings.bearer() == "another"
+
+
+@pytest.mark.parametrize("content", [None, "", " \n", f"{SECRET}\ntwo lines", "naïve", b"\xff\xfe"])
+def test_a_file_without_a_token_is_named(tmp_path: Path, content: str | bytes | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=f"--token-file: the token file {file}") as caught:
+        settle(tmp_path, token_file=str(file)).bearer()
+    assert SECRET not in str(caught.value)
+
+
+def test_a_command_is_run_once_and_again_for_a_refresh(tmp_path: Path) -> None:
+    command = f'echo x >> "{tmp_path / "runs"}" && wc -l < "{tmp_path / "runs"}"'
+    settings = settle(tmp_path, token_command=command)
+    assert [settings.bearer(), settings.bearer(), settings.bearer(refresh=True), settings.bearer()] == [
+        "1",
+        "1",
+        "2",
+        "2",
+    ]
+
+
+def test_a_failing_command_is_named_by_its_exit_code_alone(tmp_path: Path) -> None:
+    settings = settle(tmp_path, {"UPLOADER_TOKEN_COMMAND": f"echo {SECRET}; echo {SECRET} >&2; exit 3"})
+    with pytest.raises(UsageError, match="UPLOADER_TOKEN_COMMAND: the token command ended with exit code 3") as caught:
+        settings.bearer()
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_command_that_prints_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="what the token command printed is empty"):
+        settle(tmp_path, token_command="true").bearer()
+
+
+def test_a_command_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a grandchild holds the pipe open."""
+    monkeypatch.setattr(bearer, "COMMAND_LIMIT", 0.2)
+    settings = settle(tmp_path, token_command=f'"{sys.executable}" -c "import time; time.sleep(5)"; true')
+    with pytest.raises(UsageError, match="took over"):
+        settings.bearer()
+
+
+def test_the_strongest_source_wins_then_token_file_command(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("of-the-file")
+    (tmp_path / "own.toml").write_text("token_command = 'echo of-the-command'")
+    env = {"UPLOADER_TOKEN": "of-the-environment"}
+    assert settle(tmp_path).bearer() == "of-the-command"
+    assert settle(tmp_path, env).bearer() == "of-the-environment"
+    assert settle(tmp_path, env | {"UPLOADER_TOKEN_FILE": str(file)}).bearer() == "of-the-environment"
+    assert settle(tmp_path, env, token_file=str(file)).bearer() == "of-the-file"
+    assert settle(tmp_path, env, token_file=str(file), token_command="echo flag").bearer() == "of-the-file"
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "tökén"])
+def test_a_token_that_is_no_word_is_refused_and_not_repeated(tmp_path: Path, token: str) -> None:
+    with pytest.raises(UsageError, match="UPLOADER_TOKEN: must be one word") as caught:
+        settle(tmp_path, {"UPLOADER_TOKEN": token})
+    assert token not in str(caught.value)
+
+
+def test_no_secret_is_in_the_representation(tmp_path: Path) -> None:
+    settings = settle(
+        tmp_path,
+        {"UPLOADER_TOKEN": SECRET},
+        token_command=f"echo {SECRET}",
+        header=[f"Authorization: Bearer {SECRET}"],
+        proxy=f"http://me:{SECRET}@proxy:1",
+    )
+    assert SECRET not in f"{settings!r} {settings} {settings.sources}"
+    assert settings.headers == {"Authorization": f"Bearer {SECRET}"}
+
+
+def test_masking_hides_what_was_seen_and_what_looks_like_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a-word-from-a-file")
+    settle(tmp_path, {"UPLOADER_HEADER": "X-Api-Key: key-of-a-test"}, token_file=str(file)).bearer()
+    text = mask("a-word-from-a-file key-of-a-test http://u:p@h/x Authorization: Basic QQ==\n{'Bearer zzz'}")
+    assert text == "*** *** http://***@h/x Authorization: ***\n{'Bearer ***'}"

@@ -1,0 +1,171 @@
+"""How single values are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from uploader_cli.settings import Header, Invalid, parse_size, server_url, values
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("0", 0),
+        ("8388608", 8388608),
+        ("12B", 12),
+        ("8K", 8 * 1024),
+        ("8M", 8 * 1024**2),
+        ("8m", 8 * 1024**2),
+        ("8MiB", 8 * 1024**2),
+        ("8MB", 8_000_000),
+        ("8 MB", 8_000_000),
+        ("1.5G", 3 * 1024**3 // 2),
+        ("2T", 2 * 1024**4),
+        (" 3kb ", 3000),
+    ],
+)
+def test_sizes(written: str, size: int) -> None:
+    assert parse_size(written) == size
+
+
+@pytest.mark.parametrize("written", ["", "M", "-1", "8X", "8MBB", "1e3", "0x10", "8 M B", "1.M"])
+def test_what_is_no_size(written: str) -> None:
+    with pytest.raises(Invalid, match="must be a size"):
+        parse_size(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("localhost", "http://localhost"),
+        ("localhost:8005", "http://localhost:8005"),
+        ("127.0.0.1:8005/", "http://127.0.0.1:8005"),
+        ("127.3.2.1", "http://127.3.2.1"),
+        ("[::1]:8005", "http://[::1]:8005"),
+        ("files.example", "https://files.example"),
+        ("files.example:8443/up/", "https://files.example:8443/up"),
+        ("192.168.1.5:8005", "https://192.168.1.5:8005"),
+        ("localhost.example", "https://localhost.example"),
+        ("[2001:db8::1]", "https://[2001:db8::1]"),
+        ("http://files.example//", "http://files.example"),
+        ("https://localhost", "https://localhost"),
+        ("HTTPS://Files.Example/A/b", "https://files.example/A/b"),
+    ],
+)
+def test_server_urls(written: str, url: str) -> None:
+    assert server_url(written) == url
+    assert server_url(url) == url, "what was read once reads the same again"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "http://",
+        "http:/x",
+        "https:///path",
+        "ftp://files.example",
+        "file:///etc/passwd",
+        "files.example:port",
+        "files.example:99999",
+        "files.example:0",
+        "files.example:",
+        "files.example?x=1",
+        "files.example/#top",
+        "two words",
+        "a\\b",
+        "a\nb",
+        "[::1",
+    ],
+)
+def test_bad_server_urls(written: str) -> None:
+    with pytest.raises(Invalid):
+        server_url(written)
+
+
+@pytest.mark.parametrize(
+    "written", ["https://me:hunter2@files.example", "me:hunter2@files.example", "http://me:hu/nter2@x"]
+)
+def test_credentials_in_the_url_are_refused_and_not_repeated(written: str) -> None:
+    with pytest.raises(Invalid, match="credentials") as caught:
+        server_url(written)
+    assert "hu" not in str(caught.value)
+    assert "--token-file" in caught.value.hint
+
+
+@pytest.mark.parametrize("raw", [True, "1", "true", "YES", "on"])
+def test_true(raw: object) -> None:
+    assert values.switch(raw) is True
+
+
+@pytest.mark.parametrize("raw", [False, "0", "False", "no", "off"])
+def test_false(raw: object) -> None:
+    assert values.switch(raw) is False
+
+
+@pytest.mark.parametrize("raw", ["maybe", "", 2, None])
+def test_neither_true_nor_false(raw: object) -> None:
+    with pytest.raises(Invalid, match="true or false"):
+        values.switch(raw)
+
+
+@pytest.mark.parametrize("raw", ["-1", "1.5", "x", "", "nan", "inf", True, [1], 1.5, 10**400])
+def test_what_is_no_whole_number(raw: object) -> None:
+    with pytest.raises(Invalid, match="whole number, 0 or more"):
+        values.whole(0)(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "zero", "good"), [("0", True, True), (0, False, False), ("0.5", False, True), ("-1", True, False)]
+)
+def test_seconds(raw: object, zero: bool, good: bool) -> None:
+    if good:
+        assert values.seconds(zero=zero)(raw) == float(str(raw))
+    else:
+        with pytest.raises(Invalid, match="seconds"):
+            values.seconds(zero=zero)(raw)
+
+
+def test_jobs_are_a_number_or_auto() -> None:
+    assert values.jobs("auto") == "auto"
+    assert values.jobs("8") == 8
+    with pytest.raises(Invalid, match="auto or a whole number, 1 or more, not '0'"):
+        values.jobs("0")
+
+
+def test_tus_is_refused_by_name() -> None:
+    with pytest.raises(Invalid, match="tus") as caught:
+        values.protocol("tus")
+    assert caught.value.hint == "use auto or batch"
+
+
+@pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])
+def test_what_is_no_header(raw: object) -> None:
+    with pytest.raises(Invalid, match="NAME:VALUE"):
+        values.header(raw)
+
+
+@pytest.mark.parametrize("raw", ["X-A: b\r\nX-Evil: 1", "X-A: b\nc", "X-A: b\0", "Authorization: Bearer s3cret\n"])
+def test_a_header_value_with_a_line_break_is_refused_and_not_repeated(raw: str) -> None:
+    with pytest.raises(Invalid, match="line break") as caught:
+        values.header(raw)
+    assert "Evil" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_secret_headers_are_not_shown() -> None:
+    assert repr(Header("Authorization", "Bearer abc")) == "Header(Authorization: ***)"
+    assert repr(Header("Cookie", "sid=1")) == "Header(Cookie: ***)"
+    assert repr(Header("X-Api-Key", "1234")) == "Header(X-Api-Key: ***)"
+    assert repr(Header("X-Team", "video")) == "Header(X-Team: video)"
+
+
+@pytest.mark.parametrize("raw", ["socks5://h", "http://", "http://u:hunter2@h:x", "ftp://u:hunter2@h"])
+def test_a_bad_proxy_is_refused_and_not_repeated(raw: str) -> None:
+    with pytest.raises(Invalid, match="proxy") as caught:
+        values.proxy_url(raw)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_proxy_without_a_scheme_is_http() -> None:
+    assert values.proxy_url("proxy.example:3128") == "http://proxy.example:3128"
