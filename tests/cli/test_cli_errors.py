@@ -1,0 +1,126 @@
+"""What a person sees when it goes wrong: one message, one hint, the right exit code, and never a traceback."""
+
+# ruff: noqa: F401, F811 - the fixture `runs` is imported, and asked for by name
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from test_cli_commands import runs
+
+from uploader_cli import errors
+from uploader_cli.__main__ import main
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from test_cli_commands import Runs
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("what"), 2),
+        (errors.AnswerError("what", status=503), 3),
+        (errors.AnswerError("what", status=400), 4),
+        (errors.Unauthorized("what", status=401), 5),
+        (errors.ConnectFailed("what"), 6),
+        (errors.NotAnUploadServer("what"), 6),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    runs: Runs,
+    capsys: pytest.CaptureFixture[str],
+    error: errors.UploaderError,
+    code: int,
+) -> None:
+    runs.error = error
+    assert main(["upload", "a"]) == code
+    assert capsys.readouterr() == ("", "error: what\n")
+
+
+def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.error = errors.UsageError("it is broken", hint="mend it")
+    assert main(["upload", "a"]) == 2
+    assert capsys.readouterr().err == "error: it is broken\nhint: mend it\n"
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["upload", "--nonsense", "a"], ["upload", "a", "--token", "x"]])
+def test_usage_errors_end_with_2(runs: Runs, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.error = KeyboardInterrupt()
+    assert main(["upload", "a"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_bug_ends_with_1_and_a_report_without_secrets(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("UPLOADER_TOKEN", "s3cret-of-the-environment")
+    monkeypatch.setattr(
+        sys, "argv", ["uploader", "upload", "private/file.mp4", "--header=X-Key: s3cret", "-sfiles.example"]
+    )
+    runs.error = RuntimeError("bad header: Bearer s3cret-of-the-environment, Authorization: Basic s3cret")
+    assert main(["upload", "a"]) == 1
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert stderr.startswith("error: internal error (RuntimeError)")
+    assert "Traceback" not in stderr
+    found = re.search(r"(\S+\.txt)", stderr)
+    assert found
+    file = Path(found[1])
+    text = file.read_text()
+    assert "Traceback" in text
+    assert "options: upload --header -s\n" in text
+    assert "s3cret" not in text
+    assert "private" not in text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_bug_is_told_also_where_no_report_can_be_written(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    runs.error = RuntimeError("x")
+    assert main(["upload", "a"]) == 1
+    assert "no file (No such file or directory)" in capsys.readouterr().err
+
+
+def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:
+    """Run `main` in a process whose stdout nobody reads, with `body` in the place of `run.upload_command`."""
+    script = (
+        "import sys, types, uploader_cli\n"
+        f"def upload_command(settings, paths):\n    {body}\n"
+        "uploader_cli.run = types.SimpleNamespace(upload_command=upload_command)\n"
+        "from uploader_cli.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        stderr = process.stderr.read()
+    return process.returncode, stderr
+
+
+@pytest.mark.parametrize("body", ["raise BrokenPipeError", "print('x' * 100_000, flush=True)", "print('x'); return 0"])
+def test_a_reader_that_went_away_is_no_noise(body: str) -> None:
+    code, stderr = without_a_reader(["upload", "a", "-s", "localhost"], body)
+    assert (code, stderr) == (1, "")

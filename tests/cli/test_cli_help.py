@@ -1,0 +1,90 @@
+"""What can be had without a server: help, version, start-up time; and that the help tells the truth."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.main import get_command
+
+from uploader_cli.__main__ import main
+from uploader_cli.cli.app import app
+from uploader_cli.settings import OPTIONS
+
+COMMANDS = ["demo", "upload", "watch", "status", "cancel", "delete", "validate", "serve"]
+HEAVY = {
+    "requests",
+    "urllib3",
+    "socketio",
+    "engineio",
+    "rich",
+    "pydantic",
+    "starlette",
+    "granian",
+    "platformdirs",
+    "tomllib",
+}
+
+
+def modules_after(*argv: str) -> tuple[int, str, set[str]]:
+    """Exit code, stdout and the imported modules of one run in a process of its own."""
+    script = (
+        "import sys, json\nfrom uploader_cli.__main__ import main\n"
+        f"code = main({list(argv)!r})\nsys.stderr.write(json.dumps(sorted(sys.modules)))\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, set(json.loads(done.stderr))
+
+
+@pytest.mark.parametrize(
+    "argv", [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join
+)
+def test_help_and_version_import_nothing_heavy(argv: list[str]) -> None:
+    code, stdout, modules = modules_after(*argv)
+    assert code == 0
+    assert stdout
+    assert not {module.partition(".")[0] for module in modules} & HEAVY
+
+
+def test_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uploader_cli", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("uploader ")
+
+
+def test_version_starts_fast() -> None:
+    """0.15 s on an idle machine; the best of three, with room for a busy one."""
+    best = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "uploader_cli", "--version"], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.6
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert "Usage: uploader" in stderr
+
+
+def test_each_setting_is_an_option_of_upload_and_the_other_way_round() -> None:
+    """But the token: a command line is read by everybody on the machine."""
+    upload = get_command(app).commands["upload"]
+    flags = {param.opts[0] for param in upload.params if param.param_type_name == "option"}
+    table = {option.flag for option in OPTIONS.values() if option.on_command_line}
+    assert flags == table | {"--json-schema"}
+    assert "--token" not in flags
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_setting_of_a_command_tells_its_variable(command: str) -> None:
+    for param in get_command(app).commands[command].params:
+        if param.name in OPTIONS:
+            assert OPTIONS[param.name].variable in param.help
