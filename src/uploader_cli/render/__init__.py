@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
+
+Kind = Literal["live", "plain", "none"]
 
 
 class Renderer(Protocol):
@@ -20,3 +24,37 @@ class Renderer(Protocol):
 
     def close(self, state: ProgressState, now: float) -> None:
         """The run is over: leave the terminal as it was. Also called when the run ends by an error."""
+
+
+def choose(
+    progress: Literal["auto", "live", "plain", "none"],
+    *,
+    stderr_is_tty: bool,
+    env: Mapping[str, str],
+    quiet: bool = False,
+    json_on_tty: bool = False,
+    encoding: str = "utf-8",
+) -> Kind:
+    """Which view goes to stderr.
+
+    What was asked for outranks everything but a terminal that can't do it (`TERM=dumb`, an encoding without the
+    glyphs): that gets lines. `json_on_tty`: `--json` writes to the terminal where the view would be.
+    """
+    able = env.get("TERM") != "dumb" and encoding.lower().replace("-", "").replace("_", "") == "utf8"
+    if progress == "live":
+        return "live" if able else "plain"
+    if progress != "auto":
+        return progress
+    if quiet or json_on_tty:
+        return "none"
+    return "live" if stderr_is_tty and able and not in_ci(env) else "plain"
+
+
+def in_ci(env: Mapping[str, str]) -> bool:
+    """True where `CI` is set to anything but a no."""
+    return env.get("CI", "").lower() not in ("", "0", "false", "no")
+
+
+def use_color(env: Mapping[str, str], *, is_tty: bool) -> bool:
+    """Colours go to a terminal that can show them, unless `NO_COLOR` is set to anything."""
+    return is_tty and not env.get("NO_COLOR") and env.get("TERM") != "dumb"

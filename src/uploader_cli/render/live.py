@@ -1,0 +1,111 @@
+"""The live view: puts the picture of `frame` on a terminal, again and again in the same place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.segment import Segment
+from rich.style import Style
+
+from uploader_cli.render.frame import Frame
+from uploader_cli.render.words import cells
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderResult
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.state import ProgressState
+    from uploader_cli.render.frame import Row
+
+_SPACING = 0.1
+_SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
+"""Synchronised output: a terminal that knows it shows the frame at once, the others ignore it."""
+
+
+class LiveView:
+    """Redraws at most ten times a second; leaves nothing behind, so that the summary can take its place."""
+
+    def __init__(self, stream: TextIO | Console, *, color: bool = True, stall: float = 30.0) -> None:
+        """`stream` is a terminal (or a ready console); `stall`: seconds without progress that are worth a warning."""
+        self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
+        self._frame = Frame(stall=stall)
+        self._picture = _Picture()
+        self._live: Live | None = None
+        self._due = float("-inf")
+
+    def handle(self, event: Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - drawn from the state
+        """Nothing is drawn for an event: `refresh` shows what the state has become."""
+        self._frame.note(event, now)
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Draw, unless the last frame is less than a tenth of a second old."""
+        if now < self._due - 0.02:  # a caller's own ten a second must not become five by a jitter
+            return
+        self._due = max(self._due + _SPACING, now + _SPACING - 0.02)
+        width, height = self._console.size
+        self._make_room(width)
+        self._picture.rows = self._frame.rows(state, now, width, height)
+        self._picture.width = width
+        if self._live is None:
+            self._live = Live(
+                self._picture,
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="crop",
+            )
+            self._live.start()
+        self._write(_SYNC_ON)
+        self._live.refresh()
+        self._write(_SYNC_OFF)
+
+    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Take the picture away and show the cursor again. May be called twice."""
+        if self._live is not None:
+            self._make_room(self._console.size.width)
+            self._live.stop()
+            self._live = None
+
+    def _make_room(self, width: int) -> None:
+        """After the terminal became narrower: its rows have been folded, so there is more to wipe than was drawn."""
+        rows = self._picture.rows
+        if self._live is None or width >= self._picture.width or not rows:
+            return
+        folded = sum(max(1, -(-sum(cells(text) for text, _ in row) // width)) for row in rows)
+        if folded > len(rows):
+            self._write(f"\r\x1b[{folded - 1}A\x1b[J" + "\n" * (len(rows) - 1))
+
+    def _write(self, control: str) -> None:
+        if self._console.is_terminal:
+            self._console.file.write(control)
+            self._console.file.flush()
+
+
+class _Picture:
+    """What rich asks for the rows; it measures and wraps nothing."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.width = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for row in self.rows:
+            for text, style in row:
+                yield Segment(text, Style.parse(style) if style else None)
+            yield Segment.line()
+
+
+def _console(stream: TextIO, *, color: bool) -> Console:
+    return Console(
+        file=stream,
+        force_terminal=True,
+        color_system="standard" if color else None,
+        no_color=not color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )

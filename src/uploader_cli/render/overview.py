@@ -1,0 +1,123 @@
+"""What is said of a run as a whole, the same in the live view and in a log: how far, how the channel is, what is wrong.
+
+Nothing is counted here: every number is the state's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.render.words import clock, safe
+
+if TYPE_CHECKING:
+    from uploader_cli.core.state import Channel, ProgressState
+
+RECONNECTS = 3
+"""Tries before the channel falls back to polling (wire contract 2)."""
+
+_GLYPHS = {
+    ChannelState.CONNECTING: "◌",
+    ChannelState.LIVE: "●",
+    ChannelState.RECONNECTING: "↻",
+    ChannelState.POLLING: "◔",
+    ChannelState.CLOSED: "○",
+}
+
+
+def host(server: str) -> str:
+    """`host:port` of the server's URL, without any user name or password in it."""
+    return safe(urlsplit(server).netloc.rpartition("@")[2] or server)
+
+
+def percent(fraction: float, *, at_most: bool = False) -> str:
+    """` 42 %`, always five cells, rounded down: 100 % is said of a whole only."""
+    return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
+
+
+def watched(state: ProgressState) -> bool:
+    """True while sessions of somebody else are followed: percentages are all that is known of them."""
+    return not state.selected_bytes and any(session.watched for session in state.sessions.values())
+
+
+def fraction(state: ProgressState) -> float:
+    """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
+    if not watched(state):
+        return state.fraction
+    known = [session.percent for session in state.sessions.values()]
+    return min(0.99, sum(known) / len(known) / 100)
+
+
+def files(state: ProgressState) -> str:
+    """`7/20`, or `7/≥20` while the walk still finds files; the first is as wide as the second."""
+    done, total, least = state.completed, state.selected, state.walking
+    if watched(state):
+        done = max(done, sum(session.completed for session in state.sessions.values()))
+        total = sum(session.total or len(session.by_name) for session in state.sessions.values())
+        least = False
+    total = max(total, state.completed + state.failed + state.cancelled)
+    return f"{done:{len(str(total))}}/{'≥' if least else ''}{total}"
+
+
+def eta(state: ProgressState, now: float) -> str:
+    """`ETA 0:15`, or `ETA –` where nothing moves, or nothing is left to send and the server is still at work."""
+    seconds = state.eta(now)
+    if not seconds or _pause(state, now) is not None:
+        return "ETA –"
+    return f"ETA {'≥' if state.walking else ''}{clock(seconds + 0.5)}"
+
+
+def channel(now: Channel, *, latency: bool = True) -> tuple[str, str]:
+    """A glyph and words: `●` and `live websocket 12 ms`. The words alone say everything."""
+    match now.state:
+        case ChannelState.LIVE:
+            words = "live"
+            if now.transport is not None:
+                words += " long polling" if now.transport is Transport.POLLING else f" {now.transport.value}"
+            if latency and now.latency_ms is not None:
+                words += f" {now.latency_ms:.0f} ms"
+        case ChannelState.RECONNECTING if now.attempt:
+            words = f"reconnecting {now.attempt}/{max(RECONNECTS, now.attempt)}"
+        case ChannelState.POLLING:
+            words = "polling every 1 s"
+        case _:
+            words = now.state.value
+    return _GLYPHS[now.state], words
+
+
+def alert(state: ProgressState, now: float, stall: float) -> str:
+    """The one thing that keeps the run from going on, or makes its numbers old; empty when all is well."""
+    pause = _pause(state, now)
+    if pause is not None:
+        return pause
+    parts = []
+    silent = now - state.advanced
+    if silent >= stall and state.outcome is None and state.server:
+        parts.append(f"no progress for {clock(silent)}: {_why(state)}")
+    if state.channel.stale:
+        heard = state.channel.heard
+        news = "no news yet" if heard is None else f"last news {now - heard:.0f} s ago"
+        parts.append(f"{news} ({safe(state.channel.stale[:200])})")
+    return " · ".join(parts)
+
+
+def _pause(state: ProgressState, now: float) -> str | None:
+    if state.paused_until is None or state.paused_until <= now or state.outcome is not None:
+        return None
+    return f"rate limited: waiting {clock(state.paused_until - now + 0.5)}"
+
+
+def _why(state: ProgressState) -> str:
+    phases = {file.phase for file in state.running.values()}
+    if Phase.SENDING in phases and not watched(state):
+        return "the server takes no more bytes"
+    if Phase.PROCESSING in phases:
+        why = "the server is still processing"
+    elif Phase.QUEUED in phases:
+        why = "waiting to try again"
+    else:
+        why = "waiting for the server"
+    if state.channel.state is not ChannelState.LIVE:
+        why += f", the channel is {channel(state.channel)[1]}"
+    return why

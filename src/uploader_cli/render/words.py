@@ -1,0 +1,164 @@
+"""How sizes, times and names are written for people, in a terminal as in a log.
+
+A name is data: what could move the cursor, hide or reorder text is shown as an escape. Widths are counted in terminal
+cells; where terminals disagree about a character the wider count is taken, so a line may fall short, never wrap.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F400))))
+"""Emoji style and skin tone: left out, because terminals disagree on their width and no name depends on them."""
+_WIDE_SINCE_UNICODE_16 = ((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D376))
+_INVISIBLE_LETTERS = ((0x115F, 0x11FF), (0x3164, 0x3164), (0xFFA0, 0xFFA0))
+
+SIZE_WIDTH = 9
+"""Cells of the longest `size()`: `999.9 MiB`."""
+RATE_WIDTH = SIZE_WIDTH + 2
+
+
+def size(count: float) -> str:
+    """Bytes as `310.0 MiB`; the number never has more than three digits before its point."""
+    value, unit = _scaled(count)
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def rate(count: float) -> str:
+    """Bytes a second as `12.1 MiB/s`."""
+    return f"{size(count)}/s"
+
+
+def size_of(done: float, total: float, *, sep: str = " / ", at_least: bool = False) -> str:
+    """`123.4 / 310.0 MiB`: both in the unit of the total, the first as wide as the second so that nothing moves."""
+    value, unit = _scaled(max(done, total))
+    scale, digits = 1024**unit, 0 if unit == 0 else 1
+    width = len(f"{value:.{digits}f}")
+    sign = "≥" if at_least else ""
+    return f"{done / scale:{width}.{digits}f}{sep}{sign}{total / scale:.{digits}f} {_UNITS[unit]}"
+
+
+def _scaled(count: float) -> tuple[float, int]:
+    value, unit = max(0.0, float(count)), 0
+    while value >= 999.95 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return value, unit
+
+
+def clock(seconds: float) -> str:
+    """A waiting or running time as `1:05`, `1:02:03` or, from 100 hours on, `4 d 4 h`."""
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def span(seconds: float) -> str:
+    """How long something took: `0.4 s`, `12.3 s`, from a minute on `1:05`."""
+    return f"{max(0.0, seconds):.1f} s" if seconds < 59.95 else clock(seconds + 0.5)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `20 files`, `5,000 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2048)
+def safe(text: str) -> str:
+    r"""The text as it may be shown: one line, composed (NFC), with control characters, bidi marks, zero-width
+    characters and undecodable bytes as escapes (`\n`, `\x1b`, `\u202e`, `\xff`).
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, unicodedata.normalize("NFC", text)))
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode hands it over
+        return f"\\x{code - 0xDC00:02x}"
+    if char in _PRESENTATION:
+        return ""
+    if unicodedata.category(char) == "Zs":
+        return " " * cell(char)
+    if not char.isprintable() or _within(code, _INVISIBLE_LETTERS):
+        return char.encode("unicode_escape").decode("ascii")
+    return char
+
+
+def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= code <= last for first, last in ranges)
+
+
+# --- widths ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def cell(char: str) -> int:
+    """Terminal cells of one character: 0 for a combining mark, 2 for a wide one."""
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    wide = unicodedata.east_asian_width(char) in "WF" or _within(ord(char), _WIDE_SINCE_UNICODE_16)
+    return 2 if wide else 1
+
+
+def cells(text: str) -> int:
+    """Terminal cells of a text that went through `safe`."""
+    return len(text) if text.isascii() else sum(map(cell, text))
+
+
+def clip(text: str, width: int) -> str:
+    """At most `width` cells, cut at the end with `…`."""
+    if cells(text) <= width:
+        return text
+    return _head(text, width - 1) + "…" if width > 0 else ""
+
+
+def elide(text: str, width: int) -> str:
+    """At most `width` cells, cut in the middle with `…`: of a path the start and the file's name ending stay."""
+    if cells(text) <= width:
+        return text
+    if width < 5:
+        return clip(text, width)
+    tail = (width - 1) * 3 // 5
+    return _head(text, width - 1 - tail) + "…" + _head(text[::-1], tail)[::-1]
+
+
+def pad(text: str, width: int) -> str:
+    """Exactly `width` cells: elided or filled with spaces."""
+    text = elide(text, width)
+    return text + " " * (width - cells(text))
+
+
+def _head(text: str, width: int) -> str:
+    used = 0
+    for index, char in enumerate(text):
+        used += cell(char)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
+    """Lines of at most `width` cells, broken at spaces, and inside a word only where it is wider than a line.
+
+    `first` and `rest` are put in front of the first line and of the others. Nothing of the text is lost.
+    """
+    lines, line, empty = [], first, True
+    for word in text.split(" "):
+        if not empty and cells(line) + 1 + cells(word) > width:
+            lines.append(line)
+            line, empty = rest, True
+        line += word if empty else " " + word
+        empty = False
+        while cells(line) > width:
+            head = _head(line, max(width, cells(rest) + 2))
+            lines.append(head)
+            line = rest + line[len(head) :]
+    return [*lines, line]
