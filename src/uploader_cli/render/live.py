@@ -10,14 +10,14 @@ from rich.segment import Segment
 from rich.style import Style
 
 from uploader_cli.render.frame import Frame
-from uploader_cli.render.words import cells
+from uploader_cli.render.rows import width_of
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render.frame import Row
+    from uploader_cli.render.rows import Row
 
 _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
@@ -75,7 +75,7 @@ class LiveView:
         rows = self._picture.rows
         if self._live is None or width >= self._picture.width or not rows:
             return
-        folded = sum(max(1, -(-sum(cells(text) for text, _ in row) // width)) for row in rows)
+        folded = sum(max(1, -(-width_of(row) // width)) for row in rows)
         if folded > len(rows):
             self._write(f"\r\x1b[{folded - 1}A\x1b[J" + "\n" * (len(rows) - 1))
 

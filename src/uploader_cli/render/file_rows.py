@@ -1,0 +1,138 @@
+"""A file as it is drawn: a row (two in a narrow terminal) while it is under way, one when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import Phase
+from uploader_cli.core.state import file_fraction
+from uploader_cli.render import overview
+from uploader_cli.render.rows import bar
+from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, clock, elide, pad, rate, safe, size, span
+
+if TYPE_CHECKING:
+    from uploader_cli.core.state import FileState, Finished
+    from uploader_cli.render.rows import Row, Span
+
+Retry = tuple[float, str]
+"""When a waiting file is tried again (run clock), and what went wrong."""
+
+SENDING, PROCESSING = "cyan", "magenta"
+MARKS = {
+    Phase.COMPLETED: ("✓", "green"),
+    Phase.FAILED: ("✗", "bold red"),
+    Phase.CANCELLED: ("■", "yellow"),
+    Phase.SKIPPED: ("-", "dim"),
+}
+ONE_ROW = 60
+"""Cells from which a file needs one row."""
+_TWO_ROWS = 24
+"""Cells from which a second row has room for a bar."""
+_BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
+"""Cells right of a file's bar: percent, size and rate, or words in their place."""
+
+
+def rows_each(width: int) -> int:
+    """Rows that a running file takes."""
+    return 2 if _TWO_ROWS <= width < ONE_ROW else 1
+
+
+def running(file: FileState, retry: Retry | None, now: float, width: int) -> list[Row]:
+    """One row, or two in a narrow terminal. Words stand where the numbers are while a file doesn't send."""
+    words, mark, percent = _words(file, retry, now), _glyph(file), overview.percent(file_fraction(file))
+    if width < _TWO_ROWS:
+        return [[mark, *_name(file, width - 8), (" " + percent, "")]]
+    if width < ONE_ROW:
+        first = [mark, *_name(file, width - 8), (" " + (" " * 5 if words else percent), "")]
+        return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
+    length = min(40, max(8, (width - _BLOCK - 4) // 3))
+    row = [mark, *_name(file, width - _BLOCK - 4 - length), (" ", "")]
+    if words and file.phase is Phase.QUEUED:
+        return [[*row, words]]
+    numbers = (f"{percent}  {_size(file):>{SIZE_WIDTH}}  {_rate(file, now):>{RATE_WIDTH}}", "")
+    return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
+
+
+def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
+    if words and (file.phase is Phase.QUEUED or width < 38):
+        return [words]
+    if width < 38:
+        tail = f"{_size(file):>{SIZE_WIDTH}}"
+    else:
+        tail = words[0].ljust(22) if words else f"{_size(file):>10} {_rate(file, now):>{RATE_WIDTH}}"
+    return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
+
+
+def _words(file: FileState, retry: Retry | None, now: float) -> Span | None:
+    """What a file does that isn't sending, None for one whose bytes are on their way."""
+    match file.phase:
+        case Phase.QUEUED:
+            due, reason = retry or (now, "")
+            wait = f" in {clock(due - now + 0.5)}" if due > now else ""
+            return f"retry {file.attempt}{wait}" + (f" · {safe(reason[:200])}" if reason else ""), "yellow"
+        case Phase.CHECKING:
+            return "checking", ""
+        case Phase.PROCESSING if file.server_percent is None:
+            return "waiting for the server", "dim"
+        case Phase.PROCESSING:
+            return f"processing{_server_percent(file)}", PROCESSING
+        case _ if file.size is None:
+            return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
+        case _ if file.sent >= file.size:
+            return "sent, not confirmed", "dim"
+    return None
+
+
+def _glyph(file: FileState) -> Span:
+    match file.phase:
+        case Phase.QUEUED:
+            return "↻ ", "yellow"
+        case Phase.PROCESSING:
+            return "⋯ ", PROCESSING
+        case Phase.CHECKING:
+            return "? ", "dim"
+    return "↑ ", SENDING
+
+
+def _name(file: FileState, width: int) -> Row:
+    name, tag = safe(file.path), ""
+    if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
+        tag = f" retry {file.attempt - 1}"
+    return [(pad(name, width - len(tag)), ""), (tag, "yellow")]
+
+
+def _size(file: FileState) -> str:
+    return "" if file.size is None else size(file.size)
+
+
+def _rate(file: FileState, now: float) -> str:
+    return "" if file.size is None else rate(file.meter.rate(now))
+
+
+def _server_percent(file: FileState) -> str:
+    """Never 100: that is for the answer that confirms the file."""
+    return "" if file.server_percent is None else overview.percent(min(0.99, file.server_percent / 100))
+
+
+def _file_bar(file: FileState, width: int) -> Row:
+    """While it is sent, bytes; after that the server's own percentage starts at the left again, in another line."""
+    if file.phase is Phase.PROCESSING:
+        return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
+    return bar(file_fraction(file), width, SENDING)
+
+
+def finished(done: Finished, width: int) -> Row:
+    """A file that is over: its size and time, or the reason."""
+    if done.phase is not Phase.COMPLETED:
+        return trouble(*MARKS[done.phase], done.path, done.note or done.phase.value, width)
+    glyph, style = MARKS[done.phase]
+    numbers = f" {size(done.size) if done.size else '':>{SIZE_WIDTH}}"
+    if width >= ONE_ROW:
+        numbers += f"  {span(done.seconds):>{RATE_WIDTH}}"
+    return [(f"{glyph} ", style), (pad(safe(done.path), width - 2 - len(numbers)), ""), (numbers, "dim")]
+
+
+def trouble(glyph: str, style: str, path: str, why: str, width: int) -> Row:
+    """A file that went wrong, and why."""
+    name = elide(safe(path), max(8, width // 2 - 2))
+    return [(f"{glyph} ", style), (name, ""), (" – ", "dim"), (safe(why[:500]), style.removeprefix("bold "))]

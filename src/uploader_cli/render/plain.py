@@ -1,0 +1,137 @@
+"""Lines for a pipe, a log and a CI job: what changed, in few words, and never more lines than somebody would read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelState
+from uploader_cli.render import overview
+from uploader_cli.render.words import clock, plural, rate, safe, size, size_of, span
+
+if TYPE_CHECKING:
+    from uploader_cli.core.state import ProgressState
+
+FEW = 20
+"""Files up to which each one gets a line of its own."""
+_SLOWEST = 60.0
+_LIMITS = {"failure": 50, "retry": 30, "channel": 30, "warning": 20, "message": 50, "skip": 50}
+"""Lines of a kind in a run that is not verbose; the progress lines and the summary count what is over it."""
+
+
+class PlainView:
+    """One line a fact. `verbose` 1 adds each file, 2 the server's messages; `quiet` leaves only what went wrong."""
+
+    def __init__(
+        self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0, stall: float = 30.0
+    ) -> None:
+        """`interval`: least seconds between progress lines; they get rarer in a long run, down to one a minute."""
+        self._stream = stream
+        self._verbose = verbose
+        self._quiet = quiet
+        self._interval = interval
+        self._stall = stall
+        self._due: float | None = None
+        self._lines: dict[str, int] = {}
+        self._channel = ""
+
+    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Say it, if it is worth a line."""
+        match event:
+            case ev.RunStarted():
+                self._started(event)
+            case ev.SessionCreated() if self._verbose:
+                self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
+            case ev.FileStarted() if self._verbose > 1:
+                self._say(f"  {safe(event.path)}: {f'goes on at {size(event.offset)}' if event.offset else 'started'}")
+            case ev.FileRetry():
+                self._retry(event, state)
+            case ev.FileCompleted() if self._verbose or self._few(state):
+                self._say(f"✓ {safe(event.path)} ({size(event.size)}, {span(event.seconds)})")
+            case ev.FileFailed():
+                self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
+            case ev.FileSkipped() if self._verbose or self._few(state):
+                self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
+            case ev.ChannelChanged():
+                self._channel_line(event, state)
+            case ev.ServerMessage() if self._verbose > 1:
+                self._say(f"server: {_brief(event.text)}", kind="message")
+            case ev.RunWarning():
+                self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """A progress line, when the last one is old enough."""
+        if self._quiet or not state.server or state.outcome is not None:
+            return
+        if self._due is None:
+            self._due = now + self._interval
+        if now < self._due:
+            return
+        self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
+        self._say(progress_line(state, now, self._stall))
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Nothing to undo: the summary is the caller's."""
+
+    def _few(self, state: ProgressState) -> bool:
+        return state.selected <= FEW
+
+    def _started(self, event: ev.RunStarted) -> None:
+        if event.files is None:
+            what = "uploading"
+        else:
+            what = plural(event.files, "file") + (f", {size(event.bytes)}" if event.bytes is not None else "")
+        again = f", going on with run {safe(event.resumed_from)}" if event.resumed_from else ""
+        self._say(
+            f"uploader: {what} → {overview.host(event.server)} ({safe(event.protocol)}, {event.jobs} at once){again}"
+        )
+
+    def _retry(self, event: ev.FileRetry, state: ProgressState) -> None:
+        file = state.running.get(event.file)
+        path = safe(file.path) if file is not None else f"file {event.file}"
+        wait = f" in {clock(event.delay + 0.5)}" if event.delay >= 0.5 else ""
+        self._say(f"↻ {path}: retry {event.attempt - 1}{wait} ({_brief(event.message)})", kind="retry")
+
+    def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
+        """Where the channel is now; its end with the run is no news."""
+        words = overview.channel(state.channel)[1]
+        if event.to is ChannelState.CLOSED or words == self._channel:
+            return
+        self._channel = words
+        known = event.to in (ChannelState.CONNECTING, ChannelState.LIVE) or not event.reason
+        self._say(f"channel: {words}" + ("" if known else f" ({event.reason.replace('_', ' ')})"), kind="channel")
+
+    def _say(self, line: str, *, kind: str = "", wrong: bool = False) -> None:
+        """Write it, unless that is one too many of its kind; the first left out is announced."""
+        if self._quiet and not wrong:
+            return
+        limit = _LIMITS.get(kind)
+        if limit is not None and not (self._verbose and kind != "channel"):
+            self._lines[kind] = count = self._lines.get(kind, 0) + 1
+            if count > limit:
+                if count > limit + 1:
+                    return
+                line = f"(more than {limit} {kind} lines: the rest is only counted)"
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def progress_line(state: ProgressState, now: float, stall: float) -> str:
+    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7/20 files · live websocket 12 ms`."""
+    parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
+    if not overview.watched(state):
+        parts += [
+            size_of(state.bytes_through, state.selected_bytes, sep="/", at_least=state.walking).strip(),
+            rate(state.rate(now)),
+            overview.eta(state, now),
+        ]
+    parts.append(f"{overview.files(state).strip()} files")
+    if state.failed:
+        parts.append(f"{state.failed:,} failed")
+    parts.append(overview.channel(state.channel, latency=False)[1])
+    alert = overview.alert(state, now, stall)
+    return " · ".join([*parts, alert] if alert else parts)
+
+
+def _brief(text: str) -> str:
+    return safe(text[:500])

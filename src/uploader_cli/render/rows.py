@@ -1,0 +1,38 @@
+"""Rows of styled text that fit a width: what pictures are made of."""
+
+from __future__ import annotations
+
+from uploader_cli.render.words import cells, clip
+
+Span = tuple[str, str]
+"""A text and its style (in words that rich understands: `bold cyan`)."""
+Row = list[Span]
+
+
+def width_of(row: Row) -> int:
+    """Terminal cells of a row."""
+    return sum(cells(text) for text, _ in row)
+
+
+def fit(row: Row, width: int) -> Row:
+    """The row without what does not fit, and without the spaces at its end."""
+    out: Row = []
+    for text, style in row:
+        if cells(text) > width:
+            text, width = clip(text, width), 0
+        width -= cells(text)
+        if text:
+            out.append((text, style))
+    while out and not out[-1][0].rstrip():
+        out.pop()
+    if out:
+        out[-1] = (out[-1][0].rstrip(), out[-1][1])
+    return out
+
+
+def bar(fraction: float, width: int, style: str, full: str = "━") -> Row:
+    """Half cells make it smooth; the rest is a thin line, so that it reads without colour too."""
+    width = max(0, width)
+    whole, half = divmod(int(fraction * width * 2), 2)
+    edge = "╸" if half and full == "━" else ""
+    return [(full * whole + edge, style), ("─" * (width - whole - len(edge)), "dim")]

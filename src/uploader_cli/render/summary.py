@@ -1,0 +1,181 @@
+"""What a run came to, for a person: a verdict, what failed and why, and what to do about it. Plain text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.render.words import plural, rate, safe, size, span, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from uploader_cli.core.events import FileFailed, RunFinished
+    from uploader_cli.core.state import ProgressState
+
+MOST = 20
+"""Failed files that are named; the rest is a number."""
+_NOTES = 10
+"""Warnings, and files in flight, that are named."""
+
+REMEDIES = {
+    FailureCode.REFUSED_TYPE: "The server does not take this type: convert the file, or leave it out with --exclude.",
+    FailureCode.REFUSED_SIZE: "It is larger than the server takes: split or compress it, or have the limit raised.",
+    FailureCode.EMPTY: "It has no content, and the server takes no empty file: leave it out with --exclude.",
+    FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
+    FailureCode.VANISHED: "It was there when the run began: put it back, or leave it out.",
+    FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",
+    FailureCode.NETWORK: "Check the connection to the server; `uploader doctor` finds out what is wrong with it.",
+    FailureCode.TIMEOUT: "The server did not answer in time; `uploader doctor` measures it.",
+    FailureCode.TOO_SLOW: "The server's time for one request is too short at this speed: use a faster line.",
+    FailureCode.RATE_LIMITED: "The server asks for fewer requests: wait for the time it names.",
+    FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
+    FailureCode.SERVER_ERROR: "The server has trouble of its own: tell its operator if it lasts.",
+    FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
+    FailureCode.SERVER_FAILED: "The server received the file and could not store it: its operator finds the reason.",
+    FailureCode.OUTCOME_UNKNOWN: "It may be stored already: look on the server, then send it with --resend-unknown.",
+    FailureCode.PROTOCOL: "The server's answer could not be read: is this the right address and version?",
+    FailureCode.INTEGRITY: "What the server has is not what was read: delete it there and send the file again.",
+}
+_SKIPS = {
+    SkipReason.TYPE: "type not taken by the server",
+    SkipReason.SIZE: "too large for the server",
+    SkipReason.EMPTY: "empty",
+    SkipReason.SYMLINK: "symbolic link (--follow-links)",
+    SkipReason.SPECIAL: "no regular file",
+    SkipReason.DUPLICATE: "selected twice",
+    SkipReason.FAIL_FAST: "not started after the first failure (--fail-fast)",
+}
+_EXITS = {
+    1: "an internal error",
+    2: "something in the command or its files is wrong",
+    3: "some files failed, and trying again can help",
+    4: "some files failed for good",
+    5: "not authorised",
+    6: "the server never answered, or is no upload server",
+    7: "what the server has is not what was read",
+    130: "interrupted (Ctrl-C)",
+    143: "interrupted (SIGTERM)",
+}
+_INTERRUPTED = (130, 143)
+_ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
+
+
+def summary(
+    state: ProgressState,
+    outcome: RunFinished,
+    *,
+    width: int = 80,
+    color: bool = False,
+    resume_hint: str = "",
+    next_steps: Sequence[str] = (),
+) -> list[str]:
+    """Lines of at most `width` cells (of 20 at least).
+
+    `resume_hint` is the command that goes on after an interrupt; each of `next_steps` ends the text with a `→`.
+    """
+    lines = _Lines(max(20, width))
+    glyph, verdict = _verdict(state, outcome)
+    lines.add(glyph, verdict)
+    _skips(lines, state)
+    _failures(lines, state.failures, outcome.failed)
+    _warnings(lines, state)
+    if outcome.exit_code in _INTERRUPTED:
+        _interrupted(lines, state, resume_hint)
+    if outcome.exit_code:
+        lines.add(" ", f"exit code {outcome.exit_code}: {_EXITS.get(outcome.exit_code, 'see above')}")
+    for step in next_steps:
+        lines.add("→", safe(step))
+    return [_colored(line) for line in lines.out] if color else lines.out
+
+
+class _Lines:
+    """A glyph in the first column, the text wrapped beside it."""
+
+    def __init__(self, width: int) -> None:
+        self.out: list[str] = []
+        self._width = width
+
+    def add(self, glyph: str, text: str, *, indent: int = 0) -> None:
+        space = " " * indent
+        self.out += wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
+
+
+def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
+    total = outcome.completed + outcome.failed + outcome.cancelled
+    total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
+    took = f"{size(outcome.bytes)} in {span(outcome.seconds)}"
+    if outcome.bytes and outcome.rate > 0:
+        took += f" ({rate(outcome.rate)})"
+    if outcome.exit_code in _INTERRUPTED:
+        return "■", f"interrupted: {outcome.completed:,} of {plural(total, 'file')} confirmed, {took}"
+    if outcome.ok and not total:
+        return "✓", "nothing had to be sent"
+    if outcome.ok:
+        return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
+    if not total:
+        return "✗", "nothing was sent"
+    failed = f", {outcome.failed:,} failed" if outcome.failed else ""
+    return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
+
+
+def _skips(lines: _Lines, state: ProgressState) -> None:
+    if state.skipped:
+        why = ", ".join(f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common())
+        lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
+
+
+def _failures(lines: _Lines, failures: Iterable[FileFailed], total: int) -> None:
+    """By cause, so that what to do is said once: each file with its reason under it."""
+    groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
+    for failed in failures:
+        groups.setdefault((failed.code, failed.retryable), []).append(failed)
+    left = MOST
+    for (code, retryable), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        again = "trying again can help" if retryable else "trying again does not help by itself"
+        lines.add("✗", f"{len(group):,} failed: {code.replace('_', ' ')} – {again}")
+        for failed in group[:left]:
+            lines.add("✗", safe(failed.path), indent=2)
+            if failed.message:
+                lines.add(" ", safe(failed.message[:500]), indent=2)
+        if len(group) > left:
+            lines.add("…", f"and {len(group) - left:,} more", indent=2)
+        left = max(0, left - len(group))
+        lines.add("→", REMEDIES[code], indent=2)
+    unknown = total - sum(map(len, groups.values()))
+    if unknown > 0:
+        lines.add("✗", f"{unknown:,} more failed")
+
+
+def _warnings(lines: _Lines, state: ProgressState) -> None:
+    """Each once; what may be stored without being confirmed comes first and is never cut."""
+    counts = Counter((warning.code, warning.text) for warning in state.warnings)
+    stored = {key: times for key, times in counts.items() if key[0] is WarningCode.MAY_BE_STORED}
+    others = {key: times for key, times in counts.items() if key not in stored}
+    for (_, text), times in [*stored.items(), *list(others.items())[:_NOTES]]:
+        lines.add("!", safe(text[:1000]) + (f" ({times} times)" if times > 1 else ""))
+    if len(others) > _NOTES:
+        lines.add("!", f"and {plural(len(others) - _NOTES, 'more warning')}")
+
+
+def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
+    """What was on its way, and how to go on."""
+    flying = [file.path for file in state.running.values()]
+    flying += [done.path for done in state.finished if done.phase is Phase.CANCELLED and done.path]
+    if flying:
+        lines.add("■", "in flight when it stopped:")
+        for path in flying[:_NOTES]:
+            lines.add("■", safe(path), indent=2)
+        if len(flying) > _NOTES:
+            lines.add("…", f"and {len(flying) - _NOTES:,} more", indent=2)
+    if resume_hint:
+        lines.add("→", f"go on with: {safe(resume_hint)}")
+
+
+def _colored(line: str) -> str:
+    """Colour for the glyph that opens the line, and for nothing else."""
+    head = line.lstrip(" ")[:1]
+    if head not in _ANSI or line.lstrip(" ")[1:2] != " ":
+        return line
+    return line.replace(head, f"{_ANSI[head]}{head}\x1b[0m", 1)
