@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -298,7 +299,7 @@ def test_row(name: str) -> None:
 def test_dialling_behind_the_polls_backs_off_to_a_minute() -> None:
     times = [float(line.split()[0]) for line in dials(play(REFUSED, 400)) if "websocket" in line]
     behind = times[3:]
-    assert [later - earlier for earlier, later in zip(behind, behind[1:], strict=False)] == [
+    assert [later - earlier for earlier, later in pairwise(behind)] == [
         1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60,
     ]  # fmt: skip
 

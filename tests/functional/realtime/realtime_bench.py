@@ -1,0 +1,161 @@
+"""A channel on the bench: a server whose faults can be switched, recorded events, and who is still running."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from uploader_cli.core.events import ChannelChanged, Event, PollFailed, SessionProgress, Transport
+from uploader_cli.realtime.channel import Channel
+from uploader_cli.realtime.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCALED = Policy(dial=1.0, websocket=0.5, retries=3, retry_delay=0.1, fallback=1.0, backoff_max=0.4, poll=0.1)
+"""The policy with its seconds shortened; the true numbers are tested where the clock is a variable."""
+
+
+class ServerProcess:
+    """`realtime_server.py` and its command line."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("realtime_server.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.port = int(self._read())
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __call__(self, **command: Any) -> Any:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._read())
+
+    def _read(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Sessions:
+    """`session_factory` and `shut` as a composition root hands them in: every socket of a session can be shut."""
+
+    def __init__(self) -> None:
+        self.open: weakref.WeakKeyDictionary[requests.Session, weakref.WeakSet[socket.socket]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def make(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False
+        opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.open[session] = opened
+
+        class Connection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                made = super()._new_conn()
+                opened.add(made)
+                return made
+
+        class Pool(HTTPConnectionPool):
+            ConnectionCls = Connection
+
+        adapter = HTTPAdapter()
+        adapter.poolmanager.pool_classes_by_scheme = {"http": Pool}
+        session.mount("http://", adapter)
+        return session
+
+    def shut(self, session: requests.Session) -> None:
+        for made in list(self.open.get(session, ())):
+            with suppress(OSError):
+                made.shutdown(socket.SHUT_RDWR)
+
+
+class Bench:
+    """A channel with recorded events. `fetched` are the times of the HTTP polls, by session."""
+
+    def __init__(self, url: str, policy: Policy = SCALED, **options: Any) -> None:
+        self.before = set(threading.enumerate())
+        self.events: list[tuple[float, Event]] = []
+        self.fetched: list[tuple[str, float]] = []
+        self.answer: Callable[[str], SessionProgress | None] = lambda session: progress(session)
+        sessions = Sessions()
+        self.channel = Channel(
+            url,
+            emit=lambda event: self.events.append((time.monotonic() - self.began, event)),
+            fetch=self._fetch,
+            session_factory=sessions.make,
+            shut=sessions.shut,
+            policy=policy,
+            **options,
+        )
+        self.began = time.monotonic()
+
+    def _fetch(self, session: str) -> SessionProgress | None:
+        self.fetched.append((session, time.monotonic() - self.began))
+        return self.answer(session)
+
+    def start(self, *sessions: str) -> Bench:
+        for session in sessions:
+            self.channel.follow(session)
+        self.began = time.monotonic()
+        self.channel.start()
+        return self
+
+    def story(self) -> list[str]:
+        """The moves in words: `to transport reason attempt`."""
+        return [
+            " ".join(str(part) for part in (move.to, move.transport, move.reason, move.attempt) if part is not None)
+            for move in self.moves()
+        ]
+
+    def moves(self) -> list[ChannelChanged]:
+        return [event for _, event in self.events if isinstance(event, ChannelChanged)]
+
+    def when(self, state: str) -> float:
+        return next(at for at, event in self.events if isinstance(event, ChannelChanged) and event.to == state)
+
+    def heard(self) -> list[SessionProgress]:
+        return [
+            event
+            for _, event in self.events
+            if isinstance(event, SessionProgress) and event.source is not Transport.HTTP
+        ]
+
+    def failed_polls(self) -> list[PollFailed]:
+        return [event for _, event in self.events if isinstance(event, PollFailed)]
+
+    def reach(self, state: str, times: int = 1, within: float = 5.0) -> None:
+        wait_until(lambda: sum(move.to == state for move in self.moves()) >= times, within, self.story)
+
+    def left_running(self) -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread not in self.before]
+
+
+def progress(session: str, percent: float = 10.0) -> SessionProgress:
+    return SessionProgress(session, Transport.HTTP, 1.0, "uploading", percent)
+
+
+def wait_until(true: Callable[[], object], within: float = 5.0, told: Callable[[], object] = lambda: "") -> None:
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, f"it did not happen in time: {told()}"
+        time.sleep(0.005)

@@ -1,0 +1,405 @@
+"""The channel against a real Socket.IO server with faults, with the policy's seconds shortened."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from realtime_bench import SCALED, Bench, ServerProcess, progress, wait_until
+
+from uploader_cli.core.events import Transport
+from uploader_cli.realtime.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"
+OTHER = "f5bbc724-9786-4ec1-bdcd-8721d5a32c47"
+MESSAGE = {
+    "sessionId": SESSION,
+    "timestamp": "2026-11-24T23:44:04.034Z",
+    "overallStatus": "uploading",
+    "totalProgress": 3,
+    "currentFile": {"id": "1", "originalName": "good.mp4", "progress": 5, "status": "uploading"},
+    "message": "…",
+}
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ServerProcess]:
+    process = ServerProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def server(process: ServerProcess) -> Iterator[ServerProcess]:
+    yield process
+    process(websocket="ok", polling="ok")
+    process(kill=True)
+    process(seen=True)
+
+
+@pytest.fixture
+def bench(server: ServerProcess) -> Iterator[Callable[..., Bench]]:
+    """Makes channels, and closes them: each must be gone within a second, whatever it was doing."""
+    made: list[Bench] = []
+
+    def make(url: str = server.url, policy: Policy = SCALED, **options: Any) -> Bench:
+        made.append(Bench(url, policy, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        gone_within_a_second(one)
+
+
+def gone_within_a_second(bench: Bench) -> None:
+    began = time.monotonic()
+    bench.channel.close()
+    assert time.monotonic() - began < 0.9
+    wait_until(lambda: not bench.left_running(), 1.0 - (time.monotonic() - began), bench.left_running)
+
+
+def seen(server: ServerProcess, key: str) -> list[Any]:
+    return [item[key] for item in server(seen=True) if key in item]
+
+
+def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    """Connected, joined with the bare id, and what the room is told arrives as events of the one parser."""
+    one = bench().start(SESSION)
+    one.reach("live")
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    server(emit=[SESSION, MESSAGE, {"no": "message"}, "nonsense", MESSAGE])
+    wait_until(lambda: len(one.heard()) == 2)
+    assert one.story() == ["connecting start", "live websocket connected"]
+    assert one.heard()[0].source is Transport.WEBSOCKET
+    assert one.heard()[0].files[0].name == "good.mp4"
+    assert one.fetched == []
+    stats = one.channel.stats()
+    assert (stats.events, stats.polls, stats.reconnects, stats.fallbacks) == (2, 0, 0, 0)
+    assert stats.connect_ms == one.moves()[-1].latency_ms
+    assert stats.connect_ms is not None
+    assert stats.connect_ms < 500
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hang", "drip", "nonsense", "mute"])
+def test_a_websocket_that_is_not_to_be_had_leaves_polling(
+    server: ServerProcess, bench: Callable[..., Bench], fault: str
+) -> None:
+    """Live on the polling transport within the dial, at once where the websocket is refused."""
+    server(websocket=fault)
+    one = bench().start(SESSION)
+    one.reach("live")
+    assert one.story() == ["connecting start", "live polling connected"]
+    limit = 0.3 if fault in ("refuse", "nonsense") else SCALED.dial
+    assert one.when("live") < limit
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    server(emit=[SESSION, MESSAGE])
+    wait_until(lambda: len(one.heard()) == 1)
+    assert one.heard()[0].source is Transport.POLLING
+
+
+def test_a_burst_over_polling_is_neither_lost_nor_deadly(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    server(websocket="refuse")
+    one = bench().start(SESSION)
+    one.reach("live")
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    server(burst=[SESSION, MESSAGE, 300])
+    wait_until(lambda: len(one.heard()) == 300, told=lambda: len(one.heard()))
+    assert one.channel.stats().events == 300
+    assert one.story()[-1] == "live polling connected"
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_dead_socket_is_polled_around_at_the_deadline(
+    server: ServerProcess, bench: Callable[..., Bench], fault: str
+) -> None:
+    server(websocket=fault, polling=fault)
+    one = bench().start(SESSION)
+    one.reach("polling")
+    assert one.story() == ["connecting start", "polling http deadline"]
+    assert SCALED.fallback <= one.when("polling") < SCALED.fallback + 0.15
+    wait_until(lambda: len(one.fetched) >= 3)
+    assert all(later[1] - earlier[1] >= SCALED.poll for earlier, later in pairwise(one.fetched))
+    assert one.channel.stats().fallbacks == 1
+
+
+def test_refused_three_retries_then_polls_then_back_to_live(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    """The whole circle: reconnecting 1 2 3, polling, and live again: joined again, reconciled once, no poll more."""
+    server(websocket="refuse", polling="refuse")
+    one = bench().start(SESSION, OTHER)
+    one.reach("polling")
+    assert one.story()[1:] == [
+        "reconnecting refused 1",
+        "reconnecting refused 2",
+        "reconnecting refused 3",
+        "polling http retries_exhausted",
+    ]
+    assert seen(server, "dial") == ["websocket", "polling"] * 4
+    wait_until(lambda: len(one.fetched) >= 2)
+    server(websocket="ok", polling="ok")
+    one.reach("live")
+    wait_until(lambda: one.story()[-1] == "live websocket connected")
+    back = one.when("live")
+    time.sleep(4 * SCALED.poll)
+    for session in (SESSION, OTHER):
+        assert len([at for polled, at in one.fetched if polled == session and at >= back]) == 1
+    assert sorted(seen(server, "join")) == sorted([SESSION, OTHER])
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_a_loss_is_noticed_and_repaired(server: ServerProcess, bench: Callable[..., Bench], transport: str) -> None:
+    if transport == "polling":
+        server(websocket="refuse")
+    one = bench().start(SESSION)
+    one.reach("live")
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    server(kill=True)
+    one.reach("live", times=2)
+    assert one.story()[2:] == ["reconnecting lost 1", f"live {transport} recovered"]
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    wait_until(lambda: len(one.fetched) == 1)
+    assert one.channel.stats().reconnects == 1
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_a_server_that_hangs_up_is_dialled_again(
+    server: ServerProcess, bench: Callable[..., Bench], transport: str
+) -> None:
+    if transport == "polling":
+        server(websocket="refuse")
+    one = bench().start(SESSION)
+    one.reach("live")
+    server(close=True)
+    one.reach("live", times=2)
+    assert one.story()[2:] == ["reconnecting server_closed 1", f"live {transport} recovered"]
+
+
+def test_a_server_that_comes_and_goes_is_followed(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    one = bench().start(SESSION)
+    for times in (1, 2, 3):
+        one.reach("live", times=times)
+        server(kill=True)
+        one.reach("reconnecting", times=times)
+    one.reach("live", times=4)
+    assert one.channel.stats().reconnects == 3
+
+
+def test_sessions_come_and_go_on_one_connection(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    one = bench().start()
+    one.reach("live")
+    one.channel.follow(SESSION)
+    one.channel.follow(OTHER)
+    one.channel.leave(SESSION)
+    seen_ = []
+    wait_until(lambda: seen_.extend(server(seen=True)) or {"leave": SESSION} in seen_)
+    assert [item for item in seen_ if "join" in item] == [{"join": SESSION}, {"join": OTHER}]
+    server(kill=True)
+    one.reach("live", times=2)
+    wait_until(lambda: {"join": OTHER} in server(seen=True))
+    assert len([item for item in seen_ if "dial" in item]) == 1
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_the_end_leaves_the_rooms_and_disconnects(
+    server: ServerProcess, bench: Callable[..., Bench], transport: str
+) -> None:
+    if transport == "polling":
+        server(websocket="refuse")
+    one = bench().start(SESSION, OTHER)
+    one.reach("live")
+    seen_: list[Any] = []
+    wait_until(lambda: seen_.extend(server(seen=True)) or {"join": OTHER} in seen_)
+    gone_within_a_second(one)
+    wait_until(lambda: seen_.extend(server(seen=True)) or {"gone": True} in seen_, 1.0)
+    assert {"leave": SESSION} in seen_
+    assert {"leave": OTHER} in seen_
+    assert one.story()[-1] == "closed finished"
+    told = len(one.events)
+    server(emit=[SESSION, MESSAGE])
+    one.channel.close()
+    assert len(one.events) == told
+
+
+CLOSING: dict[str, tuple[dict[str, str], str]] = {
+    "connecting, websocket hangs": ({"websocket": "hang", "polling": "hang"}, "connecting"),
+    "connecting, websocket drips": ({"websocket": "drip", "polling": "drip"}, "connecting"),
+    "connecting, polling hangs": ({"websocket": "refuse", "polling": "hang"}, "connecting"),
+    "connecting, polling drips": ({"websocket": "refuse", "polling": "drip"}, "connecting"),
+    "connecting, no namespace": ({"websocket": "mute", "polling": "mute"}, "connecting"),
+    "connecting, polling without namespace": ({"websocket": "refuse", "polling": "mute"}, "connecting"),
+    "live on the websocket": ({}, "live"),
+    "live on polling": ({"websocket": "refuse"}, "live"),
+    "reconnecting": ({"websocket": "refuse", "polling": "refuse"}, "reconnecting"),
+    "polling, dials hang": ({"websocket": "hang", "polling": "hang"}, "polling"),
+    "polling, dials drip": ({"websocket": "drip", "polling": "drip"}, "polling"),
+}
+
+
+@pytest.mark.parametrize("name", CLOSING)
+def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Callable[..., Bench], name: str) -> None:
+    """No thread, daemon threads included, and no socket: within one second."""
+    modes, state = CLOSING[name]
+    server(websocket="ok", polling="ok")
+    server(**modes or {"websocket": "ok"})
+    one = bench(policy=Policy()) if state == "connecting" else bench()
+    one.start(SESSION)
+    one.reach(state)
+    time.sleep(0.15)
+    gone_within_a_second(one)
+    assert one.story()[-1] == "closed finished"
+
+
+def test_closed_before_it_was_started(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.channel.close()
+    one.start(SESSION)
+    wait_until(lambda: not one.left_running())
+    assert one.events == []
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """A port whose connections are never made: the kernel drops what comes in, as a black hole on the way would."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fill = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+            fill.append(filler)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for filler in fill:
+                filler.close()
+
+
+def test_a_black_hole_on_the_way_costs_nothing_and_is_left_at_once(bench: Callable[..., Bench]) -> None:
+    """The websocket's connection is not even made; closing ends the thread that waits for it."""
+    with full_backlog() as port:
+        one = bench(f"http://127.0.0.1:{port}", Policy())
+        one.start(SESSION)
+        time.sleep(0.3)
+        assert one.story() == ["connecting start"]
+        gone_within_a_second(one)
+
+
+def test_nobody_there(bench: Callable[..., Bench]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    one = bench(f"http://127.0.0.1:{port}").start(SESSION)
+    one.reach("polling")
+    assert one.when("polling") < 3 * SCALED.retry_delay + 0.4
+    assert one.story()[-1] == "polling http retries_exhausted"
+
+
+def test_a_failed_poll_is_told_and_does_not_end_polling(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    server(websocket="refuse", polling="refuse")
+    one = bench()
+
+    def fail(_session: str) -> None:
+        raise ConnectionError("the server hung up")
+
+    one.answer = fail
+    one.start(SESSION)
+    wait_until(lambda: len(one.failed_polls()) >= 2)
+    one.answer = lambda session: progress(session, 50.0)
+    wait_until(lambda: (one.events[-1][1]) == progress(SESSION, 50.0))
+
+
+def test_an_unknown_session_waits_for_its_body(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    server(websocket="refuse", polling="refuse")
+    one = bench()
+    one.answer = lambda _session: None
+    one.start(SESSION)
+    one.reach("polling")
+    time.sleep(4 * SCALED.poll)
+    assert len(one.fetched) == 1
+    one.channel.body_sent(SESSION)
+    wait_until(lambda: len(one.fetched) >= 3)
+
+
+def test_polls_stretch_where_calls_are_short(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    server(websocket="refuse", polling="refuse")
+    one = bench(interval=lambda: 5 * SCALED.poll)
+    one.start(SESSION)
+    wait_until(lambda: len(one.fetched) >= 2)
+    assert one.fetched[1][1] - one.fetched[0][1] >= 5 * SCALED.poll
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_headers_go_with_the_handshake_and_are_asked_for_each_time(
+    server: ServerProcess, bench: Callable[..., Bench], transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    if transport == "polling":
+        server(websocket="refuse")
+    tokens = iter(f"secret-{number}" for number in range(100))
+    one = bench(headers=lambda: {"X-Token": next(tokens)}).start()
+    one.reach("live")
+    server(kill=True)
+    one.reach("live", times=2)
+    dials = [item for item in server(seen=True) if "dial" in item]
+    assert [item["token"] for item in dials] == [f"secret-{number}" for number in range(len(dials))]
+    assert "secret" not in caplog.text
+
+
+def test_a_path_prefix_is_kept(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    one = bench(server.url + "/prefix/").start(SESSION)
+    one.reach("live")
+    assert {item["path"] for item in server(seen=True) if "dial" in item} == {"/prefix/socket.io/"}
+
+
+def test_a_redirect_takes_no_credentials_along(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    """A websocket handshake answered with a redirect fails; nothing is sent to where it points."""
+    with raw_server(b"HTTP/1.1 302 Found\r\nLocation: %s\r\n\r\n" % server.url.replace("http", "ws").encode()) as port:
+        one = bench(f"http://127.0.0.1:{port}", headers={"X-Token": "secret"}, policy=Policy()).start()
+        time.sleep(0.3)
+        assert one.story()[0] == "connecting start"
+        assert "websocket" not in seen(server, "dial")
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[int]:
+    """Answers every request with these bytes and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, suppress(OSError):
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_nothing_is_printed_and_no_signal_handler_is_installed(
+    server: ServerProcess, bench: Callable[..., Bench], capfd: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    one = bench().start(SESSION)
+    one.reach("live")
+    server(kill=True)
+    one.reach("live", times=2)
+    gone_within_a_second(one)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr() == ("", "")
