@@ -88,3 +88,9 @@ def test_each_setting_of_a_command_tells_its_variable(command: str) -> None:
     for param in get_command(app).commands[command].params:
         if param.name in OPTIONS:
             assert OPTIONS[param.name].variable in param.help
+
+
+def test_completion_can_be_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert main(["--show-completion", "bash"]) == 0
+    assert "_UPLOADER_COMPLETE" in capsys.readouterr().out

@@ -1,0 +1,201 @@
+"""`uploader demo`: really, from a process of its own; and with a server and a run that go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import uploader_cli
+from uploader_cli.__main__ import main
+from uploader_cli.cli import demo as demo_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.settings import Settings
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[[Path, Path], int]], list[Settings]]:
+    """Put `upload(samples, server_root) -> exit code` in the place of a server and a run; gives the settings used."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda _: object())
+
+    class Server:
+        def __init__(self, config: Any) -> None:
+            self.url, self.root = "http://127.0.0.1:1", config.root
+
+        def __enter__(self) -> Server:
+            self.root.mkdir()
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def set_up(upload: Callable[[Path, Path], int]) -> list[Settings]:
+        seen: list[Settings] = []
+
+        def upload_command(settings: Settings, paths: list[str]) -> int:
+            seen.append(settings)
+            samples = Path(paths[0])
+            return upload(samples, samples.parent / "server")
+
+        fake = SimpleNamespace(upload_command=upload_command)
+        monkeypatch.setitem(sys.modules, "server_stub.serving", SimpleNamespace(EmbeddedServer=Server))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)  # type: ignore[arg-type]
+        monkeypatch.setattr(uploader_cli, "run", fake, raising=False)
+        return seen
+
+    return set_up
+
+
+def good(samples: Path, server: Path) -> int:
+    shutil.copytree(samples, server / "personal" / "samples")
+    return 0
+
+
+def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
+    """The real thing, smaller: the command says that all is verified, and what it kept proves it."""
+    command = [
+        sys.executable,
+        "-m",
+        "uploader_cli",
+        "demo",
+        "--files",
+        "4",
+        "--size",
+        "2M",
+        "--keep",
+        str(tmp_path / "kept"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "Verified: all 4 files" in done.stderr
+    assert "uploader serve" in done.stderr
+    samples = {file.name: digest(file) for file in (tmp_path / "kept" / "samples").iterdir()}
+    stored = {file.name: digest(file) for file in (tmp_path / "kept" / "server").rglob("*") if file.is_file()}
+    assert len(samples) == 4
+    assert "城市夜景.mp4" in samples
+    assert samples.items() <= stored.items()
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_samples_are_unequal_and_add_up(tmp_path: Path) -> None:
+    made = demo_module._make_files(tmp_path / "samples", 8, 1_000_001)
+    sizes = [file.stat().st_size for file in made]
+    assert sum(sizes) == 1_000_001
+    assert len({file.name for file in made}) == 8
+    assert max(sizes) > 2 * min(sizes)
+    assert any(" " in file.name for file in made)
+
+
+def test_the_smallest_samples_are_not_empty(tmp_path: Path) -> None:
+    made = demo_module._make_files(tmp_path / "samples", 7, 7)
+    assert [file.stat().st_size for file in made] == [1] * 7
+
+
+def flip_a_byte(samples: Path, server: Path) -> int:
+    good(samples, server)
+    victim = next((server / "personal" / "samples").iterdir())
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(content)
+    return 0
+
+
+def lose_one(samples: Path, server: Path) -> int:
+    good(samples, server)
+    next((server / "personal" / "samples").iterdir()).unlink()
+    return 0
+
+
+def mix_up_two(samples: Path, server: Path) -> int:
+    good(samples, server)
+    one, two, *_ = (server / "personal" / "samples").iterdir()
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    return 0
+
+
+@pytest.mark.parametrize("upload", [flip_a_byte, lose_one, mix_up_two])
+def test_a_wrong_copy_ends_with_7(stage: Any, capsys: pytest.CaptureFixture[str], upload: Any) -> None:
+    stage(upload)
+    assert main(["demo", "--size", "60K"]) == 7
+    assert "NOT VERIFIED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [3, 130])
+def test_a_failed_upload_ends_with_its_code(
+    stage: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int
+) -> None:
+    stage(lambda _samples, _server: code)
+    assert main(["demo", "--size", "60K"]) == code
+    assert "Verified" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_and_what_goes_away(stage: Any, tmp_path: Path) -> None:
+    stage(good)
+    assert main(["demo", "--size", "60K"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert main(["demo", "--size", "60K", "--keep", str(tmp_path / "kept")]) == 0
+    assert sorted(os.listdir(tmp_path / "kept")) == ["samples", "server"]
+
+
+def test_no_setting_of_the_user_s_is_used(stage: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("uploader.toml").write_text("nonsense = 1")
+    monkeypatch.setenv("UPLOADER_TOKEN", "s3cret")
+    monkeypatch.setenv("UPLOADER_SERVER", "files.example")
+    seen = stage(good)
+    assert main(["demo", "--size", "60K", "--progress", "none"]) == 0
+    assert (seen[0].server, seen[0].bearer(), seen[0].progress) == ("http://127.0.0.1:1", None, "none")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--size", "big"], "--size: must be a size"),
+        (["--size", "3", "--files", "4"], "--size: 4 files need at least 4 bytes"),
+        (["--files", "0"], "--files"),
+        (["--progress", "fancy"], "--progress: must be auto, live, plain or none"),
+        (["--keep", "."], "is not empty"),
+        (["--keep", "taken/x"], "--keep"),
+    ],
+)
+def test_bad_options_are_refused(
+    stage: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    argv: list[str],
+    said: str,
+) -> None:
+    stage(good)
+    (tmp_path / "taken").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", *argv]) == 2
+    assert said in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_without_the_extra_the_pip_line_is_shown_by_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda name: None if name == "granian" else object())
+    assert main(["demo"]) == 2
+    assert "pip install 'uploader-cli[server]'" in capsys.readouterr().err

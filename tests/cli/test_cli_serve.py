@@ -1,0 +1,77 @@
+"""`uploader serve`: the bundled server behind the project's own command."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from urllib.request import urlopen
+
+import pytest
+
+from uploader_cli.__main__ import main
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What the server's own command line was called with."""
+    calls: list[list[str]] = []
+
+    def serve(argv: list[str]) -> int:
+        calls.append(argv)
+        return 0
+
+    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, "server_stub.__main__", SimpleNamespace(main=serve))  # type: ignore[arg-type]
+    return calls
+
+
+def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
+    argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--as", "reference", "--max-files", "3"]
+    argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
+    argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
+    argv += ["--fail-file", "a*", "--fail-file", "b*", "--jwt-secret-file", "secret", "--access-log", "-"]
+    assert main(["serve", *argv]) == 0
+    assert handed_over == [argv]
+
+
+def test_without_options_nothing_is_handed_over(handed_over: list[list[str]]) -> None:
+    assert main(["serve"]) == 0
+    assert handed_over == [[]]
+
+
+def test_without_the_extra_the_pip_line_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda name: None if name == "granian" else object())
+    assert main(["serve"]) == 2
+    assert capsys.readouterr().err == (
+        "error: `uploader serve` needs the bundled server, which is not installed (no granian)\n"
+        "hint: pip install 'uploader-cli[server]'\n"
+    )
+
+
+def test_serve_answers_and_stops() -> None:
+    """It prints where it is, answers, and ends by itself on SIGTERM."""
+    command = [sys.executable, "-u", "-m", "uploader_cli", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout
+            url = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+            with urlopen(f"{url}/health", timeout=5) as answer:
+                assert json.load(answer)["status"] == "OK"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+
+
+def test_a_bad_value_ends_with_2() -> None:
+    command = [sys.executable, "-m", "uploader_cli", "serve", "--realtime", "sometimes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert "sometimes" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,191 @@
+"""docs/cli.md tells the truth, the whole truth, and names a test for each piece of it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from uploader_cli.cli.app import app
+from uploader_cli.core import events
+from uploader_cli.exit_status import Exit, worst
+from uploader_cli.settings import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+TEST = re.compile(r"<!-- test: (\S+?)::(\w+) -->")
+ENUMS = {
+    "`phase` of `file.progress`": events.Phase,
+    "`code` of `file.retry`, `file.failed`": events.FailureCode,
+    "`reason` of `file.skipped`": events.SkipReason,
+    "`from`, `to` of `channel.changed`": events.ChannelState,
+    "`transport` of `channel.changed`": events.Transport,
+    "`reason` of `channel.changed`": events.ChannelReason,
+    "`code` of `warning`": events.WarningCode,
+}
+
+
+def section(title: str) -> str:
+    """What stands between this heading and the next one of its rank or above."""
+    rank = title.partition(" ")[0]
+    assert f"\n{title}\n" in PAGE, f"no heading {title!r}"
+    rest = PAGE.partition(f"\n{title}\n")[2]
+    return re.split(rf"\n#{{1,{len(rank)}}} ", rest)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables in `text`, without their headers."""
+    lines = text.splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" |")]
+        for number, line in enumerate(lines)
+        if line.startswith("| ") and not _is_header(lines, number)
+    ]
+
+
+def _is_header(lines: list[str], number: int) -> bool:
+    return number + 1 < len(lines) and set(lines[number + 1]) == {"|", "-"}
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+SHORT = {param.opts[0]: set(param.opts[1:]) for param in COMMANDS["upload"].params}
+
+
+def flags_on_the_page(command: str) -> set[str]:
+    """Those of its table, and those it shares with `upload`, which are named by their long forms there."""
+    text = section(f"### `uploader {command}`")
+    own = {code for row in rows(text) for code in codes(row[0]) if code.startswith("-")}
+    shared = re.search(r"^As in `upload`: (.*?)\.$", text, re.DOTALL | re.MULTILINE)
+    return own.union(*({flag} | SHORT[flag] for flag in codes(shared[1]))) if shared else own
+
+
+def options_of(command: str) -> list[Any]:
+    return [param for param in COMMANDS[command].params if param.param_type_name == "option" and param.name != "help"]
+
+
+@cache
+def names_in(path: str) -> set[str]:
+    file = ROOT / path
+    if not file.is_file():
+        return set()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_the_commands_are_those_of_the_app() -> None:
+    table = [codes(row[0])[0].split()[1] for row in rows(section("## Commands").partition("\n### ")[0])]
+    assert sorted(table) == sorted(COMMANDS)
+    assert sorted(re.findall(r"^### `uploader (\w+)`$", PAGE, re.MULTILINE)) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_are_those_of_the_command(command: str) -> None:
+    assert flags_on_the_page(command) == {opt for param in options_of(command) for opt in param.opts}
+
+
+def test_the_options_of_the_program_are_named() -> None:
+    root = {param.opts[0] for param in get_command(app).params}
+    assert root == {"--version", "--install-completion", "--show-completion"}
+    for flag in root:
+        assert flag in section("## Commands").partition("\n### ")[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_switch_can_be_switched_off(command: str) -> None:
+    for param in options_of(command):
+        if param.name in OPTIONS and OPTIONS[param.name].default is False:
+            assert param.secondary_opts == [f"--no-{param.opts[0][2:]}"]
+
+
+def test_variables_and_defaults_are_those_of_the_settings() -> None:
+    for option, variable, default, *_ in rows(section("### `uploader upload`")):
+        name = codes(option)[0][2:].replace("-", "_")
+        if name == "json_schema":
+            continue
+        assert (codes(variable), default) == ([OPTIONS[name].variable], _shown(OPTIONS[name].default)), name
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "off"
+    if isinstance(default, (int, float)):
+        return f"`{default:g}`"
+    return f"`{default}`" if default else ""
+
+
+@pytest.mark.parametrize("command", ["demo", "watch"])
+def test_defaults_are_those_of_the_command(command: str) -> None:
+    page = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
+    for param in options_of(command):
+        if param.name not in OPTIONS:
+            assert page[param.opts[0]] == ([] if param.default is None else [str(param.default)])
+
+
+def test_the_keys_a_working_directory_may_not_set_are_named() -> None:
+    text = section("### Other people's directories")
+    named = set(codes(re.search(r"not set (.*?): that is", text, re.DOTALL)[1]))  # type: ignore[index]
+    assert named == {name for name, option in OPTIONS.items() if not option.stranger and option.in_config}
+
+
+def test_the_exit_codes_are_those_of_the_program() -> None:
+    assert [int(row[0]) for row in rows(section("## Exit codes"))] == [int(code) for code in Exit]
+
+
+def test_the_order_of_exit_codes() -> None:
+    order = [143, 130, 7, 5, 6, 4, 3]
+    assert "143 and 130 outrank all others; then the order is 7, 5, 6, 4, 3" in PAGE
+    for rank, code in enumerate(order):
+        assert worst(Exit(other) for other in reversed(order[rank:])) == code
+
+
+def test_the_events_and_their_fields_are_those_of_the_stream() -> None:
+    page = {codes(row[0])[0]: codes(row[1]) for row in rows(section("## The event stream")) if row[0] not in ENUMS}
+    assert page.keys() == {event.type for event in events.PUBLIC}
+    for event in events.PUBLIC:
+        assert sorted(page[event.type]) == sorted(_fields(event)), event.type
+
+
+def _fields(event: type[events.Event]) -> list[str]:
+    out = []
+    for field in dataclasses.fields(event):
+        if field.metadata.get("internal"):
+            continue
+        optional = field.name in events._OPTIONAL and field.default is not dataclasses.MISSING
+        out.append(field.name.rstrip("_") + ("?" if optional else ""))
+    return out
+
+
+def test_the_channel_s_numbers_are_named() -> None:
+    line = next(line for line in PAGE.splitlines() if line.startswith("`channel` in `run.finished` holds"))
+    assert codes(line)[2:] == [field.name for field in dataclasses.fields(events.ChannelStats)]
+
+
+@pytest.mark.parametrize("where", ENUMS)
+def test_the_values_of_an_enumeration_are_those_of_the_stream(where: str) -> None:
+    page = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
+    assert page[where] == [member.value for member in ENUMS[where]]
+
+
+def test_each_row_names_its_test() -> None:
+    """The options of `serve` share one: they are handed over as they are."""
+    shared = rows(section("### `uploader serve`"))
+    for title in ("## Commands", "## Exit codes", "## The event stream"):
+        for row in rows(section(title)):
+            if row[0] not in ENUMS and row not in shared:
+                assert TEST.search(row[-1]), f"no test is named beside {row[0]}"
+
+
+@pytest.mark.parametrize("named", sorted(set(TEST.findall(PAGE))), ids="::".join)
+def test_the_named_test_exists(named: tuple[str, str]) -> None:
+    path, name = named
+    assert name in names_in(path), f"{path} has no {name}"
