@@ -12,6 +12,7 @@
     │   ├── NotFound            404, 410
     │   ├── TooSlow             408: the request did not arrive in the server's time
     │   └── SessionLost         the server does not know the session (wire contract 3.14)
+    ├── SessionUnknown          nobody uploads under the id that was asked for
     ├── NotAnUploadServer       something answered that does not speak the contract
     ├── ProtocolError           an answer that can't be read
     ├── FileError               a local file can't be sent: unreadable, vanished, changed while being read
@@ -119,6 +120,10 @@ class SessionLost(AnswerError):
     """The server does not know the session any more."""
 
     code = FailureCode.SERVER_ERROR
+
+
+class SessionUnknown(UploaderError):
+    """Nobody uploads under the id that was asked for."""
 
 
 class NotAnUploadServer(UploaderError):

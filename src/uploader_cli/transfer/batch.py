@@ -1,8 +1,7 @@
-"""One session in batch mode: multipart requests one after the other (wire contract 3.17), and what to do when one fails."""
+"""One session in batch mode: request after request (wire contract 3.17), and what to do when one fails."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +17,7 @@ from uploader_cli.transfer.multipart import MultipartBody
 from uploader_cli.transfer.retrying import retrying
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Sequence
 
     from uploader_cli.core.plan import Limits, LocalFile

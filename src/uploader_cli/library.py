@@ -1,0 +1,76 @@
+"""The library: `from uploader_cli import upload`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_cli.core import events as ev
+from uploader_cli.run.upload import Interrupts, execute, select
+from uploader_cli.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from uploader_cli.core.state import ProgressState
+    from uploader_cli.result import Result
+
+
+def upload(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    settings: Settings | None = None,
+    *,
+    server: str | None = None,
+    on_progress: Callable[[ev.FileProgress], None] | None = None,
+    on_completed: Callable[[ev.FileCompleted], None] | None = None,
+    on_error: Callable[[ev.FileFailed], None] | None = None,
+) -> Result:
+    """Upload files and directories; answer with a receipt for each file.
+
+    `settings` default to what the environment and the config files say, as for the command; `server` outranks them.
+    The callbacks run in the calling thread, between two events; an exception of theirs ends the upload and comes out
+    here. Failed files raise nothing: look at `Result.ok` and `Result.receipts`. Raises `UsageError` for a missing path,
+    an empty selection or bad settings. When it returns, no thread of it is left.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if settings is None:
+        from platformdirs import user_config_path
+
+        user_config = user_config_path("uploader") / "config.toml"
+        settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config)
+    elif server is not None:
+        settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
+    found = select(settings, [os.fspath(path) for path in given])
+    return execute(settings, found, [_Callbacks(on_progress, on_completed, on_error)], Interrupts())
+
+
+class _Callbacks:
+    """An observer that calls back."""
+
+    def __init__(
+        self,
+        on_progress: Callable[[ev.FileProgress], None] | None,
+        on_completed: Callable[[ev.FileCompleted], None] | None,
+        on_error: Callable[[ev.FileFailed], None] | None,
+    ) -> None:
+        self._on_progress, self._on_completed, self._on_error = on_progress, on_completed, on_error
+
+    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Call whoever asked for this kind."""
+        match event:
+            case ev.FileProgress() if self._on_progress:
+                self._on_progress(event)
+            case ev.FileCompleted() if self._on_completed:
+                self._on_completed(event)
+            case ev.FileFailed() if self._on_error:
+                self._on_error(event)
+            case _:
+                pass
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Nothing to draw."""
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Nothing to put away."""

@@ -1,0 +1,92 @@
+"""What a run gives back to a program: one receipt for each file, and the numbers of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import Event, FailureCode, Phase
+
+if TYPE_CHECKING:
+    from uploader_cli.core.state import ProgressState
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How a file ended. `size` is in bytes; `code`, `message` and `retryable` are of a failure."""
+
+    file: int
+    path: str
+    status: Phase
+    size: int = 0
+    server_id: str | None = None
+    location: str | None = None
+    checksum: str | None = None
+    verified: bool = False
+    code: FailureCode | None = None
+    message: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole run. `exit_code` is what the command would end with; `outcome` holds the numbers."""
+
+    outcome: ev.RunFinished
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True where every selected file is on the server and confirmed."""
+        return self.outcome.ok
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the same run from a shell."""
+        return self.outcome.exit_code
+
+
+@dataclass(slots=True)
+class Receipts:
+    """An observer that keeps a receipt for each file that is over."""
+
+    kept: list[Receipt] = field(default_factory=list)
+
+    def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
+        """Keep the ends."""
+        match event:
+            case ev.FileCompleted():
+                self.kept.append(
+                    Receipt(
+                        event.file,
+                        event.path,
+                        Phase.COMPLETED,
+                        event.size,
+                        event.server_id,
+                        event.location,
+                        event.checksum,
+                        event.verified,
+                    )
+                )
+            case ev.FileFailed():
+                self.kept.append(
+                    Receipt(
+                        event.file,
+                        event.path,
+                        Phase.FAILED,
+                        code=event.code,
+                        message=event.message,
+                        retryable=event.retryable,
+                    )
+                )
+            case ev.FileSkipped():
+                self.kept.append(Receipt(event.file, event.path, Phase.SKIPPED, message=event.reason))
+            case _:
+                pass
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Nothing to draw."""
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Nothing to put away."""

@@ -1,0 +1,18 @@
+"""The composition root: what the commands and the library call. Everything below is put together here and only here."""
+
+from uploader_cli.run.calls import cancel as cancel_command
+from uploader_cli.run.calls import delete as delete_command
+from uploader_cli.run.calls import dry_run
+from uploader_cli.run.calls import status as status_command
+from uploader_cli.run.calls import validate as validate_command
+from uploader_cli.run.commands import upload_command, watch_command
+
+__all__ = [
+    "cancel_command",
+    "delete_command",
+    "dry_run",
+    "status_command",
+    "upload_command",
+    "validate_command",
+    "watch_command",
+]

@@ -1,0 +1,181 @@
+"""The commands that are one question each: status, cancel, delete, validate, and the dry run, which asks nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, plan_sessions, refusal
+from uploader_cli.core.protocol import as_object, number, text
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural, safe, size
+from uploader_cli.run.upload import select
+from uploader_cli.selection.walk import Selected, Skipped
+from uploader_cli.transfer import limits_cache
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.multipart import content_type
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.settings import Settings
+
+_GOOD = ("completed", "pending", "uploading")
+
+
+def status(settings: Settings, session: str) -> int:
+    """Where a session stands: exit 0 while it goes well, 4 for partial or cancelled, 6 for an unknown one."""
+    with closing(_api(settings)) as api:
+        try:
+            body = api.progress_body(session)
+        except errors.NotFound:
+            raise _unknown(session, settings) from None
+    state = text(body.get("overallStatus")) or "unknown"
+    listed = body.get("files")
+    files = [as_object(item) for item in listed] if isinstance(listed, list) else []
+    lines = [f"session {session}: {state}, {len(files)} of {plural(_count(body, 'totalFiles'), 'file')} seen"]
+    for file in files:
+        percent = number(file.get("progress"))
+        shown = "  – %" if percent is None else f"{percent:3.0f} %"
+        name = safe(text(file.get("relativePath")) or text(file.get("originalName")) or "?")
+        error = f"  {safe(words)}" if (words := text(file.get("error"))) else ""
+        lines.append(f"  {shown}  {text(file.get('status')) or '?':<10}  {name}{error}")
+    _tell(settings, body, lines)
+    return Exit.OK if state in _GOOD and not _count(body, "failedFiles") else Exit.FAILED_FOR_GOOD
+
+
+def cancel(settings: Settings, session: str) -> int:
+    """Ask the server to cancel: it may go on with what it has already."""
+    with closing(_api(settings)) as api:
+        try:
+            body = api.cancel(session)
+        except errors.NotFound:
+            raise _unknown(session, settings) from None
+    note = "files whose last byte had arrived may be stored all the same; only `uploader delete` removes them"
+    _tell(settings, body, [f"session {session}: the server took the cancellation", f"  {note}"])
+    return Exit.OK
+
+
+def delete(settings: Settings, file_id: str) -> int:
+    """Delete a stored file, with the token."""
+    with closing(_api(settings)) as api:
+        body = api.delete(file_id)
+    _tell(settings, body, [f"file {file_id}: deleted"])
+    return Exit.OK
+
+
+def validate(settings: Settings, paths: Sequence[str]) -> int:
+    """Ask the server's rules for what would be uploaded, session by session; 4 where a file would be refused."""
+    files, refused = _usable(select(settings, paths))
+    total = len(files) + len(refused)
+    with closing(_api(settings)) as api:
+        known = api.health()
+        limits = known or ASSUMED
+        asked = []
+        for file in files:
+            why = refusal(file, limits)
+            if why is None or (known is None and why.code == "refused_type"):
+                asked.append(file)
+            else:
+                refused.append((file.path, [why.message]))
+        for session in plan_sessions(asked, limits):
+            verdicts = as_object(api.validate(session.files, content_type)).get("files")
+            for verdict in map(as_object, verdicts if isinstance(verdicts, list) else []):
+                index, why_not = number(verdict.get("index")), verdict.get("errors")
+                if verdict.get("valid") is not True and index is not None and index < len(session.files):
+                    words = [str(item) for item in why_not] if isinstance(why_not, list) else []
+                    refused.append((session.files[int(index)].path, words or ["refused"]))
+    lines = [f"{safe(path)}: {safe('; '.join(words))}" for path, words in refused]
+    lines.append(
+        f"{len(refused)} of {plural(total, 'file')} would be refused" if refused else "every file is acceptable"
+    )
+    body: dict[str, object] = {
+        "valid": not refused,
+        "files": total,
+        "refused": [{"path": _utf8(p), "errors": w} for p, w in refused],
+    }
+    _tell(settings, body, lines)
+    return Exit.FAILED_FOR_GOOD if refused else Exit.OK
+
+
+def dry_run(settings: Settings, paths: Sequence[str]) -> int:
+    """Print the plan, send nothing: with the limits last seen on this server, else with assumed ones."""
+    found = select(settings, paths)
+    files, refused = _usable(found)
+    seen = limits_cache.recall(settings.server)
+    limits = seen or ASSUMED
+    accepted = []
+    skipped = [(item.path, str(item.reason)) for item in found if isinstance(item, Skipped)]
+    for file in files:
+        why = refusal(file, limits)
+        if why is None:
+            accepted.append(file)
+        elif file.named:
+            refused.append((file.path, [why.message]))
+        else:
+            skipped.append((file.path, why.message))
+    sessions = list(plan_sessions(accepted, limits))
+    body: dict[str, object] = {
+        "server": settings.server,
+        "limits": "seen" if seen else "assumed",
+        "sessions": [[_utf8(file.path) for file in session.files] for session in sessions],
+        "skipped": [{"path": _utf8(path), "reason": why} for path, why in skipped],
+        "refused": [{"path": _utf8(path), "errors": words} for path, words in refused],
+        "files": len(accepted),
+        "bytes": sum(session.size for session in sessions),
+    }
+    lines = [_limits_line(settings.server, limits, assumed=seen is None)]
+    for index, session in enumerate(sessions, 1):
+        lines.append(f"session {index}: {plural(len(session.files), 'file')}, {size(session.size)}")
+        lines += [f"  {size(file.size):>10}  {safe(file.path)}" for file in session.files]
+    lines += [f"skipped: {safe(path)}: {why}" for path, why in skipped]
+    lines += [f"refused: {safe(path)}: {'; '.join(words)}" for path, words in refused]
+    whole = f"{plural(len(accepted), 'file')}, {size(sum(s.size for s in sessions))}"
+    lines.append(f"{whole} in {plural(len(sessions), 'session')}; nothing was sent")
+    _tell(settings, body, lines)
+    return Exit.FAILED_FOR_GOOD if refused else Exit.OK
+
+
+def _limits_line(server: str, limits: Limits, *, assumed: bool) -> str:
+    types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
+    origin = "assumed (this server was never asked)" if assumed else "as last seen there"
+    most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
+    return f"plan for {server}; limits {origin}: {most}"
+
+
+def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str, list[str]]]]:
+    files = [item for item in found if isinstance(item, LocalFile)]
+    broken = [(item.path, [item.message]) for item in found if not isinstance(item, LocalFile | Skipped)]
+    return files, broken
+
+
+def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
+    return errors.SessionUnknown(
+        f"session {session} is not known to {settings.server}",
+        hint="some servers know a session only while its files are processed, and a few seconds longer",
+    )
+
+
+def _api(settings: Settings) -> Api:
+    return Api(settings, lambda _event: None, Stop())
+
+
+def _count(body: dict[str, object], key: str) -> int:
+    return int(number(body.get(key)) or 0)
+
+
+def _utf8(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _tell(settings: Settings, body: dict[str, object], lines: Sequence[str]) -> None:
+    """One JSON object on stdout with `--json`, else lines for people on stderr."""
+    if settings.json:
+        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    elif not settings.quiet:
+        sys.stderr.write("\n".join(lines) + "\n")

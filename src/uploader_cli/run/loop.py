@@ -1,0 +1,150 @@
+"""The reduce loop: one queue in, one state, any number of observers. Everything that draws or calls back runs here."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from uploader_cli import exit_status
+from uploader_cli.core import events as ev
+from uploader_cli.core.reducer import reduce
+from uploader_cli.core.state import ProgressState
+from uploader_cli.exit_status import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.render import Renderer
+
+FRAME = 0.1
+"""Seconds between two refreshes."""
+DRAIN = 0.25
+"""Seconds to listen on after the end: final events come up to 18 ms after the answer (wire contract 3.8)."""
+
+
+class Loop:
+    """Takes events from any thread by `emit`, and applies them in the thread that calls `turn`."""
+
+    def __init__(
+        self, observers: Sequence[Renderer], stall: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`stall` is the time in seconds without any advance after which a warning is due."""
+        self.state = ProgressState()
+        self._observers, self._stall, self._clock = observers, stall, clock
+        self._queue: SimpleQueue[Event] = SimpleQueue()
+        self._drawn = 0.0
+        self._stalled = False
+
+    def emit(self, event: Event) -> None:
+        """Put an event in line; never blocks, from any thread."""
+        self._queue.put(event)
+
+    def apply(self, event: Event) -> None:
+        """Change the state and tell the observers."""
+        now = self._clock()
+        for public in reduce(self.state, event, now):
+            for observer in self._observers:
+                observer.handle(public, self.state, now)
+
+    def turn(self) -> ev.EngineStopped | None:
+        """Wait for events for one frame at most, apply what is there, refresh. The engine's last word, once it came."""
+        due = self._drawn + FRAME
+        while True:
+            try:
+                event = self._queue.get(timeout=max(0.001, due - self._clock()))
+            except Empty:
+                break
+            if isinstance(event, ev.EngineStopped):
+                return event
+            self.apply(event)
+            if self._clock() >= due:
+                break
+        self._drawn = self._clock()
+        self._warn_of_a_stall(self._drawn)
+        for observer in self._observers:
+            observer.refresh(self.state, self._drawn)
+        return None
+
+    def drain(self, seconds: float) -> None:
+        """Go on for `seconds`, then apply whatever is still in line."""
+        end = self._clock() + seconds
+        while self._clock() < end:
+            self.turn()
+        self.flush()
+
+    def flush(self) -> None:
+        """Apply what is in line, without waiting."""
+        while True:
+            try:
+                event = self._queue.get_nowait()
+            except Empty:
+                return
+            if not isinstance(event, ev.EngineStopped):
+                self.apply(event)
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Observers are closed at the end, however it comes."""
+        try:
+            yield
+        finally:
+            for observer in self._observers:
+                observer.close(self.state, self._clock())
+
+    def finish(self, code: Exit, channel: ev.ChannelStats) -> ev.RunFinished:
+        """Apply and return the last event."""
+        state = self.state
+        seconds = max(1e-3, self._clock() - state.started)
+        outcome = ev.RunFinished(
+            ok=code == Exit.OK,
+            completed=state.completed,
+            failed=state.failed,
+            skipped=state.skipped,
+            cancelled=state.cancelled,
+            bytes=state.completed_bytes,
+            seconds=round(seconds, 3),
+            rate=round(state.completed_bytes / seconds, 1),
+            exit_code=int(code),
+            channel=channel,
+            peak_rss=peak_rss(),
+        )
+        self.apply(outcome)
+        return outcome
+
+    def failure_codes(self) -> list[Exit]:
+        """The exit codes that the failed files ask for."""
+        return [exit_status.of_failure(item.code, retryable=item.retryable) for item in self.state.failures]
+
+    def _warn_of_a_stall(self, now: float) -> None:
+        idle = now - self.state.advanced
+        paused = self.state.paused_until is not None and self.state.paused_until > now
+        if idle < self._stall or paused:
+            self._stalled = self._stalled and idle >= self._stall
+        elif not self._stalled:
+            self._stalled = True
+            self.apply(ev.RunWarning(ev.WarningCode.STALLED, f"no progress for {idle:.0f} s: {self._stall_reason()}"))
+
+    def _stall_reason(self) -> str:
+        files = self.state.running.values()
+        if any(file.phase is ev.Phase.SENDING for file in files):
+            return "the server is not taking bytes"
+        if any(file.phase is ev.Phase.PROCESSING for file in files):
+            return "everything is sent, the server has not answered yet"
+        if any(file.phase is ev.Phase.QUEUED for file in files):
+            return "waiting to try again"
+        return "the server says nothing"
+
+
+def peak_rss() -> int:
+    """The most memory this process has held, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

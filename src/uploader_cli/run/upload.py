@@ -1,0 +1,160 @@
+"""An upload: selection, engine, channel and observers around one loop, and what interrupts do to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors, exit_status
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.exit_status import Exit
+from uploader_cli.result import Receipts, Result
+from uploader_cli.run.connections import Connections
+from uploader_cli.run.loop import DRAIN, Loop
+from uploader_cli.selection.filters import Filters
+from uploader_cli.selection.walk import Selected, Skipped, missing, walk
+from uploader_cli.transfer import limits_cache
+from uploader_cli.transfer.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uploader_cli.render import Renderer
+    from uploader_cli.settings import Settings
+
+GRACE = 1.5
+"""Seconds that a request under way gets to end after an interrupt: 2 s are promised."""
+
+
+@dataclass(slots=True)
+class Interrupts:
+    """What a signal handler counts up; the loop looks at it every frame."""
+
+    count: int = 0
+    code: Exit = Exit.SIGINT
+
+    def raise_(self, code: Exit) -> None:
+        """One more interrupt; the first one decides the exit code."""
+        if not self.count:
+            self.code = code
+        self.count += 1
+
+
+def select(settings: Settings, paths: Sequence[str]) -> list[Selected]:
+    """Everything under `paths` that the filters want. Raises `UsageError` for a missing path or an empty selection."""
+    if not paths:
+        raise errors.UsageError("no path was given", hint="name files or directories: uploader upload PATH…")
+    gone = missing(paths)
+    if gone:
+        more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
+        raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
+    found = list(walk(paths, Filters(settings.include, settings.exclude), follow_links=settings.follow_links))
+    if not any(isinstance(item, LocalFile) for item in found) and all(isinstance(item, Skipped) for item in found):
+        filtered = bool(settings.include or settings.exclude)
+        hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
+        raise errors.UsageError(f"nothing to upload in {', '.join(paths[:3])}", hint=hint)
+    return found
+
+
+def execute(
+    settings: Settings, found: Sequence[Selected], observers: Sequence[Renderer], interrupts: Interrupts
+) -> Result:
+    """Upload what was selected; the result also of a run that was interrupted or lost its server.
+
+    Raises what is a bug of ours, after the run was closed in order.
+    """
+    receipts = Receipts()
+    loop = Loop([*observers, receipts], settings.stall)
+    connections = Connections(settings, loop)
+    connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
+    with loop.observed():
+        files = _announce(settings, found, loop)
+        engine = Engine(
+            connections.api,
+            settings,
+            loop.emit,
+            connections.channel,
+            connections.sightings,
+            connections.stop,
+            remember=lambda limits: limits_cache.remember(settings.server, limits),
+        )
+        connections.channel.start()
+        worker = threading.Thread(target=_work, args=(engine, files, loop.emit), name="uploader-engine", daemon=True)
+        worker.start()
+        try:
+            stopped = _until_stopped(loop, connections, interrupts)
+            worker.join()
+            loop.drain(DRAIN if not interrupts.count else 0.0)
+        finally:
+            connections.stop.set()
+            connections.close()
+        loop.flush()
+        code = _exit_code(loop, connections, stopped.error, interrupts)
+        outcome = loop.finish(code, connections.channel.stats())
+    if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
+        raise stopped.error
+    return Result(outcome, tuple(receipts.kept))
+
+
+def _announce(settings: Settings, found: Sequence[Selected], loop: Loop) -> list[LocalFile]:
+    """Tell the loop what was selected; those that can be sent are returned."""
+    files = [item for item in found if isinstance(item, LocalFile)]
+    total = sum(file.size for file in files)
+    loop.apply(ev.RunStarted(settings.server, len(found), total, 1, "batch"))
+    if settings.insecure:
+        text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"
+        loop.apply(ev.RunWarning(ev.WarningCode.INSECURE, text))
+    if settings.token_withheld:
+        text = "the token is not sent: only the config of this directory names the server; name it with --server"
+        loop.apply(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
+    for item in found:
+        loop.apply(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
+    loop.apply(ev.SelectionEnded())
+    for item in found:
+        if isinstance(item, Skipped):
+            loop.apply(ev.FileSkipped(item.file, item.path, item.reason))
+        elif not isinstance(item, LocalFile):
+            loop.apply(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
+    return files
+
+
+def _work(engine: Engine, files: Sequence[LocalFile], emit: Callable[[ev.Event], None]) -> None:
+    """The engine's thread: whatever happens, the loop is told of the end."""
+    error: BaseException | None = None
+    try:
+        error = engine.run(files)
+    except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
+        error = bug
+    emit(ev.EngineStopped(error))
+
+
+def _until_stopped(loop: Loop, connections: Connections, interrupts: Interrupts) -> ev.EngineStopped:
+    """Turn the loop until the engine ends; the first interrupt stops it, the second cuts its connections."""
+    give_up: float | None = None
+    while True:
+        stopped = loop.turn()
+        if stopped is not None:
+            return stopped
+        if not interrupts.count:
+            continue
+        if give_up is None:
+            connections.stop.set()
+            give_up = time.monotonic() + GRACE
+        if interrupts.count > 1 or time.monotonic() > give_up:
+            connections.api.shut()
+
+
+def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
+    if error is not None and not isinstance(error, errors.UploaderError):
+        return Exit.BUG
+    if interrupts.count and loop.state.cancelled:
+        return interrupts.code
+    codes = loop.failure_codes()
+    if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
+        return exit_status.of_error(error)
+    if isinstance(error, errors.NetworkError) and not connections.api.answered:
+        codes.append(Exit.NO_SERVER)
+    return exit_status.worst(codes)
