@@ -1,0 +1,101 @@
+"""The composition root: store, flavour, Socket.IO, REST and faults become one ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from server_stub.bundled import Bundled
+from server_stub.config import ServerConfig, StartupError
+from server_stub.faults import Faults
+from server_stub.middleware import Gatekeeper
+from server_stub.ratelimit import RateLimit
+from server_stub.reference import Reference
+from server_stub.rest import Backend, Rest, create_rest
+from server_stub.socket import Realtime
+from server_stub.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.applications import Starlette
+    from starlette.types import Receive, Scope, Send
+
+
+@dataclass
+class State:
+    """What an application consists of, for those who start it and for tests."""
+
+    config: ServerConfig
+    store: Store
+    faults: Faults
+    backend: Backend
+    realtime: Realtime
+
+
+class UploadApp:
+    """The ASGI application. `stop()` ends what runs; `close()` releases the root, after the server has stopped."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.started = asyncio.Event()
+        limits = state.config.limits
+        rest = create_rest(Rest(state.config, state.store, state.backend), self._lifespan)
+        try:
+            self._gatekeeper = Gatekeeper(
+                state.config,
+                state.faults,
+                RateLimit(limits.rate, state.config.rate_window),
+                rest,
+                state.realtime.app,
+            )
+        except OSError as error:
+            raise StartupError(
+                f"--access-log {state.config.access_log}: can't write there ({error.strerror}); choose another file"
+            ) from error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection."""
+        await self._gatekeeper(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.state.faults.loop = asyncio.get_running_loop()
+        sweeping = asyncio.create_task(self.state.backend.sweep())
+        self.started.set()
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            self.stop()
+            await self.state.realtime.close()
+
+    def stop(self) -> None:
+        """End every request under way: it gets 503, or the end of its websocket."""
+        self.state.realtime.drop()
+        self._gatekeeper.stop()
+
+    def close(self) -> None:
+        """Release the root and the log; a temporary root is removed. Only after the server has stopped."""
+        self.state.faults.loop = None
+        self._gatekeeper.close()
+        self.state.store.close()
+
+
+def create_app(config: ServerConfig) -> UploadApp:
+    """Build the application. Raises StartupError where the root or the access log can't be used."""
+    store = Store(config.root)
+    faults = Faults(config)
+    realtime = Realtime(config)
+    flavour = Reference if config.reference else Bundled
+    backend: Backend = flavour(config, store, faults, realtime.emit)
+    realtime.serve(backend)
+    faults.realtime_gate.on_cut = realtime.drop
+    faults.websocket_gate.on_cut = lambda: realtime.drop(websockets_only=True)
+    try:
+        return UploadApp(State(config, store, faults, backend, realtime))
+    except StartupError:
+        store.close()
+        raise

@@ -1,0 +1,324 @@
+"""The bundled flavour: progress while bytes arrive, early refusals, paths kept, sessions that survive a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from server_stub.multipart_stream import BatchReader
+from server_stub.placing import UnsafePathError
+from server_stub.sessions import Session, batch_answer, file_row, restore
+from server_stub.wire import ApiError, is_uuid, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from server_stub.config import ServerConfig
+    from server_stub.faults import Faults
+    from server_stub.sessions import FileState
+    from server_stub.store import Store
+
+logger = logging.getLogger(__name__)
+
+EVENT_INTERVAL = 0.1
+"""Seconds between two events about progress in one session."""
+
+
+class Bundled:
+    """Sessions and batches of the bundled server (wire contract 1)."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        faults: Faults,
+        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.store = store
+        self.faults = faults
+        self.emit = emit
+        self.sessions = restore(store)
+
+    def create(self, category: str, expected: int) -> tuple[str, str]:
+        """Open a session; its id and when it was created."""
+        session = Session(str(uuid.uuid4()), category, expected)
+        self.sessions[session.id] = session
+        self.store.save_session(session.row())
+        return session.id, session.created
+
+    def find(self, session_id: str) -> Session:
+        """The session with this id. Raises ApiError 404."""
+        session = self.sessions.get(session_id.lower()) if is_uuid(session_id) else None
+        if session is None:
+            raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
+        return session
+
+    def snapshot(self, session_id: str) -> dict[str, Any] | None:
+        """What somebody who joins is told at once, or None where there is no such session."""
+        try:
+            session = self.find(session_id)
+        except ApiError:
+            return None
+        running = [file for file in session.files.values() if file.status == "uploading"]
+        return session.event(f"Joined: {session.status}", running[-1] if running else None)
+
+    def progress(self, session_id: str) -> dict[str, Any]:
+        """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
+        session = self.find(session_id)
+        session.touch()
+        percent = session.measure()
+        elapsed = time.monotonic() - session.began if session.requests else 0.0
+        return {
+            "sessionId": session.id,
+            "overallStatus": session.status,
+            "totalProgress": percent,
+            "completedFiles": session.completed,
+            "failedFiles": session.failed,
+            "totalFiles": session.total,
+            "files": [file.in_progress() for file in session.files.values()],
+            "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent else 0,
+            "lastUpdate": timestamp(),
+        }
+
+    async def batch(self, request: Request) -> dict[str, Any]:
+        """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
+        intake = Intake(self, request)
+        receiving = asyncio.ensure_future(intake.receive())
+        intake.task = receiving
+        try:
+            await asyncio.wait({receiving})
+            if receiving.cancelled():
+                raise _cancelled(intake)
+            receiving.result()
+            return await self._store(intake)
+        finally:
+            if not receiving.done():  # the server stops
+                receiving.cancel()
+                await asyncio.wait({receiving})
+            intake.detach()
+
+    async def _store(self, intake: Intake) -> dict[str, Any]:
+        session, files = intake.checked()
+        if session.status == "cancelled":
+            await intake.undo()
+            raise _cancelled(intake)
+        before = {file.id: file.progress for file in files}
+        position = len(session.files)
+        await asyncio.to_thread(self._place, session.category, files)
+        self.store.save_files(file_row(session.id, position + place, file) for place, file in enumerate(files))
+        for file in files:
+            session.count(file, before[file.id])
+            await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
+        ended = session.settle()
+        session.touch()
+        self.store.save_session(session.row())
+        if ended:
+            await self.emit(session.id, session.event(_ending(session)))
+        return batch_answer(session.id, files)
+
+    def _place(self, category: str, files: list[FileState]) -> None:
+        """Give every file its name (runs in a thread); what can't be stored fails alone."""
+        for file in files:
+            path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+            if self.faults.fails(file.original_name, path):
+                file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+                continue
+            assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
+            try:
+                final = self.store.place(file.temporary, category, path, file.sha256)
+            except UnsafePathError as error:
+                file.fail("INVALID_PATH", str(error))
+            except OSError as error:
+                file.fail("UPLOAD_FAILED", error.strerror or str(error))
+            else:
+                file.temporary = None
+                file.status, file.progress, file.ended = "completed", 100, timestamp()
+                file.path = str(final)
+                file.file_name = final.relative_to(self.store.root / category).as_posix()
+
+    async def cancel(self, session_id: str) -> None:
+        """Cancel a session and end its requests under way; nothing of those is stored. Raises ApiError 404."""
+        session = self.find(session_id)
+        if session.status in {"completed", "partial"}:
+            raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+        session.status = "cancelled"
+        session.touch()
+        self.store.save_session(session.row())
+        for task in session.requests:
+            task.cancel()
+        await self.emit(session.id, session.event("The upload was cancelled"))
+
+    async def finish(self, session_id: str) -> dict[str, Any]:
+        """End a session although fewer files came than were expected. Raises ApiError 404 or 409."""
+        session = self.find(session_id)
+        if not session.ended:
+            if session.requests:
+                raise ApiError(409, "SESSION_BUSY", "A batch of this session is still under way")
+            session.finish()
+            self.store.save_session(session.row())
+            await self.emit(session.id, session.event(_ending(session)))
+        return {
+            "success": True,
+            "sessionId": session.id,
+            "overallStatus": session.status,
+            "completedFiles": session.completed,
+            "failedFiles": session.failed,
+            "timestamp": timestamp(),
+        }
+
+    async def sweep(self) -> None:
+        """Forget sessions that nobody used for their time to live; runs until it is cancelled."""
+        ttl = self.config.session_ttl
+        while True:
+            await asyncio.sleep(min(60.0, ttl / 4))
+            stale = time.time() - ttl
+            for session in [s for s in self.sessions.values() if not s.requests and s.touched < stale]:
+                logger.info("session %s expired", session.id)
+                del self.sessions[session.id]
+                self.store.forget_session(session.id)
+
+
+class Intake:
+    """One batch request while it arrives: ties what the reader finds to the session."""
+
+    def __init__(self, server: Bundled, request: Request) -> None:
+        self.server = server
+        self.request = request
+        self.reader = BatchReader(server.limits, server.store.incoming, self, eager=True)
+        self.session: Session | None = None
+        self.category: str | None = None
+        self.paths: list[str] = []
+        self.task: asyncio.Task[None] | None = None
+        self.total = int(request.headers.get("content-length", 0))
+        self._file_began = 0
+        self._began = 0.0
+
+    async def receive(self) -> None:
+        """Read the whole body, then wait out the processing; on any failure nothing of it is left."""
+        try:
+            await self._read()
+            self.checked()
+            await asyncio.sleep(self.server.limits.processing * len(self.reader.files))
+        except BaseException as error:
+            if isinstance(error, ApiError):
+                error.drain = not self.reader.complete
+            await self.undo()
+            raise
+
+    async def _read(self) -> None:
+        try:
+            await self.reader.read(
+                self.request.receive, self.request.headers.get("content-type", ""), self.server.config.idle_timeout
+            )
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        except OSError as error:
+            raise ApiError(
+                500, "UPLOAD_FAILED", "The server could not write the file", details=error.strerror
+            ) from error
+
+    async def undo(self) -> None:
+        """Leave nothing of this request behind."""
+        await self.reader.discard()
+        if self.session is None:
+            return
+        for file in self.reader.files:
+            self.session.drop(file)
+        if not self.session.ended:
+            await self.server.emit(self.session.id, self.session.event("A request broke off; nothing of it was stored"))
+
+    def checked(self) -> tuple[Session, list[FileState]]:
+        """The session and the files of a whole body. Raises ApiError where something is missing."""
+        if self.session is None:
+            raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
+        if self.category is None or not self.reader.files:
+            missing = "category" if self.category is None else "files"
+            raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
+        if self.paths and len(self.paths) != len(self.reader.files):
+            raise ApiError(
+                400,
+                "VALIDATION_ERROR",
+                "Send relativePath once for each file, or not at all",
+                details=f"{len(self.paths)} paths, {len(self.reader.files)} files",
+            )
+        for file, path in zip(self.reader.files, self.paths, strict=False):
+            file.relative_path = path
+        return self.session, self.reader.files
+
+    async def text(self, name: str, value: str) -> None:
+        """A text part: refused at once where it makes the request pointless."""
+        if name == "relativePath":
+            self.paths.append(value)
+        elif name == "sessionId":
+            if self.session is not None:
+                raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
+            self._attach(self.server.find(value))
+        elif name == "category":
+            if self.category is not None:
+                raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
+            self.category = value
+        if self.session is not None and self.category not in {None, self.session.category}:
+            raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
+
+    def _attach(self, session: Session) -> None:
+        if session.ended:
+            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
+            raise ApiError(409, code, f"The session is {session.status}: make a new one")
+        self.session = session
+        if not session.requests:
+            session.began = time.monotonic()
+        if self.task is not None:
+            session.requests.add(self.task)
+        session.status = "uploading"
+        session.touch()
+        for file in self.reader.files:
+            session.add(file)
+
+    def detach(self) -> None:
+        """The request has ended: its session may be swept again."""
+        if self.session is not None and self.task is not None:
+            self.session.requests.discard(self.task)
+
+    async def started(self, file: FileState) -> None:
+        """A file begins."""
+        self._file_began, self._began = self.reader.received, time.monotonic()
+        if len(self.paths) >= len(self.reader.files):
+            file.relative_path = self.paths[len(self.reader.files) - 1]
+        if self.session is not None:
+            self.session.add(file)
+
+    async def arriving(self, file: FileState) -> None:
+        """More of a file is here: tell the room, at most ten times a second."""
+        # Without a length of its own the part can't be longer than the rest of the request.
+        length = file.announced if file.announced is not None else self.total - self._file_began
+        percent = min(99, 100 * file.size // length) if length > 0 else 0
+        session = self.session
+        if session is None:
+            file.progress = max(file.progress, percent)
+            return
+        if percent > file.progress:
+            session.advance(file, percent)
+        now = time.monotonic()
+        if now - session.reported >= EVENT_INTERVAL:
+            session.reported = now
+            file.speed = file.size / max(now - self._began, 1e-6)
+            await self.server.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+
+
+def _cancelled(intake: Intake) -> ApiError:
+    error = ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
+    error.drain = not intake.reader.complete
+    return error
+
+
+def _ending(session: Session) -> str:
+    if session.status == "completed":
+        return "All files were uploaded"
+    return f"{session.failed} of {session.completed + session.failed} files failed"

@@ -1,0 +1,271 @@
+"""The outermost ASGI layer: carries out the faults, keeps the log, and can end everything at once for a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+from server_stub.connections import cut
+from server_stub.faults import LoggedRequest, cutter
+from server_stub.wire import ApiError, RefusalResponse, drain, timestamp
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from server_stub.config import ServerConfig
+    from server_stub.faults import Answer, Faults
+    from server_stub.ratelimit import RateLimit
+
+logger = logging.getLogger(__name__)
+
+REALTIME_PATH = "/socket.io/"
+_REFUSALS = {"off": 404, "refuse": 403}
+
+
+class Gatekeeper:
+    """Every request passes here first."""
+
+    def __init__(
+        self, config: ServerConfig, faults: Faults, limit: RateLimit, rest: ASGIApp, realtime: ASGIApp
+    ) -> None:
+        self.faults = faults
+        self._chinese = config.reference
+        self._limit = limit
+        self._rest = rest
+        self._realtime = realtime
+        self._running: set[asyncio.Task[Any]] = set()
+        self._log: IO[str] | None = None
+        if config.access_log == "-":
+            self._log = sys.stderr
+        elif config.access_log is not None:
+            self._log = config.access_log.open("a", encoding="utf-8", buffering=1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of whatever kind."""
+        if scope["type"] == "lifespan":
+            await self._rest(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
+        self._running.add(task)
+        seen = Seen(scope, send)
+        try:
+            await self._serve(scope, receive, seen)
+        except asyncio.CancelledError:
+            await seen.give_up()
+        except Exception:
+            logger.exception("%s %s failed", seen.method, seen.path)
+            await seen.give_up()
+        finally:
+            self._running.discard(task)
+            self._keep(seen.logged())
+
+    def stop(self) -> None:
+        """End whatever runs: unanswered requests get 503, websockets are closed."""
+        for task in list(self._running):
+            task.cancel()
+
+    def close(self) -> None:
+        """Close the access log."""
+        if self._log is not None and self._log is not sys.stderr:
+            self._log.close()
+        self._log = None
+
+    def _keep(self, entry: LoggedRequest) -> None:
+        self.faults.requests.append(entry)
+        if self._log is not None:
+            print(timestamp(), entry.method, entry.path, entry.status, f"{entry.seconds * 1000:.1f}ms", file=self._log)
+
+    async def _serve(self, scope: Scope, receive: Receive, seen: Seen) -> None:
+        if self.faults.latency:
+            await asyncio.sleep(self.faults.latency)
+        if scope["path"].startswith(REALTIME_PATH) or scope["path"] == REALTIME_PATH.rstrip("/"):
+            await self._serve_realtime(scope, receive, seen)
+        elif scope["type"] == "websocket":
+            await refuse(404, scope, receive, seen)
+        else:
+            answer = self.faults.take_answer(scope["method"], scope["path"])
+            if answer is None:
+                await self._serve_rest(scope, receive, seen)
+            else:
+                await self._serve_scripted(answer, scope, receive, seen)
+
+    async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
+        if not scope["path"].startswith("/api/"):
+            await self._rest(scope, receive, send)
+            return
+        passes, headers = self._limit.spend(scope["client"][0] if scope.get("client") else "")
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *raw]
+            await send(message)
+
+        if passes:
+            await self._rest(scope, receive, with_headers)
+            return
+        body = ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds").body(
+            chinese=self._chinese
+        )
+        del body["timestamp"]  # as captured
+        await RefusalResponse(body, 429)(scope, receive, with_headers)
+
+    async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        if answer.when == "after_store":
+            await self._serve_rest(scope, receive, _nowhere)
+        elif answer.after_bytes is not None:
+            received = 0
+            while received < answer.after_bytes:
+                message = await receive()
+                received += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
+        elif answer.when == "after_body":
+            await drain(receive, 3600)
+        if answer.close or answer.after_bytes is not None:
+            cut(scope)
+            return
+        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+        if answer.when == "before_body":
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        if answer.when == "before_body":
+            await drain(receive, RefusalResponse.DRAIN_SECONDS)
+
+    async def _serve_realtime(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gates = [self.faults.realtime_gate]
+        if scope["type"] == "websocket":
+            gates.append(self.faults.websocket_gate)
+        for gate in gates:
+            gate.arrive()
+        state = next((gate.state() for gate in gates if gate.state() != "up"), "up")
+        if state in _REFUSALS:
+            await refuse(_REFUSALS[state], scope, receive, send)
+            return
+        ended = asyncio.Event()
+        end = cutter(scope, ended.set)
+        keys = [gate.enter(end) for gate in gates]
+        try:
+            if state == "hang":
+                await _hang(receive, ended)
+            elif scope["type"] == "websocket":
+                await self._realtime(scope, receive, Delayed(self.faults, send))
+            else:
+                await self._realtime(scope, receive, send)
+        finally:
+            for gate, key in zip(gates, keys, strict=True):
+                gate.leave(key)
+
+
+class Seen:
+    """A `send` that notes what was answered, and can still answer when nothing was."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.method = scope.get("method", "WEBSOCKET")
+        self.path = scope["path"]
+        self._http = scope["type"] == "http"
+        self._send = send
+        self._began = time.monotonic()
+        self._status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send on."""
+        kind = message["type"]
+        if not self._status:
+            if kind in {"http.response.start", "websocket.http.response.start"}:
+                self._status = message["status"]
+            elif kind in {"websocket.accept", "websocket.close"}:
+                self._status = 101 if kind == "websocket.accept" else 403
+        await self._send(message)
+
+    async def give_up(self) -> None:
+        """End an unanswered request with 503 and close its connection; close a websocket."""
+        try:
+            if not self._http:
+                await self._send({"type": "websocket.close", "code": 1012})
+            elif not self._status:
+                self._status = 503
+                headers = [(b"connection", b"close"), (b"content-length", b"0")]
+                await self._send({"type": "http.response.start", "status": 503, "headers": headers})
+                await self._send({"type": "http.response.body", "body": b""})
+        except Exception as error:  # noqa: BLE001 - the peer is gone, in whatever words the ASGI server says so
+            logger.debug("nobody to answer: %r", error)
+
+    def logged(self) -> LoggedRequest:
+        """The line of the log."""
+        return LoggedRequest(self._began, self.method, self.path, self._status, time.monotonic() - self._began)
+
+
+class Delayed:
+    """A `send` that delivers each message one latency later, in order, without holding up who sends."""
+
+    def __init__(self, faults: Faults, send: Send) -> None:
+        self._faults = faults
+        self._send = send
+        self._waiting: collections.deque[tuple[float, Message]] = collections.deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Send now, or line up."""
+        if not self._faults.latency and not self._waiting:
+            await self._send(message)
+            return
+        due = asyncio.get_running_loop().time() + self._faults.latency
+        self._waiting.append((due, message))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._deliver())
+
+    async def _deliver(self) -> None:
+        while self._waiting:
+            due, message = self._waiting[0]
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            try:
+                await self._send(message)
+            except Exception as error:  # noqa: BLE001 - the peer is gone
+                logger.debug("a delayed message found nobody: %r", error)
+                self._waiting.clear()
+                return
+            self._waiting.popleft()
+
+
+async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or the handshake of a websocket, with an error status."""
+    body = b"Not Found" if status == 404 else b"Forbidden"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    prefix = "http"
+    if scope["type"] == "websocket":
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})
+            return
+        prefix = "websocket.http"
+    await send({"type": f"{prefix}.response.start", "status": status, "headers": headers})
+    await send({"type": f"{prefix}.response.body", "body": body})
+
+
+async def _hang(receive: Receive, ended: asyncio.Event) -> None:
+    """Never answer; until the client leaves, or the gate changes."""
+
+    async def gone() -> None:
+        while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
+            pass
+        ended.set()
+
+    watching = asyncio.ensure_future(gone())
+    try:
+        await ended.wait()
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+
+async def _nowhere(_: Message) -> None:
+    """Drop an answer."""

@@ -1,0 +1,287 @@
+"""The body of a batch, taken apart as it arrives: text parts, and files that go to temporary names while hashed.
+
+Never more than two blocks of a request are in memory: one that is being gathered and one that a thread is writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from server_stub.sessions import FileState
+from server_stub.wire import ApiError, extension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import Receive
+
+    from server_stub.config import Limits
+
+BLOCK = 1 << 20
+MAX_TEXT = 64 << 10
+_PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
+
+
+class ClientGoneError(Exception):
+    """The connection was closed before the whole body had arrived."""
+
+
+class Listener(Protocol):
+    """Who is told what arrives; each of these may raise ApiError to refuse the request."""
+
+    async def text(self, name: str, value: str) -> None:
+        """A text part has arrived."""
+
+    async def started(self, file: FileState) -> None:
+        """The headers of a file have arrived."""
+
+    async def arriving(self, file: FileState) -> None:
+        """More bytes of a file have arrived."""
+
+
+class Sink:
+    """One temporary file: blocks are hashed and written in a thread, one block at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._digest = hashlib.sha256()
+        self._held: list[bytes] = []
+        self._size = 0
+        self._job: asyncio.Future[None] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Take a piece; waits only when the block before is still being written. Raises OSError (late)."""
+        self._held.append(piece)
+        self._size += len(piece)
+        if self._size >= BLOCK:
+            await self._pass_on()
+
+    async def finish(self) -> bytes:
+        """Write what is left and return the SHA-256 of the whole. Raises OSError."""
+        await self._pass_on(last=True)
+        await self._wait()
+        return self._digest.digest()
+
+    async def abandon(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+        if self._job is not None:
+            await asyncio.wait({self._job})
+        if self._file is not None:
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _pass_on(self, *, last: bool = False) -> None:
+        await self._wait()
+        held, self._held, self._size = self._held, [], 0
+        self._job = asyncio.get_running_loop().run_in_executor(None, self._write, held, last)
+
+    async def _wait(self) -> None:
+        if self._job is not None:
+            await asyncio.shield(self._job)
+            self._job = None
+
+    def _write(self, pieces: list[bytes], last: bool) -> None:
+        if self._file is None:
+            self._file = self._path.open("xb")
+        for piece in pieces:
+            self._digest.update(piece)
+            self._file.write(piece)
+        if last:
+            self._file.close()
+
+
+class BatchReader:
+    """Reads one batch request.
+
+    With `eager`, a refusal is raised as soon as it is known; without, only after the whole body was read, as the
+    reference backend does it (wire contract 3.12).
+    """
+
+    def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
+        self.files: list[FileState] = []
+        self.received = 0
+        self.complete = False
+        """Whether the last byte of the body has arrived."""
+        self._limits = limits
+        self._incoming = incoming
+        self._listener = listener
+        self._eager = eager
+        self._refusal: ApiError | None = None
+        self._segment: MultipartSegment | None = None
+        self._text = bytearray()
+        self._sink: Sink | None = None
+        self._began = 0.0
+
+    async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
+        """Read to the end of the body.
+
+        Raises ApiError for what is refused, ClientGoneError where the connection broke off, TimeoutError where
+        nothing came for `idle_timeout` seconds, OSError where the disk failed. In all these cases the temporary
+        files are left to `discard`.
+        """
+        try:
+            await self._read_parts(receive, self._parser(content_type), idle_timeout)
+        except MultipartError as error:
+            raise ApiError(400, "VALIDATION_ERROR", "The multipart body is malformed", details=str(error)) from error
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def discard(self) -> None:
+        """Remove every temporary file of this request that was not stored."""
+        if self._sink is not None:
+            await self._sink.abandon()
+        for file in self.files:
+            if file.temporary is not None:
+                file.temporary.unlink(missing_ok=True)
+
+    def _parser(self, content_type: str) -> PushMultipartParser:
+        kind, options = parse_options_header(content_type)
+        if kind != "multipart/form-data" or not options.get("boundary"):
+            raise ApiError(
+                400, "VALIDATION_ERROR", "A batch is multipart/form-data with a boundary", details=content_type
+            )
+        return PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
+
+    async def _read_parts(self, receive: Receive, parser: PushMultipartParser, idle_timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(idle_timeout) as idle:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGoneError
+                idle.reschedule(loop.time() + idle_timeout)
+                more = message.get("more_body", False)
+                self.complete = not more
+                piece = message.get("body", b"")
+                if piece and not parser.closed:
+                    await self._take(parser, piece)
+                    self.received += len(piece)
+        parser.close()
+
+    async def _take(self, parser: PushMultipartParser, piece: bytes) -> None:
+        for event in parser.parse(piece):
+            if isinstance(event, MultipartSegment):
+                await self._begin(event)
+            elif event is None:
+                await self._end()
+            else:
+                await self._data(bytes(event))
+        if self._segment is not None and self._segment.filename is not None and self._refusal is None:
+            await self._listener.arriving(self.files[-1])
+
+    async def _begin(self, segment: MultipartSegment) -> None:
+        self._segment, self._text = segment, bytearray()
+        if segment.filename is None:
+            return
+        self._began = time.monotonic()
+        length = segment.header("Content-Length")
+        file = FileState(self._file_name(segment), announced=None if length is None else int(length))
+        self.files.append(file)
+        self._check(file, segment.name)
+        if self._refusal is None:
+            file.temporary = self._incoming()
+            self._sink = Sink(file.temporary)
+            await self._listener.started(file)
+
+    def _file_name(self, segment: MultipartSegment) -> str:
+        """The name as sent: percent-escapes stay, and `filename*` is refused (wire contract 3.13)."""
+        disposition = segment.header("Content-Disposition", "")
+        head, _, _ = disposition.partition(";")
+        parameters: dict[str, str] = {}
+        end = len(head)
+        for match in _PARAMETER.finditer(disposition, end):
+            if match.start() != end:
+                break
+            end = match.end()
+            parameters[match["name"].lower()] = match["quoted"] if match["quoted"] is not None else match["token"]
+        if end != len(disposition) or "filename*" in parameters or "filename" not in parameters:
+            self._refuse(
+                400,
+                "VALIDATION_ERROR",
+                'Send the file name as plain UTF-8 in filename="…", with %22 for a quote',
+                details=disposition,
+            )
+        return parameters.get("filename", "")
+
+    def _check(self, file: FileState, field: str | None) -> None:
+        limits = self._limits
+        ending = extension(file.original_name)
+        if field != "files":
+            self._refuse(400, "VALIDATION_ERROR", "Files are sent in parts named 'files'", details=field)
+        elif len(self.files) > limits.max_files:
+            self._refuse(
+                400,
+                "TOO_MANY_FILES",
+                f"A batch holds at most {limits.max_files} files",
+                number=limits.max_files,
+            )
+        elif not limits.allows(ending):
+            self._refuse(
+                400,
+                "INVALID_FILE_FORMAT",
+                f"Files of this type are not accepted: {file.original_name}",
+                allowedFormats=[f".{kind}" for kind in limits.types],
+            )
+        elif not limits.mixed_types and ending != extension(self.files[0].original_name):
+            self._refuse(400, "INVALID_FILE_FORMAT", "All files of a batch must have the same type")
+        elif file.announced is not None:
+            self._check_size(file, file.announced)
+
+    def _check_size(self, file: FileState, size: int) -> None:
+        if size > self._limits.max_size:
+            self._refuse(413, "FILE_TOO_LARGE", f"{file.original_name} is larger than {self._limits.max_size} bytes")
+
+    def _refuse(self, status: int, code: str, message: str, **extra: Any) -> None:
+        """Refuse now, or remember the first refusal until the body has been read."""
+        refusal = ApiError(status, code, message, **extra)
+        if self._eager:
+            raise refusal
+        self._refusal = self._refusal or refusal
+
+    async def _data(self, piece: bytes) -> None:
+        if self._segment is not None and self._segment.filename is None:
+            self._text += piece
+            if len(self._text) > MAX_TEXT:
+                raise ApiError(413, "VALIDATION_ERROR", "A text part is too long")
+            return
+        file = self.files[-1]
+        file.size += len(piece)
+        self._check_size(file, file.size)
+        if self._refusal is None and self._sink is not None:
+            await self._sink.write(piece)
+
+    async def _end(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        if segment.filename is None:
+            await self._listener.text(segment.name or "", self._decoded(segment))
+            return
+        file = self.files[-1]
+        file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
+        if self._sink is not None:
+            file.sha256 = await self._sink.finish()
+            self._sink = None
+        if self._refusal is None:
+            file.announced = file.size
+            await self._listener.arriving(file)
+
+    def _decoded(self, segment: MultipartSegment) -> str:
+        try:
+            return self._text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ApiError(400, "VALIDATION_ERROR", f"The text part {segment.name!r} is not UTF-8") from None

@@ -1,0 +1,107 @@
+"""Start the bundled server for a test: in a thread of this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server_stub.config import ServerConfig
+from server_stub.serving import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_DEADLINE = 15.0
+STOP_DEADLINE = 10.0
+_READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed at the stop)?; Ctrl-C stops\)")
+
+
+@contextlib.contextmanager
+def running_server(**config: Any) -> Iterator[EmbeddedServer]:
+    """The bundled server in a thread, on a free port; keywords are those of `ServerConfig`."""
+    with EmbeddedServer(ServerConfig(**config)) as server:
+        yield server
+
+
+class ServerProcess:
+    """`python -m server_stub --port 0 …` as a child; a context manager that never leaves it running."""
+
+    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server_stub", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)
+        self._reader.start()
+        try:
+            line = lines.get(timeout=START_DEADLINE)
+        except queue.Empty:
+            line = ""
+        ready = _READY.search(line)
+        if ready is None:
+            self.kill()
+            raise RuntimeError(f"the server did not start: {line!r} {self.errors!r}")
+        self.url, self.root = ready[1], Path(ready[2])
+
+    @property
+    def _stdout(self) -> Any:
+        return self.process.stdout
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop, and return its exit code once it has."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self._end()
+
+    def kill(self) -> int:
+        """End it as `kill -9` does."""
+        if self.process.poll() is None:
+            self.process.kill()
+        return self._end()
+
+    def _end(self) -> int:
+        try:
+            code = self.process.wait(STOP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self._reader.join()
+        if self.process.stderr is not None and not self.process.stderr.closed:
+            self.errors = self.process.stderr.read()
+            self.process.stderr.close()
+            self._stdout.close()
+        return code
+
+    errors = ""
+    """What it wrote to stderr, after its end."""
+
+
+@contextlib.contextmanager
+def server_process(*arguments: str, cwd: Path | None = None) -> Iterator[ServerProcess]:
+    """A real server process on a free port; killed at the end if it still runs."""
+    server = ServerProcess(*arguments, cwd=cwd)
+    try:
+        yield server
+    finally:
+        server.kill()
