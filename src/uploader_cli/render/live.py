@@ -43,7 +43,7 @@ class LiveView:
         """Draw, unless the last frame is less than a tenth of a second old."""
         if now < self._due - 0.02:  # a caller's own ten a second must not become five by a jitter
             return
-        self._due = max(self._due + _SPACING, now + _SPACING - 0.02)
+        self._due = max(self._due, now) + _SPACING
         width, height = self._console.size
         self._make_room(width)
         self._picture.rows = self._frame.rows(state, now, width, height)

@@ -1,0 +1,45 @@
+"""Which view goes where."""
+
+from __future__ import annotations
+
+import pytest
+
+from uploader_cli.render import choose, use_color
+
+TTY = {"TERM": "xterm-256color"}
+
+
+@pytest.mark.parametrize(
+    ("progress", "options", "kind"),
+    [
+        ("auto", {"stderr_is_tty": True, "env": TTY}, "live"),
+        ("auto", {"stderr_is_tty": False, "env": TTY}, "plain"),
+        ("auto", {"stderr_is_tty": True, "env": {"TERM": "dumb"}}, "plain"),
+        ("auto", {"stderr_is_tty": True, "env": {**TTY, "CI": "true"}}, "plain"),
+        ("auto", {"stderr_is_tty": True, "env": {**TTY, "CI": "false"}}, "live"),
+        ("auto", {"stderr_is_tty": True, "env": {}}, "live"),
+        ("auto", {"stderr_is_tty": True, "env": TTY, "quiet": True}, "none"),
+        ("auto", {"stderr_is_tty": True, "env": TTY, "json_on_tty": True}, "none"),
+        ("auto", {"stderr_is_tty": True, "env": TTY, "encoding": "ascii"}, "plain"),
+        ("live", {"stderr_is_tty": False, "env": {**TTY, "CI": "1"}, "quiet": True}, "live"),
+        ("live", {"stderr_is_tty": True, "env": {"TERM": "dumb"}}, "plain"),
+        ("plain", {"stderr_is_tty": True, "env": TTY, "json_on_tty": True}, "plain"),
+        ("none", {"stderr_is_tty": True, "env": TTY}, "none"),
+    ],
+)
+def test_choice(progress: str, options: dict[str, object], kind: str) -> None:
+    assert choose(progress, **options) == kind  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("env", "is_tty", "color"),
+    [
+        (TTY, True, True),
+        (TTY, False, False),
+        ({**TTY, "NO_COLOR": "1"}, True, False),
+        ({**TTY, "NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+    ],
+)
+def test_colour(env: dict[str, str], is_tty: bool, color: bool) -> None:
+    assert use_color(env, is_tty=is_tty) is color

@@ -1,0 +1,359 @@
+"""The live view, on consoles of a fixed size."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from render_script import HOSTILE, MIB, SESSION, Script, name_of
+from rich.cells import cell_len
+from rich.console import Console
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelState, FailureCode, Transport
+from uploader_cli.render.frame import Frame
+from uploader_cli.render.live import LiveView
+from uploader_cli.render.slots import Slots
+
+SIZES = [(20, 5), (20, 24), (23, 10), (30, 12), (40, 24), (59, 24), (60, 24), (80, 24), (100, 30), (120, 40)]
+
+
+class Screen:
+    """A frame's rows as text, for any size."""
+
+    def __init__(self, script: Script, stall: float = 30.0) -> None:
+        self.script = script
+        self.frame = Frame(stall=stall)
+        script.view = self  # type: ignore[assignment]
+
+    def handle(self, event: ev.Event, _state: object, now: float) -> None:
+        self.frame.note(event, now)
+
+    def refresh(self, _state: object, _now: float) -> None: ...
+
+    def lines(self, width: int = 80, height: int = 24) -> list[str]:
+        rows = self.frame.rows(self.script.state, self.script.now, width, height)
+        return ["".join(text for text, _ in row) for row in rows]
+
+    def text(self, width: int = 80, height: int = 24) -> str:
+        return "\n".join(self.lines(width, height))
+
+
+@pytest.fixture
+def run() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def screen(run: Script) -> Screen:
+    return Screen(run)
+
+
+def busy(run: Script, names: list[str]) -> None:
+    """Files in every phase, a failure, a message and a warning."""
+    run.begin(names=names)
+    run.start(*range(len(names)), names=names)
+    for number, name in enumerate(names):
+        run.now += 0.3
+        run.sent(number, (number + 1) * MIB // 2)
+        match number % 5:
+            case 1:
+                run.put(ev.BodySent((number,)))
+            case 2:
+                run.put(ev.FileRetry(number, 2, 4.0, FailureCode.NETWORK, f"lost {name}"))
+            case 3:
+                run.put(ev.FileFailed(number, name, FailureCode.SERVER_REFUSED, f"no {name}", retryable=False))
+    run.put(ev.FileCompleted(0, names[0], 10 * MIB, None, None, False, 1, 2.0))
+    run.put(ev.RunWarning(ev.WarningCode.INSECURE, f"about {names[0]}"))
+    run.put(ev.SessionProgress(SESSION, Transport.HTTP, run.now, "uploading", message=f"正在上传 {names[1]}..."))
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_row_fits_whatever_the_names(run: Script, screen: Screen, width: int, height: int) -> None:
+    busy(run, HOSTILE)
+    lines = screen.lines(width, height)
+    assert len(lines) < height
+    for line in lines:
+        assert cell_len(line) <= width
+        assert line.isprintable()
+
+
+def test_names_are_no_markup(run: Script, screen: Screen) -> None:
+    run.begin(names=["a[bold]b[/x].bin"])
+    run.start(0, names=["a[bold]b[/x].bin"])
+    assert "a[bold]b[/x].bin" in screen.text()
+
+
+def test_a_file_is_never_at_100_before_it_is_confirmed(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.start(0)
+    seen = []
+    for step in range(11):
+        run.now += 1
+        run.sent(0, step * MIB)
+        seen.append(screen.text())
+    run.put(ev.BodySent((0,)))
+    seen.append(screen.text())
+    run.server(0, 100.0)
+    seen += [screen.text(width) for width in (20, 40, 80)]
+    assert not any("100 %" in text for text in seen)
+    run.complete(0)
+    assert "100 %" in screen.text()
+
+
+def test_the_whole_in_numbers(run: Script, screen: Screen) -> None:
+    run.begin(4)
+    run.start(0, 1)
+    run.now += 4
+    run.sent(0, 10 * MIB)
+    run.complete(0)
+    run.fail(2)
+    run.put(ev.FileSkipped(9, "notes.txt", ev.SkipReason.TYPE))
+    bar, counts = screen.lines()[1:3]
+    assert re.search(r"━+╸?─+  50 %  20\.0 / 40\.0 MiB +2\.5 MiB/s  ETA 0:08$", bar)
+    assert counts.startswith("1/4 files done · 1 failed · 1 skipped")
+    assert counts.endswith(" 0:04")
+
+
+def test_totals_are_at_least_while_the_walk_goes_on(run: Script, screen: Screen) -> None:
+    run.put(ev.RunStarted("https://user:secret@host:99/x", None, None, 4, "tus"), ev.FileSelected(0, "a.mp4", 5 * MIB))
+    text = screen.text()
+    assert "0/≥1 files done" in text
+    assert "≥5.0 MiB" in text
+    assert "≤0 %" in text
+    assert "host:99" in text
+    assert "secret" not in text
+    run.put(ev.SelectionEnded())
+    assert "≥" not in screen.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ((ChannelState.LIVE, Transport.WEBSOCKET, None, 12.3), "● live websocket 12 ms"),
+        ((ChannelState.LIVE, Transport.POLLING, None, None), "● live long polling"),
+        ((ChannelState.CONNECTING, None, None, None), "◌ connecting"),
+        ((ChannelState.RECONNECTING, None, 2, None), "↻ reconnecting 2/3"),
+        ((ChannelState.POLLING, Transport.HTTP, None, None), "◔ polling every 1 s"),
+        ((ChannelState.CLOSED, None, None, None), "○ closed"),
+    ],
+)
+def test_the_channel_has_a_glyph_and_a_word(
+    run: Script, screen: Screen, change: tuple[ChannelState, Transport | None, int | None, float | None], shown: str
+) -> None:
+    run.begin()
+    to, transport, attempt, latency = change
+    run.channel(ChannelState.CONNECTING, to, transport, attempt=attempt, latency=latency)
+    assert screen.lines()[0] == f"uploader → 127.0.0.1:8765 · session 2ba25c4c · {shown}"
+    assert shown.removesuffix(" 12 ms") in screen.lines(40)[0]
+
+
+def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
+    run.begin(2)
+    run.start(0, 1)
+    run.sent(0, 10 * MIB)
+    assert "sent, not confirmed" in screen.lines()[4]
+    run.put(ev.BodySent((0,)))
+    assert "waiting for the server" in screen.lines()[4]
+    run.server(0, 45.0)
+    for width in (40, 60, 80, 120):
+        assert "processing 45 %" in screen.text(width)
+
+
+def test_a_retry_says_when_and_why(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.start(0)
+    run.put(ev.FileRetry(0, 2, 4.0, FailureCode.NETWORK, "connection reset"))
+    assert "retry 1 in 0:04 · connection reset" in screen.text()
+    assert "retry 1 in 0:04" in screen.text(40)
+    run.start(0, attempt=2)
+    assert re.search(r"film-0000\.mp4 +retry 1 ─", screen.lines()[4])
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_thousand_running_files_draw_only_what_fits(run: Script, screen: Screen, width: int, height: int) -> None:
+    run.begin(1000)
+    run.start(*range(1000))
+    lines = screen.lines(width, height)
+    shown = sum("↑" in line for line in lines)
+    assert len(lines) < height
+    assert shown < height
+    if height >= 10:
+        assert f"  … and {1000 - shown:,} more" in lines
+
+
+def test_a_running_file_keeps_its_row_and_the_next_takes_it_over(run: Script, screen: Screen) -> None:
+    run.begin(6)
+    run.start(0, 1, 2)
+    before = screen.lines()[4:7]
+    run.complete(1)
+    run.start(3)
+    after = screen.lines()[4:7]
+    assert after[0] == before[0]
+    assert after[2] == before[2]
+    assert name_of(3) in after[1]
+
+
+def test_a_free_row_closes_up_only_after_a_while(run: Script) -> None:
+    slots = Slots()
+    run.begin(3)
+    run.start(0, 1, 2)
+    assert slots.assign(run.state.running, 8, 0.0) == [0, 1, 2]
+    run.complete(0)
+    assert slots.assign(run.state.running, 8, 1.0) == [None, 1, 2]
+    assert slots.assign(run.state.running, 8, 3.9) == [None, 1, 2]
+    assert slots.assign(run.state.running, 8, 4.0) == [1, 2]
+
+
+def test_of_a_large_batch_the_file_that_moves_is_in_sight(run: Script, screen: Screen) -> None:
+    run.begin(40)
+    run.start(*range(40))
+    screen.lines()
+    for number in range(36):
+        run.sent(number, 10 * MIB)
+    run.sent(36, 3 * MIB)
+    assert name_of(36) in screen.text()
+
+
+def test_the_newest_failure_stays_in_sight(run: Script, screen: Screen) -> None:
+    run.begin(200)
+    run.start(*range(200))
+    run.fail(0, message="no space left")
+    for number in range(1, 150):
+        run.complete(number)
+    assert "✗ film-0000.mp4 – no space left" in screen.lines()
+
+
+def test_a_stall_says_why(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.live()
+    run.start(0)
+    calm = screen.lines()
+    run.now += 42
+    lines = screen.lines()
+    assert lines[3] == "! no progress for 0:42: the server takes no more bytes"
+    assert len(lines) == len(calm)
+    run.put(ev.BodySent((0,)))
+    run.channel(ChannelState.LIVE, ChannelState.RECONNECTING, attempt=1)
+    run.now += 60
+    assert "the server is still processing, the channel is reconnecting 1/3" in screen.text(120)
+
+
+def test_a_pause_counts_down(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.put(ev.Paused(843.0, "429"))
+    assert "! rate limited: waiting 14:03" in screen.lines()
+    assert "ETA –" in screen.text()
+    run.now += 844
+    assert "rate limited" not in screen.text()
+
+
+def test_old_news_show_their_age(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.put(ev.SessionProgress(SESSION, Transport.HTTP, None, "uploading"))
+    run.now += 7
+    run.put(ev.PollFailed(SESSION, "no answer within 5 s"))
+    assert "! last news 7 s ago (no answer within 5 s)" in screen.lines()
+
+
+def test_a_watched_session_is_all_percentages(run: Script, screen: Screen) -> None:
+    run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"))
+    files = (ev.FileStatus("a.mp4", "uploading", 45.0), ev.FileStatus("b.mp4", "completed", 100.0))
+    run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, 1.0, "uploading", 60.0, 1, 0, 2, files))
+    for width, height in SIZES:
+        assert all(cell_len(line) <= width for line in screen.lines(width, height))
+    lines = screen.lines()
+    assert lines[1].endswith("─  60 %")
+    assert lines[2].startswith("1/2 files done")
+    assert "uploading 45 %" in lines[4]
+    assert "✓ b.mp4" in screen.text()
+
+
+# --- on a console ----------------------------------------------------------------------------------------------------
+
+
+def console(width: int = 80, height: int = 24, **more: object) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=width, height=height, _environ={}, **more)  # type: ignore[arg-type]
+
+
+def out(of: Console) -> str:
+    assert isinstance(of.file, io.StringIO)
+    return of.file.getvalue()
+
+
+def test_it_draws_at_most_ten_frames_a_second() -> None:
+    terminal = console()
+    run = Script(LiveView(terminal))
+    run.begin()
+    for _ in range(500):
+        run.tick(0.01)
+    assert 40 <= out(terminal).count("uploader") <= 51
+
+
+def test_a_caller_with_jitter_still_gets_ten_frames() -> None:
+    terminal = console()
+    run = Script(LiveView(terminal))
+    run.begin()
+    for step in range(50):
+        run.tick(0.1 + (0.001 if step % 2 else -0.001))
+    assert out(terminal).count("uploader") >= 49
+
+
+def test_it_leaves_nothing_behind() -> None:
+    """Cursor shown again, and each row of the last frame wiped; closing twice is harmless."""
+    terminal = console()
+    run = Script(LiveView(terminal))
+    run.begin()
+    run.start(0, 1)
+    run.tick()
+    drawn = out(terminal)
+    assert run.view is not None
+    run.view.close(run.state, run.now)
+    run.view.close(run.state, run.now)
+    rest = out(terminal)[len(drawn) :]
+    assert rest.count("\x1b[2K") >= len(re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", drawn).strip().splitlines())
+    assert "\x1b[?25h" in rest
+
+
+def test_closing_before_anything_was_drawn_is_fine() -> None:
+    terminal = console()
+    view = LiveView(terminal)
+    view.close(Script().state, 0.0)
+    assert out(terminal) == ""
+
+
+def test_hostile_names_bring_no_control_codes_of_their_own() -> None:
+    terminal = console(120, 60)
+    run = Script(LiveView(terminal))
+    busy(run, HOSTILE)
+    run.tick()
+    codes = re.findall(r"\x1b\[[?0-9;]*[A-Za-z]", out(terminal))
+    plain = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", out(terminal)).replace("\n", "").replace("\r", "")
+    assert {code[-1] for code in codes} <= set("mhlAKJ")
+    assert plain.isprintable()
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_colour_is_only_where_it_is_wanted(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = io.StringIO()
+    run = Script(LiveView(stream, color=color))
+    run.begin()
+    run.start(0)
+    run.tick()
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-7]m", stream.getvalue())) is color
+
+
+def test_a_narrower_terminal_is_wiped_as_far_as_its_rows_were_folded() -> None:
+    terminal = console(100)
+    run = Script(LiveView(terminal))
+    run.begin()
+    run.start(0)
+    run.tick()
+    terminal.size = (50, 24)  # type: ignore[assignment]
+    before = out(terminal)
+    run.tick()
+    assert re.match(r"\r\x1b\[\d+A\x1b\[J\n+", out(terminal)[len(before) :])

@@ -1,0 +1,291 @@
+"""The event stream and its schema."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+from render_script import HOSTILE, MIB, SESSION, Script
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, Transport
+from uploader_cli.render.ndjson import NdjsonView, schema_text
+
+SCHEMA: dict[str, Any] = json.loads(schema_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
+EPOCH = 1_795_564_737.0
+
+
+class Stream(Script):
+    """A run into an event stream; the wall clock goes with the run's."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        super().__init__(NdjsonView(self.stream, "r-1", lambda: EPOCH + self.now), start=0.0)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["type"] == kind]
+
+
+EVENTS: list[ev.Event] = [
+    ev.RunStarted("http://h:1", None, None, 4, "batch"),
+    ev.RunStarted("http://h:1", 2, 10, 4, "tus", "r-0"),
+    ev.SessionCreated("s", "personal", 2),
+    ev.SessionFinished("s", "completed"),
+    ev.FileStarted(0, "a", 5, "s", 0, 1, "wire"),
+    ev.FileProgress(0, 1, 3, 0, 5, 1.5, Phase.SENDING),
+    ev.FileProgress(0, 1, 3, 0, None, 0.0, Phase.PROCESSING, 45.5),
+    ev.FileRetry(0, 2, 1.5, FailureCode.NETWORK, "reset"),
+    ev.FileCompleted(0, "a", 5, None, None, False, 1, 0.1),
+    ev.FileCompleted(0, "a", 5, "id", "/x", True, 2, 0.1, "sha256:00"),
+    ev.FileFailed(0, "b\udcff", FailureCode.OUTCOME_UNKNOWN, "who knows", False),
+    ev.FileSkipped(0, "a", ev.SkipReason.EMPTY),
+    ev.ChannelChanged(ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED),
+    ev.ChannelChanged(ChannelState.LIVE, ChannelState.RECONNECTING, None, ChannelReason.LOST, 1, 12.5),
+    ev.ServerMessage("正在上传"),
+    ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
+    ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_each_event_is_a_valid_line(event: ev.Event) -> None:
+    run = Stream()
+    assert run.view is not None
+    run.view.handle(event, run.state, 0.0)
+    (line,) = run.lines
+    VALIDATOR.validate(line)
+    assert list(line)[:5] == ["v", "seq", "run", "ts", "type"]
+    assert line["type"] == event.type
+
+
+def test_every_public_event_is_tried_here() -> None:
+    assert {type(event) for event in EVENTS} == set(ev.PUBLIC)
+
+
+def test_the_schema_knows_exactly_the_public_events_and_stage() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    kinds = {option["properties"]["type"]["const"] for option in SCHEMA["oneOf"]}
+    assert kinds == {event.type for event in ev.PUBLIC} | {"stage"}
+    assert all(option["additionalProperties"] is False for option in SCHEMA["oneOf"])
+
+
+@pytest.mark.parametrize(
+    ("name", "enum"),
+    [
+        ("phase", ev.Phase),
+        ("channelState", ev.ChannelState),
+        ("transport", ev.Transport),
+        ("channelReason", ev.ChannelReason),
+        ("failureCode", ev.FailureCode),
+        ("skipReason", ev.SkipReason),
+        ("warningCode", ev.WarningCode),
+    ],
+)
+def test_the_schema_has_the_very_enums_of_the_code(name: str, enum: type[Any]) -> None:
+    assert SCHEMA["$defs"][name]["enum"] == [member.value for member in enum]
+
+
+def test_the_schema_names_each_field_of_the_code() -> None:
+    """`as_fields` of an event with everything set, and those required that are never left out."""
+    by_type = {option["properties"]["type"]["const"]: option for option in SCHEMA["oneOf"]}
+    for kind in ev.PUBLIC:
+        option = by_type[kind.type]
+        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name"}
+        always = set.intersection(*(set(ev.as_fields(event)) for event in EVENTS if type(event) is kind))
+        common = {"v", "seq", "run", "ts", "type"}
+        assert set(option["properties"]) - common - {"path_b64"} == fields
+        assert set(option["required"]) == always | common
+
+
+def names(kind: type[ev.Event]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"v": 2}, {"seq": 0}, {"ts": "2026-01-01T00:00:00Z"}, {"code": "other"}, {"extra": 1}, {"type": "file.lost"}],
+)
+def test_the_schema_refuses_what_is_not_said(change: dict[str, Any]) -> None:
+    run = Stream()
+    assert run.view is not None
+    run.view.handle(ev.RunWarning(ev.WarningCode.STALLED, "x"), run.state, 0.0)
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(run.lines[0] | change)
+
+
+def test_a_stage_is_valid() -> None:
+    common = {"v": 1, "seq": 1, "run": "r", "ts": "2026-01-01T00:00:00.000Z"}
+    VALIDATOR.validate({**common, "type": "stage", "name": "report", "percent": 90})
+
+
+def test_sequence_time_and_run() -> None:
+    run = Stream()
+    run.begin(2)
+    run.tick(0.25)
+    run.start(0)
+    run.complete(0)
+    run.end()
+    assert [line["seq"] for line in run.lines] == list(range(1, len(run.lines) + 1))
+    assert {line["run"] for line in run.lines} == {"r-1"}
+    assert run.lines[0]["ts"] == "2026-11-24T23:58:57.000Z"
+    assert run.of("file.started")[0]["ts"] == "2026-11-24T23:58:57.250Z"
+
+
+def test_at_most_four_progress_lines_a_second_and_the_newest_is_not_lost() -> None:
+    run = Stream()
+    run.begin(1, size=1000)
+    run.start(0, size=1000)
+    for step in range(1, 501):
+        run.tick(0.01)
+        run.sent(0, step)
+    run.tick(1)
+    progress = run.of("file.progress")
+    stamps = [line["ts"] for line in progress]
+    assert len(progress) >= 12
+    assert max(Counter(stamp[:19] for stamp in stamps).values()) <= 4
+    assert progress[-1]["sent"] == 500
+    assert [line["sent"] for line in progress] == sorted(line["sent"] for line in progress)
+
+
+def test_the_last_word_of_a_file_comes_before_its_end() -> None:
+    run = Stream()
+    run.begin(1)
+    run.start(0)
+    for step in range(1, 11):
+        run.tick(0.001)
+        run.sent(0, step * MIB)
+    run.complete(0)
+    assert [line["type"] for line in run.lines[-3:]] == ["file.progress", "file.progress", "file.completed"]
+    assert run.lines[-2]["confirmed"] == 10 * MIB
+    assert not run.view._files  # type: ignore[union-attr]
+
+
+def test_a_cancelled_file_is_always_said() -> None:
+    run = Stream()
+    run.begin(1)
+    run.start(0)
+    run.sent(0, 1)
+    run.sent(0, 2)
+    run.put(ev.FilesCancelled((0,)))
+    run.tick(1)
+    assert [line["phase"] for line in run.of("file.progress")] == ["sending", "cancelled"]
+
+
+def test_what_was_held_of_an_attempt_ends_with_it() -> None:
+    run = Stream()
+    run.begin(1)
+    run.start(0)
+    run.sent(0, 5 * MIB)
+    run.sent(0, 9 * MIB)
+    run.put(ev.FileRetry(0, 2, 0.1, FailureCode.NETWORK, "reset"))
+    run.start(0, attempt=2)
+    run.sent(0, MIB, attempt=2)
+    run.tick(1)
+    assert [(line["attempt"], line["sent"]) for line in run.of("file.progress")] == [(1, 5 * MIB), (2, MIB)]
+
+
+def test_what_is_held_is_written_before_the_last_line_and_nothing_after_it() -> None:
+    run = Stream()
+    run.begin(1)
+    run.start(0)
+    run.sent(0, 1)
+    run.sent(0, 2)
+    run.end(130)
+    run.put(ev.RunWarning(ev.WarningCode.STALLED, "late"))
+    run.tick(1)
+    assert [line["type"] for line in run.lines[-2:]] == ["file.progress", "run.finished"]
+    assert run.lines[-2]["sent"] == 2
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_name_goes_through(name: str) -> None:
+    run = Stream()
+    run.begin(names=[name])
+    run.start(0, names=[name])
+    run.put(ev.FileFailed(0, name, FailureCode.NETWORK, f"no {name}", retryable=True))
+    run.stream.getvalue().encode("utf-8")
+    for line in run.lines:
+        VALIDATOR.validate(line)
+    (failed,) = run.of("file.failed")
+    if name.isprintable():
+        assert failed["path"] == name
+    if "path_b64" in failed:
+        assert (
+            base64.b64decode(failed["path_b64"]).decode(
+                "utf-8", "surrogateescape" if "\udcff" in name else "surrogatepass"
+            )
+            == name
+        )
+    else:
+        assert failed["path"] == name
+
+
+def test_only_undecodable_names_come_as_bytes_too() -> None:
+    run = Stream()
+    run.put(ev.FileSkipped(0, "b\udcff.bin", ev.SkipReason.TYPE), ev.FileSkipped(1, "测试.bin", ev.SkipReason.TYPE))
+    first, second = run.lines
+    assert first["path"] == "b\\xff.bin"
+    assert base64.b64decode(first["path_b64"]) == b"b\xff.bin"
+    assert second["path"] == "测试.bin"
+    assert "path_b64" not in second
+    assert "测试" in run.stream.getvalue()
+
+
+def test_bytes_are_utf8_whatever_the_encoding_of_the_stream() -> None:
+    raw = io.BytesIO()
+    run = Script(NdjsonView(io.TextIOWrapper(raw, encoding="latin-1"), "r", lambda: 0.0))
+    run.put(ev.ServerMessage("正在上传"))
+    assert json.loads(raw.getvalue().decode("utf-8"))["text"] == "正在上传"
+
+
+def test_each_line_is_flushed() -> None:
+    flushed = []
+
+    class Counting(io.StringIO):
+        def flush(self) -> None:
+            flushed.append(self.getvalue().count("\n"))
+
+    run = Script(NdjsonView(Counting(), "r", lambda: 0.0))
+    run.put(ev.ServerMessage("a"), ev.ServerMessage("b"))
+    assert flushed == [1, 2]
+
+
+def test_a_closed_pipe_is_the_runs_to_handle() -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    run = Script(NdjsonView(Closed(), "r", lambda: 0.0))
+    with pytest.raises(BrokenPipeError):
+        run.put(ev.ServerMessage("a"))
+
+
+def test_a_watched_file_has_no_size() -> None:
+    run = Stream()
+    run.put(ev.SessionWatched(SESSION))
+    files = (ev.FileStatus("a.mp4", "uploading", 45.0),)
+    run.put(ev.SessionProgress(SESSION, Transport.WEBSOCKET, 1.0, "uploading", 60.0, 1, 0, 2, files))
+    (progress,) = run.of("file.progress")
+    assert progress["size"] is None
+    assert progress["server_percent"] == 45.0
+
+
+def test_lines_and_streams_don_t_load_rich() -> None:
+    code = (
+        "import sys, uploader_cli.render.plain, uploader_cli.render.ndjson, uploader_cli.render.summary;"
+        "sys.exit('rich' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

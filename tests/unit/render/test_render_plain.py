@@ -1,0 +1,179 @@
+"""Lines for a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from render_script import HOSTILE, MIB, SESSION, Script, name_of
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Transport
+from uploader_cli.render.plain import PlainView
+
+
+class Log(Script):
+    """A run into a plain view, and what it has written."""
+
+    def __init__(self, **options: object) -> None:
+        self.stream = io.StringIO()
+        super().__init__(PlainView(self.stream, **options))  # type: ignore[arg-type]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stream.getvalue().splitlines()
+
+
+def test_a_small_run_line_by_line() -> None:
+    log = Log()
+    log.begin(3)
+    log.live()
+    log.start(0, 1, 2)
+    log.complete(0)
+    log.put(ev.FileRetry(1, 2, 4.0, FailureCode.NETWORK, "connection reset"))
+    log.fail(2)
+    log.put(ev.FileSkipped(7, "notes.txt", ev.SkipReason.TYPE))
+    log.put(ev.RunWarning(ev.WarningCode.INSECURE, "certificates are not verified"))
+    assert log.lines == [
+        "uploader: 3 files, 30.0 MiB → 127.0.0.1:8765 (batch, 4 at once)",
+        "channel: live websocket 12 ms",
+        "✓ film-0000.mp4 (10.0 MiB, 1.5 s)",
+        "↻ film-0001.mp4: retry 1 in 0:04 (connection reset)",
+        "✗ film-0002.mp4: disk full",
+        "- notes.txt: skipped (type)",
+        "warning: certificates are not verified",
+    ]
+
+
+def test_the_progress_line_comes_every_five_seconds() -> None:
+    log = Log()
+    log.begin(40)
+    log.live()
+    log.start(0)
+    for step in range(1, 101):
+        log.tick()
+        log.sent(0, step * MIB // 10)
+    progress = [line for line in log.lines if " % · " in line]
+    assert len(progress) == 1
+    assert re.fullmatch(r"1 % · 5\.\d/400\.0 MiB · 1\.0 MiB/s · ETA 6:\d\d · 0/40 files · live websocket", progress[0])
+    log.tick()
+    assert len([line for line in log.lines if " % · " in line]) == 2
+
+
+def test_progress_lines_get_rarer_in_a_long_run() -> None:
+    log = Log(stall=1e9)
+    log.begin(40)
+    log.start(0)
+    for _ in range(36_000):
+        log.tick()
+    assert 60 < len(log.lines) < 130
+
+
+def test_the_channel_tells_the_true_story_once() -> None:
+    log = Log()
+    log.begin(1)
+    log.channel(ChannelState.CONNECTING, ChannelState.CONNECTING, reason=ChannelReason.START)
+    log.live()
+    log.live()
+    log.channel(ChannelState.LIVE, ChannelState.RECONNECTING, reason=ChannelReason.LOST, attempt=1)
+    log.channel(ChannelState.RECONNECTING, ChannelState.RECONNECTING, reason=ChannelReason.REFUSED, attempt=2)
+    log.channel(ChannelState.RECONNECTING, ChannelState.POLLING, Transport.HTTP, reason=ChannelReason.RETRIES_EXHAUSTED)
+    log.channel(ChannelState.POLLING, ChannelState.CLOSED, reason=ChannelReason.FINISHED)
+    assert log.lines[1:] == [
+        "channel: connecting",
+        "channel: live websocket 12 ms",
+        "channel: reconnecting 1/3 (lost)",
+        "channel: reconnecting 2/3 (refused)",
+        "channel: polling every 1 s (retries exhausted)",
+    ]
+
+
+def test_a_run_of_5000_files_with_200_failures_stays_short() -> None:
+    log = Log()
+    log.begin(5000, size=MIB)
+    log.live()
+    for number in range(5000):
+        log.start(number, size=MIB)
+        log.put(ev.FileRetry(number, 2, 1.0, FailureCode.NETWORK, "reset"))
+        log.start(number, size=MIB, attempt=2)
+        log.sent(number, MIB, attempt=2)
+        if number % 25 == 0:
+            log.fail(number)
+        else:
+            log.complete(number, size=MIB)
+        log.channel(ChannelState.LIVE, ChannelState.RECONNECTING, attempt=1 + number % 3)
+        log.tick(0.1)
+    assert len(log.lines) < 300
+    assert sum(line.startswith("✗") for line in log.lines) == 50
+    assert not any(line.startswith("✓") for line in log.lines)
+    assert "(more than 50 failure lines: the rest is only counted)" in log.lines
+    assert "failed" in log.lines[-1]
+
+
+def test_verbose_names_each_file_and_what_the_server_says() -> None:
+    log = Log(verbose=2)
+    log.begin(30)
+    log.start(*range(30))
+    log.server(0, 10.0, "正在上传")
+    for number in range(30):
+        log.complete(number)
+    assert f"session {SESSION}: 30 files, personal" in log.lines
+    assert "server: 正在上传" in log.lines
+    assert sum(line.startswith("✓") for line in log.lines) == 30
+
+
+def test_quiet_leaves_what_went_wrong() -> None:
+    log = Log(quiet=True)
+    log.begin(2)
+    log.live()
+    log.start(0, 1)
+    log.complete(0)
+    log.fail(1)
+    log.tick(60)
+    assert log.lines == ["✗ film-0001.mp4: disk full"]
+
+
+def test_a_walk_in_progress_and_a_resumed_run() -> None:
+    log = Log()
+    log.put(ev.RunStarted("http://h:1", None, None, 2, "tus", resumed_from="r-1"), ev.FileSelected(0, "a", 5))
+    log.tick(0.1)
+    log.tick(5)
+    assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 at once), going on with run r-1"
+    assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0/≥1 files · connecting"
+
+
+def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
+    log = Log()
+    log.begin(30)
+    log.start(0)
+    log.tick(1)
+    log.tick(40)
+    assert log.lines[-1].endswith("no progress for 0:41: the server takes no more bytes")
+    log.put(ev.Paused(60, "429"))
+    log.tick(5)
+    assert log.lines[-1].endswith("rate limited: waiting 0:55")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_one_line_a_fact_whatever_the_name(name: str) -> None:
+    log = Log()
+    log.begin(names=[name])
+    log.start(0, names=[name])
+    log.put(ev.FileFailed(0, name, FailureCode.NETWORK, f"no {name}", retryable=True))
+    assert len(log.lines) == 2
+    assert log.stream.getvalue().replace("\n", "").isprintable()
+
+
+def test_after_the_end_there_is_no_more_progress() -> None:
+    log = Log()
+    log.begin(1)
+    log.start(0)
+    log.complete(0)
+    log.end()
+    before = log.lines
+    log.tick(60)
+    assert log.view is not None
+    log.view.close(log.state, log.now)
+    assert log.lines == before
+    assert name_of(0) in before[-1]

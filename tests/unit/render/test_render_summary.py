@@ -1,0 +1,139 @@
+"""The summary: a verdict, and what a person can act on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from render_script import HOSTILE, MIB, Script, name_of
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.render.summary import REMEDIES, summary
+from uploader_cli.render.words import cells
+
+
+@pytest.fixture
+def run() -> Script:
+    return Script()
+
+
+def test_all_is_well(run: Script) -> None:
+    run.begin(2, size=155 * MIB)
+    run.start(0, 1, size=155 * MIB)
+    run.complete(0, size=155 * MIB)
+    run.complete(1, size=155 * MIB)
+    outcome = run.end()
+    assert summary(run.state, outcome, next_steps=["uploader status s-1"]) == [
+        "✓ 2 files, 310.0 MiB in 12.3 s (25.2 MiB/s), all confirmed by the server",
+        "→ uploader status s-1",
+    ]
+
+
+def test_failures_say_why_and_what_to_do_once_for_each_cause(run: Script) -> None:
+    run.begin(4)
+    run.start(*range(4))
+    run.complete(0)
+    run.fail(1, message="no space left")
+    run.fail(2, message="no space left on /data")
+    run.put(ev.FileFailed(3, name_of(3), FailureCode.NETWORK, "connection reset", retryable=True))
+    outcome = run.end(4)
+    assert summary(run.state, outcome, width=120) == [
+        "✗ 1 of 4 files confirmed by the server, 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "✗ 2 failed: server failed – trying again does not help by itself",
+        "  ✗ film-0001.mp4",
+        "    no space left",
+        "  ✗ film-0002.mp4",
+        "    no space left on /data",
+        "  → The server received the file and could not store it: its operator finds the reason.",
+        "✗ 1 failed: network – trying again can help",
+        "  ✗ film-0003.mp4",
+        "    connection reset",
+        "  → Check the connection to the server; `uploader doctor` finds out what is wrong with it.",
+        "  exit code 4: some files failed for good",
+    ]
+
+
+def test_every_failure_code_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(FailureCode)
+
+
+def test_every_skip_reason_has_words(run: Script) -> None:
+    for number, reason in enumerate(SkipReason):
+        run.put(ev.FileSkipped(number, "x", reason))
+    run.put(ev.FileSkipped(90, "y", SkipReason.TYPE))
+    line = summary(run.state, run.end(), width=500)[1]
+    assert line.startswith("- 8 skipped: 2 type not taken by the server, 1 ")
+
+
+def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
+    run.begin(300)
+    for number in range(300):
+        run.fail(number, FailureCode.NETWORK if number % 3 else FailureCode.CHANGED)
+    lines = summary(run.state, run.end(4))
+    assert sum(line.startswith("  ✗ ") for line in lines) == 20
+    assert "  … and 180 more" in lines
+    assert "  … and 100 more" in lines
+    assert len(lines) < 60
+
+
+def test_warnings_come_once_and_what_may_be_stored_first(run: Script) -> None:
+    run.begin(1)
+    for _ in range(3):
+        run.put(ev.RunWarning(ev.WarningCode.INSECURE, "certificates are not verified"))
+    for number in range(30):
+        run.put(ev.RunWarning(ev.WarningCode.UNEXPECTED_ANSWER, f"odd answer {number}"))
+    run.put(ev.RunWarning(ev.WarningCode.MAY_BE_STORED, "a.mp4 may be stored already"))
+    lines = summary(run.state, run.end(3), width=120)
+    assert lines[1] == "! a.mp4 may be stored already"
+    assert lines[2] == "! certificates are not verified (3 times)"
+    assert "! and 21 more warnings" in lines
+
+
+def test_an_interrupt_says_what_was_in_flight_and_how_to_go_on(run: Script) -> None:
+    run.begin(5)
+    run.start(0, 1, 2)
+    run.complete(0)
+    run.put(ev.FilesCancelled((1,)))
+    outcome = run.end(130)
+    assert summary(run.state, outcome, width=120, resume_hint="uploader resume r-1") == [
+        "■ interrupted: 1 of 5 files confirmed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
+        "■ in flight when it stopped:",
+        "  ■ film-0002.mp4",
+        "  ■ film-0001.mp4",
+        "→ go on with: uploader resume r-1",
+        "  exit code 130: interrupted (Ctrl-C)",
+    ]
+
+
+@pytest.mark.parametrize("exit_code", [1, 2, 3, 5, 6, 7, 143])
+def test_an_exit_code_is_explained(run: Script, exit_code: int) -> None:
+    assert re.fullmatch(rf"  exit code {exit_code}: .{{10,}}", summary(run.state, run.end(exit_code))[-1])
+
+
+def test_nothing_to_do(run: Script) -> None:
+    assert summary(run.state, run.end()) == ["✓ nothing had to be sent"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_every_line_fits_whatever_the_names(run: Script, width: int) -> None:
+    run.begin(names=HOSTILE)
+    run.start(*range(len(HOSTILE)), names=HOSTILE)
+    for number, name in enumerate(HOSTILE):
+        if number % 2:
+            run.put(ev.FileFailed(number, name, FailureCode.SERVER_REFUSED, f"no {name}", retryable=False))
+    run.put(ev.RunWarning(ev.WarningCode.MAY_BE_STORED, f"perhaps {HOSTILE[0]}"))
+    for line in summary(run.state, run.end(143), width=width, resume_hint="uploader resume"):
+        assert cells(line) <= width
+        assert line.isprintable()
+
+
+def test_colour_marks_the_glyphs_and_changes_no_word(run: Script) -> None:
+    run.begin(2)
+    run.complete(0)
+    run.fail(1)
+    outcome = run.end(4)
+    plain, colored = summary(run.state, outcome), summary(run.state, outcome, color=True)
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in colored] == plain
+    assert colored[0].startswith("\x1b[1;31m✗\x1b[0m ")
+    assert not any("\x1b" in line for line in plain)
