@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name (default: the process's own). Gives the exit code."""
     try:
-        from uploader_cli.cli.app import app
-
-        app(args=argv, prog_name="uploader")  # ends in SystemExit; it words its own usage errors (2) and Ctrl-C (130)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else Exit.OK
+        code = _run(argv)
+        sys.stdout.flush()  # here, where a reader that went away is no noise, not at the interpreter's end
+        return code
     except KeyboardInterrupt:
         return Exit.SIGINT
     except BrokenPipeError:
         return _reader_is_gone()
     except UploaderError as error:
-        _say(f"error: {error}")
+        from uploader_cli.settings import mask
+
+        _say(f"error: {mask(str(error))}")  # it may quote an answer, or a library's words
         if error.hint:
             _say(f"hint: {error.hint}")
         return of_error(error)
@@ -34,11 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")
         _say(f"hint: a report that you can send is in {_report(error)}")
         return Exit.BUG
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from uploader_cli.cli.app import app
+
+    try:
+        app(args=argv, prog_name="uploader")  # ends in SystemExit; it words its own usage errors (2) and Ctrl-C (130)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Exit.OK
     return Exit.OK
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - what a person is told
+    from uploader_cli.render.words import safe  # a file's name in a message is data, not a terminal's command
+
+    print(safe(text), file=sys.stderr)  # noqa: T201 - what a person is told
 
 
 def _reader_is_gone() -> int:

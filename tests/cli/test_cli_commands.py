@@ -44,7 +44,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
-    monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)
     monkeypatch.setattr(uploader_cli, "run", fake, raising=False)
     for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
         monkeypatch.delenv(name)
@@ -100,7 +100,7 @@ def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_upload_json_schema(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It needs no path, and says nothing else on stdout."""
     ndjson = SimpleNamespace(schema_text=lambda: '{"$schema": "x"}')
-    monkeypatch.setitem(sys.modules, "uploader_cli.render.ndjson", ndjson)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "uploader_cli.render.ndjson", ndjson)
     monkeypatch.setattr(render, "ndjson", ndjson, raising=False)
     assert main(["upload", "--json-schema"]) == 0
     assert capsys.readouterr() == ('{"$schema": "x"}\n', "")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import subprocess
@@ -49,6 +50,29 @@ def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixtur
     runs.error = errors.UsageError("it is broken", hint="mend it")
     assert main(["upload", "a"]) == 2
     assert capsys.readouterr().err == "error: it is broken\nhint: mend it\n"
+
+
+def test_a_name_in_a_message_can_not_steer_the_terminal(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.error = errors.UsageError("\x1b[2Jevil\r: no such file")
+    assert main(["upload", "a"]) == 2
+    stderr = capsys.readouterr().err
+    assert "evil" in stderr
+    assert not set(stderr) & {"\x1b", "\r"}
+
+
+def test_no_secret_is_in_a_message(
+    runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPLOADER_TOKEN", "s3cret-of-a-message")
+    runs.error = errors.ConnectFailed("no way through http://me:hunter2@proxy with s3cret-of-a-message")
+    assert main(["upload", "a"]) == 6
+    assert capsys.readouterr().err == "error: no way through http://***@proxy with ***\n"
+
+
+def test_a_working_directory_that_is_gone(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "work").rmdir()
+    assert main(["upload", "a"]) == 2
+    assert "the working directory doesn't exist any more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["upload", "--nonsense", "a"], ["upload", "a", "--token", "x"]])
@@ -112,7 +136,8 @@ def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:
         "from uploader_cli.__main__ import main\nsys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, *argv]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()

@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from typer.main import get_command
 
+from server_stub.__main__ import parser
 from uploader_cli.__main__ import main
+from uploader_cli.cli.app import app
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda _: object())
-    monkeypatch.setitem(sys.modules, "server_stub.__main__", SimpleNamespace(main=serve))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "server_stub.__main__", SimpleNamespace(main=serve))
     return calls
 
 
@@ -34,8 +38,15 @@ def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--jwt-secret-file", "secret", "--access-log", "-"]
+    argv += ["--print-token", "--verbose"]
     assert main(["serve", *argv]) == 0
     assert handed_over == [argv]
+
+
+def test_the_options_are_those_of_the_server() -> None:
+    own = {flag for action in parser()._actions for flag in action.option_strings}
+    serve: Any = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    assert {flag for param in serve.params for flag in param.opts} | {"-h", "--help"} == own
 
 
 def test_without_options_nothing_is_handed_over(handed_over: list[list[str]]) -> None:

@@ -133,7 +133,7 @@ def test_defaults_are_those_of_the_command(command: str) -> None:
 
 def test_the_keys_a_working_directory_may_not_set_are_named() -> None:
     text = section("### Other people's directories")
-    named = set(codes(re.search(r"not set (.*?): that is", text, re.DOTALL)[1]))  # type: ignore[index]
+    named = set(codes(re.search(r"not set (.*?) \(", text, re.DOTALL)[1]))  # type: ignore[index]
     assert named == {name for name, option in OPTIONS.items() if not option.stranger and option.in_config}
 
 

@@ -105,10 +105,10 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
 def test_pyproject_counts_by_its_own_table_only(settle: Resolve, here: Path) -> None:
     (here / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     assert settle().jobs == 4
-    (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfollow-links = true\nexclude = ['*.tmp']\n")
+    (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfail-fast = true\nexclude = ['*.tmp']\n")
     settings = settle()
-    assert (settings.jobs, settings.follow_links, settings.exclude) == (2, True, ("*.tmp",))
-    assert settings.sources["follow_links"].name == f"{here / 'pyproject.toml'}: follow-links"
+    assert (settings.jobs, settings.fail_fast, settings.exclude) == (2, True, ("*.tmp",))
+    assert settings.sources["fail_fast"].name == f"{here / 'pyproject.toml'}: fail-fast"
 
 
 def test_uploader_toml_wins_over_pyproject_and_says_so(settle: Resolve, here: Path) -> None:
@@ -243,6 +243,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "client_cert = 'evil.pem'",
         "insecure = true",
         "log_file = '/home/me/.profile'",
+        "follow_links = true",
     ],
 )
 def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:

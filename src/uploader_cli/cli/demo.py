@@ -53,16 +53,15 @@ def demo(
 
 
 def _run(place: Path, files: int, total: int, progress: str | None) -> int:
-    from server_stub.serving import EmbeddedServer
-
     from server_stub.config import ServerConfig
+    from server_stub.serving import EmbeddedServer
     from uploader_cli import run
 
     # Nothing of the user's own: no token or header of theirs has any business here.
     asked = {"progress": progress} | {"server": "localhost"}
     resolve(asked, env={}, cwd=place, user_config=None)  # a bad --progress is said before anything is made
     sources = _make_files(place / "samples", files, total)
-    _say(f"Made {files} sample files, {total / 1e6:.1f} MB together.")
+    _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB together.")
     config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
     with EmbeddedServer(config) as server:
         _say(f"Started a server of our own at {server.url}; it pretends to work {_PROCESSING} s on each file.")

@@ -95,10 +95,14 @@ def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
 
     flags = {name: value for name, value in given.items() if name in OPTIONS}
     flags["verbose"] = flags.get("verbose") or None  # typer counts from 0: not used
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory doesn't exist any more", hint="cd to one that does") from None
     settings = resolve(
         flags,
         env=os.environ,
-        cwd=Path.cwd(),
+        cwd=here,
         user_config=platformdirs.user_config_path("uploader") / "config.toml",
         need_server=need_server,
     )

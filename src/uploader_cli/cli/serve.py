@@ -46,6 +46,12 @@ def serve(
     access_log: Annotated[
         str | None, _option("--access-log", "FILE|-", "Append a line for each request; - is stderr.")
     ] = None,
+    print_token: Annotated[
+        bool, typer.Option("--print-token", help="Print a token for `delete`, and end; needs --jwt-secret-file.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show a token for `delete` at the start, and what the server logs.")
+    ] = False,
 ) -> None:
     """Run the bundled server, with faults on demand, until Ctrl-C."""
     given = dict(locals())
@@ -60,6 +66,13 @@ def _as_argv(given: dict[str, object]) -> list[str]:
     argv: list[str] = []
     for name, value in given.items():
         flag = "--as" if name == "flavour" else "--" + name.replace("_", "-")
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        argv += [part for item in values for part in (flag, str(item))]
+        match value:
+            case None | False:
+                pass
+            case True:
+                argv.append(flag)
+            case list():
+                argv += [part for item in value for part in (flag, item)]
+            case _:
+                argv += [flag, str(value)]
     return argv

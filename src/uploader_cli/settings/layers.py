@@ -75,7 +75,8 @@ def from_working_directory(
 ) -> tuple[dict[str, Given], tuple[str, ...]]:
     """`uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, of this directory alone; with what to tell the user.
 
-    The directory may be a stranger's, so it may set only what can't send a secret away, run something or write a file.
+    The directory may be a stranger's, so it may set only what can't send a secret away (a token, or what a link of
+    its points to), run something or write a file.
     """
     own, shared = cwd / "uploader.toml", cwd / "pyproject.toml"
     tool = _read(shared).get("tool", {})

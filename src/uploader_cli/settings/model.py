@@ -66,12 +66,12 @@ class Settings:
     """
 
     server: str = option(values.server_url, default="")
-    category: str = option(values.one_of("personal", "scenic"), default="personal")
-    protocol: str = option(values.protocol, default="auto")
+    category: Literal["personal", "scenic"] = option(values.one_of("personal", "scenic"), default="personal")
+    protocol: Literal["auto", "batch"] = option(values.protocol, default="auto")
     jobs: int | Literal["auto"] = option(values.jobs, default=4)
     include: tuple[str, ...] = option(values.text, default=(), many=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True)
-    follow_links: bool = option(values.switch, default=False)
+    follow_links: bool = option(values.switch, default=False, stranger=False)
     dry_run: bool = option(values.switch, default=False)
     retries: int = option(values.whole(0), default=5)
     max_wait: float = option(values.seconds(zero=True), default=1200.0)
@@ -80,7 +80,9 @@ class Settings:
     resend_unknown: bool = option(values.switch, default=False)
     cancel_on_interrupt: bool = option(values.switch, default=False)
     json: bool = option(values.switch, default=False)
-    progress: str = option(values.one_of("auto", "live", "plain", "none"), default="auto")
+    progress: Literal["auto", "live", "plain", "none"] = option(
+        values.one_of("auto", "live", "plain", "none"), default="auto"
+    )
     quiet: bool = option(values.switch, default=False)
     verbose: int = option(values.whole(0), default=0)
     log_file: Path | None = option(values.path, default=None, stranger=False)
