@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import FileState
 
-_SETTLE = 3.0
+_SETTLE = 2.0
 """Seconds that a row stays free before the rows below close up."""
 
 

@@ -170,7 +170,7 @@ def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
         if len(flying) > _NOTES:
             lines.add("…", f"and {len(flying) - _NOTES:,} more", indent=2)
     if resume_hint:
-        lines.add("→", f"go on with: {safe(resume_hint)}")
+        lines.add("→", f"to go on: {safe(resume_hint)}")
 
 
 def _colored(line: str) -> str:

@@ -202,8 +202,8 @@ def test_a_free_row_closes_up_only_after_a_while(run: Script) -> None:
     assert slots.assign(run.state.running, 8, 0.0) == [0, 1, 2]
     run.complete(0)
     assert slots.assign(run.state.running, 8, 1.0) == [None, 1, 2]
-    assert slots.assign(run.state.running, 8, 3.9) == [None, 1, 2]
-    assert slots.assign(run.state.running, 8, 4.0) == [1, 2]
+    assert slots.assign(run.state.running, 8, 2.9) == [None, 1, 2]
+    assert slots.assign(run.state.running, 8, 3.0) == [1, 2]
 
 
 def test_of_a_large_batch_the_file_that_moves_is_in_sight(run: Script, screen: Screen) -> None:

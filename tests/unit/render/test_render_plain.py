@@ -57,7 +57,7 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
     progress = [line for line in log.lines if " % · " in line]
     assert len(progress) == 1
     assert re.fullmatch(r"1 % · 5\.\d/400\.0 MiB · 1\.0 MiB/s · ETA 6:\d\d · 0/40 files · live websocket", progress[0])
-    log.tick()
+    log.tick(1)
     assert len([line for line in log.lines if " % · " in line]) == 2
 
 

@@ -101,7 +101,7 @@ def test_an_interrupt_says_what_was_in_flight_and_how_to_go_on(run: Script) -> N
         "■ in flight when it stopped:",
         "  ■ film-0002.mp4",
         "  ■ film-0001.mp4",
-        "→ go on with: uploader resume r-1",
+        "→ to go on: uploader resume r-1",
         "  exit code 130: interrupted (Ctrl-C)",
     ]
 
