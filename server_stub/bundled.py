@@ -83,7 +83,7 @@ class Bundled:
             "failedFiles": session.failed,
             "totalFiles": session.total,
             "files": [file.in_progress() for file in session.files.values()],
-            "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent else 0,
+            "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
 
@@ -102,6 +102,7 @@ class Bundled:
             if not receiving.done():  # the server stops
                 receiving.cancel()
                 await asyncio.wait({receiving})
+            await intake.reader.discard()
             intake.detach()
 
     async def _store(self, intake: Intake) -> dict[str, Any]:
@@ -225,8 +226,7 @@ class Intake:
             ) from error
 
     async def undo(self) -> None:
-        """Leave nothing of this request behind."""
-        await self.reader.discard()
+        """Let the session forget this request (its temporary files go when the request ends)."""
         if self.session is None:
             return
         for file in self.reader.files:

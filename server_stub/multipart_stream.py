@@ -120,7 +120,9 @@ class BatchReader:
         self._listener = listener
         self._eager = eager
         self._refusal: ApiError | None = None
-        self._segment: MultipartSegment | None = None
+        self._file: FileState | None = None
+        """The file that is arriving; None while a text part does."""
+        self._name = ""
         self._text = bytearray()
         self._sink: Sink | None = None
         self._began = 0.0
@@ -180,25 +182,30 @@ class BatchReader:
                 await self._end()
             else:
                 await self._data(bytes(event))
-        if self._segment is not None and self._segment.filename is not None and self._refusal is None:
-            await self._listener.arriving(self.files[-1])
+        if self._file is not None and self._refusal is None:
+            await self._listener.arriving(self._file)
 
     async def _begin(self, segment: MultipartSegment) -> None:
-        self._segment, self._text = segment, bytearray()
-        if segment.filename is None:
+        self._name, self._text = segment.name or "", bytearray()
+        name = self._file_name(segment)
+        if name is None:
             return
         self._began = time.monotonic()
         length = segment.header("Content-Length")
-        file = FileState(self._file_name(segment), announced=None if length is None else int(length))
+        file = FileState(name, announced=None if length is None else int(length))
         self.files.append(file)
+        self._file = file
         self._check(file, segment.name)
         if self._refusal is None:
             file.temporary = self._incoming()
             self._sink = Sink(file.temporary)
             await self._listener.started(file)
 
-    def _file_name(self, segment: MultipartSegment) -> str:
-        """The name as sent: percent-escapes stay, and `filename*` is refused (wire contract 3.13)."""
+    def _file_name(self, segment: MultipartSegment) -> str | None:
+        """The name as sent, or None for a text part.
+
+        Percent-escapes stay as they are, and `filename*` is refused (wire contract 3.13).
+        """
         disposition = segment.header("Content-Disposition", "")
         head, _, _ = disposition.partition(";")
         parameters: dict[str, str] = {}
@@ -208,14 +215,14 @@ class BatchReader:
                 break
             end = match.end()
             parameters[match["name"].lower()] = match["quoted"] if match["quoted"] is not None else match["token"]
-        if end != len(disposition) or "filename*" in parameters or "filename" not in parameters:
+        if end != len(disposition) or "filename*" in parameters:
             self._refuse(
                 400,
                 "VALIDATION_ERROR",
                 'Send the file name as plain UTF-8 in filename="…", with %22 for a quote',
                 details=disposition,
             )
-        return parameters.get("filename", "")
+        return parameters.get("filename", "" if "filename*" in parameters else None)
 
     def _check(self, file: FileState, field: str | None) -> None:
         limits = self._limits
@@ -253,25 +260,23 @@ class BatchReader:
         self._refusal = self._refusal or refusal
 
     async def _data(self, piece: bytes) -> None:
-        if self._segment is not None and self._segment.filename is None:
+        file = self._file
+        if file is None:
             self._text += piece
             if len(self._text) > MAX_TEXT:
-                raise ApiError(413, "VALIDATION_ERROR", "A text part is too long")
+                self._text.clear()
+                self._refuse(413, "VALIDATION_ERROR", f"The text part {self._name!r} is too long")
             return
-        file = self.files[-1]
         file.size += len(piece)
         self._check_size(file, file.size)
         if self._refusal is None and self._sink is not None:
             await self._sink.write(piece)
 
     async def _end(self) -> None:
-        segment, self._segment = self._segment, None
-        if segment is None:
+        file, self._file = self._file, None
+        if file is None:
+            await self._listener.text(self._name, self._decoded())
             return
-        if segment.filename is None:
-            await self._listener.text(segment.name or "", self._decoded(segment))
-            return
-        file = self.files[-1]
         file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
         if self._sink is not None:
             file.sha256 = await self._sink.finish()
@@ -280,8 +285,9 @@ class BatchReader:
             file.announced = file.size
             await self._listener.arriving(file)
 
-    def _decoded(self, segment: MultipartSegment) -> str:
+    def _decoded(self) -> str:
         try:
             return self._text.decode("utf-8")
         except UnicodeDecodeError:
-            raise ApiError(400, "VALIDATION_ERROR", f"The text part {segment.name!r} is not UTF-8") from None
+            self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
+            return ""
