@@ -43,8 +43,8 @@ engineio.payload.Payload.max_decode_packets = BURST
 class Connection:
     """Try `dial.number`. Reports `Dialled` or `DialFailed`, and `Lost` after that, from threads of its own.
 
-    `session` is the `requests` session of the polling transport; the websocket takes TLS settings, proxies and cookies
-    from it. `shut(session)` makes every request of it that is under way fail, and may be called again and again.
+    `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
+    websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under way fail, and may be called again and again.
     `headers()` is called in the dialling thread, for the handshake; nothing logs them.
     """
 
@@ -189,6 +189,7 @@ class Connection:
             time.sleep(0.01)
         for opened in self._websockets:
             opened.shutdown()  # type: ignore[no-untyped-call]
+        self._session.close()
 
     def _say_goodbye(self, leaving: tuple[str, ...]) -> None:
         for session in leaving:
