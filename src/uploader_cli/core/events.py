@@ -8,7 +8,7 @@ Byte counts are absolute totals since the start of an attempt, never deltas; tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -426,7 +426,8 @@ PUBLIC: tuple[type[Event], ...] = (
 def as_fields(event: Event) -> dict[str, Any]:
     """The event's public fields by their names in the stream; optional ones that are None are left out."""
     out: dict[str, Any] = {}
-    for name, spec in event.__dataclass_fields__.items():
+    for spec in fields(event):
+        name = spec.name
         if spec.metadata.get("internal"):
             continue
         value = getattr(event, name)

@@ -173,10 +173,14 @@ def parse_time(value: object) -> float | None:
 def wire_name(name: str) -> str:
     """`name` as it goes into `filename="…"`: plain UTF-8, with quotes and line breaks percent-escaped as browsers do.
 
-    Wire contract 3.13. Bytes that are no UTF-8 (surrogate escapes) become `%XX` as well.
+    Wire contract 3.13.
     """
-    escaped = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-    return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), escaped)
+    return utf8(name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A"))
+
+
+def utf8(name: str) -> str:
+    """`name` as UTF-8 can carry it: bytes of the file system that are none (surrogate escapes) become `%XX`."""
+    return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), name)
 
 
 def text(value: object) -> str | None:

@@ -38,8 +38,8 @@ class Meter:
             return 0.0
         start, base = self._samples[0]
         elapsed = now - start
-        if elapsed <= 0:
-            return 0.0
+        if elapsed < self._spacing:
+            return 0.0  # too short a time to say anything
         return max(0.0, (self._latest[1] - base) / elapsed)
 
 

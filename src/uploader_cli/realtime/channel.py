@@ -58,9 +58,9 @@ class Channel:
     `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`
     and `PollFailed` from any thread. `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
     for a failure. `interval()` is the distance in seconds that two polls of a session should have now, at least 1;
-    infinite means none. `session_factory()` makes a `requests` session for each dial (its `auth` must be None or a
-    pair), `shut(session)` makes whatever it is doing fail. `headers` go with each handshake; a callable is asked anew
-    for each, in the dialling thread.
+    infinite means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its
+    `auth` must be None or a pair); `shut(session)` makes whatever it is doing fail, as often as it is called.
+    `headers` go with each handshake; a callable is asked anew for each, in the dialling thread.
     """
 
     def __init__(

@@ -18,8 +18,9 @@ class Poller:
     """Polls the followed sessions, each at most once in `minimum` seconds and as seldom as `interval()` asks.
 
     `fetch(session)` makes one HTTP call: None stands for a 404, any exception for a poll that failed. It must be
-    bounded in time: `close` can't interrupt it. `interval()` says how many seconds should lie between two polls of a
-    session now (infinite: none), is asked again every second, and must not block.
+    bounded in time: `close` can't interrupt it. `interval()` says how many seconds from now the next poll of a session
+    may come (infinite: never, as things stand). It is asked after each poll, and again each second in case it has
+    become less; it must not block.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Poller:
         self._fetch, self._emit, self._interval, self._minimum = fetch, emit, interval, minimum
         self._changed = threading.Condition()
         self._polling = self._closed = False
-        self._last: dict[str, float] = {}  # followed session → end of its last poll
+        self._due: dict[str, float] = {}  # followed session → its next poll
+        self._last: dict[str, float] = {}  # the end of its last one
         self._once: set[str] = set()
         self._unknown: set[str] = set()  # answered 404: not asked again before the body is sent (wire contract 2)
         self._sent: set[str] = set()
@@ -43,12 +45,13 @@ class Poller:
     def follow(self, session: str) -> None:
         """Poll this session too from now on."""
         with self._changed:
-            self._last.setdefault(session, time.monotonic() - self._minimum)
+            self._begin(session)
             self._changed.notify()
 
     def leave(self, session: str) -> None:
         """Poll this session no more."""
         with self._changed:
+            self._due.pop(session, None)
             self._last.pop(session, None)
             self._once.discard(session)
             self._unknown.discard(session)
@@ -63,13 +66,19 @@ class Poller:
     def start(self) -> None:
         """Poll until `stop`."""
         with self._changed:
+            for session in self._due:
+                self._begin(session)
             self._polling = True
             self._wake()
 
     def once(self) -> None:
         """Poll each followed session one time more, whether polling goes on or not; not those that are unknown."""
         with self._changed:
-            self._once |= self._last.keys() - (self._unknown - self._sent)
+            wanted = self._due.keys() - (self._unknown - self._sent)
+            if not self._polling:
+                for session in wanted:
+                    self._begin(session)
+            self._once |= wanted
             self._wake()
 
     def stop(self) -> None:
@@ -85,6 +94,13 @@ class Poller:
         if self._thread is not None:
             self._thread.join(timeout)
 
+    def _begin(self, session: str) -> None:
+        """The first of a row of polls comes at once where nothing speaks against it."""
+        now = time.monotonic()
+        self._due[session] = max(
+            self._last.get(session, 0.0) + self._minimum, now + max(0.0, self._interval() - self._minimum)
+        )
+
     def _wake(self) -> None:
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._run, name="uploader-poll", daemon=True)
@@ -99,18 +115,22 @@ class Poller:
         """The session whose poll is due, waiting for it; None once closed."""
         with self._changed:
             while not self._closed:
-                wanted = (self._last.keys() if self._polling else self._once) - (self._unknown - self._sent)
-                session = min(wanted, key=self._last.__getitem__, default=None)
+                wanted = (self._due.keys() if self._polling else self._once) - (self._unknown - self._sent)
+                session = min(wanted, key=self._due.__getitem__, default=None)
                 if session is None:
                     self._changed.wait()
                     continue
-                # Asked anew each second: room in the call quota comes and goes while we wait.
-                wait = self._last[session] + max(self._minimum, self._interval()) - time.monotonic()
+                wait = self._due[session] - time.monotonic()
                 if wait <= 0:
                     self._once.discard(session)
                     return session
                 self._changed.wait(min(wait, self._minimum))
+                if session in self._due:
+                    self._due[session] = min(self._due[session], time.monotonic() + self._pause())
         return None
+
+    def _pause(self) -> float:
+        return max(self._minimum, self._interval())
 
     def _poll(self, session: str) -> None:
         self.polls += 1
@@ -120,9 +140,10 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - whatever it is, the last known state stays and the next poll comes
             failure = (str(error).splitlines() or [""])[0] or type(error).__name__
         with self._changed:
-            if self._closed or session not in self._last:
+            if self._closed or session not in self._due:
                 return
-            self._last[session] = time.monotonic()
+            self._last[session] = now = time.monotonic()
+            self._due[session] = now + self._pause()
             if found is None and not failure:
                 self._unknown.add(session)
         if failure:

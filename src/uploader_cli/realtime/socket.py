@@ -44,8 +44,9 @@ class Connection:
     """Try `dial.number`. Reports `Dialled` or `DialFailed`, and `Lost` after that, from threads of its own.
 
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
-    websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under way fail, and may be called again and again.
-    `headers()` is called in the dialling thread, for the handshake; nothing logs them.
+    websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under
+    way fail, and is called again and again. `headers()` is called in the dialling thread, for the handshake; nothing
+    logs them.
     """
 
     def __init__(

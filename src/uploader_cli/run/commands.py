@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
@@ -49,7 +48,7 @@ def _observers(settings: Settings) -> list[Renderer]:
     out: list[Renderer] = []
     tty = sys.stderr.isatty()
     kind = choose(
-        settings.progress,  # type: ignore[arg-type]  # checked by the settings
+        settings.progress,
         stderr_is_tty=tty,
         env=os.environ,
         quiet=settings.quiet,
@@ -98,12 +97,20 @@ class LastWords:
         outcome = state.outcome
         if outcome is None or (self._quiet and outcome.ok):
             return
-        width = shutil.get_terminal_size().columns
+        width = _width(sys.stderr)
         lines = summary(
             state, outcome, width=width, color=self._color, resume_hint="the same command sends what is missing"
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
+
+
+def _width(stream: TextIO) -> int:
+    """Columns of the terminal behind `stream`; 80 where there is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 @contextmanager

@@ -279,7 +279,7 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
 
 def stored_path(category: str, file_name: str) -> str:
     """The URL path of a stored file."""
-    return f"/uploads/{category}/{quote(file_name.encode('utf-8', 'surrogateescape'))}"
+    return f"/uploads/{category}/{quote(file_name)}"
 
 
 def _sha256(repr_digest: str) -> str | None:

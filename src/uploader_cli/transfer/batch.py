@@ -10,7 +10,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import wire_name
+from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.look import Fate, Look
 from uploader_cli.transfer.multipart import MultipartBody
@@ -172,7 +172,7 @@ class Batch:
         session_id, paths = work.session.session_id, work.limits.relative_paths
         fields = [("sessionId", session_id), ("category", self._settings.category)]
         if paths:
-            fields += [("relativePath", file.relative_path) for file in group]
+            fields += [("relativePath", utf8(file.relative_path)) for file in group]
         numbers = tuple(file.file for file in group)
 
         def on_sent(file: LocalFile, sent: int) -> None:
@@ -217,7 +217,7 @@ class Batch:
         for file in list(group):
             verdict = verdicts[file.file]
             if verdict.fate is Fate.STORED:
-                path = file.relative_path if work.limits.relative_paths else None
+                path = utf8(file.relative_path) if work.limits.relative_paths else None
                 location = stored_path(self._settings.category, path) if path else None
                 self._ledger.complete(file, verdict.server_id, location, checksum=verdict.checksum)
             elif verdict.fate is Fate.FAILED:
@@ -262,7 +262,7 @@ class Batch:
 
 
 def _name_on_server(work: Work, file: LocalFile) -> str:
-    return file.relative_path if work.limits.relative_paths else wire_name(file.name)
+    return utf8(file.relative_path) if work.limits.relative_paths else wire_name(file.name)
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:

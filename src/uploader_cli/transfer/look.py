@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import wire_name
+from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.errors import FileError, UploaderError
 from uploader_cli.transfer.multipart import open_unchanged
 
@@ -89,7 +89,7 @@ class Look:
         """Such a server stores under the path we gave and never twice the same bytes: equal digests settle it."""
         self._stop.sleep(LOOK_EVERY)
         try:
-            found = self._api.stored(self._category, file.relative_path)
+            found = self._api.stored(self._category, utf8(file.relative_path))
         except UploaderError:
             return Verdict(Fate.ABSENT)
         if found is None or found[0] != file.size or found[1] is None:

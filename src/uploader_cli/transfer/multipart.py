@@ -113,7 +113,7 @@ class MultipartBody:
     ) -> Iterator[_Segment]:
         for name, value in fields:
             part = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-            data = part.encode() + value.encode("utf-8", "surrogateescape") + b"\r\n"
+            data = part.encode() + value.encode() + b"\r\n"
             yield _Segment(len(data), data)
         for file in files:
             length = f"Content-Length: {file.size}\r\n" if sized else ""
