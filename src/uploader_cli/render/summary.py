@@ -26,7 +26,7 @@ REMEDIES = {
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
     FailureCode.VANISHED: "It was there when the run began: put it back, or leave it out.",
     FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",
-    FailureCode.NETWORK: "Check the network and the server; the same command sends what is missing.",
+    FailureCode.NETWORK: "Check the network and the server, then run the command again.",
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it has less to do.",
     FailureCode.TOO_SLOW: "The server's time for one request is too short at this speed: use a faster line.",
     FailureCode.RATE_LIMITED: "The server asks for fewer requests: wait for the time it names.",

@@ -99,7 +99,7 @@ class LastWords:
             return
         width = _width(sys.stderr)
         lines = summary(
-            state, outcome, width=width, color=self._color, resume_hint="the same command sends what is missing"
+            state, outcome, width=width, color=self._color, resume_hint="run the same command again"
         )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

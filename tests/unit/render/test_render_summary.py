@@ -49,7 +49,7 @@ def test_failures_say_why_and_what_to_do_once_for_each_cause(run: Script) -> Non
         "✗ 1 failed: network – trying again can help",
         "  ✗ film-0003.mp4",
         "    connection reset",
-        "  → Check the connection to the server; `uploader doctor` finds out what is wrong with it.",
+        "  → Check the network and the server, then run the command again.",
         "  exit code 4: some files failed for good",
     ]
 
