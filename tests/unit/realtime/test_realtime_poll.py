@@ -140,6 +140,28 @@ def test_the_interval_is_asked_anew_while_waiting() -> None:
         bench.wait_for(polls + 2)
 
 
+def test_an_interval_that_counts_down_to_a_moment_means_that_moment() -> None:
+    """Where no call is left the budget says how long it is until it has some: no poll comes before that."""
+    bench = Bench()
+    moment = time.monotonic() + 5 * SECOND
+    poller = Poller(bench.fetch, bench.events.append, lambda: max(SECOND, moment - time.monotonic()), minimum=SECOND)
+    poller.follow("s")
+    poller.start()
+    try:
+        bench.wait_for(1)
+    finally:
+        poller.close()
+    assert bench.calls[0][1] >= moment - SECOND
+
+
+def test_a_stretched_interval_holds_from_poll_to_poll() -> None:
+    with polling("s") as bench:
+        bench.interval = 4 * SECOND
+        bench.poller.start()
+        bench.wait_for(3)
+    assert all(4 * SECOND <= later[1] - earlier[2] < 6 * SECOND for earlier, later in pairwise(bench.calls))
+
+
 def test_an_infinite_interval_forbids_even_the_first_poll() -> None:
     with polling("s") as bench:
         bench.interval = float("inf")
