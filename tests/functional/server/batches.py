@@ -1,0 +1,167 @@
+"""Small tools of the server tests: multipart bodies byte by byte, half-sent requests, and somebody who watches."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+import socketio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+DEADLINE = 10.0
+Part = tuple[str, bytes]
+
+
+def text(name: str, value: str | bytes) -> Part:
+    return f'Content-Disposition: form-data; name="{name}"', value.encode() if isinstance(value, str) else value
+
+
+def file(name: str, data: bytes, *, length: int | None = None, field: str = "files") -> Part:
+    more = "" if length is None else f"\r\nContent-Length: {length}"
+    disposition = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'
+    return f"{disposition}\r\nContent-Type: video/mp4{more}", data
+
+
+def body_of(parts: list[Part]) -> bytes:
+    pieces = [b"--BOUNDARY\r\n" + head.encode() + b"\r\n\r\n" + data + b"\r\n" for head, data in parts]
+    return b"".join(pieces) + b"--BOUNDARY--\r\n"
+
+
+def new_session(url: str, expected: int = 1, category: str = "personal") -> str:
+    answer = requests.post(
+        f"{url}/api/upload/session", json={"category": category, "expectedFiles": expected}, timeout=DEADLINE
+    )
+    assert answer.status_code == 201, answer.text
+    session: str = answer.json()["sessionId"]
+    return session
+
+
+def post_parts(url: str, parts: list[Part]) -> requests.Response:
+    return requests.post(
+        f"{url}/api/upload/batch",
+        data=body_of(parts),
+        headers={"content-type": "multipart/form-data; boundary=BOUNDARY"},
+        timeout=DEADLINE,
+    )
+
+
+def upload(url: str, *files: Part, session: str | None = None, paths: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Upload into a session (a new one by default); the files of the answer."""
+    session = session or new_session(url, len(files))
+    head = [text("sessionId", session), text("category", "personal"), *(text("relativePath", p) for p in paths)]
+    answer = post_parts(url, [*head, *files])
+    assert answer.status_code == 200, answer.text
+    listed: list[dict[str, Any]] = answer.json()["files"]
+    return listed
+
+
+def progress(url: str, session: str) -> requests.Response:
+    return requests.get(f"{url}/api/upload/progress/{session}", timeout=DEADLINE)
+
+
+def connected(url: str) -> socket.socket:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    connection = socket.create_connection((address.hostname, address.port or 80))
+    connection.settimeout(DEADLINE)
+    return connection
+
+
+class HalfSent:
+    """A batch request whose body is sent piece by piece, as the test says."""
+
+    def __init__(self, url: str, body: bytes, *, claimed: int | None = None) -> None:
+        self.rest = body
+        self.connection = connected(url)
+        self.connection.sendall(
+            b"POST /api/upload/batch HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=BOUNDARY\r\n"
+            b"Content-Length: %d\r\n\r\n" % (len(body) if claimed is None else claimed)
+        )
+
+    def send(self, count: int | None = None) -> None:
+        count = len(self.rest) if count is None else count
+        self.connection.sendall(self.rest[:count])
+        self.rest = self.rest[count:]
+
+    def status(self) -> int:
+        """The status of the answer, however much of the body was sent."""
+        return int(self.answer().split(b" ", 2)[1])
+
+    def answer(self) -> bytes:
+        return self.connection.recv(65536)
+
+    def __enter__(self) -> HalfSent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+
+def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """Wait until something is true; the first true value."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"{what} did not come true within {DEADLINE:.0f} s")
+
+
+class Watcher:
+    """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
+
+    def __init__(self, url: str, transport: str) -> None:
+        self.client = socketio.Client(handle_sigint=False, reconnection=False)
+        self.events: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.lost = threading.Event()
+        self._guard = threading.Lock()
+        self.client.on("upload-progress", self._keep)
+        self.client.on("disconnect", self._note_loss)
+        self.client.connect(url, transports=[transport], wait_timeout=5)
+
+    def _note_loss(self, *_: object) -> None:
+        self.lost.set()
+
+    def _keep(self, event: dict[str, Any]) -> None:
+        with self._guard:
+            self.events.append(event)
+            self.times.append(time.monotonic())
+
+    def join(self, session: object) -> Any:
+        return self.client.call("join-session", session, timeout=5)
+
+    def wait(self, condition: Callable[[list[dict[str, Any]]], Any]) -> list[dict[str, Any]]:
+        eventually(lambda: condition(self.events), f"the awaited event (got {self.events})")
+        return self.ordered()
+
+    def ordered(self) -> list[dict[str, Any]]:
+        """Handlers run in threads and may overtake one another: sorted by the server's time, which is stable."""
+        with self._guard:
+            return sorted(self.events, key=lambda event: event["timestamp"])
+
+    def wait_for_end(self) -> list[dict[str, Any]]:
+        ends = {"completed", "partial", "cancelled"}
+        return self.wait(lambda events: any(e["overallStatus"] in ends and "currentFile" not in e for e in events))
+
+
+@contextmanager
+def watching(url: str, transport: str = "websocket", session: str | None = None) -> Iterator[Watcher]:
+    watcher = Watcher(url, transport)
+    try:
+        if session is not None:
+            assert watcher.join(session) == {"ok": True}
+        yield watcher
+    finally:
+        # disconnect() can hang for the length of a poll on the polling transport
+        threading.Thread(target=watcher.client.disconnect, daemon=True).start()
