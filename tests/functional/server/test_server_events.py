@@ -1,0 +1,187 @@
+"""Events of the bundled server over both transports: joining, real progress, one end for each file and session."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    HalfSent,
+    body_of,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    upload,
+    watching,
+)
+from serving import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server_stub.serving import EmbeddedServer
+
+both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server() as server:
+        yield server
+
+
+@both_transports
+def test_joining_is_acknowledged_and_brings_a_snapshot(server: EmbeddedServer, transport: str) -> None:
+    session = new_session(server.url, 2)
+    upload(server.url, file(f"before {transport}", b"x"), session=session)
+    with watching(server.url, transport, session) as watcher:
+        (snapshot,) = watcher.wait(lambda events: events)
+    assert (snapshot["sessionId"], snapshot["overallStatus"]) == (session, "uploading")
+    assert (snapshot["totalProgress"], snapshot["completedFiles"], snapshot["totalFiles"]) == (50, 1, 2)
+
+
+@pytest.mark.parametrize("bad", [UNKNOWN, "x", "", None, 7, {"a": 1}, "../../etc/passwd", ["a", "b"]])
+def test_joining_what_is_no_session_is_refused(server: EmbeddedServer, bad: object) -> None:
+    with watching(server.url) as watcher:
+        answer = watcher.join(bad)
+    assert answer["ok"] is False
+    assert answer["error"] in {"SESSION_NOT_FOUND", "INVALID_SESSION_ID"}
+
+
+def test_leaving_ends_the_events(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 2)
+    with watching(server.url, "websocket", session) as left, watching(server.url, "websocket", session) as stays:
+        left.wait(lambda events: events)
+        assert left.client.call("leave-session", session, timeout=5) == {"ok": True}
+        assert left.client.call("leave-session", "x", timeout=5)["ok"] is False
+        upload(server.url, file("left", b"x"), session=session)
+        stays.wait(lambda events: any(e["completedFiles"] for e in events))
+        assert left.join(UNKNOWN)["ok"] is False  # a round trip: whatever was sent before has arrived
+        assert len(left.events) == 1
+
+
+@both_transports
+def test_progress_is_told_while_bytes_arrive(server: EmbeddedServer, transport: str) -> None:
+    """With the part's own Content-Length the percentage is the file's true one."""
+    session = new_session(server.url, 2)
+    size = 1_000_000
+    parts = [file("a.mp4", b"a" * size, length=size), file("b.mp4", b"b" * size, length=size)]
+    body = body_of([text("sessionId", session), text("category", "personal"), *parts])
+    with watching(server.url, transport, session) as watcher, HalfSent(server.url, body) as request:
+        request.send(size // 2)
+        eventually(lambda: progress(server.url, session).json()["totalProgress"] == 24, "half of the first of two")
+        time.sleep(0.1)  # one event in so much time
+        request.send(size)
+        half = watcher.wait(lambda events: any(0 < e.get("currentFile", {}).get("progress", 0) < 100 for e in events))
+        assert all(e["overallStatus"] in {"pending", "uploading"} for e in half)
+        assert 70 <= progress(server.url, session).json()["totalProgress"] <= 75
+        request.send()
+        assert request.status() == 200
+        events = watcher.wait_for_end()
+    ids = {f["originalName"]: f["id"] for f in progress(server.url, session).json()["files"]}
+    for event in events:
+        if "currentFile" in event:
+            assert event["currentFile"]["id"] == ids[event["currentFile"]["originalName"]]
+    totals = [event["totalProgress"] for event in events]
+    assert totals == sorted(totals)
+    assert [
+        e["currentFile"]["originalName"] for e in events if e.get("currentFile", {}).get("status") == "completed"
+    ] == [
+        "a.mp4",
+        "b.mp4",
+    ]
+    assert [e["overallStatus"] for e in events if "currentFile" not in e][1:] == ["completed"]
+    assert [e["totalProgress"] for e in events if e["totalProgress"] == 100] == [100]
+
+
+def test_without_lengths_of_parts_the_percentage_is_a_lower_bound(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1_000_000)])
+    with HalfSent(server.url, body) as request:
+        request.send(500_000)
+        eventually(lambda: 45 <= progress(server.url, session).json()["totalProgress"] <= 50, "about a half")
+
+
+def test_events_are_throttled(server: EmbeddedServer) -> None:
+    """At most ten a second about bytes, however many pieces arrive."""
+    session = new_session(server.url)
+    body = body_of([text("sessionId", session), text("category", "personal"), file("slow", b"x" * 600_000)])
+    with watching(server.url, "websocket", session) as watcher, HalfSent(server.url, body) as request:
+        began = time.monotonic()
+        while len(request.rest) > 10_000:
+            request.send(10_000)
+            time.sleep(0.01)
+        seconds = time.monotonic() - began
+        request.send()
+        request.status()
+        events = watcher.wait_for_end()
+    running = [e for e in events if e.get("currentFile", {}).get("status") == "uploading"]
+    assert 2 <= len(running) <= seconds * 10 + 2
+    assert any(e["currentFile"]["uploadSpeed"] > 0 for e in running)
+
+
+@both_transports
+def test_a_burst_of_ends_is_not_lost(server: EmbeddedServer, transport: str) -> None:
+    """A hundred files end at once: more than one polling payload holds by default."""
+    session = new_session(server.url, 100)
+    with watching(server.url, transport, session) as watcher:
+        upload(server.url, *(file(f"{transport} {n}", b"x") for n in range(100)), session=session)
+        events = watcher.wait_for_end()
+        done = [e["currentFile"]["id"] for e in events if e.get("currentFile", {}).get("status") == "completed"]
+    assert len(done) == len(set(done)) == 100
+
+
+def test_relative_paths_are_shown(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    with watching(server.url, "websocket", session) as watcher:
+        upload(server.url, file("x", b"1"), paths=("shown/x",), session=session)
+        events = watcher.wait_for_end()
+    assert {e["currentFile"]["relativePath"] for e in events if "currentFile" in e} == {"shown/x"}
+
+
+def test_a_failed_file_ends_in_partial(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 2)
+    with watching(server.url, "websocket", session) as watcher:
+        upload(server.url, file("n" * 300, b"1"), file("fine", b"2"), session=session)
+        events = watcher.wait_for_end()
+    failed = [e["currentFile"] for e in events if e.get("currentFile", {}).get("status") == "failed"]
+    assert len(failed) == 1
+    assert failed[0]["error"]
+    assert (events[-1]["overallStatus"], events[-1]["completedFiles"], events[-1]["failedFiles"]) == ("partial", 1, 1)
+
+
+def test_cancel_and_finish_are_told(server: EmbeddedServer) -> None:
+    for call, status in (("cancel/{}", "cancelled"), ("session/{}/finish", "completed")):
+        session = new_session(server.url, 2)
+        with watching(server.url, "websocket", session) as watcher:
+            requests.post(f"{server.url}/api/upload/{call.format(session)}", timeout=DEADLINE)
+            assert watcher.wait_for_end()[-1]["overallStatus"] == status
+
+
+def test_the_whole_never_falls_when_a_request_breaks_off(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    body = body_of([text("sessionId", session), text("category", "personal"), file("again", b"x" * 1_000_000)])
+    with watching(server.url, "websocket", session) as watcher:
+        with HalfSent(server.url, body) as request:
+            request.send(900_000)
+            eventually(lambda: progress(server.url, session).json()["totalProgress"] > 80, "most of the file")
+        eventually(lambda: progress(server.url, session).json()["files"] == [], "the end of the request")
+        upload(server.url, file("again", b"x"), session=session)
+        events = watcher.wait_for_end()
+    totals = [event["totalProgress"] for event in events]
+    assert all(one <= two for one, two in itertools.pairwise(totals))
+
+
+def test_the_heartbeat_notices_a_frozen_peer_within_ten_seconds(server: EmbeddedServer) -> None:
+    answer = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)
+    opened = json.loads(answer.text.removeprefix("0"))
+    assert opened["pingInterval"] + opened["pingTimeout"] <= 10_000
+    assert opened["pingInterval"] % 1000 == opened["pingTimeout"] % 1000 == 0
