@@ -13,9 +13,9 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
@@ -219,11 +219,11 @@ class _WebSocket(websocket.WebSocket):
     _is_cut = False
 
     def connect(self, url: str, **options: Any) -> None:
-        """Dial `url`; through a proxy as the library does it, else on a socket that `cut` reaches from the start."""
-        parts = urlsplit(url)
-        host, secure = parts.hostname or "", parts.scheme == "wss"
-        if not options.get("http_proxy_host") and not _environment_proxy(host, secure=secure):
-            options["socket"] = self._open(host, parts.port or (443 if secure else 80), secure=secure)
+        """Dial `url`; through the session's proxy as the library does it, else on a socket that `cut` reaches."""
+        if not options.get("http_proxy_host"):
+            parts = urlsplit(url)
+            secure = parts.scheme == "wss"
+            options["socket"] = self._open(parts.hostname or "", parts.port or (443 if secure else 80), secure=secure)
         super().connect(url, **options)  # type: ignore[no-untyped-call]
 
     def cut(self) -> None:
@@ -253,8 +253,10 @@ class _WebSocket(websocket.WebSocket):
     def _wrap(self, raw: socket.socket, host: str) -> socket.socket:
         """TLS as engineio's options ask for it: it knows of a CA file, a client certificate, and no verification."""
         asked = self.sock_opt.sslopt
-        context = ssl.create_default_context(cafile=asked.get("ca_certs"))
-        if asked.get("cert_reqs") == ssl.CERT_NONE and "cert_reqs" in asked:
+        bundle = asked.get("ca_certs")
+        directory = bundle if bundle is not None and Path(bundle).is_dir() else None
+        context = ssl.create_default_context(cafile=None if directory else bundle, capath=directory)
+        if asked.get("cert_reqs") == ssl.CERT_NONE:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if asked.get("certfile"):
@@ -262,10 +264,6 @@ class _WebSocket(websocket.WebSocket):
         self._raw = wrapped = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
         wrapped.do_handshake()
         return wrapped
-
-
-def _environment_proxy(host: str, *, secure: bool) -> bool:
-    return ("https" if secure else "http") in getproxies() and not proxy_bypass(host)
 
 
 def _split(url: str) -> tuple[str, str]:

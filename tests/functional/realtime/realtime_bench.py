@@ -32,13 +32,16 @@ SCALED = Policy(dial=1.0, websocket=0.5, retries=3, retry_delay=0.1, fallback=1.
 class ServerProcess:
     """`realtime_server.py` and its command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: str | None = None) -> None:
         script = Path(__file__).with_name("realtime_server.py")
         self._process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), *filter(None, [certificate])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.port = int(self._read())
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
 
     def __call__(self, **command: Any) -> Any:
         assert self._process.stdin
@@ -58,14 +61,17 @@ class ServerProcess:
 class Sessions:
     """`session_factory` and `shut` as a composition root hands them in: every socket of a session can be shut."""
 
-    def __init__(self) -> None:
+    def __init__(self, verify: bool | str = True, proxy: str = "") -> None:
+        self.verify, self.proxy = verify, proxy
         self.open: weakref.WeakKeyDictionary[requests.Session, weakref.WeakSet[socket.socket]] = (
             weakref.WeakKeyDictionary()
         )
 
     def make(self) -> requests.Session:
         session = requests.Session()
-        session.trust_env = False
+        session.trust_env, session.verify = False, self.verify
+        if self.proxy:
+            session.proxies = {"http": self.proxy, "https": self.proxy}
         opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.open[session] = opened
 
@@ -92,12 +98,14 @@ class Sessions:
 class Bench:
     """A channel with recorded events. `fetched` are the times of the HTTP polls, by session."""
 
-    def __init__(self, url: str, policy: Policy = SCALED, **options: Any) -> None:
+    def __init__(
+        self, url: str, policy: Policy = SCALED, *, verify: bool | str = True, proxy: str = "", **options: Any
+    ) -> None:
         self.before = set(threading.enumerate())
         self.events: list[tuple[float, Event]] = []
         self.fetched: list[tuple[str, float]] = []
         self.answer: Callable[[str], SessionProgress | None] = lambda session: progress(session)
-        sessions = Sessions()
+        sessions = Sessions(verify, proxy)
         self.channel = Channel(
             url,
             emit=lambda event: self.events.append((time.monotonic() - self.began, event)),

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -176,8 +177,12 @@ class Server(ThreadingHTTPServer):
         return True
 
 
-def main() -> None:
+def main(certificate: str | None = None) -> None:
     server = Server()
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     print(server.server_port, flush=True)
     for line in sys.stdin:
@@ -185,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

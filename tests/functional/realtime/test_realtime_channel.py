@@ -379,15 +379,16 @@ def test_a_path_prefix_is_kept(server: ServerProcess, bench: Callable[..., Bench
 def test_a_redirect_takes_no_credentials_along(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     """A websocket handshake answered with a redirect fails; nothing is sent to where it points."""
     target = server.url.replace("http", "ws") + "/socket.io/?transport=websocket&EIO=4"
-    with raw_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as port:
+    with raw_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as (port, _):
         one = bench(f"http://127.0.0.1:{port}", headers={"X-Token": "secret"}).start()
         one.reach("polling")
         assert seen(server, "dial") == []
 
 
 @contextmanager
-def raw_server(answer: bytes) -> Iterator[int]:
-    """Answers every request with these bytes and closes."""
+def raw_server(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """Answers every request with these bytes and closes. Yields its port, and what it is asked."""
+    asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -395,12 +396,12 @@ def raw_server(answer: bytes) -> Iterator[int]:
                 while True:
                     connection, _ = listener.accept()
                     with connection, suppress(OSError):
-                        connection.recv(65536)
+                        asked.append(connection.recv(65536))
                         connection.sendall(answer)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1], asked
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -418,3 +419,23 @@ def test_nothing_is_printed_and_no_signal_handler_is_installed(
     gone_within_a_second(one)
     assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_sessions_proxy_is_used_and_the_environments_is_not(
+    server: ServerProcess, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes the session has looked the environment up; the websocket must not look again and differ."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    one = bench(server.url.replace("127.0.0.1", "localhost")).start()
+    one.reach("live")
+    assert one.story()[-1] == "live websocket connected"
+
+
+def test_a_proxy_is_asked_for_a_tunnel(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+    with raw_server(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as (port, asked):
+        bench("http://server.test:80", proxy=f"http://127.0.0.1:{port}").start()
+        wait_until(lambda: asked)
+        assert asked[0].startswith(b"CONNECT server.test:80 ")

@@ -1,0 +1,130 @@
+"""The channel against the bundled server, with every way in which it can break its realtime side."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from realtime_bench import SCALED, Bench, wait_until
+from serving import running_server
+
+from uploader_cli.core.events import Transport
+from uploader_cli.core.protocol import parse_progress
+from uploader_cli.realtime.policy import Policy
+
+if TYPE_CHECKING:
+    from uploader_cli.core.events import SessionProgress
+
+
+def follow_one(server: Any, policy: Policy = SCALED) -> tuple[Bench, str]:
+    """A session on the server, and a channel that follows it."""
+    answer = requests.post(
+        f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1}, timeout=5
+    )
+    session = answer.json()["sessionId"]
+    bench = Bench(server.url, policy)
+
+    def fetch(asked: str) -> SessionProgress | None:
+        found = requests.get(f"{server.url}/api/upload/progress/{asked}", timeout=5)
+        return parse_progress(found.json(), Transport.HTTP) if found.ok else None
+
+    bench.answer = fetch
+    return bench.start(session), session
+
+
+def close(bench: Bench) -> None:
+    """The channel goes within a second; its threads are told from the server's by their names."""
+    began = time.monotonic()
+    bench.channel.close()
+    wait_until(
+        lambda: not [name for name in bench.left_running() if name.startswith("uploader")],
+        1.0 - (time.monotonic() - began),
+        bench.left_running,
+    )
+
+
+RETRIES = ["reconnecting refused 1", "reconnecting refused 2", "reconnecting refused 3"]
+
+STORIES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "nothing broken": ({}, ["live websocket connected"]),
+    "websocket off": ({"websocket": "off"}, ["live polling connected"]),
+    "websocket refused": ({"websocket": "refuse"}, ["live polling connected"]),
+    "websocket hangs": ({"websocket": "hang"}, ["live polling connected"]),
+    "websocket flaps": (
+        {"websocket": "flap:0.5"},
+        ["live websocket connected", "reconnecting lost 1", "live polling recovered"],
+    ),
+    "websocket killed": (
+        {"websocket": "kill-after:0.5"},
+        ["live websocket connected", "reconnecting lost 1", "live polling recovered"],
+    ),
+    "all off": ({"realtime": "off"}, [*RETRIES, "polling http retries_exhausted"]),
+    "all refused": ({"realtime": "refuse"}, [*RETRIES, "polling http retries_exhausted"]),
+    "all hangs": ({"realtime": "hang"}, ["polling http deadline"]),
+    "all flaps": (
+        {"realtime": "flap:0.8"},
+        [
+            "live websocket connected",
+            "reconnecting lost 1",
+            "reconnecting refused 2",
+            "reconnecting refused 3",
+            "polling http retries_exhausted",
+            "live websocket recovered",
+        ],
+    ),
+    "all killed": (
+        {"realtime": "kill-after:0.5"},
+        [
+            "live websocket connected",
+            "reconnecting lost 1",
+            "reconnecting refused 2",
+            "reconnecting refused 3",
+            "polling http retries_exhausted",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_the_true_story_is_told(name: str) -> None:
+    """Each fault, with the policy's seconds shortened; what the server says of the session arrives by some way."""
+    config, story = STORIES[name]
+    with running_server(port=0, **config) as server:
+        bench, session = follow_one(server)
+        wait_until(lambda: len(bench.story()) > len(story), told=bench.story)
+        assert bench.story()[: len(story) + 1] == ["connecting start", *story]
+        if story[-1].startswith("polling"):
+            wait_until(lambda: len(bench.fetched) >= 2)
+        else:
+            wait_until(bench.heard)
+            assert bench.heard()[0].session == session
+        close(bench)
+
+
+def test_hung_for_good_polls_begin_at_five_seconds_and_come_a_second_apart() -> None:
+    """The contract's own numbers, and the server's log as the witness."""
+    with running_server(port=0, realtime="hang") as server:
+        bench, session = follow_one(server, Policy())
+        bench.reach("polling", within=6.0)
+        assert bench.when("polling") == pytest.approx(5.0, abs=0.2)
+        wait_until(lambda: len(bench.fetched) >= 3)
+        close(bench)
+        polls = [entry.time for entry in server.faults.requests if entry.path.endswith(f"/progress/{session}")]
+        assert len(polls) >= 3
+        assert all(1.0 <= later - earlier < 1.3 for earlier, later in pairwise(polls))
+        assert bench.story() == ["connecting start", "polling http deadline", "closed finished"]
+
+
+def test_a_server_that_flaps_is_live_again_and_polled_no_more() -> None:
+    """With the contract's own numbers: 3 s up, 3 s down, and up again."""
+    with running_server(port=0, realtime="flap:3") as server:
+        bench, _ = follow_one(server, Policy())
+        bench.reach("live", times=2, within=9.0)
+        back = time.monotonic() - bench.began
+        time.sleep(1.5)
+        assert len([at for _, at in bench.fetched if at > back]) <= 1
+        assert bench.story()[:3] == ["connecting start", "live websocket connected", "reconnecting lost 1"]
+        close(bench)

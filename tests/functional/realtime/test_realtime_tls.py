@@ -1,0 +1,72 @@
+"""The websocket over TLS: it dials its own socket, so that even a handshake can be ended from outside."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from realtime_bench import Bench, ServerProcess, wait_until
+
+from uploader_cli.realtime.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    certificate = tmp_path_factory.mktemp("tls") / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    process = ServerProcess(str(certificate))
+    yield process
+    process.stop()
+
+
+def close(bench: Bench) -> None:
+    began = time.monotonic()
+    bench.channel.close()
+    wait_until(lambda: not bench.left_running(), 1.0 - (time.monotonic() - began), bench.left_running)
+
+
+def test_an_authority_of_ones_own(server: ServerProcess, authority: trustme.CA, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    bench = Bench(server.url, verify=str(path)).start()
+    bench.reach("live")
+    assert bench.story() == ["connecting start", "live websocket connected"]
+    close(bench)
+
+
+def test_without_verification(server: ServerProcess) -> None:
+    bench = Bench(server.url, verify=False).start()
+    bench.reach("live")
+    assert bench.story() == ["connecting start", "live websocket connected"]
+    close(bench)
+
+
+def test_a_stranger_is_not_trusted(server: ServerProcess) -> None:
+    """Neither transport talks to a server whose certificate nobody vouches for."""
+    server(seen=True)
+    bench = Bench(server.url).start()
+    bench.reach("polling")
+    assert bench.story()[1] == "reconnecting refused 1"
+    close(bench)
+    assert not [item for item in server(seen=True) if "dial" in item]
+
+
+def test_a_peer_that_never_speaks_tls_is_left_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bench = Bench(f"https://127.0.0.1:{silent.getsockname()[1]}", Policy()).start()
+        _held = silent.accept()
+        time.sleep(0.1)
+        close(bench)
+    assert bench.story() == ["connecting start", "closed finished"]
