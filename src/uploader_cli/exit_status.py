@@ -63,6 +63,6 @@ def of_error(error: BaseException) -> Exit:
 
 
 def worst(codes: Iterable[Exit]) -> Exit:
-    """The code that outranks the others: 143, 130, then 7, 5, 6, 4, 3; OK for none."""
+    """The code that outranks the others: 143, 130, then 7, 5, 6, 4, 3, then what has no rank; OK for none."""
     seen = set(codes)
-    return next((code for code in _RANK if code in seen), Exit.OK)
+    return next((code for code in _RANK if code in seen), max(seen, default=Exit.OK))

@@ -370,6 +370,13 @@ class SessionProgress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionLeft(Event):
+    """Nothing more is expected of a finished session: its last messages had their time (wire contract 3.8)."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionWatched(Event):
     """A session that somebody else uploads is to be followed: its files become known from its messages."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from uploader_cli.core.events import FileStatus, SessionProgress, Transport
@@ -56,7 +56,7 @@ def error_sentence(body: object) -> str:
     if isinstance(details, list):
         details = "; ".join(str(item) for item in details)
     parts = [part for part in (text(fields.get("message")), text(details)) if part]
-    return ": ".join(parts)
+    return " ".join(": ".join(parts).split())
 
 
 def parse_limits(body: object) -> Limits | None:
@@ -161,13 +161,14 @@ def _file_status(item: object) -> FileStatus | None:
 
 
 def parse_time(value: object) -> float | None:
-    """An ISO 8601 time as unix seconds; None where it is none."""
+    """An ISO 8601 time as unix seconds, UTC where it names no zone; None where it is none."""
     if not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(value).timestamp()
+        time = datetime.fromisoformat(value)
     except ValueError:
         return None
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 def wire_name(name: str) -> str:

@@ -85,6 +85,8 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     if _is_over(state, event.file):
         return []
     before = state.running.get(event.file)
+    if before is not None and event.attempt <= before.attempt:
+        return []
     file = FileState(
         event.file,
         event.path,
@@ -110,7 +112,7 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
 
 def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[ev.Event]:
     file = state.running.get(event.file)
-    if file is None or event.attempt != file.attempt or event.sent <= file.sent:
+    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.sent <= file.sent:
         return []
     state.sent_total += event.sent - file.sent
     state.meter.update(now, state.sent_total)
@@ -131,7 +133,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
 
 def _file_retry(state: ProgressState, event: ev.FileRetry, _now: float) -> list[ev.Event]:
     file = state.running.get(event.file)
-    if file is None or event.attempt <= file.attempt:
+    if file is None or event.attempt <= file.attempt or file.phase is Phase.QUEUED:
         return []
     state.retries += 1
     file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
@@ -179,6 +181,8 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
             continue
         file = state.running.get(number)
         if file is not None:
+            if file.phase is Phase.QUEUED:
+                file.attempt += 1  # the one that was waited for: within an attempt no number falls
             file.phase = Phase.CANCELLED
             out.append(_progress(file, now))
         state.cancelled += 1
@@ -243,10 +247,17 @@ def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float
 
 
 def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: float) -> list[ev.Event]:
-    if state.sessions.pop(event.session, None) is None:
+    session = state.sessions.get(event.session)
+    if session is None or session.over:
         return []
+    session.over = True
     state.sessions_done += 1
     return [event]
+
+
+def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
+    state.sessions.pop(event.session, None)
+    return []
 
 
 def _session_progress(state: ProgressState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
@@ -271,7 +282,7 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
 def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
     """Totals never fall; the first terminal status stays (the server sends a second, cruder one, wire contract 3.4)."""
     if event.percent is not None:
-        session.percent = max(session.percent, min(100.0, event.percent))
+        session.percent = max(session.percent, _clamped(event.percent))
     total = event.total if event.total is not None else session.total
     session.total = total
     if event.completed is not None:
@@ -295,17 +306,22 @@ def _file_status(
         number, started = _discover(state, session, status, now)
         out.append(started)
     file = state.running.get(number)
-    if file is None or stamp < file.server_time:
+    if file is None or file.phase is Phase.QUEUED or stamp < file.server_time:
         return out
     changed = status.status != file.server_status
     file.server_time, file.server_status = stamp, status.status
     file.server_id = status.server_id or file.server_id
-    if status.percent is not None and status.percent > (file.server_percent or -1.0):
-        file.server_percent = min(100.0, status.percent)
-        changed = True
+    if status.percent is not None:
+        percent = _clamped(status.percent)
+        if file.server_percent is None or percent > file.server_percent:
+            file.server_percent, changed = percent, True
     if session.watched and status.status in ("completed", "failed"):
         return [*out, *_watched_end(state, file, status, now)]
     return [*out, _progress(file, now)] if changed else out
+
+
+def _clamped(percent: float) -> float:
+    return max(0.0, min(100.0, percent))
 
 
 def _discover(
@@ -363,6 +379,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.SessionCreated: _session_created,
     ev.SessionWatched: _session_watched,
     ev.SessionFinished: _session_finished,
+    ev.SessionLeft: _session_left,
     ev.SessionProgress: _session_progress,
 }
 

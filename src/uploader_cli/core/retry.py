@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenacity import wait_exponential_jitter
+from tenacity import wait_exponential, wait_random
 from tenacity.wait import wait_base
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class wait_as_told(wait_base):  # noqa: N801 - named like tenacity's own waits
 
     def __init__(self) -> None:
         """Backoff 0.5, 1, 2, … up to 30 s, with up to 0.5 s of jitter."""
-        self._backoff = wait_exponential_jitter(initial=FIRST_DELAY, max=MAX_DELAY, jitter=FIRST_DELAY)
+        self._backoff = wait_exponential(multiplier=FIRST_DELAY, max=MAX_DELAY) + wait_random(0, FIRST_DELAY)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """The delay before the next attempt, in seconds."""

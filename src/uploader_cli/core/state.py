@@ -53,6 +53,8 @@ class SessionState:
     category: str = ""
     expected: int | None = None
     watched: bool = False
+    over: bool = False
+    """Its HTTP answers are all in; the last messages may still come."""
     status: str = "pending"
     percent: float = 0.0
     completed: int = 0

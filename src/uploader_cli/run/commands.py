@@ -98,9 +98,7 @@ class LastWords:
         if outcome is None or (self._quiet and outcome.ok):
             return
         width = _width(sys.stderr)
-        lines = summary(
-            state, outcome, width=width, color=self._color, resume_hint="run the same command again"
-        )
+        lines = summary(state, outcome, width=width, color=self._color, resume_hint="run the same command again")
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

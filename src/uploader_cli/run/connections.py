@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.events import SessionProgress
+from uploader_cli.core.events import SessionLeft, SessionProgress
 from uploader_cli.core.sightings import Sightings
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.transfer.api import Api
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event
     from uploader_cli.run.loop import Loop
     from uploader_cli.settings import Settings
+
+DRAIN = 0.25
+"""Seconds to listen on after the end: final events come up to 18 ms after the answer (wire contract 3.8)."""
 
 
 @dataclass(slots=True)
@@ -30,6 +35,7 @@ class Connections:
     api: Api = field(init=False)
     polls: Api = field(init=False)
     channel: Channel = field(init=False)
+    _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.api = Api(self.settings, self.loop.emit, self.stop)
@@ -54,6 +60,28 @@ class Connections:
             shut=shut,
             headers=lambda: {**self.settings.headers, **self.api.authorization()},
         )
+
+    # --- what the engine wants to be followed (never blocks) ----------------------------------------------------------
+
+    def follow(self, session: str) -> None:
+        """Join the session's room as soon as there is a connection."""
+        self.channel.follow(session)
+
+    def body_sent(self, session: str) -> None:
+        """From now on polling the session makes sense."""
+        self.channel.body_sent(session)
+
+    def leave(self, session: str) -> None:
+        """Leave the room once the last messages had their time: they come after the answer (wire contract 3.8)."""
+        self._leaving.append((time.monotonic() + DRAIN, session))
+
+    def tend(self) -> None:
+        """Leave what is due; the loop's thread calls this every frame."""
+        while self._leaving and self._leaving[0][0] <= time.monotonic():
+            _, session = self._leaving.popleft()
+            self.channel.leave(session)
+            self.sightings.forget(session)
+            self.loop.apply(SessionLeft(session))
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, SessionProgress):

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 FRAME = 0.1
 """Seconds between two refreshes."""
-DRAIN = 0.25
-"""Seconds to listen on after the end: final events come up to 18 ms after the answer (wire contract 3.8)."""
 
 
 class Loop:

@@ -12,8 +12,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
-from uploader_cli.run.connections import Connections
-from uploader_cli.run.loop import DRAIN, Loop
+from uploader_cli.run.connections import DRAIN, Connections
+from uploader_cli.run.loop import Loop
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, Skipped, missing, walk
 from uploader_cli.transfer import limits_cache
@@ -76,7 +76,7 @@ def execute(
             connections.api,
             settings,
             loop.emit,
-            connections.channel,
+            connections,
             connections.sightings,
             connections.stop,
             remember=lambda limits: limits_cache.remember(settings.server, limits),
@@ -136,6 +136,7 @@ def _until_stopped(loop: Loop, connections: Connections, interrupts: Interrupts)
     give_up: float | None = None
     while True:
         stopped = loop.turn()
+        connections.tend()
         if stopped is not None:
             return stopped
         if not interrupts.count:

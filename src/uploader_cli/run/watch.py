@@ -9,8 +9,8 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.connections import Connections
-from uploader_cli.run.loop import DRAIN, Loop
+from uploader_cli.run.connections import DRAIN, Connections
+from uploader_cli.run.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -44,6 +44,15 @@ class Unusable:
 Selected = LocalFile | Skipped | Unusable
 
 
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """A directory to be entered; `above` are the identities (device, inode) of it and of those above it."""
+
+    path: str
+    relative: str
+    above: tuple[tuple[int, int], ...]
+
+
 def missing(paths: Iterable[str]) -> list[str]:
     """Those of `paths` that aren't there, in their order: a reason to send nothing at all."""
     return [path for path in paths if not os.path.lexists(path)]
@@ -77,19 +86,31 @@ class _Walker:
             yield self._unusable(path, error)
             return
         if stat.S_ISDIR(info.st_mode):
-            yield from self._directory(path, base, ((info.st_dev, info.st_ino),))
+            yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),)))
         elif self._filters.wants(base):
             yield self._file(path, base, info, named=True)
 
-    def _directory(self, path: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[Selected]:
+    def _tree(self, root: _Directory) -> Iterator[Selected]:
+        """Depth first, on a stack of our own: directories nest deeper than Python calls may."""
+        stack = [self._entries(root)]
+        while stack:
+            item = next(stack[-1], None)
+            if item is None:
+                stack.pop()
+            elif isinstance(item, _Directory):
+                stack.append(self._entries(item))
+            else:
+                yield item
+
+    def _entries(self, directory: _Directory) -> Iterator[Selected | _Directory]:
         try:
-            with os.scandir(path) as scan:
+            with os.scandir(directory.path) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            yield self._unusable(path, error)
+            yield self._unusable(directory.path, error)
             return
         for entry in entries:
-            name = f"{relative}/{entry.name}"
+            name = f"{directory.relative}/{entry.name}"
             below = name.split("/", 1)[1]
             if entry.is_symlink() and not self._follow:
                 if self._filters.wants(below):
@@ -103,8 +124,8 @@ class _Walker:
                 continue
             if stat.S_ISDIR(info.st_mode):
                 identity = (info.st_dev, info.st_ino)
-                if identity not in above and self._filters.enters(below):
-                    yield from self._directory(entry.path, name, (*above, identity))
+                if identity not in directory.above and self._filters.enters(below):
+                    yield _Directory(entry.path, name, (*directory.above, identity))
             elif self._filters.wants(below):
                 yield self._file(entry.path, name, info, named=False)
 

@@ -115,7 +115,6 @@ class Batch:
         self.session = None
         self._emit(ev.SessionFinished(session_id, status))
         self._followers.leave(session_id)
-        self._sightings.forget(session_id)
 
     # --- one request --------------------------------------------------------------------------------------------------
 

@@ -37,13 +37,12 @@ class RateBudget:
 
     def note(self, headers: Mapping[str, str]) -> None:
         """Read an answer's headers."""
-        remaining, reset = headers.get("X-RateLimit-Remaining"), headers.get("X-RateLimit-Reset")
-        if remaining is None or not remaining.strip().isdigit():
+        remaining, left = _whole(headers.get("X-RateLimit-Remaining")), _whole(headers.get("X-RateLimit-Reset"))
+        if remaining is None:
             return
         with self._lock:
-            self._remaining = int(remaining)
-            if reset is not None and reset.strip().isdigit():
-                left = int(reset)
+            self._remaining = remaining
+            if left is not None:
                 self._reset = self._clock() + max(0.0, left - self._wall() if left > 1e9 else left)
 
     def pause(self, seconds: float) -> None:
@@ -69,9 +68,10 @@ class RateBudget:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """`Retry-After` in seconds; None where it is missing or can't be read. A date counts from now."""
-    value = (headers.get("Retry-After") or "").strip()
-    if value.isdigit():
-        return float(value)
+    value = headers.get("Retry-After") or ""
+    seconds = _whole(value)
+    if seconds is not None:
+        return float(seconds)
     if not value:
         return None
     from email.utils import parsedate_to_datetime
@@ -80,3 +80,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def _whole(value: str | None) -> int | None:
+    """A header's number; None for anything else: `"²".isdigit()` is True, and `int` takes no 5,000 digits."""
+    value = (value or "").strip()
+    return int(value) if len(value) <= 18 and value.isdecimal() else None

@@ -10,7 +10,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from uploader_cli.core.plan import LocalFile, Refusal
 
@@ -57,9 +57,9 @@ class Ledger:
         self, file: LocalFile, server_id: str | None, location: str | None, *, checksum: str | None = None
     ) -> None:
         """The server has it; `checksum` (hex SHA-256) where its bytes were compared."""
-        began = self._began.pop(file.file, None)
-        attempts = self._attempts.pop(file.file, 1)
-        self.open.pop(file.file, None)
+        if not self._close(file):
+            return
+        began, attempts = self._began.pop(file.file, None), self._attempts.pop(file.file, 1)
         self._emit(
             ev.FileCompleted(
                 file.file,
@@ -80,9 +80,9 @@ class Ledger:
 
     def fail_with(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> None:
         """The file is over for a reason that is no exception."""
-        self.open.pop(file.file, None)
-        self.failures += 1
-        self._emit(ev.FileFailed(file.file, file.path, code, message, retryable))
+        if self._close(file):
+            self.failures += 1
+            self._emit(ev.FileFailed(file.file, file.path, code, message, retryable))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """Every file that is still open is over."""
@@ -98,10 +98,15 @@ class Ledger:
 
     def skip(self, file: LocalFile, reason: SkipReason) -> None:
         """The file is left out."""
-        self.open.pop(file.file, None)
-        self._emit(ev.FileSkipped(file.file, file.path, reason))
+        if self._close(file):
+            self._emit(ev.FileSkipped(file.file, file.path, reason))
 
     def cancel_all(self) -> None:
         """An interrupt ended the run."""
-        numbers: Sequence[int] = tuple(self.open)
-        self._emit(ev.FilesCancelled(tuple(numbers)))
+        numbers = tuple(self.open)
+        self.open.clear()
+        self._emit(ev.FilesCancelled(numbers))
+
+    def _close(self, file: LocalFile) -> bool:
+        """Strike the file off; False where it is over already."""
+        return self.open.pop(file.file, None) is not None

@@ -1,0 +1,101 @@
+"""The exit codes, each by a run of the command that ends with it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from command import uploader
+from serving import running_server, server_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+
+def test_0_when_every_file_is_confirmed(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Exit 0, and what lies on the server is what was sent."""
+    files = make_files(**{"a.mp4": 5000, "deep/b c.mp4": b"\0\1\2" * 1000})
+    done = uploader("upload", files, "--server", server.url, home=tmp_path)
+    assert done.code == 0, done.err
+    stored = server.root / "personal" / "files"
+    assert (stored / "a.mp4").read_bytes() == (files / "a.mp4").read_bytes()
+    assert (stored / "deep" / "b c.mp4").read_bytes() == (files / "deep" / "b c.mp4").read_bytes()
+    assert "2 files" in done.err
+    assert done.out == ""
+
+
+def test_2_for_a_missing_path(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """One missing path, and nothing is sent at all: not even a question."""
+    files = make_files(**{"a.mp4": 10})
+    done = uploader("upload", files, "gone.mp4", "--server", server.url, home=tmp_path)
+    assert done.code == 2
+    assert "gone.mp4" in done.err
+    assert len(server.faults.requests) == 0
+
+
+def test_2_for_an_empty_selection(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A directory without files is no success."""
+    (tmp_path / "empty").mkdir()
+    done = uploader("upload", "empty", "--server", server.url, home=tmp_path)
+    assert done.code == 2
+    assert "nothing to upload" in done.err
+
+
+def test_3_when_trying_again_can_help(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A server that only fails leaves the door open."""
+    server.faults.next_answers("POST", "/api/upload/batch", [503] * 10)
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--retries", "1", home=tmp_path)
+    assert done.code == 3
+    assert "a.mp4" in done.err
+    assert server.faults.count("POST", "/api/upload/batch") == 2
+
+
+def test_3_when_the_server_is_lost_later(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A server that answered once and is gone then may come back."""
+    with server_process() as server:
+        server.process  # noqa: B018 - started
+        files = make_files(**{"a.mp4": 10})
+        url = server.url
+        assert uploader("status", "00000000-0000-4000-8000-000000000000", "-s", url, home=tmp_path).code == 6
+    done = uploader("upload", files, "-s", url, "--retries", "0", home=tmp_path)
+    assert done.code == 6  # in this run it never answered
+
+
+def test_4_when_a_file_failed_for_good(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """One file fails inside a 200: it is named, the others are there, exit 4."""
+    with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
+        files = make_files(**{"good.mp4": 10, "bad.mp4": 11})
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 4
+    assert [event["path"] for event in done.of("file.failed")] == [str(files / "bad.mp4")]
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "good.mp4")]
+    assert "bad.mp4" in done.err
+
+
+def test_5_when_not_authorised(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A 401 ends the run at once: asking on would help nobody."""
+    server.faults.next_answers("POST", "/api/upload/session", [401])
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 5
+    assert done.of("file.failed")[0]["code"] == "unauthorized"
+    assert "UPLOADER_TOKEN" in done.err
+
+
+def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing listens there, and every file is told of."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--json", home=tmp_path)
+    assert done.code == 6
+    assert done.finished["exit_code"] == 6
+    assert done.of("file.failed")[0]["code"] == "network"
+
+
+def test_6_when_it_is_no_upload_server(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Something else answers under that address."""
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url + "/elsewhere", home=tmp_path)
+    assert done.code == 6
+    assert "not as an upload server does" in done.err

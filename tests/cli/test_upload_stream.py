@@ -1,0 +1,160 @@
+"""The event stream of real runs: each line against the schema, each type where it belongs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from command import uploader
+from serving import running_server
+
+from uploader_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+
+def test_a_plain_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """From `run.started` to `run.finished`, with the numbers that the files have."""
+    files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
+    done = uploader("upload", files, "-s", server.url, "--json", "-c", "scenic", home=tmp_path)
+    started = done.events[0]
+    assert (started["server"], started["files"], started["bytes"]) == (server.url, 2, 3_070_000)
+    (created,) = done.of("session.created")
+    assert (created["category"], created["files"]) == ("scenic", 2)
+    assert [(event["size"], event["offset"], event["attempt"]) for event in done.of("file.started")] == [
+        (3_000_000, 0, 1),
+        (70_000, 0, 1),
+    ]
+    for event in done.of("file.completed"):
+        assert event["location"] == f"/uploads/scenic/files/{event['path'].rsplit('/', 1)[1]}"
+        assert event["attempts"] == 1
+    assert {event["phase"] for event in done.of("file.progress")} <= {"sending", "processing"}
+    assert done.of("session.finished")[0]["status"] == "completed"
+    finished = done.finished
+    assert finished["ok"] is True
+    assert (finished["completed"], finished["failed"], finished["skipped"], finished["cancelled"]) == (2, 0, 0, 0)
+    assert finished["bytes"] == 3_070_000
+    assert finished["exit_code"] == done.code == 0
+    assert finished["peak_rss"] > 10_000_000
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_every_line_fits_the_schema(flavour: str, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Also with hostile names, a name that is no UTF-8, refused files, and the reference backend's quirks."""
+    files = make_files(**{"[red]x[/red].mp4": 9, "q\"'uote.mp4": 8, "line\nbreak.mp4": 7, "空 间.avi": 6, "t.txt": 5})
+    (files / b"bad\xff.mp4".decode("utf-8", "surrogateescape")).write_bytes(b"12345")
+    (files / "empty.mp4").touch()
+    with running_server(flavour=flavour, processing_seconds=0.02) as server:
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0
+    expected = 6 if flavour == "bundled" else 5
+    assert done.finished["completed"] == expected
+    assert done.finished["skipped"] == 7 - expected
+    (odd,) = [event for event in done.of("file.completed") if "path_b64" in event]
+    assert "bad\\xff.mp4" in odd["path"]
+
+
+def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A 503 with Retry-After: the delay is the server's, the next attempt has the next number."""
+    from server_stub.faults import Answer
+
+    server.faults.next_answers("POST", "/api/upload/batch", [Answer(503, {"Retry-After": "1"})])
+    done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0
+    (retry,) = done.of("file.retry")
+    assert (retry["attempt"], retry["delay"], retry["code"]) == (2, 1.0, "server_error")
+    assert [event["attempt"] for event in done.of("file.started")] == [1, 2]
+    assert done.of("file.completed")[0]["attempts"] == 2
+
+
+def test_a_failed_file(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """The failure has a code from the closed list, a sentence, and says whether trying again can help."""
+    server.faults.fail_files.append("bad*")
+    done = uploader("upload", make_files(**{"bad.mp4": 10, "ok.mp4": 9}), "-s", server.url, "--json", home=tmp_path)
+    (failed,) = done.of("file.failed")
+    assert (failed["code"], failed["retryable"]) == ("server_failed", False)
+    assert failed["message"]
+    assert done.finished["failed"] == 1
+    assert done.of("session.finished")[0]["status"] == "partial"
+
+
+def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Found by walking and not taken by the server: skipped, counted, no failure."""
+    with running_server(types=("mp4",), max_size=100) as server:
+        files = make_files(**{"a.mp4": 10, "b.txt": 10, "c.mp4": 101, "d.mp4": 0})
+        (files / "link.mp4").symlink_to(files / "a.mp4")
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0
+    reasons = {event["path"].rsplit("/", 1)[1]: event["reason"] for event in done.of("file.skipped")}
+    assert reasons == {"b.txt": "type", "c.mp4": "size", "d.mp4": "empty", "link.mp4": "symlink"}
+
+
+def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Every move is told once, each starts where the one before ended, and the last is `closed`."""
+    with running_server(processing_seconds=0.6) as server:
+        done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+    moves = done.of("channel.changed")
+    assert [(move["from"], move["to"]) for move in moves] == [
+        ("closed", "connecting"),
+        ("connecting", "live"),
+        ("live", "closed"),
+    ]
+    assert moves[1]["transport"] == "websocket"
+    assert moves[1]["latency_ms"] > 0
+    assert done.finished["channel"]["events"] > 0
+    assert done.finished["channel"]["polls"] == 0
+
+
+def test_server_messages(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """What the server says to people comes through, as it says it."""
+    with running_server(flavour="reference", processing_seconds=0.5) as server:
+        done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+    assert "a.mp4 上传完成" in [event["text"] for event in done.of("server.message")]
+
+
+def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A stall is a warning with a code and the reason as far as it is known."""
+    with running_server(processing_seconds=1.2) as server:
+        server.faults.set_realtime("off")
+        files = make_files(**{"a.mp4": 10})
+        done = uploader("upload", files, "-s", server.url, "--json", "--stall", "0.4", home=tmp_path)
+    assert done.code == 0
+    warning = done.of("warning")[0]
+    assert warning["code"] == "stalled"
+    assert "has not answered" in warning["text"]
+
+
+def test_library_and_stream_agree(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
+    """The same run as a library call: receipts for each file, callbacks in the calling thread, nothing left behind."""
+    import threading
+
+    from uploader_cli import upload
+
+    files = make_files(**{"a.mp4": 200_000, "b.mp4": 10})
+    before = set(threading.enumerate())
+    progress, completed, errors = [], [], []
+    server.faults.fail_files.append("b*")
+    result = upload(
+        files,
+        Settings(server=server.url),
+        on_progress=progress.append,
+        on_completed=completed.append,
+        on_error=errors.append,
+    )
+    assert result.exit_code == 4
+    assert not result.ok
+    assert {receipt.path: receipt.status for receipt in result.receipts} == {
+        str(files / "a.mp4"): "completed",
+        str(files / "b.mp4"): "failed",
+    }
+    assert [event.path for event in completed] == [str(files / "a.mp4")]
+    assert [event.path for event in errors] == [str(files / "b.mp4")]
+    assert max(event.sent for event in progress) == 200_000
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")]
+    for thread in left:  # the server's own workers, in this process too, are not ours
+        thread.join(1.0)
+    assert not [thread for thread in left if thread.is_alive()]

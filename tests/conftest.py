@@ -1,0 +1,44 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from serving import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from server_stub.serving import EmbeddedServer
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the state, config or environment of whoever runs it."""
+    home = tmp_path_factory.mktemp("home")
+    for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """The bundled server, in this process."""
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def make_files(tmp_path: Path) -> Callable[..., Path]:
+    """Make a directory of files: `make_files(a=3, **{"sub/b.mp4": b"…"})`; a number is a size in bytes."""
+
+    def make(directory: str = "files", /, **files: int | bytes) -> Path:
+        top = tmp_path / directory
+        for name, content in files.items():
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else name.encode()[:1] * content)
+        return top
+
+    return make
