@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ from server_stub.tokens import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+PROG = "python -m server_stub"
 
 _EPILOG = """\
 values of --realtime (both transports of Socket.IO) and --websocket (that transport alone):
@@ -35,16 +36,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """The options; `None` takes the flavour's own value."""
     options = Parser(
-        prog="python -m server_stub",
+        prog=prog,
         description="The bundled upload server, with faults on demand.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = functools.partial(options.add_argument)
+    add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     add("--port", type=_checked(_port), default=8005, help="port; 0 takes a free one (default: %(default)s)")
     add("--root", type=Path, help="directory to keep files in (default: a temporary one, removed at the stop)")
@@ -155,9 +156,12 @@ def configured(options: argparse.Namespace) -> ServerConfig:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code: 0, or 2 where it can't start."""
-    options = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code: 0, or 2 where it can't start.
+
+    `prog` is what the person typed: it begins each message about an error.
+    """
+    options = parser(prog).parse_args(argv)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s: %(message)s")
     try:
         config = configured(options)
@@ -170,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         serve(config, lambda url, root: _announce(url, root, config, verbose=options.verbose))
     except StartupError as error:
-        sys.stderr.write(f"python -m server_stub: {error}\n")
+        sys.stderr.write(f"{prog}: {error}\n")
         return 2
     return 0
 

@@ -132,7 +132,7 @@ class Faults:
         self.fail_files: list[str] = list(config.fail_files)
         """Globs: files whose name or path matches fail inside a 200."""
         self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=LOGGED_REQUESTS)
-        """The last requests, in the order of their ends."""
+        """The last requests, in the order of their answers."""
         self.realtime_gate = Gate(RealtimeMode.parse(config.realtime))
         self.websocket_gate = Gate(RealtimeMode.parse(config.websocket))
         self.loop: asyncio.AbstractEventLoop | None = None

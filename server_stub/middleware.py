@@ -14,6 +14,8 @@ from server_stub.faults import LoggedRequest, cutter
 from server_stub.wire import ApiError, RefusalResponse, drain, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from server_stub.config import ServerConfig
@@ -52,7 +54,7 @@ class Gatekeeper:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
         self._running.add(task)
-        seen = Seen(scope, send)
+        seen = Seen(scope, send, self._keep)
         try:
             await self._serve(scope, receive, seen)
         except asyncio.CancelledError:
@@ -62,7 +64,7 @@ class Gatekeeper:
             await seen.give_up()
         finally:
             self._running.discard(task)
-            self._keep(seen.logged())
+            seen.note()
 
     def stop(self) -> None:
         """End whatever runs: unanswered requests get 503, websockets are closed."""
@@ -166,13 +168,17 @@ class Gatekeeper:
 
 
 class Seen:
-    """A `send` that notes what was answered, and can still answer when nothing was."""
+    """A `send` that notes what was answered, and can still answer when nothing was.
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    A request is noted just before its answer is complete: who has read the answer finds it in the log.
+    """
+
+    def __init__(self, scope: Scope, send: Send, keep: Callable[[LoggedRequest], None]) -> None:
         self.method = scope.get("method", "WEBSOCKET")
         self.path = scope["path"]
         self._http = scope["type"] == "http"
         self._send = send
+        self._keep: Callable[[LoggedRequest], None] | None = keep
         self._began = time.monotonic()
         self._status = 0
 
@@ -184,6 +190,8 @@ class Seen:
                 self._status = message["status"]
             elif kind in {"websocket.accept", "websocket.close"}:
                 self._status = 101 if kind == "websocket.accept" else 403
+        if kind not in {"http.response.start", "websocket.http.response.start"} and not message.get("more_body"):
+            self.note()
         await self._send(message)
 
     async def give_up(self) -> None:
@@ -193,15 +201,19 @@ class Seen:
                 await self._send({"type": "websocket.close", "code": 1012})
             elif not self._status:
                 self._status = 503
+                self.note()
                 headers = [(b"connection", b"close"), (b"content-length", b"0")]
                 await self._send({"type": "http.response.start", "status": 503, "headers": headers})
                 await self._send({"type": "http.response.body", "body": b""})
         except Exception as error:  # noqa: BLE001 - the peer is gone, in whatever words the ASGI server says so
             logger.debug("nobody to answer: %r", error)
 
-    def logged(self) -> LoggedRequest:
-        """The line of the log."""
-        return LoggedRequest(self._began, self.method, self.path, self._status, time.monotonic() - self._began)
+    def note(self) -> None:
+        """Write the line of the log, once."""
+        if self._keep is not None:
+            seconds = time.monotonic() - self._began
+            self._keep(LoggedRequest(self._began, self.method, self.path, self._status, seconds))
+            self._keep = None
 
 
 class Delayed:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from server_stub.multipart_stream import ClientGoneError
 from server_stub.tokens import check_token
 from server_stub.validation import judge, session_request, validation_request
-from server_stub.wire import ApiError, Json, RefusalResponse, read_json, timestamp
+from server_stub.wire import ApiError, Json, RefusalResponse, read_json, timestamp, zipped
 
 if TYPE_CHECKING:
     import contextlib
@@ -117,7 +117,8 @@ class Rest:
     async def batch(self, request: Request) -> Response:
         """`POST /api/upload/batch`."""
         try:
-            return Json(await self.backend.batch(request))
+            answer = Json(await self.backend.batch(request))
+            return zipped(answer, request) if self.config.reference else answer
         except ClientGoneError:
             raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 import socketio
+import websockets.sync.client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,13 +148,62 @@ class Watcher:
         return self.ordered()
 
     def ordered(self) -> list[dict[str, Any]]:
-        """Handlers run in threads and may overtake one another: sorted by the server's time, which is stable."""
+        """In the server's order: handlers run in threads and may overtake one another."""
+        ends = {"completed", "partial", "cancelled"}
         with self._guard:
-            return sorted(self.events, key=lambda event: event["timestamp"])
+            return sorted(
+                self.events,
+                key=lambda e: (e["timestamp"], e["overallStatus"] in ends, e["completedFiles"], e["totalProgress"]),
+            )
 
     def wait_for_end(self) -> list[dict[str, Any]]:
         ends = {"completed", "partial", "cancelled"}
         return self.wait(lambda events: any(e["overallStatus"] in ends and "currentFile" not in e for e in events))
+
+
+class Listener:
+    """Engine.IO by hand over a websocket: events exactly in the order in which the server sent them."""
+
+    def __init__(self, url: str) -> None:
+        address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        self._socket = websockets.sync.client.connect(address, open_timeout=5, proxy=None).__enter__()
+        self._socket.recv(timeout=5)
+        self.send("40")
+        self._socket.recv(timeout=5)
+
+    def send(self, packet: str) -> None:
+        self._socket.send(packet)
+
+    def join(self, session: str) -> None:
+        self.send(f'42["join-session",{json.dumps(session)}]')
+
+    def packet(self, timeout: float = DEADLINE) -> str:
+        """The next packet that is no ping. Raises TimeoutError."""
+        while True:
+            packet = str(self._socket.recv(timeout=timeout))
+            if packet != "2":
+                return packet
+            self.send("3")
+
+    def event(self) -> dict[str, Any]:
+        """The next `upload-progress` event."""
+        name, event = json.loads(self.packet().removeprefix("42"))
+        assert name == "upload-progress"
+        assert isinstance(event, dict)
+        return event
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def listening(url: str, session: str) -> Iterator[Listener]:
+    listener = Listener(url)
+    try:
+        listener.join(session)
+        yield listener
+    finally:
+        listener.close()
 
 
 @contextmanager

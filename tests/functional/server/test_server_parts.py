@@ -1,0 +1,154 @@
+"""Parts of the server that need no socket: values, doors, counters and names, with time as an argument."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server_stub.config import RealtimeMode, ServerConfig, parse_size
+from server_stub.faults import Gate
+from server_stub.placing import UnsafePathError, candidates, claim, safe_parts
+from server_stub.ratelimit import RateLimit
+from server_stub.sessions import FileState, Session
+from server_stub.wire import extension, is_uuid, js_round, timestamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("8M", 8 << 20),
+        ("8MiB", 8 << 20),
+        ("8MB", 8_000_000),
+        ("1.5k", 1536),
+        ("2 G", 2 << 30),
+        ("3tb", 3 * 10**12),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "8X", "0", "0.1", "1e9", "8 M B"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="no size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["", "on", "flap", "flap:", "flap:x", "flap:-1", "flap:0", "off:1", "kill-after:inf"])
+def test_no_realtime_modes(text: str) -> None:
+    with pytest.raises(ValueError, match="kill-after:SECONDS"):
+        RealtimeMode.parse(text)
+    with pytest.raises(ValueError, match="kill-after:SECONDS"):
+        ServerConfig(websocket=text)
+
+
+@pytest.mark.parametrize(
+    ("mode", "states"),
+    [
+        (None, "uuuuuu"),
+        ("off", "oooooo"),
+        ("refuse", "rrrrrr"),
+        ("hang", "hhhhhh"),
+        ("flap:2", "uurruu"),
+        ("kill-after:3", "uuurrr"),
+    ],
+)
+def test_a_gate_second_by_second(mode: str | None, states: str) -> None:
+    """The clock starts with the first connection, not with the server."""
+    now = 100.0
+    gate = Gate(RealtimeMode.parse(mode), lambda: now)
+    gate._schedule = lambda: None  # type: ignore[method-assign] # no loop runs here
+    assert gate.state()[0] == states[0]
+    now = 200.0
+    gate.arrive()
+    seen = ""
+    for second in range(6):
+        now = 200.0 + second
+        seen += gate.state()[0]
+    assert seen == states
+
+
+def test_the_rate_limit_starts_anew_with_each_window() -> None:
+    now = 1000.0
+    limit = RateLimit(2, 900.0, lambda: now)
+    assert [limit.spend("a")[0] for _ in range(3)] == [True, True, False]
+    assert limit.spend("b")[0]
+    now = 1899.5
+    passes, headers = limit.spend("a")
+    assert (passes, headers["retry-after"], headers["x-ratelimit-reset"]) == (False, "1", "1900")
+    now = 1900.0
+    passes, headers = limit.spend("a")
+    assert (passes, headers["x-ratelimit-remaining"]) == (True, "1")
+
+
+def test_no_rate_limit_counts_nothing() -> None:
+    assert RateLimit(0, 900.0).spend("a") == (True, {})
+
+
+def test_alternative_names(tmp_path: Path) -> None:
+    names = [path.name for path in islice(candidates(tmp_path / "a.b.txt"), 3)]
+    assert names == ["a.b.txt", "a.b (2).txt", "a.b (3).txt"]
+    assert next(islice(candidates(tmp_path / "plain"), 1, None)).name == "plain (2)"
+
+
+def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    for number in range(2):
+        (tmp_path / f"temporary {number}").write_text(str(number))
+    claim(tmp_path / "temporary 0", tmp_path / "target")
+    with pytest.raises(FileExistsError):
+        claim(tmp_path / "temporary 1", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "0"
+    assert not (tmp_path / "temporary 0").exists()
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", ".", "..", "a/..", "a/./b", "a\0"])
+def test_unsafe_paths(path: str) -> None:
+    with pytest.raises(UnsafePathError):
+        safe_parts(path)
+
+
+def test_safe_paths() -> None:
+    assert safe_parts("videos/a b/…/x..mp4") == ["videos", "a b", "…", "x..mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"), [("a.MP4", "mp4"), ("a", ""), (".hidden", ""), ("a.", ""), ("d.d/a", ""), ("a.tar.gz", "gz")]
+)
+def test_endings(name: str, ending: str) -> None:
+    assert extension(name) == ending
+
+
+def test_small_pieces_of_the_wire() -> None:
+    assert [js_round(n) for n in (2.5, 7.5, 2.4, 57.5)] == [3, 8, 2, 58]
+    assert len(timestamp()) == len("2026-11-24T23:43:56.640Z")
+    assert timestamp().endswith("Z")
+    assert is_uuid("2ba25c4c-a0ea-4983-89fc-cf63711e7de2")
+    for bad in ("", "x", None, 7, "{2ba25c4c-a0ea-4983-89fc-cf63711e7de2}", "2ba25c4ca0ea498389fccf63711e7de2"):
+        assert not is_uuid(bad)
+
+
+def test_the_whole_never_falls_and_is_100_only_at_the_end() -> None:
+    session = Session("id", "personal", expected=2)
+    one, two = FileState("one"), FileState("two")
+    session.add(one)
+    session.advance(one, 99)
+    assert session.measure() == 49
+    session.drop(one)
+    assert session.measure() == 49
+    for number, state in enumerate((one, two)):
+        session.add(state)
+        before, state.status, state.progress = state.progress, "completed", 100
+        session.count(state, before)
+        assert session.measure() == (50, 99)[number]
+        assert session.settle() is (number == 1)
+    assert (session.status, session.measure()) == ("completed", 100)
