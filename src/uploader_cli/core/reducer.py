@@ -49,6 +49,11 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
     return []
 
 
+def _engine_stopped(state: ProgressState, event: ev.EngineStopped, _now: float) -> list[ev.Event]:
+    state.advice = getattr(event.error, "hint", "")
+    return []
+
+
 def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> list[ev.Event]:
     state.outcome = event
     return [event]
@@ -306,7 +311,7 @@ def _file_status(
         number, started = _discover(state, session, status, now)
         out.append(started)
     file = state.running.get(number)
-    if file is None or file.phase is Phase.QUEUED or stamp < file.server_time:
+    if file is None or file.session != session.session or file.phase is Phase.QUEUED or stamp < file.server_time:
         return out
     changed = status.status != file.server_status
     file.server_time, file.server_status = stamp, status.status
@@ -363,6 +368,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
     ev.SelectionEnded: _selection_ended,
+    ev.EngineStopped: _engine_stopped,
     ev.RunFinished: _run_finished,
     ev.RunWarning: _warning,
     ev.Paused: _paused,

@@ -124,6 +124,8 @@ class ProgressState:
     pause_reason: str = ""
     advanced: float = 0.0
     """When anything last moved (run clock, seconds)."""
+    advice: str = ""
+    """What to do about the error that ended the run early."""
     outcome: ev.RunFinished | None = None
     sent_total: int = 0
     """Bytes that left this machine, in all attempts: what the speed is made of."""

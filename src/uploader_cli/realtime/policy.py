@@ -98,9 +98,10 @@ class Machine:
             case Tick():
                 return self._tick(now)
             case Dialled(number, latency):
-                return self._live(latency) if self._is_current(number) else [Drop(number)]
-            case DialFailed(number, reason) | Lost(number, reason) if self._is_current(number):
-                return [Drop(number), *self._try_failed(now, reason)]
+                tried = self._current(number)
+                return self._live(tried, latency) if tried else [Drop(number)]
+            case DialFailed(number, reason) | Lost(number, reason) if tried := self._current(number):
+                return [Drop(number), *self._try_failed(tried, now, reason)]
             case Lost(number, reason) if number == self._connected:
                 return self._lost(now, reason)
             case Close() if not self._ended:
@@ -112,8 +113,8 @@ class Machine:
         """No socket yet, and no polls either."""
         return self.state in (ChannelState.CONNECTING, ChannelState.RECONNECTING)
 
-    def _is_current(self, number: int) -> bool:
-        return self._try is not None and self._try.number == number
+    def _current(self, number: int) -> _Try | None:
+        return self._try if self._try is not None and self._try.number == number else None
 
     def _move(
         self, to: ChannelState, reason: ChannelReason, attempt: int | None = None, latency: float | None = None
@@ -129,8 +130,8 @@ class Machine:
         actions: list[Action] = []
         if self._waiting and now >= self._since + self.policy.fallback:
             actions += self._fall_back(ChannelReason.DEADLINE)
-        if self._try is not None and now >= self._try.until:
-            actions += [Drop(self._try.number), *self._try_failed(now, ChannelReason.TIMEOUT)]
+        if (tried := self._try) is not None and now >= tried.until:
+            actions += [Drop(tried.number), *self._try_failed(tried, now, ChannelReason.TIMEOUT)]
         if self._redial_at is not None and now >= self._redial_at:
             actions += self._dial(now)
         return actions
@@ -146,9 +147,9 @@ class Machine:
         self._try = _Try(self._numbers, transport, until, dial_until)
         return Dial(self._numbers, transport, until - now)
 
-    def _try_failed(self, now: float, reason: ChannelReason) -> list[Action]:
-        tried, self._try = self._try, None
-        if tried and tried.transport is Transport.WEBSOCKET and now < tried.dial_until:
+    def _try_failed(self, tried: _Try, now: float, reason: ChannelReason) -> list[Action]:
+        self._try = None
+        if tried.transport is Transport.WEBSOCKET and now < tried.dial_until:
             return [self._begin(Transport.POLLING, now, tried.dial_until)]
         return self._dial_failed(now, reason)
 
@@ -166,12 +167,9 @@ class Machine:
     def _fall_back(self, reason: ChannelReason) -> list[Action]:
         return [self._move(ChannelState.POLLING, reason), StartPolling()]
 
-    def _live(self, latency: float) -> list[Action]:
+    def _live(self, tried: _Try, latency: float) -> list[Action]:
         """Up, or up again: then the rooms are gone, and so is whatever was said in the meantime."""
-        was = self.state
-        tried, self._try = self._try, None
-        if tried is None:
-            return []
+        was, self._try = self.state, None
         self._connected, self._transport = tried.number, tried.transport
         self._failures, self._backoff = 0, self.policy.retry_delay
         reason = ChannelReason.RECOVERED if self._was_live else ChannelReason.CONNECTED

@@ -98,7 +98,9 @@ class LastWords:
         if outcome is None or (self._quiet and outcome.ok):
             return
         width = _width(sys.stderr)
-        lines = summary(state, outcome, width=width, color=self._color, resume_hint="run the same command again")
+        advice = [state.advice] if state.advice else []
+        hint = "run the same command again"
+        lines = summary(state, outcome, width=width, color=self._color, resume_hint=hint, next_steps=advice)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

@@ -55,9 +55,9 @@ class Loop:
                 event = self._queue.get(timeout=max(0.001, due - self._clock()))
             except Empty:
                 break
+            self.apply(event)
             if isinstance(event, ev.EngineStopped):
                 return event
-            self.apply(event)
             if self._clock() >= due:
                 break
         self._drawn = self._clock()
@@ -80,8 +80,7 @@ class Loop:
                 event = self._queue.get_nowait()
             except Empty:
                 return
-            if not isinstance(event, ev.EngineStopped):
-                self.apply(event)
+            self.apply(event)
 
     @contextmanager
     def observed(self) -> Iterator[None]:

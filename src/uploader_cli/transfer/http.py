@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from requests import exceptions as rex
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
@@ -102,7 +104,10 @@ def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.server) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
-    session.verify = False if settings.insecure else str(settings.ca_bundle) if settings.ca_bundle else True
+    session.verify = str(settings.ca_bundle) if settings.ca_bundle else True
+    if settings.insecure:  # the run warns of it once, in its own words
+        session.verify = False
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.client_cert:
         session.cert = str(settings.client_cert)
     session.headers["User-Agent"] = f"uploader ({platform.system()})"
@@ -143,7 +148,7 @@ def _socket_options() -> list[tuple[int, int, int]]:
 def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
     """Our error for one of requests', urllib3's or the socket's."""
     where = _where(url)
-    if isinstance(error, rex.SSLError):
+    if isinstance(error, rex.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         failed = ConnectFailed(
             f"no secure connection to {where}: {_why(error)}",
             hint="name the authority's certificate with --ca-bundle; --insecure gives up the protection",
@@ -155,12 +160,10 @@ def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
     refused = _has(error, NewConnectionError)
     if refused or isinstance(error, rex.ConnectTimeout):
         return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
-    if isinstance(error, rex.ReadTimeout):
-        return TimedOut(f"{where} did not answer in time", body_sent=body_sent)
+    if _has(error, Urllib3Timeout, TimeoutError):
+        return TimedOut(f"{where} {'did not answer in time' if body_sent else 'stopped taking bytes'}", body_sent=body_sent)
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
-    if not body_sent and _has(error, Urllib3Timeout, TimeoutError):
-        return TimedOut(f"{where} stopped taking bytes")
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
 
 
@@ -178,9 +181,10 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def _why(error: BaseException) -> str:
-    """The operating system's words where there are any, else the message, on one line."""
-    system = next((item.strerror for item in _chain(error) if isinstance(item, OSError) and item.strerror), None)
-    return " ".join((system or str(error)).split())[:200]
+    """The operating system's words where there are any, else those of the innermost error, on one line."""
+    chain = _chain(error)
+    system = next((item.strerror for item in chain if isinstance(item, OSError) and item.strerror), None)
+    return " ".join((system or str(chain[-1])).split())[:200]
 
 
 def _where(url: str) -> str:
@@ -192,7 +196,7 @@ def _json(response: requests.Response) -> object:
     """The body as JSON, or None: errors may come with an empty body or HTML."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

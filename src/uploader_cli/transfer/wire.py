@@ -11,7 +11,7 @@ What the stock connection can't do, and this one does while a body is on its way
 from __future__ import annotations
 
 import io
-import select
+import selectors
 import socket
 import ssl
 import time
@@ -20,9 +20,12 @@ from typing import Any, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 PIECE = 256 * 1024
 """Bytes offered to the kernel at a time: small enough to look up between two, large enough not to matter."""
+TLS_PIECE = 16 * 1024
+"""One record: OpenSSL tells of a piece only when all of it is out."""
 WRITE_STALL = 60.0
 """Seconds without the kernel taking a byte after which the connection counts as lost."""
 IDLE_LIMIT = 4.0
@@ -59,10 +62,13 @@ class Sockets:
         self._open.add(sock)
 
     def shut(self) -> None:
-        """Shut all of them down: blocked reads and writes end at once with an error."""
+        """Shut all of them down: blocked reads and writes end at once with an error.
+
+        Beneath TLS: an `SSLSocket` would drop its encryption first, and what is being sent would go on without.
+        """
         for sock in list(self._open):
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 continue
 
@@ -77,12 +83,47 @@ class _Uploading(HTTPConnection):
         self._body: Body | None = None
         self._spent = False
         self._used = time.monotonic()
+        self._dialling: socket.socket | None = None
 
     def connect(self) -> None:
-        super().connect()
+        try:
+            super().connect()
+        finally:
+            if self._dialling is not None:
+                self._dialling.close()
         self._spent = False
         self._used = time.monotonic()
-        self.sockets.add(self.sock)
+        self.sockets.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
+
+    def _new_conn(self) -> socket.socket:
+        """As urllib3's, but it can be shut while it connects."""
+        try:
+            return self._dial()
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no answer within {self.timeout} s") from error
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+    def _dial(self) -> socket.socket:
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(self.timeout)
+                # A twin, because the TLS handshake is made on another object, which nobody has before it is through.
+                self._dialling = sock.dup()
+                self.sockets.add(self._dialling)
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                return sock
+        raise failure
 
     @property
     def is_connected(self) -> bool:
@@ -97,53 +138,68 @@ class _Uploading(HTTPConnection):
             self._body = None
 
     def send(self, data: Any) -> None:
-        body = self._body
-        if body is None or not body.started or self.sock is None:
+        body, sock = self._body, self.sock
+        if body is None or not body.started or sock is None:
             super().send(data)
-            return
-        view = memoryview(data)
-        while view:
-            self._wait_until_writable(body)
-            count = self.sock.send(view[:PIECE])
-            body.taken(count)
-            view = view[count:]
+        elif isinstance(sock, socket.socket):
+            timeout = sock.gettimeout()
+            sock.settimeout(0)
+            try:
+                self._feed(sock, body, memoryview(data))
+            finally:
+                sock.settimeout(timeout)
+        else:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
+            body.check()
+            super().send(data)
+            body.taken(len(data))
+
+    def _feed(self, sock: socket.socket, body: Body, view: memoryview) -> None:
+        """Give all of `view` to the kernel; `BrokenPipeError` makes urllib3 read the answer that came early."""
+        most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
+        deadline = time.monotonic() + WRITE_STALL
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            while view:
+                body.check()
+                ready = sum(events for _, events in waiting.select(_TICK))
+                if ready & selectors.EVENT_READ and self._answered(sock):
+                    self._spent = True
+                    raise BrokenPipeError("the server answered before the body was through")
+                count = _offer(sock, view[:most]) if ready & selectors.EVENT_WRITE else 0
+                if count:
+                    body.taken(count)
+                    view = view[count:]
+                    deadline = time.monotonic() + WRITE_STALL
+                elif time.monotonic() > deadline:
+                    raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
 
     def getresponse(self) -> Any:
         response = super().getresponse()
         self._used = time.monotonic()
         return response
 
-    def _wait_until_writable(self, body: Body) -> None:
-        """Return when the kernel takes more; `BrokenPipeError` makes urllib3 read the answer that came early."""
-        deadline = time.monotonic() + WRITE_STALL
-        while True:
-            body.check()
-            readable, writable, _ = select.select([self.sock], [self.sock], [], _TICK)
-            if readable and self._answered():
-                self._spent = True
-                raise BrokenPipeError("the server answered before the body was through")
-            if writable:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
-
-    def _answered(self) -> bool:
+    def _answered(self, sock: socket.socket) -> bool:
         """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
-        sock = self.sock
         if not isinstance(sock, ssl.SSLSocket):
-            return isinstance(sock, socket.socket)
-        timeout = sock.gettimeout()
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            return True
         try:
             first = sock.recv(1)
         except ssl.SSLWantReadError:
             return False
         except OSError:
             return True
-        finally:
-            sock.settimeout(timeout)
         self.sock = _PushedBack(sock, first)
         return True
+
+
+def _offer(sock: socket.socket, piece: memoryview) -> int:
+    """How many bytes the kernel takes now."""
+    try:
+        return sock.send(piece)
+    except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        return 0
+    except ssl.SSLError as error:  # what a broken connection is called under TLS
+        raise BrokenPipeError(str(error)) from error
 
 
 class _PlainConnection(_Uploading):

@@ -1,0 +1,263 @@
+"""Each option of `uploader upload`, by what it does to a real run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from command import uploader
+from relays import http_proxy, tls_front
+from serving import running_server
+
+from server_stub.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+BATCH = "/api/upload/batch"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """A certificate authority that only these tests trust; its certificate is in `ca.pem`."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return made
+
+
+def test_category(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The category decides where the server puts the files; personal by default."""
+    files = make_files(**{"a.mp4": 5})
+    assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+    assert uploader("upload", files, "-s", server.url, "--category", "scenic", home=tmp_path).code == 0
+    assert (server.root / "personal" / "files" / "a.mp4").is_file()
+    assert (server.root / "scenic" / "files" / "a.mp4").is_file()
+
+
+def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Batch mode sends one session at a time whatever was asked for, and says so."""
+    done = uploader("upload", make_files(**{"a.mp4": 5}), "-s", server.url, "-j", "8", "--json", home=tmp_path)
+    assert done.code == 0
+    assert done.events[0]["jobs"] == 1
+
+
+def test_include_and_exclude(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Gitignore patterns on the path below the argument; an exclude outranks an include."""
+    files = make_files(**{"a.mp4": 1, "b.txt": 1, "raw/c.mp4": 1, "raw/d.avi": 1, "deep/e.avi": 1})
+    patterns = ("--include", "*.mp4", "--include", "*.avi", "--exclude", "raw/*.mp4")
+    done = uploader("upload", files, "-s", server.url, *patterns, "--json", home=tmp_path)
+    assert sorted(event["path"].split("/files/")[1] for event in done.of("file.completed")) == [
+        "a.mp4",
+        "deep/e.avi",
+        "raw/d.avi",
+    ]
+
+
+def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Symbolic links are skipped and counted, unless they are to be followed."""
+    files = make_files(**{"a.mp4": 1})
+    outside = make_files("outside", **{"b.mp4": 2})
+    (files / "link.mp4").symlink_to(outside / "b.mp4")
+    plain = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert [event["reason"] for event in plain.of("file.skipped")] == ["symlink"]
+    followed = uploader("upload", files, "-s", server.url, "--follow-links", "--json", home=tmp_path)
+    assert followed.finished["completed"] == 2
+
+
+def test_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
+    """The plan comes without a call: by assumed limits at first, by those last seen after a run."""
+    files = make_files(**{f"{number}.mp4": 10 for number in range(7)}, **{"x.avi": 1, "y.avi": 1, "z.txt": 1})
+    with running_server(flavour="reference", processing_seconds=0.01) as server:
+        assumed = uploader("upload", files, "-s", server.url, "--dry-run", "--json", home=tmp_path)
+        assert len(server.faults.requests) == 0
+        plan = json.loads(assumed.out)
+        assert plan["limits"] == "assumed"
+        assert [len(session) for session in plan["sessions"]] == [3, 3, 1, 2]
+        assert [item["path"] for item in plan["skipped"]] == [str(files / "z.txt")]
+        assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+        calls = len(server.faults.requests)
+        seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
+        assert len(server.faults.requests) == calls
+    assert "as last seen there" in seen.err
+    assert "9 files" in seen.err
+    assert seen.out == ""
+
+
+def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """As many attempts more as asked for, none with 0."""
+    server.faults.next_answers("POST", BATCH, [503] * 3)
+    files = make_files(**{"a.mp4": 1})
+    assert uploader("upload", files, "-s", server.url, "--retries", "0", home=tmp_path).code == 3
+    assert server.faults.count("POST", BATCH) == 1
+    assert uploader("upload", files, "-s", server.url, "--retries", "2", home=tmp_path).code == 0
+    assert server.faults.count("POST", BATCH) == 4
+
+
+def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A rate limit is waited out without using up a retry, but no longer than allowed: then exit 3."""
+    files = make_files(**{"a.mp4": 1})
+    short, long = Answer(429, {"Retry-After": "1"}), Answer(429, {"Retry-After": "900"})
+    server.faults.next_answers("POST", BATCH, [short])
+    waited = uploader("upload", files, "-s", server.url, "--retries", "0", "--json", home=tmp_path)
+    assert waited.code == 0
+    assert [event["code"] for event in waited.of("warning")] == ["rate_limited"]
+    assert waited.of("file.retry") == []
+    server.faults.next_answers("POST", BATCH, [long])
+    ended = uploader("upload", files, "-s", server.url, "--max-wait", "5", "--json", home=tmp_path)
+    assert ended.code == 3
+    assert ended.of("file.failed")[0]["code"] == "rate_limited"
+
+
+def test_stall(make_files: Files, tmp_path: Path) -> None:
+    """The warning comes when nothing moved for so long, and not before."""
+    files = make_files(**{"a.mp4": 1})
+    with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
+        early = uploader("upload", files, "-s", server.url, "--stall", "0.2", "--json", home=tmp_path)
+        late = uploader("upload", files, "-s", server.url, "--stall", "60", "--json", home=tmp_path)
+    assert {event["code"] for event in early.of("warning")} == {"stalled"}
+    assert late.of("warning") == []
+
+
+def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
+    """After the first failure no other file is started."""
+    with running_server(max_files=1, fail_files=("a*",)) as server:
+        files = make_files(**{"a.mp4": 1, "b.mp4": 1, "c.mp4": 1})
+        done = uploader("upload", files, "-s", server.url, "--fail-fast", "--json", home=tmp_path)
+        assert server.faults.count("POST", BATCH) == 1
+    assert done.code == 4
+    assert {event["reason"] for event in done.of("file.skipped")} == {"fail_fast"}
+
+
+def test_resend_unknown(make_files: Files, tmp_path: Path) -> None:
+    """An answer that was lost after the body: never sent again in silence, only when it was asked for."""
+    files = make_files(**{"a.mp4": 1})
+    lost = Answer(when="after_body", close=True)
+    with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
+        server.faults.next_answers("POST", BATCH, [lost])
+        careful = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        assert server.faults.count("POST", BATCH) == 1
+        server.faults.next_answers("POST", BATCH, [lost])
+        bold = uploader("upload", files, "-s", server.url, "--resend-unknown", "--json", home=tmp_path)
+        assert server.faults.count("POST", BATCH) == 3
+    assert careful.code == 4
+    assert careful.of("file.failed")[0]["code"] == "outcome_unknown"
+    assert bold.code == 0
+
+
+def test_progress(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Plain lines in a pipe, nothing but the summary with `none`."""
+    files = make_files(**{"a.mp4": 1})
+    plain = uploader("upload", files, "-s", server.url, home=tmp_path)
+    none = uploader("upload", files, "-s", server.url, "--progress", "none", home=tmp_path)
+    assert f"✓ {files / 'a.mp4'}" in plain.err
+    assert "\x1b" not in plain.err
+    assert len(none.err.splitlines()) == 1
+
+
+def test_quiet(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Nothing at all when it went well, and what failed when it did not."""
+    files = make_files(**{"a.mp4": 1})
+    assert uploader("upload", files, "-s", server.url, "--quiet", home=tmp_path).err == ""
+    server.faults.fail_files.append("a*")
+    failed = uploader("upload", files, "-s", server.url, "--quiet", home=tmp_path)
+    assert failed.code == 4
+    assert "a.mp4" in failed.err
+
+
+def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """More than 20 files get no line each, unless asked for."""
+    files = make_files(**{f"{number:02}.mp4": 1 for number in range(25)})
+    normal = uploader("upload", files, "-s", server.url, home=tmp_path)
+    verbose = uploader("upload", files, "-s", server.url, "-v", home=tmp_path)
+    assert sum(line.startswith("✓ /") for line in normal.err.splitlines()) == 0
+    assert sum(line.startswith("✓ /") for line in verbose.err.splitlines()) == 25
+
+
+def test_log_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """JSON lines with time and level, appended; the token is in none of them."""
+    files = make_files(**{"a.mp4": 1})
+    log = tmp_path / "run.log"
+    for _ in range(2):
+        options = ("--log-file", log, "--header", "X-Api-Key: secret-key")
+        done = uploader("upload", files, "-s", server.url, *options, home=tmp_path, UPLOADER_TOKEN="secret-token")
+        assert done.code == 0
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [line["type"] for line in lines].count("file.completed") == 2
+    assert {line["level"] for line in lines} <= {"debug", "info", "warning", "error"}
+    assert "secret" not in log.read_text(encoding="utf-8")
+    refused = uploader("upload", files, "-s", server.url, "--log-file", tmp_path / "no" / "where", home=tmp_path)
+    assert refused.code == 2
+    assert "--log-file" in refused.err
+
+
+def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The header goes with every call, and so does the token."""
+    with http_proxy(server.url) as proxy:
+        options = ("--proxy", f"http://127.0.0.1:{proxy.port}", "--header", "X-Team: red")
+        done = uploader(
+            "upload", make_files(**{"a.mp4": 1}), "-s", server.url, *options, home=tmp_path, UPLOADER_TOKEN="t0ken"
+        )
+    assert done.code == 0
+    calls = proxy.seen.count(b"GET http") + proxy.seen.count(b"POST http") + proxy.seen.count(b"CONNECT ")
+    assert calls >= 4
+    asked = proxy.seen.count(b" /socket.io/") + calls - proxy.seen.count(b"CONNECT ")
+    assert proxy.seen.count(b"X-Team: red") == proxy.seen.count(b"Authorization: Bearer t0ken") == asked
+
+
+def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+    """A certificate of an unknown authority is refused with the way out, and accepted once it is named."""
+    files = make_files(**{"a.mp4": 100_000})
+    with tls_front(server.url, authority) as url:
+        refused = uploader("upload", files, "-s", url, home=tmp_path)
+        assert refused.code == 6
+        assert "--ca-bundle" in refused.err
+        done = uploader("upload", files, "-s", url, "--ca-bundle", tmp_path / "ca.pem", "--json", home=tmp_path)
+    assert done.code == 0, done.err
+
+
+def test_client_cert(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+    """A server that wants to know its clients gets the certificate."""
+    cert = authority.issue_cert("client@example.com")
+    cert.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
+    files, trusted = make_files(**{"a.mp4": 1}), ("--ca-bundle", tmp_path / "ca.pem")
+    with tls_front(server.url, authority, ask_client=True) as url:
+        assert uploader("upload", files, "-s", url, *trusted, "--retries", "0", home=tmp_path).code == 6
+        options = (*trusted, "--client-cert", tmp_path / "client.pem")
+        assert uploader("upload", files, "-s", url, *options, home=tmp_path).code == 0
+
+
+def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
+    """Without checks the upload works, and a warning says what that means."""
+    with tls_front(server.url, authority) as url:
+        done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", url, "--insecure", "--json", home=tmp_path)
+    assert done.code == 0
+    assert [event["code"] for event in done.of("warning")] == ["insecure"]
+    assert "InsecureRequestWarning" not in done.err
+
+
+def test_proxy(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """All calls go through the proxy, the option before the environment's."""
+    with http_proxy(server.url) as proxy:
+        address = f"http://127.0.0.1:{proxy.port}"
+        dead = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
+        files = make_files(**{"a.mp4": 1})
+        done = uploader("upload", files, "-s", "http://files.test", "--proxy", address, home=tmp_path, **dead)
+    assert done.code == 0, done.err
+    assert b"POST http://files.test/api/upload/batch" in proxy.seen
+
+
+def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: Files, tmp_path: Path) -> None:
+    """The same file: exit 4 by its name, exit 0 by its directory."""
+    files = make_files(**{"a.mp4": 1, "b.txt": 1})
+    with running_server(types=("mp4",)) as server:
+        named = uploader("upload", files / "a.mp4", files / "b.txt", "-s", server.url, "--json", home=tmp_path)
+        found = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert (named.code, named.of("file.failed")[0]["code"]) == (4, "refused_type")
+    assert named.finished["completed"] == 1
+    assert (found.code, found.finished["skipped"]) == (0, 1)
