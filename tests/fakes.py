@@ -1,0 +1,60 @@
+"""Stand-ins that hold no behaviour of ours: a clock that a test moves, files in one word, and what was captured."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uploader_cli.core.plan import LocalFile
+
+WIRE = Path(__file__).parent / "wire"
+STREAMS = ("events-two-files", "events-one-failed", "events-cancelled")
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def local_file(word: str, number: int = 0, *, size: int = 10, named: bool = False) -> LocalFile:
+    """`dir/a.mp4` or `dir/a.mp4=300` (bytes)."""
+    path, _, given = word.partition("=")
+    return LocalFile(number, path, path, int(given) if given else size, 0, named)
+
+
+def local_files(words: str, **options: Any) -> list[LocalFile]:
+    """One file for each word, numbered from 0."""
+    return [local_file(word, number, **options) for number, word in enumerate(words.split())]
+
+
+def golden(name: str) -> dict[str, Any]:
+    """A captured request with its answer: `request`, `status`, `headers`, `body`."""
+    return json.loads((WIRE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+class Captured(NamedTuple):
+    """A message as it was captured: `at` in seconds since the request began."""
+
+    at: float
+    data: dict[str, Any]
+
+    @property
+    def stamp(self) -> float:
+        """The server's clock in unix seconds, read without any code of ours."""
+        return datetime.strptime(self.data["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+
+
+def captured(name: str) -> list[Captured]:
+    """A captured event stream, in the order of its arrival."""
+    lines = (WIRE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Captured(item["at_ms"] / 1000, item["data"]) for item in map(json.loads, lines)]
