@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BURST = 20
+"""Events that are sent in one go."""
+
 EVENT_INTERVAL = 0.1
 """Seconds between two events about progress in one session."""
 
@@ -113,9 +116,12 @@ class Bundled:
         before = {file.id: file.progress for file in files}
         position = len(session.files)
         await asyncio.to_thread(self._place, session.category, files)
-        self.store.save_files(file_row(session.id, position + place, file) for place, file in enumerate(files))
-        for file in files:
+        rows = [file_row(session.id, position + place, file) for place, file in enumerate(files)]
+        await asyncio.to_thread(self.store.save_files, rows)
+        for number, file in enumerate(files):
             session.count(file, before[file.id])
+            if number % BURST == BURST - 1:
+                await asyncio.sleep(0)  # a thousand ends at once must not hold up everybody else's heartbeat
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
         ended = session.settle()
         session.touch()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REALTIME_PATH = "/socket.io/"
+HANG_LIMIT = 300.0
+"""Seconds that a connection hangs at most; no client waits that long."""
+
 _REFUSALS = {"off": 404, "refuse": 403}
 
 
@@ -118,7 +121,7 @@ class Gatekeeper:
         del body["timestamp"]  # as captured
         await RefusalResponse(body, 429)(scope, receive, with_headers)
 
-    async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Seen) -> None:
         if answer.when == "after_store":
             await self._serve_rest(scope, receive, _nowhere)
         elif answer.after_bytes is not None:
@@ -131,6 +134,7 @@ class Gatekeeper:
         elif answer.when == "after_body":
             await drain(receive, 3600)
         if answer.close or answer.after_bytes is not None:
+            send.note()
             cut(scope)
             return
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
@@ -264,7 +268,10 @@ async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> Non
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:
-    """Never answer; until the client leaves, or the gate changes."""
+    """Never answer; until the client leaves, or the gate changes.
+
+    granian doesn't tell that the client of an unanswered websocket has left, so there is a limit to it.
+    """
 
     async def gone() -> None:
         while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
@@ -273,7 +280,10 @@ async def _hang(receive: Receive, ended: asyncio.Event) -> None:
 
     watching = asyncio.ensure_future(gone())
     try:
-        await ended.wait()
+        async with asyncio.timeout(HANG_LIMIT):
+            await ended.wait()
+    except TimeoutError:
+        logger.debug("a hanging connection was given up")
     finally:
         watching.cancel()
         await asyncio.wait({watching})

@@ -6,6 +6,7 @@ Never more than two blocks of a request are in memory: one that is being gathere
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import re
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from server_stub.config import Limits
 
 BLOCK = 1 << 20
+SMALL = 64 << 10
+"""Bytes of a file that is written at once: handing it to a thread would take longer."""
 MAX_TEXT = 64 << 10
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
@@ -71,8 +74,11 @@ class Sink:
 
     async def finish(self) -> bytes:
         """Write what is left and return the SHA-256 of the whole. Raises OSError."""
-        await self._pass_on(last=True)
-        await self._wait()
+        if self._job is None and self._file is None and self._size <= SMALL:
+            self._write(self._held, last=True)
+        else:
+            await self._pass_on(last=True)
+            await self._wait()
         return self._digest.digest()
 
     async def abandon(self) -> None:
@@ -86,14 +92,14 @@ class Sink:
     async def _pass_on(self, *, last: bool = False) -> None:
         await self._wait()
         held, self._held, self._size = self._held, [], 0
-        self._job = asyncio.get_running_loop().run_in_executor(None, self._write, held, last)
+        self._job = asyncio.get_running_loop().run_in_executor(None, functools.partial(self._write, held, last=last))
 
     async def _wait(self) -> None:
         if self._job is not None:
             await asyncio.shield(self._job)
             self._job = None
 
-    def _write(self, pieces: list[bytes], last: bool) -> None:
+    def _write(self, pieces: list[bytes], *, last: bool) -> None:
         if self._file is None:
             self._file = self._path.open("xb")
         for piece in pieces:

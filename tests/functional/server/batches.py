@@ -144,7 +144,9 @@ class Watcher:
         return self.client.call("join-session", session, timeout=5)
 
     def wait(self, condition: Callable[[list[dict[str, Any]]], Any]) -> list[dict[str, Any]]:
-        eventually(lambda: condition(self.events), f"the awaited event (got {self.events})")
+        eventually(
+            lambda: condition(self.events), f"the awaited event (the last of {len(self.events)}: {self.events[-1:]})"
+        )
         return self.ordered()
 
     def ordered(self) -> list[dict[str, Any]]:

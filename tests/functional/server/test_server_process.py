@@ -100,15 +100,14 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         requests.get(f"{server.url}/health", timeout=DEADLINE)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the time of the processor from /proc")
 def test_it_is_ready_within_a_second() -> None:
-    """The best of three: what it takes, not what else the machine does."""
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        with server_process() as server:
-            assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
-            times.append(time.monotonic() - began)
-    assert min(times) < 1.0
+    """A second of the processor: what it takes, not what else the machine does."""
+    with server_process() as server:
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
+    assert user + system < 1.0
 
 
 @pytest.mark.parametrize(
