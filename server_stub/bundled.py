@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from server_stub.multipart_stream import BatchReader
+from server_stub.intake import Intake
 from server_stub.placing import UnsafePathError
 from server_stub.sessions import Session, batch_answer, file_row, restore
 from server_stub.wire import ApiError, is_uuid, timestamp
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 BURST = 20
 """Events that are sent in one go."""
-
-EVENT_INTERVAL = 0.1
-"""Seconds between two events about progress in one session."""
 
 
 class Bundled:
@@ -101,6 +98,9 @@ class Bundled:
                 raise _cancelled(intake)
             receiving.result()
             return await self._store(intake)
+        except BaseException:
+            await intake.undo()
+            raise
         finally:
             if not receiving.done():  # the server stops
                 receiving.cancel()
@@ -111,15 +111,13 @@ class Bundled:
     async def _store(self, intake: Intake) -> dict[str, Any]:
         session, files = intake.checked()
         if session.status == "cancelled":
-            await intake.undo()
             raise _cancelled(intake)
-        before = {file.id: file.progress for file in files}
         position = len(session.files)
         await asyncio.to_thread(self._place, session.category, files)
         rows = [file_row(session.id, position + place, file) for place, file in enumerate(files)]
         await asyncio.to_thread(self.store.save_files, rows)
         for number, file in enumerate(files):
-            session.count(file, before[file.id])
+            session.count(file)
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)  # a thousand ends at once must not hold up everybody else's heartbeat
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
@@ -190,132 +188,6 @@ class Bundled:
                 logger.info("session %s expired", session.id)
                 del self.sessions[session.id]
                 self.store.forget_session(session.id)
-
-
-class Intake:
-    """One batch request while it arrives: ties what the reader finds to the session."""
-
-    def __init__(self, server: Bundled, request: Request) -> None:
-        self.server = server
-        self.request = request
-        self.reader = BatchReader(server.limits, server.store.incoming, self, eager=True)
-        self.session: Session | None = None
-        self.category: str | None = None
-        self.paths: list[str] = []
-        self.task: asyncio.Task[None] | None = None
-        self.total = int(request.headers.get("content-length", 0))
-        self._file_began = 0
-        self._began = 0.0
-
-    async def receive(self) -> None:
-        """Read the whole body, then wait out the processing; on any failure nothing of it is left."""
-        try:
-            await self._read()
-            self.checked()
-            await asyncio.sleep(self.server.limits.processing * len(self.reader.files))
-        except BaseException as error:
-            if isinstance(error, ApiError):
-                error.drain = not self.reader.complete
-            await self.undo()
-            raise
-
-    async def _read(self) -> None:
-        try:
-            await self.reader.read(
-                self.request.receive, self.request.headers.get("content-type", ""), self.server.config.idle_timeout
-            )
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        except OSError as error:
-            raise ApiError(
-                500, "UPLOAD_FAILED", "The server could not write the file", details=error.strerror
-            ) from error
-
-    async def undo(self) -> None:
-        """Let the session forget this request (its temporary files go when the request ends)."""
-        if self.session is None:
-            return
-        for file in self.reader.files:
-            self.session.drop(file)
-        if not self.session.ended:
-            await self.server.emit(self.session.id, self.session.event("A request broke off; nothing of it was stored"))
-
-    def checked(self) -> tuple[Session, list[FileState]]:
-        """The session and the files of a whole body. Raises ApiError where something is missing."""
-        if self.session is None:
-            raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
-        if self.category is None or not self.reader.files:
-            missing = "category" if self.category is None else "files"
-            raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
-        if self.paths and len(self.paths) != len(self.reader.files):
-            raise ApiError(
-                400,
-                "VALIDATION_ERROR",
-                "Send relativePath once for each file, or not at all",
-                details=f"{len(self.paths)} paths, {len(self.reader.files)} files",
-            )
-        for file, path in zip(self.reader.files, self.paths, strict=False):
-            file.relative_path = path
-        return self.session, self.reader.files
-
-    async def text(self, name: str, value: str) -> None:
-        """A text part: refused at once where it makes the request pointless."""
-        if name == "relativePath":
-            self.paths.append(value)
-        elif name == "sessionId":
-            if self.session is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
-            self._attach(self.server.find(value))
-        elif name == "category":
-            if self.category is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
-            self.category = value
-        if self.session is not None and self.category not in {None, self.session.category}:
-            raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
-
-    def _attach(self, session: Session) -> None:
-        if session.ended:
-            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {session.status}: make a new one")
-        self.session = session
-        if not session.requests:
-            session.began = time.monotonic()
-        if self.task is not None:
-            session.requests.add(self.task)
-        session.status = "uploading"
-        session.touch()
-        for file in self.reader.files:
-            session.add(file)
-
-    def detach(self) -> None:
-        """The request has ended: its session may be swept again."""
-        if self.session is not None and self.task is not None:
-            self.session.requests.discard(self.task)
-
-    async def started(self, file: FileState) -> None:
-        """A file begins."""
-        self._file_began, self._began = self.reader.received, time.monotonic()
-        if len(self.paths) >= len(self.reader.files):
-            file.relative_path = self.paths[len(self.reader.files) - 1]
-        if self.session is not None:
-            self.session.add(file)
-
-    async def arriving(self, file: FileState) -> None:
-        """More of a file is here: tell the room, at most ten times a second."""
-        # Without a length of its own the part can't be longer than the rest of the request.
-        length = file.announced if file.announced is not None else self.total - self._file_began
-        percent = min(99, 100 * file.size // length) if length > 0 else 0
-        session = self.session
-        if session is None:
-            file.progress = max(file.progress, percent)
-            return
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = file.size / max(now - self._began, 1e-6)
-            await self.server.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
 
 def _cancelled(intake: Intake) -> ApiError:

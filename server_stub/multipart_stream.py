@@ -1,16 +1,11 @@
-"""The body of a batch, taken apart as it arrives: text parts, and files that go to temporary names while hashed.
-
-Never more than two blocks of a request are in memory: one that is being gathered and one that a thread is writing.
-"""
+"""The body of a batch, taken apart as it arrives: text parts, and files that go to temporary names."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import re
 import time
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from multipart import (  # type: ignore[import-untyped]
     MultipartError,
@@ -20,6 +15,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from server_stub.sessions import FileState
+from server_stub.sink import Sink
 from server_stub.wire import ApiError, extension
 
 if TYPE_CHECKING:
@@ -30,9 +26,6 @@ if TYPE_CHECKING:
 
     from server_stub.config import Limits
 
-BLOCK = 1 << 20
-SMALL = 64 << 10
-"""Bytes of a file that is written at once: handing it to a thread would take longer."""
 MAX_TEXT = 64 << 10
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
@@ -52,61 +45,6 @@ class Listener(Protocol):
 
     async def arriving(self, file: FileState) -> None:
         """More bytes of a file have arrived."""
-
-
-class Sink:
-    """One temporary file: blocks are hashed and written in a thread, one block at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._held: list[bytes] = []
-        self._size = 0
-        self._job: asyncio.Future[None] | None = None
-
-    async def write(self, piece: bytes) -> None:
-        """Take a piece; waits only when the block before is still being written. Raises OSError (late)."""
-        self._held.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK:
-            await self._pass_on()
-
-    async def finish(self) -> bytes:
-        """Write what is left and return the SHA-256 of the whole. Raises OSError."""
-        if self._job is None and self._file is None and self._size <= SMALL:
-            self._write(self._held, last=True)
-        else:
-            await self._pass_on(last=True)
-            await self._wait()
-        return self._digest.digest()
-
-    async def abandon(self) -> None:
-        """Close and remove the file, whatever state it is in."""
-        if self._job is not None:
-            await asyncio.wait({self._job})
-        if self._file is not None:
-            self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    async def _pass_on(self, *, last: bool = False) -> None:
-        await self._wait()
-        held, self._held, self._size = self._held, [], 0
-        self._job = asyncio.get_running_loop().run_in_executor(None, functools.partial(self._write, held, last=last))
-
-    async def _wait(self) -> None:
-        if self._job is not None:
-            await asyncio.shield(self._job)
-            self._job = None
-
-    def _write(self, pieces: list[bytes], *, last: bool) -> None:
-        if self._file is None:
-            self._file = self._path.open("xb")
-        for piece in pieces:
-            self._digest.update(piece)
-            self._file.write(piece)
-        if last:
-            self._file.close()
 
 
 class BatchReader:

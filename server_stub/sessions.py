@@ -31,6 +31,8 @@ class FileState:
     status: str = "uploading"
     size: int = 0
     progress: int = 0
+    points: int = 0
+    """What this file adds to its session's `points`."""
     speed: float = 0.0
     started: str = field(default_factory=timestamp)
     ended: str | None = None
@@ -156,21 +158,24 @@ class Session:
     def add(self, file: FileState) -> None:
         """A file has begun to arrive."""
         self.files[file.id] = file
-        self.points += file.progress
+        file.points = file.progress
+        self.points += file.points
 
     def advance(self, file: FileState, progress: int) -> None:
         """Raise the percentage of a file that has not ended."""
-        self.points += progress - file.progress
-        file.progress = progress
+        self.points += progress - file.points
+        file.points = file.progress = progress
 
     def drop(self, file: FileState) -> None:
         """Forget a file whose request broke off: nothing of it is stored, and it may come again."""
         if self.files.pop(file.id, None) is not None:
-            self.points -= file.progress
+            self.points -= file.points
+            file.points = 0
 
-    def count(self, file: FileState, progress_before: int) -> None:
-        """A file has ended, as its status says; it stood at `progress_before` percent."""
-        self.points -= progress_before
+    def count(self, file: FileState) -> None:
+        """A file has ended, as its status says."""
+        self.points -= file.points
+        file.points = 0
         self.completed += file.status == "completed"
         self.failed += file.status == "failed"
 
@@ -263,5 +268,5 @@ def _restored(store: Store, row: sqlite3.Row) -> Session:
             error=known["error"],
             error_code=known["error_code"],
         )
-        session.count(session.files[known["id"]], 0)
+        session.count(session.files[known["id"]])
     return session
