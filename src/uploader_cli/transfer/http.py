@@ -100,7 +100,8 @@ class Http:
 
 def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
     """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
-    session = requests.Session()
+    session = _Session()
+    session.max_redirects = 0  # a redirect could carry headers to another host, and empties what is sent
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.server) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -116,6 +117,13 @@ def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+class _Session(requests.Session):
+    """Follows no redirect, nor looks at where one points: custom headers would go along to any host."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature
+        return None
 
 
 class _Adapter(HTTPAdapter):
@@ -148,12 +156,11 @@ def _socket_options() -> list[tuple[int, int, int]]:
 def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
     """Our error for one of requests', urllib3's or the socket's."""
     where = _where(url)
-    if isinstance(error, rex.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-        failed = ConnectFailed(
-            f"no secure connection to {where}: {_why(error)}",
-            hint="name the authority's certificate with --ca-bundle; --insecure gives up the protection",
-        )
-        failed.retryable = False
+    if isinstance(error, rex.SSLError):
+        untrusted = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
+        hint = untrusted if _has(error, ssl.SSLCertVerificationError) else "does the server speak TLS there?"
+        failed = ConnectFailed(f"no secure connection to {where}: {_why(error)}", hint=hint)
+        failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
         return failed
     if isinstance(error, rex.ProxyError):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
@@ -161,7 +168,9 @@ def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
     if refused or isinstance(error, rex.ConnectTimeout):
         return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
     if _has(error, Urllib3Timeout, TimeoutError):
-        return TimedOut(f"{where} {'did not answer in time' if body_sent else 'stopped taking bytes'}", body_sent=body_sent)
+        return TimedOut(
+            f"{where} {'did not answer in time' if body_sent else 'stopped taking bytes'}", body_sent=body_sent
+        )
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
@@ -201,6 +210,9 @@ def _json(response: requests.Response) -> object:
 
 
 def redirect_target(answer: Answer) -> str | None:
-    """Where a 3xx answer points, absolute."""
+    """Where a 3xx answer points, absolute; None for nonsense."""
     location = answer.headers.get("Location")
-    return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None
+    try:
+        return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None
+    except ValueError:
+        return None

@@ -10,7 +10,9 @@ What the stock connection can't do, and this one does while a body is on its way
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import selectors
 import socket
 import ssl
@@ -103,12 +105,14 @@ class _Uploading(HTTPConnection):
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"no answer within {self.timeout} s") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
             raise NewConnectionError(self, str(error)) from error
 
     def _dial(self) -> socket.socket:
         failure = OSError("the name has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self._dns_host, self.port, type=socket.SOCK_STREAM
+        ):
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
@@ -174,7 +178,10 @@ class _Uploading(HTTPConnection):
                     raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
 
     def getresponse(self) -> Any:
-        response = super().getresponse()
+        try:
+            response = super().getresponse()
+        except ssl.SSLError as error:
+            raise _broken(error) from error
         self._used = time.monotonic()
         return response
 
@@ -198,8 +205,13 @@ def _offer(sock: socket.socket, piece: memoryview) -> int:
         return sock.send(piece)
     except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
         return 0
-    except ssl.SSLError as error:  # what a broken connection is called under TLS
-        raise BrokenPipeError(str(error)) from error
+    except ssl.SSLError as error:
+        raise _broken(error) from error
+
+
+def _broken(error: ssl.SSLError) -> OSError:
+    """After the handshake it is not the certificates: the connection broke, which TLS has no word of its own for."""
+    return ConnectionResetError(errno.ECONNRESET, error.reason or os.strerror(errno.ECONNRESET))
 
 
 class _PlainConnection(_Uploading):

@@ -1,0 +1,453 @@
+"""What uploads rely on in connections, on real sockets: counting, early answers, stalls, stops, reuse."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from raw_server import PATIENCE, Peer, RawServer
+
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, TimedOut
+from uploader_cli.settings import Settings
+from uploader_cli.transfer import wire
+from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.multipart import MultipartBody
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+GIB = 1 << 30
+BUFFERS = 64 << 20
+"""Bytes that sockets of both sides may hold at most, on any system these tests run on."""
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(params=["http", "TLS 1.2", "TLS 1.3"])
+def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> SimpleNamespace:
+    """The same server thrice: without TLS, and with both versions; `settings` trust it."""
+    if request.param == "http":
+        return SimpleNamespace(tls=None, settings={})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    version = ssl.TLSVersion.TLSv1_2 if request.param == "TLS 1.2" else ssl.TLSVersion.TLSv1_3
+    context.minimum_version = context.maximum_version = version
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    return SimpleNamespace(tls=context, settings={"ca_bundle": bundle})
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., Http]]:
+    clients: list[Http] = []
+
+    def make(server: RawServer | str, **settings: Any) -> Http:
+        url = server if isinstance(server, str) else server.url
+        clients.append(Http(Settings(server=url, **settings)))
+        return clients[-1]
+
+    yield make
+    for http in clients:
+        http.close()
+
+
+class Upload:
+    """A body of one sparse file of `size` bytes, with what was told of it."""
+
+    def __init__(self, directory: Path, size: int, check: Callable[[], None] = lambda: None) -> None:
+        path = directory / f"{size}.bin"
+        with path.open("wb") as file:
+            file.truncate(size)
+        info = path.stat()
+        self.sent = 0
+        self.through = threading.Event()
+        self.moving = threading.Event()
+        self.file = LocalFile(0, str(path), path.name, size, info.st_mtime_ns)
+        self.body = MultipartBody([], [self.file], on_sent=self._count, on_through=self.through.set, check=check)
+
+    def _count(self, _file: LocalFile, sent: int) -> None:
+        assert sent >= self.sent
+        self.sent = sent
+        self.moving.set()
+
+
+def post(http: Http, server: RawServer, upload: Upload, **how: Any) -> Any:
+    return http.request("POST", f"{server.url}/batch", body=upload.body, **how)
+
+
+def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Any]]:
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:  # noqa: BLE001 - what the call raised is what is asked about
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+# --- framing and counting ---------------------------------------------------------------------------------------------
+
+
+def test_a_body_goes_with_its_exact_length_and_no_second_framing(tmp_path, client, secured) -> None:
+    seen = []
+
+    def script(peer: Peer) -> None:
+        seen.append(peer.request())
+        peer.answer(200, {"ok": True})
+
+    upload = Upload(tmp_path, 3_000_001)
+    with RawServer(script, tls=secured.tls) as server:
+        answer = post(client(server, **secured.settings), server, upload)
+    ((line, headers, body),) = seen
+    assert answer.body == {"ok": True}
+    assert line == "POST /batch HTTP/1.1"
+    assert int(headers["content-length"]) == len(upload.body) == len(body)
+    assert "transfer-encoding" not in headers
+    assert upload.sent == upload.file.size
+    assert upload.body.through
+
+
+def test_only_bytes_that_the_kernel_took_are_counted(tmp_path, client, secured, monkeypatch) -> None:
+    """A server that reads nothing: the count ends where the socket buffers do, far below the file."""
+    monkeypatch.setattr(wire, "WRITE_STALL", 0.5)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.hold()
+
+    upload = Upload(tmp_path, 4 * GIB)
+    with RawServer(script, tls=secured.tls) as server:
+        with pytest.raises(TimedOut, match="stopped taking bytes") as caught:
+            post(client(server, **secured.settings), server, upload)
+        assert not caught.value.body_sent
+    assert upload.sent < BUFFERS
+
+
+def test_memory_stays_flat_for_a_file_of_gigabytes(tmp_path, client) -> None:
+    """One buffer of 1 MiB and a little around it, however large the file."""
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        buffer = bytearray(1 << 20)
+        while peer.received < 100 << 20:
+            peer.received += peer.sock.recv_into(buffer)
+        peer.answer(413)
+        peer.hold()
+
+    upload = Upload(tmp_path, 8 * GIB)
+    with RawServer(script) as server:
+        http = client(server)
+        tracemalloc.start()
+        try:
+            answer = post(http, server, upload)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert answer.status == 413
+    assert server.peers[0].received >= 100 << 20
+    assert peak < 5 << 20
+
+
+# --- answers that come early ------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client, secured) -> None:
+    """The server answers and does not read on; the connection is not used for the next request."""
+
+    def script(peer: Peer) -> None:
+        line, _ = peer.head()
+        if line.startswith("POST"):
+            peer.read(100_000)
+            peer.answer(400, {"error": "VALIDATION_ERROR"}, Connection="keep-alive")
+            peer.hold()
+        peer.answer(200, {"next": True})
+
+    upload = Upload(tmp_path, 4 * GIB)
+    with RawServer(script, tls=secured.tls) as server:
+        http = client(server, **secured.settings)
+        answer = post(http, server, upload)
+        after = http.request("GET", f"{server.url}/next")
+        assert (answer.status, answer.body) == (400, {"error": "VALIDATION_ERROR"})
+        assert after.body == {"next": True}
+        assert [peer.number for peer in server.peers] == [1, 2]
+    assert upload.sent < BUFFERS
+
+
+def test_a_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
+    answered = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(413, {"error": "TOO_LARGE"}, Connection="close")
+        answered.set()
+        peer.read(1)
+        peer.sock.shutdown(socket.SHUT_WR)
+        peer.hold()
+
+    upload = Upload(tmp_path, 1 * GIB)
+    with RawServer(script) as server:
+        assert post(client(server), server, upload).body == {"error": "TOO_LARGE"}
+
+
+def test_session_tickets_are_no_answer(tmp_path, client, authority) -> None:
+    """TLS 1.3 servers send tickets while the body travels: bytes to read, but none of HTTP."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 8
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+
+    def script(peer: Peer) -> None:
+        _, _, body = peer.request()
+        peer.answer(200, {"length": len(body)})
+
+    upload = Upload(tmp_path, 20 << 20)
+    with RawServer(script, tls=context) as server:
+        answer = post(client(server, ca_bundle=bundle), server, upload)
+    assert answer.body == {"length": len(upload.body)}
+
+
+# --- connections that break -------------------------------------------------------------------------------------------
+
+
+def test_a_close_in_the_middle_says_that_the_body_was_not_out(tmp_path, client, secured) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.read(50_000)
+
+    upload = Upload(tmp_path, GIB)
+    with RawServer(script, tls=secured.tls) as server:
+        with pytest.raises(ConnectionLost) as caught:
+            post(client(server, **secured.settings), server, upload)
+        assert str(caught.value).startswith(f"the connection to {server.url} broke: ")
+    assert not caught.value.body_sent
+    assert not isinstance(caught.value, TimedOut)
+    assert not upload.through.is_set()
+
+
+def test_a_close_instead_of_an_answer_says_that_the_body_was_out(tmp_path, client, secured) -> None:
+    upload = Upload(tmp_path, 1_000_000)
+    with RawServer(Peer.request, tls=secured.tls) as server:
+        with pytest.raises(ConnectionLost) as caught:
+            post(client(server, **secured.settings), server, upload)
+        assert str(caught.value).startswith(f"the connection to {server.url} broke: ")
+        assert "HTTPConnectionPool" not in str(caught.value)
+    assert caught.value.body_sent
+    assert upload.through.is_set()
+
+
+def test_a_reset_instead_of_an_answer_is_told_in_the_systems_words(tmp_path, client) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.reset()
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost, match=os.strerror(104)) as caught:
+        post(client(server), server, Upload(tmp_path, 1000))
+    assert caught.value.body_sent
+
+
+def test_no_answer_within_the_limit_is_a_timeout_with_the_body_out(tmp_path, client, secured) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.hold()
+
+    upload = Upload(tmp_path, 1000)
+    with RawServer(script, tls=secured.tls) as server, pytest.raises(TimedOut, match="not answer in time") as caught:
+        post(client(server, **secured.settings), server, upload, read_timeout=0.3)
+    assert caught.value.body_sent
+
+
+def test_an_answer_that_stops_in_its_middle_is_lost(client) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off") as caught:
+        client(server).request("GET", server.url)
+    assert caught.value.body_sent
+
+
+def test_an_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        peer.hold()
+
+    with RawServer(script) as server, pytest.raises(TimedOut, match="did not answer in time") as caught:
+        client(server).request("GET", server.url, read_timeout=0.3)
+    assert caught.value.body_sent
+
+
+def test_garbage_instead_of_http_is_a_lost_connection_on_one_line(client) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\nno\r\n")
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost) as caught:
+        client(server).request("GET", server.url)
+    assert "\n" not in str(caught.value)
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_ends_a_body_that_nobody_reads(tmp_path, client, secured) -> None:
+    """`check` raising is enough, although the kernel takes nothing."""
+    stop = Stop()
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.hold()
+
+    upload = Upload(tmp_path, 4 * GIB, stop.check)
+    with RawServer(script, tls=secured.tls) as server:
+        http = client(server, **secured.settings)
+        thread, outcome = in_thread(lambda: post(http, server, upload))
+        _until_still(upload)
+        before = time.monotonic()
+        stop.set()
+        thread.join(PATIENCE)
+        took = time.monotonic() - before
+    assert isinstance(outcome[0], Interrupted)
+    assert took < 1.0
+    assert not upload.body.through
+
+
+def _until_still(upload: Upload) -> None:
+    """Wait until the socket buffers are full."""
+    assert upload.moving.wait(PATIENCE)
+    last = -1
+    while last != upload.sent:
+        last = upload.sent
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("phase", ["body", "answer"])
+def test_shutting_the_sockets_ends_whatever_waits_on_them(tmp_path, client, secured, phase) -> None:
+    def script(peer: Peer) -> None:
+        if phase == "answer":
+            peer.request()
+        else:
+            peer.head()
+        peer.hold()
+
+    upload = Upload(tmp_path, 1000 if phase == "answer" else 4 * GIB)
+    with RawServer(script, tls=secured.tls) as server:
+        http = client(server, **secured.settings)
+        thread, outcome = in_thread(lambda: post(http, server, upload))
+        if phase == "answer":
+            assert upload.through.wait(PATIENCE)
+        else:
+            _until_still(upload)
+        before = time.monotonic()
+        while thread.is_alive() and time.monotonic() - before < PATIENCE:
+            http.shut()
+            thread.join(0.05)
+        took = time.monotonic() - before
+    assert isinstance(outcome[0], ConnectionLost)
+    assert outcome[0].body_sent is (phase == "answer")
+    assert took < 1.0
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_shutting_the_sockets_ends_a_connection_that_is_still_being_made(client, scheme) -> None:
+    """A full queue of connections answers no SYN; a server that accepts may still never shake hands."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0 if scheme == "http" else 8)
+        address = listener.getsockname()
+        crowd = []
+        if scheme == "http":
+            for _ in range(4):
+                crowd.append(socket.socket())
+                crowd[-1].setblocking(False)
+                crowd[-1].connect_ex(address)
+        http = client(f"{scheme}://127.0.0.1:{address[1]}")
+        thread, outcome = in_thread(lambda: http.request("GET", f"{scheme}://127.0.0.1:{address[1]}/"))
+        thread.join(0.3)
+        assert thread.is_alive()
+        before = time.monotonic()
+        while thread.is_alive() and time.monotonic() - before < PATIENCE:
+            http.shut()
+            thread.join(0.05)
+        took = time.monotonic() - before
+        for sock in crowd:
+            sock.close()
+    assert isinstance(outcome[0], ConnectFailed | ConnectionLost)
+    assert took < 1.0
+
+
+# --- reuse ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch) -> None:
+    """The reference backend closes them at five: a request on one that is about to go would be lost."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def script(peer: Peer) -> None:
+        while True:
+            peer.request()
+            peer.answer(200, {"connection": peer.number})
+
+    with RawServer(script) as server:
+        http = client(server)
+        seen = []
+        for later in (0.0, 3.9, 3.9, 4.1, 0.5):
+            clock.now += later
+            seen.append(http.request("GET", server.url).body["connection"])
+    assert seen == [1, 1, 1, 2, 2]
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "parsed"),
+    [
+        (gzip.compress(json.dumps({"packed": "喂"}).encode()), {"Content_Encoding": "gzip"}, {"packed": "喂"}),
+        (b"", {}, None),
+        (b"<html><h1>Bad gateway</h1>", {"Content_Type": "text/html"}, None),
+        (b"\xff\xfe\x00", {"Content_Type": "application/json"}, None),
+        (b"[" * 100_000, {"Content_Type": "application/json"}, None),
+    ],
+    ids=["gzip", "empty", "html", "no utf-8", "endless nesting"],
+)
+def test_an_answers_body_is_json_or_none(client, body, headers, parsed) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(502, body, **headers)
+
+    with RawServer(script) as server:
+        answer = client(server).request("GET", server.url)
+    assert (answer.status, answer.body) == (502, parsed)
+
+
+def test_a_packed_answer_that_is_broken_is_a_lost_connection(client) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(200, b"no gzip at all", Content_Encoding="gzip")
+
+    with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off"):
+        client(server).request("GET", server.url)

@@ -1,0 +1,341 @@
+"""What is said when the network fails, and where requests (and the token) go: proxies, redirects, certificates."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from raw_server import Peer, RawServer
+
+from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
+from uploader_cli.settings import Settings
+from uploader_cli.transfer import http as http_module
+from uploader_cli.transfer.http import Http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from uploader_cli import errors
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def get() -> Iterator[Callable[..., http_module.Answer]]:
+    """One GET with fresh settings."""
+    clients: list[Http] = []
+
+    def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_module.Answer:
+        clients.append(Http(Settings(server=url, **settings)))
+        return clients[-1].request("GET", url + path, headers=headers)
+
+    yield call
+    for client in clients:
+        client.close()
+
+
+def free_port() -> int:
+    """A port that refuses: nobody listens on it any more."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def one_line(error: errors.UploaderError) -> str:
+    """The message, once it is known to be free of the libraries' noise."""
+    text = str(error)
+    for noise in ("\n", "Pool(", "Connection(", "Max retries", "Caused by", "object at", "Traceback", "urllib3"):
+        assert noise not in text
+    return text
+
+
+def answering(peer: Peer) -> None:
+    while True:
+        line, headers = peer.head()
+        peer.answer(200, {"line": line, "headers": headers})
+
+
+# --- error classes ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_listens(get) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectFailed) as caught:
+        get(url)
+    assert one_line(caught.value) == f"no connection to {url}: {os.strerror(111)}"
+    assert caught.value.retryable
+    assert caught.value.hint == "is the server running there?"
+
+
+def test_a_name_that_does_not_exist(get, monkeypatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConnectFailed) as caught:
+        get("http://nowhere.invalid:8005")
+    assert one_line(caught.value) == "no connection to http://nowhere.invalid:8005: Name or service not known"
+
+
+def test_a_name_that_can_be_none(get) -> None:
+    with pytest.raises(ConnectFailed, match=r"no connection to http://a\.\.b: .*label empty or too long"):
+        get("http://a..b")
+
+
+def test_nobody_answers_the_dial(get, monkeypatch) -> None:
+    """A full queue of connections: the SYN stays without an answer."""
+    monkeypatch.setattr(http_module, "CONNECT_TIMEOUT", 0.3)
+    with socket.socket() as listener, contextlib.ExitStack() as crowd:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            sock = crowd.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ConnectFailed) as caught:
+            get(url)
+    assert one_line(caught.value) == f"no connection to {url}: timed out"
+
+
+def test_the_next_address_of_a_name_is_tried(get, monkeypatch) -> None:
+    with RawServer(answering) as server:
+        there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+        refused = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [refused, there])
+        assert get(f"http://two.invalid:{server.port}").ok
+
+
+def test_a_server_that_hangs_up_without_a_word(get) -> None:
+    with RawServer(Peer.head) as server, pytest.raises(ConnectionLost) as caught:
+        get(server.url)
+    assert one_line(caught.value) == (
+        f"the connection to {server.url} broke: Remote end closed connection without response"
+    )
+    assert caught.value.body_sent
+
+
+@pytest.fixture
+def tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def test_a_certificate_of_nobody_we_trust(get, tls) -> None:
+    with RawServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
+        get(server.url)
+    assert one_line(caught.value).startswith(f"no secure connection to {server.url}: ")
+    assert "certificate verify failed" in str(caught.value)
+    assert "--ca-bundle" in caught.value.hint
+    assert not caught.value.retryable
+
+
+def test_insecure_asks_for_no_certificate(get, tls) -> None:
+    with RawServer(answering, tls=tls) as server:
+        assert get(server.url, insecure=True).ok
+
+
+def test_a_client_certificate_is_shown(get, tmp_path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    bundle, mine = tmp_path / "ca.pem", tmp_path / "mine.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    authority.issue_cert("me@example.org").private_key_and_cert_chain_pem.write_to_path(str(mine))
+    with RawServer(answering, tls=context) as server:
+        assert get(server.url, ca_bundle=bundle, client_cert=mine).ok
+        with pytest.raises((ConnectFailed, ConnectionLost)) as caught:
+            get(server.url, ca_bundle=bundle)
+    one_line(caught.value)
+
+
+def test_plain_http_where_tls_was_expected(get) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(10)
+        peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with RawServer(script) as server, pytest.raises(ConnectFailed) as caught:
+        get(server.url.replace("http:", "https:"))
+    assert one_line(caught.value).startswith(f"no secure connection to https://127.0.0.1:{server.port}: ")
+    assert "TLS" in caught.value.hint
+    assert not caught.value.retryable
+
+
+def test_a_handshake_that_is_cut_can_be_tried_again(get) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(65536)
+
+    with RawServer(script) as server, pytest.raises((ConnectFailed, ConnectionLost)) as caught:
+        get(server.url.replace("http:", "https:"))
+    one_line(caught.value)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://", "http://["])
+def test_what_is_no_url_is_a_usage_error(url) -> None:
+    client = Http(Settings(server="http://127.0.0.1"))
+    with pytest.raises(UsageError, match="--server"):
+        client.request("GET", url)
+
+
+# --- redirects --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed_and_the_token_goes_nowhere_else(get, status) -> None:
+    elsewhere = RawServer(answering)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(status, Location=f"{elsewhere.url}/steal")
+
+    with elsewhere, RawServer(script) as server:
+        answer = get(server.url, headers={"Authorization": "Bearer secret"})
+        assert http_module.redirect_target(answer) == f"{elsewhere.url}/steal"
+        assert answer.status == status
+        assert not elsewhere.peers
+
+
+@pytest.mark.parametrize("location", ["http://[", "//", "\x01", "http://a:b:c", "é"])
+def test_a_hostile_location_breaks_nothing(get, location) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.answer(302, Location=location)
+
+    with RawServer(script) as server:
+        answer = get(server.url)
+    assert answer.status == 302
+    http_module.redirect_target(answer)
+
+
+# --- proxies ----------------------------------------------------------------------------------------------------------
+
+
+class Proxy(RawServer):
+    """A forward and CONNECT proxy that keeps what it was asked."""
+
+    def __init__(self, *, demand: str | None = None) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.demand = demand
+        super().__init__(self._serve)
+
+    def _serve(self, peer: Peer) -> None:
+        line, headers = peer.head()
+        self.asked.append((line, headers))
+        if self.demand and headers.get("proxy-authorization") != self.demand:
+            peer.answer(407)
+            return
+        method, target, _ = line.split()
+        if method != "CONNECT":
+            peer.answer(200, {"proxied": target})
+            return
+        host, _, port = target.rpartition(":")
+        with socket.create_connection((host, int(port))) as onward:
+            peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(onward, peer.sock), daemon=True)
+            back.start()
+            _pump(peer.sock, onward)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+def test_plain_requests_go_to_the_proxy_that_is_set(get) -> None:
+    with Proxy() as proxy:
+        answer = get("http://files.invalid:8005", "/health", proxy=proxy.url)
+        assert answer.body == {"proxied": "http://files.invalid:8005/health"}
+
+
+def test_secure_requests_go_through_the_proxy_as_they_are(get, tmp_path) -> None:
+    """The proxy sees a name and a port; the server's certificate is checked end to end."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with Proxy() as proxy, RawServer(answering, tls=context) as server:
+        answer = get(server.url, headers={"Authorization": "Bearer s"}, proxy=proxy.url, ca_bundle=bundle)
+        assert answer.ok
+        ((line, headers),) = proxy.asked
+        assert line.startswith(f"CONNECT 127.0.0.1:{server.port} ")
+        assert "authorization" not in headers
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_proxies_of_the_environment_are_used(get, monkeypatch, name) -> None:
+    with Proxy() as proxy:
+        monkeypatch.setenv(name, proxy.url)
+        assert get("http://files.invalid:8005").body == {"proxied": "http://files.invalid:8005/"}
+
+
+def test_no_proxy_of_the_environment_is_respected(get, monkeypatch) -> None:
+    with Proxy() as proxy, RawServer(answering) as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert get(server.url).ok
+        assert not proxy.peers
+
+
+def test_a_proxys_password_is_sent_to_it_and_told_to_nobody(get) -> None:
+    with Proxy(demand="Basic dTpoaWRkZW4=") as proxy:
+        with_password = proxy.url.replace("//", "//u:hidden@")
+        assert get("http://files.invalid", proxy=with_password).ok
+        wrong = proxy.url.replace("//", "//u:verysecret@")
+        with pytest.raises(ConnectFailed) as caught:
+            get("https://files.invalid", proxy=wrong)
+    assert one_line(caught.value) == (
+        "the proxy did not connect to https://files.invalid: Tunnel connection failed: 407 Whatever"
+    )
+    assert "verysecret" not in repr(caught.value)
+    assert "--proxy" in caught.value.hint
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there(get, scheme) -> None:
+    port = free_port()
+    with pytest.raises(ConnectFailed) as caught:
+        get(f"{scheme}://files.invalid", proxy=f"http://u:verysecret@127.0.0.1:{port}")
+    assert one_line(caught.value) == f"the proxy did not connect to {scheme}://files.invalid: {os.strerror(111)}"
+    assert "verysecret" not in repr(caught.value)
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def test_extra_headers_and_our_name_go_with_each_request(get) -> None:
+    from uploader_cli.settings.values import header
+
+    with RawServer(answering) as server:
+        sent = get(server.url, header=(header("X-Team: red"),)).body["headers"]  # type: ignore[index]
+    assert sent["x-team"] == "red"
+    assert sent["user-agent"].startswith("uploader (")
+
+
+def test_the_users_netrc_is_left_alone(get, tmp_path: Path, monkeypatch) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login me password verysecret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with RawServer(answering) as server:
+        assert "authorization" not in get(server.url).body["headers"]  # type: ignore[index]
