@@ -8,12 +8,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 
 from uploader_cli.render.ndjson import schema_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEADLINE = 90.0
 _VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from server_stub.serving import EmbeddedServer
 
 
-def test_0_when_every_file_is_confirmed(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_0_when_every_file_is_confirmed(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """Exit 0, and what lies on the server is what was sent."""
     files = make_files(**{"a.mp4": 5000, "deep/b c.mp4": b"\0\1\2" * 1000})
     done = uploader("upload", files, "--server", server.url, home=tmp_path)

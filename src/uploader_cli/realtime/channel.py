@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event, SessionProgress, Transport
     from uploader_cli.realtime.socket import Connection
 
+EARLY = 0.02
+"""Seconds before a deadline at which its timer is set: timers come late, and «at the latest» is promised."""
 CLOSE_WITHIN = 0.8
 """Seconds that `close` may take at the most."""
 
@@ -132,11 +134,12 @@ class Channel:
         machine, ended = self._machine, False
         while not ended:
             deadline = machine.next_deadline
+            now = 0.0
             try:
-                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                wait = None if deadline is None else max(0.0, deadline - EARLY - time.monotonic())
                 signal = self._queue.get(timeout=wait)
             except Empty:
-                signal = Tick()
+                signal, now = Tick(), deadline or 0.0
             match signal:
                 case _Follow(session):
                     self._joined(session)
@@ -144,7 +147,7 @@ class Channel:
                     self._left(session)
                 case _:
                     ended = isinstance(signal, Close)
-                    for action in machine.handle(time.monotonic(), signal):
+                    for action in machine.handle(max(now, time.monotonic()), signal):
                         self._do(action)
         self._finish()
 

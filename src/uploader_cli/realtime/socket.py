@@ -103,8 +103,9 @@ class Connection:
             engineio_logger=_quiet,
             http_session=self._session,
             request_timeout=self._limit,
-            # A redirect would carry the credentials to wherever the answer says.
-            websocket_extra_options={"class_": self._make_websocket, "redirect_limit": 0},
+            # A redirect would carry the credentials to wherever the answer says; an Origin is for browsers, and behind
+            # a TLS proxy servers refuse the one that the library makes up.
+            websocket_extra_options={"class_": self._make_websocket, "redirect_limit": 0, "suppress_origin": True},
         )
         client.eio.start_background_task = self._spawn
         client.on("connect", self._settled.set)

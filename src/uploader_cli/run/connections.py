@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from uploader_cli.core.events import SessionLeft, SessionProgress
 from uploader_cli.core.sightings import Sightings
@@ -40,16 +41,16 @@ class Connections:
     def __post_init__(self) -> None:
         self.api = Api(self.settings, self.loop.emit, self.stop)
         self.polls = Api(self.settings, self.loop.emit, self.stop, beside=self.api)
-        registries: dict[int, Sockets] = {}
+        registries: WeakKeyDictionary[Any, Sockets] = WeakKeyDictionary()
 
         def session() -> Any:
             sockets = Sockets()
             made = make_session(self.settings, sockets)
-            registries[id(made)] = sockets
+            registries[made] = sockets
             return made
 
         def shut(made: Any) -> None:
-            registries.pop(id(made), Sockets()).shut()
+            registries[made].shut()
 
         self.channel = Channel(
             self.settings.server,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
 """Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
+LEAST_WAIT = 1.0
+"""Seconds after a 429 that asks for none: a server that goes on saying so is not hammered."""
 
 
 class Api:
@@ -101,27 +103,27 @@ class Api:
 
     def finish(self, session_id: str) -> None:
         """`POST /api/upload/session/{id}/finish`, on servers that have it."""
-        self._call("POST", f"/api/upload/session/{session_id}/finish")
+        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish")
 
-    def progress(self, session_id: str) -> SessionProgress | None:
-        """`GET /api/upload/progress/{id}`; None for 404. Never waits out a pause: polls come again anyway."""
+    def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
+        """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause only if `patient`: polls come again anyway."""
         try:
-            answer = self._call("GET", f"/api/upload/progress/{session_id}", patient=False)
+            answer = self._call("GET", f"/api/upload/progress/{_segment(session_id)}", patient=patient)
         except errors.NotFound:
             return None
         return protocol.parse_progress(answer.body, Transport.HTTP)
 
     def progress_body(self, session_id: str) -> dict[str, object]:
         """The same, as the server wrote it. Raises `NotFound`."""
-        return protocol.as_object(self._call("GET", f"/api/upload/progress/{session_id}").body)
+        return protocol.as_object(self._call("GET", f"/api/upload/progress/{_segment(session_id)}").body)
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """`POST /api/upload/cancel/{id}`. On the reference backend it stops nothing under way (wire contract 3.9)."""
-        return protocol.as_object(self._call("POST", f"/api/upload/cancel/{session_id}").body)
+        return protocol.as_object(self._call("POST", f"/api/upload/cancel/{_segment(session_id)}").body)
 
     def delete(self, file_id: str) -> dict[str, object]:
         """`DELETE /api/upload/file/{id}`, with the token."""
-        return protocol.as_object(self._call("DELETE", f"/api/upload/file/{file_id}").body)
+        return protocol.as_object(self._call("DELETE", f"/api/upload/file/{_segment(file_id)}").body)
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
         """`POST /api/upload/validate` with name, size and type of each file."""
@@ -149,7 +151,7 @@ class Api:
             answer = self._once(method, path, **how)
             if answer.status == 429:
                 delay = retry_after(answer.headers)
-                delay = DEFAULT_WAIT if delay is None else delay
+                delay = DEFAULT_WAIT if delay is None else max(LEAST_WAIT, delay)
                 self.budget.pause(delay)
                 waited += delay
                 if not patient or waited > self._settings.max_wait:
@@ -280,6 +282,11 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
 def stored_path(category: str, file_name: str) -> str:
     """The URL path of a stored file."""
     return f"/uploads/{category}/{quote(file_name)}"
+
+
+def _segment(identifier: str) -> str:
+    """An id as one segment of a path: it may come from a person or a stranger's server."""
+    return quote(identifier, safe="")
 
 
 def _sha256(repr_digest: str) -> str | None:

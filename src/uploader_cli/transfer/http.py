@@ -101,7 +101,6 @@ class Http:
 def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
     """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
     session = _Session()
-    session.max_redirects = 0  # a redirect could carry headers to another host, and empties what is sent
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.server) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -168,9 +167,8 @@ def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
     if refused or isinstance(error, rex.ConnectTimeout):
         return ConnectFailed(f"no connection to {where}: {_why(error)}", hint="is the server running there?")
     if _has(error, Urllib3Timeout, TimeoutError):
-        return TimedOut(
-            f"{where} {'did not answer in time' if body_sent else 'stopped taking bytes'}", body_sent=body_sent
-        )
+        what = "did not answer in time" if body_sent else "stopped taking bytes"
+        return TimedOut(f"{where} {what}", body_sent=body_sent)
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import utf8, wire_name
-from uploader_cli.errors import FileError, UploaderError
+from uploader_cli.errors import FileError, Interrupted, RateLimited, UploaderError
 from uploader_cli.transfer.multipart import open_unchanged
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.stop import Stop
 
 LOOK_EVERY = 1.0
+LOOK_AT_LEAST = 4.0
+"""Seconds between two looks where calls are scarce: the reference backend forgets a session 5 s after its end (3.6)."""
 PATIENCE = 5
 """Looks that may bring nothing in a row before it counts as unknown."""
 LONGEST = 300
@@ -60,14 +62,18 @@ class Look:
     def at(self, session: str, files: Sequence[LocalFile], limits: Limits) -> dict[int, Verdict]:
         """A verdict for each file's number. Takes seconds where the server is still at work, or gone."""
         if limits.relative_paths:
+            self._stop.sleep(LOOK_EVERY)
             return {file.file: self._stored_bytes(file) for file in files}
         verdicts = {file.file: self._heard(session, file) for file in files}
         misses = 0
         for _ in range(LONGEST):
             if misses >= PATIENCE or not any(verdict.fate is Fate.UNKNOWN for verdict in verdicts.values()):
                 break
-            self._stop.sleep(LOOK_EVERY)
-            misses = 0 if self._ask(session) else misses + 1
+            self._stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
+            try:
+                misses = 0 if self._ask(session) else misses + 1
+            except RateLimited:
+                break
             verdicts = {file.file: self._heard(session, file) for file in files}
         return verdicts
 
@@ -77,7 +83,9 @@ class Look:
     def _ask(self, session: str) -> bool:
         """One poll; True where it brought news of the session."""
         try:
-            message = self._api.progress(session)
+            message = self._api.progress(session, patient=True)
+        except (Interrupted, RateLimited):
+            raise
         except UploaderError:
             return False
         if message is None:
@@ -87,9 +95,10 @@ class Look:
 
     def _stored_bytes(self, file: LocalFile) -> Verdict:
         """Such a server stores under the path we gave and never twice the same bytes: equal digests settle it."""
-        self._stop.sleep(LOOK_EVERY)
         try:
             found = self._api.stored(self._category, utf8(file.relative_path))
+        except Interrupted:
+            raise
         except UploaderError:
             return Verdict(Fate.ABSENT)
         if found is None or found[0] != file.size or found[1] is None:

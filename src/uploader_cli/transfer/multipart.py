@@ -180,11 +180,14 @@ class _Marks:
 
 
 def _fill(space: memoryview, segment: _Segment, done: int, source: IO[bytes] | None) -> int:
-    if source is None:
+    if source is None or segment.file is None:
         piece = segment.data[done : done + len(space)]
         space[: len(piece)] = piece
         return len(piece)
-    count: int = source.readinto(space)  # type: ignore[attr-defined]  # an unbuffered file has it
+    try:
+        count: int = source.readinto(space)  # type: ignore[attr-defined]  # an unbuffered file has it
+    except OSError as error:
+        raise _unreadable(segment.file, error) from error
     if not count:
         raise _changed(segment.file)
     return count
@@ -197,8 +200,7 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
     except FileNotFoundError as error:
         raise FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED) from error
     except OSError as error:
-        message = f"{file.path} can't be read: {error.strerror}"
-        raise FileError(message, path=file.path, code=FailureCode.UNREADABLE) from error
+        raise _unreadable(file, error) from error
     try:
         check_unchanged(file, source)
     except FileError:
@@ -214,11 +216,14 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
         raise _changed(file)
 
 
-def _changed(file: LocalFile | None) -> FileError:
-    path = file.path if file is not None else "?"
+def _unreadable(file: LocalFile, error: OSError) -> FileError:
+    return FileError(f"{file.path} can't be read: {error.strerror}", path=file.path, code=FailureCode.UNREADABLE)
+
+
+def _changed(file: LocalFile) -> FileError:
     return FileError(
-        f"{path} changed while it was being read",
-        path=path,
+        f"{file.path} changed while it was being read",
+        path=file.path,
         code=FailureCode.CHANGED,
         hint="upload it again when nothing writes to it any more",
     )

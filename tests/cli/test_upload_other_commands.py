@@ -1,0 +1,137 @@
+"""`watch`, `status`, `cancel`, `delete` and `validate` against a real server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from command import finish, start, uploader
+from serving import running_server
+
+from server_stub.tokens import issue_token
+from uploader_cli import Settings, upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+def open_session(url: str, files: int = 1) -> str:
+    """A session, opened by somebody else."""
+    asked = {"category": "personal", "expectedFiles": files}
+    answer = requests.post(f"{url}/api/upload/session", json=asked, timeout=10)
+    return str(answer.json()["sessionId"])
+
+
+def send(url: str, session: str, *names: str) -> None:
+    """A batch, sent by somebody else."""
+    parts = [("files", (name, b"content", "video/mp4")) for name in names]
+    fields = {"sessionId": session, "category": "personal"}
+    requests.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=30).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "failing", "realtime", "code"),
+    [
+        ("bundled", "", None, 0),
+        ("bundled", "", "off", 0),
+        ("bundled", "b*", None, 4),
+        ("bundled", "b*", "off", 4),
+        ("reference", "", None, 0),
+        ("reference", "", "off", 0),
+        ("reference", "b*", None, 4),  # its /progress knows nothing of failures, so there is no such case with "off"
+    ],
+)
+def test_watch_ends_with_0_4_or_6(flavour: str, failing: str, code: int, realtime: str | None, tmp_path: Path) -> None:
+    """A session of somebody else is followed to its end, by socket and by polling: 0 completed, 4 partial."""
+    config = {"flavour": flavour, "processing_seconds": 1.0, "fail_files": (failing,) if failing else ()}
+    with running_server(realtime=realtime, **config) as server:
+        session = open_session(server.url, 2)
+        watching = start("watch", session, "-s", server.url, "--json", home=tmp_path)
+        assert watching.stdout is not None
+        first = watching.stdout.readline()
+        send(server.url, session, "a.mp4", "b.mp4")
+        done = finish(watching)
+        done.out = first + done.out
+    assert done.code == code, done.err
+    assert done.finished["exit_code"] == code
+    assert {event["path"] for event in done.of("file.started")} == {"a.mp4", "b.mp4"}
+
+
+def test_watch_of_an_unknown_session_ends_with_6(server: EmbeddedServer, tmp_path: Path) -> None:
+    """After --wait seconds without a word."""
+    done = uploader("watch", UNKNOWN, "-s", server.url, "--wait", "0.5", "--json", home=tmp_path)
+    assert done.code == done.finished["exit_code"] == 6
+
+
+def test_watch_of_a_cancelled_session_ends_with_4(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Late, too: the session has ended before the watcher comes."""
+    session = open_session(server.url)
+    requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=10).raise_for_status()
+    assert uploader("watch", session, "-s", server.url, "--json", home=tmp_path).code == 4
+
+
+def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
+    """In words on stderr, as JSON on stdout; an unknown session is exit 6."""
+    session = open_session(server.url)
+    send(server.url, session, "a[b].mp4")
+    words = uploader("status", session, "-s", server.url, home=tmp_path)
+    assert (words.code, words.out) == (0, "")
+    assert "completed" in words.err
+    assert "a[b].mp4" in words.err
+    machine = uploader("status", session, "-s", server.url, "--json", home=tmp_path)
+    assert json.loads(machine.out)["overallStatus"] == "completed"
+    unknown = uploader("status", UNKNOWN, "-s", server.url, home=tmp_path)
+    assert unknown.code == 6
+    assert UNKNOWN in unknown.err
+
+
+def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
+    """The server is asked, and what that does not mean is said."""
+    session = open_session(server.url)
+    done = uploader("cancel", session, "-s", server.url, home=tmp_path)
+    assert done.code == 0
+    assert "may be stored all the same" in done.err
+    assert uploader("status", session, "-s", server.url, home=tmp_path).code == 4
+    assert uploader("cancel", UNKNOWN, "-s", server.url, home=tmp_path).code == 6
+
+
+def test_delete(make_files: Files, tmp_path: Path) -> None:
+    """Without a token exit 5, with one the file is gone, the second time exit 4."""
+    with running_server(jwt_secret="s" * 40) as server:
+        receipt = upload(make_files(**{"a.mp4": 10}), Settings(server=server.url)).receipts[0]
+        stored = server.root / "personal" / "files" / "a.mp4"
+        assert stored.is_file()
+        command = ("delete", str(receipt.server_id), "-s", server.url)
+        refused = uploader(*command, home=tmp_path)
+        assert refused.code == 5
+        assert "UPLOADER_TOKEN" in refused.err
+        token = issue_token("s" * 40)
+        done = uploader(*command, "--json", home=tmp_path, UPLOADER_TOKEN=token)
+        assert (done.code, stored.exists()) == (0, False)
+        assert json.loads(done.out)["success"] is True
+        assert uploader(*command, home=tmp_path, UPLOADER_TOKEN=token).code == 4
+        assert token not in refused.err + done.err + done.out
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_validate(flavour: str, make_files: Files, tmp_path: Path) -> None:
+    """The server's rules are asked for names, sizes and types; exit 4 where a file would be refused."""
+    with running_server(flavour=flavour, types=("mp4", "avi")) as server:
+        good = make_files("good", **{f"{number}.mp4": 1 for number in range(4)}, **{"x.avi": 1})
+        bad = make_files("bad", **{"a.mp4": 1, "b.mov": 1, "c.mp4": 0})
+        assert uploader("validate", good, "-s", server.url, home=tmp_path).code == 0
+        done = uploader("validate", bad, "-s", server.url, "--json", home=tmp_path)
+        assert server.faults.count("POST", "/api/upload/batch") == 0
+    assert done.code == 4
+    verdict = json.loads(done.out)
+    assert verdict["valid"] is False
+    assert sorted(item["path"].rsplit("/", 1)[1] for item in verdict["refused"]) == ["b.mov", "c.mp4"]
