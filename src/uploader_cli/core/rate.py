@@ -6,10 +6,7 @@ from collections import deque
 
 
 class Meter:
-    """A moving average over the last `window` seconds.
-
-    Totals may jump (a file that was there already): `skip` moves the base so that such bytes don't count as speed.
-    """
+    """A moving average over the last `window` seconds. What the first total holds already is no speed."""
 
     def __init__(self, window: float = 8.0, spacing: float = 0.2) -> None:
         """Keeps one sample every `spacing` seconds, so at most `window / spacing` of them."""
@@ -25,12 +22,6 @@ class Meter:
             self._samples.append((now, total))
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
             self._samples.popleft()
-
-    def skip(self, amount: int) -> None:
-        """Bytes that were counted without travelling (or, negative, that must travel again)."""
-        self._samples = deque((at, total + amount) for at, total in self._samples)
-        if self._latest is not None:
-            self._latest = (self._latest[0], self._latest[1] + amount)
 
     def rate(self, now: float) -> float:
         """Bytes a second over the window that ends at `now`; falls towards 0 when nothing more comes."""

@@ -412,6 +412,17 @@ def test_a_session_ends_once() -> None:
     assert run.state.sessions_done == 1
 
 
+def test_last_messages_are_heard_until_a_session_is_left() -> None:
+    """Final events come up to 18 ms after the answer (wire contract 3.8)."""
+    run = Run("start")
+    last = ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, "completed", 100.0, message="done")
+    run.put(ev.SessionFinished(SESSION, "completed"))
+    assert run.put(last) == [ev.ServerMessage("done")]
+    assert run.put(ev.SessionLeft(SESSION)) == []
+    assert run.says(50) == []
+    assert not run.state.sessions
+
+
 def test_a_lost_session_says_nothing_of_a_file_that_goes_on_in_another() -> None:
     run = Run("start, body, says 30, retry")
     run.put(ev.SessionCreated("new", "personal", 1), ev.FileStarted(0, "a.mp4", SIZE, "new", 0, 2, "a.mp4"))
@@ -479,4 +490,4 @@ def test_what_only_others_need_passes_through() -> None:
     """A public event without a rule is told, an internal one is not."""
     run = Run()
     assert run.put(ev.ServerMessage("hello")) == [ev.ServerMessage("hello")]
-    assert run.put(ev.SessionUnknown("x"), ev.EngineStopped()) == []
+    assert run.put(ev.SessionUnknown("x")) == []

@@ -1,0 +1,60 @@
+"""What was heard of a file before its answer was lost: the memory that a look before a retry needs."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import captured
+
+from uploader_cli.core.events import FileStatus, SessionProgress, Transport
+from uploader_cli.core.protocol import parse_progress
+from uploader_cli.core.sightings import Sightings
+
+
+def say(seen: Sightings, *statuses: str, session: str = "s", name: str = "a.mp4") -> None:
+    for status in statuses:
+        seen.note(SessionProgress(session, Transport.WEBSOCKET, None, None, files=(FileStatus(name, status),)))
+
+
+@pytest.mark.parametrize(
+    ("heard", "known"),
+    [
+        (["uploading"], "uploading"),
+        (["pending", "uploading"], "uploading"),
+        (["uploading", "completed", "uploading"], "completed"),
+        (["failed", "uploading", "completed"], "failed"),
+    ],
+)
+def test_the_last_word_counts_and_an_end_stays(heard: list[str], known: str) -> None:
+    seen = Sightings()
+    say(seen, *heard)
+    status = seen.of("s", "a.mp4")
+    assert status is not None
+    assert status.status == known
+
+
+def test_sessions_and_names_are_apart() -> None:
+    seen = Sightings()
+    say(seen, "completed")
+    say(seen, "uploading", session="other")
+    assert seen.of("s", "b.mp4") is None
+    assert seen.of("none", "a.mp4") is None
+    seen.forget("s")
+    seen.forget("never heard of")
+    assert seen.of("s", "a.mp4") is None
+    assert seen.of("other", "a.mp4") is not None
+
+
+def test_a_captured_stream_tells_which_file_was_stored() -> None:
+    seen = Sightings()
+    for message in captured("events-one-failed"):
+        parsed = parse_progress(message.data, Transport.WEBSOCKET)
+        assert parsed is not None
+        seen.note(parsed)
+    names = {
+        message.data["currentFile"]["originalName"]
+        for message in captured("events-one-failed")
+        if "currentFile" in message.data
+    }
+    session = captured("events-one-failed")[0].data["sessionId"]
+    told = {name: seen.of(session, name) for name in names}
+    assert sorted(status.status for status in told.values() if status) == ["completed", "failed"]

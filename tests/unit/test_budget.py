@@ -1,0 +1,175 @@
+"""The account of the server's rate limit, under a clock that the test moves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from fakes import Clock, golden
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.transfer.budget import RateBudget, retry_after
+
+WALL = 1_795_564_000.0
+
+
+class Account(RateBudget):
+    """A budget whose wall clock runs with its other clock."""
+
+    def __init__(self) -> None:
+        self.at = Clock()
+        super().__init__(self.at, lambda: WALL + self.at.now - 1000.0)
+
+    def left(self, remaining: object, reset: object = None) -> None:
+        headers = {"X-RateLimit-Remaining": str(remaining)}
+        if reset is not None:
+            headers["X-RateLimit-Reset"] = str(reset)
+        self.note(headers)
+
+
+# --- how often a poll may come ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remaining", "sessions", "reset", "interval"),
+    [
+        (100, 0, 900, 1.0),  # room: every second, never more often
+        (65, 0, 900, 1.0),
+        (100, 17, 900, 1.0),  # 61 calls to spare
+        (64, 0, 900, 60 / 59),  # below 60 to spare it stretches
+        (35, 0, 900, 2.0),
+        (35, 5, 900, 3.0),  # two calls for each session to come, and five
+        (11, 0, 900, 10.0),
+        (6, 0, 900, 60.0),
+        (6, 0, 20, 20.0),  # …but not beyond the reset
+        (5, 0, 900, 900.0),  # no room: not before the reset
+        (0, 0, 900, 900.0),
+        (20, 10, 900, 900.0),
+        (0, 0, None, 60.0),  # no room, and no word of a reset
+        (0, 0, 0, 1.0),
+    ],
+)
+def test_polls_yield_to_the_upload(remaining: int, sessions: int, reset: int | None, interval: float) -> None:
+    account = Account()
+    account.sessions_to_come = sessions
+    account.left(remaining, reset)
+    assert account.poll_interval() == pytest.approx(interval)
+
+
+def test_where_calls_are_not_counted_polls_come_every_second() -> None:
+    account = Account()
+    assert not account.metered
+    assert account.poll_interval() == 1.0
+    account.note({})
+    account.note({"X-RateLimit-Reset": "10"})
+    assert not account.metered
+    account.left(50)
+    assert account.metered
+
+
+def test_the_reset_comes_nearer_and_then_there_is_room_to_ask() -> None:
+    account = Account()
+    account.left(0, 30)
+    account.at.pass_(10)
+    assert account.poll_interval() == pytest.approx(20.0)
+    account.at.pass_(100)
+    assert account.poll_interval() == 1.0
+
+
+def test_a_reset_in_unix_seconds_is_counted_from_now() -> None:
+    account = Account()
+    account.left(0, int(WALL) + 30)
+    assert account.poll_interval() == pytest.approx(30.0)
+    account.left(0, int(WALL) - 30)
+    assert account.poll_interval() == 1.0
+
+
+def test_headers_of_the_reference_backend() -> None:
+    headers = golden("rate-limited")["headers"]
+    titled = {"-".join(part.capitalize() for part in name.split("-")): value for name, value in headers.items()}
+    named = {name.replace("X-Ratelimit", "X-RateLimit"): value for name, value in titled.items()}
+    account = Account()
+    account.note(named)
+    assert account.poll_interval() == pytest.approx(1_795_564_737 - WALL)
+    assert retry_after(named) == 886.0
+
+
+@pytest.mark.parametrize("junk", ["", "many", "-1", "1.5", "\xb2", "9" * 5000, "0x10", "1 2"])
+def test_headers_that_are_no_numbers_change_nothing(junk: str) -> None:
+    account = Account()
+    account.left(11, 900)
+    account.left(junk, 5)
+    assert account.poll_interval() == pytest.approx(10.0)
+    account.left(5, junk)
+    assert account.poll_interval() == pytest.approx(900.0)
+    assert retry_after({"Retry-After": junk}) is None
+
+
+# --- 429 -------------------------------------------------------------------------------------------------------------
+
+
+def test_during_a_pause_nobody_calls() -> None:
+    account = Account()
+    assert account.pause_left() == 0.0
+    account.pause(30)
+    account.pause(5)  # a second 429 takes nothing of the wait away
+    assert account.pause_left() == account.poll_interval() == 30.0
+    account.at.pass_(29.5)
+    assert account.pause_left() == 0.5
+    assert account.poll_interval() == 1.0
+    account.at.pass_(10)
+    assert account.pause_left() == 0.0
+
+
+def test_a_pause_outlasts_the_interval() -> None:
+    account = Account()
+    account.left(35, 900)
+    account.pause(7)
+    assert account.poll_interval() == 7.0
+    account.left(0, 900)
+    assert account.poll_interval() == 900.0
+
+
+@given(st.integers(0, 200), st.integers(0, 100), st.none() | st.integers(0, 2000), st.floats(0, 2000))
+def test_an_interval_is_never_below_a_second_nor_beyond_need(
+    remaining: int, sessions: int, reset: int | None, pause: float
+) -> None:
+    account = Account()
+    account.sessions_to_come = sessions
+    account.left(remaining, reset)
+    account.pause(pause)
+    interval = account.poll_interval()
+    assert interval >= 1.0
+    assert interval <= max(1.0, account.pause_left(), 60.0 if reset is None else float(reset)) + 1e-6
+
+
+# --- Retry-After -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("886", 886.0), (" 5 ", 5.0), ("", None), ("soon", None), ("-5", None), ("1.5", None)],
+)
+def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
+    assert retry_after({"Retry-After": value}) == seconds
+
+
+def test_retry_after_may_be_missing() -> None:
+    assert retry_after({}) is None
+
+
+def test_retry_after_may_be_a_date() -> None:
+    """It counts from now; one that is past means at once."""
+    now = datetime.now(UTC)
+    assert retry_after({"Retry-After": format_datetime(now + timedelta(hours=1), usegmt=True)}) == pytest.approx(
+        3600, abs=30
+    )
+    assert retry_after({"Retry-After": format_datetime(now - timedelta(hours=1), usegmt=True)}) == 0.0
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} \d\d:\d\d:\d\d [+-]?\w{0,6}"))
+def test_no_retry_after_raises(value: str) -> None:
+    seconds = retry_after({"Retry-After": value})
+    assert seconds is None or seconds >= 0
