@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
@@ -37,6 +38,6 @@ def _spec(option: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
         return None
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except GitIgnorePatternError as error:
+    except (GitIgnorePatternError, re.error) as error:  # pathspec hands a bad range, [z-a], to re as it is
         message = f"{option}: this is no gitignore pattern: {error}"
         raise UsageError(message, hint="patterns are written as in a .gitignore, e.g. '*.tmp' or 'raw/'") from error
