@@ -1,0 +1,109 @@
+"""The walls between the rooms: who may import what. Every import counts, also those in functions and for types."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = "uploader_cli"
+
+ROOMS = {
+    "core": "core",
+    "errors": "core.events",  # the vocabulary of failures
+    "exit_status": "errors core.events",
+    "settings": "errors settings",
+    "selection": "core errors selection",
+    "transfer": "core errors settings transfer",
+    "realtime": "core realtime",
+    "render": "core render",
+    "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
+}
+"""A room, and what it may import of ours."""
+
+SHARED = {
+    "requests": "transfer.http",
+    "urllib3": "transfer.http transfer.wire",
+    "socketio": "realtime.socket",
+    "engineio": "realtime.socket",
+    "websocket": "realtime.socket",
+    "rich": "render.live",
+    "tenacity": "core.retry transfer",
+    "pathspec": "selection.filters",
+    "typer": "cli",
+    "server_stub": "cli.serve cli.demo",
+}
+"""A dependency, and who may import it."""
+
+IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
+"""Standard modules that have no place in `core`: clocks, files, threads, sockets, chance."""
+
+
+def within(name: str, places: str) -> bool:
+    """True where `name` is one of `places`, or below one."""
+    return any(name == place or name.startswith(place + ".") for place in places.split())
+
+
+def imports(path: Path, package: str) -> set[str]:
+    """Every module, or name of a module, that the file at `path` imports, in full."""
+    out: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: -node.level or None] if node.level else []
+            out |= {".".join(filter(None, [*base, node.module, alias.name])) for alias in node.names}
+    return out
+
+
+def modules(top: Path) -> dict[str, set[str]]:
+    """What each module below `top` imports, by its dotted name without the top package."""
+    found = {}
+    for path in sorted(top.rglob("*.py")):
+        name = ".".join(path.relative_to(top).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        found[name] = imports(path, f"{top.name}.{name}")
+    return found
+
+
+CLIENT = modules(ROOT / "src" / OURS)
+STUB = modules(ROOT / "server_stub")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may_of_ours(room: str) -> None:
+    inside = {name: used for name, used in CLIENT.items() if within(name, room)}
+    assert inside
+    for name, used in inside.items():
+        ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
+        assert {item for item in ours if not within(item, ROOMS[room])} == set(), name
+
+
+def test_core_is_pure() -> None:
+    """The standard library without clocks, files, threads and sockets, and tenacity's waits."""
+    for name, used in CLIENT.items():
+        if within(name, "core"):
+            foreign = {item for item in used if not within(item, OURS)}
+            assert not {item for item in foreign if within(item, IMPURE)}, name
+            others = {item for item in foreign if item.split(".")[0] not in sys.stdlib_module_names}
+            assert all(within(item, "tenacity") for item in others), name
+
+
+@pytest.mark.parametrize("library", SHARED)
+def test_a_dependency_is_imported_in_its_place_only(library: str) -> None:
+    users = {name for name, used in CLIENT.items() if any(within(item, library) for item in used)}
+    assert users
+    assert {name for name in users if not within(name, SHARED[library])} == set()
+
+
+def test_every_dependency_has_its_place() -> None:
+    used = {item.split(".")[0] for found in CLIENT.values() for item in found}
+    assert used - set(SHARED) - set(sys.stdlib_module_names) - {OURS, "platformdirs"} == set()
+
+
+def test_the_server_does_not_know_the_client() -> None:
+    """One mistake about the protocol must not pass on both sides."""
+    assert STUB
+    assert {name for name, used in STUB.items() if any(within(item, OURS) for item in used)} == set()
