@@ -62,7 +62,7 @@ class UploadApp:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.state.faults.loop = asyncio.get_running_loop()
+        self.state.faults.runs_on(asyncio.get_running_loop())
         sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
         try:

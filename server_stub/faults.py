@@ -137,8 +137,14 @@ class Faults:
         self.websocket_gate = Gate(RealtimeMode.parse(config.websocket))
         self.loop: asyncio.AbstractEventLoop | None = None
         """The server's loop, while it runs."""
+        self.loop_thread = 0
+        """The thread of that loop."""
         self._script: list[tuple[str, str, collections.deque[Answer | None]]] = []
         self._guard = threading.Lock()
+
+    def runs_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Remember the server's loop, and this thread as its own: changes are made there."""
+        self.loop, self.loop_thread = loop, threading.get_ident()
 
     def set_realtime(self, text: str | None) -> None:
         """`off`, `hang`, `refuse`, `flap:S`, `kill-after:S` or None, for both transports. Raises ValueError."""
@@ -182,7 +188,7 @@ class Faults:
 
     def _on_loop(self, action: Callable[[], None]) -> None:
         loop = self.loop
-        if loop is None or not loop.is_running():
+        if loop is None or not loop.is_running() or threading.get_ident() == self.loop_thread:
             action()
             return
         done = threading.Event()

@@ -150,7 +150,8 @@ class Rest:
         """`GET` and `HEAD /uploads/{category}/{path}`: with ranges; `Repr-Digest` on HEAD (bundled)."""
         path = self.store.find(request.path_params["category"], request.path_params["path"])
         if path is None:
-            raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
+            code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
+            raise ApiError(404, code, "There is no such file")
         headers = {"x-content-type-options": "nosniff"}
         if request.method == "HEAD" and not self.config.reference:
             digest = await asyncio.to_thread(self.store.digest_of, path)

@@ -88,7 +88,7 @@ def _text_problem(at: str, file: dict[str, Any], key: str) -> str | None:
 def _number_problem(at: str, value: Any, highest: int) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f'"{at}" must be a number'
-    if value != int(value):
+    if isinstance(value, float) and not value.is_integer():
         return f'"{at}" must be an integer'
     if value < 1:
         return f'"{at}" must be greater than or equal to 1'

@@ -149,4 +149,7 @@ async def read_json(request: Request) -> Any:
         body += piece
         if len(body) > MAX_JSON:
             raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
-    return json.loads(bytes(body))
+    try:
+        return json.loads(bytes(body))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

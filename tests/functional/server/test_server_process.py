@@ -76,6 +76,7 @@ def test_sigterm_stops_it_within_two_seconds_whoever_is_connected(arguments: tup
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 2
+        assert server.errors == ""
         for connection in held:
             connection.__exit__(None, None, None)
     assert list((tmp_path / ".uploader/incoming").iterdir()) == []
@@ -92,6 +93,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         root = server.root
         began = time.monotonic()
     assert time.monotonic() - began < 2
+    assert half_a_head.recv(1) == b""
     websocket.close()
     half_a_head.close()
     eventually(lambda: {t for t in threading.enumerate() if t not in before} == set(), "the end of every thread")

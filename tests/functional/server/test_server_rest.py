@@ -85,9 +85,17 @@ def test_every_bad_session_is_an_invalid_category(server: EmbeddedServer, body: 
 
 
 def test_a_body_that_is_no_json_is_a_400(server: EmbeddedServer) -> None:
-    for path, code in (("session", "INVALID_CATEGORY"), ("validate", "VALIDATION_ERROR")):
-        answer = requests.post(f"{server.url}/api/upload/{path}", data=b"{nonsense", timeout=DEADLINE)
-        assert (answer.status_code, answer.json()["error"]) == (400, code)
+    for broken in (b"{nonsense", b"", b"\xff\xfe", b"[" * 100_000):
+        for path, code in (("session", "INVALID_CATEGORY"), ("validate", "VALIDATION_ERROR")):
+            answer = requests.post(f"{server.url}/api/upload/{path}", data=broken, timeout=DEADLINE)
+            assert (answer.status_code, answer.json()["error"]) == (400, code)
+
+
+@pytest.mark.parametrize("number", [b"Infinity", b"NaN", b"1e999", b"-1", b"9" * 400, b'{"a":1}'])
+def test_odd_numbers_are_refused(server: EmbeddedServer, number: bytes) -> None:
+    body = b'{"category":"personal","expectedFiles":' + number + b"}"
+    answer = requests.post(f"{server.url}/api/upload/session", data=body, timeout=DEADLINE)
+    assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_CATEGORY")
 
 
 @pytest.mark.parametrize(
