@@ -92,7 +92,9 @@ class Api:
         try:
             answer = self._call("POST", "/api/upload/batch", body=fresh, read_timeout=limit)
         except errors.AnswerError as error:
-            raise _session_lost(error) from error
+            if _knows_no_session(error):
+                raise errors.SessionLost(str(error), status=error.status, error=error.error) from error
+            raise
         finally:
             for body in bodies:
                 body.close()
@@ -106,7 +108,7 @@ class Api:
         self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish")
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
-        """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause only if `patient`: polls come again anyway."""
+        """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause if `patient`: polls come again anyway."""
         try:
             answer = self._call("GET", f"/api/upload/progress/{_segment(session_id)}", patient=patient)
         except errors.NotFound:
@@ -260,12 +262,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             return errors.AnswerError(f"the server refused: {words}", status=status, error=code, retry_after=after)
 
 
-def _session_lost(error: errors.AnswerError) -> errors.AnswerError:
+def _knows_no_session(error: errors.AnswerError) -> bool:
     """An unknown session is a 404 here and a 500 `UPLOAD_FAILED` there (wire contract 3.14)."""
-    unknown = isinstance(error, errors.NotFound) and error.error == "SESSION_NOT_FOUND"
-    if unknown or (error.status == 500 and error.error == "UPLOAD_FAILED"):
-        return errors.SessionLost(str(error), status=error.status, error=error.error)
-    return error
+    return (error.status, error.error) in ((404, "SESSION_NOT_FOUND"), (500, "UPLOAD_FAILED"))
 
 
 def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:

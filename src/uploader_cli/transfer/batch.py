@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
@@ -91,6 +91,9 @@ class Batch:
         self._open(work)
         while work.waiting:
             self._stop.check()
+            if self._settings.fail_fast and self._ledger.failures:
+                self._skip_the_rest(work)
+                break
             ahead = list(islice(work.waiting, work.most))
             count = request_length(ahead, self._rate, metered=self._api.budget.metered)
             self._send_group(work, [work.waiting.popleft() for _ in range(count)])
@@ -106,10 +109,20 @@ class Batch:
         session_id = work.session.session_id
         if work.limits.relative_paths:
             try:
-                retrying(self._settings.retries, self._stop)(self._api.finish, session_id)
+                retrying(self._settings, self._stop)(self._api.finish, session_id)
             except (errors.AnswerError, errors.NetworkError) as error:
                 self._warn(WarningCode.FINISH_FAILED, f"session {session_id} was not finished: {error}")
         self._leave(session_id, status)
+
+    def abandon(self, status: str) -> None:
+        """The run ends here: so does the session under way, if there is one."""
+        if self.session is not None:
+            self._leave(self.session, status)
+
+    def _skip_the_rest(self, work: Work) -> None:
+        for file in work.waiting:
+            self._ledger.skip(file, SkipReason.FAIL_FAST)
+        work.waiting.clear()
 
     def _leave(self, session_id: str, status: str) -> None:
         self.session = None
@@ -125,7 +138,7 @@ class Batch:
             self._ledger.again(group, error, delay)
 
         try:
-            retrying(self._settings.retries, self._stop, announce)(self._attempt, work, group)
+            retrying(self._settings, self._stop, announce)(self._attempt, work, group)
         except errors.FileError as error:
             for file in group:
                 if file.path == error.path:
@@ -150,15 +163,15 @@ class Batch:
             self._api.health()  # a server that is gone ends the run here, not after as many waits as files are left
 
     def _attempt(self, work: Work, group: list[LocalFile]) -> None:
-        self.body_out = False
         for file in group:
             self._ledger.start(file, work.session.session_id, _name_on_server(work, file))
         try:
             stored, body = self._api.batch(lambda: self._body(work, group), len(group))
-        except (errors.ConnectionLost, errors.ServerFault) as error:
+        except errors.UploaderError as error:
             self._stop.check()
             if self._may_have_landed(error):
                 self._settle(work, group, error)
+            self.body_out = False
             if group:
                 raise
             return
@@ -168,6 +181,7 @@ class Batch:
         self._receive(work, group, stored)
 
     def _body(self, work: Work, group: Sequence[LocalFile]) -> MultipartBody:
+        self.body_out = False
         session_id, paths = work.session.session_id, work.limits.relative_paths
         fields = [("sessionId", session_id), ("category", self._settings.category)]
         if paths:
@@ -186,10 +200,8 @@ class Batch:
 
     def _receive(self, work: Work, group: list[LocalFile], stored: Sequence[StoredFile]) -> None:
         """Take the answer's word for each file (3.5), matched by what was sent (3.13)."""
-        by_name = {item.relative_path or item.name: item for item in stored}
-        for file in list(group):
+        for file, item in _matched(work, group, stored):
             group.remove(file)
-            item = by_name.get(_name_on_server(work, file)) or by_name.get(wire_name(file.name))
             if item is None:
                 self._ledger.fail(file, errors.ProtocolError("the server's answer does not mention this file"))
             elif item.status != "completed":
@@ -206,9 +218,13 @@ class Batch:
 
     def _may_have_landed(self, error: errors.UploaderError) -> bool:
         """True where the server had the whole request and nobody knows what it did with it (3.15)."""
-        if isinstance(error, errors.ConnectionLost):
-            return error.body_sent
-        return isinstance(error, errors.ServerFault) and self.body_out and error.status != UNAVAILABLE
+        match error:
+            case errors.ConnectionLost():
+                return error.body_sent
+            case errors.ServerFault():
+                return self.body_out and error.status != UNAVAILABLE
+            case _:
+                return isinstance(error, errors.ProtocolError)
 
     def _settle(self, work: Work, group: list[LocalFile], error: errors.UploaderError) -> None:
         """Look, and take out of `group` what needs no other attempt."""
@@ -231,10 +247,11 @@ class Batch:
     def _renew(self, work: Work, group: list[LocalFile], error: errors.SessionLost) -> None:
         """The server forgot the session: a new one, once (3.14)."""
         if work.renewed:
-            self._give_up(group, error)
+            self._give_up([*group, *work.waiting], error)
+            work.waiting.clear()
             return
         lost, left = work.session.session_id, len(group) + len(work.waiting)
-        create = retrying(self._settings.retries, self._stop)
+        create = retrying(self._settings, self._stop)
         work.session = create(self._api.create_session, self._settings.category, left)
         work.renewed = True
         self._warn(WarningCode.SESSION_LOST, f"the server lost session {lost}: going on in {work.session.session_id}")
@@ -260,13 +277,26 @@ class Batch:
         self._emit(ev.RunWarning(code, text))
 
 
+def _matched(
+    work: Work, group: Sequence[LocalFile], stored: Sequence[StoredFile]
+) -> list[tuple[LocalFile, StoredFile | None]]:
+    """Each file with what the answer says of it: by name, and those whose names came back otherwise by their order."""
+    by_name = {item.relative_path or item.name: item for item in stored}
+    found = {
+        file.file: by_name.pop(_name_on_server(work, file), None) or by_name.pop(wire_name(file.name), None)
+        for file in group
+    }
+    strange = iter(by_name.values() if len(stored) == len(group) else ())
+    return [(file, found[file.file] or next(strange, None)) for file in group]
+
+
 def _name_on_server(work: Work, file: LocalFile) -> str:
     return utf8(file.relative_path) if work.limits.relative_paths else wire_name(file.name)
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:
     """3.10: the one file alone, with the rate it would need. Trying again as it was can't help."""
-    needed = file.size / REQUEST_LIMIT / 1e6
+    needed = max(0.01, file.size / REQUEST_LIMIT / 1e6)
     words = f"{error}; {file.size} bytes need {needed:.2f} MB/s to arrive in {REQUEST_LIMIT:.0f} s"
     out = errors.TooSlow(words, status=error.status, error=error.error)
     out.retryable = False

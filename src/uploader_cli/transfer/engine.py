@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.events import RunWarning, SessionFinished, SkipReason, WarningCode
+from uploader_cli.core.events import RunWarning, SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, PlannedSession, plan_sessions, refusal
 from uploader_cli.transfer.batch import Batch, Work
 from uploader_cli.transfer.ledger import Ledger
@@ -63,12 +63,14 @@ class Engine:
             ledger.cancel_all()
         except errors.UploaderError as error:
             ledger.fail_all(error)
+            batch.abandon("partial")
             return error
         return None
 
     def _run(self, files: Sequence[LocalFile], ledger: Ledger, batch: Batch) -> None:
+        if not files:
+            return
         limits, opened, room = self._limits(files)
-        self._remember(limits)
         sessions = deque(plan_sessions(_acceptable(files, limits, ledger), limits))
         while sessions:
             planned = sessions.popleft().files
@@ -89,8 +91,9 @@ class Engine:
         Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
         """
         limits = self._retrying(FIRST_CONTACT_RETRIES)(self._api.health)
-        if limits is not None or not files:
-            return limits or ASSUMED, None, 0
+        if limits is not None:
+            self._remember(limits)
+            return limits, None, 0
         assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
         room = len(assumed.files) if assumed is not None else min(len(files), ASSUMED.max_files)
         try:
@@ -100,6 +103,8 @@ class Engine:
                 raise
             room = 1
             session = self._retrying()(self._api.create_session, self._settings.category, room)
+        if session.limits is not None:
+            self._remember(session.limits)
         return session.limits or ASSUMED, session, room
 
     def _may_start(self, file: LocalFile, ledger: Ledger) -> bool:
@@ -114,8 +119,8 @@ class Engine:
             return False
         return True
 
-    def _retrying(self, retries: int | None = None) -> Retrying:
-        return retrying(self._settings.retries if retries is None else retries, self._stop)
+    def _retrying(self, at_most: int | None = None) -> Retrying:
+        return retrying(self._settings, self._stop, at_most=at_most)
 
     def _interrupted(self, batch: Batch) -> None:
         if batch.body_out:
@@ -129,7 +134,7 @@ class Engine:
             except errors.UploaderError as error:
                 text = f"session {batch.session} was not cancelled: {error}"
                 self._emit(RunWarning(WarningCode.CANCEL_FAILED, text))
-        self._emit(SessionFinished(batch.session, "cancelled"))
+        batch.abandon("cancelled")
 
 
 def _acceptable(files: Iterable[LocalFile], limits: Limits, ledger: Ledger) -> Iterator[LocalFile]:

@@ -1,0 +1,520 @@
+"""The REST calls: what each asks, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import responses
+from responses import matchers
+from transfer_fakes import Clock, FakeStop
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.api import Api, _sha256, _Token, answer_error, stored_path
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.multipart import MultipartBody
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVER = "http://server.test:8005"
+GOLDENS = Path(__file__).parents[2] / "wire"
+
+
+def golden(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GOLDENS / f"{name}.json").read_text())
+    return found
+
+
+class Called:
+    """An `Api` with fake time, and what it told."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.stop = FakeStop(self.clock)
+        self.events: list[ev.Event] = []
+        self.settings = Settings(server=SERVER, **settings)
+        self.api = Api(self.settings, self.events.append, self.stop)
+        self.api.budget = RateBudget(clock=self.clock, wall=lambda: 1_000_000.0)
+
+
+@pytest.fixture
+def called() -> Called:
+    return Called()
+
+
+@pytest.fixture
+def wire() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+def play(wire: responses.RequestsMock, name: str) -> dict[str, Any]:
+    """Answer the call of a capture as the reference backend did."""
+    capture = golden(name)
+    asked, body = capture["request"], capture.get("body")
+    wire.add(
+        asked["method"],
+        SERVER + asked["path"],
+        body=body if isinstance(body, str) else json.dumps(body),
+        status=capture["status"],
+        headers={k: v for k, v in capture["headers"].items() if k not in ("content-length", "transfer-encoding")},
+        match=[matchers.json_params_matcher(asked["json"])] if "json" in asked else [],
+    )
+    return capture
+
+
+# --- each call against what the reference backend really answered -----------------------------------------------------
+
+
+def test_health_without_limits(called: Called, wire: Any) -> None:
+    play(wire, "health")
+    assert called.api.health() is None
+    assert called.api.answered
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_any_answer_to_health_will_do(called: Called, wire: Any, status: int) -> None:
+    wire.get(f"{SERVER}/health", body="<html>", status=status)
+    assert called.api.health() is None
+
+
+def test_health_with_limits(called: Called, wire: Any) -> None:
+    limits = {"maxFiles": 9, "maxFileSize": 10, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
+    wire.get(f"{SERVER}/health", json={"status": "OK", "limits": limits})
+    assert called.api.health() == Limits(9, 10, frozenset({"*"}), mixed_types=True, relative_paths=True)
+
+
+def test_a_session_and_its_limits(called: Called, wire: Any) -> None:
+    capture = play(wire, "session-ok")
+    session = called.api.create_session("personal", 2)
+    assert session.session_id == capture["body"]["sessionId"]
+    assert session.limits == Limits(3, 314572800, frozenset({"mp4", "avi"}))
+    assert called.api.budget.metered
+
+
+def test_a_refused_session_is_told_by_its_code(called: Called, wire: Any) -> None:
+    capture = play(wire, "session-error")
+    asked = capture["request"]["json"]
+    with pytest.raises(errors.AnswerError, match="400 INVALID_CATEGORY") as caught:
+        called.api.create_session(asked["category"], asked["expectedFiles"])
+    assert (caught.value.status, caught.value.error, caught.value.retryable) == (400, "INVALID_CATEGORY", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html>Welcome</html>"),
+        (201, "{}"),
+        (204, ""),
+        (404, "Not Found"),
+        (404, '{"error": "NOT_FOUND"}'),
+        (405, ""),
+    ],
+)
+def test_what_answers_a_session_call_like_this_is_no_upload_server(
+    called: Called, wire: Any, status: int, body: str
+) -> None:
+    wire.post(f"{SERVER}/api/upload/session", body=body, status=status)
+    with pytest.raises(errors.NotAnUploadServer, match=f"answered {status}") as caught:
+        called.api.create_session("personal", 1)
+    assert "--server" in caught.value.hint
+    assert not caught.value.retryable
+
+
+def test_a_redirect_instead_of_a_session_names_where_it_points(called: Called, wire: Any) -> None:
+    wire.post(f"{SERVER}/api/upload/session", status=301, headers={"Location": "https://other.test/x"})
+    with pytest.raises(errors.NotAnUploadServer) as caught:
+        called.api.create_session("personal", 1)
+    assert "https://other.test/x" in caught.value.hint
+
+
+def test_progress_of_a_session(called: Called, wire: Any) -> None:
+    capture = play(wire, "progress-during")
+    seen = called.api.progress(capture["request"]["path"].rsplit("/", 1)[-1])
+    assert seen is not None
+    assert seen.session == capture["body"]["sessionId"]
+    assert seen.source is ev.Transport.HTTP
+
+
+def test_progress_of_an_unknown_session_is_none(called: Called, wire: Any) -> None:
+    capture = play(wire, "progress-unknown")
+    session = capture["request"]["path"].rsplit("/", 1)[-1]
+    assert called.api.progress(session) is None
+    with pytest.raises(errors.NotFound):
+        called.api.progress_body(session)
+
+
+@pytest.mark.parametrize("name", ["cancel-ok", "cancel-unknown"])
+def test_cancel(called: Called, wire: Any, name: str) -> None:
+    capture = play(wire, name)
+    session = capture["request"]["path"].rsplit("/", 1)[-1]
+    if capture["status"] == 200:
+        assert called.api.cancel(session) == capture["body"]
+    else:
+        with pytest.raises(errors.NotFound):
+            called.api.cancel(session)
+
+
+@pytest.mark.parametrize("name", ["delete-ok", "delete-unauthorized", "delete-bad-token", "delete-unknown"])
+def test_delete(wire: Any, name: str) -> None:
+    called = Called(token="sesame")
+    capture = play(wire, name)
+    file_id = capture["request"]["path"].rsplit("/", 1)[-1]
+    kinds = {401: errors.Unauthorized, 404: errors.NotFound}
+    if capture["status"] == 200:
+        assert called.api.delete(file_id) == capture["body"]
+    else:
+        with pytest.raises(kinds[capture["status"]]) as caught:
+            called.api.delete(file_id)
+        assert caught.value.error == capture["body"]["error"]
+        assert "sesame" not in str(caught.value)
+    assert wire.calls[0].request.headers["Authorization"] == "Bearer sesame"
+
+
+def test_validate_asks_with_names_as_they_travel(called: Called, wire: Any) -> None:
+    wire.post(
+        f"{SERVER}/api/upload/validate",
+        json={"valid": True},
+        match=[matchers.json_params_matcher({"files": [{"name": "a%22b.mp4", "size": 3, "type": "video/mp4"}]})],
+    )
+    file = LocalFile(0, 'x/a"b.mp4', 'a"b.mp4', 3, 0)
+    assert called.api.validate([file], lambda _: "video/mp4") == {"valid": True}
+
+
+def test_finish(called: Called, wire: Any) -> None:
+    wire.post(f"{SERVER}/api/upload/session/s-1/finish", json={})
+    called.api.finish("s-1")
+
+
+def test_ids_from_strangers_stay_one_segment_of_the_path(called: Called, wire: Any) -> None:
+    wire.post(f"{SERVER}/api/upload/cancel/..%2Fx%3Fy", json={"success": True})
+    assert called.api.cancel("../x?y") == {"success": True}
+
+
+def test_a_path_of_the_server_is_kept(wire: Any) -> None:
+    called = Called()
+    called.api = Api(Settings(server=f"{SERVER}/base"), called.events.append, called.stop)
+    wire.get(f"{SERVER}/base/health", json={})
+    called.api.health()
+
+
+# --- stored files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_file_by_its_size_and_digest(called: Called, wire: Any) -> None:
+    wire.head(
+        f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
+        headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
+    )
+    assert called.api.stored("personal", "dir/a b#?.mp4") == (12, "YWJj")
+
+
+def test_a_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
+    capture = golden("stored-head")
+    wire.head(SERVER + capture["request"]["path"], headers=capture["headers"])
+    name = capture["request"]["path"].rsplit("/", 1)[-1]
+    assert called.api.stored("personal", name) == (2097152, None)
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_anything_but_a_found_file_is_none(called: Called, wire: Any, status: int) -> None:
+    wire.head(f"{SERVER}/uploads/personal/a", status=status)
+    assert called.api.stored("personal", "a") is None
+
+
+@pytest.mark.parametrize(
+    ("header", "digest"),
+    [
+        ("sha-256=:YWJj:", "YWJj"),
+        ("SHA-256=:YWJjZA==:", "YWJjZA=="),
+        ("unixsum=1, sha-256=:YWJj:", "YWJj"),
+        ("sha-512=:YWJj:", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_digests_as_rfc_9530_writes_them(header: str, digest: str | None) -> None:
+    assert _sha256(header) == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/b c.mp4", "/uploads/personal/a/b%20c.mp4"),
+        ("喂%22.mp4", "/uploads/personal/%E5%96%82%2522.mp4"),
+        ("a?b#c;d", "/uploads/personal/a%3Fb%23c%3Bd"),
+    ],
+)
+def test_paths_of_stored_files_are_quoted(name: str, path: str) -> None:
+    assert stored_path("personal", name) == path
+
+
+# --- batch ------------------------------------------------------------------------------------------------------------
+
+
+class Read(MultipartBody):
+    """`responses` reads what has a `read`, without an amount: at once here, these bodies are small."""
+
+    def read(self, amount: int = 1 << 20) -> memoryview:
+        return super().read(amount)
+
+
+class Bodies:
+    """Makes bodies of one small file and keeps them."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "a.mp4"
+        path.write_bytes(b"x" * 10)
+        self.file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
+        self.made: list[MultipartBody] = []
+
+    def __call__(self) -> MultipartBody:
+        body = Read([], [self.file], on_sent=lambda *_: None, on_through=lambda: None, check=lambda: None)
+        self.made.append(body)
+        return body
+
+
+def test_a_batch_brings_files_and_the_body_that_brought_them(called: Called, wire: Any, tmp_path: Path) -> None:
+    capture = play(wire, "batch-one-failed-inside-200")
+    bodies = Bodies(tmp_path)
+    stored, body = called.api.batch(bodies, 2)
+    assert [item.status for item in stored] == ["completed", "failed"]
+    assert stored[0].location == capture["body"]["files"][0]["fileName"]
+    assert stored[1].error
+    assert body is bodies.made[0]
+    request = wire.calls[0].request
+    assert request.headers["Content-Type"] == body.content_type
+    assert request.headers["Content-Length"] == str(len(body))
+    assert "Transfer-Encoding" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (500, {"error": "UPLOAD_FAILED"}, errors.SessionLost),
+        (404, {"error": "SESSION_NOT_FOUND"}, errors.SessionLost),
+        (500, {"error": "INTERNAL"}, errors.ServerFault),
+        (404, {}, errors.NotFound),
+        (408, None, errors.TooSlow),
+        (413, {"error": "FILE_TOO_LARGE"}, errors.AnswerError),
+        (503, None, errors.ServerFault),
+    ],
+)
+def test_refusals_of_a_batch(
+    called: Called, wire: Any, tmp_path: Path, status: int, body: object, kind: type[errors.AnswerError]
+) -> None:
+    """An unknown session is a 404 here and a 500 there (contract 3.14)."""
+    wire.post(f"{SERVER}/api/upload/batch", status=status, body=json.dumps(body) if body is not None else "")
+    with pytest.raises(errors.AnswerError) as caught:
+        called.api.batch(Bodies(tmp_path), 1)
+    assert type(caught.value) is kind
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_the_reference_backends_answer_to_an_unknown_session(called: Called, wire: Any, tmp_path: Path) -> None:
+    play(wire, "batch-unknown-session")
+    with pytest.raises(errors.SessionLost):
+        called.api.batch(Bodies(tmp_path), 1)
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '{"success": true}', '{"files": null}', ""])
+def test_a_batch_answer_without_files_can_not_be_read(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
+    wire.post(f"{SERVER}/api/upload/batch", body=body)
+    with pytest.raises(errors.ProtocolError, match="without a list of files"):
+        called.api.batch(Bodies(tmp_path), 1)
+
+
+def test_each_time_a_batch_is_sent_it_gets_a_fresh_body_and_all_are_closed(
+    called: Called, wire: Any, tmp_path: Path
+) -> None:
+    def consume(request: Any) -> tuple[int, dict[str, str], str]:
+        if len(wire.calls) == 0:
+            return 429, {"Retry-After": "3"}, ""
+        return 200, {}, json.dumps({"files": []})
+
+    wire.add_callback(responses.POST, f"{SERVER}/api/upload/batch", consume)
+    bodies = Bodies(tmp_path)
+    _, body = called.api.batch(bodies, 1)
+    assert len(bodies.made) == 2
+    assert body is bodies.made[1]
+    assert all(made.read(10) == b"" for made in bodies.made)
+
+
+# --- rate limits ------------------------------------------------------------------------------------------------------
+
+
+def test_a_429_pauses_with_a_countdown_and_the_call_is_made_again(called: Called, wire: Any) -> None:
+    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "886"})
+    wire.get(f"{SERVER}/health", json={})
+    called.api.health()
+    assert called.stop.slept == [886.0]
+    (paused,) = [e for e in called.events if isinstance(e, ev.Paused)]
+    assert paused.seconds == 886.0
+    assert [str(e.code) for e in called.events if isinstance(e, ev.RunWarning)] == ["rate_limited"]
+
+
+@pytest.mark.parametrize(
+    ("header", "waits"),
+    [("7", 7.0), (None, 60.0), ("soon", 60.0), ("0", 1.0), (lambda: formatdate(time.time() + 100, usegmt=True), 100.0)],
+    ids=["seconds", "missing", "nonsense", "zero", "date"],
+)
+def test_retry_after_in_its_forms(called: Called, wire: Any, header: Any, waits: float) -> None:
+    value = header() if callable(header) else header
+    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": value} if value else {})
+    wire.get(f"{SERVER}/health", json={})
+    called.api.health()
+    assert called.stop.slept == [pytest.approx(waits, abs=3.0 if waits == 100.0 else 0.0)]
+
+
+def test_max_wait_ends_the_patience(wire: Any) -> None:
+    called = Called(max_wait=150.0)
+    wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
+    with pytest.raises(errors.RateLimited, match="rate limit") as caught:
+        called.api.progress_body("s")
+    assert called.stop.slept == [60.0, 60.0]
+    assert caught.value.retry_after == 60.0
+    assert caught.value.retryable
+    assert "--max-wait" in caught.value.hint
+
+
+def test_a_server_that_asks_for_no_wait_for_ever_is_not_hammered(wire: Any) -> None:
+    called = Called(max_wait=10.0)
+    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "0"})
+    with pytest.raises(errors.RateLimited):
+        called.api.health()
+    assert called.stop.slept == [1.0] * 10
+
+
+def test_a_pause_holds_every_call_also_those_of_another_thread(called: Called, wire: Any) -> None:
+    beside = Api(called.settings, called.events.append, called.stop, beside=called.api)
+    wire.get(f"{SERVER}/health", json={})
+    called.api.budget.pause(30.0)
+    beside.health()
+    assert called.stop.slept == [30.0]
+    assert called.api.answered
+
+
+def test_a_poll_does_not_wait_but_tells_all_others_to(called: Called, wire: Any) -> None:
+    play(wire, "rate-limited")
+    with pytest.raises(errors.RateLimited):
+        called.api.progress("x")
+    assert called.stop.slept == []
+    assert called.api.budget.pause_left() == 886.0
+
+
+def test_an_interrupt_ends_the_pause(called: Called, wire: Any) -> None:
+    called.api.budget.pause(30.0)
+    called.stop.set()
+    with pytest.raises(errors.Interrupted):
+        called.api.health()
+    wire.assert_all_requests_are_fired = False
+
+
+def test_what_is_left_of_the_budget_is_read_from_each_answer(called: Called, wire: Any) -> None:
+    wire.get(f"{SERVER}/health", json={}, headers={"X-RateLimit-Remaining": "6", "X-RateLimit-Reset": "900"})
+    called.api.health()
+    assert called.api.budget.metered
+    assert called.api.budget.poll_interval() == 60.0
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    counter.write_text("")
+    called = Called(token_command=f"echo x >> '{counter}'; wc -l < '{counter}' | tr -d ' '")
+    wire.delete(f"{SERVER}/api/upload/file/f", status=401, json={"error": "INVALID_TOKEN"})
+    with pytest.raises(errors.Unauthorized, match="401 INVALID_TOKEN") as caught:
+        called.api.delete("f")
+    assert [call.request.headers["Authorization"] for call in wire.calls] == ["Bearer 1", "Bearer 2"]
+    assert "--token-command" in caught.value.hint
+
+
+def test_a_new_token_is_used_from_then_on(wire: Any, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    called = Called(token_file=token)
+    assert called.api.authorization() == {"Authorization": "Bearer old"}
+    token.write_text("new")
+    wire.delete(
+        f"{SERVER}/api/upload/file/f",
+        status=401,
+        match=[matchers.header_matcher({"Authorization": "Bearer old"})],
+    )
+    wire.delete(
+        f"{SERVER}/api/upload/file/f", json={}, match=[matchers.header_matcher({"Authorization": "Bearer new"})]
+    )
+    called.api.delete("f")
+    called.api.delete("f")
+    assert len(wire.calls) == 3
+
+
+def test_a_token_that_stays_the_same_is_not_tried_twice(wire: Any) -> None:
+    called = Called(token="sesame")
+    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+    with pytest.raises(errors.Unauthorized):
+        called.api.delete("f")
+    assert len(wire.calls) == 1
+
+
+def test_without_a_token_none_is_sent_or_refreshed(called: Called, wire: Any) -> None:
+    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+    with pytest.raises(errors.Unauthorized):
+        called.api.delete("f")
+    assert "Authorization" not in wire.calls[0].request.headers
+    assert not _Token(called.settings).refresh()
+
+
+def test_a_withheld_token_stays_here(wire: Any) -> None:
+    called = Called(token="sesame", token_withheld=True)
+    wire.get(f"{SERVER}/health", json={})
+    called.api.health()
+    assert "Authorization" not in wire.calls[0].request.headers
+
+
+# --- errors by status -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (400, errors.AnswerError, False),
+        (401, errors.Unauthorized, False),
+        (403, errors.Unauthorized, False),
+        (404, errors.NotFound, False),
+        (408, errors.TooSlow, True),
+        (409, errors.AnswerError, False),
+        (410, errors.NotFound, False),
+        (423, errors.AnswerError, True),
+        (429, errors.RateLimited, True),
+        (500, errors.ServerFault, True),
+        (503, errors.ServerFault, True),
+    ],
+)
+def test_the_error_of_each_status(status: int, kind: type[errors.AnswerError], retryable: bool) -> None:
+    error = answer_error(Answer(status, {"Retry-After": "5"}, {"error": "CODE", "message": "words"}, f"{SERVER}/x"))
+    assert type(error) is kind
+    assert (error.status, error.error, error.retryable) == (status, "CODE", retryable)
+
+
+@pytest.mark.parametrize("body", [None, [], "text", {"error": 5, "message": ["x"]}, {"error": None}])
+def test_an_error_body_of_any_shape_breaks_nothing(body: object) -> None:
+    error = answer_error(Answer(502, {}, body, SERVER))
+    assert str(error) == "the server failed: 502"
+    assert error.error == ""
+
+
+def test_a_redirect_of_any_other_call_names_the_target() -> None:
+    error = answer_error(Answer(308, {"Location": "/elsewhere"}, None, f"{SERVER}/api/x"))
+    assert f"{SERVER}/elsewhere" in str(error)
+    assert not error.retryable

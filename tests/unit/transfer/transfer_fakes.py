@@ -1,0 +1,288 @@
+"""A server without a wire, and time without waiting, for the tests of the transfer room."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import multipart
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
+from uploader_cli.core.protocol import Session, StoredFile
+from uploader_cli.core.sightings import Sightings
+from uploader_cli.errors import Interrupted
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.engine import Engine
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_cli.transfer.multipart import MultipartBody
+
+BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
+
+
+class Clock:
+    """A clock that only `sleep` moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeStop(Stop):
+    """Sleeps in no time. `at` stops the run in the middle of its nth sleep."""
+
+    def __init__(self, clock: Clock | None = None, at: int | None = None) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+        self._clock, self._at = clock or Clock(), at
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        self.slept.append(seconds)
+        if self._at is not None and len(self.slept) >= self._at:
+            self.set()
+            raise Interrupted("interrupted")
+        self._clock.now += seconds
+
+
+@dataclass
+class Request:
+    """One batch request as it arrived."""
+
+    session: str
+    category: str
+    names: list[str]
+    paths: list[str]
+    data: list[bytes]
+
+
+def read_request(body: MultipartBody, data: bytes) -> Request:
+    """Read back by a parser that is not ours."""
+    parts = list(multipart.MultipartParser(io.BytesIO(data), body.boundary, content_length=len(data), strict=True))
+    text = {part.name: part.value for part in parts if part.filename is None and part.name != "relativePath"}
+    files = [part for part in parts if part.filename is not None]
+    assert {part.name for part in files} == {"files"}
+    paths = [part.value for part in parts if part.name == "relativePath"]
+    return Request(text["sessionId"], text["category"], [p.filename for p in files], paths, [p.raw for p in files])
+
+
+def drain(body: MultipartBody, most: int | None = None) -> bytes:
+    """Take the whole body, or `most` bytes of it, as the kernel would."""
+    pieces, room = [], len(body) if most is None else most
+    while room and (piece := body.read(1 << 20)):
+        body.check()
+        pieces.append(bytes(piece[:room]))
+        room -= len(pieces[-1])
+        body.taken(len(pieces[-1]))
+    return b"".join(pieces)
+
+
+Script = "Callable[[FakeApi, Request], tuple[StoredFile, ...]]"
+
+
+@dataclass
+class FakeApi:
+    """What `Api` promises, played from lists. `answers` are for the batch requests, one each; then all is stored.
+
+    An answer is an error to raise after the body, a function of the request, or None for "stored". An error in `early`
+    comes before the body.
+    """
+
+    limits: Limits | None = None
+    session_limits: Limits | None = ASSUMED
+    answers: deque[Any] = field(default_factory=deque)
+    early: deque[errors.UploaderError | None] = field(default_factory=deque)
+    sessions: deque[errors.UploaderError | None] = field(default_factory=deque)
+    healths: deque[errors.UploaderError | None] = field(default_factory=deque)
+    looks: deque[Any] = field(default_factory=deque)
+    heads: deque[Any] = field(default_factory=deque)
+    finishes: deque[errors.UploaderError | None] = field(default_factory=deque)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    budget: RateBudget = field(default_factory=RateBudget)
+
+    def count(self, kind: str) -> int:
+        return sum(call[0] == kind for call in self.calls)
+
+    def health(self) -> Limits | None:
+        self._play("health", self.healths)
+        return self.limits
+
+    def create_session(self, category: str, expected: int) -> Session:
+        self._play("session", self.sessions, expected)
+        return Session(f"s{self.count('session')}", category, self.session_limits)
+
+    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[tuple[StoredFile, ...], MultipartBody]:
+        body = make_body()
+        try:
+            self._play("batch", self.early, files)
+            answer = self.answers.popleft() if self.answers else None
+            if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:
+                drain(body, len(body) // 2)
+                raise answer
+            request = read_request(body, drain(body))
+            self.requests.append(request)
+            if isinstance(answer, errors.UploaderError):
+                raise answer
+            return (answer or stored)(request), body
+        finally:
+            body.close()
+
+    def progress(self, session: str, *, patient: bool = False) -> ev.SessionProgress | None:
+        assert patient, "a look must not call in a pause"
+        self.calls.append(("progress", session))
+        answer = self.looks.popleft() if self.looks else None
+        if isinstance(answer, errors.UploaderError):
+            raise answer
+        return answer
+
+    def stored(self, category: str, path: str) -> Any:
+        self.calls.append(("head", category, path))
+        answer = self.heads.popleft() if self.heads else None
+        if isinstance(answer, errors.UploaderError):
+            raise answer
+        return answer
+
+    def finish(self, session: str) -> None:
+        self._play("finish", self.finishes, session)
+
+    def cancel(self, session: str) -> dict[str, object]:
+        self.calls.append(("cancel", session))
+        return {}
+
+    def _play(self, kind: str, script: deque[Any], *arguments: Any) -> None:
+        self.calls.append((kind, *arguments))
+        error = script.popleft() if script else None
+        if error is not None:
+            raise error
+
+
+def stored(request: Request) -> tuple[StoredFile, ...]:
+    """Every file of the request, stored as it is."""
+    return tuple(
+        StoredFile(
+            name=name,
+            status="completed",
+            server_id=f"id-{name}",
+            location=f"at-{name}",
+            error=None,
+            size=len(data),
+            relative_path=path,
+        )
+        for name, data, path in zip(
+            request.names, request.data, request.paths or [None] * len(request.names), strict=True
+        )
+    )
+
+
+class Followers:
+    """Keeps what the channel is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def follow(self, session: str) -> None:
+        self.told.append(("follow", session))
+
+    def body_sent(self, session: str) -> None:
+        self.told.append(("body_sent", session))
+
+    def leave(self, session: str) -> None:
+        self.told.append(("leave", session))
+
+
+class Run:
+    """An engine with everything around it faked."""
+
+    def __init__(self, directory: Path, api: FakeApi | None = None, **settings: Any) -> None:
+        self.directory = directory
+        self.api = api or FakeApi()
+        self.settings = Settings(server="http://server.invalid", **settings)
+        self.events: list[ev.Event] = []
+        self.followers, self.sightings = Followers(), Sightings()
+        self.stop: FakeStop = FakeStop()
+        self.remembered: list[Limits] = []
+        self.files: list[LocalFile] = []
+
+    def file(self, name: str = "a.mp4", size: int = 10, *, named: bool = False) -> LocalFile:
+        """Make a file, to be sent."""
+        path = self.directory / str(len(self.files)) / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([65 + len(self.files) % 26]) * size)
+        made = LocalFile(len(self.files), str(path), name, size, path.stat().st_mtime_ns, named)
+        self.files.append(made)
+        return made
+
+    def go(self) -> errors.UploaderError | None:
+        """Run the engine; every file must have exactly one end, every session that was opened one too."""
+        engine = Engine(
+            self.api,  # type: ignore[arg-type]
+            self.settings,
+            self.events.append,
+            self.followers,
+            self.sightings,
+            self.stop,
+            remember=self.remembered.append,
+        )
+        error = engine.run(self.files)
+        ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
+        ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
+        assert sorted(ends) == [file.file for file in self.files]
+        opened = [e.session for e in self.all(ev.SessionCreated)]
+        assert [e.session for e in self.all(ev.SessionFinished)] == opened
+        assert [session for what, session in self.followers.told if what == "leave"] == opened
+        return error
+
+    def all(self, *kinds: type[ev.Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+    @property
+    def completed(self) -> list[int]:
+        return [event.file for event in self.all(ev.FileCompleted)]
+
+    @property
+    def failed(self) -> dict[int, str]:
+        return {event.file: str(event.code) for event in self.all(ev.FileFailed)}
+
+    @property
+    def warnings(self) -> list[str]:
+        return [str(event.code) for event in self.all(ev.RunWarning)]
+
+    def attempts(self, file: LocalFile) -> int:
+        return sum(event.file == file.file for event in self.all(ev.FileStarted))
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The names of each batch request that arrived whole."""
+        return [request.names for request in self.api.requests]
+
+
+def lost(*, body_sent: bool) -> errors.ConnectionLost:
+    return errors.ConnectionLost("the connection broke", body_sent=body_sent)
+
+
+def refused(status: int, error: str = "") -> errors.AnswerError:
+    return errors.AnswerError(f"the server refused: {status}", status=status, error=error)
+
+
+def fault(status: int = 500, retry_after: float | None = None) -> errors.ServerFault:
+    return errors.ServerFault(f"the server failed: {status}", status=status, retry_after=retry_after)
+
+
+def too_slow() -> errors.TooSlow:
+    return errors.TooSlow("the request did not arrive in the server's time (408)", status=408)
+
+
+def session_lost() -> errors.SessionLost:
+    return errors.SessionLost("the server failed: 500 UPLOAD_FAILED", status=500, error="UPLOAD_FAILED")
