@@ -79,7 +79,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "Verified: all 4 files" in done.stderr
+    assert "Verified: the server has all 4 files" in done.stderr
     assert "uploader serve" in done.stderr
     samples = {file.name: digest(file) for file in (tmp_path / "kept" / "samples").iterdir()}
     stored = {file.name: digest(file) for file in (tmp_path / "kept" / "server").rglob("*") if file.is_file()}

@@ -64,7 +64,8 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB together.")
     config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
     with EmbeddedServer(config) as server:
-        _say(f"Started a server of our own at {server.url}; it pretends to work {_PROCESSING} s on each file.")
+        _say(f"Started a server at {server.url}.")
+        _say(f"(It pretends to work {_PROCESSING} s on each file, so that there is something to see.)")
         settings = resolve({**asked, "server": server.url}, env={}, cwd=place, user_config=None)
         code = run.upload_command(settings, [str(place / "samples")])
     if code:
@@ -80,12 +81,12 @@ def _verify(sources: list[Path], root: Path) -> int:
     if wrong:
         _say(f"NOT VERIFIED: the server's copy is missing or differs: {', '.join(map(repr, wrong))}")
         return Exit.INTEGRITY
-    _say(f"Verified: all {len(sources)} files are in the server's directory, each with the SHA-256 of its source.")
+    _say(f"Verified: the server has all {len(sources)} files, each with the SHA-256 of its source.")
     _say("")
-    _say("What to try next:")
-    _say("  uploader serve                                       a server in one terminal …")
-    _say("  uploader upload --server localhost:8005 YOUR-FILES   … and an upload to it in another")
-    _say("  uploader serve --realtime flap:3                     the same while the live connection breaks")
+    _say("What to try next, the first two in two terminals:")
+    _say("  uploader serve")
+    _say("  uploader upload -s localhost:8005 YOUR-FILES")
+    _say("  uploader serve --realtime flap:3    (watch the connection come and go)")
     return Exit.OK
 
 

@@ -58,7 +58,7 @@ def serve(
     need_server_extra("serve")
     from server_stub.__main__ import main
 
-    raise typer.Exit(main(_as_argv(given)))
+    raise typer.Exit(main(_as_argv(given), prog="uploader serve"))
 
 
 def _as_argv(given: dict[str, object]) -> list[str]:

@@ -88,8 +88,9 @@ def _header(state: ProgressState, width: int) -> Row:
     server = overview.host(state.server) or "…"
     title: Row = [("uploader", "bold"), (" → ", "dim"), (server, "bold")]
     session: Row = []
-    if len(state.sessions) > 1:
-        session = [(f" · {len(state.sessions)} sessions", "dim")]
+    going_on = sum(not session.over for session in state.sessions.values())
+    if going_on > 1:
+        session = [(f" · {going_on} sessions", "dim")]
     elif state.session:
         session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
     full, short = (_channel(state, latency=latency) for latency in (True, False))

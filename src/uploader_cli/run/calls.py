@@ -144,7 +144,7 @@ def _limits_line(server: str, limits: Limits, *, assumed: bool) -> str:
     types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
     origin = "assumed (this server was never asked)" if assumed else "as last seen there"
     most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
-    return f"plan for {server}; limits {origin}: {most}"
+    return f"plan for {server or 'any server'}; limits {origin}: {most}"
 
 
 def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str, list[str]]]]:
