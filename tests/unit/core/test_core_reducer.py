@@ -13,6 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, SkipReason, Transport
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import Finished, ProgressState, file_fraction
+from uploader_cli.errors import ConnectFailed
 
 SESSION, SIZE = "s", 100
 
@@ -484,6 +485,14 @@ def test_warnings_and_the_outcome_are_kept() -> None:
     outcome = ev.RunFinished(True, 1, 0, 0, 0, 100, 1.0, 100.0, 0, ev.ChannelStats(), 1)
     assert run.put(warning, outcome) == [warning, outcome]
     assert (run.state.warnings, run.state.outcome) == ([warning], outcome)
+
+
+def test_what_ended_a_run_early_says_what_to_do() -> None:
+    run = Run()
+    assert run.put(ev.EngineStopped(ConnectFailed("http://x: refused", hint="is it running?"))) == []
+    assert run.state.advice == "is it running?"
+    assert run.put(ev.EngineStopped(), ev.EngineStopped(KeyError("x"))) == []
+    assert run.state.advice == ""
 
 
 def test_what_only_others_need_passes_through() -> None:
