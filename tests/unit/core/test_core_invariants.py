@@ -188,5 +188,5 @@ class AnyOrder(RuleBasedStateMachine):
             self.session_heights[name] = height
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase

@@ -25,6 +25,7 @@ def steady(seconds: int, per_second: int) -> list[tuple[float, int]]:
         ([(10.0, 500), (12.0, 700)], 12.0, 100.0),  # where it began is no speed
         (steady(60, 100), 60.0, 100.0),
         ([*steady(60, 100), (61.0, 6000), (62.0, 6000)], 62.0, 75.0),  # a window of 8 s
+        ([(0.0, 0), (1.0, 100), (20.0, 100)], 20.0, 0.0),  # of what is older than the window one sample is kept
         ([(0.0, 0), (1.0, 100)], -1.0, 0.0),
     ],
 )
