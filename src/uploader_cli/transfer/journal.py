@@ -46,8 +46,13 @@ class Journal:
         self._now = now
         self._handles: list[RunHandle] = []
         self._store = Store(directory, now())
+        try:
+            self._prune()
+        except UploaderError:  # damage that came out only now: opened again, the journal is set aside
+            self._store.close()
+            self._store = Store(directory, now())
+            self._prune()
         self.notices = tuple(self._store.notices)
-        self._prune()
 
     def close(self) -> None:
         """Let go; a run that was not finished counts as interrupted."""

@@ -128,5 +128,8 @@ class RunInfo:
 
 
 def path_key(file: LocalFile) -> bytes:
-    """The absolute path of `file` as the journal keys it: bytes, since a path need not be text."""
+    """The absolute path of `file` as the journal keys it: bytes, since a path need not be text.
+
+    A relative path is taken from the working directory of now: a resume must go there first.
+    """
     return os.fsencode(os.path.abspath(file.path))

@@ -58,8 +58,9 @@ def pending_row(db: sqlite3.Connection, target: int, path: bytes) -> PendingRow 
         " FROM part WHERE target = ? AND path = ? ORDER BY number",
         (target, path),
     )
-    size, mtime_ns, run, *upload = row
-    return PendingRow(size, mtime_ns, run, PendingUpload(*upload, parts=tuple(PendingPart(*part) for part in parts)))
+    size, mtime_ns, run, upload_key, url, session, chunk_size, checked_until = row
+    known = tuple(PendingPart(*part) for part in parts)
+    return PendingRow(size, mtime_ns, run, PendingUpload(upload_key, url, session, chunk_size, checked_until, known))
 
 
 def put_pending(

@@ -21,7 +21,7 @@ from uploader_cli.transfer.journal_schema import KEPT_SECONDS
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal_records import PendingUpload, Receipt
@@ -62,7 +62,7 @@ class RunHandle:
             if self._over or self._held.get(key, file.file) != file.file:
                 return Claim(ClaimState.BUSY)
             pending = pending_row(db, self._row.target, key)
-            if pending is not None and self._is_another_s(db, pending):
+            if pending is not None and self._is_anothers(db, pending):
                 return Claim(ClaimState.BUSY)
             receipt = receipt_row(db, self._row.target, key, self._row.since)
             if receipt is not None and is_of(file, receipt):
@@ -88,26 +88,11 @@ class RunHandle:
 
     def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
         """The server gave `url` to the upload, or to its part `part`. A file in one request needs no such call."""
-        if part is not None:
-            self._update_part("url", url, file, part)
-            return
-        with self._writing() as db:
-            db.execute(
-                "UPDATE pending SET url = ?, chunk_size = coalesce(?, chunk_size)"
-                " WHERE target = ? AND path = ? AND run = ?",
-                (url, chunk_size, self._row.target, path_key(file), self._row.number),
-            )
+        self._update(file, part, {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size})
 
     def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Bytes up to `until` (of the file, or of its part `part`) lay in chunks whose checksum was accepted."""
-        if part is not None:
-            self._update_part("checked_until", until, file, part)
-            return
-        with self._writing() as db:
-            db.execute(
-                "UPDATE pending SET checked_until = ? WHERE target = ? AND path = ? AND run = ?",
-                (until, self._row.target, path_key(file), self._row.number),
-            )
+        self._update(file, part, {"checked_until": until})
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
         """Cut a claimed file into parts of these sizes (bytes), each with its own key: before they are created.
@@ -142,23 +127,13 @@ class RunHandle:
         Recorded after `finish` too: it is true whenever it comes.
         """
         key, now = path_key(file), self._now()
+        row = (self._row.target, key, file.size, file.mtime_ns, self.id, server_id, location, checksum, verified, now)
         with self._store.write() as db:
             known = delete_pending(db, self._row.target, key)
             db.execute(
                 "INSERT OR REPLACE INTO receipt (target, path, size, mtime_ns, run, server_id, location, checksum,"
                 " verified, completed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    self._row.target,
-                    key,
-                    file.size,
-                    file.mtime_ns,
-                    self.id,
-                    server_id,
-                    location,
-                    checksum,
-                    verified,
-                    now,
-                ),
+                row,
             )
             if known:  # a second call for one file counts once
                 db.execute(
@@ -225,7 +200,7 @@ class RunHandle:
                 raise UploaderError(f"run {self.id} was let go of")
             yield db
 
-    def _is_another_s(self, db: sqlite3.Connection, pending: PendingRow) -> bool:
+    def _is_anothers(self, db: sqlite3.Connection, pending: PendingRow) -> bool:
         """Whether a live run other than this one holds the file."""
         if pending.run == self._row.number:
             return False
@@ -256,9 +231,11 @@ class RunHandle:
             )
         return Claim(ClaimState.RESUME, pending.upload)
 
-    def _update_part(self, column: str, value: str | int, file: LocalFile, part: int) -> None:
+    def _update(self, file: LocalFile, part: int | None, values: Mapping[str, str | int]) -> None:
+        table, column, number = ("pending", "run", self._row.number) if part is None else ("part", "number", part)
+        changes = ", ".join(f"{name} = ?" for name in values)
         with self._writing() as db:
             db.execute(
-                f"UPDATE part SET {column} = ? WHERE target = ? AND path = ? AND number = ?",  # noqa: S608
-                (value, self._row.target, path_key(file), part),
+                f"UPDATE {table} SET {changes} WHERE target = ? AND path = ? AND {column} = ?",  # noqa: S608  # own names
+                (*values.values(), self._row.target, path_key(file), number),
             )

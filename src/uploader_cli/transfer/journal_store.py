@@ -46,7 +46,7 @@ class Store:
                 self._db = self._open_or_replace(now)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
-                f"the journal can't be written in {directory}: {error}; without it nothing could be resumed",
+                f"the journal can't be written in {directory}: {_words(error)}; without it nothing could be resumed",
                 hint=_ELSEWHERE,
             ) from error
 
@@ -90,23 +90,16 @@ class Store:
                 self._db.execute("ROLLBACK")
 
     def _told(self, error: sqlite3.Error) -> UploaderError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code: extended ones add bits above
-        again = "; then `uploader resume`"
-        if code == sqlite3.SQLITE_FULL:
-            return UploaderError(f"the journal {self.path} can't be written: no space left", hint=_ELSEWHERE + again)
-        if code in _DAMAGED:
+        if _code(error) in _DAMAGED:
             with suppress(OSError):
                 self._damaged.touch(mode=0o600)
             return UploaderError(
                 f"the journal {self.path} is damaged ({error})",
                 hint="run the same command again: the damaged journal is set aside, and a new one begun",
             )
-        if code in _BUSY:
-            return UploaderError(
-                f"other runs kept the journal {self.path} to themselves for {BUSY_SECONDS:.0f} s",
-                hint="is one of them stopped? `uploader resume` goes on",
-            )
-        return UploaderError(f"the journal {self.path} can't be written: {error}", hint=_ELSEWHERE + again)
+        return UploaderError(
+            f"the journal {self.path} can't be written: {_words(error)}", hint=f"{_ELSEWHERE}; then `uploader resume`"
+        )
 
     @property
     def _damaged(self) -> Path:
@@ -121,7 +114,7 @@ class Store:
         except Unreadable as error:
             self._set_aside(str(error), now)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
+            if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
                 raise  # a full disk, a read-only one: the file itself may be well
             self._set_aside(f"is damaged ({error})", now)
         return self._open()
@@ -154,3 +147,17 @@ class Store:
         self.notices.append(
             f"the journal {self.path} {why}: it was set aside as {aside.name}; runs in it can't be resumed"
         )
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's primary code of an error (extended ones add bits above); 0 where it has none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _words(error: BaseException) -> str:
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return "no space left"
+    if _code(error) in _BUSY or isinstance(error, TimeoutError):
+        return f"other runs kept it to themselves for {BUSY_SECONDS:.0f} s"
+    return str(error)
