@@ -11,6 +11,11 @@
     │   ├── Unauthorized        401, 403
     │   ├── NotFound            404, 410
     │   ├── TooSlow             408: the request did not arrive in the server's time
+    │   ├── UploadGone          404, 410, 403 of a tus upload: the server does not have it any more
+    │   ├── OffsetConflict      409: the server is elsewhere in the upload than we are
+    │   ├── Locked              423: something else writes to the upload
+    │   ├── ChecksumMismatch    460: the chunk did not arrive as it was read
+    │   ├── TooLarge            413: more than the server takes at once, or at all
     │   └── SessionLost         the server does not know the session (wire contract 3.14)
     ├── SessionUnknown          nobody uploads under the id that was asked for
     ├── NotAnUploadServer       something answered that does not speak the contract
@@ -114,6 +119,40 @@ class TooSlow(AnswerError):
     """408: never retried with the same set of files (wire contract 3.10)."""
 
     code = FailureCode.TOO_SLOW
+
+
+class UploadGone(NotFound):
+    """404, 410 or 403 for the URL of a tus upload: begin a new one (wire contract 5)."""
+
+
+class OffsetConflict(AnswerError):
+    """409: ask the server where it is. Also an answer whose offset no request of ours explains."""
+
+    def __init__(self, message: str, *, status: int = 409, error: str = "", retry_after: float | None = None) -> None:
+        """Retryable, once the offset is known."""
+        super().__init__(message, status=status, error=error, retry_after=retry_after)
+        self.retryable = True
+
+
+class Locked(AnswerError):
+    """423."""
+
+
+class ChecksumMismatch(AnswerError):
+    """460 (tus 1.0, checksum): the bytes were changed on their way; offset and data are as before."""
+
+    code = FailureCode.INTEGRITY
+
+    def __init__(self, message: str, *, status: int = 460, error: str = "", retry_after: float | None = None) -> None:
+        """Retryable: the next try may arrive unharmed."""
+        super().__init__(message, status=status, error=error, retry_after=retry_after)
+        self.retryable = True
+
+
+class TooLarge(AnswerError):
+    """413."""
+
+    code = FailureCode.REFUSED_SIZE
 
 
 class SessionLost(AnswerError):

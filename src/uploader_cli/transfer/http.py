@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -16,13 +16,12 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
-from uploader_cli.transfer.wire import Sockets, pool_classes
+from uploader_cli.transfer.wire import Body, Sockets, pool_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.multipart import MultipartBody
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -47,6 +46,16 @@ class Answer:
         return 200 <= self.status < 300
 
 
+class Payload(Body, Protocol):
+    """A body with its type, that knows whether all of it is out."""
+
+    content_type: str
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
+
+
 class Http:
     """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
 
@@ -54,6 +63,7 @@ class Http:
         """No connection is made yet."""
         self.sockets = Sockets()
         self.session = make_session(settings, self.sockets)
+        self._own_headers = tuple(settings.headers)
 
     def request(
         self,
@@ -61,16 +71,18 @@ class Http:
         url: str,
         *,
         json: object = None,
-        body: MultipartBody | None = None,
+        body: Payload | None = None,
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
+        stranger: bool = False,
     ) -> Answer:
-        """One request, no retry, no redirect followed.
+        """One request, no retry, no redirect followed. A `stranger` does not get the headers of `--header`.
 
         Raises `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
         out), and whatever `body.check` or `body.read` raises.
         """
-        sent = dict(headers or {})
+        sent: dict[str, str | None] = dict.fromkeys(self._own_headers) if stranger else {}
+        sent |= headers or {}
         if body is not None:
             sent["Content-Type"] = body.content_type
         try:

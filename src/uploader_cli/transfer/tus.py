@@ -1,0 +1,235 @@
+"""The calls of tus 1.0, one request each: headers out, headers back, errors by class. Retries belong to the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from uploader_cli import errors
+from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts, whole
+from uploader_cli.transfer.api import answer_error, not_an_upload_server
+from uploader_cli.transfer.budget import retry_after
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+REDIRECTS = 3
+"""How many 307 and 308 in a row are followed."""
+CHUNK_TIMEOUT = 60.0
+"""Seconds for the answer to begin after a chunk's last byte. One that comes too late costs a HEAD, no byte."""
+JOIN_TIMEOUT = 300.0
+"""Seconds for the answer to a concatenation: servers copy the bytes."""
+
+_KINDS: dict[int, tuple[type[errors.AnswerError], str]] = {
+    409: (errors.OffsetConflict, "the server is elsewhere in the upload than we are"),
+    413: (errors.TooLarge, "the server does not take so much"),
+    423: (errors.Locked, "something else writes to the upload"),
+    460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
+}
+
+
+class Requests(Protocol):
+    """What of `Http` is needed here: a model stands in for it in tests."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: Payload | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout: float = READ_TIMEOUT,
+        stranger: bool = False,
+    ) -> Answer:
+        """See `Http.request`."""
+
+
+class Chunk(Payload, Protocol):
+    """A body that can be sent once more, for a redirect."""
+
+    def rewind(self) -> None:
+        """Start over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new upload, or the one that the server has for the key. `offset` in bytes, None where the answer has none."""
+
+    url: str
+    offset: int | None
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the server is in an upload, in bytes; `length` is None where it does not say or does not know."""
+
+    offset: int
+    length: int | None
+    headers: Mapping[str, str]
+
+
+class TusClient:
+    """A tus endpoint, by its calls. One for each thread: its connections are not shared.
+
+    Upload URLs on another host than the endpoint's (services with upload hosts of their own) are used, but neither
+    the token nor any header of `--header` goes there; from https to http nothing goes at all (wire contract 5).
+    Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError` for an answer that is not tus 1.0.
+    """
+
+    def __init__(
+        self,
+        http: Requests,
+        endpoint: str,
+        headers: Callable[[], Mapping[str, str]],
+        note: Callable[[Answer], None] = lambda _answer: None,
+    ) -> None:
+        """`headers()` gives the credentials for each request, `note(answer)` hears of every answer."""
+        self.endpoint = endpoint
+        self._http, self._headers, self._note = http, headers, note
+        self._used: Mapping[str, str] = {}
+
+    @property
+    def stale(self) -> bool:
+        """True where the credentials changed since the last request: another worker has refreshed the token."""
+        return dict(self._headers()) != self._used
+
+    def options(self) -> Capabilities:
+        """What the server can do (tus 1.0, core). Raises `NotAnUploadServer` where nothing is at the endpoint."""
+        answer = self._send("OPTIONS", self.endpoint, {}, tus=False)
+        if answer.status in (404, 410):
+            raise not_an_upload_server(answer)
+        if not answer.ok and answer.status not in (405, 501):
+            raise _refusal(answer)
+        try:
+            return capabilities_of(answer.headers, self.endpoint)
+        except ValueError as error:
+            raise errors.ProtocolError(f"{self.endpoint}: {error}") from error
+
+    def create(
+        self,
+        length: int,
+        metadata: Mapping[str, str],
+        *,
+        body: Chunk | None = None,
+        checksum: str | None = None,
+        partial: bool = False,
+    ) -> Created:
+        """A new upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload)."""
+        headers = {"Upload-Length": str(length)}
+        if partial:
+            headers["Upload-Concat"] = "partial"
+        if checksum is not None and body is not None:
+            headers["Upload-Checksum"] = checksum
+        return self._create(headers, metadata, body, READ_TIMEOUT if body is None else CHUNK_TIMEOUT)
+
+    def concatenate(self, urls: Sequence[str], metadata: Mapping[str, str]) -> Created:
+        """One upload of finished partial ones, in their order (tus 1.0, concatenation)."""
+        return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, None, JOIN_TIMEOUT)
+
+    def head(self, url: str) -> Position:
+        """Where the server is. Raises `UploadGone` for 404, 410 and 403."""
+        answer = self._send("HEAD", url, {})
+        if answer.status in (403, 404, 410):
+            words = f"the server does not have the upload any more ({answer.status})"
+            raise errors.UploadGone(words, status=answer.status)
+        return self._position(answer)
+
+    def patch(self, url: str, offset: int, body: Chunk, checksum: str | None = None) -> Position:
+        """Send a chunk that begins at `offset` (tus 1.0, core); `checksum` is the header of core/tus."""
+        headers = {"Upload-Offset": str(offset)}
+        if checksum is not None:
+            headers["Upload-Checksum"] = checksum
+        return self._position(self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT))
+
+    def terminate(self, url: str) -> None:
+        """Have the server forget an upload (tus 1.0, termination); one that it does not know is none."""
+        answer = self._send("DELETE", url, {})
+        if not answer.ok and answer.status not in (404, 410):
+            raise _refusal(answer)
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _create(
+        self, headers: dict[str, str], metadata: Mapping[str, str], body: Chunk | None, timeout: float
+    ) -> Created:
+        encoded = encode_metadata(metadata)
+        if encoded:  # servers refuse an empty one (wire contract 5)
+            headers["Upload-Metadata"] = encoded
+        answer = self._checked(self._send("POST", self.endpoint, headers, body, read_timeout=timeout))
+        location = answer.headers.get("Location")
+        if not location:
+            raise errors.ProtocolError(f"{answer.url} made an upload without saying where (no Location)")
+        return Created(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
+
+    def _position(self, answer: Answer) -> Position:
+        answer = self._checked(answer)
+        offset = whole(answer.headers.get("Upload-Offset"))
+        if offset is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
+        return Position(offset, whole(answer.headers.get("Upload-Length")), answer.headers)
+
+    def _checked(self, answer: Answer) -> Answer:
+        if not answer.ok:
+            raise _refusal(answer)
+        version = answer.headers.get("Tus-Resumable")
+        if version != VERSION:
+            said = f"speaks tus {version}, not {VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+            raise errors.ProtocolError(f"{answer.url} {said}")
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Chunk | None = None,
+        *,
+        read_timeout: float = READ_TIMEOUT,
+        tus: bool = True,
+    ) -> Answer:
+        """One request and the 307 and 308 it meets. `requests` would empty a redirected PATCH (wire contract 5)."""
+        sent = {"Tus-Resumable": VERSION, **headers} if tus else dict(headers)
+        for _ in range(REDIRECTS + 1):
+            self._used = dict(self._headers())
+            known = trusts(self.endpoint, url)
+            answer = self._http.request(
+                method,
+                url,
+                headers={**self._used, **sent} if known else sent,
+                body=body,
+                read_timeout=read_timeout,
+                stranger=not known,
+            )
+            self._note(answer)
+            target = answer.headers.get("Location")
+            if answer.status not in (307, 308) or not target:
+                return answer
+            url = _place(url, target)
+            if body is not None:
+                body.rewind()
+        raise errors.ProtocolError(f"{self.endpoint} sends us on and on, last to {url}")
+
+
+def _place(base: str, location: str) -> str:
+    try:
+        return place(base, location)
+    except ValueError as error:
+        raise errors.ProtocolError(
+            f"{base} points to where we don't go: {error}",
+            hint="a server behind a TLS proxy has to know its own public address",
+        ) from error
+
+
+def _refusal(answer: Answer) -> errors.UploaderError:
+    """The error for a refusal (wire contract 5 says which can be retried)."""
+    if answer.status == 412:
+        versions = answer.headers.get("Tus-Version", "")
+        return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
+    plain = answer_error(answer)
+    kind, words = _KINDS.get(answer.status, (None, ""))
+    if kind is None:
+        return plain
+    said = f"{words} ({answer.status}{' ' + plain.error if plain.error else ''})"
+    return kind(said, status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))
