@@ -92,8 +92,10 @@ class Api:
         try:
             answer = self._call("POST", "/api/upload/batch", body=fresh, read_timeout=limit)
         except errors.AnswerError as error:
-            if _knows_no_session(error):
-                raise errors.SessionLost(str(error), status=error.status, error=error.error) from error
+            if _session_is_gone(error):
+                lost = errors.SessionLost(str(error), status=error.status, error=error.error)
+                lost.retryable = True  # in another session
+                raise lost from error
             raise
         finally:
             for body in bodies:
@@ -262,9 +264,16 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             return errors.AnswerError(f"the server refused: {words}", status=status, error=code, retry_after=after)
 
 
-def _knows_no_session(error: errors.AnswerError) -> bool:
-    """An unknown session is a 404 here and a 500 `UPLOAD_FAILED` there (wire contract 3.14)."""
-    return (error.status, error.error) in ((404, "SESSION_NOT_FOUND"), (500, "UPLOAD_FAILED"))
+def _session_is_gone(error: errors.AnswerError) -> bool:
+    """An unknown session is a 404 here and a 500 `UPLOAD_FAILED` there (wire contract 3.14).
+
+    The bundled server ends a session with its last file: sent again after a lost answer, a file comes too late.
+    """
+    return (error.status, error.error) in (
+        (404, "SESSION_NOT_FOUND"),
+        (500, "UPLOAD_FAILED"),
+        (409, "SESSION_ENDED"),
+    )
 
 
 def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:

@@ -254,7 +254,9 @@ class Batch:
         create = retrying(self._settings, self._stop)
         work.session = create(self._api.create_session, self._settings.category, left)
         work.renewed = True
-        self._warn(WarningCode.SESSION_LOST, f"the server lost session {lost}: going on in {work.session.session_id}")
+        self._warn(
+            WarningCode.SESSION_LOST, f"session {lost} is gone on the server: going on in {work.session.session_id}"
+        )
         self._leave(lost, "lost")
         self._wait_again(work, group, error)
         self._open(work)
@@ -281,13 +283,16 @@ def _matched(
     work: Work, group: Sequence[LocalFile], stored: Sequence[StoredFile]
 ) -> list[tuple[LocalFile, StoredFile | None]]:
     """Each file with what the answer says of it: by name, and those whose names came back otherwise by their order."""
-    by_name = {item.relative_path or item.name: item for item in stored}
-    found = {
-        file.file: by_name.pop(_name_on_server(work, file), None) or by_name.pop(wire_name(file.name), None)
-        for file in group
-    }
-    strange = iter(by_name.values() if len(stored) == len(group) else ())
-    return [(file, found[file.file] or next(strange, None)) for file in group]
+    left = list(stored)
+    found: dict[int, StoredFile] = {}
+    for file in group:
+        names = (_name_on_server(work, file), wire_name(file.name))
+        item = next((item for item in left if (item.relative_path or item.name) in names), None)
+        if item is not None:
+            left.remove(item)
+            found[file.file] = item
+    strange = iter(left if len(stored) == len(group) else ())
+    return [(file, found.get(file.file) or next(strange, None)) for file in group]
 
 
 def _name_on_server(work: Work, file: LocalFile) -> str:

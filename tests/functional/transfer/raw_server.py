@@ -92,11 +92,15 @@ class RawServer:
         self._start(self._accept)
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.over.set()
+    def close_door(self) -> None:
+        """Take no connection any more."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.over.set()
+        self.close_door()
         for peer in self.peers:
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_RDWR)

@@ -302,6 +302,8 @@ def test_a_batch_brings_files_and_the_body_that_brought_them(called: Called, wir
     [
         (500, {"error": "UPLOAD_FAILED"}, errors.SessionLost),
         (404, {"error": "SESSION_NOT_FOUND"}, errors.SessionLost),
+        (409, {"error": "SESSION_ENDED"}, errors.SessionLost),
+        (409, {"error": "CONFLICT"}, errors.AnswerError),
         (500, {"error": "INTERNAL"}, errors.ServerFault),
         (404, {}, errors.NotFound),
         (408, None, errors.TooSlow),
@@ -318,6 +320,7 @@ def test_refusals_of_a_batch(
         called.api.batch(Bodies(tmp_path), 1)
     assert type(caught.value) is kind
     assert caught.value.__cause__ is not caught.value
+    assert caught.value.retryable is (kind is errors.SessionLost or status in (408, 500, 503))
 
 
 def test_the_reference_backends_answer_to_an_unknown_session(called: Called, wire: Any, tmp_path: Path) -> None:

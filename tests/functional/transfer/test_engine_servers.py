@@ -1,0 +1,360 @@
+"""The engine against the bundled server in both flavours, with a relay between them that loses what it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from raw_server import Peer, RawServer
+from serving import running_server
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.sightings import Sightings
+from uploader_cli.settings import Settings
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.engine import Engine
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+
+class Relay(RawServer):
+    """Hands requests on to `upstream` (may be exchanged) and spoils those that `spoil` names.
+
+    `spoil(line)` is asked once for each request: `cut` ends it in the middle of its body, `swallow` loses its answer,
+    `die` does so and takes no connection any more.
+    """
+
+    def __init__(self, upstream: str, spoil: Callable[[str], str | None] = lambda _line: None) -> None:
+        self.upstream = upstream
+        self.spoil = spoil
+        self.lines: list[str] = []
+        super().__init__(self._serve)
+
+    def _serve(self, peer: Peer) -> None:
+        while True:
+            line, headers = peer.head()
+            self.lines.append(line)
+            how = self.spoil(line)
+            if how == "cut":
+                peer.read(1000)
+                peer.reset()
+                return
+            body = peer.read(int(headers.get("content-length", 0)))
+            answer = self._ask(line, headers, body)
+            if how == "die":
+                self.close_door()
+            if how is not None:
+                peer.reset()
+                return
+            peer.sock.sendall(answer)
+
+    def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
+        method, path, _ = line.split(" ")
+        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=20)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            data = response.read()
+        finally:
+            connection.close()
+        kept = {k: v for k, v in response.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
+        if method != "HEAD":
+            kept = {k: v for k, v in kept.items() if k.lower() != "content-length"} | {"Content-Length": str(len(data))}
+        lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{k}: {v}" for k, v in kept.items()), "", ""]
+        return "\r\n".join(lines).encode() + data
+
+    def count(self, part: str) -> int:
+        return sum(part in line for line in self.lines)
+
+
+class Batches:
+    """Spoils the nth request for which `part` is in the line; the others pass."""
+
+    def __init__(self, how: str, *which: int, part: str = "POST /api/upload/batch") -> None:
+        self.how, self.which, self.part, self.seen = how, which, part, 0
+
+    def __call__(self, line: str) -> str | None:
+        if self.part not in line:
+            return None
+        self.seen += 1
+        return self.how if self.seen in self.which else None
+
+
+class Upload:
+    """A run of the engine with real calls."""
+
+    def __init__(self, url: str, paths: Iterable[Path], **settings: Any) -> None:
+        self.settings = Settings(server=url, **settings)
+        self.events: list[ev.Event] = []
+        self.stop_at: type[ev.Event] | None = None
+        self.stop, self.sightings = Stop(), Sightings()
+        self.files = []
+        for number, path in enumerate(paths):
+            info = path.stat()
+            self.files.append(LocalFile(number, str(path), path.name, info.st_size, info.st_mtime_ns))
+
+    def follow(self, session: str) -> None: ...
+
+    def body_sent(self, session: str) -> None: ...
+
+    def leave(self, session: str) -> None: ...
+
+    def go(self) -> errors.UploaderError | None:
+        api = Api(self.settings, self._emit, self.stop)
+        known: list[Limits] = []
+        engine = Engine(api, self.settings, self._emit, self, self.sightings, self.stop, remember=known.append)
+        try:
+            return engine.run(self.files)
+        finally:
+            api.close()
+
+    def _emit(self, event: ev.Event) -> None:
+        self.events.append(event)
+        if self.stop_at is not None and isinstance(event, self.stop_at):
+            self.stop.set()
+
+    def all(self, *kinds: type[ev.Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+    @property
+    def completed(self) -> list[int]:
+        return sorted(event.file for event in self.all(ev.FileCompleted))
+
+    @property
+    def failed(self) -> dict[int, FailureCode]:
+        return {event.file: event.code for event in self.all(ev.FileFailed)}
+
+
+def make(directory: Path, *names: str | bytes, size: int = 5000) -> list[Path]:
+    out = []
+    for number, name in enumerate(names):
+        path = directory / os.fsdecode(name)
+        path.write_bytes(os.urandom(size + number))
+        out.append(path)
+    return out
+
+
+def on_disk(root: Path) -> list[str]:
+    """SHA-256 of every file under `root`."""
+    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*") if _is_upload(root, path))
+
+
+def _is_upload(root: Path, path: Path) -> bool:
+    return path.is_file() and path.relative_to(root).parts[0] in ("personal", "scenic")
+
+
+def digests(paths: Iterable[Path]) -> list[str]:
+    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "stored"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+HOSTILE = (
+    "plain.mp4",
+    "with space.mp4",
+    'say "cheese".mp4',
+    "it's.mp4",
+    "景区 视频.mp4",
+    "🎬.mp4",
+    "[b]bold[x].mp4",
+    "100%.mp4",
+    "%22.mp4",
+    "a;b=c&d.mp4",
+    "back\\slash.mp4",
+    'both\\a".mp4',
+    "two\nlines.mp4",
+    b"latin-\xe9.mp4",
+    "-dash.mp4",
+    "e\u0301.mp4",
+)
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_files_of_any_name_arrive_as_they_are(source: Path, root: Path, flavour: str) -> None:
+    paths = make(source, *HOSTILE)
+    with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.01, max_files=100) as server:
+        upload = Upload(server.url, paths)
+        assert upload.go() is None
+        assert upload.failed == {}
+        assert upload.completed == list(range(len(paths)))
+        assert on_disk(root) == digests(paths)
+        if flavour == "bundled":
+            for event in upload.all(ev.FileCompleted):
+                stored = root / unquote(event.location.removeprefix("/uploads/"))
+                assert stored.read_bytes() == paths[event.file].read_bytes()
+
+
+def test_seven_mp4_and_two_avi_cost_eight_calls_on_the_reference_backend(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(7)), "a.avi", "b.avi")
+    with running_server(port=0, root=root, flavour="reference", processing_seconds=0.0) as server:
+        with Relay(server.url) as relay:
+            upload = Upload(relay.url, paths)
+            assert upload.go() is None
+            assert relay.count("/api/") == 8
+            assert relay.count("/health") == 1
+        assert len(upload.all(ev.SessionCreated)) == 4
+        assert len(upload.all(ev.FileCompleted)) == 9
+        assert on_disk(root) == digests(paths)
+
+
+def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> None:
+    paths = make(source, "good.mp4", "bad.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "fail_files": ("bad*",)}
+    with running_server(**config) as server:
+        upload = Upload(server.url, paths)
+        assert upload.go() is None
+    assert upload.completed == [0]
+    assert upload.failed == {1: FailureCode.SERVER_FAILED}
+
+
+# --- what gets lost on the way ----------------------------------------------------------------------------------------
+
+
+def test_a_body_cut_in_its_middle_is_sent_again_and_stored_once(source: Path, root: Path) -> None:
+    paths = make(source, "a.mp4", "b.mp4", size=3_000_000)
+    with running_server(port=0, root=root) as server, Relay(server.url, Batches("cut", 1, 2)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 3
+        assert upload.completed == [0, 1]
+        assert [e.attempts for e in upload.all(ev.FileCompleted)] == [3, 3]
+        assert on_disk(root) == digests(paths)
+
+
+def test_a_lost_answer_is_made_good_by_the_digests_of_what_is_stored(source: Path, root: Path) -> None:
+    """Nothing is sent twice, and the files count as verified."""
+    paths = make(source, "a b.mp4", "景.mp4", b"\xe9.mp4")
+    with running_server(port=0, root=root) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert relay.count("HEAD /uploads/personal/") == 3
+        assert upload.completed == [0, 1, 2]
+        assert all(event.verified for event in upload.all(ev.FileCompleted))
+        assert on_disk(root) == digests(paths)
+
+
+def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, root: Path) -> None:
+    """The path is taken by other bytes, so ours lie under another name: sent again, the server knows them.
+
+    The session ended with its last file, so it takes another one.
+    """
+    (first,) = make(source, "a.mp4")
+    with running_server(port=0, root=root) as server:
+        assert Upload(server.url, [first]).go() is None
+        before = digests([first])
+        first.write_bytes(os.urandom(6000))
+        with Relay(server.url, Batches("swallow", 1)) as relay:
+            upload = Upload(relay.url, [first])
+            assert upload.go() is None
+            assert relay.count("/batch") == 3
+        assert upload.completed == [0]
+        assert on_disk(root) == sorted(before + digests([first]))
+
+
+def test_a_lost_answer_of_the_reference_backend_is_made_good_by_its_progress(source: Path, root: Path) -> None:
+    paths = make(source, "a.mp4", "b.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1}
+    with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert upload.completed == [0, 1]
+        assert on_disk(root) == digests(paths)
+
+
+def test_what_nobody_remembers_is_unknown_and_stored_once(source: Path, root: Path) -> None:
+    paths = make(source, "a.mp4")
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "progress_linger": 0.05}
+    with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert upload.failed == {0: FailureCode.OUTCOME_UNKNOWN}
+        assert on_disk(root) == digests(paths)
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: Path, flavour: str) -> None:
+    """As after a restart: the session was opened there, the files go to a server that never heard of it."""
+    paths = make(source, "a.mp4", "b.mp4")
+    config: dict[str, Any] = {"port": 0, "flavour": flavour, "processing_seconds": 0.0}
+    root = tmp_path / "second"
+    root.mkdir()
+    with running_server(**config) as first, running_server(**config, root=root) as second:
+        relay = Relay(first.url)
+
+        def move(line: str) -> None:
+            if "/batch" in line:
+                relay.upstream = second.url
+
+        relay.spoil = move
+        with relay:
+            upload = Upload(relay.url, paths)
+            assert upload.go() is None
+            assert relay.count("POST /api/upload/session ") == 2
+    assert upload.completed == [0, 1]
+    assert [str(e.code) for e in upload.all(ev.RunWarning)] == [WarningCode.SESSION_LOST]
+    assert [e.status for e in upload.all(ev.SessionFinished)] == ["lost", "completed"]
+
+
+def test_a_server_that_dies_ends_the_run_with_every_file_told_of(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(40)))
+    with running_server(port=0, root=root) as server, Relay(server.url, Batches("die", 2)) as relay:
+        upload = Upload(relay.url, paths, retries=1)
+        assert isinstance(upload.go(), errors.ConnectFailed)
+        assert upload.completed == list(range(16))
+        assert set(upload.failed.values()) == {FailureCode.NETWORK}
+        assert len(upload.failed) == 24
+        assert relay.count("/batch") == 2
+        assert on_disk(root) == digests(paths[:32])
+
+
+def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path) -> None:
+    paths = make(source, *(f"{n}.mp4" for n in range(4)))
+    config = {"port": 0, "root": root, "rate_limit": 3, "rate_window": 1.0, "max_files": 1, "relative_paths": False}
+    with running_server(**config) as server:
+        upload = Upload(server.url, paths, retries=0)
+        assert upload.go() is None
+    assert upload.completed == [0, 1, 2, 3]
+    assert [e.attempts for e in upload.all(ev.FileCompleted)] == [1] * 4
+    assert WarningCode.RATE_LIMITED in [e.code for e in upload.all(ev.RunWarning)]
+
+
+# --- stopped on the way ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path, root: Path, flavour: str) -> None:
+    """Every file is told of as cancelled, and no more is claimed than is true (contract 3.9)."""
+    paths = make(source, "a.mp4", "b.mp4", size=30_000_000)
+    with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.0) as server:
+        upload = Upload(server.url, paths)
+        upload.stop_at = ev.BytesSent
+        assert upload.go() is None
+    assert [e.files for e in upload.all(ev.FilesCancelled)] == [(0, 1)]
+    assert upload.all(ev.RunWarning, ev.BodySent, ev.FileCompleted) == []
+    assert [e.status for e in upload.all(ev.SessionFinished)] == ["cancelled"]
+    assert on_disk(root) == []
