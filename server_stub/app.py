@@ -16,6 +16,7 @@ from server_stub.reference import Reference
 from server_stub.rest import Backend, Rest, create_rest
 from server_stub.socket import Realtime
 from server_stub.store import Store
+from server_stub.tus import Tus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +43,9 @@ class UploadApp:
         self.state = state
         self.started = asyncio.Event()
         limits = state.config.limits
-        rest = create_rest(Rest(state.config, state.store, state.backend), self._lifespan)
+        uploads = state.backend.tus if isinstance(state.backend, Bundled) else None
+        tus = None if uploads is None else Tus(uploads)
+        rest = create_rest(Rest(state.config, state.store, state.backend, tus), self._lifespan)
         try:
             self._gatekeeper = Gatekeeper(
                 state.config,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from server_stub.intake import Intake
 from server_stub.placing import UnsafePathError
 from server_stub.sessions import Session, batch_answer, file_row, restore
+from server_stub.tus_uploads import Uploads
 from server_stub.wire import ApiError, is_uuid, timestamp
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Bundled:
         self.faults = faults
         self.emit = emit
         self.sessions = restore(store)
+        self.tus = Uploads(self) if config.tus else None
+        """The resumable uploads, where they are offered."""
 
     def create(self, category: str, expected: int) -> tuple[str, str]:
         """Open a session; its id and when it was created."""
@@ -58,6 +61,14 @@ class Bundled:
         session = self.sessions.get(session_id.lower()) if is_uuid(session_id) else None
         if session is None:
             raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
+        return session
+
+    def find_open(self, session_id: str) -> Session:
+        """The session with this id, to send files into. Raises ApiError: 404, or 409 where it has ended."""
+        session = self.find(session_id)
+        if session.ended:
+            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
+            raise ApiError(409, code, f"The session is {session.status}: make a new one")
         return session
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
@@ -112,8 +123,13 @@ class Bundled:
         session, files = intake.checked()
         if session.status == "cancelled":
             raise _cancelled(intake)
+        await asyncio.to_thread(self.place, session.category, files)
+        await self.account(session, files)
+        return batch_answer(session.id, files)
+
+    async def account(self, session: Session, files: list[FileState]) -> None:
+        """Record files that have ended, tell the room, and end the session when they were the last."""
         position = len(session.files)
-        await asyncio.to_thread(self._place, session.category, files)
         rows = [file_row(session.id, position + place, file) for place, file in enumerate(files)]
         await asyncio.to_thread(self.store.save_files, rows)
         for number, file in enumerate(files):
@@ -126,9 +142,8 @@ class Bundled:
         self.store.save_session(session.row())
         if ended:
             await self.emit(session.id, session.event(_ending(session)))
-        return batch_answer(session.id, files)
 
-    def _place(self, category: str, files: list[FileState]) -> None:
+    def place(self, category: str, files: list[FileState]) -> None:
         """Give every file its name (runs in a thread); what can't be stored fails alone."""
         for file in files:
             path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
@@ -159,6 +174,8 @@ class Bundled:
         for task in session.requests:
             task.cancel()
         await self.emit(session.id, session.event("The upload was cancelled"))
+        if self.tus is not None:
+            await self.tus.discard(session.id)
 
     async def finish(self, session_id: str) -> dict[str, Any]:
         """End a session although fewer files came than were expected. Raises ApiError 404 or 409."""
@@ -166,6 +183,8 @@ class Bundled:
         if not session.ended:
             if session.requests:
                 raise ApiError(409, "SESSION_BUSY", "A batch of this session is still under way")
+            if self.tus is not None:
+                self.tus.release(session)
             session.finish()
             self.store.save_session(session.row())
             await self.emit(session.id, session.event(_ending(session)))
@@ -179,7 +198,10 @@ class Bundled:
         }
 
     async def sweep(self) -> None:
-        """Forget sessions that nobody used for their time to live; runs until it is cancelled."""
+        """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
+        await asyncio.gather(self._sweep_sessions(), *(() if self.tus is None else (self.tus.sweep(),)))
+
+    async def _sweep_sessions(self) -> None:
         ttl = self.config.session_ttl
         while True:
             await asyncio.sleep(min(60.0, ttl / 4))

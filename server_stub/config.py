@@ -91,6 +91,12 @@ class ServerConfig:
     rate_window: float = 900.0
     session_ttl: float = 24 * 3600.0
     """A session that nobody used for this long is forgotten; one with a request under way never is."""
+    tus: bool = True
+    """Whether uploads can be resumed by tus 1.0 (bundled only)."""
+    anonymous_tus: bool = True
+    """Whether tus uploads may come without a session."""
+    upload_ttl: float = 7 * 24 * 3600.0
+    """A tus upload that nobody used for this long expires: unfinished data goes, a stored file stays."""
     realtime: str | None = None
     """How both transports of Socket.IO misbehave, see `RealtimeMode.parse`."""
     websocket: str | None = None

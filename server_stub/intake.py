@@ -90,7 +90,7 @@ class Intake:
         elif name == "sessionId":
             if self.session is not None:
                 raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
-            self._attach(self.server.find(value))
+            self._attach(self.server.find_open(value))
         elif name == "category":
             if self.category is not None:
                 raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
@@ -99,9 +99,6 @@ class Intake:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def _attach(self, session: Session) -> None:
-        if session.ended:
-            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {session.status}: make a new one")
         self.session = session
         if not session.requests:
             session.began = time.monotonic()

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from server_stub.multipart_stream import ClientGoneError
 from server_stub.tokens import check_token
+from server_stub.tus_headers import described
 from server_stub.validation import judge, session_request, validation_request
 from server_stub.wire import ApiError, Json, RefusalResponse, read_json, timestamp, zipped
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from server_stub.config import Limits, ServerConfig
     from server_stub.store import Store
+    from server_stub.tus import Tus
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Backend(Protocol):
 class Rest:
     """The handlers, with what they need."""
 
-    def __init__(self, config: ServerConfig, store: Store, backend: Backend) -> None:
+    def __init__(self, config: ServerConfig, store: Store, backend: Backend, tus: Tus | None = None) -> None:
+        self.tus = tus
         self.config = config
         self.limits = config.limits
         self.store = store
@@ -71,7 +74,7 @@ class Rest:
 
     async def health(self, _: Request) -> Response:
         """`GET /health`: alive, and (bundled) the limits, so that a client can plan before its first session."""
-        more = {} if self.config.reference else {"limits": _shown(self.limits)}
+        more = {} if self.config.reference else {"limits": _shown(self.limits), **self._tus_shown()}
         return Json(
             {
                 "status": "OK",
@@ -109,6 +112,7 @@ class Rest:
             "category": category,
             "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
             **shown,
+            **self._tus_shown(),
             "createdAt": created,
             "timestamp": timestamp(),
         }
@@ -159,6 +163,9 @@ class Rest:
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return FileResponse(path, headers=headers, media_type=kind)
 
+    def _tus_shown(self) -> dict[str, Any]:
+        return {} if self.tus is None else {"tus": described(self.limits.max_size)}
+
     async def refused(self, _: Request, error: Exception) -> Response:
         """Any ApiError as its answer."""
         if not isinstance(error, ApiError):
@@ -192,6 +199,7 @@ def create_rest(rest: Rest, lifespan: Callable[[Starlette], contextlib.AbstractA
             Route(f"{upload}/cancel/{{id}}", rest.cancel, methods=["POST"]),
             Route(f"{upload}/file/{{id}}", rest.delete, methods=["DELETE"]),
             Route("/uploads/{category}/{path:path}", rest.stored),
+            *(rest.tus.routes() if rest.tus is not None else ()),
         ],
         exception_handlers={
             ApiError: rest.refused,

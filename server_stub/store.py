@@ -25,6 +25,9 @@ from server_stub.wire import CATEGORIES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+ANONYMOUS = "tus"
+"""The category of uploads without a session."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
@@ -48,8 +51,8 @@ class Store:
     def __init__(self, root: Path | None) -> None:
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.absolute()
-        self._private = self.root / ".uploader"
-        self._incoming = self._private / "incoming"
+        self.private = self.root / ".uploader"
+        self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
         self._guard = threading.Lock()
         try:
@@ -69,7 +72,7 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(
-            self._private / "server.sqlite3", isolation_level=None, check_same_thread=False, timeout=10
+            self.private / "server.sqlite3", isolation_level=None, check_same_thread=False, timeout=10
         )
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA journal_mode = WAL")
@@ -82,7 +85,7 @@ class Store:
             return
         import fcntl
 
-        self._lock = (self._private / "lock").open("ab")
+        self._lock = (self.private / "lock").open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -122,7 +125,7 @@ class Store:
 
     def find(self, category: str, relative_path: str) -> Path | None:
         """The stored file that a URL names, or None; nothing outside the category is ever found."""
-        if category not in CATEGORIES:
+        if category not in {*CATEGORIES, ANONYMOUS}:
             return None
         base = (self.root / category).resolve()
         try:
@@ -134,7 +137,7 @@ class Store:
     def digest_of(self, path: Path) -> bytes:
         """SHA-256 of a stored file: remembered while size and time of change are the same, else read anew."""
         stat = path.stat()
-        row = self._one(
+        row = self.row(
             "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND modified = ?",
             (_text(path), stat.st_size, stat.st_mtime_ns),
         )
@@ -147,7 +150,7 @@ class Store:
 
     def _remember_digest(self, path: Path, sha256: bytes) -> None:
         stat = path.stat()
-        self._do(
+        self.write(
             "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
             (_text(path), stat.st_size, stat.st_mtime_ns, sha256),
         )
@@ -156,7 +159,7 @@ class Store:
 
     def save_session(self, row: dict[str, Any]) -> None:
         """Insert or update one session."""
-        self._do(
+        self.write(
             "INSERT OR REPLACE INTO sessions VALUES"
             " (:id, :category, :expected, :status, :progress, :created, :touched)",
             row,
@@ -175,32 +178,52 @@ class Store:
 
     def sessions(self) -> list[sqlite3.Row]:
         """Every session that is known."""
-        return self._all("SELECT * FROM sessions", ())
+        return self.rows("SELECT * FROM sessions", ())
 
     def files(self, session: str) -> list[sqlite3.Row]:
         """The files of a session, in the order in which they came."""
-        return self._all("SELECT * FROM files WHERE session = ? ORDER BY position", (session,))
+        return self.rows("SELECT * FROM files WHERE session = ? ORDER BY position", (session,))
 
     def forget_session(self, session: str) -> None:
         """Forget a session; its files stay, and can still be deleted by their ids."""
-        self._do("DELETE FROM sessions WHERE id = ?", (session,))
+        self.write("DELETE FROM sessions WHERE id = ?", (session,))
 
     def path_of(self, file_id: str) -> Path | None:
         """Where the file with this id is stored, or None where there is none (any more)."""
-        row = self._one("SELECT path FROM files WHERE id = ?", (file_id,))
+        row = self.row("SELECT path FROM files WHERE id = ?", (file_id,))
         path = Path(row["path"]) if row is not None and row["path"] else None
         return path if path is not None and path.is_file() else None
 
-    def _do(self, statement: str, values: Any) -> None:
+    def delete(self, file_id: str) -> None:
+        """Remove the stored file with this id, unless another upload was answered with the same one."""
+        path = self.path_of(file_id)
+        if path is None:
+            return
+        others = self.row("SELECT 1 FROM files WHERE path = ? AND id != ?", (str(path), file_id))
+        if others is None:
+            path.unlink(missing_ok=True)
+        self.write("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
+
+    # Statements
+
+    def script(self, statements: str) -> None:
+        """Run statements that take no values."""
+        with self._guard:
+            self._database.executescript(statements)
+
+    def write(self, statement: str, values: Any) -> None:
+        """Run a statement that answers nothing; it is committed when this returns."""
         with self._guard:
             self._database.execute(statement, values)
 
-    def _one(self, statement: str, values: Any) -> sqlite3.Row | None:
+    def row(self, statement: str, values: Any) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
         with self._guard:
             row: sqlite3.Row | None = self._database.execute(statement, values).fetchone()
             return row
 
-    def _all(self, statement: str, values: Any) -> list[sqlite3.Row]:
+    def rows(self, statement: str, values: Any) -> list[sqlite3.Row]:
+        """Every row of a query."""
         with self._guard:
             return self._database.execute(statement, values).fetchall()
 

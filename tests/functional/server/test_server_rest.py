@@ -52,7 +52,7 @@ def test_a_session_shows_what_health_shows(server: EmbeddedServer) -> None:
     shown = answer.json()
     assert shown["category"] == "scenic"
     assert {key: shown[key] for key in limits} == limits
-    assert "tus" not in shown
+    assert shown["tus"] == requests.get(f"{server.url}/health", timeout=DEADLINE).json()["tus"]
 
 
 def test_limits_are_what_the_configuration_says() -> None:

@@ -1,0 +1,263 @@
+"""tus 1.0 over HTTP at `/api/upload/files/` (wire contract 5): each method, and what its answer carries.
+
+Answers about a finished upload say where its file is: `Content-Location: /uploads/{category}/{fileName}`,
+`Upload-File-Id` (the id that events, `/progress` and DELETE know) and `Repr-Digest: sha-256=:…:` of its bytes.
+`Location` is an absolute path, so that it is right behind any proxy that keeps paths.
+"""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from server_stub.multipart_stream import ClientGoneError
+from server_stub.placing import UnsafePathError, safe_parts
+from server_stub.store import ANONYMOUS
+from server_stub.tokens import owner_of
+from server_stub.tus_body import Body, Receiving
+from server_stub.tus_headers import (
+    BODY_TYPE,
+    CORS,
+    ENDPOINT,
+    PREFLIGHT,
+    VERSION,
+    TusError,
+    capabilities,
+    check_length,
+    creation_length,
+    is_upload_id,
+    number,
+    parse_checksum,
+    parse_concat,
+    parse_metadata,
+)
+from server_stub.tus_store import FINISHED, Upload
+from server_stub.wire import ApiError, Json, RefusalResponse, drain, extension
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from server_stub.sessions import Session
+    from server_stub.tus_uploads import Uploads
+
+METHODS = ["OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET"]
+
+
+class Early(Response):
+    """A success given before the body has arrived: the rest is dropped, as with a RefusalResponse."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, then drain."""
+        self.headers["connection"] = "close"
+        await super().__call__(scope, receive, send)
+        await drain(receive, RefusalResponse.DRAIN_SECONDS)
+
+
+class Tus:
+    """The handlers over the uploads."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self.uploads = uploads
+        self.limits = uploads.limits
+        self.config = uploads.server.config
+
+    def routes(self) -> list[Route]:
+        """The routes; any method may come as a POST with X-HTTP-Method-Override (tus 1.0, core)."""
+        return [
+            Route(ENDPOINT.rstrip("/"), self.serve, methods=METHODS),
+            Route(ENDPOINT, self.serve, methods=METHODS),
+            Route(ENDPOINT + "{id}", self.serve, methods=METHODS),
+        ]
+
+    async def serve(self, request: Request) -> Response:
+        """Any request."""
+        method = request.headers.get("x-http-method-override", request.method).upper()
+        body = Body(request)
+        try:
+            answer = await self._answer(method, request, body)
+        except ApiError as error:
+            answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
+            answer.headers.update(getattr(error, "headers", {}))
+        except ClientGoneError:
+            answer = RefusalResponse(ApiError(400, "UPLOAD_FAILED", "The body broke off").body(), 400)
+        answer.headers["tus-resumable"] = VERSION
+        answer.headers.update(CORS)
+        return answer
+
+    async def _answer(self, method: str, request: Request, body: Body) -> Response:
+        if method == "OPTIONS":
+            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **PREFLIGHT})
+        if method != "GET" and request.headers.get("tus-resumable") != VERSION:
+            raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
+        upload_id = request.path_params.get("id")
+        if upload_id is None:
+            if method == "POST":
+                return await self._create(request, body)
+        elif method in {"HEAD", "PATCH", "DELETE", "GET"}:
+            upload = self.uploads.find(upload_id if is_upload_id(upload_id) else "")
+            if method == "PATCH":
+                return await self._append(upload, request, body)
+            if method == "DELETE":
+                await self.uploads.terminate(upload, request.headers.get("authorization"))
+                return Response(status_code=204)
+            return await self._head(upload) if method == "HEAD" else self._bytes(upload)
+        raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(METHODS)})
+
+    # Creation
+
+    async def _create(self, request: Request, body: Body) -> Response:
+        headers = request.headers
+        raw = headers.get("upload-metadata")
+        fields = parse_metadata(raw or "")
+        owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
+        known = self.uploads.find_key(owner, fields.get("uploadKey", ""))
+        if known is not None:
+            return await self._known(known, fields.get("sessionId", ""), body)
+        if body.there and body.kind != BODY_TYPE:
+            raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
+        checksum = parse_checksum(headers.get("upload-checksum"))
+        session = self._session(fields.get("sessionId"))
+        upload = Upload(
+            owner=owner,
+            session=session.id if session is not None else "",
+            category=session.category if session is not None else ANONYMOUS,
+            metadata=raw or None,
+            concat_header=headers.get("upload-concat"),
+            length=self._length(request, body),
+        )
+        self._check_file(upload, session)
+        if upload.length is not None and (body.length or 0) > upload.length:
+            raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
+        self.uploads.add(upload)
+        location = {"location": ENDPOINT + upload.id}
+        try:
+            async with self.uploads.turn(upload):
+                if body.there:
+                    await Receiving(self.uploads, upload, body, checksum).run()
+                await self.uploads.settle(upload)
+        except ApiError as error:
+            raise _with(error, location) from error
+        return Response(status_code=201, headers={**location, **self._state(upload)})
+
+    async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
+        """A creation whose answer was lost comes again: 200, the same Location, the offset; its body is dropped."""
+        async with self.uploads.turn(upload):
+            await self.uploads.adopt(upload, session_id)
+            await self.uploads.settle(upload)
+        headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
+        return Response(headers=headers) if body.complete else Early(headers=headers)
+
+    def _session(self, session_id: str | None) -> Session | None:
+        if session_id is not None:
+            return self.uploads.server.find_open(session_id)
+        if not self.config.anonymous_tus:
+            raise ApiError(403, "SESSION_REQUIRED", "This server takes uploads of sessions only: send sessionId")
+        return None
+
+    def _length(self, request: Request, body: Body) -> int | None:
+        concat = parse_concat(request.headers.get("upload-concat"))
+        if concat.kind != "final":
+            return creation_length(request.headers, self.limits.max_size)
+        if body.there or "upload-length" in request.headers:
+            raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
+        length = sum(part.length or 0 for part in self.uploads.parts(concat))
+        check_length(length, self.limits.max_size)
+        return length
+
+    def _check_file(self, upload: Upload, session: Session | None) -> None:
+        """Refuse before a byte is sent what could not become a file. Raises ApiError 400."""
+        if upload.concat.kind == "partial":
+            return
+        try:
+            safe_parts(upload.wanted_path)
+        except UnsafePathError as error:
+            raise ApiError(400, "INVALID_PATH", str(error)) from error
+        ending, limits = extension(upload.name), self.limits
+        if not limits.allows(ending):
+            formats = [f".{kind}" for kind in limits.types]
+            message = f"Files of this type are not accepted: {upload.name}"
+            raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
+        files = list(session.files.values()) if session is not None else []
+        if len(files) >= limits.max_files:
+            raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {limits.max_files} files")
+        if files and not limits.mixed_types and ending != extension(files[0].original_name):
+            raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")
+
+    # The others
+
+    async def _append(self, upload: Upload, request: Request, body: Body) -> Response:
+        headers = request.headers
+        if body.kind != BODY_TYPE:
+            raise ApiError(415, "WRONG_CONTENT_TYPE", f"A PATCH has Content-Type: {BODY_TYPE}")
+        offset, length = number(headers, "Upload-Offset"), number(headers, "Upload-Length")
+        if offset is None:
+            raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
+        checksum = parse_checksum(headers.get("upload-checksum"))
+        if upload.concat.kind == "final":
+            raise ApiError(403, "FINAL_UPLOAD", "A final upload is made of its parts alone")
+        async with self.uploads.turn(upload):
+            if offset != upload.offset:
+                now = {"upload-offset": str(upload.offset)}
+                raise TusError(409, "WRONG_OFFSET", f"The upload is at {upload.offset}", now)
+            if length is not None:
+                self.uploads.set_length(upload, length)
+            if body.there and upload.status == FINISHED:
+                raise ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {upload.length} bytes")
+            if body.there:
+                await Receiving(self.uploads, upload, body, checksum).run()
+            await self.uploads.settle(upload)
+        return Response(status_code=204, headers=self._state(upload))
+
+    async def _head(self, upload: Upload) -> Response:
+        async with self.uploads.turn(upload):
+            await self.uploads.settle(upload)
+        headers = {**self._state(upload), "cache-control": "no-store"}
+        if upload.length is None:
+            headers["upload-defer-length"] = "1"
+        else:
+            headers["upload-length"] = str(upload.length)
+        if upload.metadata is not None:
+            headers["upload-metadata"] = upload.metadata
+        if upload.concat_header is not None:
+            headers["upload-concat"] = upload.concat_header
+        return Response(headers=headers)
+
+    def _bytes(self, upload: Upload) -> Response:
+        """`GET`: the finished file, with ranges; a part is never shown."""
+        if upload.concat.kind == "partial":
+            raise TusError(404, "UPLOAD_NOT_FOUND", "A part has no bytes to show")
+        if upload.path is None:
+            raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
+        kind = mimetypes.guess_type(upload.path.name)[0] or "application/octet-stream"
+        headers = {"x-content-type-options": "nosniff", "cache-control": "no-cache"}
+        return FileResponse(upload.path, headers={**headers, **self._where(upload)}, media_type=kind)
+
+    def _state(self, upload: Upload) -> dict[str, str]:
+        headers = {"upload-offset": str(upload.offset), **self._where(upload)}
+        if upload.has_data:
+            headers["upload-expires"] = formatdate(upload.touched + self.uploads.ttl, usegmt=True)
+        return headers
+
+    def _where(self, upload: Upload) -> dict[str, str]:
+        if upload.status != FINISHED or upload.path is None:
+            return {}
+        stored = upload.path.relative_to(self.uploads.server.store.root).as_posix()
+        return {
+            "content-location": "/uploads/" + quote(stored),
+            "upload-file-id": upload.id,
+            "repr-digest": f"sha-256=:{base64.b64encode(upload.sha256).decode()}:",
+        }
+
+
+def _with(error: ApiError, headers: dict[str, str]) -> ApiError:
+    """The same error, whose answer names the upload, too."""
+    named = TusError(error.status, error.code, error.message, headers)
+    named.details = error.details
+    return named

@@ -1,0 +1,257 @@
+"""What of tus uploads survives a restart: a row for each in the database, and the data file of an unfinished one.
+
+The offset is never stored: it is the length of the data file, so that nothing can be told that is not there, and all
+that arrived counts even after `kill -9`. Only while the body of a request with a checksum arrives does the row say
+from where on the bytes are unchecked (`unchecked_from`); what is found there at the next start is cut off.
+
+Nothing is synced to the disk: data that was written outlives the process, not the power supply. After a loss of power
+a data file is at worst shorter than what was told, and a client that asks (HEAD) goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server_stub.sessions import FileState
+from server_stub.tus_headers import Concat, parse_concat, parse_metadata
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    from server_stub.store import Store
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tus_uploads (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
+  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, unchecked_from INTEGER,
+  path BLOB, sha256 BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
+CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
+"""
+
+COPY_BLOCK = 1 << 20
+
+OPEN, FINISHED = "open", "finished"
+"""The states of an upload that exists; any other says why it is gone."""
+
+
+@dataclass
+class Upload:
+    """One upload resource (tus 1.0). Sizes in bytes."""
+
+    owner: str
+    session: str
+    """Id of its session, or empty."""
+    category: str
+    metadata: str | None
+    """Upload-Metadata as it was sent."""
+    concat_header: str | None
+    length: int | None
+    """None: not known yet (creation-defer-length)."""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    status: str = OPEN
+    touched: float = field(default_factory=time.time)
+    unchecked_from: int | None = None
+    path: Path | None = None
+    """Where the finished file is stored; None for a part."""
+    sha256: bytes = b""
+    offset: int = 0
+    hasher: Any = None
+    """SHA-256 of the first `offset` bytes; None where that is not known (after a restart)."""
+    writer: asyncio.Future[Any] | None = None
+    """The request that is sending bytes."""
+    waiting: int = 0
+    """How many requests wait for their turn."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.fields = parse_metadata(self.metadata or "")
+        self.concat: Concat = parse_concat(self.concat_header)
+        self.file = FileState(self.name, self.fields.get("relativePath") or None, self.length, self.id)
+
+    @property
+    def name(self) -> str:
+        """The file's name as its sender calls it; the id where it has none."""
+        return self.fields.get("filename") or self.fields.get("name") or self.id
+
+    @property
+    def wanted_path(self) -> str:
+        """Where it is to be stored below its category."""
+        return self.fields.get("relativePath") or self.name.rpartition("/")[2]
+
+    @property
+    def key(self) -> str:
+        """What makes its creation idempotent (wire contract 5); empty where there is none."""
+        return self.fields.get("uploadKey", "")
+
+    @property
+    def gone(self) -> bool:
+        """Whether its URL answers 410."""
+        return self.status not in {OPEN, FINISHED}
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it has a data file: an unfinished upload, or a part that waits for its concatenation."""
+        return self.status == OPEN or (self.status == FINISHED and self.path is None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is here."""
+        return self.length == self.offset
+
+
+class TusStore:
+    """Rows and data files. Every method may be called in any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._directory = store.private / "tus"
+        self._directory.mkdir(exist_ok=True)
+        store.script(_SCHEMA)
+
+    def data(self, upload: Upload) -> Path:
+        """The data file of an unfinished upload."""
+        return self._directory / upload.id
+
+    def save(self, upload: Upload) -> None:
+        """Insert or update the row. The key of an upload that is gone is free again."""
+        self._store.write(
+            "INSERT OR REPLACE INTO tus_uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                upload.id,
+                upload.owner,
+                None if upload.gone else upload.key or None,
+                upload.session,
+                upload.category,
+                upload.metadata,
+                upload.concat_header,
+                upload.length,
+                upload.status,
+                upload.touched,
+                upload.unchecked_from,
+                None if upload.path is None else os.fsencode(upload.path),
+                upload.sha256,
+            ),
+        )
+
+    def forget(self, upload: Upload) -> None:
+        """Delete the row."""
+        self._store.write("DELETE FROM tus_uploads WHERE id = ?", (upload.id,))
+
+    def find(self, upload_id: str) -> Upload | None:
+        """The upload with this id."""
+        return self._first("id = ?", upload_id)
+
+    def find_key(self, owner: str, key: str) -> Upload | None:
+        """The upload that this owner created with this key."""
+        return self._first("owner = ? AND upload_key = ?", owner, key)
+
+    def unfinished(self) -> list[Upload]:
+        """The open uploads that an earlier server on this root left; data files of no upload are removed."""
+        rows = self._store.rows("SELECT * FROM tus_uploads WHERE status IN (?, ?)", (OPEN, FINISHED))
+        uploads = [upload for upload in map(_loaded, rows) if upload.has_data]
+        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.id for upload in uploads}:
+            (self._directory / stray).unlink()
+        opened = [upload for upload in uploads if upload.status == OPEN]
+        for upload in opened:
+            self._measure(upload)
+        return opened
+
+    def of_session(self, session_id: str) -> list[str]:
+        """Ids of the uploads of a session."""
+        return [row["id"] for row in self._store.rows("SELECT id FROM tus_uploads WHERE session = ?", (session_id,))]
+
+    def untouched_since(self, moment: float) -> list[str]:
+        """Ids of uploads whose row was last touched before a moment (seconds since the epoch)."""
+        return [row["id"] for row in self._store.rows("SELECT id FROM tus_uploads WHERE touched < ?", (moment,))]
+
+    def _first(self, condition: str, *values: str) -> Upload | None:
+        row = self._store.row(f"SELECT * FROM tus_uploads WHERE {condition}", values)  # noqa: S608 - of our own
+        return None if row is None else _loaded(row)
+
+    def _measure(self, upload: Upload) -> None:
+        """Learn the offset from the data file, after cutting off what no checksum vouches for."""
+        path = self.data(upload)
+        path.touch()
+        if upload.unchecked_from is not None:
+            self.cut(upload, min(upload.unchecked_from, path.stat().st_size))
+            upload.unchecked_from = None
+            self.save(upload)
+        stat = path.stat()
+        upload.offset = 0 if upload.concat.parts else stat.st_size
+        upload.touched = max(upload.touched, stat.st_mtime)
+
+    def cut(self, upload: Upload, offset: int) -> None:
+        """Shorten the data file."""
+        os.truncate(self.data(upload), offset)
+
+    def drop_data(self, upload: Upload) -> None:
+        """Remove the data file."""
+        self.data(upload).unlink(missing_ok=True)
+        upload.hasher = None
+
+    def join(self, upload: Upload, parts: list[Upload]) -> None:
+        """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
+        upload.hasher = hashlib.sha256()
+        buffer = memoryview(bytearray(COPY_BLOCK))
+        with self.data(upload).open("wb", buffering=0) as whole:
+            for part in parts:
+                with self.data(part).open("rb", buffering=0) as source:
+                    _copy(source.readinto, whole.write, upload.hasher, buffer)
+        upload.offset = self.data(upload).stat().st_size
+
+    def digest(self, upload: Upload) -> bytes:
+        """SHA-256 of the data: known from when it arrived, else read anew (slow: runs in a thread)."""
+        if upload.hasher is None:
+            with self.data(upload).open("rb") as file:
+                upload.hasher = hashlib.file_digest(file, "sha256")
+        return bytes(upload.hasher.digest())
+
+    def spare(self, upload: Upload) -> Path:
+        """A second name for the data, to be given away; the data file stays until everything is recorded.
+
+        On a file system without hard links it is the data file itself.
+        """
+        spare = self._store.incoming()
+        try:
+            os.link(self.data(upload), spare)
+        except OSError:
+            return self.data(upload)
+        return spare
+
+
+def _copy(read: Callable[..., int], write: Callable[..., int], digest: Any, buffer: memoryview) -> None:
+    while count := read(buffer):
+        block = buffer[:count]
+        digest.update(block)
+        while block:
+            block = block[write(block) :]
+
+
+def _loaded(row: sqlite3.Row) -> Upload:
+    upload = Upload(
+        owner=row["owner"],
+        session=row["session"],
+        category=row["category"],
+        metadata=row["metadata"],
+        concat_header=row["concat"],
+        length=row["length"],
+        id=row["id"],
+        status=row["status"],
+        touched=row["touched"],
+        unchecked_from=row["unchecked_from"],
+        path=None if row["path"] is None else Path(os.fsdecode(row["path"])),
+        sha256=row["sha256"],
+    )
+    if upload.status == FINISHED:
+        upload.offset = upload.length or 0
+    return upload

@@ -1,0 +1,311 @@
+"""The life of tus uploads: found, taken by one request at a time, finished into files, expired; and their sessions.
+
+A plain or final upload that finishes becomes a file exactly as one of a batch does (wire contract 1): its id is the
+upload's. A part (concatenation) is never a file; it is bound to its session only for cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server_stub.sessions import file_row
+from server_stub.tokens import check_token
+from server_stub.tus_headers import TusError, check_length
+from server_stub.tus_store import FINISHED, OPEN, TusStore, Upload
+from server_stub.wire import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from server_stub.bundled import Bundled
+    from server_stub.sessions import Session
+    from server_stub.tus_headers import Concat
+
+logger = logging.getLogger(__name__)
+
+
+class Uploads:
+    """Every upload of one server; all but the data runs on the event loop."""
+
+    def __init__(self, server: Bundled) -> None:
+        self.server = server
+        self.limits = server.limits
+        self.ttl = server.config.upload_ttl
+        self.store = TusStore(server.store)
+        self._open: dict[str, Upload] = {}
+        """Unfinished ones: their offset and hash state live here."""
+        self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
+        """Every one that a request is using, so that all of them use the same object."""
+        for upload in self.store.unfinished():
+            self._keep(upload)
+            self._restore(upload)
+
+    def _restore(self, upload: Upload) -> None:
+        """Take up an unfinished upload of an earlier server, which may have stored its file already."""
+        path = self.server.store.path_of(upload.id)
+        if path is not None:
+            self._finished(upload, path, self.server.store.digest_of(path))
+            return
+        session = self.session_of(upload)
+        if session is not None and upload.concat.kind != "partial":
+            upload.file.size = upload.offset
+            session.add(upload.file)
+
+    # Finding
+
+    def find(self, upload_id: str) -> Upload:
+        """The upload with this id. Raises TusError: 404 where it never was, 410 where it is gone."""
+        upload = self._known.get(upload_id) or self.store.find(upload_id)
+        if upload is None:
+            raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
+        self._known[upload.id] = upload
+        self._check(upload)
+        return upload
+
+    def find_key(self, owner: str, key: str) -> Upload | None:
+        """The upload that was created with this `uploadKey`, unless it is gone."""
+        row = self.store.find_key(owner, key) if key else None
+        if row is None:
+            return None
+        try:
+            return self.find(row.id)
+        except TusError:
+            return None
+
+    def _check(self, upload: Upload) -> None:
+        if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
+            self.retire(upload, "expired")
+        elif upload.path is not None and not upload.gone and not upload.path.is_file():
+            self.retire(upload, "deleted")
+        if upload.gone:
+            code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
+            raise TusError(410, code, f"This upload is gone ({upload.status}): make a new one")
+
+    def session_of(self, upload: Upload) -> Session | None:
+        """Its session, while that is known and has not ended."""
+        session = self.server.sessions.get(upload.session)
+        return None if session is None or session.ended else session
+
+    def _keep(self, upload: Upload) -> None:
+        self._known[upload.id] = upload
+        self._open[upload.id] = upload
+
+    # Turns
+
+    @contextlib.asynccontextmanager
+    async def turn(self, upload: Upload) -> AsyncIterator[None]:
+        """Be the only one to use an upload; whoever is sending bytes is ended, what arrived is kept.
+
+        Raises TusError 410 where it went meanwhile.
+        """
+        upload.waiting += 1
+        try:
+            if upload.writer is not None:
+                upload.writer.cancel()
+            await upload.lock.acquire()
+        finally:
+            upload.waiting -= 1
+        try:
+            self._check(upload)
+            yield
+        finally:
+            upload.lock.release()
+
+    # Life
+
+    def add(self, upload: Upload) -> None:
+        """A new upload."""
+        self.store.data(upload).touch()
+        self.store.save(upload)
+        self._keep(upload)
+        session = self.session_of(upload)
+        if session is not None:
+            self._enter(upload, session)
+
+    def _enter(self, upload: Upload, session: Session) -> None:
+        if upload.concat.kind != "partial":
+            session.add(upload.file)
+        session.status = "uploading"
+        session.touch()
+
+    def parts(self, concat: Concat) -> list[Upload]:
+        """The parts that a final upload names, in order. Raises ApiError where one can't be used."""
+        found = [self.find(part) for part in concat.parts]
+        for part in found:
+            if part.concat.kind != "partial":
+                raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
+            if part.status != FINISHED:
+                raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=part.id)
+        return found
+
+    def set_length(self, upload: Upload, length: int) -> None:
+        """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
+        if upload.length is None and length >= upload.offset:
+            check_length(length, self.limits.max_size)
+            upload.length = upload.file.announced = length
+            self.store.save(upload)
+        elif upload.length != length:
+            raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
+
+    async def settle(self, upload: Upload) -> None:
+        """Finish an upload whose bytes are all there. The caller has the turn.
+
+        Raises ApiError 400 where it can't become a file: then it is gone.
+        """
+        if upload.status != OPEN:
+            return
+        parts = await self._join(upload) if upload.concat.parts else []
+        if not upload.complete:
+            return
+        if upload.concat.kind == "partial":
+            upload.status, upload.touched = FINISHED, time.time()
+            upload.hasher = None
+            self.store.save(upload)
+            self._open.pop(upload.id, None)
+            return
+        await self._become_file(upload)
+        for part in parts:
+            self.retire(part, "concatenated")
+
+    async def _join(self, upload: Upload) -> list[Upload]:
+        try:
+            parts = self.parts(upload.concat)
+            async with contextlib.AsyncExitStack() as turns:
+                for part in sorted(set(parts), key=lambda part: part.id):
+                    await turns.enter_async_context(self.turn(part))
+                await asyncio.to_thread(self.store.join, upload, parts)
+        except ApiError:
+            self.retire(upload, "failed")
+            raise
+        return parts
+
+    async def _become_file(self, upload: Upload) -> None:
+        await asyncio.sleep(self.limits.processing)
+        if self._cancelled(upload):
+            self.retire(upload, "cancelled")
+            self._check(upload)
+        file = upload.file
+        file.size, file.sha256 = upload.offset, await asyncio.to_thread(self.store.digest, upload)
+        file.temporary = await asyncio.to_thread(self.store.spare, upload)
+        await asyncio.to_thread(self.server.place, upload.category, [file])
+        if file.temporary is not None:
+            file.temporary.unlink(missing_ok=True)
+        session = self.session_of(upload)
+        if session is not None:
+            await self.server.account(session, [file])
+        else:
+            self.server.store.save_files([file_row("", 0, file)])
+        if file.path is None:
+            self.retire(upload, "failed")
+            raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
+        self._finished(upload, Path(file.path), file.sha256)
+
+    def _cancelled(self, upload: Upload) -> bool:
+        session = self.server.sessions.get(upload.session)
+        return session is not None and session.status == "cancelled"
+
+    def _finished(self, upload: Upload, path: Path, sha256: bytes) -> None:
+        upload.status, upload.path, upload.sha256, upload.touched = FINISHED, path, sha256, time.time()
+        self.store.save(upload)
+        self.store.drop_data(upload)
+        self._open.pop(upload.id, None)
+
+    def retire(self, upload: Upload, reason: str) -> None:
+        """Let an upload go: its data is removed, its URL answers 410, its key is free. A stored file stays."""
+        session = self.session_of(upload)
+        if session is not None and upload.status == OPEN and upload.file.status == "uploading":
+            session.drop(upload.file)
+        upload.status, upload.touched = reason, time.time()
+        self.store.save(upload)
+        self.store.drop_data(upload)
+        self._open.pop(upload.id, None)
+
+    async def terminate(self, upload: Upload, authorization: str | None) -> None:
+        """Remove an upload (tus 1.0, termination), with its file if it became one.
+
+        The file of a session goes only with a token, as `DELETE /api/upload/file/{id}` asks for. Raises ApiError 401.
+        """
+        async with self.turn(upload):
+            if upload.path is not None:
+                if upload.session:
+                    check_token(authorization, self.server.config.jwt_secret)
+                self.server.store.delete(upload.id)
+            session = self.session_of(upload) if upload.status == OPEN else None
+            self.retire(upload, "terminated")
+            if session is not None:
+                await self.server.emit(session.id, session.event(f"{upload.name} was taken back"))
+
+    # Sessions
+
+    async def adopt(self, upload: Upload, session_id: str) -> None:
+        """Move an upload to the session that its creation names anew, if that is another one and can take it.
+
+        So a client goes on after its session was lost. A finished one is counted there.
+        """
+        session = self.server.sessions.get(session_id.lower())
+        if session is None or session.ended or session.id == upload.session:
+            return
+        before = self.session_of(upload)
+        if before is not None and upload.status == OPEN:
+            before.drop(upload.file)
+        upload.session = session.id
+        if upload.status == OPEN:
+            upload.category = session.category
+            self._enter(upload, session)
+        elif upload.path is not None:
+            upload.file.status, upload.file.progress, upload.file.size = "completed", 100, upload.offset
+            upload.file.path = str(upload.path)
+            self._enter(upload, session)
+            await self.server.account(session, [upload.file])
+        self.store.save(upload)
+
+    async def discard(self, session_id: str) -> None:
+        """The session was cancelled: end its requests under way and remove what they sent."""
+        for upload in self._of_session(session_id):
+            with contextlib.suppress(TusError):
+                async with self.turn(upload):
+                    if upload.has_data:
+                        self.retire(upload, "cancelled")
+
+    def release(self, session: Session) -> None:
+        """The session ends without its unfinished uploads: they can be finished later, or in another session."""
+        for upload in self._of_session(session.id):
+            if upload.status == OPEN:
+                session.drop(upload.file)
+
+    def _of_session(self, session_id: str) -> Iterable[Upload]:
+        for upload_id in self.store.of_session(session_id):
+            with contextlib.suppress(TusError):
+                yield self.find(upload_id)
+
+    # Expiry
+
+    async def sweep(self) -> None:
+        """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
+        for upload in list(self._open.values()):
+            with contextlib.suppress(ApiError, OSError):
+                async with self.turn(upload):
+                    await self.settle(upload)
+        while True:
+            await asyncio.sleep(min(60.0, self.ttl / 4))
+            for upload_id in self.store.untouched_since(time.time() - self.ttl):
+                with contextlib.suppress(TusError):
+                    self._expire(upload_id)
+
+    def _expire(self, upload_id: str) -> None:
+        """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""
+        upload = self._known.get(upload_id) or self.store.find(upload_id)
+        if upload is None:
+            return
+        if upload.has_data:
+            self.find(upload_id)
+        elif not upload.lock.locked():
+            logger.info("upload %s is forgotten", upload_id)
+            self.store.forget(upload)
+            self._known.pop(upload_id, None)
