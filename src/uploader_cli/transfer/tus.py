@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
+from uploader_cli.core.protocol import error_code
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts, whole
 from uploader_cli.transfer.api import answer_error, not_an_upload_server
 from uploader_cli.transfer.budget import retry_after
@@ -27,6 +28,8 @@ _KINDS: dict[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "something else writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
+
+_NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
 class Requests(Protocol):
@@ -116,7 +119,10 @@ class TusClient:
         checksum: str | None = None,
         partial: bool = False,
     ) -> Created:
-        """A new upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload)."""
+        """A new upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
+
+        Raises `SessionLost` where the metadata name a session that the server does not know, or that has ended.
+        """
         headers = {"Upload-Length": str(length)}
         if partial:
             headers["Upload-Concat"] = "partial"
@@ -157,7 +163,11 @@ class TusClient:
         encoded = encode_metadata(metadata)
         if encoded:  # servers refuse an empty one (wire contract 5)
             headers["Upload-Metadata"] = encoded
-        answer = self._checked(self._send("POST", self.endpoint, headers, body, read_timeout=timeout))
+        answer = self._send("POST", self.endpoint, headers, body, read_timeout=timeout)
+        if answer.status in (404, 409) and error_code(answer.body) in _NO_SESSION:
+            words = f"the server has no open session for the upload ({error_code(answer.body)})"
+            raise errors.SessionLost(words, status=answer.status, error=error_code(answer.body))
+        self._checked(answer)
         location = answer.headers.get("Location")
         if not location:
             raise errors.ProtocolError(f"{answer.url} made an upload without saying where (no Location)")

@@ -59,6 +59,10 @@ class Watch:
     """The server's rate limit: nobody calls for so many seconds."""
 
 
+SILENT = Watch()
+"""Nobody wants to know."""
+
+
 def new_key() -> str:
     """A random `uploadKey` (wire contract 5)."""
     return secrets.token_urlsafe(18)
@@ -75,6 +79,10 @@ class Known:
     key: str | None = None
     confirmed: int = 0
     checked_until: int = 0
+
+
+UNKNOWN = Known()
+"""A new upload."""
 
 
 @dataclass(frozen=True, slots=True)

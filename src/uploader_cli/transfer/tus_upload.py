@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenacity import Retrying, retry_if_exception
-
 from uploader_cli import errors
-from uploader_cli.core.retry import wait_as_told, worth_retrying
 from uploader_cli.core.tus import checksum_header, chunk_length
-from uploader_cli.transfer.api import LEAST_WAIT
-from uploader_cli.transfer.budget import DEFAULT_WAIT
 from uploader_cli.transfer.chunk import ChunkBody, Digests
 from uploader_cli.transfer.multipart import open_unchanged
-from uploader_cli.transfer.tus_terms import Known, Sent, Watch, new_key
+from uploader_cli.transfer.tus_patience import Patience
+from uploader_cli.transfer.tus_terms import SILENT, UNKNOWN, Known, Sent, Watch, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import IO
-
-    from tenacity import RetryCallState
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.tus import TusClient
@@ -45,8 +39,8 @@ class TusUpload:
         file: LocalFile,
         metadata: Mapping[str, str],
         *,
-        watch: Watch = Watch(),  # noqa: B008 - frozen, and says nothing
-        known: Known = Known(),  # noqa: B008 - frozen
+        watch: Watch = SILENT,
+        known: Known = UNKNOWN,
         make_key: Callable[[], str] = new_key,
         part: tuple[int, int] | None = None,
     ) -> None:
@@ -73,16 +67,17 @@ class TusUpload:
         self._carried = 0
         """Bytes of the body of the last request."""
         self._told = 0
-        self._anew, self._halved, self._refreshed, self._waited = 0, False, False, 0.0
+        self._anew, self._halved = 0, False
         self._headers: Mapping[str, str] = {}
         self._digests = Digests(file, terms.checksum, terms.stop.check) if terms.checksum is not None else None
+        self._patience = Patience(client, terms, failed=self._failed, pause=watch.pause, shrink=self._shrink)
 
     def run(self) -> Sent:
         """Until the server has all of it. Raises why it has not: the last error, `FileError` or `Interrupted`."""
         try:
             with open_unchanged(self._file) as self._source:
                 while self._offset != self._length:
-                    self._retrying()(self._advance)
+                    self._patience.run(self._go_on)
         except errors.UploaderError as error:
             if not self._is_there_after_all(error):
                 raise
@@ -91,58 +86,14 @@ class TusUpload:
                 self._digests.close()
         return Sent(self._url or "", self._headers, self._checked == self._length, self._attempt)
 
-    # --- what failures lead to ----------------------------------------------------------------------------------------
+    # --- after a failure ----------------------------------------------------------------------------------------------
 
-    def _retrying(self) -> Retrying:
-        terms = self._terms
-
-        def enough(call: RetryCallState) -> bool:
-            told = getattr(call.outcome.exception(), "retry_after", None) if call.outcome is not None else None
-            return call.attempt_number > terms.retries or (told is not None and told > terms.max_wait)
-
-        def before_sleep(call: RetryCallState) -> None:
-            error = call.outcome.exception() if call.outcome is not None else None
-            if isinstance(error, errors.UploaderError) and call.next_action is not None:
-                self._failed(error, call.next_action.sleep)
-
-        return Retrying(
-            stop=enough,
-            wait=wait_as_told(),
-            retry=retry_if_exception(lambda error: worth_retrying(error) and not isinstance(error, errors.RateLimited)),
-            sleep=terms.stop.sleep,
-            before_sleep=before_sleep,
-            reraise=True,
-        )
-
-    def _advance(self) -> None:
-        """Until the server has more than ever before; what is excused uses up no retry."""
-        while True:
-            try:
-                return self._go_on()
-            except errors.AnswerError as error:
-                delay = self._excuse(error)
-                if delay is None:
-                    raise
-                self._failed(error, delay)
-
-    def _excuse(self, error: errors.AnswerError) -> float | None:
-        """Seconds until it goes on as if nothing had been, or None: then it is a failure (wire contract 5)."""
-        match error:
-            case errors.RateLimited():
-                delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-                self._terms.budget.pause(delay)
-                self._waited += delay
-                return delay if self._waited <= self._terms.max_wait else None
-            case errors.Unauthorized(status=401) if not self._refreshed:
-                self._refreshed = True
-                # Another worker may have asked already, before us or at the same time.
-                renewed = self._client.stale or self._terms.refresh() or self._client.stale
-                return 0.0 if renewed else None
-            case errors.TooLarge() if self._carried > 1 and not self._halved:
-                self._halved = True
-                self._chunk_size = (self._carried + 1) // 2
-                return 0.0
-        return None
+    def _shrink(self) -> bool:
+        """Half the chunk, once, where the refused request had one."""
+        if self._halved or self._carried < 2:
+            return False
+        self._halved, self._chunk_size = True, (self._carried + 1) // 2
+        return True
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         """The attempt is over; another one follows, from wherever the server says that it is."""
@@ -206,7 +157,8 @@ class TusUpload:
 
     def _find(self, url: str) -> None:
         """Ask where the server is. Its word holds, unless it can't be: more than was sent, or another length."""
-        self._ready(0)
+        self._carried = 0
+        self._patience.ready()
         try:
             position = self._client.head(url)
         except errors.UploadGone as error:
@@ -241,7 +193,8 @@ class TusUpload:
 
     def _chunk(self, offset: int, size: int) -> tuple[ChunkBody | None, str | None]:
         """The body and its checksum header, and the checksum of the next chunk begun. No body for no bytes."""
-        self._ready(size)
+        self._carried = size
+        self._patience.ready()
         if not size:
             return None, None
         start, end = self._start + offset, offset + size
@@ -262,14 +215,6 @@ class TusUpload:
         )
         return body, checksum
 
-    def _ready(self, size: int) -> None:
-        """Before each request, of `size` bytes: the pause that any worker's 429 has set is everybody's."""
-        self._carried = size
-        self._terms.stop.check()
-        while (left := self._terms.budget.pause_left()) > 0:
-            self._watch.pause(left)
-            self._terms.stop.sleep(left)
-
     # --- what is known, and told --------------------------------------------------------------------------------------
 
     def _confirm(self, offset: int, headers: Mapping[str, str]) -> None:
@@ -279,7 +224,8 @@ class TusUpload:
             self._checked = offset  # it stores a chunk that has a checksum whole or not at all
         self._checked = min(self._checked, offset)
         if offset > self._most:
-            self._most, self._waited, self._refreshed = offset, 0.0, False
+            self._most = offset
+            self._patience.advanced()
         self._offset = self._last = offset
         self._headers = headers
         self._begin(offset)

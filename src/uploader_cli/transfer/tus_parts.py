@@ -1,0 +1,271 @@
+"""One large file as several partial uploads at once, made one by the server (tus 1.0, concatenation)."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.tus_patience import Patience
+from uploader_cli.transfer.tus_terms import SILENT, UNKNOWN, Known, Sent, Watch, new_key
+from uploader_cli.transfer.tus_upload import TusUpload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.tus import TusClient
+    from uploader_cli.transfer.tus_terms import Terms
+
+Joined = tuple[str, "Mapping[str, str]"]
+_TICK = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of the file, in bytes, and what the journal has of it (`core.tus.parts` cuts).
+
+    `watch` hears of this part alone, and `make_key` is called, in the thread that sends it.
+    """
+
+    start: int
+    length: int
+    known: Known = UNKNOWN
+    watch: Watch = SILENT
+    make_key: Callable[[], str] = new_key
+
+
+def send_in_parts(
+    clients: Sequence[TusClient],
+    terms: Terms,
+    file: LocalFile,
+    metadata: Mapping[str, str],
+    parts: Sequence[Part],
+    *,
+    part_metadata: Mapping[str, str] | None = None,
+    watch: Watch = SILENT,
+    known: Known = UNKNOWN,
+    make_key: Callable[[], str] = new_key,
+) -> Sent:
+    """Send the parts, a thread for each client, then have the server join them. Raises as `TusUpload.run`.
+
+    `watch` hears of the whole file, in the caller's thread, in order: bytes are sums over the parts, and a retry of any
+    part begins a new attempt of the file. `known` is what the journal has of the joined upload: its key, where it may
+    have been asked for already, so that it is not made twice. The first failure stops the other parts.
+    """
+    whole = _Whole(file, parts, watch)
+    joining = _Joining(clients[0], terms, metadata, whole)
+    urls = [part.known.url for part in parts if part.known.url is not None]
+    whole.begin()
+    if known.key is not None and len(urls) == len(parts):
+        sent = joining.asked_before(known.key, urls)
+        if sent is not None:
+            return sent
+    done = _Sending(clients, terms, file, part_metadata or {}, parts, whole).run()
+    key = known.key or make_key()
+    return joining.run(key, [item.url for item in done], verified=all(item.verified for item in done))
+
+
+class _Halt(Stop):
+    """The run's stop, and one more reason to: another part has failed."""
+
+    def __init__(self, outer: Stop) -> None:
+        super().__init__()
+        self._outer = outer
+
+    def __bool__(self) -> bool:
+        return bool(self._outer) or super().__bool__()
+
+    def check(self) -> None:
+        self._outer.check()
+        super().check()
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        while seconds > 0:
+            self._outer.sleep(min(_TICK, seconds))
+            self.check()
+            seconds -= _TICK
+
+
+class _Sending:
+    """Threads that take one part after the other. What they tell goes through a queue to the caller's thread."""
+
+    def __init__(
+        self,
+        clients: Sequence[TusClient],
+        terms: Terms,
+        file: LocalFile,
+        metadata: Mapping[str, str],
+        parts: Sequence[Part],
+        whole: _Whole,
+    ) -> None:
+        self._clients, self._file, self._metadata, self._parts = clients, file, metadata, parts
+        self._whole = whole
+        self._halt = _Halt(terms.stop)
+        self._terms = replace(terms, stop=self._halt)
+        self._waiting = deque(range(len(parts)))
+        self._heard: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._done: dict[int, Sent] = {}
+        self._errors: list[BaseException] = []
+
+    def run(self) -> list[Sent]:
+        threads = [
+            threading.Thread(target=self._work, args=(client,), name=f"part-{number}")
+            for number, client in enumerate(self._clients[: len(self._parts)])
+        ]
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        try:
+            while running:
+                told = self._heard.get()
+                if told is None:
+                    running -= 1
+                else:
+                    told()
+        finally:
+            self._halt.set()
+            for thread in threads:
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+        return [self._done[index] for index in range(len(self._parts))]
+
+    def _work(self, client: TusClient) -> None:
+        try:
+            while self._waiting:
+                index = self._waiting.popleft()
+                self._done[index] = self._upload(client, index).run()
+        except IndexError:  # another thread was faster
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            self._errors.append(error)
+            self._halt.set()
+        finally:
+            self._heard.put(None)
+
+    def _upload(self, client: TusClient, index: int) -> TusUpload:
+        part = self._parts[index]
+        return TusUpload(
+            client,
+            self._terms,
+            self._file,
+            self._metadata,
+            watch=self._watch(index, part.watch),
+            known=part.known,
+            make_key=part.make_key,
+            part=(part.start, part.length),
+        )
+
+    def _watch(self, index: int, own: Watch) -> Watch:
+        """Tell the part's own watch here and now, and the whole's in the other thread."""
+        whole = self._whole
+
+        def confirmed(offset: int, checked: int) -> None:
+            own.confirmed(offset, checked)
+            self._heard.put(partial(whole.confirmed, index, offset, checked))
+
+        def sent(total: int) -> None:
+            own.sent(total)
+            self._heard.put(partial(whole.sent, index, total))
+
+        def retry(error: errors.UploaderError, delay: float, attempt: int) -> None:
+            own.retry(error, delay, attempt)
+            self._heard.put(partial(whole.retry, index, error, delay))
+
+        def pause(seconds: float) -> None:
+            own.pause(seconds)
+            self._heard.put(partial(whole.watch.pause, seconds))
+
+        return replace(own, confirmed=confirmed, sent=sent, retry=retry, pause=pause)
+
+
+class _Whole:
+    """The sums. Lives in the caller's thread alone."""
+
+    def __init__(self, file: LocalFile, parts: Sequence[Part], watch: Watch) -> None:
+        self.file, self.watch = file, watch
+        self.attempt = 0
+        self._confirmed = [part.known.confirmed for part in parts]
+        self._checked = [part.known.checked_until for part in parts]
+        self._sent = list(self._confirmed)
+        self._told_confirmed = self._told_sent = 0
+
+    @property
+    def all_checked(self) -> bool:
+        """True where every byte lay in a chunk whose checksum the server accepted."""
+        return sum(self._checked) == self.file.size
+
+    def begin(self) -> None:
+        """A new attempt, from what the server is known to have."""
+        self.attempt += 1
+        self._told_confirmed = self._told_sent = sum(self._confirmed)
+        self.watch.attempt(self._told_confirmed, self.attempt)
+
+    def confirmed(self, index: int, offset: int, checked: int) -> None:
+        self._confirmed[index], self._checked[index] = offset, checked
+        self._sent[index] = max(self._sent[index], offset)
+        self._told_confirmed = max(self._told_confirmed, sum(self._confirmed))
+        self.watch.confirmed(self._told_confirmed, sum(self._checked))
+
+    def sent(self, index: int, total: int) -> None:
+        self._sent[index] = total
+        if sum(self._sent) > self._told_sent:
+            self._told_sent = sum(self._sent)
+            self.watch.sent(self._told_sent)
+
+    def joined(self, url: str) -> None:
+        self.watch.created(url)
+        self._told_confirmed = self.file.size
+        self.watch.confirmed(self.file.size, sum(self._checked))
+
+    def retry(self, index: int, error: errors.UploaderError, delay: float) -> None:
+        self._sent[index] = self._confirmed[index]
+        self.again(error, delay)
+
+    def again(self, error: errors.UploaderError, delay: float) -> None:
+        """The file is tried again: what the others send meanwhile belongs to that attempt."""
+        self.watch.retry(error, delay, self.attempt + 1)
+        self.begin()
+
+
+class _Joining:
+    """The last step: the server makes one upload of the parts."""
+
+    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: _Whole) -> None:
+        self._client, self._metadata, self._whole = client, metadata, whole
+        self._patience = Patience(client, terms, failed=whole.again, pause=whole.watch.pause)
+
+    def asked_before(self, key: str, urls: Sequence[str]) -> Sent | None:
+        """What an earlier run may have asked for; None where the parts have to be sent first."""
+        try:
+            return self.run(key, urls, verified=self._whole.all_checked)
+        except errors.AnswerError as error:
+            if error.retryable:
+                raise
+            return None
+
+    def run(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent:
+        """Ask, with patience. Raises what `TusUpload.run` raises."""
+        joined: list[Joined] = []
+        self._patience.run(lambda: joined.append(self._ask(key, urls)))
+        url, headers = joined[-1]
+        return Sent(url, headers, verified, self._whole.attempt)
+
+    def _ask(self, key: str, urls: Sequence[str]) -> Joined:
+        self._patience.ready()
+        created = self._client.concatenate(urls, {**self._metadata, "uploadKey": key})
+        offset, headers = created.offset, created.headers
+        if offset is None:
+            position = self._client.head(created.url)
+            offset, headers = position.offset, position.headers
+        if offset != self._whole.file.size:
+            raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._whole.file.size}")
+        self._whole.joined(created.url)
+        return created.url, headers
