@@ -13,10 +13,12 @@ import pytest
 import trustme
 from raw_server import Peer, RawServer
 
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.multipart import MultipartBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -229,10 +231,10 @@ def test_a_hostile_location_breaks_nothing(get, location) -> None:
 class Proxy(RawServer):
     """A forward and CONNECT proxy that keeps what it was asked."""
 
-    def __init__(self, *, demand: str | None = None) -> None:
+    def __init__(self, *, demand: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.demand = demand
-        super().__init__(self._serve)
+        super().__init__(self._serve, tls=tls)
 
     def _serve(self, peer: Peer) -> None:
         line, headers = peer.head()
@@ -280,6 +282,33 @@ def test_secure_requests_go_through_the_proxy_as_they_are(get, tmp_path) -> None
         ((line, headers),) = proxy.asked
         assert line.startswith(f"CONNECT 127.0.0.1:{server.port} ")
         assert "authorization" not in headers
+
+
+def test_a_body_goes_through_the_tls_of_a_proxy_and_of_the_server(tmp_path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    path = tmp_path / "a.mp4"
+    path.write_bytes(os.urandom(3_000_000))
+    file = LocalFile(0, str(path), "a.mp4", 3_000_000, path.stat().st_mtime_ns)
+    told: list[int] = []
+
+    def take(peer: Peer) -> None:
+        peer.answer(200, {"intact": path.read_bytes() in peer.request()[2]})
+
+    with Proxy(tls=context) as proxy, RawServer(take, tls=context) as server:
+        client = Http(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
+        body = MultipartBody(
+            [], [file], on_sent=lambda _, sent: told.append(sent), on_through=lambda: None, check=lambda: None
+        )
+        assert client.request("POST", server.url, body=body).body == {"intact": True}
+        client.shut()
+        client.close()
+        assert proxy.asked[0][0].startswith("CONNECT ")
+    assert told[-1] == 3_000_000
+    assert body.through
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
