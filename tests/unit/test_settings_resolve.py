@@ -46,6 +46,13 @@ def test_defaults(settle: Resolve) -> None:
     assert (settings.category, settings.protocol, settings.jobs) == ("personal", "auto", 4)
     assert (settings.retries, settings.max_wait, settings.stall) == (5, 1200.0, 30.0)
     assert (settings.progress, settings.verbose, settings.include, settings.header) == ("auto", 0, (), ())
+    assert (settings.chunk_size, settings.checksum, settings.limit_rate, settings.resume) == (
+        8 << 20,
+        "auto",
+        None,
+        True,
+    )
+    assert (settings.tus_endpoint, settings.target_url) == (None, "http://localhost:1")
     assert not any(getattr(settings, name) for name, option in OPTIONS.items() if option.default is False)
     assert settings.sources["retries"].layer is Layer.DEFAULT
     assert settings.bearer() is None
@@ -53,7 +60,7 @@ def test_defaults(settle: Resolve) -> None:
 
 
 def test_settings_are_frozen_and_can_be_built_by_hand() -> None:
-    settings = Settings(server="http://localhost:1", retries=2)
+    settings = Settings(server="http://localhost:1", retries=2, chunk_size=1 << 20)
     assert (settings.retries, settings.jobs) == (2, 4)
     assert replace(settings, jobs=1).jobs == 1
     with pytest.raises(FrozenInstanceError):
@@ -90,13 +97,17 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "protocol": "batch",
         "progress": "plain",
         "header": "X-A: 1",
+        "tus_endpoint": "tus.example/files/",
+        "checksum": "sha1",
+        "chunk_size": "1M",
+        "resume": "no",
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"
-    flags = {"server": None} if name == "server" else {}
+    flags = {"server": None} if name in ("server", "tus_endpoint") else {}
     settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
     assert getattr(settings, name) != OPTIONS[name].default
     assert settings.sources[name].name == f"UPLOADER_{name.upper()}"
@@ -160,7 +171,11 @@ def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Pa
         ({"max_wait": "-1"}, {}, "--max-wait: must be a number of seconds"),
         ({}, {"UPLOADER_JOBS": "0"}, "UPLOADER_JOBS: must be auto or a whole number"),
         ({"category": "holiday"}, {}, "--category: must be personal or scenic, not 'holiday'"),
-        ({"protocol": "tus"}, {}, r"--protocol: resumable transfer \(tus\) is not part of this version"),
+        ({"protocol": "ftp"}, {}, "--protocol: must be auto, batch or tus, not 'ftp'"),
+        ({"chunk_size": "1"}, {}, "--chunk-size: must be auto or a size of at least 1024, not '1'"),
+        ({"limit_rate": "0"}, {}, "--limit-rate: must be none or a size of at least 1, not '0'"),
+        ({"checksum": "md5"}, {}, "--checksum: must be auto, none, sha1 or sha256, not 'md5'"),
+        ({}, {"UPLOADER_RESUME": "perhaps"}, "UPLOADER_RESUME: must be true or false"),
         ({"progress": "fancy"}, {}, "--progress: must be auto, live, plain or none"),
         ({"ca_bundle": "nowhere.pem"}, {}, "--ca-bundle: there is no file .*nowhere.pem"),
         ({"quiet": True, "verbose": 1}, {}, "--quiet and --verbose exclude each other"),
@@ -181,6 +196,75 @@ def test_without_a_server_the_error_names_every_way_to_give_one(here: Path, own:
 def test_a_dry_run_needs_no_server(here: Path) -> None:
     assert resolve({"dry_run": True}, env={}, cwd=here, user_config=None).server == ""
     assert resolve({}, env={}, cwd=here, user_config=None, need_server=False).server == ""
+
+
+def test_a_limit_of_the_config_can_be_lifted(settle: Resolve, own: Path) -> None:
+    own.write_text("limit_rate = '1M'")
+    assert settle().limit_rate == 1 << 20
+    assert settle(limit_rate="none").limit_rate is None
+
+
+def test_the_state_directory(settle: Resolve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, here: Path) -> None:
+    assert settle(state_dir="state").state_path == here / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert settle().state_path.name == "uploader"
+    assert Settings(server="http://x", state_dir=tmp_path).state_path == tmp_path
+
+
+# --- a tus endpoint ---------------------------------------------------------------------------------------------------
+
+TUS = "https://tus.example/files/"
+
+
+def test_a_tus_endpoint_needs_no_server(here: Path) -> None:
+    settings = resolve({"tus_endpoint": TUS}, env={}, cwd=here, user_config=None)
+    assert (settings.target_url, settings.target_option, settings.server) == (TUS, "tus_endpoint", "")
+    assert settings.protocol == "tus"
+
+
+def test_a_tus_endpoint_outranks_a_server_of_its_own_layer_and_below(here: Path, own: Path) -> None:
+    own.write_text(f"server = 'files.example'\ncategory = 'scenic'\nprotocol = 'batch'\ntus_endpoint = '{TUS}'")
+    settings = resolve({}, env={}, cwd=here, user_config=own)
+    assert (settings.target_url, settings.protocol) == (TUS, "tus")
+    settings = resolve({}, env={"UPLOADER_SERVER": "stronger.example"}, cwd=here, user_config=own)
+    assert (settings.target_url, settings.tus_endpoint, settings.protocol) == (
+        "https://stronger.example",
+        None,
+        "batch",
+    )
+    settings = resolve({"tus_endpoint": "a"}, env={"UPLOADER_SERVER": "b"}, cwd=here, user_config=own)
+    assert settings.target_url == "https://a"
+
+
+def test_a_command_about_sessions_knows_no_tus_endpoint(here: Path) -> None:
+    env = {"UPLOADER_TUS_ENDPOINT": TUS}
+    with pytest.raises(UsageError, match="no server"):
+        resolve({}, env=env, cwd=here, user_config=None, use_endpoint=False)
+    env["UPLOADER_SERVER"] = "files.example"
+    assert resolve({}, env=env, cwd=here, user_config=None, use_endpoint=False).target_url == "https://files.example"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"server": "x"}, "--server and --tus-endpoint exclude each other"),
+        (
+            {"category": "personal"},
+            "--category and --tus-endpoint exclude each other: a tus server knows no categories",
+        ),
+        ({"protocol": "batch"}, "--protocol batch and --tus-endpoint exclude each other"),
+    ],
+)
+def test_what_a_tus_endpoint_excludes(here: Path, flags: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        resolve({"tus_endpoint": TUS, **flags}, env={}, cwd=here, user_config=None)
+
+
+def test_what_a_tus_endpoint_excludes_on_the_command_line_it_overrules_elsewhere(here: Path) -> None:
+    env = {"UPLOADER_CATEGORY": "scenic", "UPLOADER_PROTOCOL": "batch"}
+    assert resolve({"tus_endpoint": TUS}, env=env, cwd=here, user_config=None).protocol == "tus"
+    with pytest.raises(UsageError, match="--category and UPLOADER_TUS_ENDPOINT exclude"):
+        resolve({"category": "scenic"}, env={"UPLOADER_TUS_ENDPOINT": TUS}, cwd=here, user_config=None)
 
 
 # --- config files ----------------------------------------------------------------------------------------------------
@@ -244,6 +328,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "insecure = true",
         "log_file = '/home/me/.profile'",
         "follow_links = true",
+        "state_dir = '/home/me/elsewhere'",
     ],
 )
 def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:
@@ -276,6 +361,18 @@ def test_a_server_named_only_by_the_directory_gets_no_token(here: Path, own: Pat
     settings = resolve({}, env=env, cwd=here, user_config=own)
     assert not settings.token_withheld, "the user said it too: in their own config"
     assert settings.sources["server"].layer is Layer.WORKING_DIRECTORY
+
+
+def test_a_tus_endpoint_named_only_by_the_directory_gets_no_token(here: Path, own: Path) -> None:
+    """Also when the user trusts a server of theirs: files don't go there."""
+    (here / "uploader.toml").write_text(f"tus_endpoint = '{TUS}'")
+    own.write_text("server = 'https://files.example'")
+    env = {"UPLOADER_TOKEN": "s3cret-token"}
+    settings = resolve({}, env=env, cwd=here, user_config=own)
+    assert (settings.target_url, settings.token_withheld, settings.bearer()) == (TUS, True, None)
+    assert not resolve({"tus_endpoint": TUS}, env=env, cwd=here, user_config=own).token_withheld
+    own.write_text(f"tus_endpoint = '{TUS}'")
+    assert not resolve({}, env=env, cwd=here, user_config=own).token_withheld
 
 
 def test_without_a_secret_nothing_is_withheld(here: Path) -> None:

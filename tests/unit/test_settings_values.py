@@ -133,10 +133,44 @@ def test_jobs_are_a_number_or_auto() -> None:
         values.jobs("0")
 
 
-def test_tus_is_refused_by_name() -> None:
-    with pytest.raises(Invalid, match="tus") as caught:
-        values.protocol("tus")
-    assert caught.value.hint == "use auto or batch"
+@pytest.mark.parametrize(
+    ("raw", "amount"), [("auto", 8 << 20), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), ("5MB", 5_000_000)]
+)
+def test_a_size_may_have_words_beside_it(raw: object, amount: int) -> None:
+    assert values.size(1024, auto=8 << 20)(raw) == amount
+
+
+@pytest.mark.parametrize("raw", ["1023", "0", 0, 1023, True, None, 1.5, [1]])
+def test_what_is_too_small_a_size_or_none_at_all(raw: object) -> None:
+    with pytest.raises(Invalid, match="must be auto or a size of at least 1024, not"):
+        values.size(1024, auto=8 << 20)(raw)
+
+
+@pytest.mark.parametrize("written", ["9" * 5000, "9" * 400 + ".5"])
+def test_a_size_beyond_all_measure_is_refused(written: str) -> None:
+    with pytest.raises(Invalid, match="must be a size"):
+        parse_size(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("localhost:1080/files/", "http://localhost:1080/files/"),
+        ("tus.example/files", "https://tus.example/files"),
+        ("https://Tus.Example/Files//", "https://tus.example/Files//"),
+        ("tus.example", "https://tus.example"),
+    ],
+)
+def test_an_endpoint_is_read_like_a_server_and_keeps_its_path(written: str, url: str) -> None:
+    """Servers tell `/files` from `/files/`."""
+    assert values.endpoint_url(written) == url
+    assert values.endpoint_url(url) == url
+
+
+@pytest.mark.parametrize("written", ["me:pw@tus.example", "tus.example/?token=x", "tus.example/#a", "ftp://h/", ""])
+def test_bad_endpoints(written: str) -> None:
+    with pytest.raises(Invalid):
+        values.endpoint_url(written)
 
 
 @pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])

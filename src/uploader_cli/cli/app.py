@@ -8,6 +8,7 @@ import typer
 from uploader_cli.cli.cancel import cancel
 from uploader_cli.cli.delete import delete
 from uploader_cli.cli.demo import demo
+from uploader_cli.cli.resume import resume
 from uploader_cli.cli.serve import serve
 from uploader_cli.cli.status import status
 from uploader_cli.cli.upload import upload
@@ -24,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, watch, status, cancel, delete, validate, serve):
+for _command in (demo, upload, resume, watch, status, cancel, delete, validate, serve):
     app.command()(_command)
 
 

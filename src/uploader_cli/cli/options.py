@@ -12,14 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, Settings, resolve
+from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
 
 
-def _option(name: str, *short: str, metavar: str | None = None, help: str, count: bool = False) -> Any:  # noqa: A002
+def _option(
+    name: str,
+    *short: str,
+    metavar: str | None = None,
+    help: str,  # noqa: A002
+    count: bool = False,
+    default: str = "",
+) -> Any:
     """A flag of the table; its help also tells the environment variable and the default."""
     option = OPTIONS[name]
-    default = f"; default: {option.default:g}" if type(option.default) in (int, float) and not count else ""
-    default = f"; default: {option.default}" if isinstance(option.default, str) and option.default else default
+    if not default and not count:
+        default = f"{option.default:g}" if type(option.default) in (int, float) else option.default or ""
+    default = f"; default: {default}" if isinstance(default, str) and default else ""
     switch = isinstance(option.default, bool)
     return typer.Option(
         f"{option.flag}/--no-{option.flag[2:]}" if switch else option.flag,
@@ -38,10 +46,23 @@ Server = Annotated[
 Category = Annotated[
     str | None, _option("category", "-c", metavar="NAME", help="Category of the files: personal or scenic.")
 ]
-Protocol = Annotated[str | None, _option("protocol", metavar="NAME", help="How bytes travel: auto or batch.")]
+Protocol = Annotated[str | None, _option("protocol", metavar="NAME", help="How bytes travel: auto, batch or tus.")]
+TusEndpoint = Annotated[
+    str | None, _option("tus_endpoint", metavar="URL", help="Send to this tus server instead; it needs no --server.")
+]
 Jobs = Annotated[
     str | None,
     _option("jobs", "-j", metavar="N|auto", help="Files at a time; in batch mode one session is sent at a time."),
+]
+ChunkSize = Annotated[
+    str | None, _option("chunk_size", metavar="SIZE|auto", default="8M", help="Bytes in one request of tus at most.")
+]
+Checksum = Annotated[
+    str | None,
+    _option("checksum", metavar="NAME", help="Checksum of each chunk in tus: auto, none, sha1 or sha256."),
+]
+LimitRate = Annotated[
+    str | None, _option("limit_rate", metavar="SIZE", help="Bytes a second at most, over all files; none: no limit.")
 ]
 Include = Annotated[
     list[str] | None, _option("include", metavar="GLOB", help="Send only what matches (gitignore style); repeatable.")
@@ -50,6 +71,9 @@ Exclude = Annotated[
     list[str] | None, _option("exclude", metavar="GLOB", help="Leave out what matches (gitignore style); repeatable.")
 ]
 FollowLinks = Annotated[bool | None, _option("follow_links", help="Follow symbolic links instead of skipping them.")]
+SkipExisting = Annotated[
+    bool | None, _option("skip_existing", help="Skip files that were uploaded before, as far as can be known.")
+]
 DryRun = Annotated[bool | None, _option("dry_run", help="Print the plan and send nothing.")]
 Retries = Annotated[str | None, _option("retries", metavar="N", help="New attempts for each file.")]
 MaxWait = Annotated[
@@ -61,8 +85,17 @@ ResendUnknown = Annotated[
     bool | None,
     _option("resend_unknown", help="Send a file again although the server may have it: it may be stored twice."),
 ]
+Resume = Annotated[
+    bool | None, _option("resume", default="on", help="Go on with what an interrupted run of the same command began.")
+]
+Verify = Annotated[
+    bool | None, _option("verify", help="Afterwards read back what the server stored, where it lets one.")
+]
 CancelOnInterrupt = Annotated[
     bool | None, _option("cancel_on_interrupt", help="On Ctrl-C also cancel the session on the server.")
+]
+StateDir = Annotated[
+    str | None, _option("state_dir", metavar="DIR", help="Keep what is needed to resume here. [default: the user's]")
 ]
 Json = Annotated[bool | None, _option("json", help="Write JSON to stdout.")]
 Progress = Annotated[
@@ -86,29 +119,37 @@ Insecure = Annotated[bool | None, _option("insecure", help="Don't check the serv
 Proxy = Annotated[str | None, _option("proxy", metavar="URL", help="Go through this HTTP proxy.")]
 
 
+def flags(given: Mapping[str, object]) -> dict[str, object]:
+    """The settings among a command's parameters by name, None for a flag that was not used."""
+    found = {name: value for name, value in given.items() if name in OPTIONS}
+    found["verbose"] = found.get("verbose") or None  # typer counts from 0: not used
+    return found
+
+
 def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
     """The settings for a command; `given` are its parameters by name, those that are no settings are left alone.
 
     Notes about what was ignored go to stderr, unless `--quiet`. Raises `UsageError`.
     """
-    import platformdirs
-
-    flags = {name: value for name, value in given.items() if name in OPTIONS}
-    flags["verbose"] = flags.get("verbose") or None  # typer counts from 0: not used
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        raise UsageError("the working directory doesn't exist any more", hint="cd to one that does") from None
     settings = resolve(
-        flags,
+        flags(given),
         env=os.environ,
-        cwd=here,
-        user_config=platformdirs.user_config_path("uploader") / "config.toml",
+        cwd=here(),
+        user_config=user_config_file(),
         need_server=need_server,
+        use_endpoint="tus_endpoint" in given,
     )
     for note in () if settings.quiet else settings.notes:
         typer.echo(f"note: {note}", err=True)
     return settings
+
+
+def here() -> Path:
+    """The working directory. Raises `UsageError` where it is gone."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory doesn't exist any more", hint="cd to one that does") from None
 
 
 def valid_uuid(value: str, what: str) -> str:

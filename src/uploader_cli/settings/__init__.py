@@ -1,6 +1,6 @@
 """Frozen settings and where each value came from: flag > environment > config file > default."""
 
-from uploader_cli.settings.layers import Layer, Source
+from uploader_cli.settings.layers import Layer, Source, user_config_file
 from uploader_cli.settings.masking import mask
 from uploader_cli.settings.model import OPTIONS, Option, Settings
 from uploader_cli.settings.resolution import resolve
@@ -18,4 +18,5 @@ __all__ = [
     "parse_size",
     "resolve",
     "server_url",
+    "user_config_file",
 ]

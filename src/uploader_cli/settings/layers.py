@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from uploader_cli.settings.model import Option
 
 
+def user_config_file() -> Path:
+    """The user's own config file, whether it exists or not."""
+    import platformdirs
+
+    return platformdirs.user_config_path("uploader") / "config.toml"
+
+
 class Layer(StrEnum):
     """The kinds of source, the strongest first."""
 

@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CHUNK = 8 << 20
+LEAST_CHUNK = 1024
+NAMED_BY_DIRECTORY = "named_by_directory"
+"""In what is stored of a run: only a working directory's config named its server, so no secret may go there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How one setting is read. `stranger`: the config of a working directory may set it."""
+    """How one setting is read.
+
+    `stranger`: the config of a working directory may set it. `stored`: it defines a run, and is kept to resume it.
+    """
 
     name: str
     default: Any
@@ -34,6 +42,7 @@ class Option:
     in_config: bool = True
     on_command_line: bool = True
     must_exist: bool = False
+    stored: bool = False
 
     @property
     def flag(self) -> str:
@@ -58,27 +67,42 @@ def option(parse: Callable[[object], Any], *, default: T, shown: bool = True, **
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a command runs with. Times are seconds; `jobs` is a number of files at a time.
+    """What a command runs with. Times are seconds, sizes bytes; `jobs` is a number of files at a time.
 
-    `server` is empty only where the command needs none (a dry run). `sources` tells for each option where its value
+    `server` is empty only where the command needs none: for a dry run, or beside a `tus_endpoint`, which outranks it
+    (and makes the protocol tus). `sources` tells for each option where its value
     came from; `notes` are sentences for the user about what was ignored. Headers that carry a secret and the token
     are withheld (`token_withheld`) from a server that only the config of a working directory names.
     """
 
-    server: str = option(values.server_url, default="")
-    category: Literal["personal", "scenic"] = option(values.one_of("personal", "scenic"), default="personal")
-    protocol: Literal["auto", "batch"] = option(values.protocol, default="auto")
-    jobs: int | Literal["auto"] = option(values.jobs, default=4)
-    include: tuple[str, ...] = option(values.text, default=(), many=True)
-    exclude: tuple[str, ...] = option(values.text, default=(), many=True)
-    follow_links: bool = option(values.switch, default=False, stranger=False)
+    server: str = option(values.server_url, default="", stored=True)
+    category: Literal["personal", "scenic"] = option(
+        values.one_of("personal", "scenic"), default="personal", stored=True
+    )
+    protocol: Literal["auto", "batch", "tus"] = option(
+        values.one_of("auto", "batch", "tus"), default="auto", stored=True
+    )
+    tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
+    jobs: int | Literal["auto"] = option(values.jobs, default=4, stored=True)
+    chunk_size: int = option(values.size(LEAST_CHUNK, auto=CHUNK), default=CHUNK, stored=True)
+    checksum: Literal["auto", "none", "sha1", "sha256"] = option(
+        values.one_of("auto", "none", "sha1", "sha256"), default="auto", stored=True
+    )
+    limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
+    include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
+    exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
+    follow_links: bool = option(values.switch, default=False, stranger=False, stored=True)
+    skip_existing: bool = option(values.switch, default=False, stored=True)
     dry_run: bool = option(values.switch, default=False)
-    retries: int = option(values.whole(0), default=5)
-    max_wait: float = option(values.seconds(zero=True), default=1200.0)
-    stall: float = option(values.seconds(zero=False), default=30.0)
-    fail_fast: bool = option(values.switch, default=False)
-    resend_unknown: bool = option(values.switch, default=False)
-    cancel_on_interrupt: bool = option(values.switch, default=False)
+    retries: int = option(values.whole(0), default=5, stored=True)
+    max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
+    stall: float = option(values.seconds(zero=False), default=30.0, stored=True)
+    fail_fast: bool = option(values.switch, default=False, stored=True)
+    resend_unknown: bool = option(values.switch, default=False, stored=True)
+    resume: bool = option(values.switch, default=True)
+    verify: bool = option(values.switch, default=False, stored=True)
+    cancel_on_interrupt: bool = option(values.switch, default=False, stored=True)
+    state_dir: Path | None = option(values.path, default=None, stranger=False)
     json: bool = option(values.switch, default=False)
     progress: Literal["auto", "live", "plain", "none"] = option(
         values.one_of("auto", "live", "plain", "none"), default="auto"
@@ -105,6 +129,48 @@ class Settings:
     def __post_init__(self) -> None:
         command = bearer.TokenCommand(self.token_command, self._named("token_command")) if self.token_command else None
         object.__setattr__(self, "_command", command)
+
+    @property
+    def target_url(self) -> str:
+        """Where files go: the tus endpoint if there is one, else the server."""
+        return self.tus_endpoint or self.server
+
+    @property
+    def target_option(self) -> str:
+        """The name of the option that says where files go."""
+        return "tus_endpoint" if self.tus_endpoint else "server"
+
+    @property
+    def state_path(self) -> Path:
+        """The directory of the journal."""
+        if self.state_dir is None:
+            import platformdirs
+
+            return platformdirs.user_state_path("uploader")
+        return self.state_dir
+
+    def storable(self) -> dict[str, str | list[str] | bool]:
+        """What defines a run, fit for JSON: `resolve(flags, stored=…)` rebuilds it.
+
+        Complete, so that neither the environment nor a config file of later changes the run. Nothing that says who
+        the user is or how the server is reached (token, header, certificates, `insecure`, proxy) is in it: that is
+        asked for anew each time. `resume` is always on.
+        """
+        stored: dict[str, str | list[str] | bool] = {"resume": True}
+        for name, spec in OPTIONS.items():
+            value = getattr(self, name)
+            if not spec.stored or (self.tus_endpoint and name in ("server", "category")):
+                continue
+            if spec.many:
+                stored[name] = list(value) or ""  # an empty list stands for a flag that was not used
+            elif isinstance(value, bool):
+                stored[name] = value
+            elif value is not None:
+                stored[name] = str(value)
+        stored.setdefault("limit_rate", "none")
+        if self.sources.get(self.target_option, DEFAULT).layer is Layer.WORKING_DIRECTORY:
+            stored[NAMED_BY_DIRECTORY] = True
+        return stored
 
     @property
     def headers(self) -> dict[str, str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import layers
 from uploader_cli.settings.layers import DEFAULT, Given, Layer, Source
-from uploader_cli.settings.model import OPTIONS, Option, Settings
+from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Option, Settings
 from uploader_cli.settings.values import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def resolve(
@@ -22,15 +22,22 @@ def resolve(
     env: Mapping[str, str],
     cwd: Path,
     user_config: Path | None,
+    stored: Mapping[str, object] | None = None,
     need_server: bool = True,
+    use_endpoint: bool = True,
 ) -> Settings:
     """The settings for one command; `flags` by option name, None for one that was not used.
 
-    A dry run needs no server. Raises `UsageError` that names the flag, variable or file and key, and the fix.
+    `stored` is what `Settings.storable` gave for a run: it counts as flags where none was used. A dry run needs no
+    server, nor does an upload to a tus endpoint; without `use_endpoint` (commands about sessions) there is none.
+    Raises `UsageError` that names the flag, variable or file and key, and the fix.
     """
+    typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
+    distrusted = bool(typed.pop(NAMED_BY_DIRECTORY, None))
     here, notes = layers.from_working_directory(cwd, OPTIONS, user_config)
     own = layers.from_user_config(user_config, OPTIONS)
-    strata = (layers.from_flags(flags, OPTIONS, cwd), layers.from_environment(env, OPTIONS, cwd), here, own)
+    environment = layers.from_environment(env, OPTIONS, cwd)
+    strata = (layers.from_flags(typed, OPTIONS, cwd), environment, here, own)
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
@@ -38,9 +45,35 @@ def resolve(
         sources[name] = given.source if given else DEFAULT
         if given:
             found[name] = _value(option, given)
-    settings = Settings(**found, sources=sources, notes=notes)
+    settings = _aimed(Settings(**found, sources=sources, notes=notes), use_endpoint=use_endpoint)
+    if distrusted:
+        name = settings.target_option
+        sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
     _check(settings, need_server=need_server, user_config=user_config)
-    return _withhold(settings, own)
+    return _withhold(settings, (environment, own))
+
+
+def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
+    """With a tus endpoint only where it is wanted, and no server is named by a stronger layer."""
+    if not settings.tus_endpoint:
+        return settings
+    strength = list(Layer)
+    server, endpoint = (strength.index(settings.sources[name].layer) for name in ("server", "tus_endpoint"))
+    if not use_endpoint or server < endpoint:
+        return replace(settings, tus_endpoint=None)
+    aside = {
+        "server": "they are two places to send files to",
+        "category": "a tus server knows no categories",
+        "protocol": "what a tus endpoint speaks is tus",
+    }
+    for name, why in aside.items():
+        if settings.sources[name].layer is Layer.FLAG and (name != "protocol" or settings.protocol == "batch"):
+            said = f"{OPTIONS[name].flag}{' batch' if name == 'protocol' else ''}"
+            raise UsageError(
+                f"{said} and {settings.sources['tus_endpoint']} exclude each other: {why}",
+                hint="leave one of them out",
+            )
+    return replace(settings, protocol="tus")
 
 
 def _value(option: Option, given: Given) -> Any:
@@ -58,7 +91,7 @@ def _value(option: Option, given: Given) -> Any:
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:
-    if not settings.server and need_server and not settings.dry_run:
+    if not settings.target_url and need_server and not settings.dry_run:
         file = f"uploader.toml here{f', or {user_config}' if user_config else ''}"
         raise UsageError(
             "no server was named",
@@ -70,12 +103,13 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
         raise UsageError("--quiet and --verbose exclude each other", hint="leave one of them out")
 
 
-def _withhold(settings: Settings, own: Mapping[str, Given]) -> Settings:
+def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
     """Keep secrets from a server that only a working directory, which may be a stranger's, has named."""
-    if settings.sources["server"].layer is not Layer.WORKING_DIRECTORY:
+    name = settings.target_option
+    if settings.sources[name].layer is not Layer.WORKING_DIRECTORY:
         return settings
-    if "server" in own and _value(OPTIONS["server"], own["server"]) == settings.server:
-        return settings  # the user's own config trusts it too
+    if any(name in layer and _value(OPTIONS[name], layer[name]) == settings.target_url for layer in trusted):
+        return settings  # the user named it too
     has_token = settings.token or settings.token_file or settings.token_command
     harmless = tuple(header for header in settings.header if not header.secret)
     if has_token or harmless != settings.header:

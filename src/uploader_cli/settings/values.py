@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from uploader_cli.settings.masking import MASK, is_secret_header, remember
@@ -107,13 +107,6 @@ def one_of(*names: str) -> Callable[[object], str]:
     return parse
 
 
-def protocol(raw: object) -> str:
-    """`auto` or `batch`."""
-    if raw == "tus":
-        raise Invalid("resumable transfer (tus) is not part of this version", hint="use auto or batch")
-    return one_of("auto", "batch")(raw)
-
-
 def jobs(raw: object) -> int | Literal["auto"]:
     """A number of files at a time, or `auto`."""
     if raw == "auto":
@@ -171,7 +164,7 @@ def remember_header(name: str, value: str) -> None:
         remember(value.rpartition(" ")[2])
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 
 
 def parse_size(raw: str) -> int:
@@ -185,11 +178,32 @@ def parse_size(raw: str) -> int:
     return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
+def size(minimum: int, **words: int | None) -> Callable[[object], Any]:
+    """A parser of sizes from `minimum` bytes up, and of `words`, each with what it stands for."""
+
+    def parse(raw: object) -> Any:
+        if isinstance(raw, str) and raw in words:
+            return words[raw]
+        amount = None if isinstance(raw, bool) or not isinstance(raw, (int, str)) else parse_size(str(raw))
+        if amount is None or amount < minimum:
+            raise Invalid(
+                f"must be {''.join(f'{word} or ' for word in words)}a size of at least {minimum}, not {raw!r}"
+            )
+        return amount
+
+    return parse
+
+
 def server_url(raw: object) -> str:
     """The server's base URL: scheme, host, port, path prefix; no trailing slash.
 
     Without a scheme it is http on loopback and https elsewhere.
     """
+    return endpoint_url(raw).rstrip("/")
+
+
+def endpoint_url(raw: object) -> str:
+    """The URL where a tus server creates uploads: as `server_url`, with its path exactly as written."""
     written = text(raw).strip()
     if "@" in written:
         # Not echoed, here or below: what stands before the @ is a secret.
@@ -207,9 +221,9 @@ def server_url(raw: object) -> str:
     if parts.scheme not in ("http", "https"):
         raise Invalid(f"{written!r}: the scheme must be http or https, not {parts.scheme}")
     if parts.query or parts.fragment:
-        raise Invalid(f"{written!r}: a server's URL has no ?query and no #fragment")
+        raise Invalid(f"{written!r}: it must have no ?query and no #fragment")
     scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
-    return f"{scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    return f"{scheme}://{parts.netloc.lower()}{parts.path}"
 
 
 def proxy_url(raw: object) -> str:

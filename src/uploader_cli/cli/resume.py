@@ -1,0 +1,63 @@
+"""`uploader resume`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import OPTIONS
+from uploader_cli.settings.values import path
+
+
+def resume(
+    run_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="The run's id or how it begins; the newest by default.", show_default=False
+        ),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the runs that are remembered, and end.")] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option("--forget", metavar="RUN", help="Forget this run, and end: it can't be resumed any more."),
+    ] = None,
+    jobs: opt.Jobs = None,
+    limit_rate: opt.LimitRate = None,
+    retries: opt.Retries = None,
+    max_wait: opt.MaxWait = None,
+    stall: opt.Stall = None,
+    resend_unknown: opt.ResendUnknown = None,
+    verify: opt.Verify = None,
+    cancel_on_interrupt: opt.CancelOnInterrupt = None,
+    state_dir: opt.StateDir = None,
+    json: opt.Json = None,
+    progress: opt.Progress = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = 0,
+    log_file: opt.LogFile = None,
+    token_file: opt.TokenFile = None,
+    token_command: opt.TokenCommand = None,
+    header: opt.Header = None,
+    ca_bundle: opt.CaBundle = None,
+    client_cert: opt.ClientCert = None,
+    insecure: opt.Insecure = None,
+    proxy: opt.Proxy = None,
+) -> None:
+    """Go on with an interrupted upload; its own options are remembered, those given here are in their place."""
+    flags = opt.flags(locals())
+    asked = [name for name, given in (("RUN", run_id), ("--list", list_), ("--forget", forget)) if given]
+    if len(asked) > 1:
+        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
+    for name, value in flags.items():
+        if OPTIONS[name].parse is path and value is not None:
+            # The run's own directory may be another one: what is typed now starts here.
+            flags[name] = str(opt.here() / Path(str(value)).expanduser())
+    from uploader_cli import run
+
+    if list_:
+        raise typer.Exit(run.resume_list(flags))
+    if forget is not None:
+        raise typer.Exit(run.resume_forget(forget, flags))
+    raise typer.Exit(run.resume_command(run_id, flags))

@@ -1,0 +1,131 @@
+"""What is stored of a run rebuilds it, in another world, and holds no secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.settings import OPTIONS, Header, Layer, Settings, resolve
+
+STORED = [name for name, option in OPTIONS.items() if option.stored]
+NOWHERE = Path("/nowhere")
+LATER = {
+    "UPLOADER_SERVER": "later.example",
+    "UPLOADER_CATEGORY": "scenic",
+    "UPLOADER_PROTOCOL": "tus",
+    "UPLOADER_TUS_ENDPOINT": "later.example/files",
+    "UPLOADER_JOBS": "9",
+    "UPLOADER_CHUNK_SIZE": "9M",
+    "UPLOADER_CHECKSUM": "sha1",
+    "UPLOADER_LIMIT_RATE": "9M",
+    "UPLOADER_INCLUDE": "later",
+    "UPLOADER_EXCLUDE": "later",
+    "UPLOADER_RETRIES": "9",
+    "UPLOADER_MAX_WAIT": "9",
+    "UPLOADER_STALL": "9",
+    **{f"UPLOADER_{name.upper()}": "yes" for name in STORED if OPTIONS[name].default is False},
+}
+"""Each stored option, as the environment has it when the run is resumed."""
+
+globs = st.lists(st.text(min_size=1).filter(str.strip), max_size=3).map(tuple)
+times = st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False)
+switches: dict[str, st.SearchStrategy[Any]] = {name: st.booleans() for name in STORED if OPTIONS[name].default is False}
+common: dict[str, st.SearchStrategy[Any]] = switches | {
+    "jobs": st.just("auto") | st.integers(1, 10**6),
+    "chunk_size": st.integers(1024, 10**17),
+    "checksum": st.sampled_from(["auto", "none", "sha1", "sha256"]),
+    "limit_rate": st.none() | st.integers(1, 10**17),
+    "include": globs,
+    "exclude": globs,
+    "retries": st.integers(0, 10**6),
+    "max_wait": times,
+    "stall": times,
+}
+to_a_server = st.builds(
+    Settings,
+    server=st.sampled_from(["http://localhost:8005", "https://files.example/up"]),
+    category=st.sampled_from(["personal", "scenic"]),
+    protocol=st.sampled_from(["auto", "batch", "tus"]),
+    **common,
+)
+to_an_endpoint = st.builds(
+    Settings,
+    tus_endpoint=st.sampled_from(["http://localhost:1080/files/", "https://tus.example/up"]),
+    protocol=st.just("tus"),
+    **common,
+)
+
+
+def rebuilt(stored: dict[str, Any], env: dict[str, str] | None = None, **flags: object) -> Settings:
+    return resolve(flags, stored=stored, env=env or {}, cwd=NOWHERE, user_config=None)
+
+
+def test_the_later_environment_says_something_about_each() -> None:
+    assert {f"UPLOADER_{name.upper()}" for name in STORED} == LATER.keys()
+
+
+@given(settings=to_a_server | to_an_endpoint, env=st.sampled_from([{}, LATER]))
+def test_a_run_comes_back_as_it_was_stored(settings: Settings, env: dict[str, str]) -> None:
+    """Whatever the environment has come to say, and through JSON."""
+    again = rebuilt(json.loads(json.dumps(settings.storable())), env)
+    assert again.target_url == settings.target_url
+    ignored = {"server", "category"} if settings.tus_endpoint else set()
+    for name in set(STORED) - ignored:
+        assert getattr(again, name) == getattr(settings, name), name
+    assert again.storable() == settings.storable()
+
+
+def test_what_is_given_anew_outranks_what_is_stored() -> None:
+    stored = Settings(server="http://localhost:1", retries=2, jobs=3).storable()
+    again = rebuilt(stored, retries="7", jobs=None, include=[])
+    assert (again.retries, again.jobs) == (7, 3)
+    assert resolve({**stored, "jobs": "5"}, env={}, cwd=NOWHERE, user_config=None).jobs == 5
+
+
+def test_a_run_that_is_resumed_does_resume() -> None:
+    stored = Settings(server="http://localhost:1", resume=False).storable()
+    assert rebuilt(stored, {"UPLOADER_RESUME": "no"}).resume
+
+
+def test_neither_secrets_nor_how_the_server_is_reached_are_stored(tmp_path: Path) -> None:
+    settings = Settings(
+        server="http://localhost:1",
+        token="s3cret",
+        token_file=tmp_path / "s3cret",
+        token_command="echo s3cret",
+        header=(Header("X-Key", "s3cret"),),
+        proxy="http://me:s3cret@proxy:1",
+        ca_bundle=tmp_path / "s3cret",
+        client_cert=tmp_path / "s3cret",
+        insecure=True,
+    )
+    assert settings.storable() == Settings(server="http://localhost:1").storable()
+    assert "s3cret" not in json.dumps(settings.storable())
+
+
+@pytest.mark.parametrize("key", ["server", "tus_endpoint"])
+def test_a_server_that_only_a_directory_named_gets_no_token_later_either(tmp_path: Path, key: str) -> None:
+    """Stored, it would look as if the user had said it."""
+    (tmp_path / "uploader.toml").write_text(f"{key} = 'https://evil.example/x'")
+    stored = resolve({}, env={}, cwd=tmp_path, user_config=None).storable()
+    (tmp_path / "uploader.toml").unlink()
+    env = {"UPLOADER_TOKEN": "s3cret-token"}
+    again = rebuilt(stored, env, header=["Cookie: a=b", "X-Team: video"])
+    assert (again.target_url, again.bearer()) == ("https://evil.example/x", None)
+    assert again.token_withheld
+    assert again.headers == {"X-Team": "video"}
+    assert again.sources[key].layer is Layer.WORKING_DIRECTORY
+    assert again.storable() == stored, "resumed twice it is still a stranger's"
+    trusting = env | {f"UPLOADER_{key.upper()}": "evil.example/x"}
+    assert rebuilt(stored, trusting).bearer() == "s3cret-token", "the user has named it since"
+
+
+def test_a_server_that_the_user_named_gets_the_token() -> None:
+    stored = replace(Settings(server="http://localhost:1"), retries=1).storable()
+    assert rebuilt(stored, {"UPLOADER_TOKEN": "s3cret-token"}).bearer() == "s3cret-token"
