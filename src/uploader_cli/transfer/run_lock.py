@@ -39,14 +39,14 @@ else:
 class FileLock:
     """An exclusive lock on the file at `path`, made where there is none, until `release` or the process's end.
 
-    Raises `TimeoutError` when others hold it for longer than `wait` seconds, other `OSError`s as they come.
+    Raises `TimeoutError` when others hold it for longer than `wait` seconds (`WAIT`), other `OSError`s as they come.
     """
 
-    def __init__(self, path: Path, *, wait: float = WAIT) -> None:
+    def __init__(self, path: Path, *, wait: float | None = None) -> None:
         self._path = path
         self._handle: int | None = None
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + (WAIT if wait is None else wait)
         try:
             while not _lock(handle, shared=False):
                 if time.monotonic() >= deadline:

@@ -1,0 +1,241 @@
+"""Real processes: kill -9 in the middle of writes, several at once on the same files, and threads."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from journal_fakes import HERE, a_file
+
+from uploader_cli.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = 1500
+PRELUDE = """
+import os, random, sys
+from pathlib import Path
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import Target
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def a_file(number):
+    return LocalFile(number, f"/data/{number}", str(number), 10, 5)
+
+directory, argument = Path(sys.argv[1]), int(sys.argv[2])
+"""
+WRITER = (
+    PRELUDE
+    + """
+journal = Journal(directory)
+run = journal.begin(Target("http://here:1", "personal"), {})
+say("begun", run.id, run.resumed_from or "-")
+for number in range(argument):
+    claim = run.claim(a_file(number), "s")
+    if claim.state == "done":
+        continue
+    say("claimed", number, claim.upload.upload_key)
+    if number % 5 == 0:
+        run.created(a_file(number), f"http://here:1/{number}")
+        say("created", number)
+        parts = run.split(a_file(number), [6, 4])
+        say("split", number, parts[1].upload_key)
+        run.checked(a_file(number), 3, part=1)
+        say("checked", number)
+    run.completed(a_file(number), server_id=str(number))
+    say("completed", number)
+run.finish(ok=True)
+say("finished")
+"""
+)
+RACER = (
+    PRELUDE
+    + """
+order = list(range(150))
+random.Random(argument).shuffle(order)
+with Journal(directory) as journal:
+    run = journal.begin(Target("http://here:1", "personal"), {"seed": argument})
+    say("ready")
+    sys.stdin.readline()
+    left = order
+    while left:
+        busy = []
+        for number in left:
+            claim = run.claim(a_file(number))
+            if claim.state in ("new", "resume"):
+                say("sent", number)
+                run.completed(a_file(number))
+            elif claim.state == "busy":
+                busy.append(number)
+        left = busy
+    sys.stdin.readline()
+    run.finish(ok=True)
+"""
+)
+OPENER = (
+    PRELUDE
+    + """
+for number in range(25):
+    with Journal(directory) as journal:
+        assert journal.notices == ()
+        run = journal.begin(Target("http://here:1", "personal"), {"n": number})
+        run.claim(a_file(number * 1000 + argument))
+        run.finish(ok=random.random() < 0.5)
+"""
+)
+
+
+def start(program: str, directory: Path, argument: int, **options) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, str(directory), str(argument)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, **options)
+
+
+class Promised:
+    """What calls that returned have promised, from the lines of processes that were killed later."""
+
+    def __init__(self) -> None:
+        self.keys: dict[int, str] = {}
+        self.created: set[int] = set()
+        self.parts: dict[int, str] = {}
+        self.checked: set[int] = set()
+        self.completed: set[int] = set()
+        self.run = "-"
+
+    def hear(self, line: str) -> None:
+        word, number, *rest = line.split()
+        match word:
+            case "begun":
+                self.run = number
+            case "claimed":
+                assert int(number) not in self.completed, "sent twice"
+                assert self.keys.setdefault(int(number), rest[0]) == rest[0], "a creation could be doubled"
+            case "created":
+                self.created.add(int(number))
+            case "split":
+                self.parts[int(number)] = rest[0]
+                self.checked.discard(int(number))
+            case "checked":
+                self.checked.add(int(number))
+            case "completed":
+                self.completed.add(int(number))
+
+    def check(self, directory: Path, *, finished: bool) -> None:
+        with closing(sqlite3.connect(f"file:{directory / 'journal.sqlite3'}?mode=ro", uri=True)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            receipts = {int(path.rsplit(b"/", 1)[1]) for (path,) in db.execute("SELECT path FROM receipt")}
+            pending = dict(db.execute("SELECT path, upload_key FROM pending"))
+            urls = {path for (path,) in db.execute("SELECT path FROM pending WHERE url IS NOT NULL")}
+            parts = {
+                path: (key, until)
+                for path, key, until in db.execute("SELECT path, upload_key, checked_until FROM part WHERE number = 1")
+            }
+        assert self.completed <= receipts
+        assert len(receipts - self.completed) <= 1, "no more than the one call that did not return"
+        assert not finished or not pending
+        for number, key in self.keys.items():
+            path = b"/data/%d" % number
+            assert (number in receipts) != (path in pending), "a receipt or under way, never both, never neither"
+            if path in pending:
+                assert pending[path] == key
+                assert number not in self.created or path in urls
+                assert number not in self.checked or parts[path][1] == 3
+        self.completed = receipts
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path, seed: int) -> None:
+    chance, promised, kills = random.Random(seed), Promised(), 0
+    finished = False
+    while not finished:
+        process = start(WRITER, tmp_path, FILES)
+        lines = [process.stdout.readline()]
+        if kills < 12:  # the next may run to its end
+            time.sleep(chance.uniform(0, 0.02))
+            process.kill()
+        lines += process.stdout.read().splitlines()  # not communicate(): it would miss what readline() has read ahead
+        process.communicate(timeout=60)
+        assert lines[0].split()[2] == promised.run, "each goes on with the one before"
+        finished = lines[-1].strip() == "finished"
+        for line in lines[:-1] if finished else lines:
+            promised.hear(line)
+        kills += process.returncode == -signal.SIGKILL
+        promised.check(tmp_path, finished=finished)
+    assert kills >= 3
+    with Journal(tmp_path) as journal:
+        (info,) = journal.runs()
+        assert (info.state, info.completed_files, info.open_files) == ("finished", FILES, 0)
+
+
+@pytest.mark.timeout(120)
+def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    for number in range(12):
+        process = start(OPENER, tmp_path, number)
+        time.sleep(chance.uniform(0.03, 0.25))
+        process.kill()
+        process.communicate()
+        with Journal(tmp_path) as journal:
+            assert journal.notices == ()
+            assert not any(info.alive for info in journal.runs())
+
+
+@pytest.mark.timeout(120)
+def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None:
+    racers = [start(RACER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(4)]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    answers = [racer.communicate("end\n", timeout=60) for racer in racers]
+    assert [errors for _, errors in answers] == [""] * 4
+    sent = [Counter(answer.split()[1::2]) for answer, _ in answers]
+    assert sum(sent, Counter()) == Counter(map(str, range(150)))
+    assert sum(bool(some) for some in sent) > 1, "they did race"
+
+
+@pytest.mark.timeout(120)
+def test_many_that_open_and_close_at_once_never_meet_a_locked_journal(tmp_path: Path) -> None:
+    openers = [start(OPENER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(8)]
+    assert [opener.communicate(timeout=100)[1] for opener in openers] == [""] * 8
+    with Journal(tmp_path) as journal:
+        assert journal.notices == ()
+
+
+def test_threads_share_a_run(tmp_path: Path) -> None:
+    """Eight workers that race for the same files: each file to one of them, nothing lost, no error."""
+    with Journal(tmp_path) as journal:
+        run = journal.begin(HERE, {})
+        sent: list[int] = []
+        together = threading.Barrier(8)
+
+        def work(worker: int) -> None:
+            together.wait()
+            for number in range(200):
+                file = a_file(f"/data/{number}", file=worker * 1000 + number)
+                if run.claim(file).state == "new":
+                    run.checked(file, 5)
+                    sent.append(number)
+                    run.completed(file)
+
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(sent) == list(range(200))
+        assert journal.runs()[0].completed_files == 200

@@ -1,0 +1,237 @@
+"""The journal's file: its rights, its versions, damage, and places where it can't be written."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from journal_fakes import HERE, Clock, a_file, begin, names
+
+from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.transfer import journal_store, run_lock
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import PendingUpload
+from uploader_cli.transfer.run_lock import locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION_1 = """
+CREATE TABLE target (
+  id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
+);
+CREATE TABLE run (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
+  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL,
+  started_at REAL NOT NULL, updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0,
+  since INTEGER NOT NULL, files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE pending (
+  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+  run INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER,
+  PRIMARY KEY (target, path)
+) WITHOUT ROWID;
+CREATE TABLE receipt (
+  serial INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL, run TEXT NOT NULL, server_id TEXT, location TEXT, checksum TEXT,
+  verified INTEGER NOT NULL, completed_at REAL NOT NULL,
+  UNIQUE (target, path)
+);
+CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
+INSERT INTO target VALUES (1, 'http://here:1', 'personal');
+INSERT INTO run VALUES (7, 'abc', '', 1, 'x', '{"paths": ["a"]}', 1.7e9, 1.7e9, 0, 0, 1, 10);
+INSERT INTO pending VALUES (1, CAST('/data/a.bin' AS BLOB), 10, 5, 7, 'key', 'http://here:1/u', 's', 8);
+INSERT INTO receipt VALUES (3, 1, CAST('/data/b.bin' AS BLOB), 10, 5, 'abc', 'id', NULL, NULL, 1, 1.7e9);
+INSERT INTO session VALUES (7, 's');
+PRAGMA user_version = 1;
+"""
+
+
+def run_sql(directory: Path, sql: str) -> None:
+    db = sqlite3.connect(directory / "journal.sqlite3")
+    db.executescript(sql)
+    db.close()
+
+
+def aside(directory: Path) -> list[Path]:
+    return sorted(directory.glob("journal.sqlite3.aside-*"))
+
+
+def test_the_file_is_the_owners_alone_and_so_is_a_directory_made_for_it(tmp_path: Path) -> None:
+    directory = tmp_path / "made" / "here"
+    before = os.umask(0)
+    try:
+        with Journal(directory) as journal:
+            begin(journal).claim(a_file())
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+            assert {path.suffix for path in directory.iterdir()} == {
+                ".lock",
+                ".sqlite3",
+                ".sqlite3-wal",
+                ".sqlite3-shm",
+            }
+    finally:
+        os.umask(before)
+    assert modes == {0o600}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Journal(tmp_path).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_version_1_is_migrated_and_its_run_goes_on(tmp_path: Path) -> None:
+    run_sql(tmp_path, VERSION_1)
+    with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
+        assert journal.notices == ()
+        info = journal.newest_unfinished()
+        assert (info.id, info.completed_files, info.open_files, info.sessions) == ("abc", 1, 1, ("s",))
+        run = journal.resume("abc")
+        upload = PendingUpload("key", "http://here:1/u", "s", 8)
+        assert run.claim(a_file()).upload == upload
+        assert run.claim(a_file("/data/b.bin")).receipt.server_id == "id"
+        run.checked(a_file(), 8)
+        run.split(a_file(), [10])
+    with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
+        assert journal.notices == ()
+        claim = journal.resume("abc").claim(a_file())
+        assert (claim.upload.checked_until, len(claim.upload.parts)) == (8, 1)
+    assert aside(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.write_bytes(b"no journal at all" * 100), "is damaged"),
+        (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
+        (lambda path: os.truncate(path, 4096), "is damaged"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 3"), "was written by a newer version"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
+        (lambda path: run_sql(path.parent, "DROP TABLE part"), "lacks tables"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 1"), "is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_set_aside_and_told(tmp_path: Path, spoil, why: str) -> None:
+    with Journal(tmp_path) as journal:
+        begin(journal).claim(a_file())
+    spoil(tmp_path / "journal.sqlite3")
+    spoilt = (tmp_path / "journal.sqlite3").read_bytes()
+    with Journal(tmp_path, now=Clock(1.7e9)) as journal:
+        (notice,) = journal.notices
+        assert notice.startswith(f"the journal {tmp_path / 'journal.sqlite3'} {why}")
+        assert "set aside as journal.sqlite3.aside-20231114T221320.000000Z" in notice
+        assert journal.runs() == []
+        assert begin(journal).claim(a_file()).state == "new"
+    assert aside(tmp_path)[0].read_bytes() == spoilt
+    assert Journal(tmp_path).notices == ()
+
+
+def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite3").touch()
+    with Journal(tmp_path) as journal:
+        assert journal.notices == ()
+        assert journal.runs() == []
+
+
+def test_damage_that_shows_in_use_stops_the_run_and_is_set_aside_at_the_next(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        run = begin(journal)
+        for number in range(2000):
+            run.completed(a_file(f"/data/{number:04}"))
+        run.finish(ok=False)
+    path = tmp_path / "journal.sqlite3"
+    content = bytearray(path.read_bytes())
+    third = len(content) // 3 // 4096 * 4096
+    content[third : 2 * third] = os.urandom(third)  # roots are in the first pages, what a start looks at in the last
+    path.write_bytes(content)
+    with Journal(tmp_path) as journal:
+        assert journal.notices == ()
+        run = begin(journal)
+        with pytest.raises(UploaderError, match="is damaged") as told:
+            [run.receipt(a_file(f"/data/{number:04}")) for number in range(2000)]
+        assert "run the same command again" in told.value.hint
+    with Journal(tmp_path) as journal:
+        assert "is damaged: it was set aside" in journal.notices[0]
+        assert begin(journal).resumed_from is None
+    assert names(tmp_path) == {"journal.sqlite3", aside(tmp_path)[0].name}
+
+
+def test_damage_that_shows_at_the_start_is_set_aside_at_once(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        begin(journal).claim(a_file())
+    path = tmp_path / "journal.sqlite3"
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)  # all but the schema
+    path.write_bytes(content)
+    with Journal(tmp_path) as journal:
+        assert "set aside" in journal.notices[0]
+        assert begin(journal).claim(a_file()).state == "new"
+
+
+def test_only_the_newest_journals_set_aside_are_kept(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / "journal.sqlite3").write_bytes(b"spoilt" * 1000)
+        Journal(tmp_path, now=Clock(1.7e9 + number)).close()
+    assert len(aside(tmp_path)) == 5
+    assert aside(tmp_path)[-1].name.endswith("221327.000000Z")
+
+
+def test_where_nothing_can_be_written_the_way_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="the journal can't be written in") as told:
+            Journal(directory)
+        assert "--state-dir" in told.value.hint
+    (tmp_path / "journal.sqlite3").mkdir()
+    with pytest.raises(UsageError, match="the journal can't be written in"):
+        Journal(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="Permission denied"):
+        Journal(tmp_path)
+
+
+def test_a_full_disk_is_told_in_words_and_what_was_written_stays(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        run = begin(journal)
+        journal._store._db.execute("PRAGMA max_page_count = 40")
+        numbers = count()
+        with pytest.raises(UploaderError, match="can't be written: no space left") as told:
+            [run.completed(a_file(f"/data/{number}")) for number in numbers]
+        done = next(numbers) - 1  # the last one was refused
+        assert "--state-dir" in told.value.hint
+        assert done > 10
+        assert run.claim(a_file(f"/data/{done - 1}")).state == "done"
+    with Journal(tmp_path) as journal:
+        run = begin(journal)
+        assert {run.claim(a_file(f"/data/{number}")).state for number in range(done)} == {"done"}
+        assert run.claim(a_file(f"/data/{done}")).state == "new"
+
+
+def test_locked_is_no_word_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_store, "BUSY_SECONDS", 0.05)
+    with Journal(tmp_path) as journal:
+        holder = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UploaderError, match="other runs kept it to themselves") as told:
+            journal.begin(HERE, {})
+        holder.close()
+        assert "database is locked" not in str(told.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks there belong to the process")
+def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "WAIT", 0.05)
+    with locked(tmp_path / "journal.lock"), pytest.raises(UsageError, match="kept it to themselves"):
+        Journal(tmp_path)
+    Journal(tmp_path).close()

@@ -1,0 +1,159 @@
+"""The journal against a model of a few lines: any order of calls by two processes, each with a run of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from journal_fakes import Clock, a_file, begin
+
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import PendingUpload
+
+WHO = st.sampled_from([0, 1])
+PATH = st.sampled_from(["/a", "/b", "/c"])
+VERSION = st.sampled_from([1, 2])
+
+
+@dataclass
+class Known:
+    """What is under way for a path: which content, of whose run, and the upload as it should be."""
+
+    version: int
+    run: int
+    upload: PendingUpload
+
+
+@dataclass
+class Model:
+    runs: int = 0
+    done: dict[str, tuple[int, int]] = field(default_factory=dict)  # path → content, serial
+    serial: int = 0
+    pending: dict[str, Known] = field(default_factory=dict)
+    interrupted: dict[int, list[tuple[int, int, str]]] = field(default_factory=lambda: {0: [], 1: []})
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Process `who` runs command `who`: both send the same three files, whose content has a version."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.journals = [self.open(), self.open()]
+        self.handles = [None, None]
+        self.rows: list[tuple[int, int] | None] = [None, None]  # run number, serial at its beginning
+        self.last: list[tuple[int, int, str] | None] = [None, None]  # the unfinished run of each command
+        self.model = Model()
+
+    def open(self) -> Journal:
+        return Journal(self.directory, now=Clock())
+
+    def teardown(self) -> None:
+        for journal in self.journals:
+            journal.close()
+        shutil.rmtree(self.directory)
+
+    def alive(self, run: int) -> bool:
+        return any(row is not None and row[0] == run for row in self.rows)
+
+    @rule(who=WHO)
+    def begin(self, who: int) -> None:
+        if self.handles[who] is not None:
+            return
+        self.handles[who] = handle = begin(self.journals[who], str(who))
+        if self.last[who] is None:
+            assert handle.resumed_from is None
+            self.model.runs += 1
+            self.rows[who] = (self.model.runs, self.model.serial)
+        else:
+            number, since, name = self.last[who]
+            assert handle.resumed_from == name
+            self.rows[who] = (number, since)
+        self.last[who] = (*self.rows[who], handle.id)
+
+    @precondition(lambda self: any(self.handles))
+    @rule(who=WHO, path=PATH, version=VERSION)
+    def claim(self, who: int, path: str, version: int) -> None:
+        if self.handles[who] is None:
+            return
+        claim = self.handles[who].claim(a_file(path, size=version))
+        number, since = self.rows[who]
+        known, (content, serial) = self.model.pending.get(path), self.model.done.get(path, (0, 0))
+        is_done = serial > since
+        if known and known.run != number and self.alive(known.run):
+            assert claim.state == "busy"
+        elif is_done and content == version:
+            assert claim.state == "done"
+        elif known and known.version == version:
+            assert (claim.state, claim.upload) == ("resume", known.upload)
+            known.run = number
+        else:
+            assert claim.state == ("changed" if known or is_done else "new")
+            assert claim.outdated == (known.upload if known else None)
+            assert claim.upload == PendingUpload(claim.upload.upload_key)
+            self.model.pending[path] = Known(version, number, claim.upload)
+
+    def mine(self, who: int, path: str) -> Known | None:
+        known = self.model.pending.get(path)
+        return known if known and self.rows[who] is not None and known.run == self.rows[who][0] else None
+
+    @rule(who=WHO, path=PATH, until=st.integers(0, 9))
+    def advance(self, who: int, path: str, until: int) -> None:
+        if known := self.mine(who, path):
+            self.handles[who].created(a_file(path, size=known.version), f"http://here:1/{until}", chunk_size=4)
+            self.handles[who].checked(a_file(path, size=known.version), until)
+            old = known.upload
+            known.upload = PendingUpload(old.upload_key, f"http://here:1/{until}", None, 4, until, old.parts)
+
+    @rule(who=WHO, path=PATH)
+    def split(self, who: int, path: str) -> None:
+        if known := self.mine(who, path):
+            parts = self.handles[who].split(a_file(path, size=known.version), [3, 4])
+            old = known.upload
+            known.upload = PendingUpload(old.upload_key, old.url, old.session, old.chunk_size, old.checked_until, parts)
+
+    @rule(who=WHO, path=PATH)
+    def complete(self, who: int, path: str) -> None:
+        if known := self.mine(who, path):
+            self.handles[who].completed(a_file(path, size=known.version))
+            self.model.serial += 1
+            self.model.done[path] = (known.version, self.model.serial)
+            del self.model.pending[path]
+
+    @rule(who=WHO, path=PATH)
+    def drop(self, who: int, path: str) -> None:
+        if known := self.mine(who, path):
+            self.handles[who].dropped(a_file(path, size=known.version))
+            del self.model.pending[path]
+
+    @rule(who=WHO, ok=st.booleans())
+    def finish(self, who: int, ok: bool) -> None:
+        if self.handles[who] is None:
+            return
+        self.handles[who].finish(ok=ok)
+        number = self.rows[who][0]
+        self.handles[who] = self.rows[who] = None
+        if ok:
+            self.last[who] = None
+            self.model.pending = {path: known for path, known in self.model.pending.items() if known.run != number}
+
+    @rule(who=WHO)
+    def die(self, who: int) -> None:
+        """The process ends without a word, and another opens the journal."""
+        self.journals[who].close()
+        self.journals[who] = self.open()
+        self.handles[who] = self.rows[who] = None
+
+    @invariant()
+    def the_list_is_right(self) -> None:
+        unfinished = {info.id: info.alive for info in self.journals[0].runs() if info.state != "finished"}
+        assert unfinished == {last[2]: self.alive(last[0]) for last in self.last if last}
+
+
+TestJournal = JournalMachine.TestCase
+TestJournal.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

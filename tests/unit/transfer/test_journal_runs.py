@@ -1,0 +1,216 @@
+"""Runs: which one goes on, which are listed, and what is pruned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from journal_fakes import DAY, HERE, Clock, a_file, begin, names
+
+from uploader_cli.errors import UsageError
+from uploader_cli.transfer import journal_schema
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, clock: Clock) -> Iterator[Journal]:
+    with Journal(tmp_path, now=clock) as journal:
+        yield journal
+
+
+def test_the_same_command_goes_on_under_a_new_id(journal: Journal) -> None:
+    first = begin(journal, "a")
+    assert first.resumed_from is None
+    first.finish(ok=False)
+    second = begin(journal, "a")
+    second.finish(ok=False)
+    third = begin(journal, "a")
+    assert (second.resumed_from, third.resumed_from) == (first.id, second.id)
+    assert [info.id for info in journal.runs()] == [third.id]
+    assert journal.run(first.id).id == journal.run(second.id).id == third.id
+
+
+def test_another_command_or_target_is_another_run(journal: Journal) -> None:
+    begin(journal, "a").finish(ok=False)
+    assert begin(journal, "b").resumed_from is None
+    assert journal.begin(Target(HERE.server, "scenic"), {"paths": ["a"]}).resumed_from is None
+    assert journal.begin(Target("http://there:1", "personal"), {"paths": ["a"]}).resumed_from is None
+
+
+def test_what_makes_commands_the_same_can_be_told(journal: Journal) -> None:
+    journal.begin(HERE, {"jobs": 1, "paths": ["a"]}, identity=["a"], run_id="one").finish(ok=False)
+    run = journal.begin(HERE, {"jobs": 2, "paths": ["a"]}, identity=["a"], run_id="two")
+    assert (run.id, run.resumed_from) == ("two", "one")
+    assert journal.run("two").arguments == {"jobs": 2, "paths": ["a"]}
+
+
+def test_a_run_that_lives_is_not_gone_on_with(journal: Journal, tmp_path: Path) -> None:
+    one = begin(journal)
+    with Journal(tmp_path) as other:
+        two = begin(other)
+        assert two.resumed_from is None
+        assert {(info.state, info.alive) for info in other.runs()} == {("running", True)}
+        assert other.newest_unfinished() is None
+        for refused in (other.resume, other.forget):
+            with pytest.raises(UsageError, match="under way in another process"):
+                refused(one.id)
+    assert journal.newest_unfinished().id == two.id, "closed without a word: interrupted"
+    assert begin(journal).resumed_from == two.id
+
+
+def test_a_finished_run_takes_interrupted_ones_of_the_same_command_along(journal: Journal) -> None:
+    one, two, elsewhere = begin(journal), begin(journal), begin(journal, "b")
+    one.claim(a_file())
+    one.finish(ok=False)
+    two.finish(ok=True)
+    elsewhere.finish(ok=False)
+    assert [(info.id, info.state) for info in journal.runs()] == [
+        (elsewhere.id, "interrupted"), (two.id, "finished")
+    ]  # fmt: skip
+    assert begin(journal).claim(a_file()).state == "new"
+
+
+def test_the_list_tells_what_is_done_and_open(journal: Journal, clock: Clock) -> None:
+    started = clock.at
+    run = begin(journal, "a", "b")
+    for number, path in enumerate(("/a", "/b", "/c"), 1):
+        run.claim(a_file(path, file=number, size=number * 10))
+    run.session_opened("s1")
+    run.session_opened("s2")
+    run.session_opened("s2")
+    run.session_closed("s1")
+    clock.at += 5
+    for _ in range(2):
+        run.completed(a_file("/b", file=2, size=20))
+    (info,) = journal.runs()
+    assert (info.id, info.server, info.destination) == (run.id, HERE.server, HERE.destination)
+    assert (info.arguments, info.sessions) == ({"paths": ["a", "b"]}, ("s2",))
+    assert (info.started_at, info.updated_at) == (started, clock.at)
+    assert (info.completed_files, info.completed_bytes, info.open_files) == (1, 20, 2)
+    run.finish(ok=False)
+    assert begin(journal, "a", "b").open_sessions() == ("s2",)
+
+
+def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Journal) -> None:
+    run = begin(journal)
+    run.claim(a_file())
+    run.session_opened("s")
+    run.finish(ok=True)
+    (info,) = journal.runs()
+    assert (info.state, info.alive, info.open_files, info.sessions) == ("finished", False, 0, ())
+    assert journal.newest_unfinished() is None
+    with pytest.raises(UsageError, match="is finished"):
+        journal.resume(run.id)
+
+
+def test_resume_by_a_prefix_takes_that_very_run(journal: Journal) -> None:
+    older = journal.begin(HERE, {"n": 1}, run_id="aa11")
+    newer = journal.begin(HERE, {"n": 1}, run_id="ab22")
+    older.claim(a_file())
+    older.finish(ok=False)
+    newer.finish(ok=False)
+    with pytest.raises(UsageError, match="2 runs begin with a"):
+        journal.resume("a")
+    with pytest.raises(UsageError, match="no run x"):
+        journal.run("x")
+    run = journal.resume("aa", new_id="cc")
+    assert (run.id, run.resumed_from) == ("cc", "aa11")
+    assert run.claim(a_file()).state == "resume"
+
+
+def test_a_forgotten_run_leaves_its_receipts_only(journal: Journal) -> None:
+    run = begin(journal)
+    run.claim(a_file("/a"))
+    run.claim(a_file("/b"))
+    run.completed(a_file("/b"))
+    run.finish(ok=False)
+    journal.forget(run.id)
+    assert journal.runs() == []
+    again = begin(journal)
+    assert again.claim(a_file("/a")).state == "new"
+    assert again.receipt(a_file("/b")).run == run.id
+
+
+def test_locks_and_files_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
+    (tmp_path / "run-0123.lock").touch()
+    with Journal(tmp_path) as journal:
+        begin(journal, "a").finish(ok=False)
+        run = begin(journal, "a")
+        assert [path.name for path in tmp_path.glob("run-*")] == [f"run-{run.id}.lock"]
+    assert names(tmp_path) == {"journal.sqlite3"}
+
+
+def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> None:
+    clock = Clock()
+    with Journal(tmp_path, now=clock) as journal:
+        run = journal.begin(Target("http://old:1", "personal"), {})
+        run.claim(a_file("/a"))
+        run.completed(a_file("/b"))
+        run.session_opened("s")
+        clock.at += 89 * DAY
+        begin(journal).completed(a_file("/c"))
+    clock.at += 2 * DAY
+    with Journal(tmp_path, now=clock) as journal:
+        assert [info.server for info in journal.runs()] == [HERE.server]
+    with Journal(tmp_path, now=clock) as journal:
+        with journal._store.read() as db:
+            counts = [
+                db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in ("target", "run", "pending", "part", "receipt", "session")
+            ]
+        assert counts == [1, 1, 0, 0, 1, 0]
+
+
+def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
+    run = begin(journal)
+    clock.at += 1000 * DAY
+    Journal(tmp_path, now=clock).close()
+    assert [info.id for info in journal.runs()] == [run.id]
+
+
+def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_schema, "MOST_FINISHED", 3)
+    monkeypatch.setattr(journal_schema, "MOST_UNFINISHED", 2)
+    monkeypatch.setattr(journal_schema, "MOST_RECEIPTS", 5)
+    monkeypatch.setattr(journal_schema, "_BATCH", 4)
+    with Journal(tmp_path) as journal:
+        for number in range(30):
+            run = begin(journal, str(number))
+            run.completed(a_file(f"/{number}"))
+            run.finish(ok=True)
+        for number in range(4):
+            begin(journal, f"open {number}").finish(ok=False)
+    Journal(tmp_path).close()
+    with Journal(tmp_path) as journal:
+        assert [info.arguments["paths"] for info in journal.runs()] == [
+            ["open 3"], ["open 2"], ["29"], ["28"], ["27"]
+        ]  # fmt: skip
+        run = begin(journal)
+        kept = [number for number in range(30) if run.receipt(a_file(f"/{number}"))]
+        assert kept == [25, 26, 27, 28, 29]
+
+
+def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(journal_schema, "MOST_RECEIPTS", 2)
+    with Journal(tmp_path) as journal:
+        before = begin(journal, "before")
+        before.completed(a_file("/before"))
+        before.finish(ok=True)
+        run = begin(journal)
+        for number in range(10):
+            run.completed(a_file(f"/{number}"))
+        run.finish(ok=False)
+    with Journal(tmp_path) as journal:
+        run = journal.resume(run.id)
+        assert {run.claim(a_file(f"/{number}")).state for number in range(10)} == {"done"}
+        assert run.receipt(a_file("/before")) is None
