@@ -15,6 +15,11 @@ from uploader_cli import render
 from uploader_cli.__main__ import main
 from uploader_cli.settings import Header, Settings
 
+RESUME_OPTIONS = {
+    *("jobs", "limit_rate", "retries", "max_wait", "stall", "resend_unknown", "verify", "cancel_on_interrupt"),
+    *("state_dir", "json", "progress", "quiet", "verbose", "log_file", "token_file", "token_command", "header"),
+    *("ca_bundle", "client_cert", "insecure", "proxy"),
+}
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
@@ -22,12 +27,12 @@ class Runs:
     """Stands where `uploader_cli.run` is; keeps what each function was called with, and ends with `code`."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, Settings, tuple[Any, ...]]] = []
+        self.calls: list[tuple[str, Any, tuple[Any, ...]]] = []
         self.code = 0
         self.error: BaseException | None = None
 
     def __getattr__(self, name: str) -> Any:
-        def called(settings: Settings, *rest: Any) -> int:
+        def called(settings: Any, *rest: Any) -> int:
             self.calls.append((name, settings, rest))
             if self.error:
                 raise self.error
@@ -37,7 +42,8 @@ class Runs:
 
     @property
     def settings(self) -> Settings:
-        return self.calls[-1][1]
+        settings: Settings = self.calls[-1][1]
+        return settings
 
 
 @pytest.fixture
@@ -68,7 +74,20 @@ def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
     pem.touch()
     argv = ["upload", "-s", "files.example", "-c", "scenic", "--protocol", "batch", "-j", "auto"]
     argv += ["--include", "*.mp4", "--include", "*.avi", "--exclude", "tmp/", "--follow-links"]
-    argv += ["--retries", "1", "--max-wait", "2", "--stall", "3", "--fail-fast", "--resend-unknown"]
+    argv += ["--chunk-size", "1M", "--checksum", "sha1", "--limit-rate", "5MB", "--skip-existing", "--verify"]
+    argv += [
+        "--no-resume",
+        "--state-dir",
+        "state",
+        "--retries",
+        "1",
+        "--max-wait",
+        "2",
+        "--stall",
+        "3",
+        "--fail-fast",
+        "--resend-unknown",
+    ]
     argv += ["--cancel-on-interrupt", "--json", "--progress", "plain", "-vv", "--log-file", "log", "--no-quiet"]
     argv += ["--token-file", "token", "--token-command", "echo x", "--header", "X-A: 1", "--header", "X-B: 2"]
     argv += ["--ca-bundle", str(pem), "--client-cert", str(pem), "--insecure", "--proxy", "proxy:1", "a"]
@@ -77,6 +96,9 @@ def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
     assert (settings.server, settings.category, settings.protocol) == ("https://files.example", "scenic", "batch")
     assert (settings.jobs, settings.include, settings.exclude) == ("auto", ("*.mp4", "*.avi"), ("tmp/",))
     assert (settings.retries, settings.max_wait, settings.stall) == (1, 2.0, 3.0)
+    assert (settings.chunk_size, settings.checksum, settings.limit_rate) == (1 << 20, "sha1", 5_000_000)
+    assert (settings.skip_existing, settings.verify, settings.resume) == (True, True, False)
+    assert settings.state_path == Path.cwd() / "state"
     assert settings.follow_links
     assert settings.fail_fast
     assert settings.resend_unknown
@@ -89,6 +111,32 @@ def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
     assert (settings.ca_bundle, settings.client_cert) == (pem, pem)
     assert settings.header == (Header("X-A", "1"), Header("X-B", "2"))
     assert {str(settings.sources["jobs"]), str(settings.sources["verbose"])} == {"--jobs", "--verbose"}
+
+
+def test_upload_to_a_tus_endpoint(runs: Runs) -> None:
+    """It outranks the server that the environment names."""
+    assert main(["upload", "--tus-endpoint", "localhost:1080/files/", "a"]) == 0
+    assert runs.settings.target_url == "http://localhost:1080/files/"
+
+
+@pytest.mark.parametrize("option", [["-s", "localhost"], ["-c", "scenic"], ["--protocol", "batch"]], ids=" ".join)
+def test_what_a_tus_endpoint_excludes(runs: Runs, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    assert main(["upload", "--tus-endpoint", "localhost:1080/files/", *option, "a"]) == 2
+    assert "and --tus-endpoint exclude each other" in capsys.readouterr().err
+    assert runs.calls == []
+
+
+@pytest.mark.parametrize(
+    "argv", [["watch", ID], ["status", ID], ["cancel", ID], ["delete", ID], ["validate", "a"]], ids=lambda argv: argv[0]
+)
+def test_a_tus_endpoint_is_nothing_to_other_commands(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    monkeypatch.setenv("UPLOADER_TUS_ENDPOINT", "localhost:1080/files/")
+    assert main(argv) == 0
+    assert runs.settings.target_url == "http://localhost:8005"
+    monkeypatch.delenv("UPLOADER_SERVER")
+    assert main(argv) == 2
 
 
 def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +193,81 @@ def test_delete(runs: Runs) -> None:
 def test_validate(runs: Runs) -> None:
     assert main(["validate", "a", "b", "--exclude", "*.tmp"]) == 0
     assert (runs.calls[0][0], runs.calls[0][2]) == ("validate_command", (["a", "b"],))
+
+
+def test_resume(runs: Runs) -> None:
+    """The run's own settings are not known yet: what was typed is handed over."""
+    assert main(["resume"]) == 0
+    assert main(["resume", "1a2b"]) == 0
+    assert [(name, run, rest) for name, run, rest in runs.calls] == [
+        ("resume_command", None, (dict.fromkeys(RESUME_OPTIONS),)),
+        ("resume_command", "1a2b", (dict.fromkeys(RESUME_OPTIONS),)),
+    ]
+
+
+def test_resume_takes_what_may_be_given_anew(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    argv = ["resume", "1a", "-j", "8", "--limit-rate", "1M", "--retries", "9", "--max-wait", "5", "--stall", "4"]
+    argv += ["--no-resend-unknown", "--verify", "--cancel-on-interrupt", "--state-dir", "state", "--json", "-q", "-v"]
+    argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
+    argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
+    assert main(argv) == 0
+    here = Path.cwd()
+    assert runs.calls[0][2][0] == {
+        "jobs": "8",
+        "limit_rate": "1M",
+        "retries": "9",
+        "max_wait": "5",
+        "stall": "4",
+        "resend_unknown": False,
+        "verify": True,
+        "cancel_on_interrupt": True,
+        "state_dir": str(here / "state"),
+        "json": True,
+        "progress": "none",
+        "quiet": True,
+        "verbose": 1,
+        "log_file": str(here / "log"),
+        "token_file": str(tmp_path / "token"),
+        "token_command": "echo x",
+        "header": ["X-A: 1"],
+        "ca_bundle": str(here / "ca.pem"),
+        "client_cert": "/own.pem",
+        "insecure": True,
+        "proxy": "p:1",
+    }
+    assert set(runs.calls[0][2][0]) == RESUME_OPTIONS
+
+
+def test_resume_list(runs: Runs) -> None:
+    assert main(["resume", "--list", "--json"]) == 0
+    name, flags, rest = runs.calls[0]
+    assert (name, flags, rest) == ("resume_list", dict.fromkeys(RESUME_OPTIONS) | {"json": True}, ())
+
+
+def test_resume_forget(runs: Runs) -> None:
+    assert main(["resume", "--forget", "1a2b", "--state-dir", "/state"]) == 0
+    name, run, (flags,) = runs.calls[0]
+    assert (name, run, flags["state_dir"]) == ("resume_forget", "1a2b", "/state")
+
+
+@pytest.mark.parametrize(
+    "argv", [["1a", "--list"], ["1a", "--forget", "2b"], ["--list", "--forget", "2b"]], ids=" ".join
+)
+def test_resume_does_one_thing(runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert main(["resume", *argv]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+    assert runs.calls == []
+
+
+@pytest.mark.parametrize("argv", [[""], ["--forget", ""]])
+def test_resume_does_not_take_an_empty_id_for_any(
+    runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    """As a script passes it whose variable is unset."""
+    assert main(["resume", *argv]) == 2
+    assert "is no id" in capsys.readouterr().err
+    assert runs.calls == []
 
 
 @pytest.mark.parametrize("command", ["watch", "status", "cancel", "delete"])

@@ -24,7 +24,8 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the server's own command line was called with."""
     calls: list[list[str]] = []
 
-    def serve(argv: list[str]) -> int:
+    def serve(argv: list[str], prog: str) -> int:
+        assert prog == "uploader serve"
         calls.append(argv)
         return 0
 
@@ -36,6 +37,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--as", "reference", "--max-files", "3"]
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
+    argv += ["--no-tus", "--no-anonymous-tus", "--upload-ttl", "3600"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--jwt-secret-file", "secret", "--access-log", "-"]
     argv += ["--print-token", "--verbose"]

@@ -15,7 +15,7 @@ def resume(
     run_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="The run's id or how it begins; the newest by default.", show_default=False
+            metavar="[RUN]", help="The run's id, or how it begins. [default: the newest]", show_default=False
         ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the runs that are remembered, and end.")] = False,
@@ -47,9 +47,12 @@ def resume(
 ) -> None:
     """Go on with an interrupted upload; its own options are remembered, those given here are in their place."""
     flags = opt.flags(locals())
-    asked = [name for name, given in (("RUN", run_id), ("--list", list_), ("--forget", forget)) if given]
+    things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
+    asked = [name for name, given in things.items() if given is not None]
     if len(asked) > 1:
         raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
+    if "" in (run_id, forget):
+        raise UsageError(f"{asked[0]}: '' is no id", hint="`uploader resume --list` shows them")
     for name, value in flags.items():
         if OPTIONS[name].parse is path and value is not None:
             # The run's own directory may be another one: what is typed now starts here.

@@ -29,6 +29,13 @@ def serve(
     session_ttl: Annotated[
         str | None, _option("--session-ttl", "S", "Seconds until an unused session expires.")
     ] = None,
+    no_tus: Annotated[bool, typer.Option("--no-tus", help="Without resumable uploads (tus 1.0).")] = False,
+    no_anonymous_tus: Annotated[
+        bool, typer.Option("--no-anonymous-tus", help="Take tus uploads only within sessions.")
+    ] = False,
+    upload_ttl: Annotated[
+        str | None, _option("--upload-ttl", "S", "Seconds until an unfinished tus upload that nobody uses expires.")
+    ] = None,
     realtime: Annotated[str | None, _option("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}.")] = None,
     websocket: Annotated[
         str | None, _option("--websocket", "HOW", "The same for its websocket transport alone.")
