@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.run.upload import Interrupts, execute, select
+from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve
+from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,8 +44,12 @@ def upload(
         settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config)
     elif server is not None:
         settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
-    found = select(settings, [os.fspath(path) for path in given])
-    return execute(settings, found, [_Callbacks(on_progress, on_completed, on_error)], Interrupts())
+    names = [os.fspath(path) for path in given]
+    found = select(settings, names)
+    observers = [_Callbacks(on_progress, on_completed, on_error)]
+    with Journal(settings.state_path) as journal:
+        run = begin(settings, names, journal, secrets.token_hex(8))
+        return execute(settings, found, observers, Interrupts(), journal=journal, run=run)
 
 
 class _Callbacks:

@@ -1,14 +1,11 @@
 """`uploader resume`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.values import path
 
 
 def resume(
@@ -53,10 +50,6 @@ def resume(
         raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
     if "" in (run_id, forget):
         raise UsageError(f"{asked[0]}: '' is no id", hint="`uploader resume --list` shows them")
-    for name, value in flags.items():
-        if OPTIONS[name].parse is path and value is not None:
-            # The run's own directory may be another one: what is typed now starts here.
-            flags[name] = str(opt.here() / Path(str(value)).expanduser())
     from uploader_cli import run
 
     if list_:

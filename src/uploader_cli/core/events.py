@@ -85,6 +85,7 @@ class FailureCode(StrEnum):
     TOO_SLOW = "too_slow"
     RATE_LIMITED = "rate_limited"
     UNAUTHORIZED = "unauthorized"
+    IN_USE = "in_use"
     SERVER_ERROR = "server_error"
     SERVER_REFUSED = "server_refused"
     SERVER_FAILED = "server_failed"
@@ -102,6 +103,7 @@ class SkipReason(StrEnum):
     SYMLINK = "symlink"
     SPECIAL = "special"
     DUPLICATE = "duplicate"
+    PRESENT = "present"
     FAIL_FAST = "fail_fast"
 
 
@@ -116,7 +118,10 @@ class WarningCode(StrEnum):
     FINISH_FAILED = "finish_failed"
     CANCEL_FAILED = "cancel_failed"
     MAY_BE_STORED = "may_be_stored"
-    UNEXPECTED_ANSWER = "unexpected_answer"
+    FILE_CHANGED = "file_changed"
+    UNVERIFIABLE = "unverifiable"
+    RECEIPTS_ONLY = "receipts_only"
+    JOURNAL = "journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +328,15 @@ class BytesSent(Event):
     file: int
     attempt: int
     sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesConfirmed(Event):
+    """The server vouches for the first `confirmed` bytes of the file (a tus offset)."""
+
+    file: int
+    attempt: int
+    confirmed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Limits:
     allowed_types: frozenset[str]
     mixed_types: bool = False
     relative_paths: bool = False
+    empty_files: bool = False
+    """Whether a file of size 0 can be sent: by tus it can."""
 
 
 ASSUMED = Limits(max_files=3, max_file_size=300 * MIB, allowed_types=frozenset({"mp4", "avi"}))
@@ -87,7 +89,7 @@ def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
         allowed = ", ".join(sorted(limits.allowed_types))
         kind = f".{file.kind}" if file.kind else "no extension"
         return Refusal(FailureCode.REFUSED_TYPE, f"the server takes {allowed} only, this is {kind}")
-    if file.size == 0:
+    if file.size == 0 and not limits.empty_files:
         return Refusal(FailureCode.EMPTY, "the file is empty, and servers refuse size 0")
     if file.size > limits.max_file_size:
         return Refusal(

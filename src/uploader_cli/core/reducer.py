@@ -126,6 +126,16 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
     return [_progress(file, now)]
 
 
+def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> list[ev.Event]:
+    """What the server has beyond what was told as sent, it got in an earlier attempt: `sent` follows."""
+    file = state.running.get(event.file)
+    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.confirmed <= file.confirmed:
+        return []
+    file.confirmed = event.confirmed
+    file.sent = max(file.sent, event.confirmed)
+    return [_progress(file, now)]
+
+
 def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
     out: list[ev.Event] = []
     for number in event.files:
@@ -376,6 +386,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.PollFailed: _poll_failed,
     ev.FileStarted: _file_started,
     ev.BytesSent: _bytes_sent,
+    ev.BytesConfirmed: _bytes_confirmed,
     ev.BodySent: _body_sent,
     ev.FileRetry: _file_retry,
     ev.FileCompleted: _file_completed,

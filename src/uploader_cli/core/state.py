@@ -80,7 +80,7 @@ class Finished:
 class Channel:
     """The realtime channel as the view shows it."""
 
-    state: ChannelState = ChannelState.CONNECTING
+    state: ChannelState = ChannelState.CLOSED
     transport: Transport | None = None
     attempt: int | None = None
     latency_ms: float | None = None

@@ -1,133 +1,31 @@
-"""`upload` and `watch` as a person or a script runs them: which view, which signals, which last words."""
+"""`upload` and `watch` as a person or a script runs them."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import sys
-import threading
-import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
-from uploader_cli.errors import UsageError
-from uploader_cli.exit_status import Exit
-from uploader_cli.render import choose, use_color
-from uploader_cli.render.logfile import LogFile
-from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.render.plain import PlainView
-from uploader_cli.render.summary import summary
-from uploader_cli.run.upload import Interrupts, execute, select
+from uploader_cli.run.upload import begin, execute, select
+from uploader_cli.run.views import interruptible, observers
 from uploader_cli.run.watch import watch
+from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
 
 
 def upload_command(settings: Settings, paths: Sequence[str]) -> int:
     """Upload `paths` with the view that fits; answer with the exit code."""
     found = select(settings, paths)
-    with _interruptible() as interrupts:
-        return execute(settings, found, _observers(settings), interrupts).exit_code
+    run_id = secrets.token_hex(8)
+    with interruptible() as interrupts, Journal(settings.state_path) as journal:
+        run = begin(settings, paths, journal, run_id)
+        return execute(settings, found, observers(settings, run_id), interrupts, journal=journal, run=run).exit_code
 
 
 def watch_command(settings: Settings, session: str, wait: float) -> int:
     """Follow a session that somebody else uploads, for at most `wait` seconds until it is known."""
-    with _interruptible() as interrupts:
-        return watch(settings, session, wait, _observers(settings), interrupts).exit_code
-
-
-def _observers(settings: Settings) -> list[Renderer]:
-    """What is to be told of the run, in the order in which it is closed: a view makes room for the last words."""
-    out: list[Renderer] = []
-    tty = sys.stderr.isatty()
-    kind = choose(
-        settings.progress,
-        stderr_is_tty=tty,
-        env=os.environ,
-        quiet=settings.quiet,
-        json_on_tty=settings.json and tty and sys.stdout.isatty(),
-        encoding=sys.stderr.encoding or "ascii",
-    )
-    color = use_color(os.environ, is_tty=tty)
-    if settings.log_file is not None:
-        out.append(_log_file(settings))
-    if settings.json:
-        out.append(NdjsonView(sys.stdout, secrets.token_hex(8), time.time))
-    if kind == "live":
-        from uploader_cli.render.live import LiveView
-
-        out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
-    elif kind == "plain":
-        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
-    out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color))
-    return out
-
-
-def _log_file(settings: Settings) -> LogFile:
-    try:
-        stream = open(settings.log_file or "", "a", encoding="utf-8")  # noqa: SIM115 - the observer closes it
-    except OSError as error:
-        raise UsageError(
-            f"--log-file: {settings.log_file} can't be written: {error.strerror}", hint="name a file you may write to"
-        ) from error
-    return LogFile(stream, time.time)
-
-
-class LastWords:
-    """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
-
-    def __init__(self, *, quiet: bool, color: bool) -> None:
-        self._quiet, self._color = quiet, color
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """The end is all that matters."""
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
-    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Say it."""
-        outcome = state.outcome
-        if outcome is None or (self._quiet and outcome.ok):
-            return
-        width = _width(sys.stderr)
-        advice = [state.advice] if state.advice else []
-        hint = "run the same command again"
-        lines = summary(state, outcome, width=width, color=self._color, resume_hint=hint, next_steps=advice)
-        sys.stderr.write("\n".join(lines) + "\n")
-        sys.stderr.flush()
-
-
-def _width(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream`; 80 where there is none."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
-@contextmanager
-def _interruptible() -> Iterator[Interrupts]:
-    """SIGINT and SIGTERM are counted instead of raised: the loop stops in order."""
-    interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
-
-    def count(number: int, _frame: Any) -> None:
-        interrupts.raise_(codes[signal.Signals(number)])
-
-    before = {number: signal.signal(number, count) for number in codes}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with interruptible() as interrupts:
+        return watch(settings, session, wait, observers(settings, secrets.token_hex(8)), interrupts).exit_code

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from uploader_cli.core.events import SessionLeft, SessionProgress
+from uploader_cli.core.events import ChannelStats, SessionLeft, SessionProgress
 from uploader_cli.core.sightings import Sightings
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.transfer.api import Api
@@ -35,12 +35,17 @@ class Connections:
     sightings: Sightings = field(default_factory=Sightings)
     api: Api = field(init=False)
     polls: Api = field(init=False)
-    channel: Channel = field(init=False)
+    channel: Channel | None = field(init=False, default=None)
+    """None for a tus endpoint: there is no Socket.IO there."""
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.api = Api(self.settings, self.loop.emit, self.stop)
         self.polls = Api(self.settings, self.loop.emit, self.stop, beside=self.api)
+        if not self.settings.tus_endpoint:
+            self.channel = self._make_channel()
+
+    def _make_channel(self) -> Channel:
         registries: WeakKeyDictionary[Any, Sockets] = WeakKeyDictionary()
 
         def session() -> Any:
@@ -52,7 +57,7 @@ class Connections:
         def shut(made: Any) -> None:
             registries[made].shut()
 
-        self.channel = Channel(
+        return Channel(
             self.settings.server,
             emit=self._heard,
             fetch=self.polls.progress,
@@ -66,11 +71,13 @@ class Connections:
 
     def follow(self, session: str) -> None:
         """Join the session's room as soon as there is a connection."""
-        self.channel.follow(session)
+        if self.channel is not None:
+            self.channel.follow(session)
 
     def body_sent(self, session: str) -> None:
         """From now on polling the session makes sense."""
-        self.channel.body_sent(session)
+        if self.channel is not None:
+            self.channel.body_sent(session)
 
     def leave(self, session: str) -> None:
         """Leave the room once the last messages had their time: they come after the answer (wire contract 3.8)."""
@@ -80,7 +87,8 @@ class Connections:
         """Leave what is due; the loop's thread calls this every frame."""
         while self._leaving and self._leaving[0][0] <= time.monotonic():
             _, session = self._leaving.popleft()
-            self.channel.leave(session)
+            if self.channel is not None:
+                self.channel.leave(session)
             self.sightings.forget(session)
             self.loop.apply(SessionLeft(session))
 
@@ -89,9 +97,19 @@ class Connections:
             self.sightings.note(event)
         self.loop.emit(event)
 
+    def start(self) -> None:
+        """Dial, in the background."""
+        if self.channel is not None:
+            self.channel.start()
+
+    def stats(self) -> ChannelStats:
+        """The channel in numbers."""
+        return self.channel.stats() if self.channel is not None else ChannelStats()
+
     def close(self) -> None:
         """Leave rooms, close connections; bounded to well under a second."""
         self.polls.shut()
-        self.channel.close()
+        if self.channel is not None:
+            self.channel.close()
         self.polls.close()
         self.api.close()

@@ -34,14 +34,23 @@ class Loop:
         self._observers, self._stall, self._clock = observers, stall, clock
         self._queue: SimpleQueue[Event] = SimpleQueue()
         self._drawn = 0.0
-        self._stalled = False
+        self._stalled = self._started = False
+        self._early: list[Event] = []
 
     def emit(self, event: Event) -> None:
         """Put an event in line; never blocks, from any thread."""
         self._queue.put(event)
 
     def apply(self, event: Event) -> None:
-        """Change the state and tell the observers."""
+        """Change the state and tell the observers. What comes before the run's start is told after it."""
+        if not self._started:
+            if not isinstance(event, ev.RunStarted):
+                self._early.append(event)
+                return
+            self._started = True
+            for waiting in (event, *self._early):
+                self.apply(waiting)
+            return
         now = self._clock()
         for public in reduce(self.state, event, now):
             for observer in self._observers:
@@ -116,6 +125,8 @@ class Loop:
         return [exit_status.of_failure(item.code, retryable=item.retryable) for item in self.state.failures]
 
     def _warn_of_a_stall(self, now: float) -> None:
+        if not self._started:
+            return
         idle = now - self.state.advanced
         paused = self.state.paused_until is not None and self.state.paused_until > now
         if idle < self._stall or paused:

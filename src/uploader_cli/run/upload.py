@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
@@ -18,12 +20,15 @@ from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, Skipped, missing, walk
 from uploader_cli.transfer import limits_cache
 from uploader_cli.transfer.engine import Engine
+from uploader_cli.transfer.journal_records import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal import Journal
+    from uploader_cli.transfer.journal_run import RunHandle
 
 GRACE = 1.5
 """Seconds that a request under way gets to end after an interrupt: 2 s are promised."""
@@ -60,18 +65,34 @@ def select(settings: Settings, paths: Sequence[str]) -> list[Selected]:
 
 
 def execute(
-    settings: Settings, found: Sequence[Selected], observers: Sequence[Renderer], interrupts: Interrupts
+    settings: Settings,
+    found: Sequence[Selected],
+    observers: Sequence[Renderer],
+    interrupts: Interrupts,
+    *,
+    journal: Journal,
+    run: RunHandle,
 ) -> Result:
     """Upload what was selected; the result also of a run that was interrupted or lost its server.
 
-    Raises what is a bug of ours, after the run was closed in order.
+    `run` is the hold on the journal, which is let go at the end. Raises what is a bug of ours, after the run was closed
+    in order.
     """
     receipts = Receipts()
     loop = Loop([*observers, receipts], settings.stall)
     connections = Connections(settings, loop)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():
-        files = _announce(settings, found, loop)
+
+        def announce(protocol: str, jobs: int) -> None:
+            server, files, size = settings.target_url, len(found), sum(file.size for file in chosen)
+            loop.emit(ev.RunStarted(server, files, size, jobs, protocol, run.resumed_from))
+            for notice in journal.notices:
+                loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
+            _tell_selection(settings, found, loop.emit)
+            connections.start()
+
+        chosen = [item for item in found if isinstance(item, LocalFile)]
         engine = Engine(
             connections.api,
             settings,
@@ -79,46 +100,63 @@ def execute(
             connections,
             connections.sightings,
             connections.stop,
+            run=run,
             remember=lambda limits: limits_cache.remember(settings.server, limits),
+            announce=announce,
         )
-        connections.channel.start()
-        worker = threading.Thread(target=_work, args=(engine, files, loop.emit), name="uploader-engine", daemon=True)
+        worker = threading.Thread(target=_work, args=(engine, chosen, loop.emit), name="uploader-engine", daemon=True)
         worker.start()
         try:
-            stopped = _until_stopped(loop, connections, interrupts)
+            stopped = _until_stopped(loop, connections, engine, interrupts)
             worker.join()
             loop.drain(DRAIN if not interrupts.count else 0.0)
         finally:
             connections.stop.set()
             connections.close()
         loop.flush()
+        run.finish(ok=not _can_be_resumed(loop, stopped.error))
         code = _exit_code(loop, connections, stopped.error, interrupts)
-        outcome = loop.finish(code, connections.channel.stats())
+        outcome = loop.finish(code, connections.stats())
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error
     return Result(outcome, tuple(receipts.kept))
 
 
-def _announce(settings: Settings, found: Sequence[Selected], loop: Loop) -> list[LocalFile]:
-    """Tell the loop what was selected; those that can be sent are returned."""
-    files = [item for item in found if isinstance(item, LocalFile)]
-    total = sum(file.size for file in files)
-    loop.apply(ev.RunStarted(settings.server, len(found), total, 1, "batch"))
+def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
+    """Take this run down: it goes on with an unfinished one of the same server, destination and selection."""
+    target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
+    arguments = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
+    identity = {
+        "paths": [os.path.abspath(path) for path in paths],
+        "include": list(settings.include),
+        "exclude": list(settings.exclude),
+        "follow_links": settings.follow_links,
+    }
+    return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
+
+
+def _can_be_resumed(loop: Loop, error: BaseException | None) -> bool:
+    """True where something is left that another try could bring to its end."""
+    unfinished = loop.state.cancelled > 0 or any(failure.retryable for failure in loop.state.failures)
+    return unfinished or error is not None
+
+
+def _tell_selection(settings: Settings, found: Sequence[Selected], emit: Callable[[ev.Event], None]) -> None:
+    """Tell what was selected, what is left out, and what a user should know before anything is sent."""
     if settings.insecure:
         text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"
-        loop.apply(ev.RunWarning(ev.WarningCode.INSECURE, text))
+        emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
     if settings.token_withheld:
         text = "the token is not sent: only the config of this directory names the server; name it with --server"
-        loop.apply(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
+        emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
     for item in found:
-        loop.apply(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
-    loop.apply(ev.SelectionEnded())
+        emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
+    emit(ev.SelectionEnded())
     for item in found:
         if isinstance(item, Skipped):
-            loop.apply(ev.FileSkipped(item.file, item.path, item.reason))
+            emit(ev.FileSkipped(item.file, item.path, item.reason))
         elif not isinstance(item, LocalFile):
-            loop.apply(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
-    return files
+            emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
 
 
 def _work(engine: Engine, files: Sequence[LocalFile], emit: Callable[[ev.Event], None]) -> None:
@@ -131,7 +169,7 @@ def _work(engine: Engine, files: Sequence[LocalFile], emit: Callable[[ev.Event],
     emit(ev.EngineStopped(error))
 
 
-def _until_stopped(loop: Loop, connections: Connections, interrupts: Interrupts) -> ev.EngineStopped:
+def _until_stopped(loop: Loop, connections: Connections, engine: Engine, interrupts: Interrupts) -> ev.EngineStopped:
     """Turn the loop until the engine ends; the first interrupt stops it, the second cuts its connections."""
     give_up: float | None = None
     while True:
@@ -145,7 +183,7 @@ def _until_stopped(loop: Loop, connections: Connections, interrupts: Interrupts)
             connections.stop.set()
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
-            connections.api.shut()
+            engine.shut()
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:

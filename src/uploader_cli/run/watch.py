@@ -35,9 +35,9 @@ def watch(
     with loop.observed():
         loop.apply(ev.RunStarted(settings.server, None, None, 0, "watch"))
         loop.apply(ev.SessionWatched(session))
-        connections.channel.start()
-        connections.channel.follow(session)
-        connections.channel.body_sent(session)
+        connections.start()
+        connections.follow(session)
+        connections.body_sent(session)
         try:
             code = _follow(loop, connections, session, wait, interrupts)
             loop.drain(DRAIN if not interrupts.count else 0.0)
@@ -47,7 +47,7 @@ def watch(
         watched = loop.state.sessions[session]
         loop.apply(ev.SelectionEnded())
         loop.apply(ev.SessionFinished(session, watched.status))
-        return loop.finish(code, connections.channel.stats())
+        return loop.finish(code, connections.stats())
 
 
 def _follow(loop: Loop, connections: Connections, session: str, wait: float, interrupts: Interrupts) -> Exit:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from uploader_cli import errors
 from uploader_cli.core import protocol
 from uploader_cli.core.events import Paused, RunWarning, SessionProgress, Transport, WarningCode
+from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts, whole
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
 
@@ -36,10 +37,12 @@ class Api:
     ) -> None:
         """`beside` is the same server's client of another thread: budget and token are shared with it."""
         self._settings, self._emit, self._stop = settings, emit, stop
-        self._http = Http(settings)
+        self.http = Http(settings)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
         self._token: _Token = beside._token if beside else _Token(settings)
         self._heard: _Heard = beside._heard if beside else _Heard()
+        self.tus: Capabilities | None = None
+        """What the server last offered of resumable uploads (wire contract 5): `/health` and session answers say so."""
 
     @property
     def answered(self) -> bool:
@@ -51,13 +54,22 @@ class Api:
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
+    def refresh(self) -> bool:
+        """Ask for another token; False where there is none."""
+        return self._token.refresh()
+
+    def note(self, answer: Answer) -> None:
+        """Take down what any answer of the server tells of its rate limit."""
+        self._heard.anything = True
+        self.budget.note(answer.headers)
+
     def shut(self) -> None:
         """End the call under way, from another thread."""
-        self._http.shut()
+        self.http.shut()
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self.http.close()
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -65,6 +77,7 @@ class Api:
         """`GET /health`: the limits, where it names them. Raises `NetworkError`; any answer will do."""
         answer = self._call("GET", "/health", raises=False)
         body = protocol.as_object(answer.body)
+        self.tus = parse_capabilities(body.get("tus"), self._settings.server)
         return protocol.parse_limits(body.get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
@@ -73,6 +86,8 @@ class Api:
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
+            offered = protocol.as_object(answer.body).get("tus")
+            self.tus = parse_capabilities(offered, self._settings.server)
             return session
         if answer.status < 400 or answer.status in (404, 405):
             raise not_an_upload_server(answer)
@@ -138,11 +153,29 @@ class Api:
 
     def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
         """`HEAD /uploads/{category}/{path}`: size in bytes and SHA-256 (base64), where told; None for 404."""
-        answer = self._call("HEAD", stored_path(category, relative_path), raises=False)
+        return self.stored_at(stored_path(category, relative_path))
+
+    def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
+        """The same for a path, or a URL, that the server gave; None also for one that leads elsewhere."""
+        if not self._is_ours(where):
+            return None
+        answer = self._call("HEAD", where, raises=False)
         if not answer.ok:
             return None
-        length = answer.headers.get("Content-Length", "")
-        return (int(length) if length.isdigit() else None), _sha256(answer.headers.get("Repr-Digest", ""))
+        length = whole(answer.headers.get("Content-Length"))
+        return length, sha256_of(answer.headers.get("Repr-Digest", ""))
+
+    def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
+        """Give the stored bytes to `take`, piece by piece; False where the server does not give them out."""
+        if not self._is_ours(where):
+            return False
+        with self.http.stream(self._url(where), self.authorization()) as pieces:
+            if pieces is None:
+                return False
+            for piece in pieces:
+                self._stop.check()
+                take(piece)
+        return True
 
     # --- one call -----------------------------------------------------------------------------------------------------
 
@@ -177,17 +210,23 @@ class Api:
         body: Callable[[], MultipartBody] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
-        answer = self._http.request(
+        answer = self.http.request(
             method,
-            self._settings.server + path,
+            self._url(path),
             json=json,
             body=body() if body is not None else None,
             headers=self.authorization(),
             read_timeout=read_timeout,
         )
-        self._heard.anything = True
-        self.budget.note(answer.headers)
+        self.note(answer)
         return answer
+
+    def _url(self, where: str) -> str:
+        return where if where.startswith(("http://", "https://")) else self._settings.server + where
+
+    def _is_ours(self, where: str) -> bool:
+        """Credentials go to no other host, whatever an answer says (wire contract 5)."""
+        return trusts(self._settings.target_url, self._url(where))
 
     def _wait_out_pause(self) -> None:
         left = self.budget.pause_left()
@@ -297,7 +336,7 @@ def _segment(identifier: str) -> str:
     return quote(identifier, safe="")
 
 
-def _sha256(repr_digest: str) -> str | None:
+def sha256_of(repr_digest: str) -> str | None:
     """The SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
     for part in repr_digest.split(","):
         name, _, value = part.strip().partition("=")

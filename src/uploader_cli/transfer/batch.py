@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
@@ -17,16 +16,13 @@ from uploader_cli.transfer.multipart import MultipartBody
 from uploader_cli.transfer.retrying import retrying
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.protocol import Session, StoredFile
-    from uploader_cli.core.sightings import Sightings
-    from uploader_cli.settings import Settings
-    from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.ledger import Ledger
-    from uploader_cli.transfer.stop import Stop
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.protocol import StoredFile
+    from uploader_cli.transfer.confirm import Confirmation
+    from uploader_cli.transfer.context import Context
+    from uploader_cli.transfer.session import SessionDesk, Work
 
 MEASURABLE = 8 * 1024 * 1024
 """Bytes a request must have for its speed to count: less fits into socket buffers."""
@@ -38,57 +34,23 @@ UNAVAILABLE = 503
 """The one 5xx that says nothing was done."""
 
 
-class Followers(Protocol):
-    """Who wants to know about sessions: the realtime channel. No call may block."""
-
-    def follow(self, session: str) -> None:
-        """A session was opened; nothing of it was sent yet."""
-
-    def body_sent(self, session: str) -> None:
-        """A request of the session left this machine."""
-
-    def leave(self, session: str) -> None:
-        """The session is over."""
-
-
-@dataclass(slots=True)
-class Work:
-    """A session to be filled: files still to be sent, and how many of them a request may hold at most."""
-
-    session: Session
-    limits: Limits
-    waiting: deque[LocalFile]
-    most: int = 1 << 30
-    renewed: bool = False
-
-
 class Batch:
     """Sends the files of one session at a time."""
 
-    def __init__(
-        self,
-        api: Api,
-        settings: Settings,
-        emit: Callable[[ev.Event], None],
-        followers: Followers,
-        sightings: Sightings,
-        stop: Stop,
-        ledger: Ledger,
-    ) -> None:
-        """`ledger` is told how each file goes on."""
-        self._api, self._settings, self._emit, self._stop = api, settings, emit, stop
-        self._followers, self._sightings, self._ledger = followers, sightings, ledger
-        self._look = Look(api, sightings, stop, settings.category)
+    def __init__(self, context: Context, desk: SessionDesk, confirm: Confirmation) -> None:
+        """`context.ledger` is told how each file goes on."""
+        self._context, self._desk, self._confirm = context, desk, confirm
+        self._api, self._settings, self._emit, self._stop = context.api, context.settings, context.emit, context.stop
+        self._ledger = context.ledger
+        self._look = Look(context.api, context.sightings, context.stop, context.settings.category)
         self._rate: float | None = None
-        self.session: str | None = None
-        """The session under way."""
         self.body_out = False
         """True while the server has a whole request and has not answered: what is in it may be stored."""
 
     def send(self, work: Work) -> None:
         """Send all files of a session. Raises what ends the whole run: no server, no permission, an interrupt."""
         failures = self._ledger.failures
-        self._open(work)
+        self._desk.open(work)
         while work.waiting:
             self._stop.check()
             if self._settings.fail_fast and self._ledger.failures:
@@ -97,37 +59,12 @@ class Batch:
             ahead = list(islice(work.waiting, work.most))
             count = request_length(ahead, self._rate, metered=self._api.budget.metered)
             self._send_group(work, [work.waiting.popleft() for _ in range(count)])
-        self._close(work, "completed" if failures == self._ledger.failures else "partial")
-
-    def _open(self, work: Work) -> None:
-        session = work.session
-        self.session = session.session_id
-        self._emit(ev.SessionCreated(session.session_id, session.category, len(work.waiting)))
-        self._followers.follow(session.session_id)
-
-    def _close(self, work: Work, status: str) -> None:
-        session_id = work.session.session_id
-        if work.limits.relative_paths:
-            try:
-                retrying(self._settings, self._stop)(self._api.finish, session_id)
-            except (errors.AnswerError, errors.NetworkError) as error:
-                self._warn(WarningCode.FINISH_FAILED, f"session {session_id} was not finished: {error}")
-        self._leave(session_id, status)
-
-    def abandon(self, status: str) -> None:
-        """The run ends here: so does the session under way, if there is one."""
-        if self.session is not None:
-            self._leave(self.session, status)
+        self._desk.close(work, failures=self._ledger.failures > failures)
 
     def _skip_the_rest(self, work: Work) -> None:
         for file in work.waiting:
             self._ledger.skip(file, SkipReason.FAIL_FAST)
         work.waiting.clear()
-
-    def _leave(self, session_id: str, status: str) -> None:
-        self.session = None
-        self._emit(ev.SessionFinished(session_id, status))
-        self._followers.leave(session_id)
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -194,9 +131,17 @@ class Batch:
         def on_through() -> None:
             self.body_out = True
             self._emit(ev.BodySent(numbers))
-            self._followers.body_sent(session_id)
+            self._context.followers.body_sent(session_id)
 
-        return MultipartBody(fields, group, on_sent=on_sent, on_through=on_through, check=self._stop.check, sized=paths)
+        return MultipartBody(
+            fields,
+            group,
+            on_sent=on_sent,
+            on_through=on_through,
+            check=self._stop.check,
+            throttle=self._context.throttle,
+            sized=paths,
+        )
 
     def _receive(self, work: Work, group: list[LocalFile], stored: Sequence[StoredFile]) -> None:
         """Take the answer's word for each file (3.5), matched by what was sent (3.13)."""
@@ -212,7 +157,7 @@ class Batch:
                 self._ledger.fail_with(file, FailureCode.INTEGRITY, words)
             else:
                 location = stored_path(self._settings.category, item.location) if item.location else None
-                self._ledger.complete(file, item.server_id, location)
+                self._confirm.stored(self._api, file, server_id=item.server_id, location=location)
 
     # --- when it fails ------------------------------------------------------------------------------------------------
 
@@ -234,7 +179,9 @@ class Batch:
             if verdict.fate is Fate.STORED:
                 path = utf8(file.relative_path) if work.limits.relative_paths else None
                 location = stored_path(self._settings.category, path) if path else None
-                self._ledger.complete(file, verdict.server_id, location, checksum=verdict.checksum)
+                self._confirm.stored(
+                    self._api, file, server_id=verdict.server_id, location=location, checksum=verdict.checksum
+                )
             elif verdict.fate is Fate.FAILED:
                 words = verdict.error or "it says no more"
                 self._ledger.fail_with(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
@@ -250,16 +197,9 @@ class Batch:
             self._give_up([*group, *work.waiting], error)
             work.waiting.clear()
             return
-        lost, left = work.session.session_id, len(group) + len(work.waiting)
-        create = retrying(self._settings, self._stop)
-        work.session = create(self._api.create_session, self._settings.category, left)
-        work.renewed = True
-        self._warn(
-            WarningCode.SESSION_LOST, f"session {lost} is gone on the server: going on in {work.session.session_id}"
-        )
-        self._leave(lost, "lost")
+        self._desk.renew(work, len(group) + len(work.waiting))
         self._wait_again(work, group, error)
-        self._open(work)
+        self._desk.open(work)
 
     def _wait_again(
         self, work: Work, group: list[LocalFile], error: errors.UploaderError, *, most: int | None = None
@@ -274,9 +214,6 @@ class Batch:
     def _give_up(self, group: Sequence[LocalFile], error: errors.UploaderError) -> None:
         for file in group:
             self._ledger.fail(file, error)
-
-    def _warn(self, code: WarningCode, text: str) -> None:
-        self._emit(ev.RunWarning(code, text))
 
 
 def _matched(

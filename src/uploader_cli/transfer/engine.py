@@ -7,15 +7,23 @@ and never waits for the realtime channel.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.events import RunWarning, SkipReason, WarningCode
+from uploader_cli.core.events import SkipReason, WarningCode
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, PlannedSession, plan_sessions, refusal
-from uploader_cli.transfer.batch import Batch, Work
+from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.batch import Batch
+from uploader_cli.transfer.confirm import Confirmation
+from uploader_cli.transfer.context import Context
 from uploader_cli.transfer.ledger import Ledger
-from uploader_cli.transfer.multipart import open_unchanged
+from uploader_cli.transfer.limiter import Limiter, unlimited
+from uploader_cli.transfer.present import Present
 from uploader_cli.transfer.retrying import retrying
+from uploader_cli.transfer.session import SessionDesk, Work
+from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus_files import TusFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +31,14 @@ if TYPE_CHECKING:
     from tenacity import Retrying
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.protocol import Session
     from uploader_cli.core.sightings import Sightings
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.batch import Followers
+    from uploader_cli.transfer.context import Followers
+    from uploader_cli.transfer.journal_run import RunHandle
     from uploader_cli.transfer.stop import Stop
 
+ENDLESS = 1 << 62
 FIRST_CONTACT_RETRIES = 2
 """Against a server that was never heard: a wrong address should be told soon."""
 
@@ -46,95 +55,182 @@ class Engine:
         sightings: Sightings,
         stop: Stop,
         *,
+        run: RunHandle,
         remember: Callable[[Limits], None],
+        announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
     ) -> None:
-        """`remember` is told what the server takes, for a later dry run."""
-        self._api, self._settings, self._emit, self._stop = api, settings, emit, stop
-        self._followers, self._sightings, self._remember = followers, sightings, remember
+        """`run` is this run's hold on the journal; `remember` is told what the server takes, for a later dry run.
+
+        `announce(protocol, jobs)` is called once, before anything else is told: when it is known how files will travel,
+        or when it turns out that they won't.
+        """
+        throttle = Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited
+        ledger = Ledger((), emit, dropped=run.dropped)
+        self._context = Context(api, settings, emit, followers, sightings, stop, ledger, run, throttle)
+        self._remember, self._announce, self._announced = remember, announce, False
+        self._desk = SessionDesk(self._context)
+        self._confirm = Confirmation(self._context)
+        self._batch = Batch(self._context, self._desk, self._confirm)
+        self._tus: TusFiles | None = None
 
     def run(self, files: Sequence[LocalFile]) -> errors.UploaderError | None:
         """Send all of them. The error that ended the run early, if one did; every file was told of either way."""
-        ledger = Ledger(files, self._emit)
-        batch = Batch(self._api, self._settings, self._emit, self._followers, self._sightings, self._stop, ledger)
+        ledger = self._context.ledger
+        ledger.open.update((file.file, file) for file in files)
         try:
-            self._run(files, ledger, batch)
+            self._run(files)
         except errors.Interrupted:
-            self._interrupted(batch)
+            self._begin()
+            self._interrupted()
             ledger.cancel_all()
         except errors.UploaderError as error:
+            self._begin()
             ledger.fail_all(error)
-            batch.abandon("partial")
+            self._desk.abandon("partial")
             return error
         return None
 
-    def _run(self, files: Sequence[LocalFile], ledger: Ledger, batch: Batch) -> None:
+    def _begin(self) -> None:
+        if not self._announced:
+            self._announced = True
+            wanted = self._context.settings.protocol
+            protocol = "tus" if self._tus is not None or wanted == "tus" else "batch"
+            self._announce(protocol, self._tus.jobs if self._tus is not None else 1)
+
+    def shut(self) -> None:
+        """End every request under way, from another thread."""
+        self._context.api.shut()
+        if self._tus is not None:
+            self._tus.shut()
+
+    def _run(self, files: Sequence[LocalFile]) -> None:
+        opened: Session | None
         if not files:
+            self._begin()
             return
-        limits, opened, room = self._limits(files)
-        sessions = deque(plan_sessions(_acceptable(files, limits, ledger), limits))
+        if self._context.settings.tus_endpoint:
+            limits, opened, room = self._endpoint(), Session("", "", None), len(files)
+        else:
+            limits, opened, room = self._limits(files)
+        self._tus = self._choose()
+        self._begin()
+        if self._tus is not None:
+            limits = replace(limits, empty_files=True)
+        present = Present(self._context, limits)
+        sessions = deque(plan_sessions(_acceptable(present.missing(files), limits, self._context.ledger), limits))
         while sessions:
             planned = sessions.popleft().files
             if opened is not None and len(planned) > room:
                 sessions.appendleft(PlannedSession(planned[room:]))
                 planned = planned[:room]
-            self._api.budget.sessions_to_come = len(sessions)
-            planned = [file for file in planned if self._may_start(file, ledger)]
+            self._context.api.budget.sessions_to_come = len(sessions)
+            planned = [file for file in planned if self._may_start(file, present)]
             if not planned:
                 continue
-            session = opened or self._retrying()(self._api.create_session, self._settings.category, len(planned))
+            session = opened or self._new_session(len(planned))
             opened = None
-            batch.send(Work(session, limits, deque(planned)))
+            work = Work(session, limits, deque(planned))
+            if self._tus is not None:
+                self._tus.send(work, present.claims)
+            else:
+                self._batch.send(work)
+
+    def _choose(self) -> TusFiles | None:
+        """Resumable transfer where the server offers it, unless batch was asked for (wire contract 5)."""
+        wanted, offered = self._context.settings.protocol, self._context.api.tus
+        if offered is None and wanted == "tus":
+            raise errors.UsageError(
+                f"--protocol tus: {self._context.settings.server} offers no resumable uploads",
+                hint="leave the option out: files then travel in batch mode",
+            )
+        if offered is None or wanted == "batch":
+            return None
+        return TusFiles(self._context, self._desk, self._confirm, offered)
+
+    def _endpoint(self) -> Limits:
+        """What a tus server takes, by its OPTIONS (wire contract 5): one endless session, as it were."""
+        context = self._context
+        client = TusClient(context.api.http, context.settings.target_url, context.api.authorization, context.api.note)
+        context.api.tus = self._retrying(FIRST_CONTACT_RETRIES)(client.options)
+        return Limits(
+            max_files=ENDLESS,
+            max_file_size=context.api.tus.max_size or ENDLESS,
+            allowed_types=frozenset({"*"}),
+            mixed_types=True,
+            relative_paths=False,
+        )
+
+    # --- what the server takes ----------------------------------------------------------------------------------------
 
     def _limits(self, files: Sequence[LocalFile]) -> tuple[Limits, Session | None, int]:
-        """What the server takes; where only a session answer tells, that session and how many files it was opened for.
+        """What the server takes; an open session to go on with, if there is one, and how many files it has room for.
 
         Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
         """
-        limits = self._retrying(FIRST_CONTACT_RETRIES)(self._api.health)
+        api = self._context.api
+        limits = self._retrying(FIRST_CONTACT_RETRIES)(api.health)
         if limits is not None:
             self._remember(limits)
-            return limits, None, 0
+            session, room = self._rejoined()
+            return limits, session, room
         assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
         room = len(assumed.files) if assumed is not None else min(len(files), ASSUMED.max_files)
         try:
-            session = self._retrying()(self._api.create_session, self._settings.category, room)
+            session = self._new_session(room)
         except errors.AnswerError as error:
             if error.status != 400 or room == 1:
                 raise
             room = 1
-            session = self._retrying()(self._api.create_session, self._settings.category, room)
+            session = self._new_session(room)
         if session.limits is not None:
             self._remember(session.limits)
         return session.limits or ASSUMED, session, room
 
-    def _may_start(self, file: LocalFile, ledger: Ledger) -> bool:
-        self._stop.check()
-        if self._settings.fail_fast and ledger.failures:
-            ledger.skip(file, SkipReason.FAIL_FAST)
-            return False
-        try:
-            open_unchanged(file).close()
-        except errors.FileError as error:
-            ledger.fail(file, error)
-            return False
-        return True
+    def _rejoined(self) -> tuple[Session | None, int]:
+        """A session of the run that this one goes on with, where the server still knows it and it has not ended."""
+        context = self._context
+        for session_id in context.run.open_sessions():
+            try:
+                known = context.api.progress(session_id)
+            except errors.AnswerError:
+                known = None
+            if known is not None and known.status in ("pending", "uploading") and known.total:
+                room = known.total - (known.completed or 0) - (known.failed or 0)
+                if room > 0:
+                    return Session(session_id, context.settings.category, None), room
+            context.run.session_closed(session_id)
+        return None, 0
+
+    def _new_session(self, expected: int) -> Session:
+        return self._retrying()(self._context.api.create_session, self._context.settings.category, expected)
 
     def _retrying(self, at_most: int | None = None) -> Retrying:
-        return retrying(self._settings, self._stop, at_most=at_most)
+        return retrying(self._context.settings, self._context.stop, at_most=at_most)
 
-    def _interrupted(self, batch: Batch) -> None:
-        if batch.body_out:
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _may_start(self, file: LocalFile, present: Present) -> bool:
+        context = self._context
+        context.stop.check()
+        if context.settings.fail_fast and context.ledger.failures:
+            context.ledger.skip(file, SkipReason.FAIL_FAST)
+            return False
+        return present.claim(file)
+
+    def _interrupted(self) -> None:
+        context, session = self._context, self._desk.current
+        if self._batch.body_out:
             text = "the server had the whole request already: what was in it may be stored"
-            self._emit(RunWarning(WarningCode.MAY_BE_STORED, text))
-        if batch.session is None:
+            context.warn(WarningCode.MAY_BE_STORED, text)
+        if session is None:
             return
-        if self._settings.cancel_on_interrupt:
+        if context.settings.cancel_on_interrupt:
             try:
-                self._api.cancel(batch.session)
+                context.api.cancel(session)
+                context.run.session_closed(session)
             except errors.UploaderError as error:
-                text = f"session {batch.session} was not cancelled: {error}"
-                self._emit(RunWarning(WarningCode.CANCEL_FAILED, text))
-        batch.abandon("cancelled")
+                context.warn(WarningCode.CANCEL_FAILED, f"session {session} was not cancelled: {error}")
+        self._desk.abandon("cancelled")
 
 
 def _acceptable(files: Iterable[LocalFile], limits: Limits, ledger: Ledger) -> Iterator[LocalFile]:

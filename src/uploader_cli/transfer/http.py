@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import ssl
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
@@ -19,7 +20,7 @@ from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageEr
 from uploader_cli.transfer.wire import Body, Sockets, pool_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from uploader_cli.settings import Settings
 
@@ -100,6 +101,17 @@ class Http:
         except (rex.RequestException, OSError) as error:
             raise _network_error(error, url, body_sent=body.through if body is not None else True) from error
         return Answer(response.status_code, response.headers, _json(response), url)
+
+    @contextmanager
+    def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes] | None]:
+        """`GET url`, its body in pieces; None for anything but a 200. Raises as `request` does."""
+        try:
+            with self.session.get(
+                url, headers=dict(headers), stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False
+            ) as response:
+                yield response.iter_content(BLOCK) if response.status_code == 200 else None
+        except (rex.RequestException, OSError) as error:
+            raise _network_error(error, url, body_sent=True) from error
 
     def shut(self) -> None:
         """End every call under way at once, from another thread."""

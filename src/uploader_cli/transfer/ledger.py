@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,14 @@ class Ledger:
         files: Iterable[LocalFile],
         emit: Callable[[ev.Event], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        dropped: Callable[[LocalFile], None] = lambda _file: None,
     ) -> None:
-        """All of `files` are open."""
+        """All of `files` are open; `dropped` is told of each that failed for good. Several threads may call."""
         self.open: dict[int, LocalFile] = {file.file: file for file in files}
         self.failures = 0
-        self._emit, self._clock = emit, clock
+        self._emit, self._clock, self._dropped = emit, clock, dropped
+        self._lock = threading.Lock()
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
 
@@ -41,11 +45,11 @@ class Ledger:
         """The attempt under way, from 1."""
         return self._attempts[file.file]
 
-    def start(self, file: LocalFile, session: str, name: str) -> None:
-        """An attempt begins; `name` is how the server will call the file."""
+    def start(self, file: LocalFile, session: str, name: str, offset: int = 0) -> None:
+        """An attempt begins at `offset` (bytes); `name` is how the server will call the file."""
         attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
         self._began.setdefault(file.file, self._clock())
-        self._emit(ev.FileStarted(file.file, file.path, file.size, session, 0, attempt, name))
+        self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name))
 
     def again(self, files: Iterable[LocalFile], error: BaseException | None, delay: float = 0.0) -> None:
         """Another attempt will follow after `delay` seconds, because of `error`."""
@@ -54,9 +58,15 @@ class Ledger:
             self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), code, str(error)))
 
     def complete(
-        self, file: LocalFile, server_id: str | None, location: str | None, *, checksum: str | None = None
+        self,
+        file: LocalFile,
+        server_id: str | None,
+        location: str | None,
+        *,
+        checksum: str | None = None,
+        verified: bool = False,
     ) -> None:
-        """The server has it; `checksum` (hex SHA-256) where its bytes were compared."""
+        """The server has it; `checksum` (hex SHA-256) where all of it was compared, `verified` also by chunks."""
         if not self._close(file):
             return
         began, attempts = self._began.pop(file.file, None), self._attempts.pop(file.file, 1)
@@ -67,7 +77,7 @@ class Ledger:
                 file.size,
                 server_id,
                 location,
-                verified=checksum is not None,
+                verified=verified or checksum is not None,
                 attempts=attempts,
                 seconds=round(self._clock() - began, 3) if began is not None else 0.0,
                 checksum=f"sha256:{checksum}" if checksum else None,
@@ -81,7 +91,10 @@ class Ledger:
     def fail_with(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> None:
         """The file is over for a reason that is no exception."""
         if self._close(file):
-            self.failures += 1
+            with self._lock:
+                self.failures += 1
+            if not retryable:
+                self._dropped(file)
             self._emit(ev.FileFailed(file.file, file.path, code, message, retryable))
 
     def fail_all(self, error: errors.UploaderError) -> None:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
+from uploader_cli.transfer.limiter import unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -44,20 +45,24 @@ class MultipartBody:
         on_sent: Callable[[LocalFile, int], None],
         on_through: Callable[[], None],
         check: Callable[[], None],
+        throttle: Callable[[int], int] = unlimited,
         sized: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte."""
+        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
+
+        `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
+        """
         self.boundary = f"uploader-{secrets.token_hex(12)}"
         self.content_type = f"multipart/form-data; boundary={self.boundary}"
         self.started = False
         self.check = check
         self.began: float | None = None
         self.ended: float | None = None
-        self._on_sent, self._on_through, self._clock = on_sent, on_through, clock
+        self._on_sent, self._on_through, self._throttle, self._clock = on_sent, on_through, throttle, clock
         self._segments = list(self._lay_out(fields, files, sized=sized))
         self._length = sum(segment.length for segment in self._segments)
-        self._taken = 0
+        self._taken = self._given = self._wanted = 0
         self._reading = self._read_all()
         self._buffer = bytearray(0)
         self._marks = _Marks(self._segments)
@@ -89,7 +94,10 @@ class MultipartBody:
             self.began = self._clock()
         if len(self._buffer) < amount:
             self._buffer = bytearray(amount)
-        return next(self._reading, memoryview(b""))
+        self._wanted = self._throttle(min(amount, self._length - self._given))
+        piece = next(self._reading, memoryview(b""))
+        self._given += len(piece)
+        return piece
 
     def taken(self, count: int) -> None:
         """The kernel took `count` more bytes: tell whose they are."""
@@ -138,12 +146,12 @@ class MultipartBody:
             try:
                 done = 0
                 while done < segment.length:
-                    space = memoryview(self._buffer)[filled : filled + segment.length - done]
+                    space = memoryview(self._buffer)[filled : min(self._wanted, filled + segment.length - done)]
                     count = _fill(space, segment, done, source)
                     done += count
                     filled += count
-                    if filled == len(self._buffer):
-                        yield memoryview(self._buffer)
+                    if filled == self._wanted:
+                        yield memoryview(self._buffer)[:filled]
                         filled = 0
                 if segment.file is not None and source is not None:
                     check_unchanged(segment.file, source)

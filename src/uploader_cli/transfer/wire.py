@@ -26,8 +26,8 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 PIECE = 256 * 1024
 """Bytes offered to the kernel at a time: small enough to look up between two, large enough not to matter."""
-TLS_PIECE = 16 * 1024
-"""One record: OpenSSL tells of a piece only when all of it is out."""
+TLS_PIECE = 64 * 1024
+"""Four records: OpenSSL tells of a piece only when all of it is out, and a slow line is no stalled one."""
 WRITE_STALL = 60.0
 """Seconds without the kernel taking a byte after which the connection counts as lost."""
 IDLE_LIMIT = 4.0

@@ -20,6 +20,8 @@ from uploader_cli.core.sightings import Sightings
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.engine import Engine
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import Target
 from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
@@ -112,11 +114,15 @@ class Upload:
     def go(self) -> errors.UploaderError | None:
         api = Api(self.settings, self._emit, self.stop)
         known: list[Limits] = []
-        engine = Engine(api, self.settings, self._emit, self, self.sightings, self.stop, remember=known.append)
-        try:
-            return engine.run(self.files)
-        finally:
-            api.close()
+        with Journal(self.settings.state_path) as journal:
+            run = journal.begin(Target(self.settings.server, "personal"), {})
+            engine = Engine(
+                api, self.settings, self._emit, self, self.sightings, self.stop, run=run, remember=known.append
+            )
+            try:
+                return engine.run(self.files)
+            finally:
+                api.close()
 
     def _emit(self, event: ev.Event) -> None:
         self.events.append(event)

@@ -18,6 +18,8 @@ from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.engine import Engine
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_records import Target
 from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
@@ -226,16 +228,18 @@ class Run:
 
     def go(self) -> errors.UploaderError | None:
         """Run the engine; every file must have exactly one end, every session that was opened one too."""
-        engine = Engine(
-            self.api,  # type: ignore[arg-type]
-            self.settings,
-            self.events.append,
-            self.followers,
-            self.sightings,
-            self.stop,
-            remember=self.remembered.append,
-        )
-        error = engine.run(self.files)
+        with Journal(self.settings.state_path) as journal:
+            engine = Engine(
+                self.api,  # type: ignore[arg-type]
+                self.settings,
+                self.events.append,
+                self.followers,
+                self.sightings,
+                self.stop,
+                run=journal.begin(Target(self.settings.server, "personal"), {}),
+                remember=self.remembered.append,
+            )
+            error = engine.run(self.files)
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]

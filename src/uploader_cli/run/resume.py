@@ -1,0 +1,96 @@
+"""`uploader resume`: go on with a run that was interrupted, list what is remembered, forget."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural, safe
+from uploader_cli.run.upload import execute, select
+from uploader_cli.run.views import interruptible, observers
+from uploader_cli.settings import resolve, user_config_file
+from uploader_cli.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal_records import RunInfo
+
+
+def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
+    """Go on with an interrupted run, the newest by default; `flags` are what the user says anew."""
+    with Journal(_state_path(flags)) as journal:
+        info = journal.run(run_id) if run_id is not None else journal.newest_unfinished()
+        if info is None:
+            raise UsageError(
+                "no interrupted run is left to resume", hint="`uploader resume --list` shows what is known"
+            )
+        settings, paths = _stored(info, flags)
+        found = select(settings, paths)
+        new_id = secrets.token_hex(8)
+        with interruptible() as interrupts:
+            run = journal.resume(info.id, new_id=new_id)
+            views = observers(settings, new_id)
+            return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
+
+
+def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:
+    """The settings and paths of a run as it was started, with what the user says anew; from the same directory."""
+    stored, cwd, paths = (info.arguments.get(name) for name in ("options", "cwd", "paths"))
+    if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
+        raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
+    given = {name: value for name, value in flags.items() if value not in (None, (), [])}
+    settings = resolve({**stored, **given}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise UsageError(
+            f"{cwd}, where the run was started, is gone: {error.strerror}", hint="nothing was sent"
+        ) from None
+    return settings, paths
+
+
+def resume_list(flags: Mapping[str, object]) -> int:
+    """Print what the journal knows, the newest first."""
+    with Journal(_state_path(flags)) as journal:
+        runs = journal.runs()
+    if flags.get("json"):
+        sys.stdout.write(json.dumps([asdict(info) for info in runs], ensure_ascii=True) + "\n")
+        return Exit.OK
+    for info in runs:
+        when = datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
+        done = f"{plural(info.completed_files, 'file')} done, {info.open_files} under way"
+        paths = info.arguments.get("paths")
+        what = " ".join(safe(str(path)) for path in paths[:3]) if isinstance(paths, list) else ""
+        sys.stderr.write(f"{info.id}  {when}  {info.state:<11}  {done}  {info.server} ({info.destination})  {what}\n")
+    if not runs:
+        sys.stderr.write("no run is remembered\n")
+    return Exit.OK
+
+
+def resume_forget(run_id: str, flags: Mapping[str, object]) -> int:
+    """Drop a run from the journal: it can't be resumed any more."""
+    with Journal(_state_path(flags)) as journal:
+        journal.forget(run_id)
+    sys.stderr.write(f"run {run_id} is forgotten; what it had begun on the server expires there\n")
+    return Exit.OK
+
+
+def _state_path(flags: Mapping[str, object]) -> Path:
+    settings = resolve(
+        {"state_dir": flags.get("state_dir")},
+        env=os.environ,
+        cwd=Path.cwd(),
+        user_config=user_config_file(),
+        need_server=False,
+    )
+    return settings.state_path

@@ -1,0 +1,118 @@
+"""What stands around a run in a terminal or a pipe: which view, which signals, which last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render import choose, use_color
+from uploader_cli.render.logfile import LogFile
+from uploader_cli.render.ndjson import NdjsonView
+from uploader_cli.render.plain import PlainView
+from uploader_cli.render.summary import summary
+from uploader_cli.run.upload import Interrupts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.state import ProgressState
+    from uploader_cli.render import Renderer
+    from uploader_cli.settings import Settings
+
+
+def observers(settings: Settings, run_id: str) -> list[Renderer]:
+    """What is to be told of the run, in the order in which it is closed: a view makes room for the last words."""
+    out: list[Renderer] = []
+    tty = sys.stderr.isatty()
+    kind = choose(
+        settings.progress,
+        stderr_is_tty=tty,
+        env=os.environ,
+        quiet=settings.quiet,
+        json_on_tty=settings.json and tty and sys.stdout.isatty(),
+        encoding=sys.stderr.encoding or "ascii",
+    )
+    color = use_color(os.environ, is_tty=tty)
+    if settings.log_file is not None:
+        out.append(_log_file(settings))
+    if settings.json:
+        out.append(NdjsonView(sys.stdout, run_id, time.time))
+    if kind == "live":
+        from uploader_cli.render.live import LiveView
+
+        out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
+    elif kind == "plain":
+        out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
+    out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color))
+    return out
+
+
+def _log_file(settings: Settings) -> LogFile:
+    try:
+        stream = open(settings.log_file or "", "a", encoding="utf-8")  # noqa: SIM115 - the observer closes it
+    except OSError as error:
+        raise UsageError(
+            f"--log-file: {settings.log_file} can't be written: {error.strerror}", hint="name a file you may write to"
+        ) from error
+    return LogFile(stream, time.time)
+
+
+class LastWords:
+    """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
+
+    def __init__(self, *, quiet: bool, color: bool) -> None:
+        self._quiet, self._color = quiet, color
+
+    def handle(self, event: Event, state: ProgressState, now: float) -> None:
+        """The end is all that matters."""
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Nothing to draw."""
+
+    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Say it."""
+        outcome = state.outcome
+        if outcome is None or (self._quiet and outcome.ok):
+            return
+        width = _width(sys.stderr)
+        advice = [state.advice] if state.advice else []
+        hint = "run the same command again"
+        lines = summary(state, outcome, width=width, color=self._color, resume_hint=hint, next_steps=advice)
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+
+
+def _width(stream: TextIO) -> int:
+    """Columns of the terminal behind `stream`; 80 where there is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """SIGINT and SIGTERM are counted instead of raised: the loop stops in order."""
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+
+    def count(number: int, _frame: Any) -> None:
+        interrupts.raise_(codes[signal.Signals(number)])
+
+    before = {number: signal.signal(number, count) for number in codes}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,184 @@
+"""The loop against a server that answers anything within the protocol: it ends, with the file complete or a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tus_model import ENDPOINT, REFUSALS, Model, Told, file_of, make_client, make_terms, outcome
+
+from uploader_cli import errors
+from uploader_cli.core.tus import parts
+from uploader_cli.transfer.tus_parts import Part, send_in_parts
+from uploader_cli.transfer.tus_terms import Known
+from uploader_cli.transfer.tus_upload import TusUpload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+PASSING = ["reset", "refused", "cut", "lost", "short", "408", "409", "423", "429", "460", "500", "503", "503!", "409!"]
+"""What a retry gets over."""
+ALL = [*PASSING, *(f"{status}!" for status in REFUSALS), *REFUSALS, "forget", "shrink", "mute"]
+DATA = bytes(range(251))
+
+
+def words(of: list[str]) -> st.SearchStrategy[list[str]]:
+    """More of `ok` than of anything else, so that runs come far."""
+    return st.lists(st.one_of(st.just("ok"), st.sampled_from(of)), max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    said=words(ALL),
+    size=st.integers(0, 200),
+    chunk_size=st.integers(1, 220),
+    checksum=st.sampled_from([None, "sha1", "sha256"]),
+    keys=st.booleans(),
+    cwu=st.booleans(),
+    retries=st.integers(0, 4),
+    token=st.booleans(),
+)
+def test_the_loop_always_ends(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[str],
+    size: int,
+    chunk_size: int,
+    checksum: str | None,
+    keys: bool,
+    cwu: bool,
+    retries: int,
+    token: bool,
+) -> None:
+    """Complete and equal, or with a reason; and what is told keeps the promises of the event stream."""
+    file = file_of(scratch(tmp_path_factory), DATA[:size])
+    model, told = Model([*said], keys=keys), Told()
+    terms = make_terms(
+        chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=retries, refresh=lambda: token, max_wait=9.0
+    )
+    sent = outcome(TusUpload(make_client(model), terms, file, {"filename": "a"}, watch=told.watch).run)
+    if isinstance(sent, errors.UploaderError):
+        assert str(sent)
+        return
+    assert bytes(model.uploads[sent.url].data) == DATA[:size]
+    assert told.confirmed == size
+    assert sent.url == told.urls[-1]
+    assert sent.attempts == len(told.attempts)
+    assert not sent.verified or all(model.uploads[sent.url].covered)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    said=words(PASSING),
+    size=st.integers(0, 200),
+    chunk_size=st.integers(1, 220),
+    checksum=st.sampled_from([None, "sha256"]),
+    cwu=st.booleans(),
+)
+def test_passing_trouble_is_got_over(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[str],
+    size: int,
+    chunk_size: int,
+    checksum: str | None,
+    cwu: bool,
+) -> None:
+    """With more retries than troubles the file arrives, on one upload, whole; `flip` is caught by the checksum."""
+    file = file_of(scratch(tmp_path_factory), DATA[:size])
+    model, told = Model([word if word != "460" or checksum is None else "flip" for word in said]), Told()
+    terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=41)
+    sent = TusUpload(make_client(model), terms, file, {"filename": "a"}, watch=told.watch).run()
+    assert {url: bytes(upload.data) for url, upload in model.uploads.items()} == {sent.url: DATA[:size]}
+    assert sent.verified == (checksum is not None or not size)
+    assert told.gone == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    offsets=st.lists(st.integers(0, 60), max_size=100),
+    retries=st.integers(0, 3),
+    length=st.integers(1, 50),
+)
+def test_a_server_that_claims_anything_is_left(
+    tmp_path_factory: pytest.TempPathFactory, offsets: list[int], retries: int, length: int
+) -> None:
+    """Offsets that change with every answer: it ends, and never says that more was sent than was."""
+    file = file_of(scratch(tmp_path_factory), DATA[:length])
+    model = Liar(offsets)
+    terms = make_terms(chunk_size=8, cwu=False, retries=retries)
+    sent = outcome(TusUpload(make_client(model), terms, file, {}).run)
+    assert str(sent)
+    assert isinstance(sent, errors.UploaderError) or model.furthest >= length
+
+
+class Liar(Model):
+    """Its answers are in order, but its offsets come from a list, over and over."""
+
+    def __init__(self, offsets: list[int]) -> None:
+        super().__init__()
+        self._offsets = offsets or [0]
+        self._at = 0
+        self.furthest = 0
+
+    def _answer(self, url: str, status: int, upload: object = None, **headers: str) -> object:  # type: ignore[override]
+        answer = super()._answer(url, status, None, **headers)
+        if not answer.ok:
+            return answer
+        self._at += 1
+        offset = self._offsets[self._at % len(self._offsets)]
+        return super()._answer(url, status, None, **{**headers, "Upload-Offset": str(offset)})
+
+    def _done(self, method: str, url: str, headers: dict[str, str], data: bytes, *, whole: bool) -> object:  # type: ignore[override]
+        if method == "PATCH":
+            self.furthest = max(self.furthest, int(headers["Upload-Offset"]) + len(data))
+            return self._answer(url, 204)
+        return super()._done(method, url, headers, data, whole=whole)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    said=words([*PASSING, "forget", "403", "mute"]),
+    size=st.integers(1, 200),
+    count=st.integers(1, 5),
+    clients=st.integers(1, 3),
+    checksum=st.sampled_from([None, "sha256"]),
+    retries=st.integers(0, 4),
+)
+def test_parts_end_too(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[str],
+    size: int,
+    count: int,
+    clients: int,
+    checksum: str | None,
+    retries: int,
+) -> None:
+    """Parallel parts: the whole is there and equal, or there is a reason; its progress keeps the same promises."""
+    file = file_of(scratch(tmp_path_factory), DATA[:size])
+    model, told = Model(said), Told()
+    terms = make_terms(chunk_size=16, checksum=checksum, retries=retries)
+    clients_of_model = [make_client(model) for _ in range(clients)]
+    cut = [Part(start, length) for start, length in parts(size, count)]
+    sent = outcome(lambda: send_in_parts(clients_of_model, terms, file, {"filename": "a"}, cut, watch=told.watch))
+    if isinstance(sent, errors.UploaderError):
+        assert str(sent)
+        return
+    assert bytes(model.uploads[sent.url].data) == DATA[:size]
+    assert told.confirmed == size
+    assert sent.verified == all(model.uploads[sent.url].covered)
+
+
+def test_a_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None:
+    file = file_of(tmp_path / "a", DATA)
+    model = Model()
+    client, terms = make_client(model), make_terms(chunk_size=100)
+    sent = TusUpload(client, terms, file, {}).run()
+    model.calls.clear()
+    again = TusUpload(client, terms, file, {}, known=Known(url=sent.url)).run()
+    assert (again.url, model.methods) == (ENDPOINT + "1", "HEAD")
+
+
+def scratch(factory: pytest.TempPathFactory) -> Path:
+    return factory.getbasetemp() / "file"
