@@ -13,7 +13,7 @@ CREDIT = 0.2
 """Seconds of unused time that may be made up for: sleeps overshoot, and between two chunks nothing is sent."""
 GRAIN = 0.05
 """A grant is what the rate sends in this many seconds: bursts stay short, and early answers are seen soon."""
-LEAST_GRANT = 1024
+LEAST_GRANT = 32
 MOST_GRANT = 1 << 20
 
 

@@ -1,0 +1,223 @@
+"""tus 1.0 as values: capabilities, metadata, checksums, chunks, and whose URL it is."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.core.tus import (
+    Capabilities,
+    capabilities_of,
+    checksum_header,
+    chunk_length,
+    encode_metadata,
+    parse_capabilities,
+    parts,
+    place,
+    trusts,
+    whole,
+)
+
+SERVER = "https://up.example:8443"
+OFFER = {
+    "endpoint": "/api/upload/files/",
+    "version": "1.0.0",
+    "extensions": ["creation", "Checksum", "concatenation", "creation-with-upload"],
+    "checksumAlgorithms": ["sha1", "SHA256"],
+    "maxSize": 1000,
+}
+
+
+class TestCapabilities:
+    def test_of_a_session_answer(self) -> None:
+        found = parse_capabilities(OFFER, SERVER)
+        assert found == Capabilities(
+            "https://up.example:8443/api/upload/files/",
+            "1.0.0",
+            frozenset({"creation", "checksum", "concatenation", "creation-with-upload"}),
+            frozenset({"sha1", "sha256"}),
+            1000,
+        )
+        assert found is not None
+        assert found.creates_with_upload
+        assert found.concatenates
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"endpoint": None},
+            {"endpoint": ""},
+            {"version": "0.2.2"},
+            {"endpoint": "https://elsewhere.example/files/"},
+            {"endpoint": "https://up.example:9000/files/"},
+            {"endpoint": "ftp://up.example:8443/files/"},
+            {"endpoint": "http://[broken"},
+        ],
+    )
+    def test_an_offer_that_is_of_no_use(self, change: dict[str, object]) -> None:
+        assert parse_capabilities({**OFFER, **change}, SERVER) is None
+
+    @pytest.mark.parametrize("body", [None, "tus", [], {}, {"endpoint": 5}])
+    def test_no_offer(self, body: object) -> None:
+        assert parse_capabilities(body, SERVER) is None
+
+    def test_an_offer_with_nothing_in_it(self) -> None:
+        found = parse_capabilities({"endpoint": "files/", "extensions": "all", "maxSize": -1}, SERVER + "/")
+        assert found == Capabilities("https://up.example:8443/files/")
+
+    def test_an_http_endpoint_behind_a_tls_proxy(self) -> None:
+        found = parse_capabilities({**OFFER, "endpoint": "http://up.example/files/"}, SERVER)
+        assert found is not None
+        assert found.endpoint == "https://up.example:8443/files/"
+
+    def test_of_options(self) -> None:
+        headers = {
+            "Tus-Version": "1.0.0,0.2.2",
+            "Tus-Extension": "creation, checksum",
+            "Tus-Checksum-Algorithm": "sha1",
+            "Tus-Max-Size": "70",
+        }
+        found = capabilities_of(headers, SERVER)
+        assert found == Capabilities(
+            SERVER, extensions=frozenset({"creation", "checksum"}), checksum_algorithms=frozenset({"sha1"}), max_size=70
+        )
+
+    def test_of_options_that_say_nothing(self) -> None:
+        assert capabilities_of({}, SERVER) == Capabilities(SERVER)
+
+    def test_of_another_version(self) -> None:
+        with pytest.raises(ValueError, match=r"0\.2\.2"):
+            capabilities_of({"Tus-Version": "0.2.2"}, SERVER)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "chosen"),
+    [
+        ("auto", "sha1 sha256 md5", "sha256"),
+        ("auto", "sha1 md5", "sha1"),
+        ("auto", "md5", None),
+        ("auto", "", None),
+        ("none", "sha256", None),
+        ("sha1", "sha1 sha256", "sha1"),
+        ("sha256", "sha256", "sha256"),
+    ],
+)
+def test_checksum_choice(wanted: str, offered: str, chosen: str | None) -> None:
+    extensions = frozenset({"checksum"})
+    found = Capabilities("", extensions=extensions, checksum_algorithms=frozenset(offered.split()))
+    assert found.checksum(wanted) == chosen  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("extensions", [frozenset({"checksum"}), frozenset[str]()])
+def test_a_checksum_that_is_not_offered(extensions: frozenset[str]) -> None:
+    """The algorithm alone, without the extension, is no offer."""
+    algorithms = frozenset({"sha1"}) if extensions else frozenset({"sha1", "sha256"})
+    found = Capabilities("", extensions=extensions, checksum_algorithms=algorithms)
+    with pytest.raises(ValueError, match="sha256"):
+        found.checksum("sha256")
+    assert extensions or found.checksum("auto") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "header"),
+    [
+        ({}, ""),
+        ({"filename": "a.mp4"}, "filename YS5tcDQ="),
+        ({"filename": "é", "empty": ""}, "filename w6k=,empty"),
+        ({"filename": "\udcff"}, "filename JUZG"),
+    ],
+)
+def test_metadata(metadata: dict[str, str], header: str) -> None:
+    assert encode_metadata(metadata) == header
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a,b", "ä", "a\n", "a\tb"])
+def test_keys_that_are_none(key: str) -> None:
+    with pytest.raises(ValueError, match="Upload-Metadata"):
+        encode_metadata({key: "x"})
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-zA-Z0-9_.-]+", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"]))
+    )
+)
+def test_metadata_round_trips(metadata: dict[str, str]) -> None:
+    pairs = [pair.partition(" ") for pair in encode_metadata(metadata).split(",") if pair]
+    assert {key: base64.b64decode(value).decode() for key, _, value in pairs} == metadata
+
+
+def test_checksum_header() -> None:
+    assert checksum_header("sha1", b"\0\1") == "sha1 AAE="
+
+
+@given(st.integers(0, 10_000), st.integers(1, 300))
+def test_chunks_cover_the_file(length: int, size: int) -> None:
+    offset = 0
+    while count := chunk_length(offset, length, size):
+        assert 0 < count <= size
+        offset += count
+    assert offset == length
+
+
+@given(st.integers(1, 10_000), st.integers(1, 20))
+def test_parts_cover_the_file(length: int, count: int) -> None:
+    cut = list(parts(length, count))
+    assert len(cut) == min(count, length)
+    assert [start for start, _ in cut] == [sum(size for _, size in cut[:index]) for index in range(len(cut))]
+    assert sum(size for _, size in cut) == length
+    assert max(size for _, size in cut) - min(size for _, size in cut) <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("0", 0), (" 12 ", 12), *((text, None) for text in (None, "", "-1", "1.0", "²", "1_0", "٣", "9" * 5000))],
+)
+def test_numbers_of_headers(value: str | None, number: int | None) -> None:
+    assert whole(value) == number
+
+
+@pytest.mark.parametrize(
+    ("base", "location", "url"),
+    [
+        ("https://h/files/", "/files/1", "https://h/files/1"),
+        ("https://h/files/", "1?a=b", "https://h/files/1?a=b"),
+        ("https://h/files/", "//h/files/1", "https://h/files/1"),
+        ("https://h:8443/files/", "http://h/files/1", "https://h:8443/files/1"),
+        ("https://h/files/", "http://h:1080/files/1", "https://h/files/1"),
+        ("https://h/files/", "https://other/1", "https://other/1"),
+        ("http://h/files/", "http://other/1#x", "http://other/1"),
+        ("http://h/files/", "https://h/files/1", "https://h/files/1"),
+        ("https://h/files/", " /files/1 ", "https://h/files/1"),
+    ],
+)
+def test_where_a_location_is(base: str, location: str, url: str) -> None:
+    assert place(base, location) == url
+
+
+@pytest.mark.parametrize("location", ["http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1"])
+def test_where_nothing_goes(location: str) -> None:
+    with pytest.raises(ValueError, match=r"https|no address"):
+        place("https://h/files/", location)
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "trusted"),
+    [
+        ("https://h/files/", "https://h/files/1", True),
+        ("https://h/files/", "https://H:443/other", True),
+        ("https://h/files/", "http://h/files/1", False),
+        ("https://h/files/", "https://h:8443/files/1", False),
+        ("https://h/files/", "https://h.example/files/1", False),
+        ("https://h/files/", "https://h@evil/files/1", False),
+        ("http://h/files/", "https://h/files/1", True),
+        ("http://h/files/", "https://h:8443/files/1", False),
+        ("http://h:8005/files/", "http://h:8005/files/1", True),
+        ("http://h:8005/files/", "http://h/files/1", False),
+    ],
+)
+def test_whom_the_token_may_reach(base: str, url: str, trusted: bool) -> None:
+    assert trusts(base, url) is trusted
