@@ -120,8 +120,9 @@ def listed_runs(db: sqlite3.Connection, is_alive: Callable[[str], bool]) -> Iter
     """All runs, the one that wrote last first."""
     rows = db.execute(
         "SELECT number, run.id, target, since, earlier, identity, finished, server, destination, arguments, started_at,"
-        " updated_at, files, bytes, (SELECT count(*) FROM pending WHERE pending.run = run.number)"
-        " FROM run JOIN target ON target.id = run.target ORDER BY updated_at DESC, number DESC"
+        " updated_at, files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
+        " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
+        " ORDER BY updated_at DESC, number DESC"
     ).fetchall()
     for number, name, target, since, earlier, identity, finished, server, destination, arguments, *rest in rows:
         started_at, updated_at, files, size, open_files = rest

@@ -113,6 +113,12 @@ class RunHandle:
             )
         return parts
 
+    def creating_part(self, file: LocalFile, part: int) -> str:
+        """Forget what was created for one part, and give it a new key, which is returned: before a creation afresh."""
+        key = fresh_key()
+        self._update(file, part, {"upload_key": key, "url": None, "checked_until": 0})
+        return key
+
     def completed(
         self,
         file: LocalFile,
@@ -231,7 +237,7 @@ class RunHandle:
             )
         return Claim(ClaimState.RESUME, pending.upload)
 
-    def _update(self, file: LocalFile, part: int | None, values: Mapping[str, str | int]) -> None:
+    def _update(self, file: LocalFile, part: int | None, values: Mapping[str, str | int | None]) -> None:
         table, column, number = ("pending", "run", self._row.number) if part is None else ("part", "number", part)
         changes = ", ".join(f"{name} = ?" for name in values)
         with self._writing() as db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,17 @@ def test_parts_are_kept_each_with_its_key_url_and_progress(journal: Journal, oth
     assert [part.upload_key for part in upload.parts] == [part.upload_key for part in parts]
     assert [(part.url, part.checked_until) for part in upload.parts] == [(None, 0), ("http://here:1/p", 3), (None, 0)]
     assert upload.urls == ("http://here:1/p",)
+
+
+def test_a_part_that_is_gone_on_the_server_gets_a_new_key(journal: Journal) -> None:
+    run = begin(journal)
+    run.claim(a_file(size=10))
+    first, second = run.split(a_file(), [6, 4])
+    run.created(a_file(), "http://here:1/p", part=1)
+    run.checked(a_file(), 3, part=1)
+    key = run.creating_part(a_file(), 1)
+    assert key != second.upload_key
+    assert run.claim(a_file(size=10)).upload.parts == (first, replace(second, upload_key=key))
 
 
 def test_a_creation_afresh_forgets_url_parts_and_key(journal: Journal) -> None:
