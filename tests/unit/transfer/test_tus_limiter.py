@@ -65,9 +65,9 @@ def test_workers_share_it() -> None:
     clock = Clock()
     waits: list[float] = []
     limiter = Limiter(1000.0, waits.append, clock)
-    grants = [limiter(100) for _ in range(4)]
-    assert grants == [100] * 4
-    assert waits == pytest.approx([0.1, 0.2, 0.3])
+    grants = [limiter(50) for _ in range(4)]
+    assert grants == [50] * 4
+    assert waits == pytest.approx([0.05, 0.1, 0.15])
 
 
 def test_an_interrupt_ends_the_wait() -> None:

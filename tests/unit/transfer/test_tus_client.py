@@ -1,0 +1,317 @@
+"""Each call of tus 1.0: what goes out, what an answer means, and to whom credentials go."""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from transfer_fakes import Clock
+from tus_model import file_of
+
+from uploader_cli import errors
+from uploader_cli.core.events import FailureCode
+from uploader_cli.transfer.chunk import ChunkBody
+from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.multipart import open_unchanged
+from uploader_cli.transfer.tus import REDIRECTS, TusClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ENDPOINT = "https://up.example/files/"
+URL = ENDPOINT + "1"
+TUS = {"Tus-Resumable": "1.0.0"}
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+class Scripted:
+    """Stands in for `Http`: gives answers from a list, and keeps what was sent."""
+
+    def __init__(self, *answers: tuple[int, dict[str, str]], body: object = None) -> None:
+        self.answers, self.body = deque(answers), body
+        self.sent: list[tuple[str, str, dict[str, str], bytes, bool]] = []
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: Any = None,
+        headers: Any = None,
+        read_timeout: float = 0,
+        stranger: bool = False,
+    ) -> Answer:
+        data = b"".join(bytes(piece) for piece in body or ())
+        self.sent.append((method, url, dict(headers), data, stranger))
+        status, answered = self.answers.popleft()
+        return Answer(status, answered, self.body, url)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.sent[-1][2]
+
+
+def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tuple[TusClient, Scripted]:
+    http = Scripted(*answers, body=body)
+    return TusClient(http, ENDPOINT, lambda: TOKEN), http
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> Iterator[ChunkBody]:
+    file = file_of(tmp_path / "a", b"0123456789")
+    with open_unchanged(file) as source:
+        yield ChunkBody(file, source, 2, 5, on_sent=lambda _sent: None, check=lambda: None, clock=Clock())
+
+
+class TestCreate:
+    def test_what_goes_out(self) -> None:
+        client, http = client_of((201, {**TUS, "Location": "/files/1"}))
+        created = client.create(10, {"filename": "ä"})
+        assert (created.url, created.offset) == (URL, None)
+        method, url, headers, data, stranger = http.sent[0]
+        assert (method, url, data, stranger) == ("POST", ENDPOINT, b"", False)
+        assert headers == {**TOKEN, **TUS, "Upload-Length": "10", "Upload-Metadata": "filename w6Q="}
+
+    def test_no_metadata_is_no_header(self) -> None:
+        client, http = client_of((201, {**TUS, "Location": URL}))
+        client.create(0, {})
+        assert "Upload-Metadata" not in http.headers
+
+    def test_with_the_first_bytes(self, body: ChunkBody) -> None:
+        client, http = client_of((201, {**TUS, "Location": URL, "Upload-Offset": "5"}))
+        created = client.create(10, {}, body=body, checksum="sha1 AAA=", partial=True)
+        assert created.offset == 5
+        assert http.sent[0][3] == b"23456"
+        assert http.headers["Upload-Checksum"] == "sha1 AAA="
+        assert http.headers["Upload-Concat"] == "partial"
+
+    def test_no_checksum_without_bytes(self) -> None:
+        client, http = client_of((201, {**TUS, "Location": URL}))
+        client.create(10, {}, checksum="sha1 AAA=")
+        assert "Upload-Checksum" not in http.headers
+
+    def test_no_location(self) -> None:
+        client, _ = client_of((201, TUS))
+        with pytest.raises(errors.ProtocolError, match="Location"):
+            client.create(10, {})
+
+    @pytest.mark.parametrize(("status", "code"), [(404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED")])
+    def test_the_session_is_gone(self, status: int, code: str) -> None:
+        client, _ = client_of((status, TUS), body={"error": code})
+        with pytest.raises(errors.SessionLost) as caught:
+            client.create(10, {"sessionId": "s"})
+        assert not caught.value.retryable
+
+    def test_the_parts_are_joined(self) -> None:
+        client, http = client_of((201, {**TUS, "Location": "3"}))
+        assert client.concatenate([URL, ENDPOINT + "2"], {"filename": "a"}).url == ENDPOINT + "3"
+        assert http.headers["Upload-Concat"] == f"final;{URL} {ENDPOINT}2"
+        assert "Upload-Length" not in http.headers
+
+
+class TestPatch:
+    def test_what_goes_out(self, body: ChunkBody) -> None:
+        client, http = client_of((204, {**TUS, "Upload-Offset": "7"}))
+        assert client.patch(URL, 2, body, "sha1 AAA=").offset == 7
+        method, url, headers, data, _ = http.sent[0]
+        assert (method, url, data) == ("PATCH", URL, b"23456")
+        assert headers == {**TOKEN, **TUS, "Upload-Offset": "2", "Upload-Checksum": "sha1 AAA="}
+        assert body.content_type == "application/offset+octet-stream"
+
+    @pytest.mark.parametrize("offset", [None, "", "x", "-1", "1.5"])
+    def test_no_offset_in_the_answer(self, body: ChunkBody, offset: str | None) -> None:
+        client, _ = client_of((204, TUS if offset is None else {**TUS, "Upload-Offset": offset}))
+        with pytest.raises(errors.ProtocolError, match="Upload-Offset"):
+            client.patch(URL, 2, body)
+
+    @pytest.mark.parametrize("headers", [{}, {"Tus-Resumable": "0.2.2"}])
+    def test_another_version(self, body: ChunkBody, headers: dict[str, str]) -> None:
+        client, _ = client_of((204, {**headers, "Upload-Offset": "7"}))
+        with pytest.raises(errors.ProtocolError, match="tus"):
+            client.patch(URL, 2, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable", "code"),
+    [
+        (400, errors.AnswerError, False, FailureCode.SERVER_REFUSED),
+        (401, errors.Unauthorized, False, FailureCode.UNAUTHORIZED),
+        (403, errors.Unauthorized, False, FailureCode.UNAUTHORIZED),
+        (408, errors.TooSlow, True, FailureCode.TOO_SLOW),
+        (409, errors.OffsetConflict, True, FailureCode.SERVER_REFUSED),
+        (412, errors.ProtocolError, False, FailureCode.PROTOCOL),
+        (413, errors.TooLarge, False, FailureCode.REFUSED_SIZE),
+        (415, errors.AnswerError, False, FailureCode.SERVER_REFUSED),
+        (423, errors.Locked, True, FailureCode.SERVER_REFUSED),
+        (429, errors.RateLimited, True, FailureCode.RATE_LIMITED),
+        (460, errors.ChecksumMismatch, True, FailureCode.INTEGRITY),
+        (500, errors.ServerFault, True, FailureCode.SERVER_ERROR),
+        (503, errors.ServerFault, True, FailureCode.SERVER_ERROR),
+    ],
+)
+def test_errors_by_class(
+    body: ChunkBody, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
+) -> None:
+    """What is retried and what is not (wire contract 5)."""
+    client, _ = client_of((status, {"Retry-After": "7"}))
+    with pytest.raises(kind) as caught:
+        client.patch(URL, 0, body)
+    assert type(caught.value) is kind
+    assert (caught.value.retryable, caught.value.code) == (retryable, code)
+    if status in (409, 423, 429, 460, 503):
+        assert getattr(caught.value, "retry_after", None) == 7.0
+
+
+class TestHead:
+    def test_where_it_is(self) -> None:
+        client, http = client_of((200, {**TUS, "Upload-Offset": "3", "Upload-Length": "10"}))
+        found = client.head(URL)
+        assert (found.offset, found.length, http.sent[0][0]) == (3, 10, "HEAD")
+
+    def test_the_length_is_deferred(self) -> None:
+        client, _ = client_of((204, {**TUS, "Upload-Offset": "3"}))
+        assert client.head(URL).length is None
+
+    @pytest.mark.parametrize("status", [403, 404, 410])
+    def test_it_is_gone(self, status: int) -> None:
+        client, _ = client_of((status, TUS))
+        with pytest.raises(errors.UploadGone):
+            client.head(URL)
+
+
+class TestOptions:
+    def test_what_it_can(self) -> None:
+        client, http = client_of((204, {"Tus-Version": "1.0.0", "Tus-Extension": "creation,checksum"}))
+        assert client.options().extensions == {"creation", "checksum"}
+        assert "Tus-Resumable" not in http.headers
+
+    @pytest.mark.parametrize("status", [200, 405, 501])
+    def test_a_server_that_does_not_tell(self, status: int) -> None:
+        client, _ = client_of((status, {}))
+        assert client.options().extensions == frozenset()
+
+    def test_nothing_is_there(self) -> None:
+        client, _ = client_of((404, {}))
+        with pytest.raises(errors.NotAnUploadServer):
+            client.options()
+
+    def test_only_an_old_version(self) -> None:
+        client, _ = client_of((204, {"Tus-Version": "0.2.2"}))
+        with pytest.raises(errors.ProtocolError, match=r"0\.2\.2"):
+            client.options()
+
+    def test_refused(self) -> None:
+        client, _ = client_of((401, {}))
+        with pytest.raises(errors.Unauthorized):
+            client.options()
+
+
+class TestTerminate:
+    @pytest.mark.parametrize("status", [204, 404, 410])
+    def test_gone_is_gone(self, status: int) -> None:
+        client, http = client_of((status, TUS))
+        client.terminate(URL)
+        assert http.sent[0][:2] == ("DELETE", URL)
+
+    def test_refused(self) -> None:
+        client, _ = client_of((403, TUS))
+        with pytest.raises(errors.Unauthorized):
+            client.terminate(URL)
+
+
+class TestRedirects:
+    @pytest.mark.parametrize("status", [307, 308])
+    def test_the_body_goes_again_from_its_start(self, body: ChunkBody, status: int) -> None:
+        client, http = client_of((status, {"Location": "/other/1"}), (204, {**TUS, "Upload-Offset": "7"}))
+        client.patch(URL, 2, body)
+        assert [(method, url, data) for method, url, _, data, _ in http.sent] == [
+            ("PATCH", URL, b"23456"),
+            ("PATCH", "https://up.example/other/1", b"23456"),
+        ]
+        assert http.headers["Upload-Offset"] == "2"
+        assert http.headers["Authorization"] == TOKEN["Authorization"]
+
+    @pytest.mark.parametrize("status", [301, 302, 303])
+    def test_others_are_not_followed(self, body: ChunkBody, status: int) -> None:
+        """They would turn a PATCH into a GET."""
+        client, http = client_of((status, {"Location": "/other/1"}))
+        with pytest.raises(errors.AnswerError, match="/other/1"):
+            client.patch(URL, 2, body)
+        assert len(http.sent) == 1
+
+    def test_not_for_ever(self) -> None:
+        client, http = client_of(*[(307, {"Location": "/files/"})] * 9)
+        with pytest.raises(errors.ProtocolError, match="on and on"):
+            client.head(URL)
+        assert len(http.sent) == REDIRECTS + 1
+
+    def test_the_location_is_seen_from_where_the_answer_came(self) -> None:
+        client, _ = client_of((308, {"Location": "/v2/files/"}), (201, {**TUS, "Location": "1"}))
+        assert client.create(1, {}).url == "https://up.example/v2/files/1"
+
+    def test_to_another_host_without_credentials(self) -> None:
+        client, http = client_of((307, {"Location": "https://cdn.example/1"}), (200, {**TUS, "Upload-Offset": "0"}))
+        client.head(URL)
+        _, url, headers, _, stranger = http.sent[1]
+        assert (url, stranger) == ("https://cdn.example/1", True)
+        assert "Authorization" not in headers
+        assert headers["Tus-Resumable"] == "1.0.0"
+
+    def test_never_out_of_https(self) -> None:
+        client, http = client_of((307, {"Location": "http://cdn.example/1"}))
+        with pytest.raises(errors.ProtocolError, match="leave https") as caught:
+            client.head(URL)
+        assert caught.value.hint
+        assert len(http.sent) == 1
+
+
+class TestUploadsElsewhere:
+    """Services have upload hosts of their own: they are used, without credentials."""
+
+    def test_a_location_on_another_host(self) -> None:
+        client, http = client_of(
+            (201, {**TUS, "Location": "https://upload.example/1"}), (200, {**TUS, "Upload-Offset": "0"})
+        )
+        client.head(client.create(1, {}).url)
+        assert [stranger for *_, stranger in http.sent] == [False, True]
+        assert "Authorization" not in http.headers
+
+    def test_http_of_its_own_host_behind_a_tls_proxy(self) -> None:
+        client, http = client_of(
+            (201, {**TUS, "Location": "http://up.example/files/1"}), (200, {**TUS, "Upload-Offset": "0"})
+        )
+        client.head(client.create(1, {}).url)
+        assert http.sent[1][1] == URL
+        assert http.headers["Authorization"] == TOKEN["Authorization"]
+
+    def test_a_url_that_a_journal_remembers(self) -> None:
+        client, http = client_of((200, {**TUS, "Upload-Offset": "0"}))
+        client.head("http://up.example/files/1")
+        assert "Authorization" not in http.headers
+
+
+def test_every_answer_is_noted() -> None:
+    http = Scripted((307, {"Location": "/b"}), (503, {"X-RateLimit-Remaining": "5"}))
+    noted: list[int] = []
+    client = TusClient(http, ENDPOINT, dict, lambda answer: noted.append(answer.status))
+    with pytest.raises(errors.ServerFault):
+        client.head(URL)
+    assert noted == [307, 503]
+
+
+def test_credentials_that_have_changed() -> None:
+    tokens = iter("aab")
+    client = TusClient(
+        Scripted((200, {**TUS, "Upload-Offset": "0"})), ENDPOINT, lambda: {"Authorization": next(tokens)}
+    )
+    client.head(URL)
+    assert [client.stale, client.stale] == [False, True]
+
+
+def test_a_session_id_in_metadata_is_no_path() -> None:
+    client, http = client_of((201, {**TUS, "Location": URL}))
+    client.create(1, {"sessionId": "a b,c"})
+    assert base64.b64decode(http.headers["Upload-Metadata"].split(" ")[1]).decode() == "a b,c"
