@@ -96,7 +96,7 @@ class Upload:
     """A run of the engine with real calls."""
 
     def __init__(self, url: str, paths: Iterable[Path], **settings: Any) -> None:
-        self.settings = Settings(server=url, **settings)
+        self.settings = Settings(server=url, protocol="batch", **settings)
         self.events: list[ev.Event] = []
         self.stop_at: type[ev.Event] | None = None
         self.stop, self.sightings = Stop(), Sightings()

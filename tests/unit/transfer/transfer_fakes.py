@@ -101,6 +101,8 @@ class FakeApi:
     comes before the body.
     """
 
+    tus: None = None
+    """It offers no resumable uploads."""
     limits: Limits | None = None
     session_limits: Limits | None = ASSUMED
     answers: deque[Any] = field(default_factory=deque)
