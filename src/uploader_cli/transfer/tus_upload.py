@@ -80,6 +80,8 @@ class TusUpload:
                     self._patience.run(self._go_on)
         except errors.UploaderError as error:
             if not self._is_there_after_all(error):
+                if not isinstance(error, errors.FileError | errors.Interrupted):
+                    self._begin(self._last)  # what was tried is told of, before it fails
                 raise
         finally:
             if self._digests is not None:
