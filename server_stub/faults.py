@@ -45,14 +45,18 @@ class Answer:
     `when`: `before_body` answers without reading the body, `after_body` reads and drops it first, `after_store`
     lets the server do its work and then gives this answer in place of its own. With `close` the connection is cut
     instead of answered. `after_bytes` cuts the connection once so many bytes of the body were read.
+
+    `during_body` lets the server work on a body that misbehaves: after `after_bytes` bytes of it the connection is cut
+    (with `close`), or nothing more comes for `stall` seconds.
     """
 
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    when: Literal["before_body", "after_body", "after_store"] = "before_body"
+    when: Literal["before_body", "after_body", "after_store", "during_body"] = "before_body"
     close: bool = False
     after_bytes: int | None = None
+    stall: float = 0.0
 
 
 class Gate:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from server_stub.connections import cut
 from server_stub.faults import LoggedRequest, cutter
-from server_stub.senders import Delayed, Seen
+from server_stub.senders import Delayed, Interrupted, Seen
 from server_stub.wire import ApiError, RefusalResponse, drain, timestamp
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ class Gatekeeper:
         await RefusalResponse(body, 429)(scope, receive, with_headers)
 
     async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Seen) -> None:
+        if answer.when == "during_body":
+            await self._serve_rest(scope, Interrupted(answer, scope, receive, send), send)
+            return
         if answer.when == "after_store":
             await self._serve_rest(scope, receive, _nowhere)
         elif answer.after_bytes is not None:

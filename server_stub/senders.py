@@ -1,4 +1,4 @@
-"""What stands between the application and the ASGI server's `send`: the log's eye, and the delay."""
+"""What stands between the application and the ASGI server: the log's eye, the delay, and a body that breaks off."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from server_stub.connections import cut
 from server_stub.faults import LoggedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import Message, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
-    from server_stub.faults import Faults
+    from server_stub.faults import Answer, Faults
 
 logger = logging.getLogger(__name__)
 
@@ -99,3 +100,35 @@ class Delayed:
                 self._waiting.clear()
                 return
             self._waiting.popleft()
+
+
+class Interrupted:
+    """A `receive` that lets `after_bytes` bytes of a body pass; then the connection is cut, or stalls for a while."""
+
+    def __init__(self, answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> None:
+        self._answer = answer
+        self._scope = scope
+        self._receive = receive
+        self._seen = seen
+        self._left = answer.after_bytes or 0
+        self._rest: Message | None = None
+        self._over = False
+
+    async def __call__(self) -> Message:
+        """The next message of the body."""
+        if self._left == 0 and not self._over:
+            self._over = True
+            if self._answer.close:
+                self._seen.note()
+                cut(self._scope)
+                return {"type": "http.disconnect"}
+            await asyncio.sleep(self._answer.stall)
+        message, self._rest = self._rest or await self._receive(), None
+        body = message.get("body", b"")
+        if self._over:
+            return message
+        if len(body) > self._left:
+            self._rest = {**message, "body": body[self._left :]}
+            message = {"type": "http.request", "body": body[: self._left], "more_body": True}
+        self._left -= len(message.get("body", b""))
+        return message

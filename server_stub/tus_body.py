@@ -158,9 +158,9 @@ class Receiving:
     async def _report(self, taken: int) -> None:
         """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""
         session, file = self._session, self._upload.file
+        file.size = taken
         if session is None or self._upload.concat.kind == "partial":
             return
-        file.size = taken
         percent = min(99, 100 * taken // self._upload.length) if self._upload.length else 0
         if percent > file.progress:
             session.advance(file, percent)

@@ -44,7 +44,7 @@ OPEN, FINISHED = "open", "finished"
 """The states of an upload that exists; any other says why it is gone."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Upload:
     """One upload resource (tus 1.0). Sizes in bytes."""
 

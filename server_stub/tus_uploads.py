@@ -113,6 +113,10 @@ class Uploads:
             upload.waiting -= 1
         try:
             self._check(upload)
+            upload.touched = time.time()
+            session = self.session_of(upload)
+            if session is not None:
+                session.touch()
             yield
         finally:
             upload.lock.release()
@@ -218,7 +222,7 @@ class Uploads:
 
     def retire(self, upload: Upload, reason: str) -> None:
         """Let an upload go: its data is removed, its URL answers 410, its key is free. A stored file stays."""
-        session = self.session_of(upload)
+        session = self.server.sessions.get(upload.session)
         if session is not None and upload.status == OPEN and upload.file.status == "uploading":
             session.drop(upload.file)
         upload.status, upload.touched = reason, time.time()

@@ -1,0 +1,112 @@
+"""tus 1.0, checksum: a body counts whole and right, or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from functional.server.batches import eventually
+from serving import running_server
+from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server() as server:
+        yield server
+
+
+def data_of(server: EmbeddedServer, upload: str) -> Path:
+    return server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
+def test_chunks_with_their_checksums_make_a_file(server: EmbeddedServer, algorithm: str) -> None:
+    data = os.urandom(3_000_000)
+    upload = created(server.url, len(data))
+    for offset in range(0, len(data), 1_300_000):
+        chunk = data[offset : offset + 1_300_000]
+        assert append(upload, offset, chunk, checksum(chunk, algorithm)).status_code == 204
+    assert content(upload) == data
+
+
+@pytest.mark.parametrize("size", [1, 60_000, 2_500_000])
+def test_a_mismatch_leaves_offset_and_data_as_they_were(server: EmbeddedServer, size: int) -> None:
+    data = os.urandom(1000 + size)
+    upload = created(server.url, len(data), data[:1000])
+    flipped = bytes([data[1000] ^ 1]) + data[1001:]
+    assert error(append(upload, 1000, flipped, checksum(data[1000:]))) == (460, "CHECKSUM_MISMATCH")
+    assert offset_of(upload) == 1000
+    assert data_of(server, upload).read_bytes() == data[:1000]
+    assert append(upload, 1000, data[1000:], checksum(data[1000:])).status_code == 204
+    assert content(upload) == data
+
+
+def test_the_hash_of_the_whole_is_right_after_a_mismatch(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6, b"abc", filename="mismatch.txt")
+    assert append(upload, 3, b"dXf", checksum(b"def")).status_code == 460
+    answer = append(upload, 3, b"def", checksum(b"def"))
+    assert answer.headers["repr-digest"] == "sha-256=:vvV+x/U6bUC+tkCngKY5yDvCmsipgW8fxsXG3JkIOXE=:".replace(
+        "vvV+x/U6bUC+tkCngKY5yDvCmsipgW8fxsXG3JkIOXE=", checksum(b"abcdef")["Upload-Checksum"].split(" ")[1]
+    )
+
+
+def test_a_cut_body_with_a_checksum_is_not_kept(server: EmbeddedServer) -> None:
+    upload = created(server.url, 3_000_000, b"ab")
+    data = os.urandom(2_999_998)
+    with patching(upload, 2, len(data), checksum(data)) as request:
+        request.send(data[:2_500_000])
+        eventually(lambda: data_of(server, upload).stat().st_size > 1 << 20, "a block")
+    assert offset_of(upload) == 2
+    assert data_of(server, upload).read_bytes() == b"ab"
+
+
+def test_a_head_that_ends_a_writer_with_a_checksum_tells_the_old_offset(server: EmbeddedServer) -> None:
+    upload = created(server.url, 3_000_000, b"ab")
+    with patching(upload, 2, 2_999_998, checksum(b"")) as request:
+        request.send(os.urandom(2_500_000))
+        eventually(lambda: data_of(server, upload).stat().st_size > 1 << 20, "a block")
+        assert offset_of(upload) == 2
+        assert request.status() == 423
+    assert data_of(server, upload).read_bytes() == b"ab"
+
+
+def test_a_creation_can_carry_a_checksum(server: EmbeddedServer) -> None:
+    assert create(server.url, 3, b"abc", headers=checksum(b"abc", "sha1")).headers["upload-offset"] == "3"
+    refused = create(server.url, 3, b"abX", headers=checksum(b"abc", "sha1"))
+    assert error(refused) == (460, "CHECKSUM_MISMATCH")
+    upload = server.url + refused.headers["location"]  # it is there, and empty
+    assert offset_of(upload) == 0
+    assert append(upload, 0, b"abc").status_code == 204
+    assert content(upload) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("crc99 AAAA", "UNKNOWN_CHECKSUM"),
+        ("", "UNKNOWN_CHECKSUM"),
+        ("sha1", "INVALID_HEADER"),
+        ("sha1 ****", "INVALID_HEADER"),
+        ("sha1 YWJj", "INVALID_HEADER"),
+    ],
+)
+def test_a_checksum_that_cannot_be_read_is_refused(server: EmbeddedServer, text: str, code: str) -> None:
+    upload = created(server.url, 3)
+    assert error(append(upload, 0, b"abc", {"Upload-Checksum": text})) == (400, code)
+    assert error(create(server.url, 3, b"abc", headers={"Upload-Checksum": text})) == (400, code)
+    assert offset_of(upload) == 0
+
+
+def test_an_answer_after_a_checked_body_keeps_the_connection(server: EmbeddedServer) -> None:
+    """A mismatch is known only when the body is complete: there is nothing to drain."""
+    upload = created(server.url, 3)
+    assert append(upload, 0, b"abX", checksum(b"abc")).headers.get("connection") != "close"
+    assert head(upload).status_code == 200

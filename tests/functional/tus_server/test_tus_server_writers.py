@@ -1,0 +1,240 @@
+"""One writer for each upload: cut bodies, stalled writers, takeovers, and the faults that tests ask for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from functional.server.batches import eventually, new_session, progress
+from serving import running_server
+from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
+
+from server_stub.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server_stub.serving import EmbeddedServer
+    from server_stub.tus_store import Upload
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(idle_timeout=1.0) as server:
+        yield server
+
+
+def state_of(server: EmbeddedServer, upload: str) -> Upload:
+    found: Upload = server.app.state.backend.tus.find(upload.rpartition("/")[2])
+    return found
+
+
+def taken(server: EmbeddedServer, upload: str, count: int) -> None:
+    """Wait until so many bytes of a running request have reached the upload."""
+    eventually(lambda: state_of(server, upload).file.size >= count, f"{count} bytes")
+
+
+@pytest.mark.parametrize("size", [1, 50_000, 5_000_000])
+def test_what_arrived_of_a_cut_body_is_kept(server: EmbeddedServer, size: int) -> None:
+    data = os.urandom(size + 100)
+    upload = created(server.url, len(data))
+    with patching(upload, 0, len(data)) as request:
+        request.send(data[:size])
+        taken(server, upload, size)
+    assert offset_of(upload) == size
+    assert append(upload, size, data[size:]).status_code == 204
+    assert content(upload) == data
+
+
+def test_a_connection_reset_keeps_what_arrived(server: EmbeddedServer) -> None:
+    data = os.urandom(200_000)
+    upload = created(server.url, len(data))
+    with patching(upload, 0, len(data)) as request:
+        request.send(data[:150_000])
+        taken(server, upload, 150_000)
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert offset_of(upload) == 150_000
+    append(upload, 150_000, data[150_000:])
+    assert content(upload) == data
+
+
+def test_a_head_ends_a_stalled_writer_at_once(server: EmbeddedServer) -> None:
+    data = os.urandom(300_000)
+    upload = created(server.url, len(data))
+    with patching(upload, 0, len(data)) as request:
+        request.send(data[:200_000])
+        taken(server, upload, 200_000)
+        began = time.monotonic()
+        assert offset_of(upload) == 200_000
+        assert time.monotonic() - began < 0.5
+        assert request.status() == 423
+        assert offset_of(upload) == 200_000
+    assert append(upload, 200_000, data[200_000:]).status_code == 204
+    assert content(upload) == data
+
+
+def test_a_new_patch_ends_a_stalled_writer_at_once(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6)
+    with patching(upload, 0, 6) as request:
+        request.send(b"abc")
+        taken(server, upload, 3)
+        began = time.monotonic()
+        assert append(upload, 3, b"def").status_code == 204
+        assert time.monotonic() - began < 0.5
+        assert request.status() == 423
+    assert content(upload) == b"abcdef"
+
+
+def test_a_creation_that_comes_again_ends_a_stalled_writer(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6, uploadKey="stalled")
+    with patching(upload, 0, 6) as request:
+        request.send(b"abc")
+        taken(server, upload, 3)
+        again = create(server.url, 6, uploadKey="stalled")
+        assert (again.status_code, again.headers["upload-offset"]) == (200, "3")
+        assert request.status() == 423
+
+
+def test_a_writer_that_queues_behind_another_gives_way_to_who_comes_after(server: EmbeddedServer) -> None:
+    """However requests for one upload pile up, the last one is answered soon and no byte gets lost."""
+    data = os.urandom(100_000)
+    upload = created(server.url, len(data))
+    stalled = [patching(upload, 0, len(data)) for _ in range(6)]
+    for request in stalled:
+        request.send(data[:1000])
+    began = time.monotonic()
+    offset = offset_of(upload)
+    assert time.monotonic() - began < 0.5
+    assert append(upload, offset, data[offset:]).status_code in {204, 423}
+    for request in stalled:
+        assert request.status() in {409, 423}
+        request.connection.close()
+    offset = offset_of(upload)
+    if offset < len(data):
+        assert append(upload, offset, data[offset:]).status_code == 204
+    assert content(upload) == data
+
+
+def test_writers_at_once_never_mix_their_bytes(server: EmbeddedServer) -> None:
+    data = os.urandom(400_000)
+    upload = created(server.url, len(data))
+
+    def write(_: int) -> None:
+        while (offset := offset_of(upload)) < len(data):
+            append(upload, offset, data[offset : offset + 50_000])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert content(upload) == data
+
+
+def test_a_body_that_stops_is_given_up_and_kept(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6)
+    with patching(upload, 0, 6) as request:
+        request.send(b"abc")
+        assert request.status() == 408
+    assert offset_of(upload) == 3
+
+
+def test_a_slow_reader_of_nothing_holds_up_nobody(server: EmbeddedServer) -> None:
+    """Other uploads go on while one is stalled."""
+    stalled = created(server.url, 6)
+    with patching(stalled, 0, 6) as request:
+        request.send(b"abc")
+        began = time.monotonic()
+        created(server.url, 3, b"abc")
+        assert time.monotonic() - began < 0.5
+
+
+def test_a_stop_ends_a_writer_and_keeps_what_it_sent() -> None:
+    with running_server() as server:
+        upload = created(server.url, 6)
+        with patching(upload, 0, 6) as request:
+            request.send(b"abc")
+            taken(server, upload, 3)
+            state = state_of(server, upload)
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            assert request.status() in {0, 503}
+            stopping.join()
+        assert state.offset == 3
+
+
+# Faults
+
+
+def test_a_lost_answer_is_found_by_head(server: EmbeddedServer) -> None:
+    upload = created(server.url, 6)
+    server.faults.next_answers("PATCH", "/api/upload/files/*", [Answer(when="after_store", close=True)])
+    with pytest.raises(requests.ConnectionError):
+        append(upload, 0, b"abc")
+    assert offset_of(upload) == 3
+    server.faults.next_answers("PATCH", "/api/upload/files/*", [Answer(502, when="after_store")])
+    assert append(upload, 3, b"def").status_code == 502
+    assert offset_of(upload) == 6
+    assert content(upload) == b"abcdef"
+
+
+def test_a_lost_answer_to_a_creation_is_found_by_its_key(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(when="after_store", close=True)])
+    with pytest.raises(requests.ConnectionError):
+        create(server.url, 3, b"abc", uploadKey="lost answer", sessionId=session, filename="lost answer.txt")
+    again = create(server.url, 3, uploadKey="lost answer", sessionId=session, filename="lost answer.txt")
+    assert (again.status_code, again.headers["upload-offset"]) == (200, "3")
+    assert again.headers["content-location"] == "/uploads/personal/lost%20answer.txt"
+    assert progress(server.url, session).json()["completedFiles"] == 1
+
+
+def test_refusals_on_demand(server: EmbeddedServer) -> None:
+    upload = created(server.url, 3)
+    limited = Answer(429, {"Retry-After": "1"})
+    server.faults.next_answers("PATCH", "/api/upload/files/*", [503, limited, Answer(423, when="after_body")])
+    assert [append(upload, 0, b"abc").status_code for _ in range(4)] == [503, 429, 423, 204]
+
+
+@pytest.mark.parametrize("cut_at", [1, 65_536, 123_456])
+def test_a_body_can_be_cut_on_demand(server: EmbeddedServer, cut_at: int) -> None:
+    data = os.urandom(200_000)
+    upload = created(server.url, len(data))
+    fault = Answer(when="during_body", after_bytes=cut_at, close=True)
+    server.faults.next_answers("PATCH", "/api/upload/files/*", [fault, fault])
+    with pytest.raises(requests.ConnectionError):
+        append(upload, 0, data, checksum(data))
+    assert offset_of(upload) == 0
+    with pytest.raises(requests.ConnectionError):
+        append(upload, 0, data)
+    assert offset_of(upload) == cut_at
+    assert append(upload, cut_at, data[cut_at:]).status_code == 204
+    assert content(upload) == data
+
+
+def test_a_body_can_be_stalled_on_demand(server: EmbeddedServer) -> None:
+    data = os.urandom(200_000)
+    upload = created(server.url, len(data))
+    fault = Answer(when="during_body", after_bytes=150_000, stall=0.3)
+    server.faults.next_answers("PATCH", "/api/upload/files/*", [fault])
+    began = time.monotonic()
+    assert append(upload, 0, data).status_code == 204
+    assert time.monotonic() - began >= 0.3
+    assert content(upload) == data
+
+
+def test_a_full_disk_is_told_and_nothing_is_claimed(server: EmbeddedServer) -> None:
+    upload = created(server.url, 3_000_000)
+    state_of(server, upload)  # the data file becomes one that can't be written
+    path = server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
+    path.unlink()
+    path.symlink_to("/dev/full")
+    answer = append(upload, 0, bytes(2_500_000))
+    assert error(answer) == (500, "UPLOAD_FAILED")
+    assert head(upload).headers["upload-offset"] == "0"
+    path.unlink()
+    path.touch()
+    assert append(upload, 0, bytes(3_000_000)).status_code == 204
