@@ -40,7 +40,7 @@ class Watch:
     """Who wants to know how an upload goes. All are called from the thread that runs it, and under no lock.
 
     Bytes are absolute within the range that is sent. Within one attempt neither `sent` nor `confirmed` falls.
-    `attempt(n)` is always told before the `retry` that leads to attempt `n + 1`, and before the server's refusal is raised.
+    `attempt(n)` is always told before the `retry` that leads to attempt `n + 1`, and before a refusal is raised.
     """
 
     created: Callable[[str], None] = lambda _url: None
