@@ -46,7 +46,8 @@ class LiveView:
         self._due = max(self._due, now) + _SPACING
         width, height = self._console.size
         self._make_room(width)
-        self._picture.rows = self._frame.rows(state, now, width, height)
+        # The last row is an empty one: the terminal echoes ^C there, where it breaks no line.
+        self._picture.rows = [*self._frame.rows(state, now, width, height), []]
         self._picture.width = width
         if self._live is None:
             self._live = Live(

@@ -31,6 +31,7 @@ REMEDIES = {
     FailureCode.TOO_SLOW: "The server's time for one request is too short at this speed: use a faster line.",
     FailureCode.RATE_LIMITED: "The server asks for fewer requests: wait for the time it names.",
     FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
+    FailureCode.IN_USE: "Another run is sending it: wait for that one, then run the command again.",
     FailureCode.SERVER_ERROR: "The server has trouble of its own: tell its operator if it lasts.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
     FailureCode.SERVER_FAILED: "The server received the file and could not store it: its operator finds the reason.",
@@ -45,6 +46,7 @@ _SKIPS = {
     SkipReason.SYMLINK: "symbolic link (--follow-links)",
     SkipReason.SPECIAL: "no regular file",
     SkipReason.DUPLICATE: "selected twice",
+    SkipReason.PRESENT: "on the server already",
     SkipReason.FAIL_FAST: "not started after the first failure (--fail-fast)",
 }
 _EXITS = {

@@ -84,7 +84,7 @@ class LastWords:
             return
         width = _width(sys.stderr)
         advice = [state.advice] if state.advice else []
-        hint = "run the same command again"
+        hint = "uploader resume, or the same command again"
         lines = summary(state, outcome, width=width, color=self._color, resume_hint=hint, next_steps=advice)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

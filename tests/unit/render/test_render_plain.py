@@ -140,7 +140,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log.tick(0.1)
     log.tick(5)
     assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 at once), going on with run r-1"
-    assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0/≥1 files · connecting"
+    assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0/≥1 files · closed"
 
 
 def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:

@@ -63,7 +63,7 @@ def test_every_skip_reason_has_words(run: Script) -> None:
         run.put(ev.FileSkipped(number, "x", reason))
     run.put(ev.FileSkipped(90, "y", SkipReason.TYPE))
     line = summary(run.state, run.end(), width=500)[1]
-    assert line.startswith("- 8 skipped: 2 type not taken by the server, 1 ")
+    assert line.startswith("- 9 skipped: 2 type not taken by the server, 1 ")
 
 
 def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
