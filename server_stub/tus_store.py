@@ -181,7 +181,8 @@ class TusStore:
     def _measure(self, upload: Upload) -> None:
         """Learn the offset from the data file, after cutting off what no checksum vouches for."""
         path = self.data(upload)
-        path.touch()
+        if not path.exists():
+            path.touch()
         if upload.unchecked_from is not None:
             self.cut(upload, min(upload.unchecked_from, path.stat().st_size))
             upload.unchecked_from = None

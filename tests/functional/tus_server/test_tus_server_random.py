@@ -1,0 +1,80 @@
+"""Random sequences of whole, cut, wrong and checked bodies: equal bytes in the end, and every offset true."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from serving import running_server
+from tus_client import append, checksum, content, create, created, head, offset_of, part, patching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server_stub.serving import EmbeddedServer
+
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server() as server:
+        yield server
+
+
+step = st.tuples(
+    st.sampled_from(["whole", "checked", "wrong checksum", "cut", "cut and checked", "wrong offset", "create again"]),
+    st.integers(0, 1_500_000),
+)
+
+
+@SLOW
+@given(seed=st.integers(0, 2**32), length=st.integers(0, 2_000_000), steps=st.lists(step, max_size=12))
+def test_any_way_leads_to_equal_bytes(
+    server: EmbeddedServer, seed: int, length: int, steps: list[tuple[str, int]]
+) -> None:
+    rng = random.Random(seed)
+    data, key = rng.randbytes(length), str(uuid.uuid4())
+    upload = created(server.url, length, uploadKey=key)
+    offset = 0
+    for kind, size in steps:
+        chunk = data[offset : offset + size]
+        if kind == "whole":
+            assert append(upload, offset, chunk).status_code == 204
+            offset += len(chunk)
+        elif kind == "checked":
+            assert append(upload, offset, chunk, checksum(chunk, "sha1")).status_code == 204
+            offset += len(chunk)
+        elif kind == "wrong checksum" and chunk:
+            assert append(upload, offset, chunk, checksum(chunk + b"!")).status_code == 460
+        elif kind in {"cut", "cut and checked"} and chunk:
+            headers = checksum(chunk) if "checked" in kind else None
+            with patching(upload, offset, len(chunk), headers) as request:
+                request.send(chunk[: len(chunk) // 2])
+            told = offset_of(upload)
+            assert offset <= told <= (offset if headers else offset + len(chunk) // 2)
+            offset = told
+        elif kind == "wrong offset":
+            assert append(upload, offset + 1 + size, b"x").status_code == 409
+        elif kind == "create again":
+            again = create(server.url, length, uploadKey=key)
+            assert (again.status_code, again.headers["upload-offset"]) == (200, str(offset))
+        assert offset_of(upload) == offset
+    if offset < length:
+        assert append(upload, offset, data[offset:]).status_code == 204
+    assert head(upload).headers["repr-digest"].split(":")[1] == checksum(data)["Upload-Checksum"].split(" ")[1]
+    assert hashlib.sha256(content(upload)).digest() == hashlib.sha256(data).digest()
+
+
+@SLOW
+@given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6))
+def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -> None:
+    parts = [part(server.url, piece) for piece in pieces]
+    answer = create(server.url, None, headers={"Upload-Concat": "final;" + " ".join(parts)})
+    assert answer.status_code == 201, answer.text
+    assert content(server.url + answer.headers["location"]) == b"".join(pieces)

@@ -1,0 +1,228 @@
+"""What survives: kill -9 and a restart on the same root, at any step of an upload's life; and what expires."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from functional.server.batches import eventually, new_session, progress
+from serving import running_server, server_process
+from tus_client import (
+    DEADLINE,
+    append,
+    checksum,
+    concatenate,
+    content,
+    create,
+    created,
+    error,
+    head,
+    offset_of,
+    part,
+    patching,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def moved(upload: str, before: str, now: str) -> str:
+    """The URL of an upload at the server that came after."""
+    return upload.replace(before, now)
+
+
+def data_of(root: Path, upload: str) -> Path:
+    return root / ".uploader" / "tus" / upload.rpartition("/")[2]
+
+
+def test_a_killed_server_comes_back_with_every_byte_it_told(tmp_path: Path) -> None:
+    data = os.urandom(5_000_000)
+    with server_process("--root", str(tmp_path)) as server:
+        old, session = server.url, new_session(server.url, 2)
+        told = created(old, len(data), sessionId=session, filename="told.bin", uploadKey="told")
+        assert append(told, 0, data[:1_500_000]).headers["upload-offset"] == "1500000"
+        checked = created(old, len(data), filename="checked.bin")
+        assert append(checked, 0, data[:100_000], checksum(data[:100_000])).status_code == 204
+        late = created(old, None, data[:10], filename="late.bin")
+        finished = created(old, 3, b"abc", sessionId=session, filename="finished.txt", uploadKey="finished")
+        half, whole = part(old, b"ab"), part(old, b"cd")
+        with (
+            patching(told, 1_500_000, len(data) - 1_500_000) as plain,
+            patching(checked, 100_000, len(data) - 100_000, checksum(data[100_000:])) as careful,
+        ):
+            plain.send(data[1_500_000:4_000_000])
+            careful.send(data[100_000:4_000_000])
+            eventually(lambda: data_of(tmp_path, told).stat().st_size > 2_000_000)
+            eventually(lambda: data_of(tmp_path, checked).stat().st_size > 1_000_000)
+            server.kill()
+    with server_process("--root", str(tmp_path)) as server:
+        urls = [moved(upload, old, server.url) for upload in (told, checked, late, finished, half, whole)]
+        told, checked, late, finished, half, whole = urls
+        assert 2_000_000 < offset_of(told) <= 4_000_000  # more than was told, and all of it right, see below
+        assert offset_of(checked) == 100_000
+        assert head(late).headers["upload-defer-length"] == "1"
+        assert (offset_of(finished), content(finished)) == (3, b"abc")
+        known = progress(server.url, session).json()
+        assert sorted(f["status"] for f in known["files"]) == ["completed", "uploading"]
+        assert known["completedFiles"] == 1
+        for key, upload in (("told", told), ("finished", finished)):
+            again = create(server.url, len(data), uploadKey=key, sessionId=session)
+            assert (again.status_code, server.url + again.headers["location"]) == (200, upload)
+        for upload in (told, checked, late):
+            offset = offset_of(upload)
+            length = {"Upload-Length": str(len(data))}
+            answer = append(upload, offset, data[offset:], {**checksum(data[offset:]), **length})
+            assert answer.status_code == 204, answer.text
+            assert answer.headers["repr-digest"].split(":")[1] == checksum(data)["Upload-Checksum"].split(" ")[1]
+            assert content(upload) == data
+        final = concatenate(server.url, half, whole)
+        assert content(server.url + final.headers["location"]) == b"abcd"
+        assert progress(server.url, session).json()["overallStatus"] == "completed"
+        assert not list((tmp_path / ".uploader" / "tus").iterdir())
+
+
+def edit(root: Path, statement: str, *values: object) -> None:
+    """Put the database into the state that a crash between two steps leaves."""
+    with sqlite3.connect(root / ".uploader" / "server.sqlite3") as database:
+        database.execute(statement, values)
+    database.close()
+
+
+def test_all_bytes_there_but_not_finished(tmp_path: Path) -> None:
+    """The last byte is written, then the server dies: the next one finishes the file by itself."""
+    with running_server(root=tmp_path) as server:
+        old, session = server.url, new_session(server.url)
+        upload = created(old, 6, b"abc", sessionId=session, filename="last byte.txt")
+    with data_of(tmp_path, upload).open("ab") as file:
+        file.write(b"def")
+    with running_server(root=tmp_path) as server:
+        eventually(lambda: progress(server.url, session).json()["overallStatus"] == "completed")
+        assert (tmp_path / "personal" / "last byte.txt").read_bytes() == b"abcdef"
+        assert content(moved(upload, old, server.url)) == b"abcdef"
+
+
+def test_stored_but_not_recorded(tmp_path: Path) -> None:
+    """The file has its name, but no row says so: it is not stored twice."""
+    with running_server(root=tmp_path) as server:
+        old, session = server.url, new_session(server.url)
+        upload = created(old, 3, b"ab", sessionId=session, filename="stored.txt")
+    with data_of(tmp_path, upload).open("ab") as file:
+        file.write(b"c")
+    os.link(data_of(tmp_path, upload), tmp_path / "personal" / "stored.txt")
+    with running_server(root=tmp_path) as server:
+        assert head(moved(upload, old, server.url)).headers["content-location"] == "/uploads/personal/stored.txt"
+        assert [path.name for path in (tmp_path / "personal").iterdir()] == ["stored.txt"]
+        assert progress(server.url, session).json()["completedFiles"] == 1
+
+
+def test_recorded_but_not_marked_finished(tmp_path: Path) -> None:
+    """The file is counted in its session, the upload still says it is open: it is not counted twice."""
+    with running_server(root=tmp_path) as server:
+        old, session = server.url, new_session(server.url, 2)
+        upload = created(old, 3, b"abc", sessionId=session, filename="recorded.txt")
+    edit(tmp_path, "UPDATE tus_uploads SET status = 'open', path = NULL")
+    data_of(tmp_path, upload).write_bytes(b"abc")
+    with running_server(root=tmp_path) as server:
+        answer = head(moved(upload, old, server.url))
+        assert answer.headers["content-location"] == "/uploads/personal/recorded.txt"
+        assert answer.headers["repr-digest"].split(":")[1] == checksum(b"abc")["Upload-Checksum"].split(" ")[1]
+        known = progress(server.url, session).json()
+        assert (known["completedFiles"], len(known["files"])) == (1, 1)
+        assert not data_of(tmp_path, upload).exists()
+
+
+def test_a_concatenation_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        parts = [part(old, b"ab"), part(old, b"cd")]
+        kept = [data_of(tmp_path, url).read_bytes() for url in parts]
+        final = old + concatenate(old, *parts, filename="joined.txt").headers["location"]
+    edit(tmp_path, "UPDATE tus_uploads SET status = 'open', path = NULL WHERE concat LIKE 'final%'")
+    edit(tmp_path, "UPDATE tus_uploads SET status = 'finished' WHERE concat = 'partial'")
+    edit(tmp_path, "DELETE FROM files")
+    (tmp_path / "tus" / "joined.txt").unlink()
+    data_of(tmp_path, final).write_bytes(b"a")
+    for url, data in zip(parts, kept, strict=True):
+        data_of(tmp_path, url).write_bytes(data)
+    with running_server(root=tmp_path) as server:
+        assert offset_of(moved(final, old, server.url)) == 4
+        assert content(moved(final, old, server.url)) == b"abcd"
+
+
+def test_bytes_that_no_checksum_vouches_for_are_cut_off(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        upload = created(old, 6, b"abc")
+    edit(tmp_path, "UPDATE tus_uploads SET unchecked_from = 2")
+    with running_server(root=tmp_path) as server:
+        assert offset_of(moved(upload, old, server.url)) == 2
+        assert append(moved(upload, old, server.url), 2, b"cdef").status_code == 204
+        assert content(moved(upload, old, server.url)) == b"abcdef"
+
+
+def test_a_lost_data_file_means_offset_zero(tmp_path: Path) -> None:
+    """Never more is told than is there."""
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        upload = created(old, 3, b"ab")
+    data_of(tmp_path, upload).unlink()
+    (tmp_path / ".uploader" / "tus" / "stray").write_bytes(b"of no upload")
+    with running_server(root=tmp_path) as server:
+        assert offset_of(moved(upload, old, server.url)) == 0
+        assert not (tmp_path / ".uploader" / "tus" / "stray").exists()
+
+
+def test_what_is_gone_stays_gone_after_a_restart(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as server:
+        old, session = server.url, new_session(server.url)
+        upload = created(old, 3, b"ab", sessionId=session)
+        requests.post(f"{old}/api/upload/cancel/{session}", timeout=DEADLINE)
+    with running_server(root=tmp_path) as server:
+        assert error(append(moved(upload, old, server.url), 2, b"c")) == (410, "CANCELLED")
+
+
+# expiration
+
+
+def test_an_upload_expires_and_its_bytes_go() -> None:
+    with running_server(upload_ttl=0.4) as server:
+        session = new_session(server.url)
+        upload = created(server.url, 3, b"ab", sessionId=session)
+        finished = created(server.url, 3, b"abc", filename="stays.txt")
+        pieces = part(server.url, b"ab")
+        eventually(lambda: not list((server.root / ".uploader" / "tus").iterdir()), "the sweep")
+        assert head(upload).status_code == head(pieces).status_code == 410
+        assert append(upload, 2, b"c").status_code == 410
+        assert progress(server.url, session).json()["files"] == []
+        eventually(lambda: head(finished).status_code == 404, "the upload to be forgotten")
+        assert (server.root / "tus" / "stays.txt").read_bytes() == b"abc"
+        eventually(lambda: head(upload).status_code == 404, "the expired upload to be forgotten")
+
+
+def test_an_expired_upload_is_gone_before_any_sweep(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        upload = created(old, 3, b"ab")
+    edit(tmp_path, "UPDATE tus_uploads SET touched = 0")
+    os.utime(data_of(tmp_path, upload), (0, 0))
+    with running_server(root=tmp_path) as server:
+        assert error(append(moved(upload, old, server.url), 2, b"c")) == (410, "UPLOAD_GONE")
+        assert not data_of(tmp_path, upload).exists()
+
+
+@pytest.mark.parametrize("how", ["head", "patch"])
+def test_use_keeps_an_upload_alive(how: str) -> None:
+    with running_server(upload_ttl=0.5) as server:
+        upload = created(server.url, 100)
+        for offset in range(8):
+            time.sleep(0.12)
+            assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok
+        with patching(upload, offset_of(upload), 3) as request:  # a slow body is use, too
+            request.send(b"a")
+            time.sleep(0.7)
+            request.send(b"bc")
+            assert request.status() == 204
