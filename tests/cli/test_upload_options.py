@@ -261,3 +261,13 @@ def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: F
     assert (named.code, named.of("file.failed")[0]["code"]) == (4, "refused_type")
     assert named.finished["completed"] == 1
     assert (found.code, found.finished["skipped"]) == (0, 1)
+
+
+def test_certificates_that_the_environment_names(
+    server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
+) -> None:
+    """What other programs of the machine are told to trust is trusted here too."""
+    with tls_front(server.url, authority) as url:
+        trusted = {"REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+        done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", url, home=tmp_path, **trusted)
+    assert done.code == 0, done.err

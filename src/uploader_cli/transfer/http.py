@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import ssl
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
 BLOCK = 1 << 20
 """Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+"""Where a machine's users expect certificates to be named for all programs; `--ca-bundle` outranks them."""
 KEEPALIVE = ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)
 """A peer that is gone without a word is noticed after a minute, however long its answer may take."""
 
@@ -126,9 +129,10 @@ def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
     """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
     session = _Session()
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
-    environment = requests.utils.get_environ_proxies(settings.server) if not settings.proxy else {}
+    environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
-    session.verify = str(settings.ca_bundle) if settings.ca_bundle else True
+    trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
+    session.verify = str(trusted) if trusted else True
     if settings.insecure:  # the run warns of it once, in its own words
         session.verify = False
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
