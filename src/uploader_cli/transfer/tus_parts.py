@@ -14,6 +14,7 @@ from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus_patience import Patience
 from uploader_cli.transfer.tus_terms import SILENT, UNKNOWN, Known, Sent, Watch, new_key
 from uploader_cli.transfer.tus_upload import TusUpload
+from uploader_cli.transfer.tus_whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,10 +59,12 @@ def send_in_parts(
     part begins a new attempt of the file. `known` is what the journal has of the joined upload: its key, where it may
     have been asked for already, so that it is not made twice. The first failure stops the other parts.
     """
-    whole = _Whole(file, parts, watch)
+    terms.stop.check()
+    checked = [part.known.checked_until for part in parts]
+    whole = Whole(file.size, _confirmed_before(clients[0], parts), checked, watch)
+    whole.begin()
     joining = _Joining(clients[0], terms, metadata, whole)
     urls = [part.known.url for part in parts if part.known.url is not None]
-    whole.begin()
     if known.key is not None and len(urls) == len(parts):
         sent = joining.asked_before(known.key, urls)
         if sent is not None:
@@ -69,6 +72,24 @@ def send_in_parts(
     done = _Sending(clients, terms, file, part_metadata or {}, parts, whole).run()
     key = known.key or make_key()
     return joining.run(key, [item.url for item in done], verified=all(item.verified for item in done))
+
+
+def _confirmed_before(client: TusClient, parts: Sequence[Part]) -> list[int]:
+    """Where the server is in each part, as far as it says so at once: what it has is not to count as sent now.
+
+    An answer that fails is no failure here: each part asks again, with patience.
+    """
+    found = [part.known.confirmed for part in parts]
+    for index, part in enumerate(parts):
+        if part.known.url is None:
+            continue
+        try:
+            found[index] = min(client.head(part.known.url).offset, part.length)
+        except errors.UploadGone:
+            found[index] = 0
+        except errors.UploaderError:
+            break
+    return found
 
 
 class _Halt(Stop):
@@ -103,7 +124,7 @@ class _Sending:
         file: LocalFile,
         metadata: Mapping[str, str],
         parts: Sequence[Part],
-        whole: _Whole,
+        whole: Whole,
     ) -> None:
         self._clients, self._file, self._metadata, self._parts = clients, file, metadata, parts
         self._whole = whole
@@ -186,59 +207,10 @@ class _Sending:
         return replace(own, confirmed=confirmed, sent=sent, retry=retry, pause=pause)
 
 
-class _Whole:
-    """The sums. Lives in the caller's thread alone."""
-
-    def __init__(self, file: LocalFile, parts: Sequence[Part], watch: Watch) -> None:
-        self.file, self.watch = file, watch
-        self.attempt = 0
-        self._confirmed = [part.known.confirmed for part in parts]
-        self._checked = [part.known.checked_until for part in parts]
-        self._sent = list(self._confirmed)
-        self._told_confirmed = self._told_sent = 0
-
-    @property
-    def all_checked(self) -> bool:
-        """True where every byte lay in a chunk whose checksum the server accepted."""
-        return sum(self._checked) == self.file.size
-
-    def begin(self) -> None:
-        """A new attempt, from what the server is known to have."""
-        self.attempt += 1
-        self._told_confirmed = self._told_sent = sum(self._confirmed)
-        self.watch.attempt(self._told_confirmed, self.attempt)
-
-    def confirmed(self, index: int, offset: int, checked: int) -> None:
-        self._confirmed[index], self._checked[index] = offset, checked
-        self._sent[index] = max(self._sent[index], offset)
-        self._told_confirmed = max(self._told_confirmed, sum(self._confirmed))
-        self.watch.confirmed(self._told_confirmed, sum(self._checked))
-
-    def sent(self, index: int, total: int) -> None:
-        self._sent[index] = total
-        if sum(self._sent) > self._told_sent:
-            self._told_sent = sum(self._sent)
-            self.watch.sent(self._told_sent)
-
-    def joined(self, url: str) -> None:
-        self.watch.created(url)
-        self._told_confirmed = self.file.size
-        self.watch.confirmed(self.file.size, sum(self._checked))
-
-    def retry(self, index: int, error: errors.UploaderError, delay: float) -> None:
-        self._sent[index] = self._confirmed[index]
-        self.again(error, delay)
-
-    def again(self, error: errors.UploaderError, delay: float) -> None:
-        """The file is tried again: what the others send meanwhile belongs to that attempt."""
-        self.watch.retry(error, delay, self.attempt + 1)
-        self.begin()
-
-
 class _Joining:
     """The last step: the server makes one upload of the parts."""
 
-    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: _Whole) -> None:
+    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: Whole) -> None:
         self._client, self._metadata, self._whole = client, metadata, whole
         self._patience = Patience(client, terms, failed=whole.again, pause=whole.watch.pause)
 
@@ -265,7 +237,7 @@ class _Joining:
         if offset is None:
             position = self._client.head(created.url)
             offset, headers = position.offset, position.headers
-        if offset != self._whole.file.size:
-            raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._whole.file.size}")
+        if offset != self._whole.size:
+            raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._whole.size}")
         self._whole.joined(created.url)
         return created.url, headers

@@ -210,9 +210,10 @@ class TestTheEnd:
         assert isinstance(error, errors.ServerFault)
         assert case.model.methods == "POST PATCH HEAD HEAD"
 
-    def test_back_and_forth_is_no_advance(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("words", ["shrink ok 500", "shrink 500 ok ok 500"])
+    def test_back_and_forth_is_no_advance(self, tmp_path: Path, words: str) -> None:
         """The server loses half and gets it again, for ever."""
-        case = Case(tmp_path, "ok ok ok 500" + " shrink ok 500" * 99, retries=3)
+        case = Case(tmp_path, "ok ok ok 500" + f" {words}" * 99, retries=3)
         assert isinstance(case.fail(), errors.ServerFault)
         assert len(case.model.calls) < 20
 
