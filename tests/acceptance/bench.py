@@ -1,0 +1,174 @@
+"""Client, proxy and server of an acceptance test: real processes, each of which can be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import command
+from command import Done
+from counting_proxy import CountingProxy
+from relays import address
+from serving import ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from counting_proxy import Onlooker
+
+MIB = 1 << 20
+
+
+class Bench:
+    """A server process on a root of its own, the proxy before it, and one client at a time with a home of its own."""
+
+    def __init__(self, directory: Path, onlooker: Onlooker | None = None) -> None:
+        self.home, self.root, self._log = directory / "home", directory / "root", directory / "client"
+        self.home.mkdir()
+        self.server = ServerProcess("--root", str(self.root))
+        self.proxy = CountingProxy(address(self.server.url), onlooker)
+        self.client: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill_client()
+        self.proxy.__exit__()
+        self.server.kill()
+
+    # --- the server ---------------------------------------------------------------------------------------------------
+
+    def kill_server(self) -> None:
+        """`kill -9`; until `restart_server` its address refuses."""
+        self.server.kill()
+
+    def restart_server(self) -> None:
+        """On the same root; for the client, at the same address."""
+        self.server = ServerProcess("--root", str(self.root))
+        self.proxy.target = address(self.server.url)
+
+    # --- the client ---------------------------------------------------------------------------------------------------
+
+    def start(self, *arguments: str | Path, server: str | None = None) -> None:
+        """`uploader ARGUMENTS --json` at the proxy. Its output goes to files: nobody has to read it while it runs."""
+        line = [command.sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json"]
+        environment = command.environment(self.home, UPLOADER_SERVER=server or self.proxy.url)
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.client = subprocess.Popen(line, stdout=out, stderr=err, cwd=self.home, env=environment)
+
+    def wait(self, deadline: float = 90.0) -> Done:
+        """The end of the client, however it comes about."""
+        assert self.client is not None
+        code = self.client.wait(deadline)
+        done = Done(code, self._out.read_text(), self._err.read_text())
+        assert "Traceback" not in done.err, done.err
+        return done
+
+    def kill_client(self) -> None:
+        """`kill -9`, from any thread: returns when it is dead."""
+        client = self.client
+        if client is not None:
+            client.kill()
+            client.wait()
+
+    @property
+    def _out(self) -> Path:
+        return self._log.with_suffix(".out")
+
+    @property
+    def _err(self) -> Path:
+        return self._log.with_suffix(".err")
+
+    # --- what is stored -----------------------------------------------------------------------------------------------
+
+    def stored(self) -> dict[str, str]:
+        """SHA-256 of every stored file, by its path below the category."""
+        return digests(self.root / "personal")
+
+    def left_over(self) -> list[Path]:
+        """What the server still keeps of unfinished uploads."""
+        private = self.root / ".uploader"
+        return [path for name in ("tus", "incoming") for path in (private / name).iterdir()]
+
+
+def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]:
+    """Files of random bytes; SHA-256 of each by its path below the parent of `top`, as the server will store it."""
+    source = random.Random(seed)
+    for name, size in sizes.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.randbytes(size))
+    return {f"{top.name}/{name}": digest for name, digest in digests(top).items()}
+
+
+def sparse(path: Path, size: int) -> Path:
+    """A file of zeros that takes no room."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def digests(top: Path) -> dict[str, str]:
+    """SHA-256 of every file below a directory."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(top).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def peak_memory(pid: int) -> int:
+    """The highest resident size (VmHWM, bytes) of a process and of those that it started; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        own = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+        return own + sum(map(peak_memory, children))
+    return 0
+
+
+@contextlib.contextmanager
+def watched_memory(pid: int) -> Iterator[list[int]]:
+    """What `peak_memory` says every few milliseconds, the newest last, as long as the context lasts."""
+    readings, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            readings.append(max(readings[-1], peak_memory(pid)))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield readings
+    finally:
+        over.set()
+        watcher.join()
+
+
+def written(path: Path) -> tuple[int, int]:
+    """Changes with each write to a file; zeros where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        state = os.stat(path)
+        return state.st_size, state.st_mtime_ns
+    return 0, 0
+
+
+def wait_for_writes(path: Path, count: int, deadline: float = 30.0) -> None:
+    """Return right after a file has been seen to change so many times."""
+    last, until = written(path), time.monotonic() + deadline
+    while count:
+        now = written(path)
+        if now != last:
+            last, count = now, count - 1
+        elif time.monotonic() > until:
+            raise AssertionError(f"nothing writes to {path}")

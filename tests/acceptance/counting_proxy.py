@@ -1,0 +1,350 @@
+"""A relay between client and server that reads HTTP/1.1 as it passes, and lets a test step in at exact moments.
+
+It counts, outside of the product, which bytes of which upload went out how often. Threads, loopback, a free port; its
+target may be another after a restart of the server, while the client's URL stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import select
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+UPLOADS = "/api/upload/files/"
+BLOCK = 1 << 18
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of a socket that is closed by a reset."""
+
+
+class Cut(Exception):
+    """Raised by a test: this connection ends here, both ways; nothing more goes on."""
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__()
+        self.reset = reset
+
+
+class Instead(Exception):
+    """Raised by a test: the client gets this answer, and the server never hears of the request."""
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self.status, self.headers = status, headers
+
+
+@dataclass(eq=False)
+class Request:
+    """One request, as far as it has passed. Header names are in lower case, bytes are counted as the client sent them."""
+
+    number: int
+    epoch: int
+    """How many accidents had been when it came (`CountingProxy.epoch`), and ..."""
+    born: int
+    """... when its connection was made."""
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    mark: int | None = None
+    """Set by a test: `Onlooker.at_mark` is called when so many bytes of the body have come."""
+    passed: int = 0
+    status: int = 0
+    """0: never answered."""
+    answer: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return int(self.headers.get("content-length", 0))
+
+    @property
+    def kind(self) -> str:
+        """`create`, `patch`, `finish`, `batch`, or `other`."""
+        path = urlsplit(self.target).path
+        if path == UPLOADS and self.method == "POST":
+            return "create"
+        if path.startswith(UPLOADS) and self.method == "PATCH":
+            return "patch"
+        if path == "/api/upload/batch":
+            return "batch"
+        return "finish" if path.startswith("/api/upload/session/") and path.endswith("/finish") else "other"
+
+    @property
+    def created(self) -> str:
+        """Of a creation: the file's path, or the key of a part, which has none."""
+        pairs = (pair.partition(" ") for pair in self.headers.get("upload-metadata", "").split(","))
+        fields = {key: base64.b64decode(value).decode() for key, _, value in pairs}
+        return fields.get("relativePath") or fields.get("uploadKey", "")
+
+
+class Onlooker:
+    """What a test does at each moment; called in the thread of the connection, before anything goes on.
+
+    Each may raise `Cut`, `head` also `Instead`.
+    """
+
+    def head(self, request: Request) -> None:
+        """A request begins."""
+
+    def at_mark(self, request: Request, piece: bytes) -> bytes:
+        """Its body has come up to `mark`; returns what goes on in place of the last piece."""
+        return piece
+
+    def at_answer(self, request: Request) -> None:
+        """The server has answered; the client does not know yet."""
+
+
+class CountingProxy:
+    """The relay; a context manager. `requests` is all that came, in order."""
+
+    def __init__(self, target: tuple[str, int], onlooker: Onlooker | None = None) -> None:
+        self.target, self.onlooker = target, onlooker or Onlooker()
+        self.requests: list[Request] = []
+        self.epoch = 0
+        self.arrivals: list[tuple[float, int]] = []
+        """(monotonic seconds, bytes) of each piece of a body."""
+        self._numbers = itertools.count()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._open: set[socket.socket] = {self._listener}
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(20)
+
+    def _accept(self) -> None:
+        with self._listener:
+            while True:
+                try:
+                    client, _ = self._listener.accept()
+                except OSError:
+                    return
+                thread = threading.Thread(target=self._serve, args=(client, self.epoch), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, client: socket.socket, born: int) -> None:
+        front, back = _Stream(client), None
+        self._open.add(client)
+        reset = False
+        try:
+            while True:
+                if back is not None and back in _readable(front, back):  # idle for too long: the server has closed it
+                    back = self._drop(back)
+                head = front.head()
+                if not head:
+                    return
+                request = self._note(head, born)
+                try:
+                    self.onlooker.head(request)
+                except Instead as instead:
+                    front.send(_plain_answer(instead))
+                    front.drain()
+                    return
+                if back is None:
+                    back = _Stream(socket.create_connection(self.target))
+                    self._open.add(back.sock)
+                back.send(head)
+                self._pass_body(request, front, back)
+                if not self._pass_answer(request, front, back):
+                    return
+        except Cut as cut:
+            reset = cut.reset
+        except OSError:
+            pass  # one side is gone: so is the other
+        finally:
+            self._drop(front, reset=reset)
+            if back is not None:
+                self._drop(back, reset=reset)
+
+    def _drop(self, stream: _Stream, *, reset: bool = False) -> None:
+        self._open.discard(stream.sock)
+        stream.close(reset=reset)
+
+    def _note(self, head: bytes, born: int) -> Request:
+        first, headers = _parsed(head)
+        method, target, _ = first.split(" ", 2)
+        request = Request(next(self._numbers), self.epoch, born, method, target, headers)
+        self.requests.append(request)
+        return request
+
+    def _pass_body(self, request: Request, front: _Stream, back: _Stream) -> None:
+        """Until its end, or until the server has answered already."""
+        while request.passed < request.length and back not in _readable(front, back):
+            stops = (stop for stop in (request.mark, request.length) if stop is not None and stop > request.passed)
+            piece = front.some(min(stops) - request.passed)
+            if not piece:
+                raise Cut
+            request.passed += len(piece)
+            self.arrivals.append((time.monotonic(), len(piece)))
+            if request.passed == request.mark:
+                piece = self.onlooker.at_mark(request, piece)
+            back.send(piece)
+
+    def _pass_answer(self, request: Request, front: _Stream, back: _Stream) -> bool:
+        """True where another request may follow on the connection."""
+        complete = request.passed == request.length
+        if complete and back not in _readable(front, back):
+            raise Cut  # the client did not wait
+        head = back.head()
+        if not head:
+            raise Cut
+        first, headers = _parsed(head)
+        request.answer, request.status = headers, int(first.split(" ")[1])
+        self.onlooker.at_answer(request)
+        front.send(head)
+        if request.status == 101:
+            _pump(front, back)
+            return False
+        for piece in back.body(headers, empty=request.method == "HEAD" or request.status in (204, 304)):
+            front.send(piece)
+        return complete and "close" not in headers.get("connection", "")
+
+
+class _Stream:
+    """A socket that is read by heads, by lines and by sizes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock, self.held = sock, b""
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def until(self, end: bytes) -> bytes:
+        """Up to and with `end`; empty where the stream ends before."""
+        while end not in self.held:
+            piece = self.sock.recv(BLOCK)
+            if not piece:
+                return b""
+            self.held += piece
+        found, _, self.held = self.held.partition(end)
+        return found + end
+
+    def head(self) -> bytes:
+        return self.until(b"\r\n\r\n")
+
+    def some(self, most: int) -> bytes:
+        """What is there, `most` bytes at most; empty at the end."""
+        if not self.held:
+            return self.sock.recv(min(BLOCK, most))
+        found, self.held = self.held[:most], self.held[most:]
+        return found
+
+    def body(self, headers: Mapping[str, str], *, empty: bool) -> Iterator[bytes]:
+        """The body of an answer, framing included."""
+        if empty:
+            return
+        if "chunked" not in headers.get("transfer-encoding", ""):
+            yield from self._exactly(int(headers.get("content-length", 0)))
+            return
+        size = -1
+        while size != 0:
+            line = self.until(b"\r\n")
+            size = int(line, 16)
+            yield line
+            yield from self._exactly(size + 2)
+
+    def drain(self) -> None:
+        """Let the other side read what it was sent: a socket closed with something unread would be reset."""
+        self.sock.settimeout(2)
+        self.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while self.sock.recv(BLOCK):
+                pass
+
+    def _exactly(self, count: int) -> Iterator[bytes]:
+        while count:
+            piece = self.some(count)
+            if not piece:
+                raise Cut
+            count -= len(piece)
+            yield piece
+
+    def close(self, *, reset: bool) -> None:
+        with contextlib.suppress(OSError):
+            if reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            else:
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+def _readable(*streams: _Stream) -> Sequence[_Stream]:
+    """Those with something to read (or at their end), once there is one."""
+    held = [stream for stream in streams if stream.held]
+    return held or select.select(streams, (), ())[0]
+
+
+def _pump(front: _Stream, back: _Stream) -> None:
+    """Whatever comes, both ways, until one side ends."""
+    while True:
+        for source in _readable(front, back):
+            piece = source.some(BLOCK)
+            if not piece:
+                return
+            (back if source is front else front).send(piece)
+
+
+def _parsed(head: bytes) -> tuple[str, dict[str, str]]:
+    first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    return first, {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _plain_answer(answer: Instead) -> bytes:
+    lines = [f"HTTP/1.1 {answer.status} -", "Content-Length: 0", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def uploads(requests: Iterable[Request]) -> Iterator[tuple[Request, str, int]]:
+    """Each request that carried bytes of a resumable upload: with the file (or key of a part), and their offset.
+
+    Raises KeyError for an upload that nobody created.
+    """
+    requests = list(requests)
+    names = {urlsplit(r.answer["location"]).path: r.created for r in requests if "location" in r.answer}
+    for request in requests:
+        if request.kind in ("create", "patch") and request.passed:
+            name = request.created if request.kind == "create" else names[urlsplit(request.target).path]
+            yield request, name, int(request.headers.get("upload-offset", 0))
+
+
+def sent_again(requests: Iterable[Request]) -> dict[int, Counter[str]]:
+    """For each epoch and file, how many bytes went out that had gone out before; those with none are left out.
+
+    A file goes out front to back: what went out is all that lies below the highest byte. Raises AssertionError for a
+    gap.
+    """
+    ends: Counter[str] = Counter()
+    again: dict[int, Counter[str]] = {}
+    for request, name, start in uploads(requests):
+        end = start + request.passed
+        assert start <= ends[name], f"{name}: {start} follows on {ends[name]}"
+        if start < ends[name]:
+            again.setdefault(request.epoch, Counter())[name] += min(end, ends[name]) - start
+        ends[name] = max(end, ends[name])
+    return again

@@ -1,0 +1,184 @@
+"""`kill -9` of the client, of the server and of both, at seeded moments: nothing is lost, nothing is stored twice.
+
+The proxy counts from outside what is sent again after each kill: at most one chunk of each file that was under way.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from accidents import (
+    CREATION,
+    FINISH,
+    FINISH_UNANSWERED,
+    JOURNAL,
+    MID_CHUNK,
+    UNANSWERED,
+    Moment,
+    Trap,
+    moments,
+)
+from bench import MIB, Bench, make_files, wait_for_writes
+from counting_proxy import sent_again, uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+JOBS = 4
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What is uploaded: `large` files of some chunks and a bit, and small ones, each less than a chunk."""
+
+    large: tuple[int, ...]
+    small: int
+    chunk: int
+
+    def make(self, top: Path, seed: int) -> dict[str, str]:
+        source = random.Random(seed)
+        sizes = {f"large-{number}.bin": size + source.randrange(self.chunk) for number, size in enumerate(self.large)}
+        sizes |= {f"small/{number:03}.bin": source.randrange(1, 64 << 10) for number in range(self.small)}
+        return make_files(top, sizes, seed)
+
+
+LONG = Volume((96 * MIB, 64 * MIB, 48 * MIB), 200, MIB)
+SHORT = Volume((12 * MIB, 8 * MIB, 6 * MIB), 40, MIB // 2)
+
+CLIENT_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, JOURNAL]
+SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED]
+
+
+def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
+    """`count` moments: every kind in turn, in any order; the end of the session comes last."""
+    source = random.Random(seed)
+    chosen = [kinds[number % len(kinds)] for number in range(count - 1)]
+    source.shuffle(chosen)
+    return moments([*chosen, source.choice([FINISH, FINISH_UNANSWERED])], source)
+
+
+def check_stored(bench: Bench, expected: dict[str, str]) -> None:
+    """Every file once, with equal bytes, and nothing else; nor is anything of an unfinished upload left."""
+    assert bench.stored() == expected
+    assert bench.left_over() == []
+
+
+def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
+    """After each accident at most one chunk of each file that was under way; nothing of what was stored."""
+    again = sent_again(bench.proxy.requests)
+    for epoch in range(bench.proxy.epoch + 1):
+        repeated = again.get(epoch, {})
+        print(f"after accident {epoch}: {sum(repeated.values())} bytes again, {dict(repeated)}")
+        assert len(repeated) <= (JOBS if epoch else 0)
+        assert max(repeated.values(), default=0) <= chunk
+    names = {request: name for request, name, _ in uploads(bench.proxy.requests)}
+    for moment, request in trap.struck:
+        if moment.kind == UNANSWERED:
+            assert names[request] not in again.get(request.epoch + 1, {}), f"{moment}: sent again although stored"
+
+
+def kill_clients(directory: Path, volume: Volume, plan: Sequence[Moment], seed: int, *, server_too: bool) -> None:
+    """One client after the other is killed, each goes on with what is left; the last one is let through."""
+    source, trap = random.Random(seed), Trap()
+    files = directory / "files"
+    expected = volume.make(files, seed)
+    with Bench(directory, trap) as bench:
+        upload = ["upload", files, "--jobs", JOBS, "--chunk-size", volume.chunk]
+        wal = bench.home / "state/uploader/journal.sqlite3-wal"
+
+        def strike() -> None:
+            bench.kill_client()
+            if server_too:
+                bench.kill_server()
+                bench.restart_server()
+            bench.proxy.epoch += 1
+
+        for number, moment in enumerate(plan):
+            trap.set(moment, strike, born=bench.proxy.epoch)
+            bench.start(*(["resume"] if number and source.random() < 0.5 else upload))
+            if moment.kind == JOURNAL:
+                wait_for_writes(wal, moment.nth)
+                strike()
+            else:
+                assert bench.wait().code == -9, f"{moment} never came"
+                assert trap.sprung.wait(30)
+            assert bench.proxy.epoch == number + 1
+        bench.start(*upload)
+        done = bench.wait()
+        assert done.code == 0, done.err
+        assert done.finished["completed"] + done.finished["skipped"] == len(expected)
+        check_stored(bench, expected)
+        check_sent_again(bench, trap, volume.chunk)
+
+
+def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: int) -> None:
+    """One client sees all the servers die, each in the middle of something, and come back on the same root."""
+    trap, waiting = Trap(), list(plan)
+    files = directory / "files"
+    expected = volume.make(files, seed)
+    with Bench(directory, trap) as bench:
+
+        def strike() -> None:
+            bench.kill_server()
+            bench.proxy.epoch += 1
+            bench.restart_server()
+            wait_for_next()
+
+        def wait_for_next() -> None:
+            if waiting:
+                trap.set(waiting.pop(0), strike)
+
+        wait_for_next()
+        bench.start("upload", files, "--jobs", JOBS, "--chunk-size", volume.chunk)
+        done = bench.wait(600)
+        assert done.code == 0, done.err
+        assert done.finished["completed"] == len(expected)
+        assert [moment for moment, _ in trap.struck] == plan
+        check_stored(bench, expected)
+        check_sent_again(bench, trap, volume.chunk)
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_some_kills_of_the_client(tmp_path: Path, seed: int) -> None:
+    """Short form: one of each kind."""
+    kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 5, seed), seed, server_too=False)
+
+
+@pytest.mark.parametrize("seed", [4])
+def test_some_kills_of_the_server(tmp_path: Path, seed: int) -> None:
+    """Short form: one of each kind."""
+    kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed), seed)
+
+
+@pytest.mark.parametrize("seed", [5])
+def test_some_kills_of_both(tmp_path: Path, seed: int) -> None:
+    """Short form: two in the middle, one at the end."""
+    kill_clients(tmp_path, SHORT, planned([MID_CHUNK, UNANSWERED], 3, seed), seed, server_too=True)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_twenty_kills_of_the_client(tmp_path: Path, seed: int) -> None:
+    """At least one in each: creation, mid-chunk, stored but unanswered, journal commit, session finish."""
+    kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=False)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [21, 22, 23])
+def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
+    """Restarted on the same root each time; the client's one run outlives them all."""
+    kill_servers(tmp_path, LONG, planned(SERVER_MOMENTS, 20, seed), seed)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [31, 32, 33])
+def test_twenty_kills_of_both(tmp_path: Path, seed: int) -> None:
+    """Client and server at the same moment."""
+    kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=True)
