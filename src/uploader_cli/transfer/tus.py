@@ -138,16 +138,23 @@ class TusClient:
         """Where the server is. Raises `UploadGone` for 404, 410 and 403."""
         answer = self._send("HEAD", url, {})
         if answer.status in (403, 404, 410):
-            words = f"the server does not have the upload any more ({answer.status})"
-            raise errors.UploadGone(words, status=answer.status)
+            raise _gone(answer)
         return self._position(answer)
 
     def patch(self, url: str, offset: int, body: Chunk, checksum: str | None = None) -> Position:
-        """Send a chunk that begins at `offset` (tus 1.0, core); `checksum` is the header of core/tus."""
+        """Send a chunk that begins at `offset` (tus 1.0, core); `checksum` is the header of core/tus.
+
+        Raises `UploadGone`, here retryable, for 404 and 410.
+        """
         headers = {"Upload-Offset": str(offset)}
         if checksum is not None:
             headers["Upload-Checksum"] = checksum
-        return self._position(self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT))
+        answer = self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT)
+        if answer.status in (404, 410):
+            gone = _gone(answer)
+            gone.retryable = True  # HEAD decides
+            raise gone
+        return self._position(answer)
 
     def terminate(self, url: str) -> None:
         """Have the server forget an upload (tus 1.0, termination); one that it does not know is none."""
@@ -230,6 +237,11 @@ def _place(base: str, location: str) -> str:
             f"{base} points to where we don't go: {error}",
             hint="a server behind a TLS proxy has to know its own public address",
         ) from error
+
+
+def _gone(answer: Answer) -> errors.UploadGone:
+    words = f"the server does not have the upload any more ({answer.status})"
+    return errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
 
 
 def _refusal(answer: Answer) -> errors.UploaderError:

@@ -100,7 +100,7 @@ class TusUpload:
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         """The attempt is over; another one follows, from wherever the server says that it is."""
         self._begin(self._last)
-        self._offset, self._begun = None, False
+        self._begun = False
         self._attempt += 1
         self._watch.retry(error, delay, self._attempt)
 
@@ -182,7 +182,7 @@ class TusUpload:
 
     def _send(self, offset: int) -> int:
         """One chunk; the new offset. One that no request of ours explains is a conflict: HEAD will tell."""
-        self._offset = None
+        self._offset = None  # until an answer tells
         size = chunk_length(offset, self._length, self._chunk_size)
         body, checksum = self._chunk(offset, size)
         if body is None or self._url is None:

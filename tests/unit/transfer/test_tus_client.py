@@ -140,6 +140,7 @@ class TestPatch:
         (400, errors.AnswerError, False, FailureCode.SERVER_REFUSED),
         (401, errors.Unauthorized, False, FailureCode.UNAUTHORIZED),
         (403, errors.Unauthorized, False, FailureCode.UNAUTHORIZED),
+        (404, errors.UploadGone, True, FailureCode.SERVER_REFUSED),
         (408, errors.TooSlow, True, FailureCode.TOO_SLOW),
         (409, errors.OffsetConflict, True, FailureCode.SERVER_REFUSED),
         (412, errors.ProtocolError, False, FailureCode.PROTOCOL),
@@ -178,8 +179,9 @@ class TestHead:
     @pytest.mark.parametrize("status", [403, 404, 410])
     def test_it_is_gone(self, status: int) -> None:
         client, _ = client_of((status, TUS))
-        with pytest.raises(errors.UploadGone):
+        with pytest.raises(errors.UploadGone) as caught:
             client.head(URL)
+        assert not caught.value.retryable
 
 
 class TestOptions:

@@ -73,6 +73,7 @@ CALLS = {
     "ok 503!": ("POST PATCH HEAD PATCH PATCH", [0, 10]),
     "ok ok shrink": ("POST PATCH PATCH HEAD PATCH PATCH", [0, 5]),
     "ok ok 500 forget": ("POST PATCH PATCH HEAD POST PATCH PATCH PATCH", [0, 0]),
+    "ok ok forget": ("POST PATCH PATCH HEAD POST PATCH PATCH PATCH", [0, 0]),
     "ok ok 500 403": ("POST PATCH PATCH HEAD POST PATCH PATCH PATCH", [0, 0]),
     "503 503": ("POST POST POST PATCH PATCH PATCH", [0, 0, 0]),
     "lost": ("POST POST PATCH PATCH PATCH", [0, 0]),
@@ -194,6 +195,11 @@ class TestVerified:
         case.model.checks = False
         assert not case.upload.run().verified
 
+    def test_what_the_server_has_lost_is_not_checked_any_more(self, tmp_path: Path) -> None:
+        case = Case(tmp_path, "ok ok ok 500 shrink reset", checksum="sha256", retries=1)
+        case.fail()
+        assert (case.told.confirmed, case.told.checked) == (10, 10)
+
     def test_without_checksums_it_is_sent_not_verified(self, tmp_path: Path) -> None:
         assert not Case(tmp_path).upload.run().verified
 
@@ -235,6 +241,13 @@ class TestTheEnd:
     def test_an_answer_that_was_lost_with_the_last_retry(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok ok ok lost", retries=0)
         assert case.run() == "POST PATCH PATCH PATCH HEAD"
+
+    def test_a_patch_that_finds_nothing_where_head_finds_it(self, tmp_path: Path) -> None:
+        """A contradiction, counted as any failure: no endless loop."""
+        case = Case(tmp_path, retries=2)
+        case.model._done = refusing(case.model, 404)  # type: ignore[method-assign]
+        assert isinstance(case.fail(), errors.UploadGone)
+        assert case.model.methods == "POST" + " PATCH HEAD" * 2 + " PATCH"
 
     def test_an_answer_that_is_no_tus(self, tmp_path: Path) -> None:
         assert isinstance(Case(tmp_path, "ok mute").fail(), errors.ProtocolError)
