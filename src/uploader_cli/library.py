@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.run.upload import Interrupts, begin, execute, select
-from uploader_cli.settings import Settings, resolve
+from uploader_cli.settings import Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ def upload(
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if settings is None:
-        from platformdirs import user_config_path
-
-        user_config = user_config_path("uploader") / "config.toml"
-        settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config)
+        settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
     elif server is not None:
         settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
     names = [os.fspath(path) for path in given]

@@ -98,6 +98,8 @@ def _name(file: FileState, width: int) -> Row:
     name, tag = safe(file.path), ""
     if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
         tag = f" retry {file.attempt - 1}"
+    elif file.attempt == 1 and file.offset and file.size and width >= 28:
+        tag = f" resumed at {overview.percent(file.offset / file.size).strip()}"
     return [(pad(name, width - len(tag)), ""), (tag, "yellow")]
 
 

@@ -44,6 +44,8 @@ class PlainView:
                 self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
             case ev.FileStarted() if self._verbose > 1:
                 self._say(f"  {safe(event.path)}: {f'goes on at {size(event.offset)}' if event.offset else 'started'}")
+            case ev.FileStarted() if event.offset and event.attempt == 1 and (self._verbose or self._few(state)):
+                self._say(f"↻ {safe(event.path)}: resuming at {overview.percent(event.offset / event.size).strip()}")
             case ev.FileRetry():
                 self._retry(event, state)
             case ev.FileCompleted() if self._verbose or self._few(state):

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.run.upload import begin, execute, select
-from uploader_cli.run.views import interruptible, observers
+from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.run.watch import watch
 from uploader_cli.transfer.journal import Journal
 
@@ -22,7 +22,8 @@ def upload_command(settings: Settings, paths: Sequence[str]) -> int:
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)
-        return execute(settings, found, observers(settings, run_id), interrupts, journal=journal, run=run).exit_code
+        views = observers(settings, run_id, go_on=go_on(settings))
+        return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
 
 
 def watch_command(settings: Settings, session: str, wait: float) -> int:

@@ -112,7 +112,7 @@ class Loop:
             cancelled=state.cancelled,
             bytes=state.completed_bytes,
             seconds=round(seconds, 3),
-            rate=round(state.completed_bytes / seconds, 1),
+            rate=round(min(state.completed_bytes, state.sent_total) / seconds, 1),
             exit_code=int(code),
             channel=channel,
             peak_rss=peak_rss(),

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
+from uploader_cli.run.calls import dry_run
 from uploader_cli.run.upload import execute, select
-from uploader_cli.run.views import interruptible, observers
+from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.settings import resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
 
@@ -35,11 +36,13 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
                 "no interrupted run is left to resume", hint="`uploader resume --list` shows what is known"
             )
         settings, paths = _stored(info, flags)
+        if settings.dry_run:
+            return dry_run(settings, paths)
         found = select(settings, paths)
         new_id = secrets.token_hex(8)
         with interruptible() as interrupts:
             run = journal.resume(info.id, new_id=new_id)
-            views = observers(settings, new_id)
+            views = observers(settings, new_id, go_on=go_on(settings))
             return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
 
 
@@ -48,8 +51,7 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
     stored, cwd, paths = (info.arguments.get(name) for name in ("options", "cwd", "paths"))
     if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
         raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
-    given = {name: value for name, value in flags.items() if value not in (None, (), [])}
-    settings = resolve({**stored, **given}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
+    settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
     try:
         os.chdir(cwd)
     except OSError as error:

@@ -18,6 +18,7 @@ from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, Skipped, missing, walk
+from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
 from uploader_cli.transfer.engine import Engine
 from uploader_cli.transfer.journal_records import Target
@@ -137,8 +138,9 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: st
 
 def _can_be_resumed(loop: Loop, error: BaseException | None) -> bool:
     """True where something is left that another try could bring to its end."""
-    unfinished = loop.state.cancelled > 0 or any(failure.retryable for failure in loop.state.failures)
-    return unfinished or error is not None
+    state = loop.state
+    unfinished = state.cancelled or state.skips[ev.SkipReason.FAIL_FAST] or any(f.retryable for f in state.failures)
+    return bool(unfinished) or error is not None
 
 
 def _tell_selection(settings: Settings, found: Sequence[Selected], emit: Callable[[ev.Event], None]) -> None:
@@ -147,7 +149,9 @@ def _tell_selection(settings: Settings, found: Sequence[Selected], emit: Callabl
         text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"
         emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
     if settings.token_withheld:
-        text = "the token is not sent: only the config of this directory names the server; name it with --server"
+        variable = OPTIONS[settings.target_option].variable
+        text = "the token is not sent: only the config of a directory names the server"
+        text += f"; name it yourself, with {variable} or in your own config"
         emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
     for item in found:
         emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -18,9 +19,10 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plain import PlainView
 from uploader_cli.render.summary import summary
 from uploader_cli.run.upload import Interrupts
+from uploader_cli.settings import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 
-def observers(settings: Settings, run_id: str) -> list[Renderer]:
-    """What is to be told of the run, in the order in which it is closed: a view makes room for the last words."""
+def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Renderer]:
+    """What is to be told of the run, in the order in which it is closed: a view makes room for the last words.
+
+    `go_on` says how an interrupted run is gone on with, where it can be.
+    """
     out: list[Renderer] = []
     tty = sys.stderr.isatty()
     kind = choose(
@@ -51,8 +56,16 @@ def observers(settings: Settings, run_id: str) -> list[Renderer]:
         out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
     elif kind == "plain":
         out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
-    out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color))
+    out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color, go_on=go_on))
     return out
+
+
+def go_on(settings: Settings) -> str:
+    """How an upload of these settings is gone on with, once it was interrupted."""
+    source = settings.sources.get("state_dir")
+    elsewhere = source is not None and source.layer is Layer.FLAG
+    command = f"uploader resume --state-dir {shlex.quote(str(settings.state_dir))}" if elsewhere else "uploader resume"
+    return f"{command}, or the same command again"
 
 
 def _log_file(settings: Settings) -> LogFile:
@@ -68,8 +81,8 @@ def _log_file(settings: Settings) -> LogFile:
 class LastWords:
     """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
 
-    def __init__(self, *, quiet: bool, color: bool) -> None:
-        self._quiet, self._color = quiet, color
+    def __init__(self, *, quiet: bool, color: bool, go_on: str) -> None:
+        self._quiet, self._color, self._go_on = quiet, color, go_on
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
         """The end is all that matters."""
@@ -84,8 +97,7 @@ class LastWords:
             return
         width = _width(sys.stderr)
         advice = [state.advice] if state.advice else []
-        hint = "uploader resume, or the same command again"
-        lines = summary(state, outcome, width=width, color=self._color, resume_hint=hint, next_steps=advice)
+        lines = summary(state, outcome, width=width, color=self._color, resume_hint=self._go_on, next_steps=advice)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
@@ -98,17 +110,31 @@ def _width(stream: TextIO) -> int:
         return 80
 
 
+def _silence(terminals: Iterable[int]) -> None:
+    """The terminal is closed: what is still said to it goes nowhere, instead of failing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for terminal in terminals:
+        os.dup2(nowhere, terminal)
+    os.close(nowhere)
+
+
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """SIGINT and SIGTERM are counted instead of raised: the loop stops in order."""
+    """SIGINT, SIGTERM and SIGHUP are counted instead of raised: the loop stops in order."""
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
     codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
+        codes[hangup] = Exit.SIGTERM
+    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
 
     def count(number: int, _frame: Any) -> None:
         interrupts.raise_(codes[signal.Signals(number)])
+        if number == hangup:
+            _silence(terminals)
 
     before = {number: signal.signal(number, count) for number in codes}
     try:

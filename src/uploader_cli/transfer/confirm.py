@@ -37,10 +37,10 @@ class Confirmation:
     ) -> None:
         """The server has `file`; `checksum` (hex SHA-256) and `verified` where its bytes were compared already.
 
-        `readable` is another URL under which the stored bytes can be read, for servers without a `location`.
+        `readable` is the URL, or path on the server, under which the stored bytes can be read: `location` if None.
         """
         if self._context.settings.verify and checksum is None:
-            where = location or readable
+            where = readable or location
             mine = hash_range(file, 0, file.size, "sha256", check=self._context.stop.check)
             match _compare(api, where, mine, file.size) if where else None:
                 case True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -187,12 +188,15 @@ class Worker(threading.Thread):
 
     def _complete(self, file: LocalFile, sent: Sent) -> None:
         location = sent.headers.get("Content-Location")
+        readable = location or sent.url
+        if self._context.settings.tus_endpoint:  # what it calls its paths is all that is known of that server
+            readable = urljoin(sent.url, readable)
         self._crew.confirm.stored(
             self._apis[0],
             file,
             server_id=sent.headers.get("Upload-File-Id"),
             location=location,
-            readable=sent.url,
+            readable=readable,
             verified=sent.verified,
         )
 

@@ -171,6 +171,19 @@ def test_a_retry_says_when_and_why(run: Script, screen: Screen) -> None:
     assert re.search(r"film-0000\.mp4 +retry 1 ─", screen.lines()[4])
 
 
+def test_a_resumed_file_says_from_where(run: Script, screen: Screen) -> None:
+    """In its row, while it runs and where there is room; the rate counts from there."""
+    run.begin(1)
+    run.start(0, offset=5 * MIB)
+    run.tick(1)
+    assert re.search(r"film-0000\.mp4 +resumed at 50 % ━", screen.lines()[4])
+    assert "0 B/s" in screen.lines()[4]
+    assert "resumed at 50 %" in screen.text(40)
+    assert "resumed" not in screen.text(30)
+    run.start(0, attempt=2, offset=7 * MIB)
+    assert "resumed" not in screen.text()
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_thousand_running_files_draw_only_what_fits(run: Script, screen: Screen, width: int, height: int) -> None:
     run.begin(1000)

@@ -143,6 +143,20 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0/≥1 files · closed"
 
 
+def test_a_resumed_file_says_where_it_goes_on() -> None:
+    """Once, of few files; not when it is tried again, and not of a file that begins at its first byte."""
+    log = Log()
+    log.begin(2)
+    log.start(0, offset=5 * MIB)
+    log.start(1)
+    log.start(0, attempt=2, offset=7 * MIB)
+    assert log.lines[1:] == ["↻ film-0000.mp4: resuming at 50 %"]
+    many = Log()
+    many.begin(21)
+    many.start(0, offset=MIB)
+    assert len(many.lines) == 1
+
+
 def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
     log = Log()
     log.begin(30)

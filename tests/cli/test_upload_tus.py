@@ -1,0 +1,325 @@
+"""Each option of `uploader upload` that is about resumable uploads, by what it does to a real run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from command import start, uploader
+from following import ended, read_confirmed
+from plain_tus import plain_tus_server
+from recording import recorder
+from serving import running_server
+
+from server_stub.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+ENDPOINT = "/api/upload/files/"
+BATCH = "/api/upload/batch"
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_protocol(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Tus where the server offers it, batch where it does not or was asked for; tus that is not offered is exit 2."""
+    files = make_files(**{"a.mp4": 10})
+    for options, protocol in (((), "tus"), (("--protocol", "tus"), "tus"), (("--protocol", "batch"), "batch")):
+        done = uploader("upload", files, "-s", server.url, *options, "--json", home=tmp_path)
+        assert (done.code, done.events[0]["protocol"]) == (0, protocol)
+    assert server.faults.count("POST", ENDPOINT) == 2
+    assert server.faults.count("POST", BATCH) == 1
+    with running_server(tus=False) as plain:
+        done = uploader("upload", files, "-s", plain.url, "--json", home=tmp_path)
+        assert (done.code, done.events[0]["protocol"]) == (0, "batch")
+        calls = plain.faults.count("POST", "*")
+        refused = uploader("upload", files, "-s", plain.url, "--protocol", "tus", home=tmp_path)
+        assert refused.code == 2
+        assert "offers no resumable uploads" in refused.err
+        assert plain.faults.count("POST", "*") == calls
+
+
+def test_tus_endpoint(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Files travel to the endpoint alone: no health, no session, no socket; the bytes are there, and can be verified."""
+    content = os.urandom(300 * KIB)
+    files = make_files(**{"a.mp4": content, "deep/b.mp4": b"b"})
+    endpoint = server.url + ENDPOINT
+    options = ("--tus-endpoint", endpoint, "--chunk-size", "64K", "--verify", "--json")
+    done = uploader("upload", files, *options, home=tmp_path)
+    assert done.code == 0, done.err
+    assert (done.events[0]["server"], done.events[0]["protocol"]) == (endpoint, "tus")
+    assert {event["session"] for event in done.of("file.started")} == {""}
+    assert done.of("session.created") == done.of("session.finished") == done.of("channel.changed") == []
+    assert {event["path"]: event["checksum"] for event in done.of("file.completed")} == {
+        str(files / "a.mp4"): sha256(content),
+        str(files / "deep" / "b.mp4"): sha256(b"b"),
+    }
+    (stored,) = [path for path in server.root.rglob("a.mp4") if path.is_file()]
+    assert stored.read_bytes() == content
+    assert {entry.path.split("?")[0] for entry in server.faults.requests if entry.method == "POST"} == {ENDPOINT}
+    assert server.faults.count("GET", "/health") == 0
+    assert not [entry for entry in server.faults.requests if entry.path.startswith("/socket.io")]
+
+
+@pytest.mark.parametrize("option", ["--category=scenic", "--protocol=batch", "--server=localhost:1"])
+def test_tus_endpoint_excludes(option: str, server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """What makes no sense beside an endpoint is exit 2, and nothing is sent."""
+    done = uploader("upload", make_files(a=1), "--tus-endpoint", server.url + ENDPOINT, option, home=tmp_path)
+    assert done.code == 2
+    assert "exclude each other" in done.err
+    assert len(server.faults.requests) == 0
+
+
+def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """So many files at a time: with 1 each waits for the one before it, with 3 three are under way at once."""
+    files = make_files(**{f"{number}.mp4": 200 * KIB for number in range(3)})
+    options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "600K", "--json")
+    for jobs, at_once in (("1", 1), ("3", 3), ("auto", 3)):
+        done = uploader("upload", files, *options, "-j", jobs, home=tmp_path)
+        assert done.code == 0
+        assert done.events[0]["jobs"] == {"auto": 4}.get(jobs, at_once)
+        running = most = 0
+        for event in done.events:
+            running += {"file.started": 1, "file.completed": -1}.get(event["type"], 0)
+            most = max(most, running)
+        assert most == at_once
+
+
+def test_a_large_file_goes_in_parts(server: EmbeddedServer, tmp_path: Path) -> None:
+    """From 256 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
+    big = tmp_path / "big.mp4"
+    with big.open("wb") as file:
+        file.truncate(256 * MIB)
+        file.seek(200 * MIB)
+        file.write(b"not only zeros")
+    with recorder(server.url) as (url, relay):
+        done = uploader("upload", big, "-s", url, "-j", "3", "--json", home=tmp_path)
+        concats = [request.headers.get("upload-concat", "") for request in relay.of("POST") if request.path == ENDPOINT]
+        assert relay.carried == 256 * MIB
+    assert done.code == 0, done.err
+    assert concats[:3] == ["partial"] * 3
+    assert [concat.split(";")[0] for concat in concats[3:]] == ["final"]
+    (completed,) = done.of("file.completed")
+    assert completed["verified"] is True
+    stored = server.root / "personal" / "big.mp4"
+    with stored.open("rb") as there, big.open("rb") as here:
+        assert hashlib.file_digest(there, "sha256").digest() == hashlib.file_digest(here, "sha256").digest()
+
+
+def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """No request carries more; a file that fits is one request; a server that finds it too large gets half."""
+    files = make_files(**{"a.mp4": 250 * KIB, "b.mp4": 100 * KIB})
+    with recorder(server.url) as (url, relay):
+        options = ("-s", url, "--chunk-size", "100K", "-j", "1")
+        assert uploader("upload", files, *options, home=tmp_path).code == 0
+        assert [request.body // KIB for request in relay.of("PATCH")] == [100, 100, 50]
+        assert [request.body // KIB for request in relay.of("POST") if request.carries] == [100]
+        relay.requests.clear()
+        server.faults.next_answers("PATCH", "*", [413])
+        assert uploader("upload", files / "a.mp4", *options, home=tmp_path).code == 0
+        assert [request.body // KIB for request in relay.of("PATCH")][1:] == [50] * 5
+        assert uploader("upload", files, *options[:2], "--chunk-size", "1000", home=tmp_path).code == 2
+
+
+def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The header that each chunk carries: SHA-256 by itself, the one asked for, or none; what is not offered is exit 2."""
+    content = os.urandom(150 * KIB)
+    chunks = [content[: 100 * KIB], content[100 * KIB :]]
+    files = make_files(**{"a.mp4": content})
+    with recorder(server.url) as (url, relay):
+        options = ("-s", url, "--chunk-size", "100K")
+        for wanted, name in (("auto", "sha256"), ("sha256", "sha256"), ("sha1", "sha1"), ("none", None)):
+            relay.requests.clear()
+            assert uploader("upload", files, *options, "--checksum", wanted, home=tmp_path).code == 0
+            digests = [base64.b64encode(hashlib.new(name, chunk).digest()).decode() for chunk in chunks] if name else []
+            sent = [
+                request.headers["upload-checksum"]
+                for request in relay.of("PATCH")
+                if "upload-checksum" in request.headers
+            ]
+            assert sent == [f"{name} {digest}" for digest in digests]
+        relay.requests.clear()
+        refused = uploader("upload", files, "-s", url, "--checksum", "md5", home=tmp_path)
+        assert refused.code == 2
+        assert relay.carried == 0
+
+
+def test_a_checksum_that_is_not_offered(make_files: Files, tmp_path: Path) -> None:
+    """Exit 2 with what is offered, before a byte is sent; `auto` goes without."""
+    files = make_files(**{"a.mp4": 10})
+    with plain_tus_server() as (url, _):
+        refused = uploader("upload", files, "--tus-endpoint", url, "--checksum", "sha1", home=tmp_path)
+        assert refused.code == 2
+        assert "does not check sha1" in refused.err
+        assert uploader("upload", files, "--tus-endpoint", url, home=tmp_path).code == 0
+
+
+def test_a_chunk_that_was_spoilt_on_its_way_is_sent_again(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The server refuses it by its checksum (460), the event stream tells of it, and what is stored is what was read."""
+    content = os.urandom(250 * KIB)
+    files = make_files(**{"a.mp4": content})
+    with recorder(server.url) as (url, relay):
+        relay.spoil = 1
+        done = uploader("upload", files, "-s", url, "--chunk-size", "100K", "--json", home=tmp_path)
+        assert relay.carried == 350 * KIB
+    assert done.code == 0
+    assert 460 in [entry.status for entry in server.faults.requests]
+    (retry,) = done.of("file.retry")
+    assert retry["code"] == "integrity"
+    assert done.of("file.completed")[0]["verified"] is True
+    assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
+
+
+def test_what_verified_means(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Every byte in a chunk whose checksum was accepted, over several runs too; without checksums it is confirmed only."""
+    files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
+    options = ("-s", server.url, "--chunk-size", "100K", "--json")
+    (checked,) = uploader("upload", files, *options, home=tmp_path).of("file.completed")
+    assert (checked["verified"], "checksum" in checked) == (True, False)
+    (unchecked,) = uploader("upload", files, *options, "--checksum", "none", home=tmp_path).of("file.completed")
+    assert (unchecked["verified"], "checksum" in unchecked) == (False, False)
+    for checksum, verified in (("auto", True), ("none", False)):
+        server.faults.next_answers("PATCH", "*", [None, 503])
+        once = uploader("upload", files, *options, "--retries", "0", "--checksum", checksum, home=tmp_path)
+        assert once.code == 3
+        again = uploader("upload", files, *options, home=tmp_path)
+        assert again.of("file.started")[0]["offset"] == 100 * KIB
+        assert again.of("file.completed")[0]["verified"] is verified
+
+
+def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The whole run takes as long as its bytes need, over several workers and in batch mode too; `none` lifts it."""
+    files = make_files(**{f"{number}.mp4": 400 * KIB for number in range(3)})
+    for protocol in ("tus", "batch"):
+        options = ("-s", server.url, "--protocol", protocol, "--chunk-size", "200K", "--json")
+        done = uploader("upload", files, *options, "--limit-rate", "600K", home=tmp_path)
+        assert done.code == 0
+        assert 1.7 < done.finished["seconds"] < 20
+        assert done.finished["rate"] < 720 * KIB
+        began = time.monotonic()
+        free = uploader("upload", files, *options, "--limit-rate", "none", home=tmp_path, UPLOADER_LIMIT_RATE="1K")
+        assert free.code == 0
+        assert time.monotonic() - began < 60  # 1,200 s at the rate of the environment
+
+
+def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """By receipts without a question; else by size and digest of what lies under the stored path."""
+    files = make_files(**{"a.mp4": 5000, "b.mp4": b"b" * 100})
+    options = ("-s", server.url, "--skip-existing", "--json")
+    assert uploader("upload", files, *options, home=tmp_path).finished["completed"] == 2
+
+    by_receipt = uploader("upload", files, *options, home=tmp_path)
+    assert by_receipt.code == 0
+    assert [event["reason"] for event in by_receipt.of("file.skipped")] == ["present", "present"]
+    assert server.faults.count("HEAD", "/uploads/*") == 2  # of the first run, which had no receipts
+
+    (files / "b.mp4").write_bytes(b"c" * 100)  # of equal size
+    (files / "new.mp4").write_bytes(b"new")
+    elsewhere = tmp_path / "another machine"
+    elsewhere.mkdir()
+    by_digest = uploader("upload", files, *options, home=elsewhere)
+    assert by_digest.code == 0
+    assert [event["path"] for event in by_digest.of("file.skipped")] == [str(files / "a.mp4")]
+    assert sorted(event["path"] for event in by_digest.of("file.completed")) == [
+        str(files / "b.mp4"),
+        str(files / "new.mp4"),
+    ]
+    assert by_digest.of("warning") == []
+
+
+def test_skip_existing_by_receipts_alone(make_files: Files, tmp_path: Path) -> None:
+    """The reference backend and plain tus servers can't be asked: a warning says what decides, once."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10})
+    with running_server(flavour="reference", processing_seconds=0.01) as server, plain_tus_server() as (url, uploads):
+        for target in (("-s", server.url), ("--tus-endpoint", url)):
+            first = uploader("upload", files / "a.mp4", *target, "--json", home=tmp_path)
+            assert first.code == 0
+            second = uploader("upload", files, *target, "--skip-existing", "--json", home=tmp_path)
+            assert second.code == 0
+            assert [event["path"] for event in second.of("file.skipped")] == [str(files / "a.mp4")]
+            assert [event["path"] for event in second.of("file.completed")] == [str(files / "b.mp4")]
+            assert [event["code"] for event in second.of("warning")] == ["receipts_only"]
+        assert server.faults.count("HEAD", "/uploads/*") == 0
+        assert len(uploads) == 2
+
+
+def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """By the digest that the server tells, or by the bytes read back: then the stream has the checksum."""
+    content = os.urandom(200 * KIB)
+    files = make_files(**{"a.mp4": content})
+    options = ("--verify", "--checksum", "none", "--json")
+    by_digest = uploader("upload", files, "-s", server.url, *options, home=tmp_path)
+    assert by_digest.code == 0
+    assert server.faults.count("HEAD", "/uploads/*") == 1
+    assert server.faults.count("GET", "/uploads/*") == 0
+    with running_server(flavour="reference", processing_seconds=0.01) as reference:
+        read_back = uploader("upload", files, "-s", reference.url, "--verify", "--json", home=tmp_path)
+        assert read_back.code == 0
+        assert reference.faults.count("GET", "/uploads/*") == 1
+    for done in (by_digest, read_back):
+        (completed,) = done.of("file.completed")
+        assert (completed["verified"], completed["checksum"]) == (True, sha256(content))
+
+
+def test_verify_where_the_server_offers_no_way(make_files: Files, tmp_path: Path) -> None:
+    """A warning, once, and the files count as uploaded, not as verified."""
+    with plain_tus_server() as (url, _):
+        options = ("--tus-endpoint", url, "--verify", "--json")
+        done = uploader("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), *options, home=tmp_path)
+    assert done.code == 0
+    assert [event["code"] for event in done.of("warning")] == ["unverifiable"]
+    assert [event["verified"] for event in done.of("file.completed")] == [False, False]
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_a_stored_file_that_differs_fails(flavour: str, make_files: Files, tmp_path: Path) -> None:
+    """Exit 7, by its digest or by its bytes, and the file is not called complete."""
+    files = make_files(**{"a.mp4": 1000})
+    with running_server(flavour=flavour, processing_seconds=0.01) as server:
+        body = b"z" * 1000
+        other = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        digest = {"repr-digest": f"sha-256=:{other}:"} if flavour == "bundled" else {}
+        server.faults.next_answers("HEAD", "/uploads/*", [Answer(200, digest, when="after_body")])
+        server.faults.next_answers("GET", "/uploads/*", [Answer(200, body=body, when="after_body")])
+        done = uploader("upload", files, "-s", server.url, "--verify", "--json", home=tmp_path)
+    assert (done.code, done.of("file.completed")) == (7, [])
+    (failed,) = done.of("file.failed")
+    assert (failed["code"], failed["retryable"]) == ("integrity", False)
+
+
+@pytest.mark.parametrize("change", ["grows", "is rewritten", "shrinks"])
+def test_a_file_that_changes_while_it_is_read_fails(
+    change: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Exit 4 as `changed`, never reported as complete and never stored; the other file is."""
+    files = make_files(**{"a.mp4": 600 * KIB, "b.mp4": 10})
+    options = ("-s", server.url, "--chunk-size", "100K", "--limit-rate", "300K", "--json")
+    process = start("upload", files, *options, home=tmp_path)
+    seen = read_confirmed(process, 100 * KIB)
+    with (files / "a.mp4").open("r+b") as file:
+        if change == "shrinks":
+            file.truncate(150 * KIB)
+        else:
+            file.seek(0, os.SEEK_END if change == "grows" else os.SEEK_SET)
+            file.write(b"more")
+    done = ended(process, seen)
+    assert done.code == 4
+    assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [(str(files / "a.mp4"), "changed")]
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "b.mp4")]
+    assert [path.name for path in (server.root / "personal").rglob("*.mp4")] == ["b.mp4"]
+    assert "a.mp4" in done.err
