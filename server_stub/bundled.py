@@ -181,8 +181,8 @@ class Bundled:
         """End a session although fewer files came than were expected. Raises ApiError 404 or 409."""
         session = self.find(session_id)
         if not session.ended:
-            if session.requests:
-                raise ApiError(409, "SESSION_BUSY", "A batch of this session is still under way")
+            if session.requests or (self.tus is not None and self.tus.busy(session)):
+                raise ApiError(409, "SESSION_BUSY", "An upload of this session is still under way")
             if self.tus is not None:
                 self.tus.release(session)
             session.finish()

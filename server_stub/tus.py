@@ -8,6 +8,7 @@ Answers about a finished upload say where its file is: `Content-Location: /uploa
 from __future__ import annotations
 
 import base64
+import logging
 import mimetypes
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from server_stub.sessions import Session
     from server_stub.tus_uploads import Uploads
 
+logger = logging.getLogger(__name__)
+
 METHODS = ["OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET"]
 
 
@@ -83,10 +86,12 @@ class Tus:
         try:
             answer = await self._answer(method, request, body)
         except ApiError as error:
-            answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
-            answer.headers.update(getattr(error, "headers", {}))
+            answer = _refusal(error, body)
         except ClientGoneError:
-            answer = RefusalResponse(ApiError(400, "UPLOAD_FAILED", "The body broke off").body(), 400)
+            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
+        except OSError as error:
+            logger.warning("%s %s: %s", method, request.url.path, error)
+            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror), body)
         answer.headers["tus-resumable"] = VERSION
         answer.headers.update(CORS)
         return answer
@@ -254,6 +259,12 @@ class Tus:
             "upload-file-id": upload.id,
             "repr-digest": f"sha-256=:{base64.b64encode(upload.sha256).decode()}:",
         }
+
+
+def _refusal(error: ApiError, body: Body) -> Response:
+    answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
+    answer.headers.update(error.headers if isinstance(error, TusError) else {})
+    return answer
 
 
 def _with(error: ApiError, headers: dict[str, str]) -> ApiError:

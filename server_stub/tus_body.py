@@ -64,8 +64,8 @@ class Receiving:
         """Read to the end of the body, or as far as it comes.
 
         Raises ApiError: 460 for a checksum that doesn't match, 408 where nothing more came, 413 for too many bytes, 423
-        where another request took over, 410 where the session was cancelled, 500 where the disk failed;
-        ClientGoneError where the connection broke off.
+        where another request took over, 410 where the session was cancelled; ClientGoneError where the connection
+        broke off, OSError where the disk failed.
         """
         if self._start + (self._body.length or 0) > self._limit:
             raise self._too_large()
@@ -87,7 +87,9 @@ class Receiving:
             kept = await self._close(appender, check, reading)
         if reading.cancelled():
             raise self._ended()
-        self._raise(reading)
+        reading.result()
+        if self._failure is not None:
+            raise self._failure
         if not kept:
             raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
 
@@ -124,18 +126,6 @@ class Receiving:
             self._uploads.store.save(upload)
         return kept
 
-    def _raise(self, reading: asyncio.Task[None]) -> None:
-        try:
-            reading.result()
-            if self._failure is not None:
-                raise self._failure
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        except OSError as error:
-            raise ApiError(
-                500, "UPLOAD_FAILED", "The server could not write the file", details=error.strerror
-            ) from error
-
     def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
         if not session.requests:
             session.began = self._began
@@ -145,15 +135,18 @@ class Receiving:
     async def _read(self, appender: Appender) -> None:
         loop = asyncio.get_running_loop()
         idle_timeout = self._uploads.server.config.idle_timeout
-        async with asyncio.timeout(idle_timeout) as idle:
-            while not self._body.complete:
-                piece = await self._body.piece()
-                idle.reschedule(loop.time() + idle_timeout)
-                if appender.taken + len(piece) > self._limit:
-                    raise self._too_large()
-                if piece:
-                    await appender.write(piece)
-                    await self._report(appender.taken)
+        try:
+            async with asyncio.timeout(idle_timeout) as idle:
+                while not self._body.complete:
+                    piece = await self._body.piece()
+                    idle.reschedule(loop.time() + idle_timeout)
+                    if appender.taken + len(piece) > self._limit:
+                        raise self._too_large()
+                    if piece:
+                        await appender.write(piece)
+                        await self._report(appender.taken)
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
 
     async def _report(self, taken: int) -> None:
         """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""

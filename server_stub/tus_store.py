@@ -166,9 +166,13 @@ class TusStore:
             self._measure(upload)
         return opened
 
-    def of_session(self, session_id: str) -> list[str]:
-        """Ids of the uploads of a session."""
-        return [row["id"] for row in self._store.rows("SELECT id FROM tus_uploads WHERE session = ?", (session_id,))]
+    def with_data(self, session_id: str) -> list[str]:
+        """Ids of the uploads of a session that have a data file (see `Upload.has_data`)."""
+        rows = self._store.rows(
+            "SELECT id FROM tus_uploads WHERE session = ? AND (status = ? OR (status = ? AND path IS NULL))",
+            (session_id, OPEN, FINISHED),
+        )
+        return [row["id"] for row in rows]
 
     def untouched_since(self, moment: float) -> list[str]:
         """Ids of uploads whose row was last touched before a moment (seconds since the epoch)."""

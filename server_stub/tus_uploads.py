@@ -283,8 +283,12 @@ class Uploads:
             if upload.status == OPEN:
                 session.drop(upload.file)
 
+    def busy(self, session: Session) -> bool:
+        """Whether a request is using an unfinished upload of this session."""
+        return any(upload.lock.locked() for upload in self._of_session(session.id))
+
     def _of_session(self, session_id: str) -> Iterable[Upload]:
-        for upload_id in self.store.of_session(session_id):
+        for upload_id in self.store.with_data(session_id):
             with contextlib.suppress(TusError):
                 yield self.find(upload_id)
 

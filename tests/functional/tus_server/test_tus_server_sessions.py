@@ -258,3 +258,16 @@ def test_a_session_is_kept_while_an_upload_of_it_is_asked_for() -> None:
         eventually(lambda: session not in server.app.state.backend.sessions, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
+
+
+def test_finish_waits_for_a_file_that_is_being_stored() -> None:
+    with running_server(processing_seconds=0.5) as server:
+        session = new_session(server.url, 2)
+        up = created(server.url, 3, sessionId=session, filename="being stored.mp4")
+        with patching(up, 0, 3) as request:
+            request.send(b"abc")
+            eventually(lambda: server.app.state.backend.tus.find(up.rpartition("/")[2]).offset == 3)
+            assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
+            assert request.status() == 204
+        answer = post(server, f"session/{session}/finish").json()
+        assert (answer["overallStatus"], answer["completedFiles"]) == ("completed", 1)
