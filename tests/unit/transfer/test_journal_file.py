@@ -106,6 +106,16 @@ def test_version_1_is_migrated_and_its_run_goes_on(tmp_path: Path) -> None:
     assert aside(tmp_path) == []
 
 
+def test_a_migration_that_fails_half_way_leaves_the_old_journal_as_it_was(tmp_path: Path) -> None:
+    run_sql(tmp_path, VERSION_1 + "CREATE TABLE part (something_else)")
+    with Journal(tmp_path) as journal:
+        assert "is damaged (table part already exists)" in journal.notices[0]
+    with sqlite3.connect(aside(tmp_path)[0]) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert "checked_until" not in [column[1] for column in db.execute("PRAGMA table_info(pending)")]
+    db.close()
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [

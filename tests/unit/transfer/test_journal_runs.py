@@ -80,6 +80,17 @@ def test_a_finished_run_takes_interrupted_ones_of_the_same_command_along(journal
     assert begin(journal).claim(a_file()).state == "new"
 
 
+def test_a_finished_run_leaves_a_live_one_of_the_same_command_alone(journal: Journal) -> None:
+    one, two = begin(journal), begin(journal)
+    begun = one.claim(a_file()).upload
+    one.session_opened("s")
+    two.finish(ok=True)
+    assert one.claim(a_file()).upload == begun
+    one.finish(ok=False)
+    again = begin(journal)
+    assert (again.resumed_from, again.open_sessions()) == (one.id, ("s",))
+
+
 def test_the_list_tells_what_is_done_and_open(journal: Journal, clock: Clock) -> None:
     started = clock.at
     run = begin(journal, "a", "b")
