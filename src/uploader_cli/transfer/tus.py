@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts, whole
-from uploader_cli.transfer.api import answer_error, not_an_upload_server
-from uploader_cli.transfer.budget import retry_after
+from uploader_cli.transfer.api import not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
+from uploader_cli.transfer.tus_refusals import gone_error, refusal, session_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,6 @@ CHUNK_TIMEOUT = 60.0
 """Seconds for the answer to begin after a chunk's last byte. One that comes too late costs a HEAD, no byte."""
 JOIN_TIMEOUT = 300.0
 """Seconds for the answer to a concatenation: servers copy the bytes."""
-
-_KINDS: dict[int, tuple[type[errors.AnswerError], str]] = {
-    409: (errors.OffsetConflict, "the server is elsewhere in the upload than we are"),
-    413: (errors.TooLarge, "the server does not take so much"),
-    423: (errors.Locked, "something else writes to the upload"),
-    460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
-}
-
-_NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
 class Requests(Protocol):
@@ -104,7 +94,7 @@ class TusClient:
         if answer.status in (404, 410):
             raise not_an_upload_server(answer)
         if not answer.ok and answer.status not in (405, 501):
-            raise _refusal(answer)
+            raise refusal(answer)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
@@ -138,7 +128,7 @@ class TusClient:
         """Where the server is. Raises `UploadGone` for 404, 410 and 403."""
         answer = self._send("HEAD", url, {})
         if answer.status in (403, 404, 410):
-            raise _gone(answer)
+            raise gone_error(answer)
         return self._position(answer)
 
     def patch(self, url: str, offset: int, body: Chunk, checksum: str | None = None) -> Position:
@@ -151,7 +141,7 @@ class TusClient:
             headers["Upload-Checksum"] = checksum
         answer = self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT)
         if answer.status in (404, 410):
-            gone = _gone(answer)
+            gone = gone_error(answer)
             gone.retryable = True  # HEAD decides
             raise gone
         return self._position(answer)
@@ -160,7 +150,7 @@ class TusClient:
         """Have the server forget an upload (tus 1.0, termination); one that it does not know is none."""
         answer = self._send("DELETE", url, {})
         if not answer.ok and answer.status not in (404, 410):
-            raise _refusal(answer)
+            raise refusal(answer)
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -171,9 +161,9 @@ class TusClient:
         if encoded:  # servers refuse an empty one (wire contract 5)
             headers["Upload-Metadata"] = encoded
         answer = self._send("POST", self.endpoint, headers, body, read_timeout=timeout)
-        if answer.status in (404, 409) and error_code(answer.body) in _NO_SESSION:
-            words = f"the server has no open session for the upload ({error_code(answer.body)})"
-            raise errors.SessionLost(words, status=answer.status, error=error_code(answer.body))
+        lost = session_lost(answer)
+        if lost is not None:
+            raise lost
         self._checked(answer)
         location = answer.headers.get("Location")
         if not location:
@@ -189,7 +179,7 @@ class TusClient:
 
     def _checked(self, answer: Answer) -> Answer:
         if not answer.ok:
-            raise _refusal(answer)
+            raise refusal(answer)
         version = answer.headers.get("Tus-Resumable")
         if version != VERSION:
             said = f"speaks tus {version}, not {VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
@@ -237,21 +227,3 @@ def _place(base: str, location: str) -> str:
             f"{base} points to where we don't go: {error}",
             hint="a server behind a TLS proxy has to know its own public address",
         ) from error
-
-
-def _gone(answer: Answer) -> errors.UploadGone:
-    words = f"the server does not have the upload any more ({answer.status})"
-    return errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
-
-
-def _refusal(answer: Answer) -> errors.UploaderError:
-    """The error for a refusal (wire contract 5 says which can be retried)."""
-    if answer.status == 412:
-        versions = answer.headers.get("Tus-Version", "")
-        return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
-    plain = answer_error(answer)
-    kind, words = _KINDS.get(answer.status, (None, ""))
-    if kind is None:
-        return plain
-    said = f"{words} ({answer.status}{' ' + plain.error if plain.error else ''})"
-    return kind(said, status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))

@@ -166,6 +166,14 @@ def test_errors_by_class(
         assert getattr(caught.value, "retry_after", None) == 7.0
 
 
+def test_the_servers_own_words() -> None:
+    client, _ = client_of((413, TUS), body={"error": "FILE_TOO_LARGE", "message": "70 bytes at most"})
+    with pytest.raises(errors.TooLarge) as caught:
+        client.create(71, {})
+    assert str(caught.value) == "the server does not take so much (413 FILE_TOO_LARGE: 70 bytes at most)"
+    assert caught.value.error == "FILE_TOO_LARGE"
+
+
 class TestHead:
     def test_where_it_is(self) -> None:
         client, http = client_of((200, {**TUS, "Upload-Offset": "3", "Upload-Length": "10"}))
