@@ -18,10 +18,10 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from server_stub.multipart_stream import ClientGoneError
-from server_stub.placing import UnsafePathError, safe_parts
-from server_stub.store import ANONYMOUS
 from server_stub.tokens import owner_of
 from server_stub.tus_body import Body, Receiving
+from server_stub.tus_creation import new_upload
+from server_stub.tus_finish import settle
 from server_stub.tus_headers import (
     BODY_TYPE,
     CORS,
@@ -30,22 +30,19 @@ from server_stub.tus_headers import (
     VERSION,
     TusError,
     capabilities,
-    check_length,
-    creation_length,
     is_upload_id,
     number,
     parse_checksum,
-    parse_concat,
     parse_metadata,
 )
-from server_stub.tus_store import FINISHED, Upload
-from server_stub.wire import ApiError, Json, RefusalResponse, drain, extension
+from server_stub.tus_upload import FINISHED
+from server_stub.wire import ApiError, Json, RefusalResponse, drain
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from server_stub.sessions import Session
+    from server_stub.tus_upload import Upload
     from server_stub.tus_uploads import Uploads
 
 logger = logging.getLogger(__name__)
@@ -119,34 +116,20 @@ class Tus:
 
     async def _create(self, request: Request, body: Body) -> Response:
         headers = request.headers
-        raw = headers.get("upload-metadata")
-        fields = parse_metadata(raw or "")
+        fields = parse_metadata(headers.get("upload-metadata", ""))
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
         known = self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
             return await self._known(known, fields.get("sessionId", ""), body)
-        if body.there and body.kind != BODY_TYPE:
-            raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
         checksum = parse_checksum(headers.get("upload-checksum"))
-        session = self._session(fields.get("sessionId"))
-        upload = Upload(
-            owner=owner,
-            session=session.id if session is not None else "",
-            category=session.category if session is not None else ANONYMOUS,
-            metadata=raw or None,
-            concat_header=headers.get("upload-concat"),
-            length=self._length(request, body),
-        )
-        self._check_file(upload, session)
-        if upload.length is not None and (body.length or 0) > upload.length:
-            raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
+        upload = new_upload(self.uploads, request, body, owner)
         self.uploads.add(upload)
         location = {"location": ENDPOINT + upload.id}
         try:
             async with self.uploads.turn(upload):
                 if body.there:
                     await Receiving(self.uploads, upload, body, checksum).run()
-                await self.uploads.settle(upload)
+                await settle(self.uploads, upload)
         except ApiError as error:
             raise _with(error, location) from error
         return Response(status_code=201, headers={**location, **self._state(upload)})
@@ -155,45 +138,9 @@ class Tus:
         """A creation whose answer was lost comes again: 200, the same Location, the offset; its body is dropped."""
         async with self.uploads.turn(upload):
             await self.uploads.adopt(upload, session_id)
-            await self.uploads.settle(upload)
+            await settle(self.uploads, upload)
         headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
         return Response(headers=headers) if body.complete else Early(headers=headers)
-
-    def _session(self, session_id: str | None) -> Session | None:
-        if session_id is not None:
-            return self.uploads.server.find_open(session_id)
-        if not self.config.anonymous_tus:
-            raise ApiError(403, "SESSION_REQUIRED", "This server takes uploads of sessions only: send sessionId")
-        return None
-
-    def _length(self, request: Request, body: Body) -> int | None:
-        concat = parse_concat(request.headers.get("upload-concat"))
-        if concat.kind != "final":
-            return creation_length(request.headers, self.limits.max_size)
-        if body.there or "upload-length" in request.headers:
-            raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
-        length = sum(part.length or 0 for part in self.uploads.parts(concat))
-        check_length(length, self.limits.max_size)
-        return length
-
-    def _check_file(self, upload: Upload, session: Session | None) -> None:
-        """Refuse before a byte is sent what could not become a file. Raises ApiError 400."""
-        if upload.concat.kind == "partial":
-            return
-        try:
-            safe_parts(upload.wanted_path)
-        except UnsafePathError as error:
-            raise ApiError(400, "INVALID_PATH", str(error)) from error
-        ending, limits = extension(upload.name), self.limits
-        if not limits.allows(ending):
-            formats = [f".{kind}" for kind in limits.types]
-            message = f"Files of this type are not accepted: {upload.name}"
-            raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
-        files = list(session.files.values()) if session is not None else []
-        if len(files) >= limits.max_files:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {limits.max_files} files")
-        if files and not limits.mixed_types and ending != extension(files[0].original_name):
-            raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")
 
     # The others
 
@@ -217,12 +164,12 @@ class Tus:
                 raise ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {upload.length} bytes")
             if body.there:
                 await Receiving(self.uploads, upload, body, checksum).run()
-            await self.uploads.settle(upload)
+            await settle(self.uploads, upload)
         return Response(status_code=204, headers=self._state(upload))
 
     async def _head(self, upload: Upload) -> Response:
         async with self.uploads.turn(upload):
-            await self.uploads.settle(upload)
+            await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
         if upload.length is None:
             headers["upload-defer-length"] = "1"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from server_stub.sessions import Session
     from server_stub.tus_headers import Checksum
-    from server_stub.tus_store import Upload
+    from server_stub.tus_upload import Upload
     from server_stub.tus_uploads import Uploads
 
 

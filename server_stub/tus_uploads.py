@@ -1,8 +1,4 @@
-"""The life of tus uploads: found, taken by one request at a time, finished into files, expired; and their sessions.
-
-A plain or final upload that finishes becomes a file exactly as one of a batch does (wire contract 1): its id is the
-upload's. A part (concatenation) is never a file; it is bound to its session only for cancel.
-"""
+"""The life of tus uploads: found, used by one request at a time, removed, expired; and what they mean for sessions."""
 
 from __future__ import annotations
 
@@ -11,21 +7,21 @@ import contextlib
 import logging
 import time
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server_stub.sessions import file_row
 from server_stub.tokens import check_token
+from server_stub.tus_finish import settle
 from server_stub.tus_headers import TusError, check_length
-from server_stub.tus_store import FINISHED, OPEN, TusStore, Upload
+from server_stub.tus_store import TusStore
+from server_stub.tus_upload import FINISHED, OPEN, Upload
 from server_stub.wire import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
 
     from server_stub.bundled import Bundled
     from server_stub.sessions import Session
-    from server_stub.tus_headers import Concat
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +46,7 @@ class Uploads:
         """Take up an unfinished upload of an earlier server, which may have stored its file already."""
         path = self.server.store.path_of(upload.id)
         if path is not None:
-            self._finished(upload, path, self.server.store.digest_of(path))
+            self.finished(upload, path, self.server.store.digest_of(path))
             return
         session = self.session_of(upload)
         if session is not None and upload.concat.kind != "partial":
@@ -65,7 +61,7 @@ class Uploads:
         if upload is None:
             raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
         self._known[upload.id] = upload
-        self._check(upload)
+        self.check(upload)
         return upload
 
     def find_key(self, owner: str, key: str) -> Upload | None:
@@ -78,7 +74,8 @@ class Uploads:
         except TusError:
             return None
 
-    def _check(self, upload: Upload) -> None:
+    def check(self, upload: Upload) -> None:
+        """Raises TusError 410 where it is gone, or goes now: it expired, or its file was deleted."""
         if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
             self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not upload.path.is_file():
@@ -112,7 +109,7 @@ class Uploads:
         finally:
             upload.waiting -= 1
         try:
-            self._check(upload)
+            self.check(upload)
             upload.touched = time.time()
             session = self.session_of(upload)
             if session is not None:
@@ -138,16 +135,6 @@ class Uploads:
         session.status = "uploading"
         session.touch()
 
-    def parts(self, concat: Concat) -> list[Upload]:
-        """The parts that a final upload names, in order. Raises ApiError where one can't be used."""
-        found = [self.find(part) for part in concat.parts]
-        for part in found:
-            if part.concat.kind != "partial":
-                raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
-            if part.status != FINISHED:
-                raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=part.id)
-        return found
-
     def set_length(self, upload: Upload, length: int) -> None:
         """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
         if upload.length is None and length >= upload.offset:
@@ -157,67 +144,13 @@ class Uploads:
         elif upload.length != length:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
 
-    async def settle(self, upload: Upload) -> None:
-        """Finish an upload whose bytes are all there. The caller has the turn.
-
-        Raises ApiError 400 where it can't become a file: then it is gone.
-        """
-        if upload.status != OPEN:
-            return
-        parts = await self._join(upload) if upload.concat.parts else []
-        if not upload.complete:
-            return
-        if upload.concat.kind == "partial":
-            upload.status, upload.touched = FINISHED, time.time()
-            upload.hasher = None
-            self.store.save(upload)
-            self._open.pop(upload.id, None)
-            return
-        await self._become_file(upload)
-        for part in parts:
-            self.retire(part, "concatenated")
-
-    async def _join(self, upload: Upload) -> list[Upload]:
-        try:
-            parts = self.parts(upload.concat)
-            async with contextlib.AsyncExitStack() as turns:
-                for part in sorted(set(parts), key=lambda part: part.id):
-                    await turns.enter_async_context(self.turn(part))
-                await asyncio.to_thread(self.store.join, upload, parts)
-        except ApiError:
-            self.retire(upload, "failed")
-            raise
-        return parts
-
-    async def _become_file(self, upload: Upload) -> None:
-        await asyncio.sleep(self.limits.processing)
-        if self._cancelled(upload):
-            self.retire(upload, "cancelled")
-            self._check(upload)
-        file = upload.file
-        file.size, file.sha256 = upload.offset, await asyncio.to_thread(self.store.digest, upload)
-        file.temporary = await asyncio.to_thread(self.store.spare, upload)
-        await asyncio.to_thread(self.server.place, upload.category, [file])
-        if file.temporary is not None:
-            file.temporary.unlink(missing_ok=True)
-        session = self.session_of(upload)
-        if session is not None:
-            await self.server.account(session, [file])
-        else:
-            self.server.store.save_files([file_row("", 0, file)])
-        if file.path is None:
-            self.retire(upload, "failed")
-            raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
-        self._finished(upload, Path(file.path), file.sha256)
-
-    def _cancelled(self, upload: Upload) -> bool:
-        session = self.server.sessions.get(upload.session)
-        return session is not None and session.status == "cancelled"
-
-    def _finished(self, upload: Upload, path: Path, sha256: bytes) -> None:
+    def finished(self, upload: Upload, path: Path | None, sha256: bytes = b"") -> None:
+        """Every byte is here and, unless it is a part (None), the file has its name."""
         upload.status, upload.path, upload.sha256, upload.touched = FINISHED, path, sha256, time.time()
         self.store.save(upload)
-        self.store.drop_data(upload)
+        if path is not None:
+            self.store.drop_data(upload)
+        upload.hasher = None
         self._open.pop(upload.id, None)
 
     def retire(self, upload: Upload, reason: str) -> None:
@@ -299,7 +232,7 @@ class Uploads:
         for upload in list(self._open.values()):
             with contextlib.suppress(ApiError, OSError):
                 async with self.turn(upload):
-                    await self.settle(upload)
+                    await settle(self, upload)
         while True:
             await asyncio.sleep(min(60.0, self.ttl / 4))
             for upload_id in self.store.untouched_since(time.time() - self.ttl):

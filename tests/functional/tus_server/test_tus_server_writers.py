@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from server_stub.serving import EmbeddedServer
-    from server_stub.tus_store import Upload
+    from server_stub.tus_upload import Upload
 
 
 @pytest.fixture(scope="module")
