@@ -84,6 +84,9 @@ def test_a_part_that_is_gone_on_the_server_gets_a_new_key(journal: Journal) -> N
     key = run.creating_part(a_file(), 1)
     assert key != second.upload_key
     assert run.claim(a_file(size=10)).upload.parts == (first, replace(second, upload_key=key))
+    run.completed(a_file(size=10))
+    with journal._store.read() as db:
+        assert db.execute("SELECT count(*) FROM part").fetchone() == (0,)
 
 
 def test_a_creation_afresh_forgets_url_parts_and_key(journal: Journal) -> None:
