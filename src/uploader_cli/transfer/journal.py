@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.transfer.journal_rows import ListedRun, RunRow, listed_runs
 from uploader_cli.transfer.journal_run import RunHandle
-from uploader_cli.transfer.journal_schema import prune_receipts, prune_runs
+from uploader_cli.transfer.journal_schema import MOST_UNFINISHED, prune_receipts, prune_runs
 from uploader_cli.transfer.journal_store import Store
 from uploader_cli.transfer.run_lock import FileLock, is_held
 
@@ -37,7 +37,8 @@ LIST = "`uploader resume --list` shows them"
 class Journal:
     """The journal in `directory`, made where there is none, migrated where it is older, and pruned.
 
-    `notices` are sentences for the user: a journal that can't be read (damaged, or of a newer version) was set aside.
+    `notices` are sentences for the user: a journal that can't be read (damaged, or of a newer version) was set aside,
+    or interrupted runs are too old or too many to be kept.
     Raises `UsageError`, naming --state-dir, where nothing can be written. `now` is the time in seconds.
     """
 
@@ -185,6 +186,11 @@ class Journal:
                     path.unlink(missing_ok=True)
             stale = [(number,) for number, name in prune_runs(db, self._now()) if not self._is_alive(name)]
             db.executemany("DELETE FROM run WHERE number = ?", stale)
+        if stale:
+            self._store.notices.append(
+                f"interrupted runs forgotten by the journal: {len(stale)}, untouched for 90 days or beyond the newest"
+                f" {MOST_UNFINISHED}"
+            )
         more = True
         while more:
             with self._store.write() as db:

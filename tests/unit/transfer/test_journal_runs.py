@@ -173,6 +173,9 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     clock.at += 2 * DAY
     with Journal(tmp_path, now=clock) as journal:
         assert [info.server for info in journal.runs()] == [HERE.server]
+        assert journal.notices == (
+            "interrupted runs forgotten by the journal: 1, untouched for 90 days or beyond the newest 1000",
+        )
     with Journal(tmp_path, now=clock) as journal:
         with journal._store.read() as db:
             counts = [
