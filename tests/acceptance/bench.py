@@ -29,10 +29,12 @@ MIB = 1 << 20
 class Bench:
     """A server process on a root of its own, the proxy before it, and one client at a time with a home of its own."""
 
-    def __init__(self, directory: Path, onlooker: Onlooker | None = None) -> None:
+    def __init__(self, directory: Path, onlooker: Onlooker | None = None, *options: str) -> None:
+        """`options` are those of the server."""
         self.home, self.root, self._log = directory / "home", directory / "root", directory / "client"
         self.home.mkdir()
-        self.server = ServerProcess("--root", str(self.root))
+        self._options = ("--root", str(self.root), *options)
+        self.server = ServerProcess(*self._options)
         self.proxy = CountingProxy(address(self.server.url), onlooker)
         self.client: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +54,7 @@ class Bench:
 
     def restart_server(self) -> None:
         """On the same root; for the client, at the same address."""
-        self.server = ServerProcess("--root", str(self.root))
+        self.server = ServerProcess(*self._options)
         self.proxy.target = address(self.server.url)
 
     # --- the client ---------------------------------------------------------------------------------------------------

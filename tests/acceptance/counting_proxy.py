@@ -46,7 +46,7 @@ class Instead(Exception):
 
 @dataclass(eq=False)
 class Request:
-    """One request, as far as it has passed. Header names are in lower case, bytes are counted as the client sent them."""
+    """One request, as far as it has passed. Header names are in lower case; bytes are those that the client sent."""
 
     number: int
     epoch: int

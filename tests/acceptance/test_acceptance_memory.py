@@ -1,0 +1,58 @@
+"""Memory does not grow with the file: peak resident size of client and server, as the kernel counts it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from bench import MIB, Bench, sparse, watched_memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 1024 * MIB
+CLIENT, SERVER = 90 * MIB, 120 * MIB
+"""What CONTRACT and issue allow, in bytes."""
+
+
+def stay_small(directory: Path, size: int, *options: str | int) -> None:
+    """One sparse file, straight to the server."""
+    with Bench(directory) as bench:
+        bench.start("upload", sparse(directory / "big.bin", size), *options, server=bench.server.url)
+        with watched_memory(bench.client.pid) as client, watched_memory(bench.server.pid) as server:
+            done = bench.wait(840)
+        stored = (bench.root / "personal/big.bin").stat().st_size
+        shutil.rmtree(bench.root)
+    seconds, told = done.finished["seconds"], done.finished["peak_rss"]
+    peaks = [f"{name} {peak / MIB:.1f} MiB" for name, peak in (("client", client[-1]), ("server", server[-1]))]
+    print(f"{size / GIB:g} GiB {options}: {', '.join(peaks)}, {size / seconds / MIB:.0f} MiB/s")
+    assert done.code == 0, done.err
+    assert stored == size
+    assert 0 < client[-1] < CLIENT
+    assert 0 < server[-1] < SERVER
+    assert abs(told - client[-1]) < MIB
+
+
+def test_one_gib(tmp_path: Path) -> None:
+    """Short form; large enough to go in parts."""
+    stay_small(tmp_path, GIB, "--jobs", 4)
+
+
+def test_half_a_gib_in_batch_mode(tmp_path: Path) -> None:
+    """Short form."""
+    stay_small(tmp_path, GIB // 2, "--protocol", "batch")
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+def test_ten_gib(tmp_path: Path) -> None:
+    """In four parts, each chunk with its checksum."""
+    stay_small(tmp_path, 10 * GIB, "--jobs", 4)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+def test_two_gib_in_batch_mode(tmp_path: Path) -> None:
+    """One request."""
+    stay_small(tmp_path, 2 * GIB, "--protocol", "batch")

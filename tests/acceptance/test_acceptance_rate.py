@@ -1,0 +1,55 @@
+"""`--limit-rate`, measured outside of the client: what arrives in any stretch of time is what the limit says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from bench import MIB, Bench, sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TUS = ("--protocol", "tus", "--jobs", 4, "--chunk-size", MIB)
+BATCH = ("--protocol", "batch")
+
+
+def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
+    """Bytes a second over stretches of so many seconds; one begins every tenth of a second."""
+    began, ended = arrivals[0][0], arrivals[-1][0]
+    found = []
+    while began + seconds <= ended:
+        found.append(sum(count for when, count in arrivals if began <= when < began + seconds) / seconds)
+        began += 0.1
+    return found
+
+
+def hold(directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, tolerance: float) -> None:
+    """Four files at once, for a bit longer than is measured."""
+    files = directory / "files"
+    files.mkdir()
+    for number in range(4):
+        sparse(files / f"{number}.bin", int(rate * (seconds + 1) / 4))
+    with Bench(directory) as bench:
+        bench.start("upload", files, *options, "--limit-rate", rate)
+        done = bench.wait()
+        arrivals = sorted(bench.proxy.arrivals)
+    assert done.code == 0, done.err
+    measured = [found / rate for found in rates(arrivals, seconds)]
+    print(f"{options} over {seconds:g} s: {min(measured):.3f} to {max(measured):.3f} of the limit")
+    assert 1 - tolerance <= min(measured) <= max(measured) <= 1 + tolerance
+
+
+def test_a_limit_for_a_moment(tmp_path: Path) -> None:
+    """Short form: over so little time the limiter's own slack of 0.2 s weighs more."""
+    hold(tmp_path, TUS, 8 * MIB, 2.0, 0.15)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("options", [TUS, BATCH], ids=["tus", "batch"])
+@pytest.mark.parametrize("rate", [2 * MIB, 20 * MIB])
+def test_a_limit_over_ten_seconds(tmp_path: Path, options: tuple[str | int, ...], rate: int) -> None:
+    """Within 5 %, shared by all workers."""
+    hold(tmp_path, options, rate, 10.0, 0.05)

@@ -1,0 +1,32 @@
+"""How much is uploaded: the long form and the short one."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench import MIB, make_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Volume:
+    """`large` files of some chunks and a bit, and small ones, each less than a chunk."""
+
+    large: tuple[int, ...]
+    small: int
+    chunk: int
+
+    def make(self, top: Path, seed: int) -> dict[str, str]:
+        """The files; SHA-256 of each by its path on the server."""
+        source = random.Random(seed)
+        sizes = {f"large-{number}.bin": size + source.randrange(self.chunk) for number, size in enumerate(self.large)}
+        sizes |= {f"small/{number:03}.bin": source.randrange(1, 64 << 10) for number in range(self.small)}
+        return make_files(top, sizes, seed)
+
+
+LONG = Volume((96 * MIB, 64 * MIB, 48 * MIB), 200, MIB)
+SHORT = Volume((12 * MIB, 8 * MIB, 6 * MIB), 40, MIB // 2)
