@@ -66,7 +66,9 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
 async def _become_file(uploads: Uploads, upload: Upload) -> None:
     server, file = uploads.server, upload.file
     await asyncio.sleep(uploads.limits.processing)
-    file.size, file.sha256 = upload.offset, await asyncio.to_thread(uploads.store.digest, upload)
+    if upload.hasher is None:  # its state went with an earlier server
+        await asyncio.to_thread(uploads.store.hash, upload)
+    file.size, file.sha256 = upload.offset, upload.hasher.digest()
     if _cancelled(uploads, upload):
         uploads.retire(upload, "cancelled")
         uploads.check(upload)

@@ -141,12 +141,10 @@ class TusStore:
                     _copy(source.readinto, whole.write, upload.hasher, buffer)
         upload.offset = self.data(upload).stat().st_size
 
-    def digest(self, upload: Upload) -> bytes:
-        """SHA-256 of the data: known from when it arrived, else read anew (slow: runs in a thread)."""
-        if upload.hasher is None:
-            with self.data(upload).open("rb") as file:
-                upload.hasher = hashlib.file_digest(file, "sha256")
-        return bytes(upload.hasher.digest())
+    def hash(self, upload: Upload) -> None:
+        """Read the data anew for its SHA-256 (slow: runs in a thread)."""
+        with self.data(upload).open("rb") as file:
+            upload.hasher = hashlib.file_digest(file, "sha256")
 
     def spare(self, upload: Upload) -> Path:
         """A second name for the data, to be given away; the data file stays until everything is recorded.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -226,3 +228,80 @@ def test_use_keeps_an_upload_alive(how: str) -> None:
             time.sleep(0.7)
             request.send(b"bc")
             assert request.status() == 204
+
+
+# kill -9, again and again
+
+
+class Sender(threading.Thread):
+    """A client that never gives up: it creates by key, asks for the offset after each failure, and goes on."""
+
+    def __init__(self, address: list[str], session: str, name: str, data: bytes, rng: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.address, self.session, self.filename, self.data = address, session, name, data
+        self.rng = rng
+        self.told = 0
+        self.went_back = False
+
+    def run(self) -> None:
+        end = time.monotonic() + 60
+        while self.told < len(self.data) and time.monotonic() < end:
+            try:
+                self.go_on()
+            except requests.RequestException:
+                time.sleep(0.02)  # the server is dead, for now
+
+    def go_on(self) -> None:
+        url = self.address[0]
+        with_data = self.rng.random() < 0.5
+        answer = create(
+            url,
+            len(self.data),
+            self.data[:300_000] if with_data and not self.told else None,
+            uploadKey=self.filename,
+            sessionId=self.session,
+            filename=self.filename,
+        )
+        assert answer.status_code in {200, 201}, answer.text
+        upload, offset = url + answer.headers["location"], int(answer.headers["upload-offset"])
+        while True:
+            self.went_back |= offset < self.told
+            self.told = offset
+            if offset == len(self.data):
+                return
+            chunk = self.data[offset : offset + 300_000]
+            answer = append(upload, offset, chunk, checksum(chunk) if self.rng.random() < 0.5 else None)
+            if answer.status_code != 204:
+                return
+            offset = int(answer.headers["upload-offset"])
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(4, 1), pytest.param(20, 2, marks=[pytest.mark.acceptance, pytest.mark.timeout(300)])]
+)
+def test_a_server_killed_at_any_moment_loses_nothing_and_stores_nothing_twice(
+    tmp_path: Path, kills: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    contents = {f"{number}.bin": rng.randbytes(kills * 2_000_000) for number in range(3)}
+    with server_process("--root", str(tmp_path)) as server:
+        address = [server.url]
+        session = new_session(server.url, len(contents))
+        senders = [Sender(address, session, name, data, random.Random(name)) for name, data in contents.items()]
+        for sender in senders:
+            sender.start()
+        time.sleep(rng.uniform(0.02, 0.3))
+        server.kill()
+    for number in range(kills):
+        with server_process("--root", str(tmp_path)) as server:
+            address[0] = server.url
+            if number < kills - 1:
+                time.sleep(rng.uniform(0.02, 0.3))
+                continue
+            for sender in senders:
+                sender.join(60)
+            assert [sender.told for sender in senders] == [len(data) for data in contents.values()]
+            assert not any(sender.went_back for sender in senders)
+            known = progress(server.url, session).json()
+            assert (known["overallStatus"], known["completedFiles"], len(known["files"])) == ("completed", 3, 3)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "personal").iterdir()} == contents
