@@ -214,6 +214,8 @@ class TestDigests:
         """The server's offset was not where it was expected."""
         digests.prepare(10, 20)
         assert digests.of(5, 20) == hashlib.sha256(DATA[5:25]).digest()
+        digests.prepare(25, 9)
+        assert digests.of(25, 20) == hashlib.sha256(DATA[25:45]).digest()
         digests.prepare(25, 20)
         assert digests.of(25, 20) == hashlib.sha256(DATA[25:45]).digest()
 

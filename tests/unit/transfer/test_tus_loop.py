@@ -12,6 +12,7 @@ from tus_model import ENDPOINT, FakeStop, Model, Told, file_of, make_client, mak
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
+from uploader_cli.transfer import chunk
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_terms import Known
 from uploader_cli.transfer.tus_upload import ANEW, TusUpload
@@ -86,6 +87,16 @@ def test_calls_after_each_trouble(tmp_path: Path, words: str) -> None:
     case = Case(tmp_path, words)
     calls, attempts = CALLS[words]
     assert (case.run(), case.told.attempts) == (calls, attempts)
+
+
+def test_sent_does_not_fall_where_the_server_takes_less_than_it_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next chunk begins before the end of the last one, in the same attempt."""
+    monkeypatch.setattr(chunk, "REPORT_EVERY", 0.0)
+    case = Case(tmp_path, "ok short", chunk_size=20)
+    case.run()
+    assert (case.told.attempts, case.told.sent) == ([0], 25)
 
 
 def test_what_fits_one_chunk_takes_one_request(tmp_path: Path) -> None:
