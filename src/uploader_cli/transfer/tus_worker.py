@@ -15,7 +15,7 @@ from uploader_cli.transfer.journal_records import ClaimState, PendingUpload
 from uploader_cli.transfer.multipart import content_type
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_terms import Known, Sent, Watch, new_key
+from uploader_cli.transfer.tus_terms import Known, Sent, Watch
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Worker(threading.Thread):
                 created=lambda url: run.created(file, url, part=piece.index),
                 confirmed=lambda _offset, checked: run.checked(file, checked, part=piece.index),
             ),
-            make_key=lambda: next(keys, None) or new_key(),
+            make_key=lambda: next(keys, None) or run.creating_part(file, piece.index),
         )
 
     # --- what the upload is given -------------------------------------------------------------------------------------

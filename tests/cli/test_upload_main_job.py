@@ -1,0 +1,195 @@
+"""The main job, end to end: real files through the installed command into a server, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, finish, start, uploader
+from serving import running_server, server_process
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+NAMES = (
+    "plain.mp4",
+    "with space.mp4",
+    'it\'s "quoted".mp4',
+    "景区 视频.mp4",
+    "emoji 🎉👍.mp4",
+    "[red]markup[/red].mp4",
+    "new\nline.mp4",
+    "esc\x1b[31mred.mp4",
+    "percent%20%22.mp4",
+    "ünïcödé.mp4",
+    "-dash.mp4",
+    "semi;colon, comma.mp4",
+    "back\\slash.mp4",
+    "a" * 200 + ".mp4",
+    "deep/er/a.mp4",
+    "deep/er/b.mp4",
+    "deep/a.mp4",
+    ".hidden.mp4",
+    "no extension",
+    "UPPER.MP4",
+)
+MODES = ("off", "hang", "refuse", "flap:3", "kill-after:3")
+ALL_MODES = [(option, mode) for option in ("--realtime", "--websocket") for mode in MODES]
+
+
+def make(top: Path, total: int, names: tuple[str, ...] = NAMES) -> Path:
+    """Files of random content, `total` bytes together, in `top`."""
+    for index, name in enumerate(names):
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            left = total * (1 + index % 3) // (2 * len(names))
+            while left > 0:
+                file.write(os.urandom(min(left, 1 << 20)))
+                left -= 1 << 20
+    return top
+
+
+def digests(top: Path) -> dict[str, str]:
+    """SHA-256 by the path below `top`."""
+    files = (path for path in top.rglob("*") if path.is_file())
+    return {str(path.relative_to(top)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+@pytest.mark.parametrize("total", [20_000_000, pytest.param(300_000_000, marks=pytest.mark.acceptance)])
+def test_twenty_files_of_any_name_arrive_as_they_were(total: int, protocol: str, tmp_path: Path) -> None:
+    """Exit 0, and every stored file has the SHA-256 of its source, under its own name."""
+    files = make(tmp_path / "my videos", total)
+    with server_process("--root", str(tmp_path / "root")) as server:
+        done = uploader("upload", files, "-s", server.url, "--protocol", protocol, "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    assert done.events[0]["protocol"] == protocol
+    assert digests(tmp_path / "root" / "personal" / "my videos") == digests(files)
+
+
+@pytest.mark.parametrize("realtime", [None, "off"])
+def test_seven_mp4_and_two_avi_on_the_reference_backend(realtime: str | None, tmp_path: Path) -> None:
+    """Exactly four sessions, as few calls as that takes, one completion for each file, and no 429."""
+    names = (*(f"clip {number}.mp4" for number in range(7)), "x.avi", "y.avi")
+    files = make(tmp_path / "videos", 900_000, names)
+    with running_server(flavour="reference", processing_seconds=0.7, realtime=realtime) as server:
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        calls = [request.path for request in server.faults.requests if request.path.startswith("/api/")]
+        statuses = {request.status for request in server.faults.requests}
+    assert done.code == 0, done.err
+    assert len(done.of("session.created")) == 4
+    assert sorted(event["path"] for event in done.of("file.completed")) == sorted(map(str, files.iterdir()))
+    polls = sum("/progress/" in path for path in calls)
+    assert len(calls) - polls == 8
+    assert polls <= (0 if realtime is None else done.finished["seconds"] + 1)
+    assert 429 not in statuses
+
+
+def test_a_plain_run_of_three_files_is_cheap(tmp_path: Path) -> None:
+    """No more than five calls of the hundred (wire contract 3.11), with the reference backend's own 2.7 s a file."""
+    files = make(tmp_path / "videos", 30_000, ("a.mp4", "b.mp4", "c.mp4"))
+    with running_server(flavour="reference") as server:
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        calls = [request for request in server.faults.requests if request.path.startswith("/api/")]
+    assert done.code == 0
+    assert len(calls) <= 5
+
+
+@pytest.mark.parametrize(
+    ("option", "mode"),
+    [("--realtime", "off"), *(pytest.param(*pair, marks=pytest.mark.acceptance) for pair in ALL_MODES[1:])],
+)
+def test_a_broken_channel_costs_the_upload_nothing(option: str, mode: str, tmp_path: Path) -> None:
+    """The upload succeeds, and the channel's story is the true one, with times within the policy."""
+    files = make(tmp_path / "videos", 300_000, tuple(f"{number}.mp4" for number in range(6)))
+    arguments = ("--as", "reference", "--processing", "1.4", option, mode)
+    with server_process(*arguments) as server:
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    story = tell(done)
+    if option == "--websocket":
+        assert [move for _, move in story if "http" in move] == []
+        assert any(move == "live polling" for _, move in story)
+        return
+    if mode in ("off", "hang", "refuse"):
+        at = next(time for time, move in story if move == "polling http")
+        assert at <= 5.0
+    if mode == "flap:3":
+        assert [move for _, move in story].count("live websocket") >= 2
+        assert done.finished["channel"]["reconnects"] >= 1
+    for earlier, later in pairwise(done.of("channel.changed")):
+        assert later["from"] == earlier["to"]
+
+
+def tell(done: Done) -> list[tuple[float, str]]:
+    """The moves of the channel: seconds since the run's start, and where it went."""
+    began = datetime.fromisoformat(done.events[0]["ts"])
+    return [
+        (
+            (datetime.fromisoformat(event["ts"]) - began).total_seconds(),
+            f"{event['to']} {event['transport'] or ''}".strip(),
+        )
+        for event in done.of("channel.changed")
+    ]
+
+
+# --- the server stops ------------------------------------------------------------------------------------------------
+
+
+def until(process: subprocess.Popen[str], marker: Callable[[str], bool]) -> str:
+    """Read the stream up to the first line that the marker knows."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if marker(line):
+            return seen
+    raise AssertionError(seen)
+
+
+def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
+    """What was under way can be tried again: exit 3, no traceback, and nothing was stored."""
+    big = tmp_path / "big.mp4"
+    with big.open("wb") as file:
+        file.truncate(3 << 30)
+    with server_process("--root", str(tmp_path / "root")) as server:
+        options = ("--protocol", "batch", "--retries", "1", "--json")
+        process = start("upload", big, "-s", server.url, *options, home=tmp_path)
+        seen = until(process, lambda line: '"phase":"sending"' in line)
+        server.kill()
+        done = finish(process)
+    done.out = seen + done.out
+    assert done.code == 3, done.err
+    assert done.of("file.failed")[0]["code"] in ("network", "timeout")
+    assert not (tmp_path / "root" / "personal").exists() or not list((tmp_path / "root" / "personal").rglob("*.mp4"))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_server_that_dies_while_it_works_stores_nothing_twice(seed: int, tmp_path: Path) -> None:
+    """The file in its hands may be stored or not: that is said, exit 4, and nobody sends it again in silence."""
+    files = make(tmp_path / "videos", 300_000, ("a.mp4", "b.mp4", "c.mp4"))
+    percent = random.Random(seed).choice((15, 45, 85))
+    root = tmp_path / "root"
+    with server_process("--as", "reference", "--processing", "2.0", "--root", str(root)) as server:
+        process = start("upload", files, "-s", server.url, "--json", "--retries", "1", home=tmp_path)
+        seen = until(process, lambda line: "b.mp4" in line and f"... {percent}%" in line)
+        server.process.send_signal(signal.SIGKILL)
+        done = finish(process)
+    done.out = seen + done.out
+    assert done.code == 4, done.err
+    ends = {event["path"].rsplit("/", 1)[1]: event for event in (*done.of("file.completed"), *done.of("file.failed"))}
+    assert ends["a.mp4"]["type"] == "file.completed"
+    assert ends["b.mp4"]["code"] == "outcome_unknown"
+    assert ends["c.mp4"]["code"] == "outcome_unknown"
+    stored = [path.name for path in root.rglob("*_?.mp4")]
+    assert len(stored) == 2  # the first, and the one in its hands
+    assert "--resend-unknown" in done.err
