@@ -253,6 +253,10 @@ class TestTheEnd:
         case = Case(tmp_path, "ok ok ok lost", retries=0)
         assert case.run() == "POST PATCH PATCH PATCH HEAD"
 
+    @pytest.mark.parametrize("words", ["ok ok ok lost reset", "ok ok ok cut"])
+    def test_a_last_look_that_does_not_find_it_whole(self, tmp_path: Path, words: str) -> None:
+        assert isinstance(Case(tmp_path, words, retries=0).fail(), errors.ConnectionLost)
+
     def test_a_patch_that_finds_nothing_where_head_finds_it(self, tmp_path: Path) -> None:
         """A contradiction, counted as any failure: no endless loop."""
         case = Case(tmp_path, retries=2)
