@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.events import SkipReason
+from uploader_cli.core.events import Paused, SkipReason, WarningCode
 from uploader_cli.transfer.tus_terms import Terms
 from uploader_cli.transfer.tus_worker import Worker
 
@@ -53,6 +54,7 @@ class TusFiles:
         self._desk = desk
         self._lock = threading.Lock()
         self._running = 0
+        self._paused_until = 0.0
         self._workers: list[Worker] = []
 
     def send(self, work: Work, claims: Mapping[int, Claim]) -> None:
@@ -111,6 +113,16 @@ class TusFiles:
         """Something ended the run: no other file is taken."""
         with self._lock:
             work.waiting.clear()
+
+    def paused(self, seconds: float) -> None:
+        """The server's rate limit: all workers wait, and one word about it is enough."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            told, self._paused_until = self._paused_until, max(until, self._paused_until)
+        if until > told + 1.0:
+            self.context.emit(Paused(seconds, "the server's rate limit"))
+            words = f"rate limited: waiting {seconds:.0f} s as the server asked"
+            self.context.warn(WarningCode.RATE_LIMITED, words)
 
     def renew(self, work: Work, lost: str) -> bool:
         """The session is gone: make a new one, once for all workers; False where that was done already and lost too."""

@@ -101,7 +101,7 @@ class Worker(threading.Thread):
             file,
             self._metadata(file, session),
             watch=watch,
-            known=_known(pending) if resumes else Known(),
+            known=_known(pending, session) if resumes else Known(),
             make_key=make_key,
         ).run()
 
@@ -172,18 +172,13 @@ class Worker(threading.Thread):
                 checked_before = checked
                 run.checked(file, checked)
 
-        def pause(seconds: float) -> None:
-            emit(ev.Paused(seconds, "the server's rate limit"))
-            words = f"rate limited: waiting {seconds:.0f} s as the server asked"
-            context.warn(ev.WarningCode.RATE_LIMITED, words)
-
         return Watch(
             created=created,
             attempt=lambda offset, _attempt: ledger.start(file, session, utf8(file.relative_path), offset),
             confirmed=confirmed,
             sent=lambda total: emit(ev.BytesSent(file.file, ledger.attempt(file), total)),
             retry=lambda error, delay, _attempt: ledger.again([file], error, delay),
-            pause=pause,
+            pause=self._crew.paused,
         )
 
     def _complete(self, file: LocalFile, sent: Sent) -> None:
@@ -224,5 +219,6 @@ class Worker(threading.Thread):
                 continue  # it expires by itself
 
 
-def _known(pending: PendingUpload) -> Known:
-    return Known(pending.url, pending.upload_key, checked_until=pending.checked_until)
+def _known(pending: PendingUpload, session: str) -> Known:
+    """In a session the key is asked for, not the URL: so an upload that was begun in another one moves to this one."""
+    return Known(None if session else pending.url, pending.upload_key, checked_until=pending.checked_until)

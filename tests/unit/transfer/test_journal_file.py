@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import sys
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from journal_fakes import HERE, Clock, a_file, begin, names
@@ -18,9 +18,6 @@ from uploader_cli.transfer import journal_store, run_lock
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal_records import PendingUpload
 from uploader_cli.transfer.run_lock import locked
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VERSION_1 = """
 CREATE TABLE target (
