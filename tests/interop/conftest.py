@@ -1,0 +1,53 @@
+"""Fixtures of the tests with foreign tus software."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from foreign import Destination, Node, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from server_stub.serving import EmbeddedServer
+
+HERE = Path(__file__).parent
+INSTALL = ["npm", "install", "--engine-strict", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"]
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    """The scripts, with their packages from npm installed beside them, in a directory of this run."""
+    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if missing:
+        pytest.fail(f"the interop tests run tus-js-client and @tus/server, and need {' and '.join(missing)} in PATH")
+    directory = tmp_path_factory.mktemp("node")
+    for path in (HERE / "package.json", *HERE.glob("*.mjs")):
+        shutil.copy(path, directory)
+    done = subprocess.run(INSTALL, cwd=directory, capture_output=True, text=True, check=False, timeout=110)
+    if done.returncode:
+        pytest.fail(f"npm could not install what tests/interop/package.json names:\n{done.stderr}", pytrace=False)
+    return Node(directory)
+
+
+@pytest.fixture(params=["in a session", "without a session"])
+def destination(request: pytest.FixtureRequest, server: EmbeddedServer) -> Destination:
+    """The bundled server, both ways."""
+    return Destination(server, open_session(server) if request.param == "in a session" else None)
+
+
+@pytest.fixture
+def make_file(tmp_path: Path) -> Callable[[str, int], Path]:
+    """A file of random bytes, the same in each run."""
+
+    def make(name: str, size: int) -> Path:
+        path = tmp_path / name
+        path.write_bytes(random.Random(size).randbytes(size))
+        return path
+
+    return make

@@ -1,0 +1,88 @@
+"""Foreign tus software as processes of its own, and what a foreign client's upload has to become on our server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import requests
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+DEADLINE = 60.0
+
+
+class Node:
+    """The `.mjs` scripts beside this file, in a directory that has what they import."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
+        """A script, started; its stdout is the caller's."""
+        command = ["node", self._directory / script, *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, script: str, **told: Any) -> dict[str, Any]:
+        """A script that takes JSON and prints JSON, run to its end."""
+        process = self.start(script, json.dumps(told))
+        try:
+            out, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        result: dict[str, Any] = json.loads(out)
+        return result
+
+
+@dataclass
+class Destination:
+    """The bundled server as a place for one file: in a session, or without one."""
+
+    server: EmbeddedServer
+    session: str | None
+
+    @property
+    def endpoint(self) -> str:
+        """Where tus clients are sent."""
+        return f"{self.server.url}/api/upload/files/"
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What a client says of its file."""
+        return {"filename": name} | ({"sessionId": self.session} if self.session else {})
+
+    def check(self, url: str, name: str, data: bytes) -> None:
+        """The upload gives the bytes back, so does the stored file, and the session is over."""
+        answer = requests.get(url, timeout=DEADLINE)
+        assert (answer.status_code, answer.content == data) == (200, True)
+        stored = requests.get(self.server.url + answer.headers["content-location"], timeout=DEADLINE)
+        assert (stored.status_code, stored.content == data) == (200, True)
+        if self.session is None:
+            return
+        assert unquote(answer.headers["content-location"]) == f"/uploads/personal/{name}"
+        state = requests.get(f"{self.server.url}/api/upload/progress/{self.session}", timeout=DEADLINE).json()
+        assert (state["overallStatus"], state["completedFiles"], state["failedFiles"]) == ("completed", 1, 0)
+
+    def check_gone(self, url: str) -> None:
+        """The upload is no more, and nothing of it is stored."""
+        for method in ("HEAD", "GET"):
+            answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=DEADLINE)
+            assert answer.status_code == 410
+        files = [path for path in self.server.root.rglob("*") if path.is_file()]
+        upload_id = url.rpartition("/")[2]
+        assert [path for path in files if ".uploader" not in path.parts or upload_id in path.name] == []
+
+
+def open_session(server: EmbeddedServer) -> str:
+    """A session for one file."""
+    wanted = {"category": "personal", "expectedFiles": 1}
+    answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=DEADLINE)
+    assert answer.status_code == 201
+    session: str = answer.json()["sessionId"]
+    return session

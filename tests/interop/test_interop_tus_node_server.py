@@ -1,0 +1,125 @@
+"""`uploader` to @tus/server, which has neither checksums nor concatenation, and breaks off every third PATCH."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from command import start, uploader
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from foreign import Node
+
+pytestmark = pytest.mark.interop
+
+KIB = 1 << 10
+CHUNK = 256 * KIB
+JOBS = 4
+LARGE = {f"large{number}.bin": (4 + number) * CHUNK + number for number in range(5)}
+SMALL = {"empty.bin": 0, "small.bin": 1000, "one chunk.bin": CHUNK}
+
+
+@dataclass
+class TusServer:
+    """What @tus/server has and was asked."""
+
+    url: str
+    directory: Path
+
+    @property
+    def endpoint(self) -> str:
+        """Where uploads are made."""
+        return f"{self.url}/files"
+
+    def counts(self) -> dict[str, int]:
+        """Requests by method, PATCHes that were broken off, bytes of PATCHes that came."""
+        counts: dict[str, int] = requests.get(f"{self.url}/counts", timeout=10).json()
+        return counts
+
+    def stored(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of each whole file, sorted."""
+        infos = [json.loads(path.read_text()) for path in self.directory.glob("*.json")]
+        found = [(info["metadata"]["filename"], self.directory / info["id"], info["size"]) for info in infos]
+        return sorted((name, sha256(path)) for name, path, size in found if path.stat().st_size == size)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def tus_server(node: Node, tmp_path: Path) -> Iterator[TusServer]:
+    """Breaks PATCHes off after seeded numbers of bytes, the first one before any."""
+    directory = tmp_path / "store"
+    directory.mkdir()
+    cuts = [0, *(random.Random(3).randrange(CHUNK) for _ in range(30))]
+    process = node.start("tus_node_server.mjs", str(directory), json.dumps(cuts))
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        port = process.stdout.readline().strip()
+        assert port, process.stderr.read()
+        yield TusServer(f"http://127.0.0.1:{port}", directory)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def files(make_file: Callable[[str, int], Path]) -> list[Path]:
+    return [make_file(name, size) for name, size in (LARGE | SMALL).items()]
+
+
+def expected(files: list[Path]) -> list[tuple[str, str]]:
+    return sorted((path.name, sha256(path)) for path in files)
+
+
+def options(tus_server: TusServer) -> list[str]:
+    return ["--tus-endpoint", tus_server.endpoint, "--chunk-size", str(CHUNK), "--jobs", str(JOBS), "--json"]
+
+
+def test_every_third_patch_is_broken_off(tus_server: TusServer, files: list[Path], tmp_path: Path) -> None:
+    """Everything arrives, once; at most one chunk is sent again for each break; and it can be read back."""
+    done = uploader("upload", *files, *options(tus_server), "--verify", home=tmp_path)
+    assert done.code == 0, done.err
+    assert tus_server.stored() == expected(files)
+    assert {event["verified"] for event in done.of("file.completed")} == {True}
+    assert len(done.of("file.completed")) == len(files)
+    counts = tus_server.counts()
+    assert counts["broken"] == counts["PATCH"] // 3 >= 10
+    assert len(done.of("file.retry")) == counts["broken"]
+    assert counts["POST"] == len(files)
+    assert counts["patched"] <= sum(LARGE.values()) + counts["broken"] * CHUNK
+
+
+def kill_in_the_middle(process: subprocess.Popen[str]) -> None:
+    """Follow the stream until a file is in the middle of a chunk after its first, then end the process at once."""
+    assert process.stdout is not None
+    events = map(json.loads, process.stdout)
+    in_the_middle = any(0 < event["confirmed"] < event["sent"] for event in events if event["type"] == "file.progress")
+    process.kill()
+    process.communicate()
+    assert in_the_middle, "it ended before that"
+
+
+def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: Path) -> None:
+    """`kill -9` twice in the middle: the last resume completes all, nothing is stored twice, little is sent again."""
+    slow = ["--limit-rate", "4M"]
+    kill_in_the_middle(start("upload", *files, *options(tus_server), *slow, home=tmp_path))
+    kill_in_the_middle(start("resume", "--json", *slow, home=tmp_path))
+    done = uploader("resume", "--json", "--limit-rate", "none", home=tmp_path)
+    assert done.code == 0, done.err
+    assert tus_server.stored() == expected(files)
+    assert max(event["offset"] for event in done.of("file.started")) > 0
+    counts = tus_server.counts()
+    assert counts["POST"] <= len(files) + 2 * JOBS  # a creation under way at a kill may be made anew
+    assert counts["patched"] <= sum((LARGE | SMALL).values()) + (counts["broken"] + 2 * JOBS) * CHUNK

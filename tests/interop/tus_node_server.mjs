@@ -1,0 +1,33 @@
+// @tus/server with a FileStore: `node tus_node_server.mjs DIRECTORY CUTS` prints its port.
+//
+// CUTS is a JSON list of numbers. Every third PATCH is broken off: the first one once CUTS[0] bytes of its body have come
+// (or all, where it has no more), the next one after CUTS[1], and so on, round and round. `GET /counts` tells what was asked.
+import { createServer } from 'node:http'
+import { FileStore } from '@tus/file-store'
+import { Server } from '@tus/server'
+
+const [directory, list] = process.argv.slice(2)
+const cuts = JSON.parse(list)
+const counts = { POST: 0, PATCH: 0, HEAD: 0, GET: 0, OPTIONS: 0, DELETE: 0, broken: 0, patched: 0 }
+const tus = new Server({ path: '/files', datastore: new FileStore({ directory }) })
+
+function watch(request, left) {
+  request.pause() // so that listening starts nothing: tus reads when it is ready
+  request.on('data', (piece) => {
+    counts.patched += piece.length
+    left -= piece.length
+    if (left <= 0) request.socket.destroy()
+  })
+}
+
+const server = createServer((request, response) => {
+  if (request.url === '/counts') return response.end(JSON.stringify(counts))
+  counts[request.method] += 1
+  if (request.method === 'PATCH') {
+    const breaks = counts.PATCH % 3 === 0
+    const length = Number(request.headers['content-length'])
+    watch(request, breaks ? Math.min(length, cuts[counts.broken++ % cuts.length]) : Infinity)
+  }
+  return tus.handle(request, response)
+})
+server.listen(0, '127.0.0.1', () => console.log(server.address().port))
