@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
-from command import Done, finish
+from command import DEADLINE, Done
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,8 +33,21 @@ def read_confirmed(process: subprocess.Popen[str], least: int) -> str:
 
 
 def ended(process: subprocess.Popen[str], seen: str, *signals: int) -> Done:
-    """Send signals, wait for the end: the whole run."""
+    """Send signals, wait for the end (killed after a generous deadline): the whole run, with what was `seen` of it.
+
+    Not by `communicate`, which would lose what is buffered of the lines that were read before.
+    """
     for number in signals:
         process.send_signal(number)
-    done = finish(process)
-    return Done(done.code, seen + done.out, done.err)
+    said: list[str] = []
+    with process:
+        watchdog = threading.Timer(DEADLINE, process.kill)
+        reader = threading.Thread(target=lambda: said.append(process.stderr.read() if process.stderr else ""))
+        watchdog.start()
+        reader.start()
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        reader.join()
+        watchdog.cancel()
+    assert "Traceback" not in "".join(said)
+    return Done(process.returncode, seen + rest, "".join(said))

@@ -53,7 +53,7 @@ def test_protocol(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 
 def test_tus_endpoint(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Files travel to the endpoint alone: no health, no session, no socket; the bytes are there, and can be verified."""
+    """Files travel to the endpoint alone: no session, no socket. The bytes are there, and can be verified."""
     content = os.urandom(300 * KIB)
     files = make_files(**{"a.mp4": content, "deep/b.mp4": b"b"})
     endpoint = server.url + ENDPOINT
@@ -135,7 +135,7 @@ def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
 
 
 def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The header that each chunk carries: SHA-256 by itself, the one asked for, or none; what is not offered is exit 2."""
+    """The header of each chunk: SHA-256 by itself, the one that was asked for, or none; any other is exit 2."""
     content = os.urandom(150 * KIB)
     chunks = [content[: 100 * KIB], content[100 * KIB :]]
     files = make_files(**{"a.mp4": content})
@@ -145,12 +145,8 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
             relay.requests.clear()
             assert uploader("upload", files, *options, "--checksum", wanted, home=tmp_path).code == 0
             digests = [base64.b64encode(hashlib.new(name, chunk).digest()).decode() for chunk in chunks] if name else []
-            sent = [
-                request.headers["upload-checksum"]
-                for request in relay.of("PATCH")
-                if "upload-checksum" in request.headers
-            ]
-            assert sent == [f"{name} {digest}" for digest in digests]
+            sent = [request.headers.get("upload-checksum") for request in relay.of("PATCH")]
+            assert sent == ([f"{name} {digest}" for digest in digests] or [None, None])
         relay.requests.clear()
         refused = uploader("upload", files, "-s", url, "--checksum", "md5", home=tmp_path)
         assert refused.code == 2
@@ -170,7 +166,7 @@ def test_a_checksum_that_is_not_offered(make_files: Files, tmp_path: Path) -> No
 def test_a_chunk_that_was_spoilt_on_its_way_is_sent_again(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The server refuses it by its checksum (460), the event stream tells of it, and what is stored is what was read."""
+    """The server refuses it by its checksum (460), the stream tells of it, and what is stored is what was read."""
     content = os.urandom(250 * KIB)
     files = make_files(**{"a.mp4": content})
     with recorder(server.url) as (url, relay):
@@ -186,7 +182,7 @@ def test_a_chunk_that_was_spoilt_on_its_way_is_sent_again(
 
 
 def test_what_verified_means(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Every byte in a chunk whose checksum was accepted, over several runs too; without checksums it is confirmed only."""
+    """Every byte in a chunk whose checksum was accepted, also over two runs; without checksums it is not."""
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
     options = ("-s", server.url, "--chunk-size", "100K", "--json")
     (checked,) = uploader("upload", files, *options, home=tmp_path).of("file.completed")

@@ -1,0 +1,542 @@
+"""An upload that was interrupted and is gone on with: by `uploader resume`, or by the same command."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, environment, start, uploader
+from following import ended, read_confirmed, read_until
+from recording import recorder
+from serving import running_server, server_process
+
+from server_stub.faults import Answer
+from server_stub.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+ENDPOINT = "/api/upload/files/"
+KIB, MIB = 1 << 10, 1 << 20
+CHUNK = 64 * KIB
+SLOW = ("--chunk-size", "64K", "--limit-rate", "400K")
+PROMISED, SLACK = 2.0, 3.0
+"""Seconds to the end after Ctrl-C, and what a busy machine may add before a test calls that promise broken."""
+
+
+def interrupted(url: str, home: Path, *arguments: str | Path, by: int = signal.SIGINT, least: int = 2 * CHUNK) -> Done:
+    """A slow upload that is stopped when `least` bytes of a file are confirmed."""
+    process = start("upload", *arguments, "-s", url, *SLOW, "--json", home=home)
+    seen = read_confirmed(process, least)
+    done = ended(process, seen, by)
+    assert ("run.finished" in done.out) is (by != signal.SIGKILL)
+    return done
+
+
+def resumed(home: Path, *arguments: str | Path, **extra: str) -> Done:
+    """`uploader resume` at full speed, to a good end."""
+    done = uploader("resume", *arguments, "--limit-rate", "none", "--json", home=home, **extra)
+    assert done.code == 0, done.err
+    return done
+
+
+def run_of(done: Done) -> str:
+    """The id of a run, also of one that was killed."""
+    return str(json.loads(done.out.partition("\n")[0])["run"])
+
+
+def listed(home: Path) -> list[dict[str, object]]:
+    done = uploader("resume", "--list", "--json", home=home)
+    assert done.code == 0
+    return list(json.loads(done.out))
+
+
+@contextlib.contextmanager
+def frozen(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A process that lives, and does nothing meanwhile."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def test_the_newest_run_is_gone_on_with(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Without an id the one that was interrupted last; with the beginning of an id, that one."""
+    files = make_files(**{f"{name}.mp4": os.urandom(500 * KIB) for name in "abc"})
+    runs = [run_of(interrupted(server.url, tmp_path, files / f"{name}.mp4")) for name in "abc"]
+    assert resumed(tmp_path).events[0]["resumed_from"] == runs[2]
+    assert resumed(tmp_path, runs[0][:6]).events[0]["resumed_from"] == runs[0]
+    assert resumed(tmp_path).events[0]["resumed_from"] == runs[1]
+    for name in "abc":
+        assert (server.root / "personal" / f"{name}.mp4").read_bytes() == (files / f"{name}.mp4").read_bytes()
+
+
+def test_nothing_is_left_to_resume(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Exit 2: before the first run, after one that went well, and while the only one is another process's."""
+    files = make_files(**{"a.mp4": 600 * KIB})
+    assert uploader("resume", home=tmp_path).code == 2
+    assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+    none = uploader("resume", home=tmp_path)
+    assert none.code == 2
+    assert "no interrupted run" in none.err
+    process = start("upload", files, "-s", server.url, *SLOW, "--json", home=tmp_path)
+    seen = read_confirmed(process, CHUNK)
+    with frozen(process):
+        assert uploader("resume", home=tmp_path).code == 2
+        named = uploader("resume", run_of(Done(0, seen, "")), home=tmp_path)
+        assert named.code == 2
+        assert "another process" in named.err
+    assert ended(process, seen, signal.SIGTERM).code == 143
+    assert uploader("resume", "0", home=tmp_path).code == 2
+
+
+def test_files_that_failed_or_were_not_started_are_tried_again(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """After a failure that may pass, and after one for good that kept others from starting; else nothing is left."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10})
+    options = ("-s", server.url, "--retries", "0", "-j", "1")
+    server.faults.next_answers("POST", ENDPOINT, [503])
+    assert uploader("upload", files, *options, home=tmp_path).code == 3
+    done = resumed(tmp_path)
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "a.mp4")]
+    server.faults.next_answers("POST", ENDPOINT, [400])
+    assert uploader("upload", files, *options, "--fail-fast", home=tmp_path).code == 4
+    assert resumed(tmp_path).finished["completed"] == 2
+    server.faults.next_answers("POST", ENDPOINT, [400])
+    assert uploader("upload", files, *options, home=tmp_path).code == 4
+    assert uploader("resume", home=tmp_path).code == 2
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_more_than_a_chunk_is_sent_again(
+    by: signal.Signals, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Counted between client and server: no byte of a completed file, of each file under way one chunk at most."""
+    sizes = {"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB, "big too.mp4": 400 * KIB}
+    files = make_files(**{name: os.urandom(size) for name, size in sizes.items()})
+    with recorder(server.url) as (url, relay):
+        first = interrupted(url, tmp_path, files, "-j", "2", by=by)
+        assert first.code == {signal.SIGKILL: -signal.SIGKILL}.get(by, 128 + by)
+        done = resumed(tmp_path)
+        assert relay.carried <= sum(sizes.values()) + 2 * CHUNK
+    assert {event["path"] for event in done.of("file.skipped")} == {str(files / "0.mp4"), str(files / "1.mp4")}
+    assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
+    stored = {path.name: path for path in (server.root / "personal" / "files").iterdir()}
+    assert stored.keys() == sizes.keys()
+    for name, path in stored.items():
+        assert path.read_bytes() == (files / name).read_bytes()
+
+
+def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """`resumed_from`, the offset, progress and a rate of what travels now; the view says the percentage."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, files)
+    done = resumed(tmp_path)
+    assert done.events[0]["resumed_from"] == run_of(first)
+    assert done.events[0]["run"] != run_of(first)
+    (began,) = done.of("file.started")
+    assert 2 * CHUNK <= began["offset"] < 640 * KIB
+    assert (began["attempt"], began["size"]) == (1, 640 * KIB)
+    assert min(event["confirmed"] for event in done.of("file.progress")) >= began["offset"]
+    finished = done.finished
+    assert finished["bytes"] == 640 * KIB
+    assert finished["rate"] * finished["seconds"] <= 640 * KIB - began["offset"] + 1000
+    assert f"a.mp4: resuming at {100 * began['offset'] // (640 * KIB)} %" in done.err
+    assert "going on with run" in done.err
+
+
+def test_a_large_file_goes_on_in_its_parts(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Killed in the middle: each part goes on where it was, and the stream says how much of the whole is there."""
+    big = tmp_path / "big.mp4"
+    with big.open("wb") as file:
+        file.truncate(256 * MIB)
+    with recorder(server.url) as (url, relay):
+        process = start("upload", big, "-s", url, "-j", "2", "--limit-rate", "64M", "--json", home=tmp_path)
+        ended(process, read_confirmed(process, 40 * MIB), signal.SIGKILL)
+        done = resumed(tmp_path)
+        assert relay.carried <= 256 * MIB + 2 * (8 * MIB)
+    (began,) = done.of("file.started")
+    assert 40 * MIB <= began["offset"] < 256 * MIB
+    assert done.of("file.completed")[0]["verified"] is True
+    assert (server.root / "personal" / "big.mp4").stat().st_size == 256 * MIB
+
+
+def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: Path) -> None:
+    """The reference backend: files of the session that was over are skipped; the request that was cut starts again."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
+    with running_server(flavour="reference", processing_seconds=0.01) as server:
+        process = start("upload", files, "-s", server.url, "--limit-rate", "1M", "--json", home=tmp_path)
+        seen = read_until(
+            process, "file.progress", lambda event: event["size"] == 2 * MIB and event["sent"] >= 200 * KIB
+        )
+        first = ended(process, seen, signal.SIGINT)
+        assert (first.code, first.finished["completed"], first.finished["cancelled"]) == (130, 3, 1)
+        done = resumed(tmp_path)
+        assert server.faults.count("POST", "/api/upload/batch") == 3
+    assert [event["reason"] for event in done.of("file.skipped")] == ["present"] * 3
+    assert [(event["path"], event["size"]) for event in done.of("file.completed")] == [(str(files / "z.mp4"), 2 * MIB)]
+    assert done.of("file.started")[0]["offset"] == 0
+
+
+def test_the_same_command_goes_on(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """From another directory and with other options; with other paths or to another category it is another run."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, "files", by=signal.SIGKILL)
+    other = uploader("upload", files, "-s", server.url, "-c", "scenic", "--json", home=tmp_path)
+    assert "resumed_from" not in other.events[0]
+    assert other.of("file.started")[0]["offset"] == 0
+    done = uploader(
+        "upload",
+        "../files",
+        "-s",
+        server.url,
+        "-j",
+        "2",
+        "--json",
+        home=make_files("elsewhere", x=1),
+        XDG_STATE_HOME=str(tmp_path / "state"),
+    )
+    assert done.code == 0
+    assert done.events[0]["resumed_from"] == run_of(first)
+    assert done.of("file.started")[0]["offset"] >= 2 * CHUNK
+    again = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert "resumed_from" not in again.events[0]
+    assert again.finished["completed"] == 1
+
+
+def test_the_session_is_joined_again(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The server is asked for no new one, and the one that was begun ends as completed, with all files."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, files)
+    done = resumed(tmp_path)
+    (session,) = {event["session"] for event in [*first.of("session.created"), *done.of("session.created")]}
+    assert server.faults.count("POST", "/api/upload/session") == 1
+    assert done.of("session.finished") == [done.of("session.finished")[0]]
+    assert done.of("session.finished")[0]["status"] == "completed"
+    status = json.loads(uploader("status", session, "-s", server.url, "--json", home=tmp_path).out)
+    assert (status["overallStatus"], status["completedFiles"], status["totalFiles"]) == ("completed", 2, 2)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_files: Files, tmp_path: Path) -> None:
+    """The server was killed and started again on the same files, and may have forgotten the session, not the bytes."""
+    content = os.urandom(640 * KIB)
+    files = make_files(**{"a.mp4": content})
+    root = tmp_path / "root"
+    with server_process("--root", str(root)) as server:
+        first = interrupted(server.url, tmp_path, files, by=signal.SIGKILL)
+        url, port = server.url, server.url.rpartition(":")[2]
+        told = map(json.loads, first.out.splitlines())
+        (old,) = {event["session"] for event in told if event["type"] == "session.created"}
+        server.kill()
+    if forgets:
+        with contextlib.closing(Store(root)) as store:
+            store.forget_session(old)
+    with server_process("--root", str(root), "--port", port) as server:
+        assert server.url == url
+        done = resumed(tmp_path)
+        assert done.of("file.started")[0]["offset"] >= 2 * CHUNK
+        (session,) = {event["session"] for event in done.of("session.created")}
+        assert (session != old) is forgets
+        status = json.loads(uploader("status", session, "-s", url, "--json", home=tmp_path).out)
+        assert (status["overallStatus"], status["completedFiles"]) == ("completed", 1)
+    assert (root / "personal" / "files" / "a.mp4").read_bytes() == content
+
+
+def test_a_file_that_changed_is_sent_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """From its first byte, with a warning that names it; what was begun on the server is taken back."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    interrupted(server.url, tmp_path, files)
+    content = os.urandom(640 * KIB)
+    (files / "a.mp4").write_bytes(content)
+    done = resumed(tmp_path)
+    assert [(event["code"], str(files / "a.mp4") in event["text"]) for event in done.of("warning")] == [
+        ("file_changed", True)
+    ]
+    assert done.of("file.started")[0]["offset"] == 0
+    assert server.faults.count("DELETE", ENDPOINT + "*") == 1
+    assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
+
+
+def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """In the second one it fails as `in_use` (exit 3); tried again later it is there, and its bytes went out once."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    with recorder(server.url) as (url, relay):
+        first = start("upload", files, "-s", url, *SLOW, "--json", home=tmp_path)
+        seen = read_confirmed(first, CHUNK)
+        with frozen(first):
+            second = uploader("upload", files / "a.mp4", "-s", url, "--json", home=tmp_path)
+        assert second.code == 3
+        assert [(event["code"], event["retryable"]) for event in second.of("file.failed")] == [("in_use", True)]
+        assert ended(first, seen).code == 0
+        later = uploader("upload", files / "a.mp4", "-s", url, "--json", home=tmp_path)
+        assert later.code == 0
+        assert [event["reason"] for event in later.of("file.skipped")] == ["present"]
+        assert relay.carried == 640 * KIB
+
+
+def test_options_come_back_and_may_be_given_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Category, chunks and checksum are those of the run whatever the environment says; `--limit-rate` is new."""
+    make_files(**{"a.mp4": 640 * KIB})
+    with recorder(server.url) as (url, relay):
+        interrupted(url, tmp_path, "files", "-c", "scenic", "--checksum", "sha1")
+        relay.requests.clear()
+        others = {"UPLOADER_CATEGORY": "personal", "UPLOADER_CHUNK_SIZE": "1M", "UPLOADER_SERVER": "localhost:1"}
+        done = resumed(tmp_path, UPLOADER_EXCLUDE="*.mp4", **others)
+        assert {request.headers["upload-checksum"].split()[0] for request in relay.of("PATCH")} == {"sha1"}
+        assert max(request.body for request in relay.of("PATCH")) == CHUNK
+    assert (server.root / "scenic" / "files" / "a.mp4").stat().st_size == 640 * KIB
+    assert done.finished["completed"] == 1
+
+
+def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Asked for in the environment, it holds here as well: the plan, and the run stays as it was."""
+    interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}))
+    calls = len(server.faults.requests)
+    dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
+    assert dry.code == 0
+    assert "nothing was sent" in dry.err
+    assert len(server.faults.requests) == calls
+    resumed(tmp_path)
+
+
+def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The newest first: for people on stderr, with `--json` as one array on stdout; at first nothing is remembered."""
+    empty = uploader("resume", "--list", home=tmp_path)
+    assert (empty.code, empty.out) == (0, "")
+    assert "no run is remembered" in empty.err
+    assert listed(tmp_path) == []
+    files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
+    one = uploader("upload", files / "a.mp4", "-s", server.url, "--json", home=tmp_path)
+    two = interrupted(server.url, tmp_path, files)
+    newer, older = listed(tmp_path)
+    assert (newer["id"], newer["state"], newer["completed_files"], newer["open_files"]) == (
+        run_of(two),
+        "interrupted",
+        1,
+        1,
+    )
+    assert (older["id"], older["state"], older["completed_files"], older["completed_bytes"]) == (
+        run_of(one),
+        "finished",
+        1,
+        10,
+    )
+    text = uploader("resume", "--list", home=tmp_path)
+    assert text.out == ""
+    first, second = text.err.splitlines()
+    assert run_of(two) in first
+    assert "interrupted" in first
+    assert str(files) in first
+    assert run_of(one) in second
+    assert "finished" in second
+
+
+def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """It can't be resumed, the same command begins anew; only what it finished is known still."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, files)
+    forgotten = uploader("resume", "--forget", run_of(first)[:8], home=tmp_path)
+    assert (forgotten.code, forgotten.out) == (0, "")
+    assert listed(tmp_path) == []
+    assert uploader("resume", home=tmp_path).code == 2
+    assert uploader("resume", "--forget", run_of(first), home=tmp_path).code == 2
+    done = uploader("upload", files, "-s", server.url, "--skip-existing", "--json", home=tmp_path)
+    assert "resumed_from" not in done.events[0]
+    assert [event["path"] for event in done.of("file.skipped")] == [str(files / "a.mp4")]
+    assert done.of("file.started")[0]["offset"] == 0
+
+
+def test_no_resume_starts_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Every file from its first byte, those that were finished too; what was begun on the server is taken back."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
+    interrupted(server.url, tmp_path, files)
+    done = uploader("upload", files, "-s", server.url, "--no-resume", "--json", home=tmp_path)
+    assert done.code == 0
+    assert "resumed_from" not in done.events[0]
+    assert [event["offset"] for event in done.of("file.started")] == [0, 0]
+    assert done.finished["completed"] == 2
+    assert server.faults.count("DELETE", ENDPOINT + "*") == 1
+    assert uploader("resume", home=tmp_path).code == 2
+
+
+def test_state_dir(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The journal is there and nowhere else; the summary says with which command it is found again."""
+    place = tmp_path / "my state"
+    first = interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}), "--state-dir", place)
+    said = "".join(first.err.split())  # a path this long is wrapped
+    assert "".join(f"to go on: uploader resume --state-dir '{place}'".split()) in said
+    assert not list((tmp_path / "state").rglob("*journal*"))
+    assert uploader("resume", home=tmp_path).code == 2
+    done = resumed(tmp_path, "--state-dir", place)
+    assert done.events[0]["resumed_from"] == run_of(first)
+
+
+def test_no_secret_is_in_the_journal(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Neither the token nor a header is in any file of the state directory, nor is it sent when the run is resumed."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    with recorder(server.url) as (url, relay):
+        secrets = {"UPLOADER_TOKEN": "t0ken-5ecret", "UPLOADER_HEADER": "X-Api-Key: header-5ecret"}
+        options = ("-s", url, *SLOW, "--token-command", "echo command-5ecret", "--json")
+        process = start("upload", files, *options, home=tmp_path, **secrets)
+        ended(process, read_confirmed(process, CHUNK), signal.SIGINT)
+        assert relay.of("PATCH")[0].headers["x-api-key"] == "header-5ecret"
+        assert relay.of("PATCH")[0].headers["authorization"] == "Bearer command-5ecret"
+        kept = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+        assert kept
+        for path in kept:
+            assert b"5ecret" not in path.read_bytes(), path
+        assert not [path for path in kept if "journal" in path.name and path.stat().st_mode & 0o077]
+        relay.requests.clear()
+        resumed(tmp_path)
+        assert {request.headers.get("x-api-key") for request in relay.requests} == {None}
+        assert {request.headers.get("authorization") for request in relay.requests} == {None}
+
+
+def test_a_server_that_a_directory_named_gets_no_token_on_resume(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The run remembers who named it; the warning advises what resume can do, and that works."""
+    make_files(**{"a.mp4": 640 * KIB})
+    (tmp_path / "uploader.toml").write_text(f'server = "{server.url}"\n')
+    process = start("upload", "files", *SLOW, "--json", home=tmp_path, UPLOADER_TOKEN="t0ken")
+    first = ended(process, read_confirmed(process, CHUNK), signal.SIGINT)
+    (tmp_path / "uploader.toml").unlink()
+    process = start("resume", "--json", home=tmp_path, UPLOADER_TOKEN="t0ken")
+    second = ended(process, read_confirmed(process, 4 * CHUNK), signal.SIGINT)
+    for done in (first, second):
+        (warning,) = done.of("warning")
+        assert warning["code"] == "token_withheld"
+        assert "UPLOADER_SERVER" in warning["text"]
+    assert resumed(tmp_path, UPLOADER_TOKEN="t0ken", UPLOADER_SERVER=server.url).of("warning") == []
+
+
+def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """A warning says where it went, and the upload takes place."""
+    files = make_files(**{"a.mp4": 10})
+    assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+    (journal,) = (tmp_path / "state").rglob("journal*.sqlite*")
+    journal.write_bytes(b"no database at all" * 1000)
+    done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 1)
+    (warning,) = done.of("warning")
+    assert warning["code"] == "journal"
+    (aside,) = [path for path in journal.parent.iterdir() if path.name in warning["text"] and path != journal]
+    assert aside.read_bytes().startswith(b"no database")
+    assert len(listed(tmp_path)) == 1
+
+
+def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Four workers in the middle of chunks: the end comes in time, each file is told of, `uploader resume` is named."""
+    files = make_files(**{f"{number}.mp4": 2 * MIB for number in range(6)}, **{"0 small.mp4": 10})
+    options = ("-s", server.url, "--limit-rate", "500K", "--json")
+    process = start("upload", files, *options, home=tmp_path)
+    seen = read_until(process, "file.progress", lambda event: event["sent"] > 0)
+    began = time.monotonic()
+    done = ended(process, seen, signal.SIGINT)
+    assert time.monotonic() - began < PROMISED + SLACK
+    assert (done.code, done.finished["exit_code"], done.finished["ok"]) == (130, 130, False)
+    assert done.finished["completed"] + done.finished["cancelled"] == 7
+    assert "to go on: uploader resume" in done.err
+    assert "interrupted" in done.err
+    assert listed(tmp_path)[0]["state"] == "interrupted"
+    assert resumed(tmp_path).finished["failed"] == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
+    signals: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The workers hang in the middle of chunks: one Ctrl-C ends them in time, a second one at once; both can go on."""
+    files = make_files(**{f"{number}.mp4": 8 * MIB for number in range(2)})
+    stall = Answer(when="during_body", after_bytes=3 * MIB, stall=60)
+    server.faults.next_answers("PATCH", ENDPOINT + "*", [None, None, stall, stall])
+    process = start("upload", files, "-s", server.url, "--chunk-size", "4M", "--json", home=tmp_path)
+    seen = read_confirmed(process, 4 * MIB)
+    began = time.monotonic()
+    done = ended(process, seen, *[signal.SIGINT] * signals)
+    assert time.monotonic() - began < PROMISED + SLACK
+    assert done.code == 130
+    assert resumed(tmp_path).finished["completed"] == 2
+
+
+def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """With the live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
+    files = make_files(**{"a.mp4": 2 * MIB})
+    with terminal() as (program, close):
+        command = [sys.executable, "-m", "uploader_cli", "upload", files, "-s", server.url, *SLOW, "--json"]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stdin=program,
+            stderr=program,
+            text=True,
+            cwd=tmp_path,
+            env=environment(tmp_path, TERM="xterm"),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(program, termios.TIOCSCTTY, 0),
+        )
+        os.close(program)
+        seen = read_confirmed(process, 2 * CHUNK)
+        close.set()
+        began = time.monotonic()
+        done = ended(process, seen)
+    assert time.monotonic() - began < PROMISED + SLACK
+    assert (done.code, done.finished["exit_code"], done.finished["cancelled"]) == (143, 143, 1)
+    assert resumed(tmp_path).of("file.started")[0]["offset"] >= 2 * CHUNK
+
+
+def test_nohup_is_respected(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Who was started with SIGHUP ignored goes on when the terminal is closed."""
+    command = 'trap "" HUP; exec "$0" -m uploader_cli "$@"'
+    arguments = [make_files(**{"a.mp4": 400 * KIB}), "-s", server.url, *SLOW, "--json"]
+    process = subprocess.Popen(
+        ["sh", "-c", command, sys.executable, "upload", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
+    assert ended(process, read_confirmed(process, CHUNK), signal.SIGHUP).code == 0
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, threading.Event]]:
+    """The program's end of a terminal (the caller's to close), and what closes the other end; its text is dropped."""
+    screen, program = pty.openpty()
+    close = threading.Event()
+
+    def show() -> None:
+        with contextlib.suppress(OSError):
+            while not close.is_set():
+                if select.select([screen], [], [], 0.02)[0]:
+                    os.read(screen, 65536)
+        os.close(screen)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield program, close
+    finally:
+        close.set()
+        thread.join()
