@@ -20,6 +20,7 @@ ROOMS = {
     "transfer": "core errors settings transfer",
     "realtime": "core realtime",
     "render": "core render",
+    "doctor": "core errors exit_status settings transfer realtime.socket realtime.signals render.words doctor",
     "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""

@@ -8,6 +8,7 @@ import typer
 from uploader_cli.cli.cancel import cancel
 from uploader_cli.cli.delete import delete
 from uploader_cli.cli.demo import demo
+from uploader_cli.cli.doctor import doctor
 from uploader_cli.cli.resume import resume
 from uploader_cli.cli.serve import serve
 from uploader_cli.cli.status import status
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, resume, watch, status, cancel, delete, validate, serve):
+for _command in (demo, upload, resume, watch, status, cancel, delete, validate, doctor, serve):
     app.command()(_command)
 
 

@@ -6,11 +6,13 @@ from uploader_cli.run.calls import dry_run
 from uploader_cli.run.calls import status as status_command
 from uploader_cli.run.calls import validate as validate_command
 from uploader_cli.run.commands import upload_command, watch_command
+from uploader_cli.run.doctor import doctor as doctor_command
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
 
 __all__ = [
     "cancel_command",
     "delete_command",
+    "doctor_command",
     "dry_run",
     "resume_command",
     "resume_forget",

@@ -1,0 +1,104 @@
+"""The directory of the journal: can it be written, how fast is its disk, can the journal be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli.doctor.findings import Detail, Finding, failed, fine, warning
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import rate
+from uploader_cli.transfer.journal_schema import VERSION
+from uploader_cli.transfer.journal_store import NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uploader_cli.doctor.visit import Visit
+
+PIECES, PIECE = 8, 512 * 1024
+"""What is written and made durable, one piece after the other."""
+WRITING = 2.0
+"""Seconds after which no further piece is begun."""
+SLOW_RATE = 4e6
+"""Bytes/s below which the disk, not the line, may decide how fast an upload is."""
+SLOW_SYNC = 0.3
+"""Seconds for one piece to be durable."""
+ELSEWHERE = "name a directory on a local disk with --state-dir."
+
+
+def disk(visit: Visit) -> Finding:
+    """Write and sync a file in the state directory (or where it would be made), remove it, and read the journal."""
+    directory = visit.settings.state_path
+    try:
+        speed, slowest = _written(_existing(directory), visit)
+    except OSError as error:
+        return failed(
+            f"the state directory {directory} can't be written: {error.strerror or error}",
+            f"Free space or rights there, or {ELSEWHERE}",
+            Exit.USAGE,
+            directory=str(directory),
+        )
+    details: dict[str, Detail] = {
+        "directory": str(directory),
+        "bytes_per_second": round(speed),
+        "slowest_sync_ms": round(slowest * 1000, 1),
+    }
+    trouble = _journal(directory)
+    if trouble:
+        return warning(
+            f"the journal in {directory} {trouble}",
+            "The next upload sets it aside and begins a new one; what was interrupted before is sent anew.",
+            **details,
+        )
+    if speed < SLOW_RATE or slowest > SLOW_SYNC:
+        return warning(
+            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms until a write is safe",
+            f"Find out what else writes to that disk, or {ELSEWHERE}",
+            **details,
+        )
+    return fine(f"{rate(speed)} in {directory}", **details)
+
+
+def _existing(directory: Path) -> Path:
+    """The directory, or the nearest one above it that is there: nothing is made that an upload has not made."""
+    return next((place for place in (directory, *directory.parents) if place.exists()), directory)
+
+
+def _written(directory: Path, visit: Visit) -> tuple[float, float]:
+    """Bytes a second, and the seconds of the slowest sync."""
+    data = os.urandom(PIECE)
+    slowest, count = 0.0, 0
+    handle, name = tempfile.mkstemp(prefix=".uploader-doctor-", dir=directory)
+    began = time.perf_counter()
+    try:
+        while count < PIECES and time.perf_counter() - began < WRITING:
+            started = time.perf_counter()
+            os.write(handle, data)
+            visit.fsync(handle)
+            slowest = max(slowest, time.perf_counter() - started)
+            count += 1
+        return count * PIECE / max(1e-9, time.perf_counter() - began), slowest
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def _journal(directory: Path) -> str:
+    """What is wrong with the journal, empty for nothing. It is opened for reading only, and never repaired here."""
+    path = directory / NAME
+    if not path.exists():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as db:
+            found = int(db.execute("PRAGMA user_version").fetchone()[0])
+            db.execute("SELECT count(*) FROM run").fetchone()
+    except sqlite3.Error as error:
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return "" if busy else f"can't be read ({error})"
+    return f"was written by a newer version ({found})" if found > VERSION else ""

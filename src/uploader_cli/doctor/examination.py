@@ -1,0 +1,144 @@
+"""The table of steps, and how they are gone through: in order, each timed and bounded, none after one it rests on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.doctor import disk, live, server, sessions, start, tls, way
+from uploader_cli.doctor.findings import Finding, Report, Result, Status, failed, skipped, warning
+from uploader_cli.doctor.verdict import sentence
+from uploader_cli.doctor.visit import STEP_LIMIT
+from uploader_cli.exit_status import Exit, of_error, worst
+from uploader_cli.settings import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.doctor.visit import Visit
+
+RUN_LIMIT = 25.0
+"""Seconds after which no further step is begun or waited for; the end may take `STEP_LIMIT` more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One look. `rests_on` is the step without which it makes no sense; `vital` where no upload works without it."""
+
+    id: str
+    title: str
+    look: Callable[[Visit], Finding]
+    rests_on: str | None = None
+    vital: bool = False
+
+
+STEPS = (
+    Step("settings", "settings", start.settings, vital=True),
+    Step("proxy", "proxy", start.proxy),
+    Step("dns", "DNS", way.dns, vital=True),
+    Step("tcp", "TCP", way.tcp, "dns", vital=True),
+    Step("tls", "TLS", tls.tls, "tcp", vital=True),
+    Step("health", "server", server.health, "tls", vital=True),
+    Step("load", "server load", server.load, "health"),
+    Step("clock", "clock", server.clock, "health"),
+    Step("session", "session", sessions.session, "health"),
+    Step("polling", "HTTP polling", sessions.polling, "session"),
+    Step("token", "token", sessions.token, "polling"),
+    Step("rate_limit", "rate limit", sessions.rate_limit, "health"),
+    Step("websocket", "websocket", live.websocket, "polling"),
+    Step("long_polling", "long polling", live.long_polling, "polling"),
+    Step("disk", "state dir", disk.disk),
+)
+"""In the order in which a failure explains what follows."""
+
+
+def examine(
+    visit: Visit,
+    *,
+    begin: Callable[[str], None] = lambda _title: None,
+    tell: Callable[[Result], None] = lambda _result: None,
+) -> Report:
+    """Take all steps; `begin` hears the title of each before, `tell` its result after. Closes the visit."""
+    began = time.perf_counter()
+    results: list[Result] = []
+    broken: dict[str, str] = {}  # a step that came to nothing → the title of the one that failed
+    try:
+        for step in STEPS:
+            begin(step.title)
+            left = RUN_LIMIT - (time.perf_counter() - began)
+            if step.rests_on in broken:
+                title = broken[step.id] = broken[step.rests_on]
+                result = Result(step.id, step.title, 0.0, skipped(f"because {title} failed"), blocked_by=title)
+            else:
+                result = _take(step, visit, max(0.0, min(STEP_LIMIT, left)))
+            if result.status is Status.FAILED:
+                broken[step.id] = step.title
+            results.append(result)
+            tell(result)
+    finally:
+        _clean_up(visit)
+    code = worst(result.finding.exit for result in results)
+    took = (time.perf_counter() - began) * 1000
+    verdict = mask(sentence(visit, results))
+    return Report(visit.settings.server, tuple(results), verdict, code, visit.calls, took)
+
+
+def _clean_up(visit: Visit) -> None:
+    thread = threading.Thread(target=sessions.clean_up, args=(visit,), name="doctor-end", daemon=True)
+    thread.start()
+    thread.join(STEP_LIMIT)
+    visit.close()
+
+
+def _take(step: Step, visit: Visit, limit: float) -> Result:
+    """One step, in a thread of its own: a lookup of a name, say, is bounded by nothing of ours."""
+    found: list[Finding | BaseException] = []
+
+    def look() -> None:
+        try:
+            found.append(step.look(visit))
+        except BaseException as error:  # noqa: BLE001 - raised again below, where it is a bug
+            found.append(error)
+
+    thread = threading.Thread(target=look, name=f"doctor-{step.id}", daemon=True)
+    began = time.perf_counter()
+    if limit > 0:
+        thread.start()
+        thread.join(limit)
+    took = (time.perf_counter() - began) * 1000
+    outcome = found[0] if found else _late(step, visit, limit)
+    if isinstance(outcome, errors.UploaderError):
+        outcome = _told(step, outcome)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return Result(step.id, step.title, took, _shown(outcome))
+
+
+def _late(step: Step, visit: Visit, limit: float) -> Finding:
+    visit.http.shut()
+    cause = f"nothing came of it within {limit:.0f} s" if limit else f"the {RUN_LIMIT:.0f} s for all steps were over"
+    if step.id == "dns":
+        return failed(f"the lookup of {visit.next_hop.host} took over {limit:.0f} s", way.ASK_DNS)
+    if step.id == "settings":
+        return failed(
+            f"the token command took over {limit:.0f} s", "Run it by hand to see what it waits for.", Exit.USAGE
+        )
+    if step.vital:
+        return failed(cause, "Try again; if it lasts, ask whoever runs the server or the proxy.")
+    return warning(cause, "Try again; if it lasts, ask whoever runs the server.")
+
+
+def _told(step: Step, error: errors.UploaderError) -> Finding:
+    """An error that the step had no words of its own for."""
+    hint = error.hint or "try again"
+    remedy = hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
+    return failed(str(error), remedy, of_error(error)) if step.vital else warning(str(error), remedy)
+
+
+def _shown(finding: Finding) -> Finding:
+    """Without secrets: causes quote answers and URLs."""
+    details = {key: mask(value) if isinstance(value, str) else value for key, value in finding.details.items()}
+    return replace(finding, cause=mask(finding.cause), remedy=mask(finding.remedy), details=details)

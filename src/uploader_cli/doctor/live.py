@@ -1,0 +1,154 @@
+"""The live connection, over both of its transports, and what stands in its way."""
+
+from __future__ import annotations
+
+import base64
+import os
+import queue
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.doctor.findings import Finding, fine, warning
+from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.socket import Connection
+from uploader_cli.transfer.http import make_session
+from uploader_cli.transfer.wire import Sockets
+
+if TYPE_CHECKING:
+    from uploader_cli.doctor.visit import Visit
+
+DIAL_LIMIT = 3.5
+"""Seconds until a dial is given up; an upload would go on to the next transport at 5 (wire contract 2)."""
+PROBE_LIMIT = 1.0
+JOIN_LIMIT = 0.6
+"""Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
+NO_SOCKET_IO = "no_socket_io"
+
+
+def websocket(visit: Visit) -> Finding:
+    """A connection as an upload makes it first: the websocket, the handshake, the room."""
+    reached = _dial(visit, Transport.WEBSOCKET)
+    if not isinstance(reached, ChannelReason):
+        return fine(reached, latency_ms=round(visit.live["websocket"], 1))
+    if reached is ChannelReason.TIMEOUT:
+        return warning(
+            f"no answer within {DIAL_LIMIT} s: something on the way holds websockets up", _let_through(visit)
+        )
+    status, server = _probe(visit, Transport.WEBSOCKET)
+    match status:
+        case 404:
+            cause = "the server has no websocket at /socket.io/ (404)"
+            return warning(cause, _switch_on(visit), http_status=status, **{NO_SOCKET_IO: True})
+        case 101:
+            cause = "the websocket opens, but what is said over it does not get through"
+        case None:
+            cause = "its handshake is cut: something on the way (a proxy?) blocks websockets"
+        case 401:
+            cause = "the websocket is refused (401): it wants a good token"
+            return warning(cause, "Give one with UPLOADER_TOKEN, --token-file or --token-command.", http_status=401)
+        case _:
+            cause = f"its handshake is answered with {status}: something on the way (a proxy?) blocks websockets"
+    return warning(cause, _let_through(visit), http_status=status, answered_by=server)
+
+
+def long_polling(visit: Visit) -> Finding:
+    """The transport for lines that carry no websocket."""
+    reached = _dial(visit, Transport.POLLING)
+    if not isinstance(reached, ChannelReason):
+        return fine(reached, latency_ms=round(visit.live["polling"], 1))
+    if reached is ChannelReason.TIMEOUT:
+        return warning(
+            f"no answer within {DIAL_LIMIT} s",
+            f"Check that nothing on the way buffers the answers of {visit.settings.server}/socket.io/.",
+        )
+    status, server = _probe(visit, Transport.POLLING)
+    if status == 404:
+        cause = "the server has no Socket.IO at /socket.io/ (404)"
+        return warning(cause, _switch_on(visit), http_status=status, **{NO_SOCKET_IO: True})
+    said = "is cut" if status is None else f"is answered with {status}"
+    return warning(
+        f"its handshake {said}",
+        f"Have {visit.settings.server}/socket.io/ let through to the server, by its proxy too.",
+        http_status=status,
+        answered_by=server,
+    )
+
+
+def _dial(visit: Visit, transport: Transport) -> str | ChannelReason:
+    """Connect, join, leave: what was seen, or the reason why not."""
+    sockets = Sockets()
+    news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
+    heard: queue.Queue[object] = queue.Queue()
+    connection = Connection(
+        visit.settings.server,
+        Dial(1, transport, DIAL_LIMIT),
+        session=make_session(visit.settings, sockets),
+        shut=lambda _session: sockets.shut(),
+        headers=lambda: {**visit.settings.headers, **visit.authorization()},
+        report=news.put,
+        progress=lambda body, _transport: heard.put(body),
+    )
+    room = visit.opened or visit.session
+    connection.start()
+    leaving: tuple[str, ...] | None = None
+    try:
+        signal = news.get(timeout=DIAL_LIMIT)
+        if not isinstance(signal, Dialled):
+            return signal.reason
+        visit.live[str(transport)] = signal.latency * 1000
+        words = f"connected in {signal.latency * 1000:,.0f} ms"
+        leaving = ()
+        if room:
+            leaving = (room,)
+            connection.join(room)
+            words += _listen(heard)
+        return words
+    except queue.Empty:
+        return ChannelReason.TIMEOUT
+    finally:
+        connection.end(leaving).join(0.5)
+
+
+def _listen(heard: queue.Queue[object]) -> str:
+    began = time.perf_counter()
+    try:
+        heard.get(timeout=JOIN_LIMIT)
+    except queue.Empty:
+        return ", joined (the server said nothing yet)"
+    return f", joined and heard {(time.perf_counter() - began) * 1000:,.0f} ms later"
+
+
+def _probe(visit: Visit, transport: Transport) -> tuple[int | None, str | None]:
+    """What answers the handshake: status and Server header; None for no answer."""
+    headers = {}
+    if transport is Transport.WEBSOCKET:
+        key = base64.b64encode(os.urandom(16)).decode()
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        headers["Sec-WebSocket-Key"] = key
+    try:
+        answer = visit.http.request(
+            "GET",
+            f"{visit.settings.server}/socket.io/?EIO=4&transport={transport}",
+            headers={**visit.authorization(), **headers},
+            read_timeout=PROBE_LIMIT,
+        )
+    except errors.NetworkError:
+        return None, None
+    return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
+
+
+def _let_through(visit: Visit) -> str:
+    where = f"{visit.server}/socket.io/"
+    if visit.proxy:
+        return (
+            f"Have the proxy {visit.next_hop} let websockets through to {visit.server}, or except "
+            f"{visit.server.host} from it with NO_PROXY."
+        )
+    return f"Have every proxy and firewall before {where} pass on `Upgrade: websocket` and keep the connection open."
+
+
+def _switch_on(visit: Visit) -> str:
+    where = f"{visit.settings.server}/socket.io/"
+    return f"Have Socket.IO switched on at {where}, or its path passed on by the proxy before it."

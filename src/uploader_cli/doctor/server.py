@@ -1,0 +1,216 @@
+"""The server as `/health` shows it, which no server counts: is it one, of which kind, how busy, and what time is it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.protocol import as_object, error_code, parse_limits, parse_time, text
+from uploader_cli.doctor.findings import Detail, Finding, Status, failed, fine, skipped, warning
+from uploader_cli.doctor.visit import ANSWER_LIMIT, NOBODY, Timed
+from uploader_cli.exit_status import Exit, of_error
+from uploader_cli.render.words import clock as hours
+from uploader_cli.render.words import plural, size
+from uploader_cli.transfer.http import redirect_target
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import Limits
+    from uploader_cli.doctor.visit import Visit
+
+TRIES = 3
+"""Times that a 5xx is asked again: one may be an accident."""
+PAUSE = 0.3
+SAMPLES = 5
+"""Answers of `/health` that are timed, the first included."""
+SAMPLING = 2.5
+"""Seconds after which no further one is begun."""
+SLOW_MS = 500.0
+"""What an answer may take beyond the way there and back."""
+UNEVEN_MS = 400.0
+SKEW = 30.0
+"""Seconds between two clocks that matter: tokens and certificates are good for exact times."""
+OPERATOR = "Ask the server's operator to look at its load"
+
+
+def health(visit: Visit) -> Finding:
+    """Whether an upload server answers (`/health`, wire contract 1), of which kind, and with which limits."""
+    try:
+        timed = _asked(visit)
+    except errors.NetworkError as error:
+        return _silent(visit, error)
+    answer = timed.answer
+    visit.health, visit.health_received = timed, visit.wall()
+    if answer.status in (401, 403, 407):
+        whose = "the proxy" if answer.status == 407 else "the server, or a proxy before it,"
+        option = (
+            "Put the proxy's name and password into --proxy" if answer.status == 407 else "Give a token or --header"
+        )
+        return failed(f"{whose} wants to know who you are ({answer.status})", f"{option}.", Exit.NOT_AUTHORISED)
+    if answer.status >= 500:
+        return _unavailable(answer.status)
+    body = as_object(answer.body)
+    if answer.ok and text(body.get("status")) == "OK":
+        visit.speaks = True
+        return _described(body, parse_limits(body.get("limits")))
+    return _doubtful(visit, timed)
+
+
+def _asked(visit: Visit) -> Timed:
+    for _ in range(TRIES - 1):
+        timed = visit.call("GET", "/health")
+        if timed.answer.status < 500:
+            return timed
+        visit.closing.wait(PAUSE)
+    return visit.call("GET", "/health")
+
+
+def _silent(visit: Visit, error: errors.NetworkError) -> Finding:
+    if isinstance(error, errors.TimedOut):
+        return failed(
+            f"the server connects, but gives no answer within {ANSWER_LIMIT:.0f} s: it is overloaded, or hangs",
+            f"{OPERATOR}, or to restart it.",
+        )
+    if isinstance(error, errors.ConnectFailed):
+        remedy = "Check --proxy: it does not reach the server." if visit.proxy else "Check the port in --server."
+        return failed(str(error), remedy)
+    other = "http" if visit.secure else "https"
+    return failed(
+        f"the server cut the connection instead of answering ({error})",
+        f"Check the port, and whether it wants {other}:// in --server.",
+    )
+
+
+def _unavailable(status: int) -> Finding:
+    why = "it is overloaded or under maintenance" if status in (503, 504) else "it has trouble of its own"
+    if status == 502:
+        why = "the server behind its proxy is down"
+    fault = errors.ServerFault("", status=status)
+    return failed(
+        f"the server answers {status}: {why}",
+        "Try again later; if it lasts, tell the server's operator.",
+        of_error(fault),
+        http_status=status,
+    )
+
+
+def _described(body: dict[str, object], limits: Limits | None) -> Finding:
+    if limits is not None:
+        kind = "bundled server"
+    else:
+        kind = "reference backend" if "heapTotal" in as_object(body.get("memory")) else "upload server"
+    tus = isinstance(body.get("tus"), dict)
+    details: dict[str, Detail] = {"kind": kind, "tus": tus}
+    if limits is None:
+        return Finding(Status.OK, f"{kind}; its limits are told when an upload begins", details=details)
+    types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
+    details |= {"max_files": limits.max_files, "max_file_size": limits.max_file_size, "types": types}
+    most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
+    resumable = "resumable (tus)" if tus else "not resumable"
+    return Finding(Status.OK, f"{kind}: {most}, {resumable}", details=details)
+
+
+def _doubtful(visit: Visit, timed: Timed) -> Finding:
+    """No `/health` as it should be: one call tells whether the rest is there."""
+    answer = timed.answer
+    target = redirect_target(answer)
+    if target is not None:
+        where = target.removesuffix("/health")
+        return failed(f"the server sends us on to {target}", f"Use --server {where}.")
+    probe = visit.call("GET", f"/api/upload/progress/{NOBODY}").answer
+    if error_code(probe.body):
+        visit.speaks = True
+        return fine(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
+    kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
+    return failed(
+        f"this is no upload server: /health answers {answer.status} with {kind}",
+        "Check host, port and path of --server; a proxy or a web site may answer in its place.",
+        http_status=answer.status,
+        content_type=kind,
+    )
+
+
+def load(visit: Visit) -> Finding:
+    """How evenly and how fast `/health` is answered, compared with the way there and back."""
+    if visit.health is None:
+        return skipped("because there is no answer to compare with")
+    times, refused = [visit.health.ms], 0
+    until = time.monotonic() + SAMPLING
+    while len(times) + refused < SAMPLES and time.monotonic() < until:
+        try:
+            timed = visit.call("GET", "/health")
+        except errors.NetworkError:
+            refused += 1
+            continue
+        if timed.answer.status >= 500 or timed.answer.status == 429:
+            refused += 1
+        else:
+            times.append(timed.ms)
+    median, least, most = statistics.median(times), min(times), max(times)
+    details: dict[str, Detail] = {
+        "median_ms": round(median, 1),
+        "min_ms": round(least, 1),
+        "max_ms": round(most, 1),
+        "answers": len(times),
+        "refused": refused,
+    }
+    way = visit.connect_ms or 0.0
+    if refused:
+        whole = len(times) + refused
+        return warning(
+            f"the server is overloaded: {refused} of {whole} questions got no good answer",
+            f"{OPERATOR}; upload with fewer --jobs until then.",
+            **details,
+        )
+    if median > way + SLOW_MS:
+        return warning(
+            f"answers are slow ({median:,.0f} ms): a connection takes {way:,.0f} ms, so the server is overloaded, or a "
+            "proxy delays them",
+            f"{OPERATOR}; progress will come late until then.",
+            **details,
+        )
+    if most - median > UNEVEN_MS and most > 5 * median:
+        return warning(
+            f"answers take from {least:,.0f} to {most:,.0f} ms: the server is overloaded, or the line is unsteady",
+            f"{OPERATOR}; try again to see whether it lasts.",
+            **details,
+        )
+    return fine(f"{median:,.0f} ms an answer ({least:,.0f} to {most:,.0f} ms)", **details)
+
+
+def clock(visit: Visit) -> Finding:
+    """The server's clock, by its timestamp or the Date of the answer, against the one here."""
+    if visit.health is None:
+        return skipped("because there is no answer that could tell")
+    answer, ms = visit.health
+    stamp = parse_time(as_object(answer.body).get("timestamp"))
+    date = _date(answer.headers.get("Date"))
+    told = stamp if stamp is not None else date
+    if told is None:
+        return skipped("because the server does not tell its time")
+    if answer.headers.get("Age", "0").strip() not in ("", "0"):
+        return skipped("because a cache answered in the server's place")
+    skew = visit.health_received - ms / 2000 - told
+    details: dict[str, Detail] = {
+        "skew_seconds": round(skew, 3),
+        "by": "timestamp" if stamp is not None else "Date header",
+        "margin_seconds": round(ms / 2000 + (0.0 if stamp is not None else 1.0), 3),
+    }
+    if abs(skew) > SKEW:
+        side = "ahead of" if skew > 0 else "behind"
+        return warning(
+            f"clock skew of {hours(abs(skew) + 0.5)}: the clock here is {side} the server's",
+            "Set this machine's clock by NTP (timedatectl set-ntp true), or tell the server's operator: tokens and "
+            "certificates seem expired otherwise.",
+            **details,
+        )
+    return fine(f"within {max(1, round(abs(skew)))} s of the server's", **details)
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except ValueError:
+        return None

@@ -1,0 +1,210 @@
+"""The calls that servers count: a session, its progress, the token, and how many calls are left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.protocol import as_object, error_code, parse_session, text
+from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
+from uploader_cli.doctor.visit import NOBODY
+from uploader_cli.exit_status import Exit, of_error
+from uploader_cli.render.words import clock, plural
+from uploader_cli.transfer.api import answer_error
+from uploader_cli.transfer.http import redirect_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.transfer.http import Answer
+
+SLOW_POLL_MS = 500.0
+"""Polls come every second (wire contract 2): one that takes longer than half of that shows old news."""
+FEW = 20
+"""Calls left below which a run may have to wait: a plain one of 3 files needs 5 (wire contract 3.11)."""
+UNAVAILABLE = (502, 503, 504)
+LATER = "Try again; if it lasts, tell the server's operator."
+USED_UP = "because the rate limit is used up"
+GIVE_TOKEN = "Give a good one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
+
+
+def session(visit: Visit) -> Finding:
+    """The session of `--session`, or a new one for `--new-session`, which is cancelled at the end."""
+    if visit.session:
+        return _known(visit, visit.session)
+    if not visit.new_session:
+        return skipped("because neither --session nor --new-session was given")
+    answer = visit.call(
+        "POST", "/api/upload/session", json={"category": visit.settings.category, "expectedFiles": 1}
+    ).answer
+    opened = parse_session(answer.body) if answer.ok else None
+    if opened is not None:
+        visit.opened = opened.session_id
+        return fine(f"a new one in {opened.category or 'no category'}; cancelled at the end", session=opened.session_id)
+    if (refused := refusal(visit, answer)) is not None:
+        return refused
+    error = answer_error(answer)
+    return failed(f"no session was opened: {error}", "Tell the server's operator.", of_error(error))
+
+
+def _known(visit: Visit, asked: str) -> Finding:
+    answer = visit.call("GET", f"/api/upload/progress/{asked}").answer
+    if answer.ok:
+        state = text(as_object(answer.body).get("overallStatus")) or "unknown"
+        return fine(f"{asked} is {state}", session=asked, state=state)
+    if answer.status in (404, 410) and error_code(answer.body):
+        return warning(
+            f"the session has expired, or never was: the server does not know {asked}",
+            "Upload again: a new session is made then. Some servers know a session only while its files are processed.",
+            session=asked,
+            state=None,
+        )
+    return refusal(visit, answer) or _odd(answer)
+
+
+def polling(visit: Visit) -> Finding:
+    """How long a question for a session's progress takes: what uploads fall back on without a live connection.
+
+    Asked for a session that nobody has, where none was named: "not found" is the right answer.
+    """
+    if visit.limited is not None:
+        return skipped(USED_UP)
+    asked = visit.opened or visit.session or NOBODY
+    path = f"/api/upload/progress/{asked}"
+    answer, ms = visit.call("GET", path)
+    if ms > SLOW_POLL_MS or answer.status in UNAVAILABLE:  # once more: it may have been an accident
+        answer, again = visit.call("GET", path)
+        ms = min(ms, again)
+    if (refused := refusal(visit, answer)) is not None:
+        return refused
+    if not answer.ok and not error_code(answer.body):
+        return _odd(answer)
+    visit.poll_ms = ms
+    if ms > SLOW_POLL_MS:
+        return warning(
+            f"slow polling ({ms:,.0f} ms): progress without a live connection comes that late",
+            "Make sure that the websocket works, or use a server that is nearer or less busy.",
+            latency_ms=round(ms, 1),
+        )
+    return fine(f"{ms:,.0f} ms an answer", latency_ms=round(ms, 1))
+
+
+def token(visit: Visit) -> Finding:
+    """Whether the token is good, by asking to delete a file that nobody has: that changes nothing (contract 1)."""
+    if visit.settings.token_withheld:
+        return skipped("because it is withheld from this server")
+    if not visit.token:
+        return skipped("because there is none; uploads work without here, `uploader delete` needs one")
+    if visit.limited is not None:
+        return skipped(USED_UP)
+    answer = visit.call("DELETE", f"/api/upload/file/{NOBODY}").answer
+    code = error_code(answer.body)
+    if answer.status in (401, 403):
+        return warning(
+            f"the server refuses the token ({answer.status}{f' {code}' if code else ''}): it has expired, or is for "
+            "another server; uploads need none here, `uploader delete` does",
+            GIVE_TOKEN,
+            http_status=answer.status,
+            code=code,
+        )
+    if answer.status == 429:
+        return skipped(USED_UP)
+    if answer.ok or code == "FILE_NOT_FOUND":
+        return fine("accepted")
+    return skipped(f"because the answer ({answer.status}) does not tell whether it is good")
+
+
+def rate_limit(visit: Visit) -> Finding:
+    """How many calls the server still takes (`X-RateLimit-*`, wire contract 3.11)."""
+    headers: Mapping[str, str] = visit.meter or {}
+    most, left = _number(headers, "X-RateLimit-Limit"), _number(headers, "X-RateLimit-Remaining")
+    if visit.limited is not None:
+        return _used_up(visit, visit.limited, most)
+    if visit.meter is None:
+        return skipped("because no call was made that could tell")
+    if left is None:
+        return fine(f"none: the server counts no calls ({visit.calls} spent)", limit=None, remaining=None)
+    reset = _number(headers, "X-RateLimit-Reset")
+    seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
+    anew = "" if seconds is None else f", all of them again in {clock(seconds)}"
+    of = f" of {most}" if most is not None else ""
+    if left < FEW:
+        return warning(
+            f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{anew}",
+            "Wait until then, or upload fewer sessions at once; uploads wait by themselves where they must.",
+            limit=most,
+            remaining=left,
+            reset_seconds=seconds,
+        )
+    return fine(f"{left}{of} calls left{anew} ({visit.calls} spent)", limit=most, remaining=left, reset_seconds=seconds)
+
+
+def _used_up(visit: Visit, seconds: float, most: int | None) -> Finding:
+    cause = f"the rate limit is used up (429): the server takes calls again in {clock(seconds)}"
+    patience = visit.settings.max_wait
+    if seconds > patience:
+        return failed(
+            f"{cause}, longer than uploads wait ({clock(patience)})",
+            f"Try again in {clock(seconds)}, or let uploads wait with --max-wait {seconds:.0f}.",
+            Exit.RETRY_MAY_HELP,
+            limit=most,
+            remaining=0,
+            reset_seconds=seconds,
+        )
+    return warning(
+        cause,
+        f"Wait {clock(seconds)}; an upload waits by itself. Fewer watchers at this address leave more calls.",
+        limit=most,
+        remaining=0,
+        reset_seconds=seconds,
+    )
+
+
+def refusal(visit: Visit, answer: Answer) -> Finding | None:
+    """What any call to `/api` may meet: no right, no calls left, trouble of the server; None for anything else."""
+    if answer.status in (401, 403):
+        what = "refuses the token" if visit.token else "wants a token"
+        code = error_code(answer.body)
+        return failed(
+            f"the server {what} ({answer.status}{f' {code}' if code else ''})",
+            GIVE_TOKEN if visit.token else GIVE_TOKEN.replace("a good one", "one"),
+            Exit.NOT_AUTHORISED,
+            http_status=answer.status,
+            code=code,
+        )
+    if answer.status == 429:
+        return skipped(USED_UP)
+    if answer.status >= 500:
+        error = answer_error(answer)
+        if answer.status in UNAVAILABLE:
+            overloaded = f"the server is overloaded or down: its calls are answered with {answer.status}"
+            return failed(overloaded, LATER, of_error(error), http_status=answer.status)
+        return warning(str(error), LATER, http_status=answer.status)
+    return None
+
+
+def _odd(answer: Answer) -> Finding:
+    target = redirect_target(answer)
+    if target is not None:
+        return failed(f"calls to /api are sent on to {target}", "Use that host and path as --server.")
+    return failed(
+        f"this is no upload server: /api/upload answers {answer.status} without the code that one would give",
+        "Check host, port and path of --server.",
+        http_status=answer.status,
+    )
+
+
+def clean_up(visit: Visit) -> None:
+    """Cancel the session that the visit opened."""
+    if visit.opened is not None and visit.limited is None:
+        with contextlib.suppress(errors.UploaderError):
+            visit.call("POST", f"/api/upload/cancel/{visit.opened}")
+    visit.opened = None
+
+
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    value = (headers.get(name) or "").strip()
+    return int(value) if value.isdecimal() and len(value) < 19 else None

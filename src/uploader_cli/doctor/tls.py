@@ -1,0 +1,185 @@
+"""TLS to the server: who vouches for it, for which names, and for how long."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from uploader_cli.doctor.findings import Detail, Finding, failed, fine, skipped, warning
+from uploader_cli.doctor.visit import ANSWER_LIMIT
+from uploader_cli.transfer.http import make_session
+from uploader_cli.transfer.wire import Sockets
+
+if TYPE_CHECKING:
+    from uploader_cli.doctor.visit import Visit
+
+DAY = 86_400.0
+SOON = 14
+"""Days before its end at which a certificate is worth a warning."""
+WRONG_NAME = (62, 64)
+"""OpenSSL's codes (x509_vfy.h): the host name, or the IP address, is not one of the certificate's."""
+NOT_YET, EXPIRED = 9, 10
+
+
+class _ProxyRefused(OSError):
+    pass
+
+
+def tls(visit: Visit) -> Finding:
+    """A handshake with the authorities, the client certificate and the name that an upload uses."""
+    if not visit.secure:
+        return skipped("because the server's URL is http: nothing is encrypted")
+    if visit.proxy and visit.proxy.startswith("https://"):
+        return skipped("because it runs inside the TLS of the proxy")
+    host = visit.server.host
+    try:
+        with _tunnel(visit) as raw, _context(visit).wrap_socket(raw, server_hostname=host) as secured:
+            return _accepted(visit, secured)
+    except ssl.SSLCertVerificationError as error:
+        return _distrusted(visit, error)
+    except ssl.SSLError as error:
+        return _no_tls(visit, error)
+    except _ProxyRefused as error:
+        return failed(
+            f"the proxy does not connect to {visit.server}: {error}",
+            f"Have the proxy allow CONNECT to port {visit.server.port}, or name another one with --proxy.",
+        )
+    except OSError as error:
+        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
+        return failed(
+            f"the TLS handshake with {visit.server} broke off: {why}",
+            "Check that the server speaks TLS on this port, else write http:// in --server.",
+        )
+
+
+def _tunnel(visit: Visit) -> socket.socket:
+    """A connection to the server, through the proxy where there is one."""
+    raw = socket.create_connection(visit.next_hop, timeout=ANSWER_LIMIT)
+    if not visit.proxy:
+        return raw
+    lines = [f"CONNECT {visit.server} HTTP/1.1", f"Host: {visit.server}"]
+    parts = urlsplit(visit.proxy)
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
+    try:
+        raw.sendall("\r\n".join([*lines, "", ""]).encode())
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < 65536:
+            piece = raw.recv(4096)
+            if not piece:
+                break
+            head += piece
+        said = head.partition(b"\r\n")[0].decode("latin-1")
+        if said.split(" ")[1:2] != ["200"]:
+            raise _ProxyRefused(f"it answered {said.partition(' ')[2]!r}" if said else "it closed the connection")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _context(visit: Visit, *, names: bool = True) -> ssl.SSLContext:
+    """What `requests` would check with: it is asked, because it brings authorities of its own."""
+    asked: Any = SimpleNamespace()
+    session = make_session(visit.settings, Sockets())
+    adapter: Any = session.get_adapter(visit.settings.server)
+    adapter.cert_verify(asked, visit.settings.server, session.verify, session.cert)
+    session.close()
+    context = ssl.create_default_context(
+        cafile=getattr(asked, "ca_certs", None), capath=getattr(asked, "ca_cert_dir", None)
+    )
+    if asked.cert_reqs == "CERT_NONE" or not names:
+        context.check_hostname = False
+    if asked.cert_reqs == "CERT_NONE":
+        context.verify_mode = ssl.CERT_NONE
+    if getattr(asked, "cert_file", None):
+        context.load_cert_chain(asked.cert_file, getattr(asked, "key_file", None))
+    return context
+
+
+def _accepted(visit: Visit, secured: ssl.SSLSocket) -> Finding:
+    version = secured.version() or "TLS"
+    certificate: dict[str, Any] = dict(secured.getpeercert() or {})
+    if not certificate:  # --insecure: it was not looked at
+        return fine(f"{version}, certificate not checked", version=version)
+    until = ssl.cert_time_to_seconds(certificate["notAfter"])
+    days = int((until - visit.wall()) / DAY)
+    issuer = _named(certificate.get("issuer", ()))
+    details: dict[str, Detail] = {
+        "version": version,
+        "issuer": issuer,
+        "names": names_of(certificate),
+        "days_left": days,
+    }
+    if days < SOON:
+        return warning(
+            f"the certificate expires in {days} days: by {issuer}, {version}",
+            "Have the server's certificate renewed before then: afterwards no upload is possible.",
+            **details,
+        )
+    return fine(f"{version}, certificate by {issuer}, valid for {days} days", **details)
+
+
+def _distrusted(visit: Visit, error: ssl.SSLCertVerificationError) -> Finding:
+    host, words = visit.server.host, error.verify_message
+    match error.verify_code:
+        case code if code in WRONG_NAME:
+            listed = _names(visit)
+            shown = ", ".join(listed[:4]) or "other names"
+            return failed(
+                f"the TLS name does not match: the certificate is for {shown}, not for {host}",
+                "Use one of these names in --server, or have a certificate issued for this one.",
+                names=listed,
+            )
+        case code if code in (EXPIRED, NOT_YET):
+            return failed(
+                f"the certificate {'has expired' if code == EXPIRED else 'is not valid yet'} ({words})",
+                "Have the server's certificate renewed; if it is good, this machine's clock is wrong.",
+            )
+        case _:
+            given = visit.settings.ca_bundle
+            known = f" in {Path(given).name} (--ca-bundle)" if given else ""
+            return failed(
+                f"the TLS authority is unknown{known}: nobody that is trusted here vouches for {host} ({words})",
+                "Name the authority's certificate with --ca-bundle FILE; --insecure gives up the protection.",
+            )
+
+
+def _no_tls(visit: Visit, error: ssl.SSLError) -> Finding:
+    reason = (error.reason or "").replace("_", " ").lower()
+    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return failed(
+            f"port {visit.server.port} of {visit.server.host} does not speak TLS",
+            "Write http:// in --server, or use the port that speaks TLS.",
+        )
+    if "certificate required" in reason or "handshake failure" in reason:
+        return failed(
+            f"the server refused the TLS handshake ({reason}): it may want a client certificate",
+            "Give one with --client-cert FILE.",
+        )
+    return failed(f"no TLS with {visit.server}: {reason or error}", "Check the scheme and the port in --server.")
+
+
+def _names(visit: Visit) -> list[str]:
+    """The names in the certificate, from a second handshake that does not mind them."""
+    try:
+        with _tunnel(visit) as raw, _context(visit, names=False).wrap_socket(raw) as secured:
+            return names_of(dict(secured.getpeercert() or {}))
+    except OSError:
+        return []
+
+
+def names_of(certificate: dict[str, Any]) -> list[str]:
+    """Host names and addresses that a certificate is for."""
+    return [str(value) for _, value in certificate.get("subjectAltName", ())]
+
+
+def _named(parts: Any) -> str:
+    fields = {key: value for group in parts for key, value in group}
+    return str(fields.get("organizationName") or fields.get("commonName") or "an unnamed authority")

@@ -1,0 +1,68 @@
+"""All steps in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.doctor.findings import Status
+from uploader_cli.doctor.live import NO_SOCKET_IO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.doctor.findings import Result
+    from uploader_cli.doctor.visit import Visit
+
+MOST = 2
+"""Causes that are named; the rest is a number."""
+_LIVE = ("websocket", "long_polling")
+
+
+def sentence(visit: Visit, results: Sequence[Result]) -> str:
+    """What an upload may expect, and the causes of what is not as it should be."""
+    broken = next((result for result in results if result.status is Status.FAILED), None)
+    if broken is not None:
+        return f"No upload possible: {broken.finding.cause}"
+    warned = [result for result in results if result.status is Status.WARNING]
+    if not warned:
+        return f"Everything works: uploads will be {_way(visit)}"
+    reason = _why_not_live(visit, warned)
+    if reason is None:
+        return f"Uploads will be {_way(visit)}, but {_listed([_headline(result) for result in warned])}"
+    causes = _listed([reason, *(_headline(result) for result in warned if result.id not in _LIVE)])
+    if visit.live:
+        return f"Uploads will work, {_way(visit)} instead of websocket: {causes}"
+    return f"Uploads will work, but progress is polled: {causes}"
+
+
+def _headline(result: Result) -> str:
+    """A cause up to its colon: what follows explains it, and stands above. That of a second way names the way."""
+    cause = result.finding.cause.partition(": ")[0]
+    return f"{result.title} does not work ({cause})" if result.id in _LIVE else cause
+
+
+def _listed(causes: Sequence[str]) -> str:
+    more = f"; {len(causes) - MOST} more above" if len(causes) > MOST else ""
+    return "; ".join(causes[:MOST]) + more
+
+
+def _way(visit: Visit) -> str:
+    if "websocket" in visit.live:
+        return f"live over websocket, {visit.live['websocket']:,.0f} ms"
+    if "polling" in visit.live:
+        return f"live over long polling, {visit.live['polling']:,.0f} ms"
+    return "followed by polling" + ("" if visit.poll_ms is None else f", {visit.poll_ms:,.0f} ms")
+
+
+def _why_not_live(visit: Visit, warned: Sequence[Result]) -> str | None:
+    """Why the websocket, or both transports, did not work; None where the websocket did."""
+    found = {result.id: result.finding for result in warned}
+    if "websocket" in visit.live or "websocket" not in found:
+        return None
+    if "polling" in visit.live:
+        if NO_SOCKET_IO in found["websocket"].details:
+            return found["websocket"].cause
+        return "something between you and the server blocks websockets (proxy?)"
+    if all(NO_SOCKET_IO in found[name].details for name in _LIVE if name in found):
+        return "the server has no Socket.IO at /socket.io/"
+    return "neither websocket nor long polling gets through to Socket.IO (proxy?)"

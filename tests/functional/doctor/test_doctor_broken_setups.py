@@ -1,0 +1,306 @@
+"""Broken set-ups, one trouble each: the step that fails or warns, its cause, and the verdict all name it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import trustme
+from serving import running_server
+from troubles import (
+    UNKNOWN,
+    RefusingProxy,
+    black_hole,
+    closed_port,
+    doctor,
+    no_websockets,
+    silent_server,
+    step,
+    tls_relay,
+    web_site,
+    wrong_clock,
+)
+
+from server_stub.faults import Answer
+from uploader_cli.doctor import Status, server, visit, way
+from uploader_cli.exit_status import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@dataclass
+class World:
+    """What a set-up may use, and what the doctor is given then."""
+
+    stack: ExitStack
+    tmp_path: Path
+    patch: pytest.MonkeyPatch
+    settings: dict[str, Any] = field(default_factory=dict)
+    visit: dict[str, Any] = field(default_factory=dict)
+
+    def serve(self, **config: Any) -> str:
+        """A bundled server."""
+        return self.stack.enter_context(running_server(**config)).url
+
+    def trust(self, authority: trustme.CA) -> None:
+        """Name the authority with --ca-bundle."""
+        bundle = self.tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(bundle))
+        self.settings["ca_bundle"] = bundle
+
+
+def port_closed(world: World) -> str:
+    return f"http://127.0.0.1:{world.stack.enter_context(closed_port())}"
+
+
+def port_filtered(world: World) -> str:
+    world.patch.setattr(way, "ANSWER_LIMIT", 0.4)
+    return f"http://127.0.0.1:{world.stack.enter_context(black_hole())}"
+
+
+def host_unknown(world: World) -> str:
+    return "https://files.invalid"
+
+
+def proxy_unknown(world: World) -> str:
+    world.settings["proxy"] = "http://proxy.invalid:3128"
+    return "http://files.invalid"
+
+
+def proxy_refuses(world: World) -> str:
+    proxy = RefusingProxy(("127.0.0.1", 1))
+    world.stack.callback(proxy.close)
+    world.settings["proxy"] = f"http://127.0.0.1:{proxy.port}"
+    return "https://files.invalid"
+
+
+def tls_name(world: World) -> str:
+    authority = trustme.CA()
+    world.trust(authority)
+    return world.stack.enter_context(tls_relay(world.serve(), authority, "files.example"))
+
+
+def tls_authority(world: World) -> str:
+    return world.stack.enter_context(tls_relay(world.serve(), trustme.CA(), "localhost"))
+
+
+def tls_expired(world: World) -> str:
+    authority, now = trustme.CA(), datetime.now(UTC)
+    world.trust(authority)
+    old = {"not_before": now - timedelta(days=9), "not_after": now - timedelta(days=1)}
+    return world.stack.enter_context(tls_relay(world.serve(), authority, "localhost", **old))
+
+
+def tls_missing(world: World) -> str:
+    return world.serve().replace("http://", "https://")
+
+
+def tls_ends_soon(world: World) -> str:
+    authority = trustme.CA()
+    world.trust(authority)
+    soon = datetime.now(UTC) + timedelta(days=5, hours=1)
+    return world.stack.enter_context(tls_relay(world.serve(), authority, "localhost", not_after=soon))
+
+
+def web_page(world: World) -> str:
+    return world.stack.enter_context(web_site())
+
+
+def moved(world: World) -> str:
+    return world.stack.enter_context(web_site(301, Location="https://files.example/health"))
+
+
+def cloudy(world: World) -> str:
+    """Some other service with a `/health`, but no uploads."""
+    return world.stack.enter_context(web_site(404, "application/json", b'{"detail":"Not Found"}'))
+
+
+def websockets_blocked(world: World) -> str:
+    return world.stack.enter_context(no_websockets(world.serve()))
+
+
+def websockets_off(world: World) -> str:
+    return world.serve(websocket="off")
+
+
+def socket_io_off(world: World) -> str:
+    return world.serve(realtime="off")
+
+
+def slow(world: World) -> str:
+    world.patch.setattr(server, "SAMPLING", 0.1)
+    return world.serve(latency_ms=550)
+
+
+def rate_limit(world: World) -> str:
+    return world.stack.enter_context(_used_up(rate_window=300.0))
+
+
+def rate_limit_for_long(world: World) -> str:
+    world.settings["max_wait"] = 60.0
+    return world.stack.enter_context(_used_up(rate_window=300.0))
+
+
+@contextmanager
+def _used_up(**config: Any) -> Iterator[str]:
+    with running_server(rate_limit=1, **config) as running:
+        requests.get(f"{running.url}/api/upload/progress/{UNKNOWN}", timeout=10)
+        yield running.url
+
+
+def few_calls_left(world: World) -> str:
+    return world.serve(rate_limit=10)
+
+
+def session_expired(world: World) -> str:
+    world.visit["session"] = UNKNOWN
+    return world.serve()
+
+
+def clock_ahead(world: World) -> str:
+    return world.stack.enter_context(wrong_clock(world.serve(), -3.0))
+
+
+def clock_behind(world: World) -> str:
+    return world.stack.enter_context(wrong_clock(world.serve(), +26.0))
+
+
+def unavailable(world: World) -> str:
+    world.patch.setattr(server, "PAUSE", 0.01)
+    return world.stack.enter_context(web_site(503, "text/plain", b"busy"))
+
+
+def overloaded(world: World) -> str:
+    """Every second question is refused."""
+    running = world.stack.enter_context(running_server())
+    running.faults.next_answers("GET", "/health", [None, 503, None, 503])
+    return running.url
+
+
+def api_unavailable(world: World) -> str:
+    running = world.stack.enter_context(running_server())
+    running.faults.next_answers("GET", "/api/*", [503, 503])
+    return running.url
+
+
+def hanging(world: World) -> str:
+    world.patch.setattr(visit, "ANSWER_LIMIT", 0.3)
+    return world.stack.enter_context(silent_server())
+
+
+def token_refused(world: World) -> str:
+    world.settings["token"] = "expired-long-ago"
+    return world.serve()
+
+
+def token_wanted(world: World) -> str:
+    running = world.stack.enter_context(running_server())
+    denied = Answer(401, {"Content-Type": "application/json"}, b'{"error":"UNAUTHORIZED","message":"no"}')
+    running.faults.next_answers("GET", "/api/*", [denied] * 3)
+    return running.url
+
+
+def slow_disk(world: World) -> str:
+    world.visit["fsync"] = lambda _handle: time.sleep(0.35)
+    return world.serve()
+
+
+def disk_read_only(world: World) -> str:
+    world.settings["state_dir"] = world.tmp_path / "file" / "below"
+    (world.tmp_path / "file").write_text("no directory")
+    return world.serve()
+
+
+def journal_damaged(world: World) -> str:
+    world.settings["state_dir"] = world.tmp_path
+    (world.tmp_path / "journal.sqlite3").write_bytes(b"this is no database" * 100)
+    return world.serve()
+
+
+BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
+    (port_closed, "tcp", "is closed: nothing listens there", "is closed", Exit.NO_SERVER),
+    (port_filtered, "tcp", "a firewall drops the packets", "no answer from port", Exit.NO_SERVER),
+    (host_unknown, "dns", "host name files.invalid is unknown", "files.invalid is unknown", Exit.NO_SERVER),
+    (proxy_unknown, "dns", "host name proxy.invalid is unknown", "proxy.invalid is unknown", Exit.NO_SERVER),
+    (proxy_refuses, "tls", "the proxy does not connect", "403 Forbidden", Exit.NO_SERVER),
+    (tls_name, "tls", "is for files.example, not for localhost", "the TLS name does not match", Exit.NO_SERVER),
+    (tls_authority, "tls", "the TLS authority is unknown", "the TLS authority is unknown", Exit.NO_SERVER),
+    (tls_expired, "tls", "the certificate has expired", "the certificate has expired", Exit.NO_SERVER),
+    (tls_missing, "tls", "does not speak TLS", "does not speak TLS", Exit.NO_SERVER),
+    (tls_ends_soon, "tls", "expires in 5 days", "expires in 5 days", Exit.OK),
+    (web_page, "health", "/health answers 200 with text/html", "this is no upload server", Exit.NO_SERVER),
+    (moved, "health", "sends us on to https://files.example", "sends us on", Exit.NO_SERVER),
+    (cloudy, "health", "this is no upload server", "this is no upload server", Exit.NO_SERVER),
+    (websockets_blocked, "websocket", "answered with 403", "blocks websockets (proxy?)", Exit.OK),
+    (websockets_off, "websocket", "no websocket at /socket.io/ (404)", "long polling", Exit.OK),
+    (socket_io_off, "long_polling", "no Socket.IO at /socket.io/", "progress is polled: the server has no", Exit.OK),
+    (slow, "polling", "slow polling", "answers are slow", Exit.OK),
+    (rate_limit, "rate_limit", "takes calls again in", "the rate limit is used up", Exit.OK),
+    (rate_limit_for_long, "rate_limit", "longer than uploads wait", "rate limit is used up", Exit.RETRY_MAY_HELP),
+    (few_calls_left, "rate_limit", "9 calls of 10 left", "nearly used up", Exit.OK),
+    (session_expired, "session", UNKNOWN, "the session has expired", Exit.OK),
+    (clock_ahead, "clock", "the clock here is ahead of", "clock skew of 3:00:", Exit.OK),
+    (clock_behind, "clock", "the clock here is behind", "clock skew of 2", Exit.OK),
+    (unavailable, "health", "503: it is overloaded or under", "503", Exit.RETRY_MAY_HELP),
+    (overloaded, "load", "2 of 5 questions got no good answer", "the server is overloaded", Exit.OK),
+    (api_unavailable, "polling", "overloaded or down", "503", Exit.RETRY_MAY_HELP),
+    (hanging, "health", "it is overloaded, or hangs", "gives no answer", Exit.NO_SERVER),
+    (token_refused, "token", "refuses the token (401 INVALID_TOKEN)", "refuses the token", Exit.OK),
+    (token_wanted, "polling", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),
+    (slow_disk, "disk", "slow disk here", "slow disk here", Exit.OK),
+    (disk_read_only, "disk", "can't be written", "can't be written", Exit.USAGE),
+    (journal_damaged, "disk", "can't be read", "the journal", Exit.OK),
+]
+
+
+@pytest.fixture(autouse=True)
+def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a busy test machine looks like is not the trouble that is looked for."""
+    monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "name", "cause", "verdict", "code"), BROKEN, ids=[row[0].__name__ for row in BROKEN]
+)
+def test_a_broken_set_up_is_named(
+    trouble: Callable[[World], str],
+    name: str,
+    cause: str,
+    verdict: str,
+    code: Exit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its step, by its cause and in the verdict, each with a remedy; what works beside it is not blamed."""
+    with ExitStack() as stack:
+        world = World(stack, tmp_path, monkeypatch)
+        url = trouble(world)
+        began = time.monotonic()
+        report = doctor(url, visit=world.visit, **world.settings)
+        took = time.monotonic() - began
+    found = step(report, name)
+    assert cause in found.finding.cause
+    assert found.finding.remedy.endswith(".")
+    assert verdict in report.verdict
+    assert report.exit_code is code
+    assert found.status is (Status.WARNING if code is Exit.OK else Status.FAILED)
+    assert report.api_calls <= 4
+    assert took < 30
+    blamed = {result.id for result in report.steps if result.status in (Status.WARNING, Status.FAILED)}
+    assert blamed <= {name, *BESIDE.get(trouble.__name__, ())}
+    if code is not Exit.OK:
+        assert report.verdict.startswith("No upload possible: ")
+
+
+BESIDE = {
+    "slow": ("load", "polling"),
+    "socket_io_off": ("websocket",),
+}
+"""Troubles that show at more than one step."""

@@ -1,0 +1,110 @@
+"""`uploader doctor` as it is typed: what goes where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from command import environment, uploader
+from serving import running_server
+from troubles import UNKNOWN, closed_port, web_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+IDS = [
+    *("settings", "proxy", "dns", "tcp", "tls", "health", "load", "clock", "session", "polling", "token"),
+    *("rate_limit", "websocket", "long_polling", "disk"),
+]
+
+
+def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
+    """On stderr, in 80 columns, the verdict last; nothing on stdout."""
+    done = uploader("doctor", "-s", server.url, home=tmp_path)
+    assert (done.code, done.out) == (0, "")
+    lines = done.err.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "live over websocket" in " ".join(done.err.split())
+    assert "1 API call spent" in done.err
+    assert any(line.startswith("✓ websocket") for line in lines)
+    assert "\x1b" not in done.err
+
+
+def test_json(server: EmbeddedServer, tmp_path: Path) -> None:
+    """One object on stdout, nothing on stderr."""
+    done = uploader("doctor", "-s", server.url, "--json", home=tmp_path)
+    report = json.loads(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert list(report) == ["server", "ok", "verdict", "exit_code", "api_calls", "ms", "steps"]
+    assert [step["id"] for step in report["steps"]] == IDS
+    for step in report["steps"]:
+        assert list(step) == ["id", "title", "status", "ms", "cause", "remedy", "details"]
+        assert step["status"] in ("ok", "warning", "skipped")
+        assert bool(step["remedy"]) == (step["status"] == "warning")
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    """6 where no upload server is, 5 where it wants a token, 2 for a command that makes no sense."""
+    with closed_port() as port:
+        closed = uploader("doctor", "-s", f"127.0.0.1:{port}", home=tmp_path)
+    assert closed.code == 6
+    assert closed.err.splitlines()[-1].startswith(f"✗ No upload possible: port {port} of 127.0.0.1 is closed")
+    assert "11 steps" not in closed.err
+    assert "10 steps" in closed.err
+    with web_site(401, "application/json", b'{"error":"UNAUTHORIZED"}') as url:
+        assert uploader("doctor", "-s", url, home=tmp_path).code == 5
+    assert uploader("doctor", home=tmp_path).code == 2
+    assert uploader("doctor", "-s", url, "--session", "no-id", home=tmp_path).code == 2
+    assert uploader("doctor", "-s", url, "--session", UNKNOWN, "--new-session", home=tmp_path).code == 2
+
+
+def test_session_options(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A session that the server does not know is a warning: uploads make their own."""
+    lost = uploader("doctor", "-s", server.url, "--session", UNKNOWN, home=tmp_path)
+    assert lost.code == 0
+    assert "the session has expired" in lost.err
+    opened = uploader("doctor", "-s", server.url, "--new-session", "-c", "scenic", home=tmp_path)
+    assert "a new one in scenic" in opened.err
+    assert server.faults.count("POST", "/api/upload/cancel/*") == 1
+
+
+def test_quiet_and_verbose(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Quiet: only what makes uploads impossible. Verbose: the details as well."""
+    quiet = uploader("doctor", "-s", server.url, "--quiet", home=tmp_path)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    with closed_port() as port:
+        broken = uploader("doctor", "-s", f"127.0.0.1:{port}", "--quiet", home=tmp_path)
+    assert broken.err.startswith("✗ TCP")
+    assert "No upload possible" in broken.err
+    assert "kind: bundled server" in uploader("doctor", "-s", server.url, "-v", home=tmp_path).err
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
+def test_on_a_terminal_of_40_columns(tmp_path: Path) -> None:
+    """Colours, and the step under way; nothing is wider than the terminal."""
+    with running_server(websocket="refuse") as server:
+        line = f"stty cols 40; {shlex.quote(sys.executable)} -m uploader_cli doctor -s {server.url}"
+        done = subprocess.run(
+            ["script", "-qec", line, "/dev/null"],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=environment(tmp_path, TERM="xterm"),
+        )
+    shown = done.stdout.decode()
+    assert done.returncode == 0, shown
+    assert "\x1b[32m✓\x1b[0m TCP" in shown
+    assert "\x1b[1;33m!\x1b[0m websocket" in shown
+    assert "  websocket …\r\x1b[K" in shown
+    for line in shown.replace("\r\n", "\n").split("\n"):
+        seen = line.rpartition("\x1b[K")[2].replace("\x1b[0m", "")
+        for colour in ("\x1b[32m", "\x1b[1;33m", "\x1b[2m"):
+            seen = seen.replace(colour, "")
+        assert len(seen) <= 40, seen

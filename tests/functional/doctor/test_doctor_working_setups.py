@@ -1,0 +1,125 @@
+"""Set-ups that work: what is said of them, what it costs, and that nothing is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+import trustme
+from relays import http_proxy
+from serving import running_server
+from troubles import doctor, step, tls_relay
+
+from server_stub.tokens import issue_token
+from uploader_cli.doctor import Status, server
+from uploader_cli.exit_status import Exit
+from uploader_cli.settings import Layer, Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+
+@pytest.fixture(autouse=True)
+def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a busy test machine looks like is not the trouble that is looked for."""
+    monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
+
+
+def api_calls(running: EmbeddedServer) -> list[tuple[str, str]]:
+    """What the server itself counted."""
+    return [(r.method, r.path) for r in running.faults.requests if r.path.startswith("/api/")]
+
+
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_everything_works(flavour: str, tmp_path: Path) -> None:
+    """Each kind of server is recognised, and no more calls are spent than are told, which are 4 at the most."""
+    with running_server(flavour=flavour, jwt_secret="s" * 40) as running:
+        token = issue_token("s" * 40)
+        report = doctor(running.url, token=token, state_dir=tmp_path / "new")
+        counted = api_calls(running)
+    assert {result.id: result.finding.cause for result in report.steps if result.status is Status.WARNING} == {}
+    assert report.verdict.startswith("Everything works: uploads will be live over websocket, ")
+    assert (report.exit_code, report.ok, report.status) == (Exit.OK, True, Status.OK)
+    assert step(report, "health").finding.cause.startswith(flavour)
+    assert step(report, "token").finding.cause == "accepted"
+    assert report.api_calls == len(counted) == 2
+    assert {method for method, _ in counted} == {"GET", "DELETE"}
+    assert list(tmp_path.iterdir()) == []  # neither the directory nor what was written to measure
+
+
+def test_the_calls_that_are_left_are_told() -> None:
+    with running_server(flavour="reference") as running:
+        report = doctor(running.url)
+    assert "99 of 100 calls left" in step(report, "rate_limit").finding.cause
+
+
+def test_a_new_session_is_joined_and_cancelled() -> None:
+    with running_server() as running:
+        report = doctor(running.url, visit={"new_session": True})
+        opened = str(step(report, "session").finding.details["session"])
+        state = requests.get(f"{running.url}/api/upload/progress/{opened}", timeout=10).json()["overallStatus"]
+    assert report.ok
+    assert state == "cancelled"
+    assert "joined and heard" in step(report, "websocket").finding.cause
+    assert report.api_calls == 3
+
+
+def test_a_session_that_is_there(server: EmbeddedServer) -> None:
+    asked = {"category": "personal", "expectedFiles": 1}
+    known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=10).json()["sessionId"]
+    found = step(doctor(server.url, visit={"session": known}), "session").finding
+    assert (found.status, found.details["state"]) == (Status.OK, "pending")
+
+
+def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
+    """The proxy is named without its password; names and ports are looked up at the proxy."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with (
+        running_server() as running,
+        tls_relay(running.url, authority, "localhost") as url,
+        http_proxy(url.replace("localhost", "127.0.0.1")) as proxy,
+    ):
+        through = f"http://me:hunter2!@127.0.0.1:{proxy.port}"
+        report = doctor(url, proxy=through, ca_bundle=tmp_path / "ca.pem")
+    assert report.ok, report.verdict
+    assert f"127.0.0.1:{proxy.port}" in step(report, "proxy").finding.cause
+    assert str(proxy.port) in step(report, "tcp").finding.cause
+    assert "certificate by" in step(report, "tls").finding.cause
+    assert b"Proxy-Authorization: Basic" in proxy.seen
+    assert "hunter2" not in str(report.as_json())
+
+
+def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server() as running, http_proxy(running.url) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        report = doctor(running.url)
+    assert step(report, "proxy").finding.cause.endswith("from http_proxy")
+    assert report.ok
+
+
+def test_an_unchecked_certificate_is_a_warning() -> None:
+    with running_server() as running, tls_relay(running.url, trustme.CA(), "files.example") as url:
+        report = doctor(url, insecure=True)
+    assert report.ok
+    assert "certificates are not checked" in report.verdict
+
+
+def test_a_token_that_is_withheld_is_said_to_be(server: EmbeddedServer) -> None:
+    named = {"server": Source(Layer.WORKING_DIRECTORY, "uploader.toml: server")}
+    report = doctor(server.url, token="secret-word", token_withheld=True, sources=named)
+    assert "the token is withheld" in report.verdict
+    assert step(report, "token").status is Status.SKIPPED
+    assert "secret-word" not in str(report.as_json())
+
+
+def test_a_token_command_that_fails(server: EmbeddedServer) -> None:
+    """An upload would end at once, with exit code 2."""
+    report = doctor(server.url, token_command="exit 3")
+    assert report.exit_code is Exit.USAGE
+    assert "exit code 3" in report.verdict
