@@ -20,7 +20,8 @@ ROOMS = {
     "transfer": "core errors settings transfer",
     "realtime": "core realtime",
     "render": "core render",
-    "doctor": "core errors exit_status settings transfer realtime.socket realtime.signals render.words doctor",
+    "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
+    "transfer.wire transfer.api transfer.budget transfer.journal_schema transfer.journal_store",
     "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""

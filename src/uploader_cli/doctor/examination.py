@@ -45,7 +45,7 @@ STEPS = (
     Step("load", "server load", server.load, "health"),
     Step("clock", "clock", server.clock, "health"),
     Step("session", "session", sessions.session, "health"),
-    Step("polling", "HTTP polling", sessions.polling, "session"),
+    Step("polling", "HTTP polling", sessions.polling, "session", vital=True),
     Step("token", "token", sessions.token, "polling"),
     Step("rate_limit", "rate limit", sessions.rate_limit, "health"),
     Step("websocket", "websocket", live.websocket, "polling"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.protocol import as_object, error_code, parse_session, text
 from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
-from uploader_cli.doctor.visit import NOBODY
+from uploader_cli.doctor.visit import ANSWER_LIMIT, NOBODY
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural
 from uploader_cli.transfer.api import answer_error
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SLOW_POLL_MS = 500.0
 """Polls come every second (wire contract 2): one that takes longer than half of that shows old news."""
+HOPELESS_MS = 2000.0
+"""What takes longer is not asked twice: the step has an end."""
 FEW = 20
 """Calls left below which a run may have to wait: a plain one of 3 files needs 5 (wire contract 3.11)."""
 UNAVAILABLE = (502, 503, 504)
@@ -74,8 +76,14 @@ def polling(visit: Visit) -> Finding:
         return skipped(USED_UP)
     asked = visit.opened or visit.session or NOBODY
     path = f"/api/upload/progress/{asked}"
-    answer, ms = visit.call("GET", path)
-    if ms > SLOW_POLL_MS or answer.status in UNAVAILABLE:  # once more: it may have been an accident
+    try:
+        answer, ms = visit.call("GET", path)
+    except errors.TimedOut:
+        return failed(
+            f"calls to /api get no answer within {ANSWER_LIMIT:.0f} s, though /health does",
+            "Ask the server's operator what holds them up; a proxy may pass on /health alone.",
+        )
+    if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been an accident
         answer, again = visit.call("GET", path)
         ms = min(ms, again)
     if (refused := refusal(visit, answer)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from troubles import (
     closed_port,
     doctor,
     no_websockets,
+    relay,
     silent_server,
     step,
     tls_relay,
@@ -135,7 +137,7 @@ def socket_io_off(world: World) -> str:
 
 
 def slow(world: World) -> str:
-    world.patch.setattr(server, "SAMPLING", 0.1)
+    world.patch.setattr(server, "SAMPLING", 0.7)
     return world.serve(latency_ms=550)
 
 
@@ -188,6 +190,20 @@ def api_unavailable(world: World) -> str:
     running = world.stack.enter_context(running_server())
     running.faults.next_answers("GET", "/api/*", [503, 503])
     return running.url
+
+
+def api_hanging(world: World) -> str:
+    """A proxy that passes on `/health` alone."""
+    world.patch.setattr(visit, "ANSWER_LIMIT", 0.3)
+    over = threading.Event()
+    world.stack.callback(over.set)
+
+    def toward(piece: bytes) -> bytes:
+        if b" /api/" in piece.partition(b"\r\n")[0]:
+            over.wait(20)
+        return piece
+
+    return world.stack.enter_context(relay(world.serve(), toward=toward))
 
 
 def hanging(world: World) -> str:
@@ -251,6 +267,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (unavailable, "health", "503: it is overloaded or under", "503", Exit.RETRY_MAY_HELP),
     (overloaded, "load", "2 of 5 questions got no good answer", "the server is overloaded", Exit.OK),
     (api_unavailable, "polling", "overloaded or down", "503", Exit.RETRY_MAY_HELP),
+    (api_hanging, "polling", "calls to /api get no answer", "though /health does", Exit.NO_SERVER),
     (hanging, "health", "it is overloaded, or hangs", "gives no answer", Exit.NO_SERVER),
     (token_refused, "token", "refuses the token (401 INVALID_TOKEN)", "refuses the token", Exit.OK),
     (token_wanted, "polling", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import environment, uploader
+from command import environment, finish, start, uploader
 from serving import running_server
-from troubles import UNKNOWN, closed_port, web_site
+from troubles import UNKNOWN, closed_port, silent_server, web_site
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +65,20 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert uploader("doctor", home=tmp_path).code == 2
     assert uploader("doctor", "-s", url, "--session", "no-id", home=tmp_path).code == 2
     assert uploader("doctor", "-s", url, "--session", UNKNOWN, "--new-session", home=tmp_path).code == 2
+
+
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    """At once, in the middle of a step, with 130."""
+    with silent_server() as url:
+        process = start("doctor", "-s", url, home=tmp_path)
+        assert process.stderr is not None
+        while "TLS" not in process.stderr.readline():
+            pass
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+    assert done.code == 130
+    assert time.monotonic() - began < 3
 
 
 def test_session_options(server: EmbeddedServer, tmp_path: Path) -> None:
