@@ -48,11 +48,11 @@ def test_2_for_an_empty_selection(server: EmbeddedServer, tmp_path: Path) -> Non
 
 def test_3_when_trying_again_can_help(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A server that only fails leaves the door open."""
-    server.faults.next_answers("POST", "/api/upload/batch", [503] * 10)
+    server.faults.next_answers("POST", "/api/upload/files/", [503] * 10)
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--retries", "1", home=tmp_path)
     assert done.code == 3
     assert "a.mp4" in done.err
-    assert server.faults.count("POST", "/api/upload/batch") == 2
+    assert server.faults.count("POST", "/api/upload/files/") == 2
 
 
 def test_3_when_the_server_is_lost_later(make_files: Callable[..., Path], tmp_path: Path) -> None:

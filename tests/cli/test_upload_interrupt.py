@@ -57,7 +57,7 @@ def stored(root: Path) -> list[Path]:
 def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
     """In the middle of a body: nothing is stored, every file is accounted for, the end comes in time."""
     big, other = sparse(tmp_path / "big.mp4", 4 << 30), sparse(tmp_path / "other.mp4", 10)
-    process = start("upload", big, other, "-s", server.url, "--json", home=tmp_path)
+    process = start("upload", big, other, "-s", server.url, "--protocol", "batch", "--json", home=tmp_path)
     seen = wait_for(process, "file.progress", phase="sending")
     done, seconds = interrupted(process, seen, signal.SIGINT)
     assert done.code == 130
@@ -115,7 +115,7 @@ def test_ctrl_c_while_waiting_to_try_again(server: EmbeddedServer, tmp_path: Pat
     """A long Retry-After is no reason to wait."""
     from server_stub.faults import Answer
 
-    server.faults.next_answers("POST", "/api/upload/batch", [Answer(503, {"Retry-After": "600"})])
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "600"})])
     process = start("upload", sparse(tmp_path / "a.mp4", 10), "-s", server.url, "--json", home=tmp_path)
     seen = wait_for(process, "file.retry")
     done, seconds = interrupted(process, seen, signal.SIGINT)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server_stub.serving import EmbeddedServer
 
     Files = Callable[..., Path]
-BATCH = "/api/upload/batch"
+BATCH, TUS = "/api/upload/batch", "/api/upload/files/"
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def test_category(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Batch mode sends one session at a time whatever was asked for, and says so."""
-    done = uploader("upload", make_files(**{"a.mp4": 5}), "-s", server.url, "-j", "8", "--json", home=tmp_path)
+    options = ("-s", server.url, "--protocol", "batch", "-j", "8", "--json")
+    done = uploader("upload", make_files(**{"a.mp4": 5}), *options, home=tmp_path)
     assert done.code == 0
     assert done.events[0]["jobs"] == 1
 
@@ -91,25 +92,25 @@ def test_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
 
 def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """As many attempts more as asked for, none with 0."""
-    server.faults.next_answers("POST", BATCH, [503] * 3)
+    server.faults.next_answers("POST", TUS, [503] * 3)
     files = make_files(**{"a.mp4": 1})
     assert uploader("upload", files, "-s", server.url, "--retries", "0", home=tmp_path).code == 3
-    assert server.faults.count("POST", BATCH) == 1
+    assert server.faults.count("POST", TUS) == 1
     assert uploader("upload", files, "-s", server.url, "--retries", "2", home=tmp_path).code == 0
-    assert server.faults.count("POST", BATCH) == 4
+    assert server.faults.count("POST", TUS) == 4
 
 
 def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """A rate limit is waited out without using up a retry, but no longer than allowed: then exit 3."""
-    files = make_files(**{"a.mp4": 1})
+    files, batch = make_files(**{"a.mp4": 1}), ("-s", server.url, "--protocol", "batch")
     short, long = Answer(429, {"Retry-After": "1"}), Answer(429, {"Retry-After": "900"})
     server.faults.next_answers("POST", BATCH, [short])
-    waited = uploader("upload", files, "-s", server.url, "--retries", "0", "--json", home=tmp_path)
+    waited = uploader("upload", files, *batch, "--retries", "0", "--json", home=tmp_path)
     assert waited.code == 0
     assert [event["code"] for event in waited.of("warning")] == ["rate_limited"]
     assert waited.of("file.retry") == []
     server.faults.next_answers("POST", BATCH, [long])
-    ended = uploader("upload", files, "-s", server.url, "--max-wait", "5", "--json", home=tmp_path)
+    ended = uploader("upload", files, *batch, "--max-wait", "5", "--json", home=tmp_path)
     assert ended.code == 3
     assert ended.of("file.failed")[0]["code"] == "rate_limited"
 
@@ -129,7 +130,7 @@ def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
     with running_server(max_files=1, fail_files=("a*",)) as server:
         files = make_files(**{"a.mp4": 1, "b.mp4": 1, "c.mp4": 1})
         done = uploader("upload", files, "-s", server.url, "--fail-fast", "--json", home=tmp_path)
-        assert server.faults.count("POST", BATCH) == 1
+        assert server.faults.count("POST", TUS) == 1
     assert done.code == 4
     assert {event["reason"] for event in done.of("file.skipped")} == {"fail_fast"}
 
@@ -249,7 +250,7 @@ def test_proxy(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> Non
         files = make_files(**{"a.mp4": 1})
         done = uploader("upload", files, "-s", "http://files.test", "--proxy", address, home=tmp_path, **dead)
     assert done.code == 0, done.err
-    assert b"POST http://files.test/api/upload/batch" in proxy.seen
+    assert b"POST http://files.test/api/upload/files/" in proxy.seen
 
 
 def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: Files, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_every_line_fits_the_schema(flavour: str, make_files: Callable[..., Path
     with running_server(flavour=flavour, processing_seconds=0.02) as server:
         done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
     assert done.code == 0
-    expected = 6 if flavour == "bundled" else 5
+    expected = 7 if flavour == "bundled" else 5
     assert done.finished["completed"] == expected
     assert done.finished["skipped"] == 7 - expected
     (odd,) = [event for event in done.of("file.completed") if "path_b64" in event]
@@ -62,7 +62,7 @@ def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pa
     """A 503 with Retry-After: the delay is the server's, the next attempt has the next number."""
     from server_stub.faults import Answer
 
-    server.faults.next_answers("POST", "/api/upload/batch", [Answer(503, {"Retry-After": "1"})])
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "1"})])
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert done.code == 0
     (retry,) = done.of("file.retry")
@@ -74,7 +74,8 @@ def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pa
 def test_a_failed_file(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The failure has a code from the closed list, a sentence, and says whether trying again can help."""
     server.faults.fail_files.append("bad*")
-    done = uploader("upload", make_files(**{"bad.mp4": 10, "ok.mp4": 9}), "-s", server.url, "--json", home=tmp_path)
+    options = ("-s", server.url, "--protocol", "batch", "--json")
+    done = uploader("upload", make_files(**{"bad.mp4": 10, "ok.mp4": 9}), *options, home=tmp_path)
     (failed,) = done.of("file.failed")
     assert (failed["code"], failed["retryable"]) == ("server_failed", False)
     assert failed["message"]
@@ -87,7 +88,7 @@ def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None
     with running_server(types=("mp4",), max_size=100) as server:
         files = make_files(**{"a.mp4": 10, "b.txt": 10, "c.mp4": 101, "d.mp4": 0})
         (files / "link.mp4").symlink_to(files / "a.mp4")
-        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        done = uploader("upload", files, "-s", server.url, "--protocol", "batch", "--json", home=tmp_path)
     assert done.code == 0
     reasons = {event["path"].rsplit("/", 1)[1]: event["reason"] for event in done.of("file.skipped")}
     assert reasons == {"b.txt": "type", "c.mp4": "size", "d.mp4": "empty", "link.mp4": "symlink"}

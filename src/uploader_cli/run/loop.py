@@ -138,9 +138,10 @@ class Loop:
 
     def _stall_reason(self) -> str:
         files = self.state.running.values()
-        if any(file.phase is ev.Phase.SENDING for file in files):
+        sending = [file for file in files if file.phase is ev.Phase.SENDING]
+        if any(file.size is None or file.sent < file.size for file in sending):
             return "the server is not taking bytes"
-        if any(file.phase is ev.Phase.PROCESSING for file in files):
+        if sending or any(file.phase is ev.Phase.PROCESSING for file in files):
             return "everything is sent, the server has not answered yet"
         if any(file.phase is ev.Phase.QUEUED for file in files):
             return "waiting to try again"
