@@ -107,7 +107,9 @@ def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]
     for name, size in sizes.items():
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.randbytes(size))
+        with path.open("wb") as file:
+            for start in range(0, size, MIB):
+                file.write(source.randbytes(min(MIB, size - start)))
     return {f"{top.name}/{name}": digest for name, digest in digests(top).items()}
 
 
@@ -169,6 +171,7 @@ def wait_for_writes(path: Path, count: int, deadline: float = 30.0) -> None:
     """Return right after a file has been seen to change so many times."""
     last, until = written(path), time.monotonic() + deadline
     while count:
+        time.sleep(0.0002)
         now = written(path)
         if now != last:
             last, count = now, count - 1

@@ -10,31 +10,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 from accidents import (
+    CREATED,
     CREATION,
     FINISH,
     FINISH_UNANSWERED,
     JOURNAL,
     MID_CHUNK,
     UNANSWERED,
+    Moment,
     Trap,
     moments,
 )
 from bench import Bench, wait_for_writes
 from counting_proxy import sent_again, uploads
-from volumes import LONG, SHORT
+from volumes import IN_PARTS, LONG, SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from accidents import Moment
     from volumes import Volume
 
 JOBS = 4
 
 
-CLIENT_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, JOURNAL]
-SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED]
+CLIENT_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, JOURNAL, CREATED]
+SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, CREATED]
 
 
 def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
@@ -43,6 +44,13 @@ def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
     chosen = [kinds[number % len(kinds)] for number in range(count - 1)]
     source.shuffle(chosen)
     return moments([*chosen, source.choice([FINISH, FINISH_UNANSWERED])], source)
+
+
+def planned_in_parts(seed: int) -> list[Moment]:
+    """Twenty moments: while the parts are made, while they travel, and twice while they are joined."""
+    source = random.Random(seed)
+    chosen = moments(source.choices([MID_CHUNK, UNANSWERED], k=16), source)
+    return [*moments([CREATION], source), *chosen, Moment(CREATION), Moment(CREATED), Moment(FINISH)]
 
 
 def check_struck(trap: Trap, plan: Sequence[Moment]) -> None:
@@ -145,7 +153,7 @@ def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
 @pytest.mark.parametrize("seed", [3])
 def test_some_kills_of_the_client(tmp_path: Path, seed: int) -> None:
     """Short form: one of each kind."""
-    kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 5, seed), seed, server_too=False)
+    kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 6, seed), seed, server_too=False)
 
 
 @pytest.mark.parametrize("seed", [4])
@@ -182,3 +190,12 @@ def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
 def test_twenty_kills_of_both(tmp_path: Path, seed: int) -> None:
     """Client and server at the same moment."""
     kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=True)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("server_too", [False, True])
+@pytest.mark.parametrize("seed", [14, 15])
+def test_twenty_kills_of_a_file_in_parts(tmp_path: Path, seed: int, server_too: bool) -> None:
+    """Of each part at most one chunk is sent again; the parts are joined once."""
+    kill_clients(tmp_path, IN_PARTS, planned_in_parts(seed), seed, server_too=server_too)
