@@ -228,6 +228,13 @@ def slow_disk(world: World) -> str:
     return world.serve()
 
 
+def stalling_disk(world: World) -> str:
+    """Fast on the whole, but one write takes long."""
+    waits = iter([0.35])
+    world.visit["fsync"] = lambda _handle: time.sleep(next(waits, 0.0))
+    return world.serve()
+
+
 def disk_read_only(world: World) -> str:
     world.settings["state_dir"] = world.tmp_path / "file" / "below"
     (world.tmp_path / "file").write_text("no directory")
@@ -272,6 +279,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (token_refused, "token", "refuses the token (401 INVALID_TOKEN)", "refuses the token", Exit.OK),
     (token_wanted, "polling", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),
     (slow_disk, "disk", "slow disk here", "slow disk here", Exit.OK),
+    (stalling_disk, "disk", "ms until a write is safe", "slow disk here", Exit.OK),
     (disk_read_only, "disk", "can't be written", "can't be written", Exit.USAGE),
     (journal_damaged, "disk", "can't be read", "the journal", Exit.OK),
 ]
