@@ -43,7 +43,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable
     def set_up(upload: Callable[[Path, Path], int]) -> list[Settings]:
         seen: list[Settings] = []
 
-        def upload_command(settings: Settings, paths: list[str]) -> int:
+        def upload_command(settings: Settings, paths: list[str], *, lasting: bool) -> int:
+            assert not lasting
             seen.append(settings)
             samples = Path(paths[0])
             return upload(samples, samples.parent / "server")
@@ -86,6 +87,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     assert len(samples) == 4
     assert "城市夜景.mp4" in samples
     assert samples.items() <= stored.items()
+    assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*journal*"))  # nobody is to resume a demo
 
 
 def digest(file: Path) -> str:

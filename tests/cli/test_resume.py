@@ -479,6 +479,17 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     assert resumed(tmp_path).finished["completed"] == 2
 
 
+def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """After `--cancel-on-interrupt` the server has thrown away what it had: another session, from the first byte."""
+    files = make_files(**{"a.mp4": 640 * KIB})
+    first = interrupted(server.url, tmp_path, files, "--cancel-on-interrupt")
+    assert server.faults.count("POST", "/api/upload/cancel/*") == 1
+    done = resumed(tmp_path)
+    assert done.of("session.created")[0]["session"] != first.of("session.created")[0]["session"]
+    assert done.of("file.started")[0]["offset"] == 0
+    assert (server.root / "personal" / "files" / "a.mp4").stat().st_size == 640 * KIB
+
+
 def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """With the live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
     files = make_files(**{"a.mp4": 2 * MIB})

@@ -129,6 +129,30 @@ def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
     assert "has not answered" in warning["text"]
 
 
+def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
+    """Its exception comes out, no thread is left, and the library goes on with what it had begun when called again."""
+    import threading
+
+    from uploader_cli import upload
+
+    files = make_files(**{"a.mp4": 1 << 20})
+    before = set(threading.enumerate())
+
+    def fail(event: object) -> None:
+        if getattr(event, "confirmed", 0) >= 1 << 17:
+            raise LookupError("no more")
+
+    slow = Settings(server=server.url, chunk_size=1 << 16, limit_rate=1 << 19)
+    with pytest.raises(LookupError, match="no more"):
+        upload(files, slow, on_progress=fail)
+    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("uploader-")]
+    assert left == []
+    offsets = []
+    result = upload(files, Settings(server=server.url), on_progress=lambda event: offsets.append(event.confirmed))
+    assert result.ok
+    assert min(offsets) >= 1 << 17
+
+
 def test_library_and_stream_agree(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
     """The same run as a library call: receipts for each file, callbacks in the calling thread, nothing left behind."""
     import threading

@@ -63,11 +63,11 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     sources = _make_files(place / "samples", files, total)
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB together.")
     config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
-    with EmbeddedServer(config) as server:
+    with EmbeddedServer(config) as server, tempfile.TemporaryDirectory(prefix="uploader-demo-") as state:
         _say(f"Started a server at {server.url}.")
         _say(f"(It pretends to work {_PROCESSING} s on each file, so that there is something to see.)")
-        settings = resolve({**asked, "server": server.url}, env={}, cwd=place, user_config=None)
-        code = run.upload_command(settings, [str(place / "samples")])
+        settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
+        code = run.upload_command(settings, [str(place / "samples")], lasting=False)
     if code:
         _say("The upload did not succeed, so there is nothing to verify.")
         return code

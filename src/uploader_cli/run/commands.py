@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 
-def upload_command(settings: Settings, paths: Sequence[str]) -> int:
-    """Upload `paths` with the view that fits; answer with the exit code."""
+def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:
+    """Upload `paths` with the view that fits; answer with the exit code.
+
+    Not `lasting`: the server or the journal will be gone soon, and nothing is said of going on.
+    """
     found = select(settings, paths)
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)
-        views = observers(settings, run_id, go_on=go_on(settings))
+        views = observers(settings, run_id, go_on=go_on(settings) if lasting else "")
         return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
 
 
