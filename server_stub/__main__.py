@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server_stub.analysis import STAGES, AnalysisMode
 from server_stub.config import RealtimeMode, ServerConfig, StartupError, parse_size
 from server_stub.tokens import issue_token
 
@@ -25,6 +26,13 @@ values of --realtime (both transports of Socket.IO) and --websocket (that transp
                  every live connection and refuses new ones
   kill-after:S   S seconds after the first connection it is cut and never comes back
 Uploads over HTTP are not affected by any of them.
+
+values of --analysis, several with commas between them:
+  silent         no event is sent; the status tells how far it is
+  hang           it stops for good in its first stage and is never answered
+  fail:STAGE     that stage fails with 503, and may succeed another time
+  refuse:STAGE   that stage fails with 422, for good
+stages: {stages}
 """
 
 
@@ -41,7 +49,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     options = Parser(
         prog=prog,
         description="The bundled upload server, with faults on demand.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(stages=" ".join(STAGES)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -63,8 +71,20 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--latency", type=_checked(_at_least(0)), default=0, metavar="MS", help="delay of every request")
     add("--processing", type=_checked(_seconds_or_none), metavar="S", help="seconds of processing for each file")
     add("--fail-file", action="append", default=[], metavar="GLOB", help="fail these files inside a 200")
+    add("--analysis-seconds", type=_checked(_seconds_or_none), default=3.0, metavar="S", help="seconds of an analysis")
+    add("--analysis", type=_checked(_analysis), metavar="V", help="break analyses, see below")
     add("--jwt-secret-file", type=Path, metavar="FILE", help="secret of the tokens (default: a random one)")
+    add("--auth-token-file", type=Path, metavar="FILE", help="a token that all calls and sockets need from now on")
+    add(
+        "--max-connections",
+        type=_checked(_at_least(0)),
+        default=500,
+        metavar="N",
+        help="sockets of one address; 0: any",
+    )
+    add("--max-joins", type=_checked(_at_least(0)), default=10_000, metavar="N", help="rooms of one socket; 0: any")
     add("--access-log", metavar="FILE", help="append a line for each request to FILE; - is stderr")
+    add("--access-log-format", choices=("plain", "json"), default="plain", help="of its lines (default: %(default)s)")
     add("--print-token", action="store_true", help="print a token for DELETE and exit; needs --jwt-secret-file")
     add("-v", "--verbose", action="store_true", help="show a token at the start, and what the server logs")
     return options
@@ -126,18 +146,37 @@ def _mode(text: str) -> str:
     return text
 
 
+def _analysis(text: str) -> str:
+    AnalysisMode.parse(text)
+    return text
+
+
+def _secret(option: str, path: Path) -> str:
+    """The text of a file. Raises StartupError where it can't be read, or is empty."""
+    try:
+        secret: str = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"{option} {path}: can't be read ({error}); name a readable text file") from error
+    if not secret:
+        raise StartupError(f"{option} {path}: it is empty; put a secret into it")
+    return secret
+
+
+def _auth_token(path: Path) -> str:
+    """The bearer token of a file. Raises StartupError as well where no header could carry it."""
+    token = _secret("--auth-token-file", path)
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise StartupError(f"--auth-token-file {path}: a token is one line of printable ASCII without spaces; fix it")
+    return token
+
+
 def configured(options: argparse.Namespace) -> ServerConfig:
     """The configuration that the options ask for. Raises StartupError where a file can't be read."""
-    secret = {}
+    secret: dict[str, Any] = {}
     if options.jwt_secret_file is not None:
-        try:
-            secret["jwt_secret"] = options.jwt_secret_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(
-                f"--jwt-secret-file {options.jwt_secret_file}: can't be read ({error}); name a readable text file"
-            ) from error
-        if not secret["jwt_secret"]:
-            raise StartupError(f"--jwt-secret-file {options.jwt_secret_file}: it is empty; put a secret into it")
+        secret["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
+    if options.auth_token_file is not None:
+        secret["auth_token"] = _auth_token(options.auth_token_file)
     log = options.access_log
     return ServerConfig(
         host=options.host,
@@ -157,6 +196,11 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         latency_ms=options.latency,
         processing_seconds=options.processing,
         fail_files=tuple(options.fail_file),
+        analysis_seconds=options.analysis_seconds,
+        analysis=options.analysis,
+        max_connections=options.max_connections,
+        max_joins=options.max_joins,
+        access_log_format=options.access_log_format,
         access_log=log if log in {None, "-"} else Path(log),
         **secret,
     )

@@ -7,9 +7,15 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server_stub.analyses import Analyses
+from server_stub.analysis_rest import AnalysisCalls
 from server_stub.bundled import Bundled
 from server_stub.config import ServerConfig, StartupError
 from server_stub.faults import Faults
+from server_stub.metrics import CONTENT_TYPE, Metrics
 from server_stub.middleware import Gatekeeper
 from server_stub.ratelimit import RateLimit
 from server_stub.reference import Reference
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.applications import Starlette
+    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
 
@@ -34,6 +41,8 @@ class State:
     faults: Faults
     backend: Backend
     realtime: Realtime
+    analyses: Analyses
+    metrics: Metrics
 
 
 class UploadApp:
@@ -45,14 +54,18 @@ class UploadApp:
         limits = state.config.limits
         uploads = state.backend.tus if isinstance(state.backend, Bundled) else None
         tus = None if uploads is None else Tus(uploads)
-        rest = create_rest(Rest(state.config, state.store, state.backend, tus), self._lifespan)
+        more = AnalysisCalls(state.config, state.store, state.analyses).routes()
+        if not state.config.reference:
+            more.append(Route("/metrics", self._metrics))
+        rest = create_rest(Rest(state.config, state.store, state.backend, tus), self._lifespan, more)
         try:
             self._gatekeeper = Gatekeeper(
                 state.config,
                 state.faults,
                 RateLimit(limits.rate, state.config.rate_window),
                 rest,
-                state.realtime.app,
+                state.realtime,
+                state.metrics,
             )
         except OSError as error:
             raise StartupError(
@@ -75,8 +88,12 @@ class UploadApp:
             self.stop()
             await self.state.realtime.close()
 
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
     def stop(self) -> None:
         """End every request under way: it gets 503, or the end of its websocket."""
+        self.state.analyses.stop()
         self.state.realtime.drop()
         self._gatekeeper.stop()
 
@@ -91,14 +108,18 @@ def create_app(config: ServerConfig) -> UploadApp:
     """Build the application. Raises StartupError where the root or the access log can't be used."""
     store = Store(config.root)
     faults = Faults(config)
-    realtime = Realtime(config)
+    metrics = Metrics()
+    realtime = Realtime(config, metrics)
+    analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
     flavour = Reference if config.reference else Bundled
     backend: Backend = flavour(config, store, faults, realtime.emit)
-    realtime.serve(backend)
+    realtime.serve(backend, analyses)
+    metrics.gauge("uploader_sessions", "Upload sessions that are known", "status", backend.statuses)
+    metrics.gauge("uploader_analyses_running", "Analyses under way", "", lambda: {"": analyses.running()})
     faults.realtime_gate.on_cut = realtime.drop
     faults.websocket_gate.on_cut = lambda: realtime.drop(websockets_only=True)
     try:
-        return UploadApp(State(config, store, faults, backend, realtime))
+        return UploadApp(State(config, store, faults, backend, realtime, analyses, metrics))
     except StartupError:
         store.close()
         raise

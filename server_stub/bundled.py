@@ -9,8 +9,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from server_stub.intake import Intake
+from server_stub.metrics import counted
 from server_stub.placing import UnsafePathError
-from server_stub.sessions import Session, batch_answer, file_row, restore
+from server_stub.sessions import STATUSES, Session, batch_answer, file_row, restore
 from server_stub.tus_uploads import Uploads
 from server_stub.wire import ApiError, is_uuid, timestamp
 
@@ -197,6 +198,10 @@ class Bundled:
             "timestamp": timestamp(),
         }
 
+    def statuses(self) -> dict[str, int]:
+        """How many sessions have each status."""
+        return counted((session.status for session in self.sessions.values()), STATUSES)
+
     async def sweep(self) -> None:
         """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
         await asyncio.gather(self._sweep_sessions(), *(() if self.tus is None else (self.tus.sweep(),)))
@@ -206,10 +211,14 @@ class Bundled:
         while True:
             await asyncio.sleep(min(60.0, ttl / 4))
             stale = time.time() - ttl
-            for session in [s for s in self.sessions.values() if not s.requests and s.touched < stale]:
+            for session in [s for s in self.sessions.values() if s.touched < stale and not self._active(s)]:
                 logger.info("session %s expired", session.id)
                 del self.sessions[session.id]
                 self.store.forget_session(session.id)
+
+    def _active(self, session: Session) -> bool:
+        """Whether a request works at it: receiving, or storing what it received."""
+        return bool(session.requests) or (self.tus is not None and self.tus.busy(session))
 
 
 def _cancelled(intake: Intake) -> ApiError:

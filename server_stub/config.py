@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from server_stub.analysis import AnalysisMode
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -113,14 +115,28 @@ class ServerConfig:
     """Reference only: `/progress` is gone this long after the end."""
     fail_files: tuple[str, ...] = ()
     """Files whose name matches one of these globs fail inside a 200."""
+    analysis_seconds: float = 3.0
+    """How long a simulated analysis takes."""
+    analysis: str | None = None
+    """How analyses misbehave, see `AnalysisMode.parse`."""
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    auth_token: str | None = field(default=None, repr=False)
+    """Where it is set, every call but `/health` needs it as a bearer token, and Socket.IO's handshake as well."""
+    max_connections: int = 500
+    """Realtime connections of one client address at a time; 0: no limit. 500 leave descriptors for the uploads."""
+    max_joins: int = 10_000
+    """Rooms of one realtime connection at a time; 0: no limit."""
     access_log: Path | Literal["-"] | None = None
     """A file to append a line for each request to; `-` is stderr."""
+    access_log_format: Literal["plain", "json"] = "plain"
+    remembered_requests: int = 10_000
+    """How many of the last requests `Faults.requests` keeps."""
 
     def __post_init__(self) -> None:
         """Check the values that are written as text. Raises ValueError."""
         RealtimeMode.parse(self.realtime)
         RealtimeMode.parse(self.websocket)
+        AnalysisMode.parse(self.analysis)
 
     @property
     def reference(self) -> bool:

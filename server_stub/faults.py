@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from server_stub.analysis import AnalysisMode
 from server_stub.config import RealtimeMode
 from server_stub.connections import cut
 
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
     from server_stub.config import ServerConfig
 
-LOGGED_REQUESTS = 10_000
-
 
 class LoggedRequest(NamedTuple):
     """One request as it was seen: monotonic time of its arrival (seconds), and its status once answered.
 
-    Status 0: it never got an answer (cut, or the client left).
+    Status 0: it never got an answer (cut, or the client left). `received` are the bytes of its body that came, `client`
+    is an address, `request_id` what the client sent in `X-Request-ID` (harmless characters only).
     """
 
     time: float
@@ -36,6 +36,9 @@ class LoggedRequest(NamedTuple):
     path: str
     status: int
     seconds: float
+    received: int = 0
+    client: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,12 @@ class Faults:
         """Seconds that every request, and every message of a websocket, waits."""
         self.fail_files: list[str] = list(config.fail_files)
         """Globs: files whose name or path matches fail inside a 200."""
-        self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=LOGGED_REQUESTS)
+        self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
         """The last requests, in the order of their answers."""
+        self.analysis_seconds = config.analysis_seconds
+        """How long an analysis takes that begins now."""
+        self.analysis = AnalysisMode.parse(config.analysis)
+        """How analyses misbehave."""
         self.realtime_gate = Gate(RealtimeMode.parse(config.realtime))
         self.websocket_gate = Gate(RealtimeMode.parse(config.websocket))
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -157,6 +164,10 @@ class Faults:
     def set_websocket(self, text: str | None) -> None:
         """The same for the websocket transport alone."""
         self._change(self.websocket_gate, RealtimeMode.parse(text))
+
+    def set_analysis(self, text: str | None) -> None:
+        """`silent`, `hang`, `fail:STAGE`, `refuse:STAGE`, several with commas, or None. Raises ValueError."""
+        self.analysis = AnalysisMode.parse(text)
 
     def cut_realtime(self) -> None:
         """Cut every live realtime connection once; new ones are welcome."""

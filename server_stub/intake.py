@@ -113,6 +113,7 @@ class Intake:
         """The request has ended: its session may be swept again."""
         if self.session is not None and self.task is not None:
             self.session.requests.discard(self.task)
+            self.session.touch()
 
     async def started(self, file: FileState) -> None:
         """A file begins."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from server_stub.accesslog import AccessLog
 from server_stub.connections import cut
 from server_stub.faults import LoggedRequest, cutter
 from server_stub.senders import Delayed, Interrupted, Seen
-from server_stub.wire import ApiError, RefusalResponse, drain, timestamp
+from server_stub.tokens import check_access, check_token
+from server_stub.wire import ApiError, RefusalResponse, drain
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from server_stub.config import ServerConfig
     from server_stub.faults import Answer, Faults
+    from server_stub.metrics import Metrics
     from server_stub.ratelimit import RateLimit
+    from server_stub.socket import Realtime
 
 logger = logging.getLogger(__name__)
 
@@ -26,25 +29,29 @@ HANG_LIMIT = 300.0
 """Seconds that a connection hangs at most; no client waits that long."""
 
 _REFUSALS = {"off": 404, "refuse": 403}
+_BODIES = {404: b"Not Found", 403: b"Forbidden", 429: b"Too Many Connections"}
 
 
 class Gatekeeper:
-    """Every request passes here first."""
+    """Every request passes here first. Raises OSError where the access log can't be written."""
 
     def __init__(
-        self, config: ServerConfig, faults: Faults, limit: RateLimit, rest: ASGIApp, realtime: ASGIApp
+        self,
+        config: ServerConfig,
+        faults: Faults,
+        limit: RateLimit,
+        rest: ASGIApp,
+        realtime: Realtime,
+        metrics: Metrics,
     ) -> None:
         self.faults = faults
-        self._chinese = config.reference
+        self._config = config
+        self._metrics = metrics
         self._limit = limit
         self._rest = rest
         self._realtime = realtime
         self._running: set[asyncio.Task[Any]] = set()
-        self._log: IO[str] | None = None
-        if config.access_log == "-":
-            self._log = sys.stderr
-        elif config.access_log is not None:
-            self._log = config.access_log.open("a", encoding="utf-8", buffering=1)
+        self._log = AccessLog(config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of whatever kind."""
@@ -54,9 +61,9 @@ class Gatekeeper:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
         self._running.add(task)
-        seen = Seen(scope, send, self._keep)
+        seen = Seen(scope, receive, send, self._keep, echo=not self._config.reference)
         try:
-            await self._serve(scope, receive, seen)
+            await self._serve(scope, seen.receive, seen)
         except asyncio.CancelledError:
             await seen.give_up()
         except Exception:
@@ -73,14 +80,12 @@ class Gatekeeper:
 
     def close(self) -> None:
         """Close the access log."""
-        if self._log is not None and self._log is not sys.stderr:
-            self._log.close()
-        self._log = None
+        self._log.close()
 
     def _keep(self, entry: LoggedRequest) -> None:
         self.faults.requests.append(entry)
-        if self._log is not None:
-            print(timestamp(), entry.method, entry.path, entry.status, f"{entry.seconds * 1000:.1f}ms", file=self._log)
+        self._metrics.request(entry)
+        self._log.write(entry)
 
     async def _serve(self, scope: Scope, receive: Receive, seen: Seen) -> None:
         if self.faults.latency:
@@ -99,7 +104,7 @@ class Gatekeeper:
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
         if not scope["path"].startswith("/api/"):
-            await self._rest(scope, receive, send)
+            await self._serve_known(scope, receive, send)
             return
         passes, headers = self._limit.spend(scope["client"][0] if scope.get("client") else "")
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -110,13 +115,38 @@ class Gatekeeper:
             await send(message)
 
         if passes:
-            await self._rest(scope, receive, with_headers)
+            await self._serve_known(scope, receive, with_headers)
             return
         body = ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds").body(
-            chinese=self._chinese
+            chinese=self._config.reference
         )
         del body["timestamp"]  # as captured
         await RefusalResponse(body, 429)(scope, receive, with_headers)
+
+    async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Where there is an auth token only with it, before a byte of the body is read."""
+        try:
+            self._authorise(scope)
+        except ApiError as error:
+            await RefusalResponse(error.body(chinese=self._config.reference), error.status)(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+    def _authorise(self, scope: Scope) -> None:
+        """Raises ApiError 401. `/health` is free, and so are the preflights of browsers, which carry no token.
+
+        The calls that ask for a JWT themselves pass with one as well.
+        """
+        token, path = self._config.auth_token, scope["path"]
+        if token is None or path == "/health" or scope["method"] == "OPTIONS":
+            return
+        authorization = next(
+            (value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), ""
+        )
+        if scope["method"] == "DELETE" or path.startswith("/api/ai/"):
+            check_token(authorization, self._config.jwt_secret, token)
+        else:
+            check_access(authorization, token)
 
     async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Seen) -> None:
         if answer.when == "during_body":
@@ -156,6 +186,9 @@ class Gatekeeper:
         if state in _REFUSALS:
             await refuse(_REFUSALS[state], scope, receive, send)
             return
+        if state == "up" and self._realtime.full(scope):
+            await refuse(429, scope, receive, send)
+            return
         ended = asyncio.Event()
         end = cutter(scope, ended.set)
         keys = [gate.enter(end) for gate in gates]
@@ -163,9 +196,9 @@ class Gatekeeper:
             if state == "hang":
                 await _hang(receive, ended)
             elif scope["type"] == "websocket":
-                await self._realtime(scope, receive, Delayed(self.faults, send))
+                await self._realtime.app(scope, receive, Delayed(self.faults, send))
             else:
-                await self._realtime(scope, receive, send)
+                await self._realtime.app(scope, receive, send)
         finally:
             for gate, key in zip(gates, keys, strict=True):
                 gate.leave(key)
@@ -173,7 +206,7 @@ class Gatekeeper:
 
 async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request, or the handshake of a websocket, with an error status."""
-    body = b"Not Found" if status == 404 else b"Forbidden"
+    body = _BODIES[status]
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     prefix = "http"
     if scope["type"] == "websocket":

@@ -12,9 +12,10 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from server_stub.metrics import counted
 from server_stub.multipart_stream import BatchReader
 from server_stub.placing import claim
-from server_stub.sessions import FileState, batch_answer, file_row
+from server_stub.sessions import STATUSES, FileState, batch_answer, file_row
 from server_stub.wire import ApiError, js_number, js_round, timestamp
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ class Reference:
     async def finish(self, session_id: str) -> dict[str, Any]:  # noqa: ARG002
         """There is no such call. Raises ApiError 404."""
         raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
+
+    def statuses(self) -> dict[str, int]:
+        """What the trackers say; a session without one is pending or was forgotten."""
+        tracked = [tracker.status for tracker in self.trackers.values()]
+        return counted((*tracked, *["pending"] * (len(self.sessions) - len(tracked))), STATUSES)
 
     async def sweep(self) -> None:
         """Its sessions live as long as the process."""

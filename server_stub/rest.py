@@ -25,9 +25,10 @@ from server_stub.wire import ApiError, Json, RefusalResponse, read_json, timesta
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from server_stub.config import Limits, ServerConfig
     from server_stub.store import Store
@@ -56,6 +57,9 @@ class Backend(Protocol):
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
         """The event for somebody who joins."""
+
+    def statuses(self) -> dict[str, int]:
+        """How many sessions have each status."""
 
     async def sweep(self) -> None:
         """Look after old sessions, for as long as the server runs."""
@@ -142,7 +146,7 @@ class Rest:
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /api/upload/file/{id}`."""
-        check_token(request.headers.get("authorization"), self.config.jwt_secret)
+        check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
         path = self.store.path_of(request.path_params["id"])
         if path is None:
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
@@ -185,8 +189,12 @@ class Rest:
         return Json(ApiError(500, "INTERNAL_ERROR", "The server failed; see its log").body(), 500)
 
 
-def create_rest(rest: Rest, lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]) -> Starlette:
-    """The Starlette application over the handlers."""
+def create_rest(
+    rest: Rest,
+    lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]],
+    more: Iterable[BaseRoute] = (),
+) -> Starlette:
+    """The Starlette application over the handlers, and the routes of others."""
     upload = "/api/upload"
     return Starlette(
         routes=[
@@ -200,6 +208,7 @@ def create_rest(rest: Rest, lifespan: Callable[[Starlette], contextlib.AbstractA
             Route(f"{upload}/file/{{id}}", rest.delete, methods=["DELETE"]),
             Route("/uploads/{category}/{path:path}", rest.stored),
             *(rest.tus.routes() if rest.tus is not None else ()),
+            *more,
         ],
         exception_handlers={
             ApiError: rest.refused,

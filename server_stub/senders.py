@@ -8,6 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from server_stub.accesslog import request_id
 from server_stub.connections import cut
 from server_stub.faults import LoggedRequest
 
@@ -22,16 +23,24 @@ logger = logging.getLogger(__name__)
 
 
 class Seen:
-    """A `send` that notes what was answered, and can still answer when nothing was.
+    """A `send` that notes what was answered, and can still answer when nothing was; `receive` counts what came.
 
-    A request is noted just before its answer is complete: who has read the answer finds it in the log.
+    With `echo` the answer carries the request id of the client. A request is noted just before its answer is
+    complete: who has read the answer finds it in the log.
     """
 
-    def __init__(self, scope: Scope, send: Send, keep: Callable[[LoggedRequest], None]) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, keep: Callable[[LoggedRequest], None], *, echo: bool
+    ) -> None:
         self.method = scope.get("method", "WEBSOCKET")
         self.path = scope["path"]
         self._http = scope["type"] == "http"
+        self._receive = receive
         self._send = send
+        self._received = 0
+        self._client = str(scope["client"][0]) if scope.get("client") else ""
+        self._request_id = request_id(scope)
+        self._echoed = [(b"x-request-id", self._request_id.encode())] if echo and self._request_id else []
         self._keep: Callable[[LoggedRequest], None] | None = keep
         self._began = time.monotonic()
         self._status = 0
@@ -42,11 +51,19 @@ class Seen:
         if not self._status:
             if kind in {"http.response.start", "websocket.http.response.start"}:
                 self._status = message["status"]
+                if self._echoed:
+                    message["headers"] = [*message.get("headers", ()), *self._echoed]
             elif kind in {"websocket.accept", "websocket.close"}:
                 self._status = 101 if kind == "websocket.accept" else 403
         if kind not in {"http.response.start", "websocket.http.response.start"} and not message.get("more_body"):
             self.note()
         await self._send(message)
+
+    async def receive(self) -> Message:
+        """Receive, and count the bytes of the body."""
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        return message
 
     async def give_up(self) -> None:
         """End an unanswered request with 503 and close its connection; close a websocket."""
@@ -66,8 +83,19 @@ class Seen:
         """Write the line of the log, once."""
         if self._keep is not None:
             seconds = time.monotonic() - self._began
-            self._keep(LoggedRequest(self._began, self.method, self.path, self._status, seconds))
-            self._keep = None
+            keep, self._keep = self._keep, None
+            keep(
+                LoggedRequest(
+                    self._began,
+                    self.method,
+                    self.path,
+                    self._status,
+                    seconds,
+                    self._received,
+                    self._client,
+                    self._request_id,
+                )
+            )
 
 
 class Delayed:

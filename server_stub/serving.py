@@ -118,7 +118,7 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
     """
     listener = listen(config)
     try:
-        app = create_app(config)
+        app = create_app(replace(config, remembered_requests=0))  # nobody in this process asks for them
     except StartupError:
         listener.close()
         raise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from server_stub.store import Store
 
+STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 ENDED = frozenset({"completed", "partial", "cancelled"})
 
 

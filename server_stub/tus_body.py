@@ -84,6 +84,7 @@ class Receiving:
             self._upload.writer = None
             if self._session is not None:
                 self._session.requests.discard(reading)
+                self._session.touch()
             kept = await self._close(appender, check, reading)
         if reading.cancelled():
             raise self._ended()

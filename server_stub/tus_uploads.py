@@ -171,7 +171,7 @@ class Uploads:
         async with self.turn(upload):
             if upload.path is not None:
                 if upload.session:
-                    check_token(authorization, self.server.config.jwt_secret)
+                    check_token(authorization, self.server.config.jwt_secret, self.server.config.auth_token)
                 self.server.store.delete(upload.id)
             session = self.session_of(upload) if upload.status == OPEN else None
             self.retire(upload, "terminated")

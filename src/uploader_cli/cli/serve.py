@@ -47,11 +47,30 @@ def serve(
     fail_file: Annotated[
         list[str] | None, _option("--fail-file", "GLOB", "Fail files of such names; repeatable.")
     ] = None,
+    analysis_seconds: Annotated[
+        str | None, _option("--analysis-seconds", "S", "Seconds of an analysis. [default: 3]")
+    ] = None,
+    analysis: Annotated[
+        str | None,
+        _option("--analysis", "HOW", "Break analyses: silent, hang, fail:STAGE or refuse:STAGE, with commas between."),
+    ] = None,
     jwt_secret_file: Annotated[
         str | None, _option("--jwt-secret-file", "FILE", "The secret that signs tokens. [default: a random one]")
     ] = None,
+    auth_token_file: Annotated[
+        str | None, _option("--auth-token-file", "FILE", "A token that all calls and sockets need.")
+    ] = None,
+    max_connections: Annotated[
+        str | None, _option("--max-connections", "N", "Sockets of one address; 0: any number. [default: 500]")
+    ] = None,
+    max_joins: Annotated[
+        str | None, _option("--max-joins", "N", "Sessions joined by one socket; 0: any number. [default: 10000]")
+    ] = None,
     access_log: Annotated[
         str | None, _option("--access-log", "FILE|-", "Append a line for each request; - is stderr.")
+    ] = None,
+    access_log_format: Annotated[
+        str | None, _option("--access-log-format", "KIND", "plain or json lines. [default: plain]")
     ] = None,
     print_token: Annotated[
         bool, typer.Option("--print-token", help="Print a token for `delete`, and end; needs --jwt-secret-file.")
