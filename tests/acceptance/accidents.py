@@ -19,7 +19,7 @@ CREATION = "creation"
 CREATED = "creation, not answered"
 MID_CHUNK = "mid-chunk"
 UNANSWERED = "stored, not answered"
-"""The server's answer to a chunk has come as far as the proxy."""
+"""The server has the chunk, its answer has come as far as the proxy."""
 JOURNAL = "journal commit"
 """Not seen by the proxy: a write to the client's journal."""
 FINISH = "session finish"
@@ -28,12 +28,12 @@ FINISH_UNANSWERED = "session finish, not answered"
 KINDS = {
     CREATION: ("create",),
     CREATED: ("create",),
-    MID_CHUNK: ("patch", "create"),
-    UNANSWERED: ("patch", "create"),
+    MID_CHUNK: ("patch",),
+    UNANSWERED: ("patch",),
     FINISH: ("finish",),
     FINISH_UNANSWERED: ("finish",),
 }
-MOST_BEFORE = {CREATION: 4, CREATED: 4, MID_CHUNK: 6, UNANSWERED: 6, JOURNAL: 12}
+MOST_BEFORE = {CREATION: 4, CREATED: 4, MID_CHUNK: 4, UNANSWERED: 4, JOURNAL: 12}
 """How many such moments may pass before the one that counts: few enough that the files last for all accidents."""
 
 
@@ -91,7 +91,7 @@ class Trap(Onlooker):
         moment = self._moment
         if moment is None or request.kind not in KINDS.get(moment.kind, ()) or request.status >= 300:
             return
-        if moment.kind in (CREATED, FINISH_UNANSWERED) or (moment.kind == UNANSWERED and request.length):
+        if moment.kind in (CREATED, UNANSWERED, FINISH_UNANSWERED):
             self._meet(moment, request)
 
     def _meet(self, moment: Moment, request: Request) -> None:

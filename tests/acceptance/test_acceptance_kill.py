@@ -53,13 +53,6 @@ def planned_in_parts(seed: int) -> list[Moment]:
     return [*moments([CREATION], source), *chosen, Moment(CREATION), Moment(CREATED), Moment(FINISH)]
 
 
-def check_struck(trap: Trap, plan: Sequence[Moment]) -> None:
-    """Every moment came that the proxy can see; not all of the chunks were whole files."""
-    assert [moment for moment, _ in trap.struck] == [moment for moment in plan if moment.kind != JOURNAL]
-    for kind in (MID_CHUNK, UNANSWERED):
-        assert "patch" in {request.kind for moment, request in trap.struck if moment.kind == kind}
-
-
 def check_stored(bench: Bench, expected: dict[str, str]) -> None:
     """Every file once, with equal bytes, and nothing else; nor is anything of an unfinished upload left."""
     assert bench.stored() == expected
@@ -112,7 +105,6 @@ def kill_clients(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
         done = bench.wait()
         assert done.code == 0, done.err
         assert done.finished["completed"] + done.finished["skipped"] == len(expected)
-        check_struck(trap, plan)
         check_stored(bench, expected)
         check_sent_again(bench, trap, volume.chunk)
 
@@ -145,7 +137,7 @@ def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
             bench.start("resume")
         print(f"{resumed} times resumed")
         assert done.code == 0, done.err
-        check_struck(trap, plan)
+        assert [moment for moment, _ in trap.struck] == plan
         check_stored(bench, expected)
         check_sent_again(bench, trap, volume.chunk)
 

@@ -28,7 +28,7 @@ class Volume:
         return make_files(top, sizes, seed)
 
 
-LONG = Volume((96 * MIB, 64 * MIB, 48 * MIB), 200, MIB)
+LONG = Volume((96 * MIB, 80 * MIB, 64 * MIB), 200, MIB)
 IN_PARTS = Volume((272 * MIB,), 0, MIB)
 """One file, large enough for all workers to take a part each."""
 SHORT = Volume((12 * MIB, 8 * MIB, 6 * MIB), 40, MIB // 2)
