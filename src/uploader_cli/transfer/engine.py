@@ -119,12 +119,14 @@ class Engine:
         present = Present(self._context, limits)
         sessions = deque(plan_sessions(_acceptable(present.missing(files), limits, self._context.ledger), limits))
         while sessions:
-            planned = sessions.popleft().files
-            if opened is not None and len(planned) > room:
-                sessions.appendleft(PlannedSession(planned[room:]))
-                planned = planned[:room]
+            waiting, planned = deque(sessions.popleft().files), list[LocalFile]()
+            while waiting and (opened is None or len(planned) < room):
+                file = waiting.popleft()
+                if self._may_start(file, present):
+                    planned.append(file)
+            if waiting:
+                sessions.appendleft(PlannedSession(list(waiting)))
             self._context.api.budget.sessions_to_come = len(sessions)
-            planned = [file for file in planned if self._may_start(file, present)]
             if not planned:
                 continue
             session = opened or self._new_session(len(planned))
