@@ -21,6 +21,7 @@
     ├── NotAnUploadServer       something answered that does not speak the contract
     ├── ProtocolError           an answer that can't be read
     ├── FileError               a local file can't be sent: unreadable, vanished, changed while being read
+    ├── AnalysisFailed          the server gave up an analysis, or answered without a result
     ├── OutcomeUnknown          the file may or may not be stored (wire contract 3.15)
     └── Interrupted             the user asked to stop
 
@@ -181,6 +182,17 @@ class FileError(UploaderError):
         super().__init__(message, hint=hint)
         self.path = path
         self.code = code  # type: ignore[misc]  # the one error whose code depends on the file
+
+
+class AnalysisFailed(UploaderError):
+    """No result of an analysis; what was uploaded is not touched by that (wire contract 4)."""
+
+    code = FailureCode.SERVER_FAILED
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        """`retryable`: the server failed in the middle of it, rather than refusing."""
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class OutcomeUnknown(UploaderError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.run import analysis
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
@@ -43,6 +44,7 @@ def upload(
         settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
     names = [os.fspath(path) for path in given]
     found = select(settings, names)
+    analysis.check(settings, found)
     observers = [_Callbacks(on_progress, on_completed, on_error)]
     with Journal(settings.state_path) as journal:
         run = begin(settings, names, journal, secrets.token_hex(8))

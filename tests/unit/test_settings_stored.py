@@ -29,6 +29,7 @@ LATER = {
     "UPLOADER_RETRIES": "9",
     "UPLOADER_MAX_WAIT": "9",
     "UPLOADER_STALL": "9",
+    "UPLOADER_ANALYZE": "music",
     **{f"UPLOADER_{name.upper()}": "yes" for name in STORED if OPTIONS[name].default is False},
 }
 """Each stored option, as the environment has it when the run is resumed."""
@@ -46,6 +47,7 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "retries": st.integers(0, 10**6),
     "max_wait": times,
     "stall": times,
+    "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
 }
 to_a_server = st.builds(
     Settings,

@@ -91,6 +91,14 @@ Resume = Annotated[
 Verify = Annotated[
     bool | None, _option("verify", help="Afterwards read back what the server stored, where it lets one.")
 ]
+Analyze = Annotated[
+    str | None,
+    _option("analyze", metavar="KIND", help="Have the server analyse what was uploaded: content, fusion or music."),
+]
+AnalysisTo = Annotated[
+    str | None,
+    _option("analysis_to", metavar="FILE|DIR", help="Save the result there; else in the working directory."),
+]
 CancelOnInterrupt = Annotated[
     bool | None, _option("cancel_on_interrupt", help="On Ctrl-C also cancel the session on the server.")
 ]

@@ -27,6 +27,7 @@ def resume(
     stall: opt.Stall = None,
     resend_unknown: opt.ResendUnknown = None,
     verify: opt.Verify = None,
+    analysis_to: opt.AnalysisTo = None,
     cancel_on_interrupt: opt.CancelOnInterrupt = None,
     state_dir: opt.StateDir = None,
     json: opt.Json = None,

@@ -37,6 +37,8 @@ def upload(
     resend_unknown: opt.ResendUnknown = None,
     resume: opt.Resume = None,
     verify: opt.Verify = None,
+    analyze: opt.Analyze = None,
+    analysis_to: opt.AnalysisTo = None,
     cancel_on_interrupt: opt.CancelOnInterrupt = None,
     state_dir: opt.StateDir = None,
     json: opt.Json = None,

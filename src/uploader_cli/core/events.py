@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from uploader_cli.core.stages import Kind
 
 INTERNAL = {"internal": True}
 """Field metadata: needed by the state, not shown in the event stream."""
@@ -122,6 +125,7 @@ class WarningCode(StrEnum):
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
+    ANALYSIS_FAILED = "analysis_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,8 @@ class FileCompleted(Event):
     attempts: int
     seconds: float
     checksum: str | None = None
+    file_path: str | None = field(default=None, metadata=INTERNAL)
+    """The server's own path of the file, which an analysis asks for (wire contract 4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +270,15 @@ class ServerMessage(Event):
 
     type: ClassVar[str] = "server.message"
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Event):
+    """How far the analysis after the upload is: a stage, and the percentage (0–100) of the whole analysis."""
+
+    type: ClassVar[str] = "stage"
+    name: str
+    percent: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +436,45 @@ class Paused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AnalysisStarted(Event):
+    """The server is asked to analyse what was uploaded: `name`, the analysis `number` of `of`, from 1."""
+
+    kind: Kind
+    name: str
+    number: int = 1
+    of: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisMessage(Event):
+    """How the analysis under way goes on; `percent` is 0–100, None where it was not told.
+
+    `failed`: the server gave up, its HTTP answer follows. `assumed`: a guess by time, the server says nothing.
+    """
+
+    percent: float | None = None
+    message: str = ""
+    failed: bool = False
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisEnded(Event):
+    """The analysis under way is over: with a sentence from its result, or with why there is none."""
+
+    summary: str = ""
+    error: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisSaved(Event):
+    """The results are in this file."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStopped(Event):
     """The transfer side is done; `error` says what ended it early, if anything did."""
 
@@ -439,6 +493,7 @@ PUBLIC: tuple[type[Event], ...] = (
     FileSkipped,
     ChannelChanged,
     ServerMessage,
+    Stage,
     RunWarning,
     RunFinished,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from uploader_cli.core.events import FileStatus, SessionProgress, Transport
+from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
 from uploader_cli.core.plan import Limits
 
 JsonObject = dict[str, object]
@@ -37,6 +37,7 @@ class StoredFile:
     error: str | None
     size: int | None = None
     relative_path: str | None = None
+    file_path: str | None = None
 
 
 def as_object(body: object) -> JsonObject:
@@ -105,6 +106,7 @@ def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
                 error=text(fields.get("errorMessage")) or text(fields.get("errorCode")),
                 size=None if size is None else int(size),
                 relative_path=text(fields.get("relativePath")),
+                file_path=text(fields.get("filePath")),
             )
         )
     return tuple(out)
@@ -158,6 +160,34 @@ def _file_status(item: object) -> FileStatus | None:
         server_id=text(fields.get("id")),
         error=text(fields.get("error")),
     )
+
+
+MOST_WORDS = 500
+"""Characters of a message about an analysis that are kept."""
+
+
+def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | None:
+    """An `analysis:progress` message, or with `failed` an `analysis:error` (wire contract 2); None where it is none."""
+    fields = as_object(body)
+    percent = number(fields.get("progress"))
+    message = " ".join((text(fields.get("message")) or "")[:MOST_WORDS].split())
+    if not failed and percent is None and not message:
+        return None
+    return AnalysisMessage(None if failed else percent, message, failed=failed)
+
+
+def parse_analysis_status(body: object) -> AnalysisMessage | None:
+    """The answer to `GET /api/ai/analysis/{id}/status`: the same fields, at its top or in `data`; None without any."""
+    fields = as_object(body)
+    fields = fields if "progress" in fields else as_object(fields.get("data"))
+    return parse_analysis(fields, failed=text(fields.get("status")) in ("failed", "error"))
+
+
+def analysis_data(body: object) -> JsonObject | None:
+    """`data` of `{success, data:{analysisId, …, finalReport}}` (wire contract 4); None for any other answer."""
+    fields = as_object(body)
+    data = fields.get("data")
+    return data if fields.get("success") is True and isinstance(data, dict) else None
 
 
 def parse_time(value: object) -> float | None:

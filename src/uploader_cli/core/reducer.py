@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
-from uploader_cli.core.state import SERVER_TERMINAL, FileState, Finished, ProgressState, SessionState
+from uploader_cli.core.stages import Analysis
+from uploader_cli.core.state import SERVER_TERMINAL, Analysed, FileState, Finished, ProgressState, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -374,6 +375,48 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
     return _file_failed(state, failed, now)
 
 
+# --- the analysis after the upload ----------------------------------------------------------------------------------
+
+
+def _analysis_started(state: ProgressState, event: ev.AnalysisStarted, now: float) -> list[ev.Event]:
+    state.analysis = Analysis(event.kind, event.name, now, event.number, event.of)
+    state.advanced = now
+    return []
+
+
+def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: float) -> list[ev.Event]:
+    analysis = state.analysis
+    if analysis is None or analysis.ended is not None:
+        return []
+    if not event.assumed:
+        state.advanced = now
+    analysis.say(event.message)
+    if event.percent is None or event.failed:
+        return []
+    return _stages(analysis.advance(now, _clamped(event.percent), guess=event.assumed))
+
+
+def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -> list[ev.Event]:
+    analysis = state.analysis
+    if analysis is None or analysis.ended is not None:
+        return []
+    out = _stages(analysis.end(now, event.error))
+    done = Analysed(analysis.kind, analysis.name, event.summary, event.error, event.retryable)
+    state.analyses.append(done)
+    if done.error:
+        out += _warning(state, ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, done.warning), now)
+    return out
+
+
+def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) -> list[ev.Event]:
+    state.analysis_file = event.path
+    return []
+
+
+def _stages(moves: list[tuple[str, float]]) -> list[ev.Event]:
+    return [ev.Stage(name, percent) for name, percent in moves]
+
+
 _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
@@ -398,6 +441,10 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.SessionFinished: _session_finished,
     ev.SessionLeft: _session_left,
     ev.SessionProgress: _session_progress,
+    ev.AnalysisStarted: _analysis_started,
+    ev.AnalysisMessage: _analysis_message,
+    ev.AnalysisEnded: _analysis_ended,
+    ev.AnalysisSaved: _analysis_saved,
 }
 
 _ADVANCES = (

@@ -15,6 +15,7 @@ from uploader_cli.core.rate import Meter, eta
 
 if TYPE_CHECKING:
     from uploader_cli.core import events as ev
+    from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50
 """Finished files and messages kept for the view."""
@@ -76,6 +77,22 @@ class Finished:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """An analysis that is over: a sentence of its result, or why there is none."""
+
+    kind: Kind
+    name: str
+    summary: str = ""
+    error: str = ""
+    retryable: bool = False
+
+    @property
+    def warning(self) -> str:
+        """What is said of the failure when it happens; empty where there is none."""
+        return f"no {self.kind} analysis of {self.name}: {self.error}" if self.error else ""
+
+
 @dataclass(slots=True)
 class Channel:
     """The realtime channel as the view shows it."""
@@ -127,6 +144,11 @@ class ProgressState:
     advice: str = ""
     """What to do about the error that ended the run early."""
     outcome: ev.RunFinished | None = None
+    analysis: Analysis | None = None
+    """The one under way, or the last one."""
+    analyses: list[Analysed] = field(default_factory=list)
+    analysis_file: str = ""
+    """Where the results are saved."""
     sent_total: int = 0
     """Bytes that left this machine, in all attempts: what the speed is made of."""
     meter: Meter = field(default_factory=Meter)

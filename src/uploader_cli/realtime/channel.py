@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, ChannelStats
-from uploader_cli.core.protocol import parse_progress
+from uploader_cli.core.protocol import parse_analysis, parse_progress
 from uploader_cli.realtime.policy import Machine, Policy
 from uploader_cli.realtime.poll import Poller
 from uploader_cli.realtime.signals import (
@@ -57,8 +57,9 @@ class _Leave:
 class Channel:
     """How the server's progress reaches the state. Everything that touches the network is handed in.
 
-    `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`
-    and `PollFailed` from any thread. `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
+    `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`,
+    `AnalysisMessage` and `PollFailed` from any thread.
+    `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
     for a failure. `interval()` is the distance in seconds that two polls of a session should have now, at least 1;
     infinite means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its
     `auth` must be None or a pair); `shut(session)` makes whatever it is doing fail, as often as it is called.
@@ -104,6 +105,10 @@ class Channel:
         """Join the session's room now if connected, else as soon as that is so."""
         self._poller.follow(session)
         self._queue.put(_Follow(session))
+
+    def enter(self, room: str) -> None:
+        """Join a room in which no session is reported: it is never polled (an analysis, wire contract 4)."""
+        self._queue.put(_Follow(room))
 
     def body_sent(self, session: str) -> None:
         """The session's body is out: polling it makes sense even if the server did not know it before."""
@@ -190,6 +195,7 @@ class Channel:
             headers=self._headers,
             report=self._queue.put,
             progress=self._heard,
+            analysis=self._analysed,
         )
         self._connections[dial.number] = connection
         connection.start()
@@ -216,6 +222,14 @@ class Channel:
     def _heard(self, body: object, transport: Transport) -> None:
         """A message from the room, in a thread of the connection; several may come at once, in any order."""
         event = parse_progress(body, transport)
+        if event is None or self._closing.is_set():
+            return
+        with self._counting:
+            self._events += 1
+        self._emit(event)
+
+    def _analysed(self, body: object, failed: bool) -> None:
+        event = parse_analysis(body, failed=failed)
         if event is None or self._closing.is_set():
             return
         with self._counting:

@@ -59,12 +59,13 @@ class Connection:
         headers: Callable[[], Mapping[str, str]],
         report: Callable[[Dialled | DialFailed | Lost], None],
         progress: Callable[[object, Transport], None],
+        analysis: Callable[[object, bool], None] | None = None,
     ) -> None:
         """Nothing is dialled before `start`."""
         self.number, self.transport = dial.number, dial.transport
         self._url, self._limit = url, dial.seconds
         self._session, self._shut, self._headers = session, shut, headers
-        self._report, self._progress = report, progress
+        self._report, self._progress, self._analysis = report, progress, analysis
         self._settled = threading.Event()  # the namespace is ours, or never will be
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -112,6 +113,8 @@ class Connection:
         client.on("connect_error", lambda *_: self._settled.set())
         client.on("disconnect", self._disconnected)
         client.on("upload-progress", self._received)
+        client.on("analysis:progress", lambda *args: self._analysed(args, failed=False))
+        client.on("analysis:error", lambda *args: self._analysed(args, failed=True))
         return client
 
     def _make_websocket(self, **options: Any) -> _WebSocket:
@@ -168,6 +171,10 @@ class Connection:
     def _received(self, *args: object) -> None:
         if args and not self._ended.is_set():
             self._progress(args[0], self.transport)
+
+    def _analysed(self, args: tuple[object, ...], *, failed: bool) -> None:
+        if args and self._analysis is not None and not self._ended.is_set():
+            self._analysis(args[0], failed)
 
     def _disconnected(self, reason: str = "") -> None:
         self._settled.set()

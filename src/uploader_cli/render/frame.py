@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, FileCompleted, FileFailed, FileRetry, FileStarted, Phase
-from uploader_cli.render import overview
+from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
 from uploader_cli.render.slots import Slots
@@ -56,6 +56,8 @@ class Frame:
             top.insert(min(len(top), room - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:room]
         files = self._running(state, now, width, room - len(top))
+        if state.analysis is not None:
+            files += stages.rows(state.analysis, now, width, room - len(top) - len(files))
         tail = _tail(state, width, room - len(top) - len(files) - 1)
         rows = [*top, *files, *([[]] if tail else []), *tail]
         return [fit(row, width) for row in rows]

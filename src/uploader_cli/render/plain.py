@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState
-from uploader_cli.render import overview
+from uploader_cli.render import overview, stages
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of, span
 
 if TYPE_CHECKING:
+    from uploader_cli.core.stages import Analysis
     from uploader_cli.core.state import ProgressState
 
 FEW = 20
@@ -34,8 +35,9 @@ class PlainView:
         self._due: float | None = None
         self._lines: dict[str, int] = {}
         self._channel = ""
+        self._analysis: tuple[float, int] | None = None
 
-    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         """Say it, if it is worth a line."""
         match event:
             case ev.RunStarted():
@@ -56,8 +58,15 @@ class PlainView:
                 self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
             case ev.ChannelChanged():
                 self._channel_line(event, state)
+            case _:
+                self._of_the_server(event, state, now)
+
+    def _of_the_server(self, event: ev.Event, state: ProgressState, now: float) -> None:
+        match event:
             case ev.ServerMessage() if self._verbose > 1:
                 self._say(f"server: {_brief(event.text)}", kind="message")
+            case ev.Stage() if state.analysis is not None:
+                self._stage(event, state.analysis, now)
             case ev.RunWarning():
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 
@@ -93,6 +102,17 @@ class PlainView:
         path = safe(file.path) if file is not None else f"file {event.file}"
         wait = f" in {clock(event.delay + 0.5)}" if event.delay >= 0.5 else ""
         self._say(f"↻ {path}: retry {event.attempt - 1}{wait} ({_brief(event.message)})", kind="retry")
+
+    def _stage(self, event: ev.Stage, analysis: Analysis, now: float) -> None:
+        """A line when an analysis begins to tell, and one for each stage that ended; each percentage with `-v`."""
+        key = (analysis.started, analysis.number)
+        if key != self._analysis:
+            self._analysis = key
+            self._say(stages.title(analysis))
+        if stages.ends(analysis.kind, event):
+            self._say(f"✓ {event.name} ({event.percent:.0f} %, {span(analysis.elapsed(now))}{stages.note(analysis)})")
+        elif self._verbose:
+            self._say(f"  {event.name} {event.percent:.0f} %{stages.note(analysis)}")
 
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
         """Where the channel is now; its end with the run is no news."""

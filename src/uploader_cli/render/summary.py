@@ -82,11 +82,14 @@ def summary(
     lines.add(glyph, verdict)
     _skips(lines, state)
     _failures(lines, state.failures, outcome.failed)
+    _analyses(lines, state)
     _warnings(lines, state)
     if outcome.exit_code in _INTERRUPTED:
-        _interrupted(lines, state, resume_hint)
+        _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
     if outcome.exit_code:
-        lines.add(" ", f"exit code {outcome.exit_code}: {_EXITS.get(outcome.exit_code, 'see above')}")
+        words = _EXITS.get(outcome.exit_code, "see above")
+        words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
+        lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     for step in next_steps:
         lines.add("→", safe(step))
     return [_colored(line) for line in lines.out] if color else lines.out
@@ -110,6 +113,8 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     took = f"{size(outcome.bytes)} in {span(outcome.seconds)}"
     if outcome.bytes and outcome.rate > 0:
         took += f" ({rate(outcome.rate)})"
+    if _complete(state, outcome):
+        return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if outcome.exit_code in _INTERRUPTED:
         return "■", f"interrupted: {outcome.completed:,} of {plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
@@ -120,6 +125,32 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
+
+
+def _complete(state: ProgressState, outcome: RunFinished) -> bool:
+    """True where the upload went well to its end, and only an analysis after it did not."""
+    unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
+    return not outcome.ok and not unfinished and any(done.error for done in state.analyses)
+
+
+def _analyses(lines: _Lines, state: ProgressState) -> None:
+    """What the analyses came to; `lines` names failures once each, results up to `_NOTES`."""
+    good = [done for done in state.analyses if not done.error]
+    for done in good[:_NOTES]:
+        lines.add(
+            "✓", f"{done.kind} analysis of {safe(done.name)}" + (f": {safe(done.summary)}" if done.summary else "")
+        )
+    if len(good) > _NOTES:
+        lines.add("…", f"and {plural(len(good) - _NOTES, 'more result')}")
+    if state.analysis_file:
+        lines.add("→", f"results saved in {safe(state.analysis_file)}")
+    bad = [done for done in state.analyses if done.error]
+    for done in bad[:_NOTES]:
+        lines.add("✗", f"{done.kind} analysis of {safe(done.name)}: {safe(done.error[:500])}")
+    if len(bad) > _NOTES:
+        lines.add("…", f"and {len(bad) - _NOTES:,} more without a result")
+    if any(done.retryable for done in bad):
+        lines.add("→", "To analyse again what is uploaded: the same command with --skip-existing.", indent=2)
 
 
 def _skips(lines: _Lines, state: ProgressState) -> None:
@@ -152,7 +183,9 @@ def _failures(lines: _Lines, failures: Iterable[FileFailed], total: int) -> None
 
 def _warnings(lines: _Lines, state: ProgressState) -> None:
     """Each once; what may be stored without being confirmed comes first and is never cut."""
-    counts = Counter((warning.code, warning.text) for warning in state.warnings)
+    told = {done.warning for done in state.analyses}  # by `_analyses`
+    shown = [warning for warning in state.warnings if warning.text not in told]
+    counts = Counter((warning.code, warning.text) for warning in shown)
     stored = {key: times for key, times in counts.items() if key[0] is WarningCode.MAY_BE_STORED}
     others = {key: times for key, times in counts.items() if key not in stored}
     for (_, text), times in [*stored.items(), *list(others.items())[:_NOTES]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from uploader_cli.run import analysis
 from uploader_cli.run.upload import begin, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.run.watch import watch
@@ -22,6 +23,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
     Not `lasting`: the server or the journal will be gone soon, and nothing is said of going on.
     """
     found = select(settings, paths)
+    analysis.check(settings, found)
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)

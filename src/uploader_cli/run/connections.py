@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from uploader_cli.core.events import ChannelStats, SessionLeft, SessionProgress
+from uploader_cli.core.events import AnalysisMessage, ChannelStats, SessionLeft, SessionProgress
 from uploader_cli.core.sightings import Sightings
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.transfer.api import Api
@@ -17,6 +17,8 @@ from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uploader_cli.core.events import Event
     from uploader_cli.run.loop import Loop
     from uploader_cli.settings import Settings
@@ -37,6 +39,8 @@ class Connections:
     polls: Api = field(init=False)
     channel: Channel | None = field(init=False, default=None)
     """None for a tus endpoint: there is no Socket.IO there."""
+    on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
+    """Who listens to the room of an analysis."""
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -83,6 +87,20 @@ class Connections:
         """Leave the room once the last messages had their time: they come after the answer (wire contract 3.8)."""
         self._leaving.append((time.monotonic() + DRAIN, session))
 
+    def enter(self, room: str) -> None:
+        """Join the room of an analysis."""
+        if self.channel is not None:
+            self.channel.enter(room)
+
+    def quit(self, room: str) -> None:
+        """Leave it."""
+        if self.channel is not None:
+            self.channel.leave(room)
+
+    def another_api(self) -> Api:
+        """A client for one more thread."""
+        return Api(self.settings, self.loop.emit, self.stop, beside=self.api)
+
     def tend(self) -> None:
         """Leave what is due; the loop's thread calls this every frame."""
         while self._leaving and self._leaving[0][0] <= time.monotonic():
@@ -93,6 +111,9 @@ class Connections:
             self.loop.apply(SessionLeft(session))
 
     def _heard(self, event: Event) -> None:
+        if isinstance(event, AnalysisMessage):
+            self.on_analysis(event)
+            return
         if isinstance(event, SessionProgress):
             self.sightings.note(event)
         self.loop.emit(event)

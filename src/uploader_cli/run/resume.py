@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
+from uploader_cli.run import analysis
 from uploader_cli.run.calls import dry_run
 from uploader_cli.run.upload import execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
@@ -39,6 +40,7 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
         if settings.dry_run:
             return dry_run(settings, paths)
         found = select(settings, paths)
+        analysis.check(settings, found)
         new_id = secrets.token_hex(8)
         with interruptible() as interrupts:
             run = journal.resume(info.id, new_id=new_id)

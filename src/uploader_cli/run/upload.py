@@ -14,6 +14,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
+from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
 from uploader_cli.selection.filters import Filters
@@ -80,7 +81,9 @@ def execute(
     in order.
     """
     receipts = Receipts()
-    loop = Loop([*observers, receipts], settings.stall)
+    chosen = [item for item in found if isinstance(item, LocalFile)]
+    places = Places({file.file: file for file in chosen}, run)
+    loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], settings.stall)
     connections = Connections(settings, loop)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():
@@ -93,7 +96,6 @@ def execute(
             _tell_selection(settings, found, loop.emit)
             connections.start()
 
-        chosen = [item for item in found if isinstance(item, LocalFile)]
         engine = Engine(
             connections.api,
             settings,
@@ -107,10 +109,13 @@ def execute(
         )
         worker = threading.Thread(target=_work, args=(engine, chosen, loop.emit), name="uploader-engine", daemon=True)
         worker.start()
+        codes: list[Exit] = []
         try:
             stopped = _until_stopped(loop, connections, engine, interrupts)
             worker.join()
             loop.drain(DRAIN if not interrupts.count else 0.0)
+            if settings.analyze != "none" and stopped.error is None and not interrupts.count:
+                codes = analyse(settings, loop, connections, interrupts, places, run.id)
         finally:
             connections.stop.set()
             if worker.is_alive():  # an observer failed
@@ -119,7 +124,7 @@ def execute(
             connections.close()
         loop.flush()
         run.finish(ok=not _can_be_resumed(loop, stopped.error))
-        code = _exit_code(loop, connections, stopped.error, interrupts)
+        code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error

@@ -101,6 +101,10 @@ class Settings:
     resend_unknown: bool = option(values.switch, default=False, stored=True)
     resume: bool = option(values.switch, default=True)
     verify: bool = option(values.switch, default=False, stored=True)
+    analyze: Literal["none", "content", "fusion", "music"] = option(
+        values.one_of("none", "content", "fusion", "music"), default="none", stored=True
+    )
+    analysis_to: Path | None = option(values.path, default=None, stranger=False)
     cancel_on_interrupt: bool = option(values.switch, default=False, stored=True)
     state_dir: Path | None = option(values.path, default=None, stranger=False)
     json: bool = option(values.switch, default=False)

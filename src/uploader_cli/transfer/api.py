@@ -16,7 +16,7 @@ from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_targ
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uploader_cli.core.events import Event
+    from uploader_cli.core.events import AnalysisMessage, Event
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.multipart import MultipartBody
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
 """Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
+STATUS_LIMIT = 5.0
+"""Seconds for an answer on how an analysis stands: the next question comes anyway."""
 LEAST_WAIT = 1.0
 """Seconds after a 429 that asks for none: a server that goes on saying so is not hammered."""
 
@@ -150,6 +152,15 @@ class Api:
             {"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files
         ]
         return protocol.as_object(self._call("POST", "/api/upload/validate", json={"files": listed}).body)
+
+    def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
+        """One of the calls for an analysis (wire contract 4): its answer, which begins within `limit` seconds."""
+        return self._call("POST", path, json=asked, read_timeout=limit).body
+
+    def analysis_status(self, session: str) -> AnalysisMessage | None:
+        """`GET /api/ai/analysis/{id}/status`; None where the answer says nothing. Raises `NotFound`; never waits."""
+        path = f"/api/ai/analysis/{_segment(session)}/status"
+        return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 
     def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
         """`HEAD /uploads/{category}/{path}`: size in bytes and SHA-256 (base64), where told; None for 404."""

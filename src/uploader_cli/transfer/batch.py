@@ -157,7 +157,9 @@ class Batch:
                 self._ledger.fail_with(file, FailureCode.INTEGRITY, words)
             else:
                 location = stored_path(self._settings.category, item.location) if item.location else None
-                self._confirm.stored(self._api, file, server_id=item.server_id, location=location)
+                self._confirm.stored(
+                    self._api, file, server_id=item.server_id, location=location, file_path=item.file_path
+                )
 
     # --- when it fails ------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ class Confirmation:
         *,
         server_id: str | None = None,
         location: str | None = None,
+        file_path: str | None = None,
         readable: str | None = None,
         checksum: str | None = None,
         verified: bool = False,
@@ -52,7 +53,9 @@ class Confirmation:
                 case None:
                     self._say_unverifiable()
         self._context.run.completed(file, server_id=server_id, location=location, checksum=checksum, verified=verified)
-        self._context.ledger.complete(file, server_id, location, checksum=checksum, verified=verified)
+        self._context.ledger.complete(
+            file, server_id, location, checksum=checksum, verified=verified, file_path=file_path
+        )
 
     def _say_unverifiable(self) -> None:
         if not self._said_unverifiable:

@@ -65,6 +65,7 @@ class Ledger:
         *,
         checksum: str | None = None,
         verified: bool = False,
+        file_path: str | None = None,
     ) -> None:
         """The server has it; `checksum` (hex SHA-256) where all of it was compared, `verified` also by chunks."""
         if not self._close(file):
@@ -81,6 +82,7 @@ class Ledger:
                 attempts=attempts,
                 seconds=round(self._clock() - began, 3) if began is not None else 0.0,
                 checksum=f"sha256:{checksum}" if checksum else None,
+                file_path=file_path,
             )
         )
 

@@ -55,6 +55,7 @@ EVENTS: list[ev.Event] = [
     ev.ChannelChanged(ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED),
     ev.ChannelChanged(ChannelState.LIVE, ChannelState.RECONNECTING, None, ChannelReason.LOST, 1, 12.5),
     ev.ServerMessage("正在上传"),
+    ev.Stage("model analysis", 23.0),
     ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
     ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
 ]
@@ -103,7 +104,7 @@ def test_the_schema_names_each_field_of_the_code() -> None:
     by_type = {option["properties"]["type"]["const"]: option for option in SCHEMA["oneOf"]}
     for kind in ev.PUBLIC:
         option = by_type[kind.type]
-        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name"}
+        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name", "file_path"}
         always = set.intersection(*(set(ev.as_fields(event)) for event in EVENTS if type(event) is kind))
         common = {"v", "seq", "run", "ts", "type"}
         assert set(option["properties"]) - common - {"path_b64"} == fields

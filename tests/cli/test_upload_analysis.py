@@ -1,0 +1,177 @@
+"""`upload --analyze`: every stage in order, whatever the server says or leaves unsaid; the upload is never harmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import Done, finish, start, uploader
+from serving import running_server
+
+from server_stub.tokens import issue_token
+from uploader_cli.core.stages import STAGES, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+SECRET = "a secret that is long enough to sign with"
+QUICK = {"analysis_seconds": 0.3, "jwt_secret": SECRET}
+
+
+def analyzed(kind: str, files: Path, server: EmbeddedServer, *more: str | Path) -> Done:
+    token = issue_token(SECRET)
+    asked = ("upload", files, "-s", server.url, "--analyze", kind, "--json", *more)
+    return uploader(*asked, home=files.parent, UPLOADER_TOKEN=token)
+
+
+def ends(done: Done) -> list[tuple[str, float]]:
+    """The stages that ended, with their percentages."""
+    every = {(name, float(end)) for stages in STAGES.values() for name, end in stages}
+    return [told for event in done.of("stage") if (told := (event["name"], event["percent"])) in every]
+
+
+def stages_of(*kinds: Kind) -> list[tuple[str, float]]:
+    return [(name, float(end)) for kind in kinds for name, end in STAGES[kind]]
+
+
+def saved(directory: Path) -> dict[str, Any]:
+    (path,) = directory.glob("uploader-analysis-*.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("how", [None, "silent"])
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
+    """Every stage in order, from events or from the answer alone; the result is saved and told."""
+    files = make_files(**{"a.mp4": 500})
+    with running_server(analysis=how, **QUICK) as server:
+        done = analyzed("content", files, server, "--protocol", protocol)
+    assert done.code == 0, done.err
+    assert ends(done) == stages_of(Kind.CONTENT)
+    percents = [event["percent"] for event in done.of("stage")]
+    assert percents == sorted(percents)
+    result = saved(files.parent)
+    assert result["run"] == done.finished["run"]
+    assert result["analyses"][0]["kind"] == "content"
+    assert result["analyses"][0]["result"]["finalReport"]
+    assert "four scenes" in done.err
+    assert "uploader-analysis-" in done.err
+    assert "✓ model analysis (40 %" in done.err
+
+
+def test_a_silent_server_is_asked_for_the_status(make_files: Callable[..., Path]) -> None:
+    """No event in 2 seconds: percentages come from the status before the answer does."""
+    with running_server(analysis="silent", analysis_seconds=4.0, jwt_secret=SECRET) as server:
+        done = analyzed("content", make_files(**{"a.mp4": 500}), server)
+        asked = [request for request in server.faults.requests if request.path.endswith("/status")]
+    assert done.code == 0, done.err
+    assert ends(done) == stages_of(Kind.CONTENT)
+    assert 1 <= len(asked) <= 4
+    first, last = done.of("stage")[0], done.of("stage")[-1]
+    assert first["ts"] < last["ts"], "nothing was told before the answer"
+
+
+def test_each_file_is_analysed(make_files: Callable[..., Path]) -> None:
+    """One after the other, each with its own stages."""
+    files = make_files(**{"a.mp4": 500, "b.mp4": 600})
+    with running_server(**QUICK) as server:
+        done = analyzed("content", files, server)
+    assert done.code == 0, done.err
+    assert ends(done) == stages_of(Kind.CONTENT, Kind.CONTENT)
+    assert [item["files"][0]["path"][-5:] for item in saved(files.parent)["analyses"]] == ["a.mp4", "b.mp4"]
+
+
+def test_music_runs_on_a_fusion(make_files: Callable[..., Path]) -> None:
+    """The plan of the fusion is what the music is made on."""
+    files = make_files(**{"a.mp4": 500, "b.mp4": 600})
+    with running_server(**QUICK) as server:
+        done = analyzed("music", files, server)
+    assert done.code == 0, done.err
+    assert ends(done) == stages_of(Kind.FUSION, Kind.MUSIC)
+    fusion, music = saved(files.parent)["analyses"]
+    assert fusion["result"]["fusionPlan"]["title"] in music["result"]["musicPrompt"]
+
+
+@pytest.mark.parametrize("kind", ["fusion", "music"])
+def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
+    """Said before anything is sent."""
+    done = analyzed(kind, make_files(**{"a.mp4": 500}), server)
+    assert done.code == 2
+    assert "exactly two files" in done.err
+    assert len(server.faults.requests) == 0
+
+
+@pytest.mark.parametrize("how", ["fail", "refuse"])
+def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Callable[..., Path]) -> None:
+    """Exit 3 where another try can help, else 4; the file counts as completed either way."""
+    with running_server(analysis=f"{how}:structuring", **QUICK) as server:
+        done = analyzed("content", make_files(**{"a.mp4": 500}), server)
+    assert done.code == {"fail": 3, "refuse": 4}[how], done.err
+    assert (done.finished["completed"], done.finished["failed"]) == (1, 0)
+    assert done.of("file.failed") == []
+    assert ends(done) == stages_of(Kind.CONTENT)[:2]
+    assert [event["code"] for event in done.of("warning")] == ["analysis_failed"]
+    assert "all confirmed by the server" in done.err
+    assert ("the same command with --skip-existing" in done.err) == (how == "fail")
+
+
+def test_what_is_uploaded_can_be_analysed_again(make_files: Callable[..., Path]) -> None:
+    """As the last words of the failed run say."""
+    files = make_files(**{"a.mp4": 500})
+    with running_server(analysis="fail:report", **QUICK) as server:
+        assert analyzed("content", files, server).code == 3
+        server.faults.set_analysis(None)
+        done = analyzed("content", files, server, "--skip-existing")
+    assert done.code == 0, done.err
+    assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
+    assert ends(done) == stages_of(Kind.CONTENT)
+
+
+def test_an_analysis_needs_a_token(make_files: Callable[..., Path]) -> None:
+    """Exit 5, and the upload is complete."""
+    with running_server(**QUICK) as server:
+        files = make_files(**{"a.mp4": 500})
+        done = uploader("upload", files, "-s", server.url, "--analyze", "content", "--json", home=files.parent)
+    assert done.code == 5
+    assert done.finished["completed"] == 1
+    assert "UPLOADER_TOKEN" in done.err
+
+
+def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
+    """130 at once; the upload is complete, and there is nothing to resume."""
+    files = make_files(**{"a.mp4": 500})
+    with running_server(analysis="hang", **QUICK) as server:
+        asked = ("upload", files, "-s", server.url, "--analyze", "content", "--json")
+        process = start(*asked, home=files.parent, UPLOADER_TOKEN=issue_token(SECRET))
+        while not any(request.path.endswith("/status") for request in server.faults.requests):  # it is under way
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        done = finish(process)
+    assert time.monotonic() - began < 5
+    assert done.code == 130
+    assert done.finished["completed"] == 1
+    assert "the upload is complete" in done.err
+    assert "uploader resume" not in done.err
+
+
+def test_analysis_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """A file, or a directory that is there; a place that is not is refused before anything is sent."""
+    files = make_files(**{"a.mp4": 500})
+    (tmp_path / "results").mkdir()
+    with running_server(**QUICK) as server:
+        assert analyzed("content", files, server, "--analysis-to", tmp_path / "my.json").code == 0
+        assert analyzed("content", files, server, "--analysis-to", tmp_path / "results").code == 0
+        before = len(server.faults.requests)
+        assert analyzed("content", files, server, "--analysis-to", tmp_path / "gone" / "my.json").code == 2
+        assert len(server.faults.requests) == before
+    assert json.loads((tmp_path / "my.json").read_text(encoding="utf-8"))["analyses"]
+    assert saved(tmp_path / "results")["analyses"]
+    assert not list(tmp_path.glob("uploader-analysis-*"))

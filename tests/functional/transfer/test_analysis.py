@@ -1,0 +1,217 @@
+"""An analysis against servers that say little, nothing, or the wrong thing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uploader_cli import errors
+from uploader_cli.core.events import AnalysisMessage
+from uploader_cli.core.stages import Kind
+from uploader_cli.settings import Settings
+from uploader_cli.transfer import analysis
+from uploader_cli.transfer.analysis import Analyst
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 20.0
+"""Seconds after which a test gives up on a server."""
+DONE = {"success": True, "data": {"analysisId": "1", "finalReport": "well"}}
+
+
+class Rooms:
+    """What is joined and left, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def enter(self, room: str) -> None:
+        self.said.append(("enter", room))
+
+    def quit(self, room: str) -> None:
+        self.said.append(("quit", room))
+
+
+class Server:
+    """Answers the call when `release` is set, and status questions with `status`."""
+
+    def __init__(self, answer: object, status: object = None, code: int = 200) -> None:
+        self.answer, self.status, self.code = answer, status, code
+        self.release = threading.Event()
+        self.asked: list[dict[str, Any]] = []
+        self.questions = 0
+        self.called = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.asked.append(json.loads(body))
+                outer.called.set()
+                outer.release.wait(PATIENCE)
+                self.reply(outer.code, outer.answer)
+
+            def do_GET(self) -> None:
+                outer.questions += 1
+                self.reply(404 if outer.status is None else 200, outer.status)
+
+            def reply(self, code: int, body: object) -> None:
+                data = json.dumps(body).encode()
+                with contextlib.suppress(OSError):  # a client that waits no longer
+                    self.send_response(code)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http.daemon_threads = True
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            self.release.set()
+            http.shutdown()
+            http.server_close()
+            thread.join()
+
+
+class Bench:
+    """An analyst at a server; what it tells is in `told`."""
+
+    def __init__(self, url: str, limit: float = PATIENCE) -> None:
+        self.told: list[AnalysisMessage] = []
+        self.rooms, self.stop = Rooms(), Stop()
+        settings = Settings(server=url)
+        emit: Callable[[Any], None] = self.told.append
+        self.analyst = Analyst(
+            lambda: Api(settings, emit, self.stop), emit, self.stop, self.rooms, dict.fromkeys(Kind, limit)
+        )
+
+    def analyse(self) -> dict[str, object]:
+        return self.analyst.analyse(Kind.CONTENT, {"videoPath": "/uploads/a.mp4"})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed after a moment, and nothing is waited for longer than a test needs."""
+    for name, seconds in {"QUIET": 0.05, "TICK": 0.01, "DRAIN": 0.0, "AFTER_AN_ERROR": 0.1}.items():
+        monkeypatch.setattr(analysis, name, seconds)
+    monkeypatch.setattr(RateBudget, "poll_interval", lambda _: 0.02)
+
+
+def wait(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_the_room_is_joined_before_the_call_and_left_after_it() -> None:
+    server = Server(DONE)
+    server.release.set()
+    with server.running() as url:
+        bench = Bench(url)
+        assert bench.analyse() == DONE["data"]
+    session = server.asked[0]["sessionId"]
+    assert bench.rooms.said == [("enter", session), ("quit", session)]
+
+
+def test_a_server_without_a_status_is_guessed_at() -> None:
+    """404 for the status: asked three times, then percentages by time, which are marked and rise."""
+    server = Server(DONE)
+    with server.running() as url:
+        bench = Bench(url)
+        threading.Thread(target=lambda: (wait(lambda: len(bench.told) > 5), server.release.set()), daemon=True).start()
+        bench.analyse()
+    assert server.questions == 3
+    assert all(message.assumed for message in bench.told)
+    percents = [message.percent or 0.0 for message in bench.told]
+    assert percents == sorted(percents)
+    assert percents[-1] > percents[0]
+
+
+def test_a_status_is_better_than_a_guess() -> None:
+    server = Server(DONE, status={"progress": 45, "message": "busy"})
+    with server.running() as url:
+        bench = Bench(url)
+        threading.Thread(target=lambda: (wait(lambda: bench.told), server.release.set()), daemon=True).start()
+        bench.analyse()
+    assert set(bench.told) == {AnalysisMessage(45, "busy")}
+
+
+def test_a_time_limit_of_its_own() -> None:
+    """However long the server holds the line."""
+    with Server(DONE).running() as url, pytest.raises(errors.TimedOut, match=r"did not finish it in 0\.3 s") as caught:
+        Bench(url, limit=0.3).analyse()
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "kind", "retryable"),
+    [
+        (500, {"error": "X"}, errors.ServerFault, True),
+        (503, "<html>", errors.ServerFault, True),
+        (422, {"error": "X"}, errors.AnswerError, False),
+        (401, {"error": "X"}, errors.Unauthorized, False),
+        (200, {"success": False, "message": "no video"}, errors.AnalysisFailed, False),
+        (200, {"success": True, "data": None}, errors.AnalysisFailed, False),
+        (200, [], errors.AnalysisFailed, False),
+    ],
+)
+def test_an_answer_without_a_result(code: int, answer: object, kind: type[Exception], retryable: bool) -> None:
+    server = Server(answer, code=code)
+    server.release.set()
+    with server.running() as url, pytest.raises(errors.UploaderError) as caught:
+        Bench(url).analyse()
+    assert type(caught.value) is kind
+    assert caught.value.retryable is retryable
+
+
+def test_an_error_in_the_room_without_an_answer_ends_it() -> None:
+    server = Server(DONE)
+    with server.running() as url:
+        bench = Bench(url)
+        failed = AnalysisMessage(None, "overheated", failed=True)
+        threading.Thread(target=lambda: (server.called.wait(PATIENCE), bench.analyst.hear(failed)), daemon=True).start()
+        with pytest.raises(errors.AnalysisFailed, match="overheated") as caught:
+            bench.analyse()
+    assert caught.value.retryable
+
+
+def test_what_comes_after_the_end_is_of_no_analysis() -> None:
+    server = Server(DONE)
+    server.release.set()
+    with server.running() as url:
+        bench = Bench(url)
+        bench.analyse()
+        bench.told.clear()
+        bench.analyst.hear(AnalysisMessage(50, "late"))
+    assert bench.told == []
+
+
+def test_a_stopped_run_waits_no_longer() -> None:
+    server = Server(DONE)
+    with server.running() as url:
+        bench = Bench(url)
+        threading.Thread(target=lambda: (server.called.wait(PATIENCE), bench.stop.set()), daemon=True).start()
+        with pytest.raises(errors.Interrupted):
+            bench.analyse()
+    assert [word for word, _ in bench.rooms.said] == ["enter", "quit"]

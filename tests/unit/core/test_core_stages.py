@@ -1,0 +1,208 @@
+"""The stages of an analysis, and the time that is left of it: tables, under a clock that a test moves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.protocol import analysis_data, parse_analysis, parse_analysis_status
+from uploader_cli.core.reducer import reduce
+from uploader_cli.core.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, Remaining, assumed, between, stage_at
+from uploader_cli.core.state import ProgressState
+
+
+def named(kind: Kind, percent: float) -> str:
+    return STAGES[kind][stage_at(kind, percent)][0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        (Kind.CONTENT, "upload 10, model analysis 40, structuring 70, report 90, saving 100"),
+        (Kind.FUSION, "upload 10, video 1 25, video 2 40, plan 70, timeline 85, saving 100"),
+        (Kind.MUSIC, "parse 20, emotion 40, instruments 60, prompt 85, saving 100"),
+    ],
+)
+def test_the_stages_are_those_of_the_contract(kind: Kind, table: str) -> None:
+    """Wire contract 4, word for word."""
+    assert ", ".join(f"{name} {end}" for name, end in STAGES[kind]) == table
+
+
+@pytest.mark.parametrize(
+    ("percent", "name"),
+    [(0, "upload"), (9.9, "upload"), (10, "model analysis"), (58, "structuring"), (99, "saving"), (100, "saving")],
+)
+def test_a_percentage_has_its_stage(percent: float, name: str) -> None:
+    assert named(Kind.CONTENT, percent) == name
+
+
+def test_a_leap_tells_every_stage_on_its_way() -> None:
+    """Whoever reads the stream sees each stage end, in order, also when an event was lost."""
+    assert between(Kind.CONTENT, 3, 72) == [
+        ("upload", 10.0),
+        ("model analysis", 40.0),
+        ("structuring", 70.0),
+        ("report", 72.0),
+    ]
+    assert between(Kind.CONTENT, 3, 40) == [("upload", 10.0), ("model analysis", 40.0)]
+    assert between(Kind.CONTENT, 41.1, 41.9) == []
+
+
+@pytest.mark.parametrize("limit", [180.0, 300.0])
+def test_a_guess_rises_and_never_arrives(limit: float) -> None:
+    guesses = [assumed(second, limit) for second in range(0, 1000, 5)]
+    assert guesses == sorted(guesses)
+    assert guesses[0] == 0
+    assert guesses[-1] <= 95
+    assert {named(Kind.CONTENT, guess) for guess in guesses} == {name for name, _ in STAGES[Kind.CONTENT]}
+
+
+# --- the time that is left -------------------------------------------------------------------------------------------
+
+
+def test_a_steady_analysis_counts_down() -> None:
+    remaining = Remaining(0.0)
+    for second in range(1, 20):
+        remaining.update(second, second * 5)
+        left = remaining.at(second)
+        assert left is not None
+        assert left == pytest.approx(20 - second)
+        assert remaining.at(second + 0.5) == pytest.approx(left - 0.5)
+
+
+@pytest.mark.parametrize("percent", [0, 4.9, 95.1, 99, 100])
+def test_no_time_is_told_at_the_edges(percent: float) -> None:
+    remaining = Remaining(0.0)
+    remaining.update(10.0, percent)
+    assert remaining.at(10.0) is None
+
+
+def test_a_little_delay_makes_the_time_left_stand_still_at_the_most() -> None:
+    remaining = Remaining(0.0)
+    remaining.update(10.0, 50)
+    remaining.update(12.0, 51)  # measured: 11.5 s, shown: 8 s
+    assert remaining.at(12.0) == pytest.approx(8.0)
+
+
+def test_a_server_that_became_slower_is_a_reason() -> None:
+    remaining = Remaining(0.0)
+    remaining.update(10.0, 50)
+    remaining.update(19.0, 52)
+    assert remaining.at(19.0) == pytest.approx(19 * 48 / 52)
+
+
+def test_a_time_that_ran_out_is_not_told() -> None:
+    remaining = Remaining(0.0)
+    remaining.update(10.0, 50)
+    assert remaining.at(20.1) is None
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 30), st.floats(0, 20)), max_size=40))
+def test_the_time_left_never_grows_by_a_little(steps: list[tuple[float, float]]) -> None:
+    """From one message to the next it grows by more than half and 3 s, or not at all."""
+    remaining, now, percent = Remaining(0.0), 0.0, 0.0
+    for seconds, more in steps:
+        now, percent = now + seconds, min(100.0, percent + more)
+        before = remaining.at(now)
+        remaining.update(now, percent)
+        after = remaining.at(now)
+        if before is not None and after is not None and after > before + 1e-6:
+            assert after > before * 1.5 - 1e-6
+            assert after > before + 3.0 - 1e-6
+
+
+# --- an analysis in the state ----------------------------------------------------------------------------------------
+
+
+def play(*events: ev.Event, state: ProgressState | None = None) -> tuple[ProgressState, list[tuple[str, float]]]:
+    state = state or ProgressState()
+    out = [public for now, event in enumerate(events) for public in reduce(state, event, float(now))]
+    return state, [(event.name, event.percent) for event in out if isinstance(event, ev.Stage)]
+
+
+BEGIN = ev.AnalysisStarted(Kind.CONTENT, "a.mp4")
+
+
+def test_percentages_never_fall_and_100_waits_for_the_answer() -> None:
+    state, told = play(BEGIN, *(ev.AnalysisMessage(percent) for percent in (50, 20, None, 150)))
+    assert state.analysis is not None
+    assert state.analysis.percent == UNANSWERED
+    assert [percent for _, percent in told] == [10, 40, 50, 70, 90, 99]
+    _, end = play(ev.AnalysisEnded(summary="well"), state=state)
+    assert end == [("saving", 100.0)]
+    assert state.analyses[0].summary == "well"
+
+
+def test_without_any_message_all_stages_come_with_the_answer() -> None:
+    _, told = play(BEGIN, ev.AnalysisEnded())
+    assert told == [(name, float(end)) for name, end in STAGES[Kind.CONTENT]]
+
+
+def test_a_failure_is_a_warning_and_ends_no_stage() -> None:
+    state, told = play(BEGIN, ev.AnalysisMessage(20), ev.AnalysisEnded(error="overheated", retryable=True))
+    assert told == [("upload", 10.0), ("model analysis", 20.0)]
+    assert [warning.code for warning in state.warnings] == [ev.WarningCode.ANALYSIS_FAILED]
+    assert "overheated" in state.warnings[0].text
+
+
+def test_a_late_message_changes_nothing() -> None:
+    state, _ = play(ev.AnalysisMessage(50))
+    assert state.analysis is None
+    state, told = play(BEGIN, ev.AnalysisEnded(error="x"), ev.AnalysisMessage(50, "late"))
+    assert told == []
+    assert state.analysis is not None
+    assert not state.analysis.log
+
+
+def test_the_log_is_bounded() -> None:
+    analysis = Analysis(Kind.CONTENT, "a.mp4", 0.0)
+    for number in range(1000):
+        analysis.say(f"line {number}")
+        analysis.say(f"line {number}")
+    assert len(analysis.log) == LOG == 50
+    assert list(analysis.log)[:2] == ["line 950", "line 951"]
+
+
+def test_a_guess_has_no_time_left_and_gives_way() -> None:
+    state, _ = play(BEGIN, ev.AnalysisMessage(30, assumed=True))
+    analysis = state.analysis
+    assert analysis is not None
+    assert analysis.assumed
+    assert analysis.remaining(1.0) is None
+    reduce(state, ev.AnalysisMessage(20), 2.0)
+    assert (analysis.percent, analysis.assumed) == (30, False)
+
+
+# --- what servers say ------------------------------------------------------------------------------------------------
+
+
+HOSTILE = [None, [], "x", 7, {}, {"progress": "50"}, {"progress": True}, {"progress": float("nan")}, {"message": 5}]
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=repr)
+def test_a_shape_that_is_none_is_ignored(body: object) -> None:
+    assert parse_analysis(body) is None
+    assert parse_analysis_status(body) is None
+    assert analysis_data(body) is None
+
+
+def test_messages_are_read() -> None:
+    told = {"stage": "model", "progress": 20, "message": "The model\nwatches " + "x" * 9000, "timestamp": "…"}
+    event = parse_analysis(told)
+    assert event is not None
+    assert (event.percent, event.failed) == (20, False)
+    assert event.message.startswith("The model watches x")
+    assert len(event.message) <= 500
+    assert parse_analysis({"message": "no"}, failed=True) == ev.AnalysisMessage(None, "no", failed=True)
+    assert parse_analysis({}, failed=True) == ev.AnalysisMessage(failed=True)
+
+
+def test_a_status_is_read_at_the_top_or_in_data() -> None:
+    expected = ev.AnalysisMessage(45, "busy")
+    assert parse_analysis_status({"progress": 45, "message": "busy", "data": {"finalReport": ""}}) == expected
+    assert parse_analysis_status({"success": True, "data": {"progress": 45, "message": "busy"}}) == expected
+    failed = parse_analysis_status({"status": "failed", "progress": 45, "message": "no"})
+    assert failed is not None
+    assert failed.failed
