@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
+from server_stub.connections import cut
 from server_stub.tokens import bearer, same_token
 from server_stub.wire import is_uuid
 
@@ -111,8 +112,15 @@ class Realtime:
     def _close_soon(self, environ: dict[str, Any]) -> None:
         eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
         connection = self.server.eio.sockets.get(eio_sid)
+        scope = environ["asgi.scope"]
+
+        def close() -> None:
+            _end(connection)
+            if scope["type"] == "websocket":  # granian would send the end only with the next packet of the client
+                cut(scope)
+
         if connection is not None:
-            asyncio.get_running_loop().call_later(CLOSE_REFUSED, _end, connection)
+            asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joined.pop(sid, None)

@@ -1,0 +1,184 @@
+"""One bearer token for every call and for the socket's handshake: who doesn't have it sees nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import socketio
+import websockets.sync.client
+from batches import DEADLINE, UNKNOWN, body_of, file, text
+from serving import running_server, server_process
+from websockets.exceptions import ConnectionClosed
+
+from server_stub.tokens import issue_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+TOKEN = "the-one-token.for/tests+0="
+SECRET = "a secret of the auth tests, which is long enough"
+WITH = {"authorization": f"Bearer {TOKEN}"}
+CALLS = [
+    ("POST", "/api/upload/validate"),
+    ("POST", "/api/upload/session"),
+    ("POST", f"/api/upload/session/{UNKNOWN}/finish"),
+    ("POST", "/api/upload/batch"),
+    ("GET", f"/api/upload/progress/{UNKNOWN}"),
+    ("POST", f"/api/upload/cancel/{UNKNOWN}"),
+    ("DELETE", f"/api/upload/file/{UNKNOWN}"),
+    ("POST", "/api/upload/files/"),
+    ("HEAD", f"/api/upload/files/{uuid.uuid4().hex}"),
+    ("POST", "/api/ai/analyze/content"),
+    ("GET", f"/api/ai/analysis/{UNKNOWN}/status"),
+    ("GET", "/uploads/personal/a.mp4"),
+    ("GET", "/metrics"),
+    ("GET", "/nothing"),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(auth_token=TOKEN, jwt_secret=SECRET) as server:
+        yield server
+
+
+def send(server: EmbeddedServer, method: str, path: str, **more: Any) -> requests.Response:
+    return requests.request(method, server.url + path, timeout=DEADLINE, **more)
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> None:
+    missing = send(server, method, path)
+    assert missing.status_code == 401
+    wrong = send(server, method, path, headers={"authorization": f"Bearer {TOKEN}x"})
+    assert wrong.status_code == 401
+    if method != "HEAD":
+        assert (missing.json()["error"], wrong.json()["error"]) == ("UNAUTHORIZED", "INVALID_TOKEN")
+        assert TOKEN not in wrong.text
+    assert send(server, method, path, headers=WITH).status_code != 401
+
+
+def test_health_and_preflights_are_free(server: EmbeddedServer) -> None:
+    assert send(server, "GET", "/health").status_code == 200
+    assert send(server, "OPTIONS", "/api/upload/files/").status_code == 204
+
+
+@pytest.mark.parametrize("value", ["", "Basic eA==", "Bearer", TOKEN, f"Token {TOKEN}", "Bearer \xff\xfe"])
+def test_odd_headers_are_refused(server: EmbeddedServer, value: str) -> None:
+    headers = {"authorization": value.encode("latin-1")}
+    assert send(server, "GET", f"/api/upload/progress/{UNKNOWN}", headers=headers).status_code == 401
+
+
+def test_a_body_is_refused_before_it_is_read(server: EmbeddedServer) -> None:
+    parts = body_of([text("sessionId", UNKNOWN), text("category", "personal"), file("a", b"x" * 1000)])
+    answer = send(
+        server,
+        "POST",
+        "/api/upload/batch",
+        data=parts,
+        headers={"content-type": "multipart/form-data; boundary=BOUNDARY"},
+    )
+    assert (answer.status_code, answer.headers["connection"]) == (401, "close")
+
+
+def test_a_jwt_passes_where_one_is_asked_for_and_nowhere_else(server: EmbeddedServer) -> None:
+    jwt = {"authorization": f"Bearer {issue_token(SECRET)}"}
+    assert send(server, "DELETE", f"/api/upload/file/{UNKNOWN}", headers=jwt).status_code == 404
+    assert send(server, "GET", f"/api/ai/analysis/{UNKNOWN}/status", headers=jwt).status_code == 404
+    assert send(server, "GET", f"/api/upload/progress/{UNKNOWN}", headers=jwt).status_code == 401
+
+
+def session_of(server: EmbeddedServer) -> str:
+    body = {"category": "personal", "expectedFiles": 1}
+    return str(send(server, "POST", "/api/upload/session", json=body, headers=WITH).json()["sessionId"])
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+@pytest.mark.parametrize("how", [{"headers": WITH}, {"auth": {"token": TOKEN}}])
+def test_a_watcher_with_it_is_let_in(server: EmbeddedServer, transport: str, how: Any) -> None:
+    client = socketio.Client(handle_sigint=False, reconnection=False)
+    seen = threading.Event()
+    client.on("upload-progress", lambda _: seen.set())
+    client.connect(server.url, transports=[transport], wait_timeout=5, **how)
+    try:
+        assert client.call("join-session", session_of(server), timeout=5) == {"ok": True}
+        assert seen.wait(5)
+    finally:
+        threading.Thread(target=client.disconnect, daemon=True).start()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+@pytest.mark.parametrize("how", [{}, {"headers": {"authorization": "Bearer x"}}, {"auth": {"token": "x"}}, {"auth": 7}])
+def test_a_watcher_without_it_is_refused(server: EmbeddedServer, transport: str, how: Any) -> None:
+    client = socketio.Client(handle_sigint=False, reconnection=False)
+    told: list[Any] = []
+    client.on("connect_error", told.append)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        client.connect(server.url, transports=[transport], wait_timeout=5, **how)
+    assert told[0]["message"] in {"UNAUTHORIZED", "INVALID_TOKEN"}
+
+
+@pytest.fixture
+def fresh() -> Iterator[EmbeddedServer]:
+    with running_server(auth_token=TOKEN) as server:
+        yield server
+
+
+def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> None:
+    """By hand: it joins all the same, before and after its refusal."""
+    server = fresh
+    session = session_of(server)
+    address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+    join = f'42["join-session",{json.dumps(session)}]'
+    with websockets.sync.client.connect(address, open_timeout=5, proxy=None) as raw:
+        raw.recv(timeout=5)
+        for packet in (join, "40", join):
+            raw.send(packet)
+        assert str(raw.recv(timeout=5)).startswith("44")
+        send(server, "POST", f"/api/upload/cancel/{session}", headers=WITH)
+        with pytest.raises(ConnectionClosed):
+            raw.recv(timeout=2.5)  # before the first ping
+    assert websockets_of(server) == 0
+
+
+def websockets_of(server: EmbeddedServer) -> int:
+    connections = server.app.state.realtime.server.eio.sockets.values()
+    return sum(connection.upgraded and not connection.closed for connection in connections)
+
+
+def test_the_reference_flavour_needs_it_too() -> None:
+    with running_server(flavour="reference", auth_token=TOKEN) as server:
+        path = f"/api/upload/progress/{UNKNOWN}"
+        refused = send(server, "GET", path)
+        assert (refused.status_code, refused.json()["message"]) == (401, "未提供认证令牌，请先登录")  # noqa: RUF001
+        assert int(refused.headers["x-ratelimit-remaining"]) == 99
+        assert send(server, "GET", path, headers=WITH).status_code == 404
+
+
+def test_the_token_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    log = tmp_path / "log"
+    with server_process("--auth-token-file", str(tmp_path / "token"), "-v", "--access-log", str(log)) as server:
+        url = f"{server.url}/api/upload/progress/{UNKNOWN}"
+        assert requests.get(url, headers=WITH, timeout=DEADLINE).status_code == 404
+        assert requests.get(url, headers={"authorization": f"Bearer {TOKEN}x"}, timeout=DEADLINE).status_code == 401
+        assert server.stop() == 0
+    assert TOKEN not in server.errors + log.read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"two\nlines", "schlüssel".encode(), b"\xff"])
+def test_a_useless_token_file_is_told_at_the_start(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with (
+        pytest.raises(RuntimeError, match="--auth-token-file"),
+        server_process("--auth-token-file", str(tmp_path / "token")),
+    ):
+        pass

@@ -1,0 +1,139 @@
+"""What one client may take of the realtime side, and what the server gives back: connections, rooms, frozen peers."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import websockets.sync.client
+from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, watching
+from serving import running_server
+from websockets.exceptions import InvalidStatus
+
+from server_stub.faults import Answer
+
+if TYPE_CHECKING:
+    from server_stub.serving import EmbeddedServer
+
+
+def sockets(server: EmbeddedServer) -> dict[str, Any]:
+    known: dict[str, Any] = server.app.state.realtime.server.eio.sockets
+    return known
+
+
+def address(server: EmbeddedServer) -> str:
+    return server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+
+
+def test_connections_of_one_address_are_limited_on_both_transports() -> None:
+    with running_server(max_connections=2) as server:
+        polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
+        opened = requests.get(polling, timeout=DEADLINE).text
+        with websockets.sync.client.connect(address(server), proxy=None):
+            assert requests.get(polling, timeout=DEADLINE).status_code == 429
+            with pytest.raises(InvalidStatus) as refused:
+                websockets.sync.client.connect(address(server), proxy=None)
+            assert refused.value.response.status_code == 429
+            sid = json.loads(opened[1:])["sid"]
+            own = requests.post(f"{polling}&sid={sid}", data="40", timeout=DEADLINE)
+            assert own.status_code == 200  # a connection that is there goes on
+        eventually(lambda: requests.get(polling, timeout=DEADLINE).status_code == 200, "a place that is free again")
+
+
+def test_zero_is_no_limit() -> None:
+    with running_server(max_connections=0, max_joins=0) as server:
+        for _ in range(5):
+            assert requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).status_code == 200
+        session = new_session(server.url)
+        with watching(server.url, session=session):
+            pass
+
+
+def test_joins_of_one_connection_are_limited() -> None:
+    with running_server(max_joins=2) as server:
+        first, second, third = (new_session(server.url) for _ in range(3))
+        with watching(server.url, session=first) as watcher, watching(server.url, session=third):
+            assert watcher.join(second) == {"ok": True}
+            assert watcher.join(third) == {"ok": False, "error": "TOO_MANY_JOINS"}
+            assert watcher.join(first.upper()) == {"ok": True}  # it is in there already
+            watcher.client.call("leave-session", second, timeout=5)
+            assert watcher.join(third) == {"ok": True}
+
+
+def test_waiting_for_what_is_unknown_counts_too() -> None:
+    """Such joins are how session ids would be guessed."""
+    with running_server(max_joins=3) as server, watching(server.url) as watcher:
+        errors = [watcher.join(str(uuid.uuid4()))["error"] for _ in range(5)]
+        assert errors == ["SESSION_NOT_FOUND"] * 3 + ["TOO_MANY_JOINS"] * 2
+
+
+def test_a_long_run_on_one_socket_never_meets_the_limit_and_leaves_nothing() -> None:
+    with running_server(max_joins=10) as server, watching(server.url) as watcher:
+        session = new_session(server.url)
+        for _ in range(30):
+            assert watcher.join(session) == {"ok": True}
+            assert watcher.client.call("leave-session", session, timeout=5) == {"ok": True}
+        realtime = server.app.state.realtime
+        assert list(realtime._joined.values()) == [set()]
+        rooms = realtime.server.manager.rooms["/"]
+        assert [room for room in rooms if str(room).startswith("session:")] == []
+        watcher.client.disconnect()
+        eventually(lambda: realtime._joined == {}, "the end of the connection")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """In the time that the heartbeat promises, here with a quick one: an interval and twice what a pong may take."""
+    monkeypatch.setattr("server_stub.socket.HEARTBEAT", {"bundled": (1, 0.4)})
+    with running_server() as server:
+        began = time.monotonic()
+        if transport == "polling":
+            requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)
+        else:
+            frozen = websockets.sync.client.connect(address(server), proxy=None, ping_interval=None).__enter__()
+        eventually(lambda: len(sockets(server)) == 1, "the connection")
+        eventually(lambda: all(s.closed for s in sockets(server).values()), "its end")
+        assert time.monotonic() - began < 1 + 3 * 0.4 + 0.5
+        if transport == "websocket":
+            frozen.close()
+
+
+def test_both_sides_notice_within_ten_seconds() -> None:
+    with running_server() as server:
+        opened = json.loads(requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text[1:])
+    assert opened["pingInterval"] + 2 * opened["pingTimeout"] <= 9_000
+
+
+def test_a_session_is_not_swept_right_after_a_long_body() -> None:
+    """Its time to live starts again at the end of a request, also of one that broke off."""
+    with running_server(session_ttl=0.4) as server:
+        session = new_session(server.url)
+        body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
+        with HalfSent(server.url, body) as request:
+            request.send(500)
+            time.sleep(0.6)
+        eventually(lambda: progress(server.url, session).json()["files"] == [], "the end of the request")
+        time.sleep(0.15)  # a sweep comes every 0.1 s
+        assert progress(server.url, session).status_code == 200
+
+
+def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
+    with running_server(session_ttl=0.2) as server:
+        session = new_session(server.url)
+        requests.post(f"{server.url}/api/upload/session/{session}/finish", timeout=DEADLINE)
+        backend: Any = server.app.state.backend
+        eventually(lambda: backend.sessions == {}, "the sweep")
+        assert server.app.state.store.sessions() == []
+
+
+def test_a_server_process_remembers_no_requests_for_tests() -> None:
+    with running_server(remembered_requests=2) as server:
+        for _ in range(4):
+            progress(server.url, UNKNOWN)
+        assert len(server.faults.requests) == 2
+        server.faults.next_answers("GET", "/health", [Answer(418)])
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 418
