@@ -50,7 +50,8 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
     return []
 
 
-def _engine_stopped(state: ProgressState, event: ev.EngineStopped, _now: float) -> list[ev.Event]:
+def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
+    state.stopped = now
     state.advice = getattr(event.error, "hint", "")
     return []
 

@@ -144,6 +144,8 @@ class ProgressState:
     advice: str = ""
     """What to do about the error that ended the run early."""
     outcome: ev.RunFinished | None = None
+    stopped: float | None = None
+    """When the transfer side was done (run clock, seconds): what comes after it is no part of any rate."""
     analysis: Analysis | None = None
     """The one under way, or the last one."""
     analyses: list[Analysed] = field(default_factory=list)
@@ -180,7 +182,7 @@ class ProgressState:
 
     def rate(self, now: float) -> float:
         """Bytes a second of the whole run, over the last seconds."""
-        return self.meter.rate(now)
+        return self.meter.rate(now if self.stopped is None else min(now, self.stopped))
 
     def eta(self, now: float) -> float | None:
         """Seconds that the bytes still to be sent will take; None where that can't be said."""

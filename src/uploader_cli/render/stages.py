@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis, Kind
     from uploader_cli.render.rows import Row
 
-_LOG = 5
-"""The last messages that are shown."""
+_LOG = 4
+"""The last messages that are shown. Their rows are kept free from the start: nothing moves when one comes."""
 
 
 def title(analysis: Analysis) -> str:
@@ -38,8 +38,9 @@ def rows(analysis: Analysis, now: float, width: int, room: int) -> list[Row]:
     if room < 2:
         return []
     out: list[Row] = [_head(analysis, now, width), _timeline(analysis, width)]
-    said = list(analysis.log)[-min(_LOG, max(0, room - 5)) :] if room > 5 else []
-    out += [[("  » " + safe(text), "dim")] for text in said]
+    kept = min(_LOG, max(0, room - 5))
+    said: list[Row] = [[("  » " + safe(text), "dim")] for text in list(analysis.log)[-kept:]] if kept else []
+    out += said + [[] for _ in range(kept - len(said))]
     return [[], *out] if room > 2 else out
 
 

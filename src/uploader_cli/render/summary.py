@@ -110,7 +110,8 @@ class _Lines:
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
     total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
-    took = f"{size(outcome.bytes)} in {span(outcome.seconds)}"
+    analysed = bool(state.analyses) and state.stopped is not None
+    took = f"{size(outcome.bytes)} in {span((state.stopped or 0.0) - state.started if analysed else outcome.seconds)}"
     if outcome.bytes and outcome.rate > 0:
         took += f" ({rate(outcome.rate)})"
     if _complete(state, outcome):

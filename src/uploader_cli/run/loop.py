@@ -105,6 +105,7 @@ class Loop:
         """Apply and return the last event."""
         state = self.state
         seconds = max(1e-3, self._clock() - state.started)
+        sending = max(1e-3, state.stopped - state.started) if state.stopped is not None else seconds
         outcome = ev.RunFinished(
             ok=code == Exit.OK,
             completed=state.completed,
@@ -113,7 +114,7 @@ class Loop:
             cancelled=state.cancelled,
             bytes=state.completed_bytes,
             seconds=round(seconds, 3),
-            rate=round(min(state.completed_bytes, state.sent_total) / seconds, 1),
+            rate=round(min(state.completed_bytes, state.sent_total) / sending, 1),
             exit_code=int(code),
             channel=channel,
             peak_rss=peak_rss(),
