@@ -39,9 +39,9 @@ def test_one_gib(tmp_path: Path) -> None:
     stay_small(tmp_path, GIB, "--jobs", 4)
 
 
-def test_half_a_gib_in_batch_mode(tmp_path: Path) -> None:
+def test_a_quarter_of_a_gib_in_batch_mode(tmp_path: Path) -> None:
     """Short form."""
-    stay_small(tmp_path, GIB // 2, "--protocol", "batch")
+    stay_small(tmp_path, GIB // 4, "--protocol", "batch")
 
 
 @pytest.mark.acceptance
