@@ -107,6 +107,15 @@ def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files:
     assert len(server.faults.requests) == 0
 
 
+def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path]) -> None:
+    """Without an event and without a socket: the status says where it ended."""
+    broken = {"analysis": "silent,fail:report", "analysis_seconds": 4.0, "realtime": "off"}
+    with running_server(**broken, jwt_secret=SECRET) as server:
+        done = analyzed("content", make_files(**{"a.mp4": 500}), server)
+    assert done.code == 3
+    assert ends(done) == stages_of(Kind.CONTENT)[:3]
+
+
 @pytest.mark.parametrize("how", ["fail", "refuse"])
 def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Callable[..., Path]) -> None:
     """Exit 3 where another try can help, else 4; the file counts as completed either way."""

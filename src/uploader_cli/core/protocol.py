@@ -173,7 +173,7 @@ def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | N
     message = " ".join((text(fields.get("message")) or "")[:MOST_WORDS].split())
     if not failed and percent is None and not message:
         return None
-    return AnalysisMessage(None if failed else percent, message, failed=failed)
+    return AnalysisMessage(percent, message, failed=failed)
 
 
 def parse_analysis_status(body: object) -> AnalysisMessage | None:

@@ -389,12 +389,12 @@ def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: floa
     analysis = state.analysis
     if analysis is None or analysis.ended is not None:
         return []
-    if not event.assumed:
+    before = analysis.percent
+    news = analysis.say(event.message)
+    moves = [] if event.percent is None else analysis.advance(now, _clamped(event.percent), guess=event.assumed)
+    if news or (analysis.percent > before and not event.assumed):
         state.advanced = now
-    analysis.say(event.message)
-    if event.percent is None or event.failed:
-        return []
-    return _stages(analysis.advance(now, _clamped(event.percent), guess=event.assumed))
+    return _stages(moves)
 
 
 def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -> list[ev.Event]:

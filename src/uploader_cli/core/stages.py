@@ -141,10 +141,12 @@ class Analysis:
         before, self.percent = self.percent, 100.0
         return between(self.kind, before, 100.0)
 
-    def say(self, text: str) -> None:
-        """Keep a message, unless it is the last one again."""
-        if text and (not self.log or self.log[-1] != text):
+    def say(self, text: str) -> bool:
+        """Keep a message, unless it is the last one again; True for a new one."""
+        new = bool(text) and (not self.log or self.log[-1] != text)
+        if new:
             self.log.append(text)
+        return new
 
     def elapsed(self, now: float) -> float:
         """Seconds since it began, or that it took."""

@@ -181,8 +181,10 @@ class ProgressState:
         return 1.0
 
     def rate(self, now: float) -> float:
-        """Bytes a second of the whole run, over the last seconds."""
-        return self.meter.rate(now if self.stopped is None else min(now, self.stopped))
+        """Bytes a second of the whole run, over the last seconds; once all is sent, over all of it."""
+        if self.stopped is not None:
+            return self.sent_total / max(1e-3, self.stopped - self.started)
+        return self.meter.rate(now)
 
     def eta(self, now: float) -> float | None:
         """Seconds that the bytes still to be sent will take; None where that can't be said."""

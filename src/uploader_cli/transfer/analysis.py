@@ -6,6 +6,7 @@ else a guess by time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -70,7 +71,7 @@ class Analyst:
         self._make_api, self._emit, self._stop, self._room = make_api, emit, stop, room
         self._limits = limits or LIMITS
         self._listening = False
-        self._heard = 0.0
+        self._heard, self._is_quiet = 0.0, True
         self._failed: tuple[float, str] | None = None
         self._status: _Status | None = None
 
@@ -83,7 +84,7 @@ class Analyst:
         """An event of the room. It names no session (wire contract 2): only one analysis is under way at a time."""
         if not self._listening:
             return
-        self._heard = time.monotonic()
+        self._heard, self._is_quiet = time.monotonic(), False
         if event.failed and self._failed is None:
             self._failed = (self._heard, event.message)
         self._emit(event)
@@ -92,6 +93,7 @@ class Analyst:
         """Its result, `data` of the answer. Raises errors of the tree; `Interrupted` at once when stopped."""
         session = str(uuid.uuid4())
         self._failed, self._heard, self._listening = None, time.monotonic(), True
+        self._is_quiet = True
         self._room.enter(session)
         try:
             self._stop.sleep(HEAD_START)
@@ -121,13 +123,16 @@ class Analyst:
                 if self._failed is not None and now >= self._failed[0] + AFTER_AN_ERROR:
                     raise errors.AnalysisFailed(self._failed[1] or "the server gave it up", retryable=True)
                 if now - self._heard >= QUIET:
-                    self._emit_all(status.ask(now, assumed(now - began, limit)))
+                    self._take(status.ask(now, assumed(now - began, limit)))
+            if call.error is not None and self._is_quiet:
+                self._take(status.last())
         finally:
             api.shut()
             status.close()
         return self._result(call)
 
-    def _emit_all(self, message: AnalysisMessage | None) -> None:
+    def _take(self, message: AnalysisMessage | None) -> None:
+        """Pass on what the status says."""
         if message is None:
             return
         if message.failed and self._failed is None:
@@ -192,6 +197,14 @@ class _Status:
         if message is None and not self._told:
             return AnalysisMessage(guess, assumed=True)
         return message
+
+    def last(self) -> AnalysisMessage | None:
+        """Where it stood when it failed, for people: None where that can't be had."""
+        if not self._told:
+            return None
+        with contextlib.suppress(errors.UploaderError):
+            return self._api.analysis_status(self._session)
+        return None
 
     def close(self) -> None:
         """End what is under way, and the connection."""

@@ -205,4 +205,4 @@ def test_a_status_is_read_at_the_top_or_in_data() -> None:
     assert parse_analysis_status({"success": True, "data": {"progress": 45, "message": "busy"}}) == expected
     failed = parse_analysis_status({"status": "failed", "progress": 45, "message": "no"})
     assert failed is not None
-    assert failed.failed
+    assert (failed.failed, failed.percent) == (True, 45)
