@@ -65,7 +65,10 @@ def listen(config: ServerConfig) -> socket.socket:
     where = f"{config.host}:{config.port}"
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        return socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        # Accepted connections inherit it: without, the second of two events waits 40 ms for the client's late ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except socket.gaierror as error:
         raise StartupError(f"--host {config.host}: no address of this machine ({error.strerror})") from error
     except OverflowError as error:

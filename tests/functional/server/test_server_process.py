@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from batches import DEADLINE, HalfSent, body_of, connected, eventually, file, ne
 from serving import REPOSITORY, running_server, server_process
 
 from server_stub.config import ServerConfig, StartupError
-from server_stub.serving import EmbeddedServer
+from server_stub.serving import EmbeddedServer, listen
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -233,3 +234,11 @@ def test_help_explains_the_faults() -> None:
     assert ended.returncode == 0
     for word in ("flap:S", "kill-after:S", "--latency MS", "--fail-file", "--as"):
         assert word in ended.stdout
+
+
+def test_small_packets_leave_at_once() -> None:
+    """Nagle's algorithm would keep the second of two events until the client has acknowledged the first: 40 ms."""
+    with listen(ServerConfig(port=0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
