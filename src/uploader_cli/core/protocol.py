@@ -176,11 +176,27 @@ def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | N
     return AnalysisMessage(percent, message, failed=failed)
 
 
-def parse_analysis_status(body: object) -> AnalysisMessage | None:
-    """The answer to `GET /api/ai/analysis/{id}/status`: the same fields, at its top or in `data`; None without any."""
+@dataclass(frozen=True, slots=True)
+class AnalysisStatus:
+    """How an analysis stands: under way or not, what is told of it, and its result where the server keeps that."""
+
+    running: bool
+    message: AnalysisMessage | None
+    data: JsonObject | None = None
+
+
+def parse_analysis_status(body: object) -> AnalysisStatus:
+    """The answer to `GET /api/ai/analysis/{id}/status`: the fields of an event, at its top or in `data`, and `status`.
+
+    The bundled server has the result of a completed one in `data`.
+    """
     fields = as_object(body)
-    fields = fields if "progress" in fields else as_object(fields.get("data"))
-    return parse_analysis(fields, failed=text(fields.get("status")) in ("failed", "error"))
+    data = as_object(fields.get("data"))
+    fields = fields if "progress" in fields else data
+    status = text(fields.get("status")) or ""
+    message = parse_analysis(fields, failed=status in ("failed", "error"))
+    result = data if status == "completed" and data and data is not fields else None
+    return AnalysisStatus(status in ("running", "processing", "pending"), message, result)
 
 
 def analysis_data(body: object) -> JsonObject | None:

@@ -6,21 +6,20 @@ else a guess by time.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
-from uploader_cli.core.events import AnalysisMessage
 from uploader_cli.core.protocol import JsonObject, analysis_data, error_sentence
 from uploader_cli.core.stages import Kind, assumed
+from uploader_cli.transfer.analysis_status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uploader_cli.core.events import Event
+    from uploader_cli.core.events import AnalysisMessage, Event
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.stop import Stop
 
@@ -41,8 +40,10 @@ HEAD_START = 0.1
 """Seconds that the word to join gets before the call: nothing acknowledges it (wire contract 3.7)."""
 DRAIN = 0.25
 """Seconds before the room is left: last events come after the answer, and would be taken for the next analysis'."""
-UNKNOWN = 3
-"""Answers of 404 about the status after which it is not asked for any more."""
+GATEWAY = (502, 504)
+"""Answers of something between us and the server."""
+MISSES = 3
+"""Questions without an answer after which a lost analysis is given up."""
 TICK = 0.1
 
 
@@ -73,7 +74,7 @@ class Analyst:
         self._listening = False
         self._heard, self._is_quiet = 0.0, True
         self._failed: tuple[float, str] | None = None
-        self._status: _Status | None = None
+        self._status: Status | None = None
 
     def shut(self) -> None:
         """End what holds up an interrupt, from another thread."""
@@ -110,7 +111,7 @@ class Analyst:
         call = _Call(lambda: api.analyse(CALLS[kind], asked, limit + SLACK))
         began = time.monotonic()
         deadline = began + limit
-        self._status = status = _Status(self._make_api(), session)
+        self._status = status = Status(self._make_api(), session)
         call.start()
         try:
             while not call.done.wait(TICK):
@@ -124,12 +125,32 @@ class Analyst:
                     raise errors.AnalysisFailed(self._failed[1] or "the server gave it up", retryable=True)
                 if now - self._heard >= QUIET:
                     self._take(status.ask(now, assumed(now - began, limit)))
-            if call.error is not None and self._is_quiet:
-                self._take(status.last())
+            if call.error is not None:
+                kept = self._afterwards(call.error, status, deadline)
+                if kept is not None:
+                    return kept
         finally:
             api.shut()
             status.close()
         return self._result(call)
+
+    def _afterwards(self, error: BaseException, status: Status, deadline: float) -> JsonObject | None:
+        """What the status tells once the call has failed: where it ended, or the result where only the answer was lost.
+
+        The server goes on when the line breaks, or when a proxy's patience ends (502, 504): so do we, until `deadline`.
+        """
+        lost = isinstance(error, errors.ConnectionLost) or getattr(error, "status", 0) in GATEWAY
+        if not lost and (not isinstance(error, errors.AnswerError) or not self._is_quiet):
+            return None
+        misses = 0
+        while time.monotonic() < deadline:
+            found = status.look()
+            self._take(found.message if found is not None else None)
+            misses += found is None
+            if not lost or misses == MISSES or (found is not None and not found.running):
+                return found.data if found is not None else None
+            self._stop.sleep(status.interval)
+        return None
 
     def _take(self, message: AnalysisMessage | None) -> None:
         """Pass on what the status says."""
@@ -169,44 +190,3 @@ class _Call:
             self.error = error
         finally:
             self.done.set()
-
-
-class _Status:
-    """Questions about the status: as seldom as the rate limit asks, and none any more where nobody knows of it."""
-
-    def __init__(self, api: Api, session: str) -> None:
-        self._api, self._session = api, session
-        self._due = 0.0
-        self._unknown = 0
-        self._told = False
-
-    def ask(self, now: float, guess: float) -> AnalysisMessage | None:
-        """What the server says; the guess where it never said anything; None where nothing is due."""
-        if now < self._due:
-            return None
-        message = None
-        if self._unknown < UNKNOWN:
-            try:
-                message = self._api.analysis_status(self._session)
-            except errors.NotFound:
-                self._unknown += 1
-            except errors.UploaderError:
-                pass  # what is known stays, the next question comes
-        self._due = time.monotonic() + self._api.budget.poll_interval()
-        self._told = self._told or message is not None
-        if message is None and not self._told:
-            return AnalysisMessage(guess, assumed=True)
-        return message
-
-    def last(self) -> AnalysisMessage | None:
-        """Where it stood when it failed, for people: None where that can't be had."""
-        if not self._told:
-            return None
-        with contextlib.suppress(errors.UploaderError):
-            return self._api.analysis_status(self._session)
-        return None
-
-    def close(self) -> None:
-        """End what is under way, and the connection."""
-        self._api.shut()
-        self._api.close()

@@ -16,7 +16,7 @@ from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_targ
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uploader_cli.core.events import AnalysisMessage, Event
+    from uploader_cli.core.events import Event
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.multipart import MultipartBody
@@ -157,8 +157,8 @@ class Api:
         """One of the calls for an analysis (wire contract 4): its answer, which begins within `limit` seconds."""
         return self._call("POST", path, json=asked, read_timeout=limit).body
 
-    def analysis_status(self, session: str) -> AnalysisMessage | None:
-        """`GET /api/ai/analysis/{id}/status`; None where the answer says nothing. Raises `NotFound`; never waits."""
+    def analysis_status(self, session: str) -> protocol.AnalysisStatus:
+        """`GET /api/ai/analysis/{id}/status`. Raises `NotFound`; never waits out a pause."""
         path = f"/api/ai/analysis/{_segment(session)}/status"
         return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 

@@ -185,6 +185,31 @@ def test_an_answer_without_a_result(code: int, answer: object, kind: type[Except
     assert caught.value.retryable is retryable
 
 
+@pytest.mark.parametrize("code", [502, 504])
+def test_a_proxy_that_gives_up_loses_nothing(code: int) -> None:
+    """The server goes on behind it: the status is followed until it has the result."""
+    server = Server("<html>", status={"status": "running", "progress": 45}, code=code)
+    server.release.set()
+    with server.running() as url:
+        bench = Bench(url)
+
+        def complete() -> None:
+            wait(lambda: bench.told)
+            server.status = {"status": "completed", "progress": 100, "data": DONE["data"]}
+
+        threading.Thread(target=complete, daemon=True).start()
+        assert bench.analyse() == DONE["data"]
+
+
+def test_a_lost_answer_that_nobody_kept_is_a_failure() -> None:
+    server = Server("<html>", code=502)
+    server.release.set()
+    with server.running() as url, pytest.raises(errors.ServerFault) as caught:
+        Bench(url).analyse()
+    assert caught.value.retryable
+    assert server.questions == 3
+
+
 def test_an_error_in_the_room_without_an_answer_ends_it() -> None:
     server = Server(DONE)
     with server.running() as url:

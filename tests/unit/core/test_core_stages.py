@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.protocol import analysis_data, parse_analysis, parse_analysis_status
+from uploader_cli.core.protocol import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, Remaining, assumed, between, stage_at
 from uploader_cli.core.state import ProgressState
@@ -184,7 +184,7 @@ HOSTILE = [None, [], "x", 7, {}, {"progress": "50"}, {"progress": True}, {"progr
 @pytest.mark.parametrize("body", HOSTILE, ids=repr)
 def test_a_shape_that_is_none_is_ignored(body: object) -> None:
     assert parse_analysis(body) is None
-    assert parse_analysis_status(body) is None
+    assert parse_analysis_status(body) == AnalysisStatus(False, None)
     assert analysis_data(body) is None
 
 
@@ -200,9 +200,11 @@ def test_messages_are_read() -> None:
 
 
 def test_a_status_is_read_at_the_top_or_in_data() -> None:
-    expected = ev.AnalysisMessage(45, "busy")
-    assert parse_analysis_status({"progress": 45, "message": "busy", "data": {"finalReport": ""}}) == expected
-    assert parse_analysis_status({"success": True, "data": {"progress": 45, "message": "busy"}}) == expected
-    failed = parse_analysis_status({"status": "failed", "progress": 45, "message": "no"})
-    assert failed is not None
-    assert (failed.failed, failed.percent) == (True, 45)
+    busy = {"status": "running", "progress": 45, "message": "busy"}
+    expected = AnalysisStatus(True, ev.AnalysisMessage(45, "busy"))
+    assert parse_analysis_status(busy) == expected
+    assert parse_analysis_status({"success": True, "data": busy}) == expected
+    failed = parse_analysis_status({**busy, "status": "failed"})
+    assert failed == AnalysisStatus(False, ev.AnalysisMessage(45, "busy", failed=True))
+    done = {"status": "completed", "progress": 100, "data": {"finalReport": "well"}}
+    assert parse_analysis_status(done) == AnalysisStatus(False, ev.AnalysisMessage(100), {"finalReport": "well"})
