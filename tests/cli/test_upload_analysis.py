@@ -184,3 +184,34 @@ def test_analysis_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
     assert json.loads((tmp_path / "my.json").read_text(encoding="utf-8"))["analyses"]
     assert saved(tmp_path / "results")["analyses"]
     assert not list(tmp_path.glob("uploader-analysis-*"))
+
+
+def test_stages_outlive_a_flapping_socket(make_files: Callable[..., Path]) -> None:
+    """The room is joined again, and the status fills the gaps."""
+    with running_server(analysis_seconds=4.0, realtime="flap:1.5", jwt_secret=SECRET) as server:
+        done = analyzed("content", make_files(**{"a.mp4": 500}), server)
+    assert done.code == 0, done.err
+    assert ends(done) == stages_of(Kind.CONTENT)
+
+
+def test_a_resumed_upload_is_analysed_as_a_whole(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Also a file that the interrupted run had finished: the fusion needs both."""
+    files = make_files(**{"a.mp4": 500, "b.mp4": 8 << 20})
+    token = issue_token(SECRET)
+    with running_server(**QUICK) as server:
+        slowly = ("--jobs", "1", "--limit-rate", "1M", "--chunk-size", "256K", "--json")
+        process = start(
+            "upload", files, "-s", server.url, "--analyze", "fusion", *slowly, home=tmp_path, UPLOADER_TOKEN=token
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["type"] == "file.completed":
+                break
+        process.send_signal(signal.SIGINT)
+        assert finish(process).code == 130
+        assert not list(tmp_path.glob("uploader-analysis-*"))
+        done = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path, UPLOADER_TOKEN=token)
+    assert done.code == 0, done.err
+    assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
+    assert ends(done) == stages_of(Kind.FUSION)
+    assert [file["path"][-5:] for file in saved(tmp_path)["analyses"][0]["files"]] == ["a.mp4", "b.mp4"]

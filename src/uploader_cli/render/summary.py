@@ -82,7 +82,7 @@ def summary(
     lines.add(glyph, verdict)
     _skips(lines, state)
     _failures(lines, state.failures, outcome.failed)
-    _analyses(lines, state)
+    _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
     _warnings(lines, state)
     if outcome.exit_code in _INTERRUPTED:
         _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
@@ -134,8 +134,8 @@ def _complete(state: ProgressState, outcome: RunFinished) -> bool:
     return not outcome.ok and not unfinished and any(done.error for done in state.analyses)
 
 
-def _analyses(lines: _Lines, state: ProgressState) -> None:
-    """What the analyses came to; `lines` names failures once each, results up to `_NOTES`."""
+def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
+    """What the analyses came to, up to `_NOTES` of each kind, where it is saved, and how to have it done again."""
     good = [done for done in state.analyses if not done.error]
     for done in good[:_NOTES]:
         lines.add(
@@ -150,7 +150,7 @@ def _analyses(lines: _Lines, state: ProgressState) -> None:
         lines.add("✗", f"{done.kind} analysis of {safe(done.name)}: {safe(done.error[:500])}")
     if len(bad) > _NOTES:
         lines.add("…", f"and {len(bad) - _NOTES:,} more without a result")
-    if any(done.retryable for done in bad):
+    if bad and (interrupted or any(done.retryable for done in bad)):
         lines.add("→", "To analyse again what is uploaded: the same command with --skip-existing.", indent=2)
 
 

@@ -60,9 +60,9 @@ class AnalysisFile:
         """Save all there is; None without any result. Raises OSError."""
         if not any(item["result"] is not None for item in self._analyses):
             return None
-        made = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        made = self.path.with_name(f".{self.path.name}.{self._head['run']}")
         try:
-            with made.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            with made.open("x", encoding="utf-8", errors="backslashreplace") as file:
                 json.dump({**self._head, "analyses": self._analyses}, file, indent=2, ensure_ascii=False)
                 file.write("\n")
                 file.flush()
