@@ -11,7 +11,7 @@ import pytest
 import requests
 import socketio
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, body_of, file, text
+from batches import DEADLINE, UNKNOWN, body_of, eventually, file, text
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
@@ -146,7 +146,7 @@ def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> N
         send(server, "POST", f"/api/upload/cancel/{session}", headers=WITH)
         with pytest.raises(ConnectionClosed):
             raw.recv(timeout=2.5)  # before the first ping
-    assert websockets_of(server) == 0
+    eventually(lambda: websockets_of(server) == 0, "the end of the connection")
 
 
 def websockets_of(server: EmbeddedServer) -> int:

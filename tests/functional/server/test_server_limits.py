@@ -97,7 +97,7 @@ def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: st
             frozen = websockets.sync.client.connect(address(server), proxy=None, ping_interval=None).__enter__()
         eventually(lambda: len(sockets(server)) == 1, "the connection")
         eventually(lambda: all(s.closed for s in sockets(server).values()), "its end")
-        assert time.monotonic() - began < 1 + 3 * 0.4 + 0.5
+        assert time.monotonic() - began < 1 + 3 * 0.4 + 1.5  # the last is what a busy machine may add
         if transport == "websocket":
             frozen.close()
 
