@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,21 +26,18 @@ JOURNAL = "journal commit"
 FINISH = "session finish"
 FINISH_UNANSWERED = "session finish, not answered"
 
-KINDS = {
-    CREATION: ("create",),
-    CREATED: ("create",),
-    MID_CHUNK: ("patch",),
-    UNANSWERED: ("patch",),
-    FINISH: ("finish",),
-    FINISH_UNANSWERED: ("finish",),
-}
+IN_BODY = {"create": CREATION, "patch": MID_CHUNK}
+AT_HEAD = {"create": CREATION, "finish": FINISH}
+AT_ANSWER = {"create": CREATED, "patch": UNANSWERED, "finish": FINISH_UNANSWERED}
+"""What moment it is, by the kind of the request."""
+
 MOST_BEFORE = {CREATION: 4, CREATED: 4, MID_CHUNK: 4, UNANSWERED: 4, JOURNAL: 12}
 """How many such moments may pass before the one that counts: few enough that the files last for all accidents."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The `nth` of its kind from when it is waited for; `share` of the body, where it is within one."""
+    """The `nth` of its kind since the accident before; `share` of the body, where it is within one."""
 
     kind: str
     nth: int = 1
@@ -55,54 +53,59 @@ def moments(kinds: Iterable[str], source: random.Random) -> list[Moment]:
 
 
 class Trap(Onlooker):
-    """Strikes once at the moment it was last set for, and cuts that connection. `struck` is what it hit, in order."""
+    """Strikes once at each of the moments it was set for, whichever comes first, and cuts that connection.
+
+    `struck` is what it hit, in order.
+    """
 
     def __init__(self) -> None:
         self.struck: list[tuple[Moment, Request]] = []
         self.sprung = threading.Event()
         self._guard = threading.Lock()
-        self._moment: Moment | None = None
-        self._left = self._born = 0
+        self._waiting: list[Moment] = []
+        self._seen: Counter[str] = Counter()
+        self._born = 0
+        self._striking = False
         self._strike: Callable[[], None] = lambda: None
 
-    def set(self, moment: Moment, strike: Callable[[], None], *, born: int = 0) -> None:
-        """Wait for a moment; connections made before the epoch `born` are those of a dead client, and don't count."""
+    def set(self, waiting: Iterable[Moment], strike: Callable[[], None], *, born: int = 0) -> None:
+        """Wait for these; connections made before the epoch `born` are those of a dead client, and don't count."""
         with self._guard:
-            self._moment, self._strike, self._left, self._born = moment, strike, moment.nth, born
+            self._waiting, self._strike, self._born = list(waiting), strike, born
+            self._seen.clear()
             self.sprung.clear()
 
     def head(self, request: Request) -> None:
-        moment = self._moment
-        if moment is None or request.kind not in KINDS.get(moment.kind, ()):
-            return
-        in_body = moment.kind in (CREATION, MID_CHUNK)
-        if in_body and request.length:
+        moment = self._next(IN_BODY.get(request.kind))
+        if moment is not None and request.length:
             request.mark = max(1, int(moment.share * request.length))
-        elif moment.kind in (CREATION, FINISH):
-            self._meet(moment, request)
+        else:
+            self._meet(AT_HEAD.get(request.kind), request)
 
     def at_mark(self, request: Request, piece: bytes) -> bytes:
-        moment = self._moment
-        if moment is not None and moment.kind in (CREATION, MID_CHUNK):
-            self._meet(moment, request)
+        self._meet(IN_BODY.get(request.kind), request)
         return piece
 
     def at_answer(self, request: Request) -> None:
-        moment = self._moment
-        if moment is None or request.kind not in KINDS.get(moment.kind, ()) or request.status >= 300:
-            return
-        if moment.kind in (CREATED, UNANSWERED, FINISH_UNANSWERED):
-            self._meet(moment, request)
+        if request.status < 300:
+            self._meet(AT_ANSWER.get(request.kind), request)
 
-    def _meet(self, moment: Moment, request: Request) -> None:
+    def _next(self, kind: str | None) -> Moment | None:
+        return next((moment for moment in self._waiting if moment.kind == kind), None)
+
+    def _meet(self, kind: str | None, request: Request) -> None:
         with self._guard:
-            if self._moment is not moment or request.born < self._born:
+            moment = self._next(kind)
+            if moment is None or request.born < self._born or self._striking:
                 return
-            self._left -= 1
-            if self._left:
+            self._seen[moment.kind] += 1
+            if self._seen[moment.kind] < moment.nth:
                 return
-            self._moment = None
+            self._waiting.remove(moment)
+            self._seen.clear()
             self.struck.append((moment, request))
+            self._striking = True
         self._strike()
+        self._striking = False
         self.sprung.set()
         raise Cut
