@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
@@ -112,13 +113,34 @@ def test_a_session_is_not_swept_right_after_a_long_body() -> None:
     """Its time to live starts again at the end of a request, also of one that broke off."""
     with running_server(session_ttl=0.4) as server:
         session = new_session(server.url)
+        known: Any = server.app.state.backend
         body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
+            eventually(lambda: known.sessions[session].requests, "the request")
             time.sleep(0.6)
-        eventually(lambda: progress(server.url, session).json()["files"] == [], "the end of the request")
-        time.sleep(0.15)  # a sweep comes every 0.1 s
-        assert progress(server.url, session).status_code == 200
+        eventually(lambda: not known.sessions[session].requests, "its end")
+        time.sleep(0.2)  # a sweep comes every 0.1 s; asking over HTTP would keep the session alive
+        assert session in known.sessions
+
+
+def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:
+    """Every byte is there and no request is reading: the session is in use all the same."""
+    with running_server(session_ttl=0.2, processing_seconds=0.7) as server:
+        session = new_session(server.url)
+        named = ",".join(
+            f"{key} {base64.b64encode(value.encode()).decode()}"
+            for key, value in (("filename", "a.mp4"), ("sessionId", session))
+        )
+        headers = {
+            "tus-resumable": "1.0.0",
+            "upload-length": "3",
+            "upload-metadata": named,
+            "content-type": "application/offset+octet-stream",
+        }
+        answer = requests.post(f"{server.url}/api/upload/files/", data=b"abc", headers=headers, timeout=DEADLINE)
+        assert answer.status_code == 201
+        assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 
 def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
