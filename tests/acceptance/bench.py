@@ -7,13 +7,13 @@ import hashlib
 import os
 import random
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import command
-from command import Done
+from command import Done, environment
 from counting_proxy import CountingProxy
 from relays import address
 from serving import ServerProcess
@@ -61,10 +61,10 @@ class Bench:
 
     def start(self, *arguments: str | Path, server: str | None = None) -> None:
         """`uploader ARGUMENTS --json` at the proxy. Its output goes to files: nobody has to read it while it runs."""
-        line = [command.sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json"]
-        environment = command.environment(self.home, UPLOADER_SERVER=server or self.proxy.url)
+        line = [sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json"]
+        settings = environment(self.home, UPLOADER_SERVER=server or self.proxy.url)
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.client = subprocess.Popen(line, stdout=out, stderr=err, cwd=self.home, env=environment)
+            self.client = subprocess.Popen(line, stdout=out, stderr=err, cwd=self.home, env=settings)
 
     def wait(self, deadline: float = 90.0) -> Done:
         """The end of the client, however it comes about."""
