@@ -25,7 +25,9 @@ def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
     return found
 
 
-def hold(directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, bounds: tuple[float, float]) -> None:
+def hold(
+    directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, bounds: tuple[float, float]
+) -> None:
     """Four files at once, for a bit longer than is measured."""
     files = directory / "files"
     files.mkdir()
