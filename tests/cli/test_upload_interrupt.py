@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from command import Done, finish, start
+from command import Done, start
+from following import ended, read_until
 from serving import running_server
 
 if TYPE_CHECKING:
@@ -22,26 +22,11 @@ SLACK = 3.0
 """Seconds that a busy machine may add before a test calls a promise broken."""
 
 
-def wait_for(process: subprocess.Popen[str], kind: str, **fields: object) -> str:
-    """Read the stream up to the first event of this type with these fields; what was read so far."""
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        event = json.loads(line)
-        if event["type"] == kind and all(event.get(name) == value for name, value in fields.items()):
-            return seen
-    raise AssertionError(f"no {kind} in {seen}")
-
-
 def interrupted(process: subprocess.Popen[str], seen: str, *signals: int) -> tuple[Done, float]:
     """Send signals, wait for the end; the whole run and the seconds it took to end."""
     began = time.monotonic()
-    for number in signals:
-        process.send_signal(number)
-        time.sleep(0.05)
-    done = finish(process)
-    return Done(done.code, seen + done.out, done.err), time.monotonic() - began
+    done = ended(process, seen, *signals)
+    return done, time.monotonic() - began
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -58,7 +43,7 @@ def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
     """In the middle of a body: nothing is stored, every file is accounted for, the end comes in time."""
     big, other = sparse(tmp_path / "big.mp4", 4 << 30), sparse(tmp_path / "other.mp4", 10)
     process = start("upload", big, other, "-s", server.url, "--protocol", "batch", "--json", home=tmp_path)
-    seen = wait_for(process, "file.progress", phase="sending")
+    seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     done, seconds = interrupted(process, seen, signal.SIGINT)
     assert done.code == 130
     assert seconds < PROMISED + SLACK
@@ -73,7 +58,7 @@ def test_130_after_ctrl_c(server: EmbeddedServer, tmp_path: Path) -> None:
 def test_143_after_sigterm(server: EmbeddedServer, tmp_path: Path) -> None:
     """SIGTERM does the same, with its own code."""
     process = start("upload", sparse(tmp_path / "big.mp4", 4 << 30), "-s", server.url, "--json", home=tmp_path)
-    seen = wait_for(process, "file.progress", phase="sending")
+    seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
     done, seconds = interrupted(process, seen, signal.SIGTERM)
     assert (done.code, done.finished["exit_code"]) == (143, 143)
     assert seconds < PROMISED + SLACK
@@ -83,7 +68,7 @@ def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path
     """While the server works for a minute: the second Ctrl-C doesn't wait for it, and what may be stored is said."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
         process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
-        seen = wait_for(process, "file.progress", phase="processing")
+        seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
         done, seconds = interrupted(process, seen, signal.SIGINT, signal.SIGINT)
     assert done.code == 130
     assert seconds < PROMISED + SLACK
@@ -94,7 +79,7 @@ def test_one_ctrl_c_while_the_server_works(make_files: Callable[..., Path], tmp_
     """The first one waits a moment for the answer, not for ever."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
         process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
-        seen = wait_for(process, "file.progress", phase="processing")
+        seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
         done, seconds = interrupted(process, seen, signal.SIGINT)
     assert done.code == 130
     assert seconds < PROMISED + SLACK
@@ -105,7 +90,7 @@ def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
     big = sparse(tmp_path / "big.mp4", 4 << 30)
     for options, cancels in (((), 0), (("--cancel-on-interrupt",), 1)):
         process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path)
-        seen = wait_for(process, "file.progress", phase="sending")
+        seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
         done, _ = interrupted(process, seen, signal.SIGINT)
         assert done.code == 130
         assert server.faults.count("POST", "/api/upload/cancel/*") == cancels
@@ -117,7 +102,7 @@ def test_ctrl_c_while_waiting_to_try_again(server: EmbeddedServer, tmp_path: Pat
 
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "600"})])
     process = start("upload", sparse(tmp_path / "a.mp4", 10), "-s", server.url, "--json", home=tmp_path)
-    seen = wait_for(process, "file.retry")
+    seen = read_until(process, "file.retry")
     done, seconds = interrupted(process, seen, signal.SIGINT)
     assert (done.code, done.finished["cancelled"]) == (130, 1)
     assert seconds < PROMISED + SLACK

@@ -11,12 +11,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Done, finish, start, uploader
+from command import Done, start, uploader
+from following import ended, read_until
 from serving import running_server, server_process
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
     from pathlib import Path
 
 NAMES = (
@@ -145,17 +144,6 @@ def tell(done: Done) -> list[tuple[float, str]]:
 # --- the server stops ------------------------------------------------------------------------------------------------
 
 
-def until(process: subprocess.Popen[str], marker: Callable[[str], bool]) -> str:
-    """Read the stream up to the first line that the marker knows."""
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if marker(line):
-            return seen
-    raise AssertionError(seen)
-
-
 def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
     """What was under way can be tried again: exit 3, no traceback, and nothing was stored."""
     big = tmp_path / "big.mp4"
@@ -164,10 +152,9 @@ def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
     with server_process("--root", str(tmp_path / "root")) as server:
         options = ("--protocol", "batch", "--retries", "1", "--json")
         process = start("upload", big, "-s", server.url, *options, home=tmp_path)
-        seen = until(process, lambda line: '"phase":"sending"' in line)
+        seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
         server.kill()
-        done = finish(process)
-    done.out = seen + done.out
+        done = ended(process, seen)
     assert done.code == 3, done.err
     assert done.of("file.failed")[0]["code"] in ("network", "timeout")
     assert not (tmp_path / "root" / "personal").exists() or not list((tmp_path / "root" / "personal").rglob("*.mp4"))
@@ -181,10 +168,10 @@ def test_a_server_that_dies_while_it_works_stores_nothing_twice(seed: int, tmp_p
     root = tmp_path / "root"
     with server_process("--as", "reference", "--processing", "2.0", "--root", str(root)) as server:
         process = start("upload", files, "-s", server.url, "--json", "--retries", "1", home=tmp_path)
-        seen = until(process, lambda line: "b.mp4" in line and f"... {percent}%" in line)
+        words = f"b.mp4... {percent}%"
+        seen = read_until(process, "server.message", lambda event: event["text"].endswith(words))
         server.process.send_signal(signal.SIGKILL)
-        done = finish(process)
-    done.out = seen + done.out
+        done = ended(process, seen)
     assert done.code == 4, done.err
     ends = {event["path"].rsplit("/", 1)[1]: event for event in (*done.of("file.completed"), *done.of("file.failed"))}
     assert ends["a.mp4"]["type"] == "file.completed"

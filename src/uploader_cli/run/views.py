@@ -78,6 +78,10 @@ def _log_file(settings: Settings) -> LogFile:
     return LogFile(stream, time.time)
 
 
+UNFOLDED = 100_000
+"""Columns of what is no terminal."""
+
+
 class LastWords:
     """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
 
@@ -103,11 +107,11 @@ class LastWords:
 
 
 def _width(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream`; 80 where there is none."""
+    """Columns of the terminal behind `stream`. In a pipe or a log nothing is folded: paths must be found by a search."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or UNFOLDED
     except (OSError, ValueError):
-        return 80
+        return UNFOLDED
 
 
 def _silence(terminals: Iterable[int]) -> None:
