@@ -107,7 +107,7 @@ class LastWords:
 
 
 def _width(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream`. In a pipe or a log nothing is folded: paths must be found by a search."""
+    """Columns of the terminal behind `stream`. In a pipe or a log nothing is folded: paths must be findable."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or UNFOLDED
     except (OSError, ValueError):
