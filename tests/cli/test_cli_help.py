@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,7 +38,9 @@ def modules_after(*argv: str) -> tuple[int, str, set[str]]:
         "import sys, json\nfrom uploader_cli.__main__ import main\n"
         f"code = main({list(argv)!r})\nsys.stderr.write(json.dumps(sorted(sys.modules)))\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", script]  # measuring coverage would import modules of its own
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=plain)
     return done.returncode, done.stdout, set(json.loads(done.stderr))
 
 
