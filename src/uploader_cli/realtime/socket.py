@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 GOODBYE = 0.25
 """Seconds that a polite end may take; after that the sockets are shut."""
+GIVE_UP = 10.0
+"""Seconds beyond a try's own limit for which its end is pursued: a lookup of a name is bounded by nothing of ours."""
 BURST = 10_000
 """Messages in one polling answer. The library takes 16 and gives the session up at the seventeenth."""
 
@@ -192,7 +194,7 @@ class Connection:
         self._settled.set()
         if leaving is not None:
             self._spawn(self._say_goodbye, leaving).join(GOODBYE)
-        give_up = time.monotonic() + self._limit + 1.0  # a lookup of a name is bounded by nothing of ours
+        give_up = time.monotonic() + self._limit + GIVE_UP
         while self._running and time.monotonic() < give_up:
             self._cut()
             time.sleep(0.01)
