@@ -105,7 +105,7 @@ def test_nothing_is_left_to_resume(server: EmbeddedServer, make_files: Files, tm
         assert named.code == 2
         assert "another process" in named.err
     assert ended(process, seen, signal.SIGTERM).code == 143
-    assert uploader("resume", "0", home=tmp_path).code == 2
+    assert uploader("resume", "x", home=tmp_path).code == 2  # an id is hexadecimal: no run can begin so
 
 
 def test_files_that_failed_or_were_not_started_are_tried_again(
