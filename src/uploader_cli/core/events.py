@@ -413,13 +413,6 @@ class SessionWatched(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionUnknown(Event):
-    """The server answered 404 for a watched session."""
-
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
 class PollFailed(Event):
     """A poll brought nothing: what is known stays, and is shown as stale."""
 

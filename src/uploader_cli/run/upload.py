@@ -196,6 +196,7 @@ def _until_stopped(loop: Loop, connections: Connections, engine: Engine, interru
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
             engine.shut()
+            give_up = time.monotonic() + GRACE  # --cancel-on-interrupt makes one more call
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
