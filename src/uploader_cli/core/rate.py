@@ -33,6 +33,10 @@ class Meter:
             return 0.0  # too short a time to say anything
         return max(0.0, (self._latest[1] - base) / elapsed)
 
+    def idle(self, now: float) -> float:
+        """Seconds since the last total came; 0 where none has come yet."""
+        return max(0.0, now - self._latest[0]) if self._latest is not None else 0.0
+
 
 def eta(remaining: int, rate: float) -> float | None:
     """Seconds until `remaining` bytes are through at `rate`; None where nothing moves."""

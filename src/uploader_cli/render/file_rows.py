@@ -24,6 +24,8 @@ MARKS = {
     Phase.CANCELLED: ("■", "yellow"),
     Phase.SKIPPED: ("-", "dim"),
 }
+UNCONFIRMED = 1.0
+"""Seconds without an answer after the last byte that are worth a word: of small files it would only flicker."""
 ONE_ROW = 60
 """Cells from which a file needs one row."""
 _TWO_ROWS = 24
@@ -78,7 +80,7 @@ def _words(file: FileState, retry: Retry | None, now: float) -> Span | None:
             return f"processing{_server_percent(file)}", PROCESSING
         case _ if file.size is None:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
-        case _ if file.sent >= file.size:
+        case _ if file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
             return "sent, not confirmed", "dim"
     return None
 
@@ -108,7 +110,9 @@ def _size(file: FileState) -> str:
 
 
 def _rate(file: FileState, now: float) -> str:
-    return "" if file.size is None else rate(file.meter.rate(now))
+    if file.size is None:
+        return ""
+    return rate(file.meter.rate(now)) if file.sent > file.offset else "–"
 
 
 def _server_percent(file: FileState) -> str:

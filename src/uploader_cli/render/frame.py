@@ -17,9 +17,14 @@ from uploader_cli.render.words import RATE_WIDTH, clock, rate, safe, size_of
 
 if TYPE_CHECKING:
     from uploader_cli.core.events import Event
-    from uploader_cli.core.state import ProgressState
+    from uploader_cli.core.state import Finished, ProgressState
     from uploader_cli.render.file_rows import Retry
     from uploader_cli.render.rows import Row
+
+FAILURES, FINISHED = 3, 6
+"""Rows at most for the newest failures, and for the files that were the last to go well."""
+LATELY = 0.5
+"""Seconds for which those rows stay as they are."""
 
 _CHANNEL_STYLE = {
     ChannelState.CONNECTING: "yellow",
@@ -38,6 +43,8 @@ class Frame:
         self._stall = stall
         self._slots = Slots()
         self._retries: dict[int, Retry] = {}
+        self._lately: list[Finished] = []
+        self._lately_due = float("-inf")
 
     def note(self, event: Event, now: float) -> None:
         """Remember what the state does not hold: when a waiting file is tried again, and why it has to be."""
@@ -58,9 +65,16 @@ class Frame:
         files = self._running(state, now, width, room - len(top))
         if state.analysis is not None:
             files += stages.rows(state.analysis, now, width, room - len(top) - len(files))
-        tail = _tail(state, width, room - len(top) - len(files) - 1)
+        tail = _tail(state, self._last(state, now), width, room - len(top) - len(files) - 1)
         rows = [*top, *files, *([[]] if tail else []), *tail]
         return [fit(row, width) for row in rows]
+
+    def _last(self, state: ProgressState, now: float) -> list[Finished]:
+        """The files that finished last; looked at twice a second, because hundreds a second can't be read."""
+        if now >= self._lately_due or len(state.finished) <= FINISHED:
+            self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
+            self._lately_due = now + LATELY
+        return self._lately
 
     def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
         """The running files and, where they don't all fit, how many more there are; a third of the room is left."""
@@ -151,18 +165,19 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
 # --- what was said and finished last ---------------------------------------------------------------------------------
 
 
-def _tail(state: ProgressState, width: int, room: int) -> list[Row]:
-    """The last warning, the last messages, the last finished files; the newest failure stays in sight."""
+def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> list[Row]:
+    """The last warning, the newest failures, what the server said last, and the files that were `last` to finish.
+
+    Failures don't scroll away with the files that went well: they have rows of their own.
+    """
     if room <= 0:
         return []
     rows: list[Row] = []
     if state.warnings and room >= 2:
         rows.append([("! ", "bold yellow"), (safe(state.warnings[-1].text[:500]), "")])
-    said = min(len(state.messages), 0 if room < 3 else 1 if room < 12 else 3)
-    rows += [[("» " + safe(text[:500]), "dim")] for text in list(state.messages)[len(state.messages) - said :]]
-    last = list(state.finished)[-min(room - len(rows), 10) :]
-    rows += [finished(done, width) for done in last]
-    if state.failures and last and not any(done.phase is Phase.FAILED for done in last):
-        failed = state.failures[-1]
-        rows[-len(last)] = trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width)
-    return rows
+    failures = state.failures[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
+    rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
+    if state.messages and state.channel.state is ChannelState.LIVE and room - len(rows) >= 3:
+        rows.append([("» " + safe(state.messages[-1][:500]), "dim")])
+    room = min(FINISHED, room - len(rows))
+    return rows + [finished(done, width) for done in last[-room:] if room > 0]

@@ -50,14 +50,14 @@ def fraction(state: ProgressState) -> float:
 
 
 def files(state: ProgressState) -> str:
-    """`7/20`, or `7/≥20` while the walk still finds files; the first is as wide as the second."""
+    """`7/20`, or `   7/≥1,020` while the walk still finds files; the first is as wide as the second."""
     done, total, least = state.completed, state.selected, state.walking
     if watched(state):
         done = max(done, sum(session.completed for session in state.sessions.values()))
         total = sum(session.total or len(session.by_name) for session in state.sessions.values())
         least = False
     total = max(total, state.completed + state.failed + state.cancelled)
-    return f"{done:{len(str(total))}}/{'≥' if least else ''}{total}"
+    return f"{done:{len(f'{total:,}')},}/{'≥' if least else ''}{total:,}"
 
 
 def eta(state: ProgressState, now: float) -> str:

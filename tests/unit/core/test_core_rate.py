@@ -60,6 +60,13 @@ def test_what_comes_between_two_samples_counts() -> None:
     assert meter.rate(2.0) == 200.0
 
 
+def test_how_long_nothing_came() -> None:
+    meter = Meter()
+    assert meter.idle(5.0) == 0.0
+    meter.update(5.0, 10)
+    assert meter.idle(7.5) == 2.5
+
+
 @pytest.mark.parametrize(
     ("remaining", "rate", "seconds"),
     [(100, 10.0, 10.0), (0, 10.0, 0.0), (-5, 10.0, 0.0), (0, 0.0, 0.0), (100, 0.0, None), (1, 4.0, 0.25)],
