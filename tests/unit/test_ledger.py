@@ -115,6 +115,7 @@ def test_an_interrupt_ends_what_is_open() -> None:
     book.ledger.complete(book.files[1], None, None)
     book.ledger.cancel_all()
     assert book.told[-1] == ev.FilesCancelled((0, 2))
+    assert book.told[-1].local == (book.files[0], book.files[2])
     assert not book.ledger.open
 
 

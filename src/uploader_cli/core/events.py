@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.stages import Kind
 
 INTERNAL = {"internal": True}
@@ -227,6 +228,8 @@ class FileCompleted(Event):
     checksum: str | None = None
     file_path: str | None = field(default=None, metadata=INTERNAL)
     """The server's own path of the file, which an analysis asks for (wire contract 4)."""
+    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    """The file as selected, for the receipts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ class FileFailed(Event):
     code: FailureCode
     message: str
     retryable: bool
+    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +253,7 @@ class FileSkipped(Event):
     file: int
     path: str
     reason: SkipReason
+    local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +391,14 @@ class SessionProgress(Event):
     `timestamp` is the server's clock in unix seconds; `percent` is 0–100; None stands for a field that was missing.
     """
 
+    local: tuple[LocalFile, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCancelled(Event):
+    """One of them, for the receipts: observers are told of it, the event stream counts it in its last line."""
+
+    local: LocalFile
     session: str
     source: Transport
     timestamp: float | None

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
-    """Apply `event`, which happened at `now` (run clock, seconds); answer with the public events that follow."""
+    """Apply `event`, which happened at `now` (run clock, seconds); answer with what observers are told of.
+
+    That is public events, and `FileCancelled`.
+    """
     handler = _HANDLERS.get(type(event))
     if handler is None:
         return [event] if event.type else []
@@ -194,6 +197,7 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
 def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
     out: list[ev.Event] = []
     for number in event.files:
+    local = {file.file: file for file in event.local}
         if _is_over(state, number):
             continue
         file = state.running.get(number)
@@ -205,6 +209,8 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         state.cancelled += 1
         _settle(state, number, file.path if file else "", Phase.CANCELLED, now)
     return out
+        if number in local:
+            out.append(ev.FileCancelled(local[number]))
 
 
 def _settle(

@@ -17,7 +17,7 @@ class Renderer(Protocol):
     """What the run loop calls, always from its own thread. `now` is the run clock (monotonic seconds)."""
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """A public event just changed the state."""
+        """A public event, or a `FileCancelled`, just changed the state."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Called about ten times a second, with or without events."""

@@ -30,8 +30,8 @@ class LogFile:
         self._stream, self._wall_clock = stream, wall_clock
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """One line for each event but progress."""
-        if isinstance(event, ev.FileProgress):
+        """One line for each public event but progress."""
+        if isinstance(event, ev.FileProgress) or not event.type:
             return
         at = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
         level = _LEVELS.get(type(event), "info")

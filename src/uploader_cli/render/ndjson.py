@@ -98,7 +98,7 @@ class NdjsonView:
             self._write(throttle.held)
 
     def _write(self, event: ev.Event) -> None:
-        if self._ended:
+        if self._ended or type(event) not in ev.PUBLIC:
             return
         stamp = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
         line = {

@@ -83,6 +83,7 @@ class Ledger:
                 seconds=round(self._clock() - began, 3) if began is not None else 0.0,
                 checksum=f"sha256:{checksum}" if checksum else None,
                 file_path=file_path,
+                local=file,
             )
         )
 
@@ -97,7 +98,7 @@ class Ledger:
                 self.failures += 1
             if not retryable:
                 self._dropped(file)
-            self._emit(ev.FileFailed(file.file, file.path, code, message, retryable))
+            self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """Every file that is still open is over."""
@@ -114,13 +115,13 @@ class Ledger:
     def skip(self, file: LocalFile, reason: SkipReason) -> None:
         """The file is left out."""
         if self._close(file):
-            self._emit(ev.FileSkipped(file.file, file.path, reason))
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file))
 
     def cancel_all(self) -> None:
         """An interrupt ended the run."""
-        numbers = tuple(self.open)
+        left = tuple(self.open.values())
         self.open.clear()
-        self._emit(ev.FilesCancelled(numbers))
+        self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _close(self, file: LocalFile) -> bool:
         """Strike the file off; False where it is over already."""

@@ -11,6 +11,7 @@ import pytest
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, SkipReason, Transport
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import Finished, ProgressState, file_fraction
 from uploader_cli.errors import ConnectFailed
@@ -330,6 +331,13 @@ def test_files_that_had_not_begun_are_cancelled_too() -> None:
     run.put(ev.FileSelected(1, "b.mp4", 50))
     assert kinds(run.put(ev.FilesCancelled((0, 1)))) == "progress"
     assert (run.state.cancelled, run.state.settled_bytes, run.state.fraction) == (2, 150, 1.0)
+
+
+def test_observers_are_told_of_each_cancelled_file_once() -> None:
+    run = Run("start")
+    files = tuple(LocalFile(number, f"{number}.mp4", f"{number}.mp4", 50, 0) for number in range(2))
+    run.put(ev.FileSelected(1, "1.mp4", 50), ev.FilesCancelled((0,), files[:1]), ev.FilesCancelled((0, 1), files))
+    assert [event for event in run.out if isinstance(event, ev.FileCancelled)] == [*map(ev.FileCancelled, files)]
 
 
 # --- the server's messages -------------------------------------------------------------------------------------------

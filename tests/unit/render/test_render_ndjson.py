@@ -17,6 +17,7 @@ from render_script import HOSTILE, MIB, SESSION, Script
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, Transport
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.render.ndjson import NdjsonView, schema_text
 
 SCHEMA: dict[str, Any] = json.loads(schema_text())
@@ -104,7 +105,7 @@ def test_the_schema_names_each_field_of_the_code() -> None:
     by_type = {option["properties"]["type"]["const"]: option for option in SCHEMA["oneOf"]}
     for kind in ev.PUBLIC:
         option = by_type[kind.type]
-        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name", "file_path"}
+        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name", "file_path", "local"}
         always = set.intersection(*(set(ev.as_fields(event)) for event in EVENTS if type(event) is kind))
         common = {"v", "seq", "run", "ts", "type"}
         assert set(option["properties"]) - common - {"path_b64"} == fields
@@ -180,7 +181,7 @@ def test_a_cancelled_file_is_always_said() -> None:
     run.start(0)
     run.sent(0, 1)
     run.sent(0, 2)
-    run.put(ev.FilesCancelled((0,)))
+    run.put(ev.FilesCancelled((0,), (LocalFile(0, "f0.mp4", "f0.mp4", 1, 0),)))
     run.tick(1)
     assert [line["phase"] for line in run.of("file.progress")] == ["sending", "cancelled"]
 
