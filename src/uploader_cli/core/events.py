@@ -427,10 +427,18 @@ class SessionWatched(Event):
 
 @dataclass(frozen=True, slots=True)
 class PollFailed(Event):
-    """A poll brought nothing: what is known stays, and is shown as stale."""
+    """A poll brought nothing: what is known stays, and is shown as stale. `error` is what came in place of an answer."""
 
     session: str
     reason: str
+    error: Exception | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMissing(Event):
+    """A poll was answered: the server does not know the session, not yet or not any more."""
+
+    session: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Phase
+from uploader_cli.core.events import Phase, Transport
 from uploader_cli.core.stages import Analysis
 from uploader_cli.core.state import SERVER_TERMINAL, Analysed, FileState, Finished, ProgressState, SessionState
 
@@ -55,6 +55,7 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
     state.stopped = now
+    state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
     return []
 
@@ -84,7 +85,7 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, _now: float
 
 
 def _poll_failed(state: ProgressState, event: ev.PollFailed, _now: float) -> list[ev.Event]:
-    state.channel.stale = event.reason
+    state.channel.stale, state.channel.failure = event.reason, event.error
     return []
 
 
@@ -279,7 +280,18 @@ def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: flo
 
 
 def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
-    state.sessions.pop(event.session, None)
+    """Those that are watched stay: their number is what was asked for, and all that is said of the whole."""
+    session = state.sessions.get(event.session)
+    if session is not None and not session.watched:
+        del state.sessions[event.session]
+    return []
+
+
+def _session_missing(state: ProgressState, event: ev.SessionMissing, _now: float) -> list[ev.Event]:
+    state.channel.stale, state.channel.failure = "", None
+    session = state.sessions.get(event.session)
+    if session is not None:
+        session.missing += 1
     return []
 
 
@@ -287,7 +299,10 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
     session = state.sessions.get(event.session)
     if session is None:
         return []
-    state.channel.heard, state.channel.stale = now, ""
+    state.channel.heard, state.channel.stale, state.channel.failure = now, "", None
+    session.heard, session.missing = now, 0
+    if event.source is Transport.HTTP:
+        session.answered = now
     out: list[ev.Event] = []
     stamp = event.timestamp if event.timestamp is not None else session.server_time
     for status in event.files:
@@ -447,6 +462,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.SessionWatched: _session_watched,
     ev.SessionFinished: _session_finished,
     ev.SessionLeft: _session_left,
+    ev.SessionMissing: _session_missing,
     ev.SessionProgress: _session_progress,
     ev.AnalysisStarted: _analysis_started,
     ev.AnalysisMessage: _analysis_message,

@@ -63,6 +63,12 @@ class SessionState:
     total: int | None = None
     server_time: float = float("-inf")
     by_name: dict[str, int] = field(default_factory=dict)
+    heard: float | None = None
+    """When the server last said anything of it (run clock, seconds)."""
+    answered: float | None = None
+    """The same, for what it said when it was asked: the answer names all files."""
+    missing: int = 0
+    """Answers in a row that did not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,8 @@ class Channel:
     """When the last message came in (run clock, seconds)."""
     stale: str = ""
     """Why what is known is old: the last poll's failure. Empty while it is fresh."""
+    failure: Exception | None = None
+    """The same, as it was raised."""
 
 
 @dataclass(slots=True)
@@ -141,8 +149,10 @@ class ProgressState:
     pause_reason: str = ""
     advanced: float = 0.0
     """When anything last moved (run clock, seconds)."""
+    trouble: str = ""
+    """The error that ended the run early."""
     advice: str = ""
-    """What to do about the error that ended the run early."""
+    """What to do about it."""
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
     """When the transfer side was done (run clock, seconds): what comes after it is no part of any rate."""

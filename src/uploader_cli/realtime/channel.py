@@ -114,6 +114,10 @@ class Channel:
         """The session's body is out: polling it makes sense even if the server did not know it before."""
         self._poller.body_sent(session)
 
+    def ask(self, session: str) -> None:
+        """Poll the session once, also while there is a connection: the socket may have nothing to say of it."""
+        self._poller.ask(session)
+
     def leave(self, session: str) -> None:
         """The session is over: leave its room, poll it no more."""
         self._poller.leave(session)

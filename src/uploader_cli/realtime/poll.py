@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import PollFailed
+from uploader_cli.core.events import PollFailed, SessionMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,15 @@ class Poller:
             self._once |= wanted
             self._wake()
 
+    def ask(self, session: str) -> None:
+        """Poll this one once more, as soon as that may be, whether polling goes on or not."""
+        with self._changed:
+            if session in self._due and session not in self._once:
+                if not self._polling:
+                    self._begin(session)
+                self._once.add(session)
+                self._wake()
+
     def stop(self) -> None:
         """Begin no further poll, except those that `once` asked for."""
         with self._changed:
@@ -134,11 +143,11 @@ class Poller:
 
     def _poll(self, session: str) -> None:
         self.polls += 1
-        found, failure = None, ""
+        found, failure, caught = None, "", None
         try:
             found = self._fetch(session)
         except Exception as error:  # noqa: BLE001 - whatever it is, the last known state stays and the next poll comes
-            failure = (str(error).splitlines() or [""])[0] or type(error).__name__
+            caught, failure = error, (str(error).splitlines() or [""])[0] or type(error).__name__
         with self._changed:
             if self._closed or session not in self._due:
                 return
@@ -147,6 +156,6 @@ class Poller:
             if found is None and not failure:
                 self._unknown.add(session)
         if failure:
-            self._emit(PollFailed(session, failure))
-        elif found is not None:
-            self._emit(found)
+            self._emit(PollFailed(session, failure, caught))
+        else:
+            self._emit(SessionMissing(session) if found is None else found)

@@ -83,6 +83,11 @@ class Connections:
         if self.channel is not None:
             self.channel.body_sent(session)
 
+    def ask(self, session: str) -> None:
+        """Ask for the session once over HTTP, whatever the socket says."""
+        if self.channel is not None:
+            self.channel.ask(session)
+
     def leave(self, session: str) -> None:
         """Leave the room once the last messages had their time: they come after the answer (wire contract 3.8)."""
         self._leaving.append((time.monotonic() + DRAIN, session))

@@ -471,6 +471,25 @@ def test_a_failed_poll_makes_the_picture_stale_until_something_is_heard() -> Non
     assert (run.state.channel.stale, run.state.channel.heard) == ("", run.now)
 
 
+def test_a_session_is_missing_until_the_server_says_something_of_it() -> None:
+    """A 404 is an answer: the picture is not stale."""
+    run = Run("start")
+    run.put(ev.PollFailed(SESSION, "timed out", TimeoutError()))
+    assert isinstance(run.state.channel.failure, TimeoutError)
+    run.put(ev.SessionMissing(SESSION), ev.SessionMissing(SESSION), ev.SessionMissing("another"))
+    session = run.state.sessions[SESSION]
+    assert (session.missing, session.heard, run.state.channel.stale, run.state.channel.failure) == (2, None, "", None)
+    run.says(5)
+    assert (session.missing, session.heard, session.answered) == (0, run.now, None)
+
+
+def test_a_watched_session_stays_when_it_is_left() -> None:
+    """Its number is what was asked for."""
+    run = Run("start")
+    run.put(ev.SessionWatched("w"), ev.SessionLeft("w"), ev.SessionLeft(SESSION))
+    assert list(run.state.sessions) == ["w"]
+
+
 def test_a_pause_ends_at_a_time() -> None:
     run = Run()
     assert run.put(ev.Paused(30.0, "429")) == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from uploader_cli.core.events import Event, PollFailed, SessionProgress, Transport
+from uploader_cli.core.events import Event, PollFailed, SessionMissing, SessionProgress, Transport
 from uploader_cli.realtime.poll import Poller
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def test_a_failed_poll_is_told_and_the_next_comes_a_second_later() -> None:
         bench.poller.start()
         bench.wait_for(2)
         assert bench.events[0] == PollFailed("s", "the server hung up")
+        assert isinstance(getattr(bench.events[0], "error", None), ConnectionError)
         bench.answers["s"] = TimeoutError()
         wait_until(lambda: PollFailed("s", "TimeoutError") in bench.events)
         bench.answers.clear()
@@ -116,7 +117,29 @@ def test_a_session_that_answers_404_is_not_polled_again_until_its_body_is_sent()
         assert len(bench.calls) == 1
         bench.poller.body_sent("s")
         bench.wait_for(3)  # its last bytes may still be on their way: from now on a 404 stops nothing
-    assert bench.events == []
+    assert set(bench.events) == {SessionMissing("s")}
+
+
+def test_a_session_that_is_asked_for_is_polled_once_also_while_nobody_polls() -> None:
+    with polling("s", "other") as bench:
+        bench.poller.ask("s")
+        bench.poller.ask("s")
+        bench.poller.ask("unheard of")
+        bench.wait_for(1)
+        time.sleep(4 * SECOND)
+        assert [call[0] for call in bench.calls] == ["s"]
+        bench.poller.ask("s")
+        bench.wait_for(2)
+    assert bench.calls[1][1] - bench.calls[0][2] >= SECOND
+
+
+def test_a_session_that_is_asked_for_is_not_polled_more_often_than_others() -> None:
+    with polling("s") as bench:
+        bench.poller.start()
+        for asked in range(1, 4):
+            bench.poller.ask("s")
+            bench.wait_for(asked)
+    assert all(later[1] - earlier[2] >= SECOND for earlier, later in pairwise(bench.calls))
 
 
 def test_the_body_may_be_sent_while_the_404_is_on_its_way() -> None:
