@@ -112,7 +112,9 @@ def _size(file: FileState) -> str:
 def _rate(file: FileState, now: float) -> str:
     if file.size is None:
         return ""
-    return rate(file.meter.rate(now)) if file.sent > file.offset else "–"
+    speed = file.meter.rate(now)
+    measured = file.sent > file.offset and (speed or file.meter.idle(now) >= 1.0)
+    return rate(speed) if measured else "–"
 
 
 def _server_percent(file: FileState) -> str:

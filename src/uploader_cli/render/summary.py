@@ -60,6 +60,8 @@ _EXITS = {
     130: "interrupted (Ctrl-C)",
     143: "interrupted (SIGTERM)",
 }
+_NO_BREAK = "\xa0"
+"""Between a number and its unit. Names have none: `safe` makes a plain space of it."""
 _INTERRUPTED = (130, 143)
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
@@ -104,16 +106,18 @@ class _Lines:
 
     def add(self, glyph: str, text: str, *, indent: int = 0) -> None:
         space = " " * indent
-        self.out += wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        folded = wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
+        self.out += [line.replace(_NO_BREAK, " ") for line in folded]
 
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
     total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
     analysed = bool(state.analyses) and state.stopped is not None
-    took = f"{size(outcome.bytes)} in {span((state.stopped or 0.0) - state.started if analysed else outcome.seconds)}"
+    seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
+    took = f"{_whole(size(outcome.bytes))} in {_whole(span(seconds))}"
     if outcome.bytes and outcome.rate > 0:
-        took += f" ({rate(outcome.rate)})"
+        took += f" ({_whole(rate(outcome.rate))})"
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if outcome.exit_code in _INTERRUPTED:
@@ -126,6 +130,11 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✗", "nothing was sent"
     failed = f", {outcome.failed:,} failed" if outcome.failed else ""
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
+
+
+def _whole(number: str) -> str:
+    """A number that stays in one line with its unit."""
+    return number.replace(" ", _NO_BREAK)
 
 
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
@@ -169,10 +178,7 @@ def _failures(lines: _Lines, failures: Iterable[FileFailed], total: int) -> None
     for (code, retryable), group in sorted(groups.items(), key=lambda item: -len(item[1])):
         again = "trying again can help" if retryable else "trying again does not help by itself"
         lines.add("✗", f"{len(group):,} failed: {code.replace('_', ' ')} – {again}")
-        for failed in group[:left]:
-            lines.add("✗", safe(failed.path), indent=2)
-            if failed.message:
-                lines.add(" ", safe(failed.message[:500]), indent=2)
+        _reasons(lines, group[:left])
         if len(group) > left:
             lines.add("…", f"and {len(group) - left:,} more", indent=2)
         left = max(0, left - len(group))
@@ -180,6 +186,20 @@ def _failures(lines: _Lines, failures: Iterable[FileFailed], total: int) -> None
     unknown = total - sum(map(len, groups.values()))
     if unknown > 0:
         lines.add("✗", f"{unknown:,} more failed")
+
+
+def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
+    """A reason that several files share is said once, above them; one that only one has stands under it."""
+    by_message: dict[str, list[FileFailed]] = {}
+    for failed in group:
+        by_message.setdefault(safe(failed.message[:500]), []).append(failed)
+    for message, files in by_message.items():
+        if message and len(files) > 1:
+            lines.add(" ", message)
+        for failed in files:
+            lines.add("✗", safe(failed.path), indent=2)
+        if message and len(files) == 1:
+            lines.add(" ", message, indent=2)
 
 
 def _warnings(lines: _Lines, state: ProgressState) -> None:

@@ -57,7 +57,9 @@ def clock(seconds: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """How long something took: `0.4 s`, `12.3 s`, from a minute on `1:05`."""
+    """How long something took: `40 ms`, `0.4 s`, `12.3 s`, from a minute on `1:05`."""
+    if 0 < seconds < 0.095:
+        return f"{max(1.0, seconds * 1000):.0f} ms"
     return f"{max(0.0, seconds):.1f} s" if seconds < 59.95 else clock(seconds + 0.5)
 
 

@@ -77,6 +77,32 @@ def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
     assert len(lines) < 60
 
 
+def test_a_reason_that_files_share_is_said_once(run: Script) -> None:
+    run.begin(3)
+    run.fail(0, message="disk full")
+    run.fail(1, message="disk on fire")
+    run.fail(2, message="disk full")
+    lines = summary(run.state, run.end(4))
+    assert [line.strip() for line in lines[2:7]] == [
+        "disk full",
+        "✗ film-0000.mp4",
+        "✗ film-0002.mp4",
+        "✗ film-0001.mp4",
+        "disk on fire",
+    ]
+
+
+@pytest.mark.parametrize("width", range(50, 100))
+def test_a_number_keeps_its_unit_in_its_line(run: Script, width: int) -> None:
+    run.begin(5)
+    run.complete(0)
+    run.fail(1)
+    text = "\n".join(summary(run.state, run.end(4), width=width))
+    assert "10.0 MiB" in text
+    assert "12.3 s" in text
+    assert re.search(r"\(\d+\.\d KiB/s\)", text)
+
+
 def test_warnings_come_once_and_what_may_be_stored_first(run: Script) -> None:
     run.begin(1)
     for _ in range(3):

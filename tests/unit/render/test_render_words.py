@@ -42,7 +42,18 @@ def test_clock(seconds: float, text: str) -> None:
     assert words.clock(seconds) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.42, "0.4 s"), (12.3, "12.3 s"), (59.99, "1:00"), (65, "1:05")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (0.0001, "1 ms"),
+        (0.04, "40 ms"),
+        (0.42, "0.4 s"),
+        (12.3, "12.3 s"),
+        (59.99, "1:00"),
+        (65, "1:05"),
+    ],
+)
 def test_span(seconds: float, text: str) -> None:
     assert words.span(seconds) == text
 
