@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.names import as_base64, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +20,6 @@ VERSION = 1
 _SPACING = 0.34
 """Seconds between two lines of progress of a file: three a second, so that the last word, which is never dropped, is
 the fourth at most."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def schema_text() -> str:
@@ -123,23 +121,7 @@ def _fields(event: ev.Event) -> dict[str, Any]:
     """The event's fields as JSON may carry them; an undecodable path comes in its bytes too."""
     out: dict[str, Any] = {}
     for name, value in ev.as_fields(event).items():
-        if isinstance(value, str) and _SURROGATE.search(value):
-            out[name] = _SURROGATE.sub(_escape, value)
-            if name == "path":
-                out["path_b64"] = base64.b64encode(_raw(value)).decode("ascii")
-        else:
-            out[name] = value
+        out[name] = escaped(value) if isinstance(value, str) else value
+        if name == "path" and (raw := as_base64(value)) is not None:
+            out["path_b64"] = raw
     return out
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
-def _raw(path: str) -> bytes:
-    """The name's bytes as the file system has them, the same on every machine (`os.fsencode` follows the locale)."""
-    try:
-        return path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # an unpaired surrogate in a Windows name
-        return path.encode("utf-8", "surrogatepass")

@@ -1,0 +1,31 @@
+r"""Names of files that no UTF-8 can carry, as JSON, XML and CSV may: the odd bytes escaped (`\xff`), and the bytes."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    r"""`text` with what is no Unicode as an escape: `\xff` for a byte, `\ud800` for an unpaired surrogate."""
+    return _SURROGATE.sub(_escape, text)
+
+
+def as_base64(name: str) -> str | None:
+    """The bytes of a name that `escaped` would change, in base64; None where it says everything."""
+    return base64.b64encode(_raw(name)).decode("ascii") if _SURROGATE.search(name) else None
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def _raw(name: str) -> bytes:
+    """The name's bytes as the file system has them, the same on every machine (`os.fsencode` follows the locale)."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # an unpaired surrogate in a Windows name
+        return name.encode("utf-8", "surrogatepass")
