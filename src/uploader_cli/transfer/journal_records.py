@@ -26,7 +26,8 @@ class PendingPart:
     """One part of a file sent by concatenation: bytes `offset` to `offset + size` of it, an upload of its own.
 
     `upload_key` is what its creation carries, `url` is None until the server answered that, `checked_until` counts
-    the part's own bytes (from 0) that lay in chunks whose checksum the server accepted.
+    the part's own bytes (from 0) that lay in chunks whose checksum the server accepted, `pledged_until` ends the chunk
+    that was under way then.
     """
 
     index: int
@@ -35,6 +36,7 @@ class PendingPart:
     upload_key: str
     url: str | None = None
     checked_until: int = 0
+    pledged_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class PendingUpload:
     """A file under way. `url` None: its creation was not answered, but may have been acted on: POST the key first.
 
     The first `checked_until` bytes lay in chunks whose checksum the server accepted; its offset alone says what it
-    has. `chunk_size` is in bytes. `parts` is empty for a file that goes up in one piece.
+    has. `chunk_size` is in bytes. `parts` is empty for a file that goes up in one piece. `pledged_until` ends the chunk
+    that was under way with its checksum: a server that is just there has accepted it. 0 for none.
     """
 
     upload_key: str
@@ -51,6 +54,7 @@ class PendingUpload:
     chunk_size: int | None = None
     checked_until: int = 0
     parts: tuple[PendingPart, ...] = ()
+    pledged_until: int = 0
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -47,20 +47,21 @@ def is_of(file: LocalFile, row: PendingRow | Receipt) -> bool:
 def pending_row(db: sqlite3.Connection, target: int, path: bytes) -> PendingRow | None:
     """What is under way for `path`, in whatever run."""
     row = db.execute(
-        "SELECT size, mtime_ns, run, upload_key, url, session, chunk_size, checked_until"
+        "SELECT size, mtime_ns, run, upload_key, url, session, chunk_size, checked_until, pledged_until"
         " FROM pending WHERE target = ? AND path = ?",
         (target, path),
     ).fetchone()
     if row is None:
         return None
     parts = db.execute(
-        "SELECT number, start, size, upload_key, url, checked_until"
+        "SELECT number, start, size, upload_key, url, checked_until, pledged_until"
         " FROM part WHERE target = ? AND path = ? ORDER BY number",
         (target, path),
     )
-    size, mtime_ns, run, upload_key, url, session, chunk_size, checked_until = row
+    size, mtime_ns, run, upload_key, url, session, chunk_size, checked, pledged = row
     known = tuple(PendingPart(*part) for part in parts)
-    return PendingRow(size, mtime_ns, run, PendingUpload(upload_key, url, session, chunk_size, checked_until, known))
+    upload = PendingUpload(upload_key, url, session, chunk_size, checked, known, pledged)
+    return PendingRow(size, mtime_ns, run, upload)
 
 
 def put_pending(

@@ -94,6 +94,10 @@ class RunHandle:
         """Bytes up to `until` (of the file, or of its part `part`) lay in chunks whose checksum was accepted."""
         self._update(file, part, {"checked_until": until})
 
+    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
+        """A chunk that follows checked bytes goes out with its checksum and ends at `until`; 0: the next has none."""
+        self._update(file, part, {"pledged_until": until})
+
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
         """Cut a claimed file into parts of these sizes (bytes), each with its own key: before they are created.
 
@@ -116,7 +120,7 @@ class RunHandle:
     def creating_part(self, file: LocalFile, part: int) -> str:
         """Forget what was created for one part, and give it a new key, which is returned: before a creation afresh."""
         key = fresh_key()
-        self._update(file, part, {"upload_key": key, "url": None, "checked_until": 0})
+        self._update(file, part, {"upload_key": key, "url": None, "checked_until": 0, "pledged_until": 0})
         return key
 
     def completed(

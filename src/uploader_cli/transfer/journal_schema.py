@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION = 2
+VERSION = 3
 DAY = 86_400.0
 KEPT_SECONDS = 90 * DAY
 """How long receipts, and runs that nobody goes on with, are remembered."""
@@ -52,10 +52,15 @@ CREATE TABLE part (
   PRIMARY KEY (target, path, number)
 ) WITHOUT ROWID;
 """
+_PLEDGES = """
+ALTER TABLE pending ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE part ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;
+"""
 _STEPS = {
-    0: _TABLES + _PARTS,
+    0: _TABLES + _PARTS + _PLEDGES,
     # Version 1 knew neither parts nor what had been checked.
     1: "ALTER TABLE pending ADD COLUMN checked_until INTEGER NOT NULL DEFAULT 0;" + _PARTS,
+    2: _PLEDGES,  # nor did version 2 know what was under way
 }
 _NAMES = frozenset({"target", "run", "pending", "part", "receipt", "session"})
 

@@ -66,7 +66,8 @@ def send_in_parts(
     joining = _Joining(clients[0], terms, metadata, whole)
     urls = [part.known.url for part in parts if part.known.url is not None]
     if known.key is not None and len(urls) == len(parts):
-        sent = joining.asked_before(known.key, urls)
+        verified = all(part.known.verifies(part.length) for part in parts)  # what can be joined is complete
+        sent = joining.asked_before(known.key, urls, verified=verified)
         if sent is not None:
             return sent
     done = _Sending(clients, terms, file, part_metadata or {}, parts, whole).run()
@@ -214,10 +215,10 @@ class _Joining:
         self._client, self._metadata, self._whole = client, metadata, whole
         self._patience = Patience(client, terms, failed=whole.again, pause=whole.watch.pause)
 
-    def asked_before(self, key: str, urls: Sequence[str]) -> Sent | None:
+    def asked_before(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent | None:
         """What an earlier run may have asked for; None where the parts have to be sent first."""
         try:
-            return self.run(key, urls, verified=self._whole.all_checked)
+            return self.run(key, urls, verified=verified)
         except errors.AnswerError as error:
             if error.retryable:
                 raise

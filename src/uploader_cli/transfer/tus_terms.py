@@ -51,6 +51,10 @@ class Watch:
     """`(offset, attempt)`: an attempt begins there, the first is 1."""
     confirmed: Callable[[int, int], None] = lambda _offset, _checked: None
     """`(offset, checked_until)`: the server has so many bytes; up to `checked_until` it has compared checksums."""
+    pledged: Callable[[int], None] = lambda _until: None
+    """To the journal, before a chunk is sent: where it ends, if its checksum checks all up to there; 0 if it does not.
+
+    Told only of chunks that are not all of the range, and only when it changes."""
     sent: Callable[[int], None] = lambda _sent: None
     """So many bytes have left this machine."""
     retry: Callable[[errors.UploaderError, float, int], None] = lambda _error, _delay, _attempt: None
@@ -72,13 +76,18 @@ def new_key() -> str:
 class Known:
     """What the journal has of an upload: its URL, or only the key of a creation whose answer never came.
 
-    `confirmed` and `checked_until` in bytes, as they were last told.
+    `confirmed`, `checked_until` and `pledged_until` in bytes, as they were last told.
     """
 
     url: str | None = None
     key: str | None = None
     confirmed: int = 0
     checked_until: int = 0
+    pledged_until: int = 0
+
+    def verifies(self, length: int) -> bool:
+        """Whether an upload of `length` bytes that is complete lay in accepted chunks throughout."""
+        return length in (self.checked_until, self.pledged_until)
 
 
 UNKNOWN = Known()

@@ -61,8 +61,9 @@ class TusUpload:
         """The highest offset that this upload ever had: only more is an advance."""
         self._reach = self._length
         """As far as the server can possibly be: the end of what was sent of an upload made here."""
-        self._pledged: tuple[int, int] | None = None
+        self._pledged: tuple[int, int] | None = (known.checked_until, known.pledged_until)
         """The chunk under way, where its checksum goes with it: a server stores all of it or nothing."""
+        self._pledge_told = known.pledged_until
         self._chunk_size = terms.chunk_size
         self._carried = 0
         """Bytes of the body of the last request."""
@@ -177,7 +178,7 @@ class TusUpload:
             raise error
         self._anew += 1
         self._url = self._key = self._pledged = None
-        self._most, self._last, self._checked = -1, 0, 0
+        self._most, self._last, self._checked, self._pledge_told = -1, 0, 0, 0
         self._watch.gone(url)
 
     def _send(self, offset: int) -> int:
@@ -187,6 +188,7 @@ class TusUpload:
         body, checksum = self._chunk(offset, size)
         if body is None or self._url is None:
             raise AssertionError("a chunk of nothing, or sent nowhere")
+        self._tell_pledge(offset + size if self._pledged and offset <= self._checked and size < self._length else 0)
         position = self._client.patch(self._url, offset, body, checksum)
         if not offset < position.offset <= offset + size:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {position.offset}", status=204)
@@ -232,6 +234,11 @@ class TusUpload:
         self._headers = headers
         self._begin(offset)
         self._watch.confirmed(offset, self._checked)
+
+    def _tell_pledge(self, until: int) -> None:
+        if until != self._pledge_told:
+            self._pledge_told = until
+            self._watch.pledged(until)
 
     def _begin(self, offset: int) -> None:
         if not self._begun:

@@ -21,11 +21,6 @@ class Whole:
         self._confirmed, self._checked, self._sent = list(confirmed), list(checked), list(confirmed)
         self._told_confirmed = self._told_sent = 0
 
-    @property
-    def all_checked(self) -> bool:
-        """True where every byte lay in a chunk whose checksum the server accepted."""
-        return sum(self._checked) == self.size
-
     def begin(self) -> None:
         """A new attempt, from what the server is known to have."""
         self.attempt += 1

@@ -132,13 +132,15 @@ class Worker(threading.Thread):
     def _part(self, file: LocalFile, piece: PendingPart, *, resumed: bool) -> Part:
         run = self._context.run
         keys = iter(() if resumed else (piece.upload_key,))
+        known = Known(piece.url, piece.upload_key, 0, piece.checked_until, piece.pledged_until)
         return Part(
             piece.offset,
             piece.size,
-            known=Known(piece.url, piece.upload_key, checked_until=piece.checked_until) if resumed else Known(),
+            known=known if resumed else Known(),
             watch=Watch(
                 created=lambda url: run.created(file, url, part=piece.index),
                 confirmed=lambda _offset, checked: run.checked(file, checked, part=piece.index),
+                pledged=lambda until: run.pledged(file, until, part=piece.index),
             ),
             make_key=lambda: next(keys, None) or run.creating_part(file, piece.index),
         )
@@ -176,6 +178,7 @@ class Worker(threading.Thread):
             created=created,
             attempt=lambda offset, _attempt: ledger.start(file, session, utf8(file.relative_path), offset),
             confirmed=confirmed,
+            pledged=lambda until: run.pledged(file, until),
             sent=lambda total: emit(ev.BytesSent(file.file, ledger.attempt(file), total)),
             retry=lambda error, delay, _attempt: ledger.again([file], error, delay),
             pause=self._crew.paused,
@@ -221,4 +224,5 @@ class Worker(threading.Thread):
 
 def _known(pending: PendingUpload, session: str) -> Known:
     """In a session the key is asked for, not the URL: so an upload that was begun in another one moves to this one."""
-    return Known(None if session else pending.url, pending.upload_key, checked_until=pending.checked_until)
+    url = None if session else pending.url
+    return Known(url, pending.upload_key, 0, pending.checked_until, pending.pledged_until)

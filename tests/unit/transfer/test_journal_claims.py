@@ -51,11 +51,13 @@ def test_what_was_learnt_of_an_upload_is_there_to_resume(journal: Journal, other
     run.claim(a_file(size=100))
     run.created(a_file(), "http://here:1/u/1", chunk_size=8)
     run.checked(a_file(), 64)
+    run.pledged(a_file(), 72)
     run.created(a_file(), "http://here:1/u/2")
     run.finish(ok=False)
     claim = begin(other).claim(a_file(size=100))
     assert claim.state == "resume"
-    assert (claim.upload.url, claim.upload.chunk_size, claim.upload.checked_until) == ("http://here:1/u/2", 8, 64)
+    assert (claim.upload.url, claim.upload.chunk_size) == ("http://here:1/u/2", 8)
+    assert (claim.upload.checked_until, claim.upload.pledged_until) == (64, 72)
     assert claim.upload.urls == ("http://here:1/u/2",)
 
 
@@ -68,10 +70,12 @@ def test_parts_are_kept_each_with_its_key_url_and_progress(journal: Journal, oth
     assert len({part.upload_key for part in parts}) == 3
     run.created(a_file(), "http://here:1/p", part=1)
     run.checked(a_file(), 3, part=1)
+    run.pledged(a_file(), 4, part=1)
     run.finish(ok=False)
     upload = begin(other).claim(a_file(size=10)).upload
     assert [part.upload_key for part in upload.parts] == [part.upload_key for part in parts]
-    assert [(part.url, part.checked_until) for part in upload.parts] == [(None, 0), ("http://here:1/p", 3), (None, 0)]
+    told = [(part.url, part.checked_until, part.pledged_until) for part in upload.parts]
+    assert told == [(None, 0, 0), ("http://here:1/p", 3, 4), (None, 0, 0)]
     assert upload.urls == ("http://here:1/p",)
 
 
@@ -81,6 +85,7 @@ def test_a_part_that_is_gone_on_the_server_gets_a_new_key(journal: Journal) -> N
     first, second = run.split(a_file(), [6, 4])
     run.created(a_file(), "http://here:1/p", part=1)
     run.checked(a_file(), 3, part=1)
+    run.pledged(a_file(), 4, part=1)
     key = run.creating_part(a_file(), 1)
     assert key != second.upload_key
     assert run.claim(a_file(size=10)).upload.parts == (first, replace(second, upload_key=key))

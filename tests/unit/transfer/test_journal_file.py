@@ -97,10 +97,13 @@ def test_version_1_is_migrated_and_its_run_goes_on(tmp_path: Path) -> None:
         assert run.claim(a_file("/data/b.bin")).receipt.server_id == "id"
         run.checked(a_file(), 8)
         run.split(a_file(), [10])
+        run.pledged(a_file(), 10)
+        run.pledged(a_file(), 9, part=0)
     with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
         assert journal.notices == ()
         claim = journal.resume("abc").claim(a_file())
-        assert (claim.upload.checked_until, len(claim.upload.parts)) == (8, 1)
+        assert (claim.upload.checked_until, claim.upload.pledged_until) == (8, 10)
+        assert [part.pledged_until for part in claim.upload.parts] == [9]
     assert aside(tmp_path) == []
 
 
@@ -120,7 +123,7 @@ def test_a_migration_that_fails_half_way_leaves_the_old_journal_as_it_was(tmp_pa
         (lambda path: path.write_bytes(b"no journal at all" * 100), "is damaged"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
         (lambda path: os.truncate(path, 4096), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 3"), "was written by a newer version"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 4"), "was written by a newer version"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
         (lambda path: run_sql(path.parent, "DROP TABLE part"), "lacks tables"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 1"), "is damaged"),

@@ -99,6 +99,29 @@ def test_sent_does_not_fall_where_the_server_takes_less_than_it_got(
     assert (case.told.attempts, case.told.sent) == ([0], 25)
 
 
+@pytest.mark.parametrize(
+    ("terms", "pledges"),
+    [
+        ({"checksum": "sha1"}, [10, 20, 25]),
+        ({"checksum": None}, []),
+        ({"checksum": "sha1", "chunk_size": 25}, []),
+        ({"checksum": "sha1", "chunk_size": 25, "cwu": False}, []),
+    ],
+    ids=["chunks", "no checksum", "with its creation", "one chunk"],
+)
+def test_chunks_are_pledged_before_they_go(tmp_path: Path, terms: dict[str, Any], pledges: list[int]) -> None:
+    """Not those that are all of the file: they would cost a small file one more write."""
+    case = Case(tmp_path, **terms)
+    case.run()
+    assert case.told.pledges == pledges
+
+
+def test_a_chunk_without_its_checksum_takes_the_pledge_back(tmp_path: Path) -> None:
+    case = Case(tmp_path, known=Known(key="k1", pledged_until=10))
+    case.run()
+    assert case.told.pledges == [0]
+
+
 def test_what_fits_one_chunk_takes_one_request(tmp_path: Path) -> None:
     case = Case(tmp_path, chunk_size=25, checksum="sha256")
     sent = case.upload.run()
@@ -161,6 +184,12 @@ class TestResume:
         case = self.begun(tmp_path, url=ENDPOINT + "1", confirmed=10, checked_until=3)
         assert case.upload.run().verified is False
         assert case.told.checked == 3
+
+    @pytest.mark.parametrize(("pledged", "verified"), [(0, False), (9, False), (10, True), (20, False)])
+    def test_a_chunk_whose_answer_came_too_late(self, tmp_path: Path, pledged: int, verified: bool) -> None:
+        """The run was killed between a chunk and its row: a server that is at the chunk's end has compared it."""
+        case = self.begun(tmp_path, url=ENDPOINT + "1", pledged_until=pledged)
+        assert case.upload.run().verified is verified
 
     def test_the_upload_is_another_file(self, tmp_path: Path) -> None:
         case = self.begun(tmp_path, url=ENDPOINT + "1")

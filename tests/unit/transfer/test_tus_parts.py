@@ -146,6 +146,16 @@ class TestResume:
         assert case.run().url == ENDPOINT + "3"
         assert case.model.methods == "HEAD HEAD POST"
 
+    @pytest.mark.parametrize(("pledged", "verified"), [(50, True), (40, False)])
+    def test_joined_before_the_last_chunk_was_noted(self, tmp_path: Path, pledged: int, verified: bool) -> None:
+        """Parts that can be joined are complete: the chunk that was under way at the end of each was accepted."""
+        case = Case(tmp_path, "ok " * 12 + "lost", retries=0, checksum="sha256")
+        case.fail()
+        case.told, case.known = Told(), Known(key="whole")
+        ends = [Known(ENDPOINT + "1", checked_until=50), Known(ENDPOINT + "2", checked_until=40, pledged_until=pledged)]
+        case.parts = [replace(part, known=known) for part, known in zip(case.parts, ends, strict=True)]
+        assert case.run().verified is verified
+
     def test_not_joined_yet(self, tmp_path: Path) -> None:
         """Parts that are not complete are refused; then they are sent."""
         case, urls = self.interrupted(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from tus_model import ENDPOINT, REFUSALS, Model, Told, file_of, make_client, mak
 from uploader_cli import errors
 from uploader_cli.core.tus import parts
 from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_terms import Known
+from uploader_cli.transfer.tus_terms import Known, Watch
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
@@ -168,6 +169,76 @@ def test_parts_end_too(
     assert bytes(model.uploads[sent.url].data) == DATA[:size]
     assert told.confirmed == size
     assert sent.verified == all(model.uploads[sent.url].covered)
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Fatal(Model):
+    """Kills its client at the `fatal`-th request: before it has done what it was asked for, or before it says so."""
+
+    fatal, does = -1, False
+
+    def _request(self, method: str, url: str, body: object, headers: object) -> object:  # type: ignore[override]
+        self.fatal -= 1
+        if self.fatal == 0 and not self.does:
+            raise Killed
+        answer = super()._request(method, url, body, headers)
+        if self.fatal == 0:
+            raise Killed
+        return answer
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lives=st.lists(
+        st.tuples(st.integers(1, 8), st.booleans(), st.integers(1, 45), st.sampled_from([None, "sha1", "sha256"])),
+        min_size=2,
+        max_size=6,
+    ),
+    said=words(["reset", "cut", "lost", "short", "503!", "shrink"]),
+)
+def test_what_killed_runs_had_checked_is_known(
+    tmp_path_factory: pytest.TempPathFactory, lives: list[tuple[int, bool, int, str | None]], said: list[str]
+) -> None:
+    """Never more than lay in accepted chunks, whatever each run sends; and all of it, where each had checksums."""
+    file, model, known = file_of(scratch(tmp_path_factory), DATA[:40]), Fatal(said), Known()
+    sent = None
+    for fatal, does, chunk_size, checksum in [*lives, (-1, False, 10, "sha256")]:
+        model.fatal, model.does = fatal, does
+        terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=False, retries=40)
+        row = Row(known)
+        try:
+            sent = TusUpload(
+                make_client(model), terms, file, {}, watch=row.watch, known=known, make_key=lambda: "key"
+            ).run()
+            break
+        except Killed:
+            known = row.known
+    assert sent is not None
+    covered = all(model.uploads[sent.url].covered)
+    assert not sent.verified or covered
+    if all(checksum and chunk_size < file.size for _, _, chunk_size, checksum in lives) and "shrink" not in said:
+        assert sent.verified
+
+
+class Row:
+    """What a journal keeps of one upload."""
+
+    def __init__(self, known: Known) -> None:
+        self.known = replace(known, key="key")
+
+    @property
+    def watch(self) -> Watch:
+        return Watch(
+            created=lambda url: self._put(url=url),
+            confirmed=lambda offset, checked: self._put(confirmed=offset, checked_until=checked),
+            pledged=lambda until: self._put(pledged_until=until),
+        )
+
+    def _put(self, **values: object) -> None:
+        self.known = replace(self.known, **values)  # type: ignore[arg-type]
 
 
 def test_a_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None:

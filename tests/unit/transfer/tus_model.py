@@ -218,6 +218,7 @@ class Told:
         self.attempts: list[int] = []
         """The offset at which each attempt began."""
         self.sent = self.confirmed = self.checked = 0
+        self.pledges: list[int] = []
         self.pauses: list[float] = []
 
     @property
@@ -227,6 +228,7 @@ class Told:
             gone=self.gone.append,
             attempt=self._attempt,
             confirmed=self._confirmed,
+            pledged=self.pledges.append,
             sent=self._sent,
             retry=self._retry,
             pause=self.pauses.append,

@@ -1,0 +1,86 @@
+"""Every call has a name of its own, which the server's log shows too; strangers are told none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serving import running_server
+
+from uploader_cli import errors
+from uploader_cli.core.events import CallMade
+from uploader_cli.settings import Header, Settings
+from uploader_cli.transfer.api import Api
+from uploader_cli.transfer.calls import Calls
+from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.stop import Stop
+
+if TYPE_CHECKING:
+    from server_stub.serving import EmbeddedServer
+
+
+def logged(server: EmbeddedServer) -> list[str]:
+    """The ids of the requests that the server saw, in the order of their answers."""
+    return [request.request_id for request in server.faults.requests]
+
+
+def test_each_call_has_the_next_name_of_its_run(server: EmbeddedServer) -> None:
+    told: list[Any] = []
+    api = Api(Settings(server=server.url), told.append, Stop(), run="cafe")
+    beside = Api(Settings(server=server.url), told.append, Stop(), beside=api)
+    api.health()
+    beside.create_session("personal", 1)
+    api.health()
+    assert logged(server) == ["cafe-000001", "cafe-000002", "cafe-000003"]
+    assert [(call.method, call.request_id, call.status) for call in told] == [
+        ("GET", "cafe-000001", 200),
+        ("POST", "cafe-000002", 201),
+        ("GET", "cafe-000003", 200),
+    ]
+    api.close()
+    beside.close()
+
+
+def test_a_call_that_is_sent_again_has_a_new_name(server: EmbeddedServer) -> None:
+    server.faults.next_answers("GET", "/api/upload/progress/*", [429])
+    api = Api(Settings(server=server.url), lambda _event: None, Stop(), run="cafe")
+    api.budget.pause = lambda _seconds: None  # type: ignore[method-assign]
+    assert api.progress("3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b", patient=True) is None
+    assert logged(server) == ["cafe-000001", "cafe-000002"]
+    api.close()
+
+
+def test_a_fault_of_the_server_is_told_with_the_name_of_the_call(server: EmbeddedServer) -> None:
+    server.faults.next_answers("GET", "/api/upload/progress/*", [500])
+    api = Api(Settings(server=server.url), lambda _event: None, Stop(), run="cafe")
+    with pytest.raises(errors.ServerFault, match="500, request cafe-000001"):
+        api.progress("3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b")
+    api.close()
+
+
+def test_a_stranger_is_told_no_name(server: EmbeddedServer) -> None:
+    """Another host, whatever pointed to it; not even the name that the user gave to all calls."""
+    told: list[CallMade] = []
+    with running_server() as other:
+        http = Http(Settings(server=server.url), Calls("cafe", told.append))
+        assert http.request("GET", f"{other.url}/health").request_id == ""
+        http.close()
+        own = Http(Settings(server=server.url, header=(Header("X-Request-ID", "mine"),)))
+        own.request("GET", f"{other.url}/health", stranger=True)
+        own.request("GET", f"{server.url}/health")
+        own.close()
+        assert logged(other) == ["", ""]
+    assert logged(server) == ["mine"]
+    assert [(call.request_id, call.status) for call in told] == [(None, 200)]
+
+
+def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer) -> None:
+    told: list[CallMade] = []
+    server.stop()
+    http = Http(Settings(server=server.url), Calls("cafe", told.append))
+    with pytest.raises(errors.ConnectFailed):
+        http.request("GET", f"{server.url}/health?secret=1")
+    http.close()
+    (call,) = told
+    assert (call.url, call.request_id, call.status) == (f"{server.url}/health", "cafe-000001", None)
+    assert "refused" in (call.error or "")
