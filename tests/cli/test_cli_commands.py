@@ -165,8 +165,8 @@ def test_watch(runs: Runs) -> None:
     assert main(["watch", ID.upper(), "--json", "--stall", "9"]) == 0
     assert main(["watch", ID, "--wait", "0.5", "--progress", "none"]) == 0
     assert [(name, rest) for name, _, rest in runs.calls] == [
-        ("watch_command", (ID, 30.0)),
-        ("watch_command", (ID, 0.5)),
+        ("watch_command", ((ID,), 30.0)),
+        ("watch_command", ((ID,), 0.5)),
     ]
 
 

@@ -11,13 +11,16 @@ from uploader_cli.settings.values import seconds
 
 
 def watch(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    sessions: Annotated[
+        list[str], typer.Argument(metavar="SESSION...", help="The id of a session, or several.", show_default=False)
+    ],
     wait: Annotated[
-        str, typer.Option("--wait", metavar="S", help="Seconds to wait for a session the server doesn't know yet.")
+        str, typer.Option("--wait", metavar="S", help="Seconds to wait for sessions the server doesn't know yet.")
     ] = "30",
     server: opt.Server = None,
     json: opt.Json = None,
     progress: opt.Progress = None,
+    max_wait: opt.MaxWait = None,
     stall: opt.Stall = None,
     quiet: opt.Quiet = None,
     verbose: opt.Verbose = 0,
@@ -30,12 +33,13 @@ def watch(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Follow a session that somebody else uploads."""
-    settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
+    """Follow sessions that somebody else uploads, to the end of the last one."""
+    settings = opt.load(locals())
+    wanted = tuple(dict.fromkeys(opt.valid_uuid(session, "SESSION") for session in sessions))
     try:
         patience = seconds(zero=True)(wait)
     except Invalid as error:
         raise UsageError(f"--wait: {error}") from None
     from uploader_cli import run
 
-    raise typer.Exit(run.watch_command(settings, session, patience))
+    raise typer.Exit(run.watch_command(settings, wanted, patience))

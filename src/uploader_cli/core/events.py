@@ -324,6 +324,25 @@ class RunFinished(Event):
     peak_rss: int
 
 
+# --- for the log alone -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade(Event):
+    """An HTTP call came to its end, or a websocket was dialled. Observers hear of it, the event stream does not.
+
+    `url` is without its query. `request_id` went along as `X-Request-ID`, None where the host is not the server's;
+    `status` is None where no answer came, and `error` says why.
+    """
+
+    method: str
+    url: str
+    request_id: str | None
+    status: int | None
+    seconds: float
+    error: str | None = None
+
+
 # --- internal: facts for the state -----------------------------------------------------------------------------------
 
 
@@ -368,9 +387,17 @@ class BodySent(Event):
 
 @dataclass(frozen=True, slots=True)
 class FilesCancelled(Event):
-    """An interrupt stopped these files."""
+    """An interrupt stopped these files; `local` are the same ones as selected."""
 
     files: tuple[int, ...]
+    local: tuple[LocalFile, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCancelled(Event):
+    """One of them, for the receipts: observers are told of it, the event stream counts it in its last line."""
+
+    local: LocalFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,14 +418,6 @@ class SessionProgress(Event):
     `timestamp` is the server's clock in unix seconds; `percent` is 0–100; None stands for a field that was missing.
     """
 
-    local: tuple[LocalFile, ...] = field(default=(), compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FileCancelled(Event):
-    """One of them, for the receipts: observers are told of it, the event stream counts it in its last line."""
-
-    local: LocalFile
     session: str
     source: Transport
     timestamp: float | None
@@ -427,7 +446,7 @@ class SessionWatched(Event):
 
 @dataclass(frozen=True, slots=True)
 class PollFailed(Event):
-    """A poll brought nothing: what is known stays, and is shown as stale. `error` is what came in place of an answer."""
+    """A poll brought nothing: what is known stays, and is shown as stale. `error` is what came instead of an answer."""
 
     session: str
     reason: str

@@ -197,8 +197,8 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
 
 def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
     out: list[ev.Event] = []
-    for number in event.files:
     local = {file.file: file for file in event.local}
+    for number in event.files:
         if _is_over(state, number):
             continue
         file = state.running.get(number)
@@ -209,9 +209,9 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
             out.append(_progress(file, now))
         state.cancelled += 1
         _settle(state, number, file.path if file else "", Phase.CANCELLED, now)
-    return out
         if number in local:
             out.append(ev.FileCancelled(local[number]))
+    return out
 
 
 def _settle(
@@ -275,6 +275,8 @@ def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: flo
     if session is None or session.over:
         return []
     session.over = True
+    if session.watched:
+        session.status = event.status
     state.sessions_done += 1
     return [event]
 
@@ -468,6 +470,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.AnalysisMessage: _analysis_message,
     ev.AnalysisEnded: _analysis_ended,
     ev.AnalysisSaved: _analysis_saved,
+    ev.CallMade: lambda _state, event, _now: [event],
 }
 
 _ADVANCES = (

@@ -58,7 +58,7 @@ class Channel:
     """How the server's progress reaches the state. Everything that touches the network is handed in.
 
     `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`,
-    `AnalysisMessage` and `PollFailed` from any thread.
+    `AnalysisMessage`, `PollFailed` and `CallMade` from any thread.
     `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
     for a failure. `interval()` is the distance in seconds that two polls of a session should have now, at least 1;
     infinite means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its
@@ -200,6 +200,7 @@ class Channel:
             report=self._queue.put,
             progress=self._heard,
             analysis=self._analysed,
+            called=self._emit,
         )
         self._connections[dial.number] = connection
         connection.start()

@@ -21,7 +21,7 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 import websocket
 
-from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.core.events import CallMade, ChannelReason, Transport
 from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Connection:
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
     websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under
     way fail, and is called again and again. `headers()` is called in the dialling thread, for the handshake; nothing
-    logs them.
+    logs them. `called` hears of each dial of a websocket: the session's calls are the session's to tell.
     """
 
     def __init__(
@@ -62,12 +62,13 @@ class Connection:
         report: Callable[[Dialled | DialFailed | Lost], None],
         progress: Callable[[object, Transport], None],
         analysis: Callable[[object, bool], None] | None = None,
+        called: Callable[[CallMade], None] = lambda _call: None,
     ) -> None:
         """Nothing is dialled before `start`."""
         self.number, self.transport = dial.number, dial.transport
         self._url, self._limit = url, dial.seconds
         self._session, self._shut, self._headers = session, shut, headers
-        self._report, self._progress, self._analysis = report, progress, analysis
+        self._report, self._progress, self._analysis, self._called = report, progress, analysis, called
         self._settled = threading.Event()  # the namespace is ours, or never will be
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -120,7 +121,7 @@ class Connection:
         return client
 
     def _make_websocket(self, **options: Any) -> _WebSocket:
-        made = _WebSocket(**options)
+        made = _WebSocket(called=self._called, **options)
         self._websockets.append(made)
         return made
 
@@ -230,8 +231,28 @@ class _WebSocket(websocket.WebSocket):
     _raw: socket.socket | None = None
     _is_cut = False
 
+    def __init__(self, *, called: Callable[[CallMade], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._called = called
+
     def connect(self, url: str, **options: Any) -> None:
-        """Dial `url`; through the session's proxy as the library does it, else on a socket that `cut` reaches."""
+        """Dial `url`, and tell how that went."""
+        began, status, error = time.monotonic(), None, None
+        try:
+            self._connect(url, **options)
+            status = self.status
+        except Exception as failure:
+            status = getattr(failure, "status_code", None)
+            error = type(failure).__name__
+            raise
+        finally:
+            headers = options.get("header") or {}
+            name = next((value for header, value in headers.items() if header.lower() == "x-request-id"), None)
+            took = round(time.monotonic() - began, 6)
+            self._called(CallMade("GET", url.partition("?")[0], name, status, took, error))
+
+    def _connect(self, url: str, **options: Any) -> None:
+        """Through the session's proxy as the library does it, else on a socket that `cut` reaches."""
         if not options.get("http_proxy_host"):
             parts = urlsplit(url)
             secure = parts.scheme == "wss"

@@ -51,6 +51,8 @@ class NdjsonView:
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Write the event's line; progress of a file that just had one is held back until it may come."""
         match event:
+            case ev.CallMade():
+                return
             case ev.FileProgress() if not event.phase.terminal:
                 self._progress(event, now)
                 return

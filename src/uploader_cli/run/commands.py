@@ -31,7 +31,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
         return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
 
 
-def watch_command(settings: Settings, session: str, wait: float) -> int:
-    """Follow a session that somebody else uploads, for at most `wait` seconds until it is known."""
+def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
+    """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
     with interruptible() as interrupts:
-        return watch(settings, session, wait, observers(settings, secrets.token_hex(8)), interrupts).exit_code
+        return watch(settings, sessions, wait, observers(settings, secrets.token_hex(8)), interrupts).exit_code

@@ -33,6 +33,8 @@ class Connections:
 
     settings: Settings
     loop: Loop
+    run: str = ""
+    """The run's id, with which the names of its calls begin."""
     stop: Stop = field(default_factory=Stop)
     sightings: Sightings = field(default_factory=Sightings)
     api: Api = field(init=False)
@@ -44,7 +46,7 @@ class Connections:
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.api = Api(self.settings, self.loop.emit, self.stop)
+        self.api = Api(self.settings, self.loop.emit, self.stop, run=self.run)
         self.polls = Api(self.settings, self.loop.emit, self.stop, beside=self.api)
         if not self.settings.tus_endpoint:
             self.channel = self._make_channel()
@@ -54,7 +56,7 @@ class Connections:
 
         def session() -> Any:
             sockets = Sockets()
-            made = make_session(self.settings, sockets)
+            made = make_session(self.settings, sockets, self.api.calls)
             registries[made] = sockets
             return made
 
@@ -68,7 +70,7 @@ class Connections:
             interval=self.api.budget.poll_interval,
             session_factory=session,
             shut=shut,
-            headers=lambda: {**self.settings.headers, **self.api.authorization()},
+            headers=lambda: self.api.calls.named({**self.settings.headers, **self.api.authorization()}),
         )
 
     # --- what the engine wants to be followed (never blocks) ----------------------------------------------------------

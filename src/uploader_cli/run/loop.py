@@ -44,7 +44,7 @@ class Loop:
 
     def apply(self, event: Event) -> None:
         """Change the state and tell the observers. What comes before the run's start is told after it."""
-        if not self._started:
+        if not self._started and not isinstance(event, ev.CallMade):
             if not isinstance(event, ev.RunStarted):
                 self._early.append(event)
                 return

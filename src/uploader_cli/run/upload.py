@@ -84,7 +84,7 @@ def execute(
     chosen = [item for item in found if isinstance(item, LocalFile)]
     places = Places({file.file: file for file in chosen}, run)
     loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], settings.stall)
-    connections = Connections(settings, loop)
+    connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():
 

@@ -29,7 +29,7 @@ class Vigil:
     """One session. `session` is its place in the state; times are seconds of the run clock."""
 
     def __init__(self, session: SessionState, began: float, wait: float, patience: float) -> None:
-        """`wait`: seconds for the server to get to know the session; `patience`: for a server that is lost to return."""
+        """`wait`: seconds for the server to get to know the session; `patience`: for a lost server to return."""
         self.session = session
         self._began, self._wait, self._patience = began, wait, patience
         self._asked = float("-inf")

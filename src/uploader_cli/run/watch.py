@@ -1,84 +1,91 @@
-"""Watching a session that somebody else uploads: by its messages, and by `/progress` where none come."""
+"""Watching sessions that somebody else uploads: by their messages, and by `/progress` where none come."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from uploader_cli import errors
+from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
+from uploader_cli.run.vigil import Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.core.state import SessionState
     from uploader_cli.render import Renderer
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.settings import Settings
 
-ASK_FIRST = 2.0
-"""Seconds between two questions until the session is known: a join is not always acknowledged (wire contract 3.7)."""
-ASK_LATER = 10.0
-"""Seconds without a message after which it is asked whether the end was missed."""
+UNKNOWN = "unknown"
+"""Status of a session that the server does not know, or not any more."""
 
 
 def watch(
-    settings: Settings, session: str, wait: float, observers: Sequence[Renderer], interrupts: Interrupts
+    settings: Settings,
+    sessions: Sequence[str],
+    wait: float,
+    observers: Sequence[Renderer],
+    interrupts: Interrupts,
 ) -> ev.RunFinished:
-    """Follow `session` to its end. Exit 6 where the server does not know it after `wait` seconds."""
+    """Follow each of `sessions` to its end, all over one connection; the exit code is the worst of theirs.
+
+    Exit 6 where the server does not know one after `wait` seconds, 3 where the server is lost for `--max-wait`.
+    """
     loop = Loop(observers, settings.stall)
     connections = Connections(settings, loop)
     connections.api.authorization()
     with loop.observed():
         loop.apply(ev.RunStarted(settings.server, None, None, 0, "watch"))
-        loop.apply(ev.SessionWatched(session))
+        loop.apply(ev.SelectionEnded())
+        for session in sessions:
+            loop.apply(ev.SessionWatched(session))
+            connections.follow(session)
+            connections.body_sent(session)
         connections.start()
-        connections.follow(session)
-        connections.body_sent(session)
         try:
-            code = _follow(loop, connections, session, wait, interrupts)
+            code = _follow(loop, connections, wait, settings.max_wait, interrupts)
             loop.drain(DRAIN if not interrupts.count else 0.0)
         finally:
             connections.close()
         loop.flush()
-        watched = loop.state.sessions[session]
-        loop.apply(ev.SelectionEnded())
-        loop.apply(ev.SessionFinished(session, watched.status))
         return loop.finish(code, connections.stats())
 
 
-def _follow(loop: Loop, connections: Connections, session: str, wait: float, interrupts: Interrupts) -> Exit:
-    watched = loop.state.sessions[session]
-    give_up = time.monotonic() + wait
-    ask = 0.0
-    known = False
-    while not interrupts.count:
+def _follow(loop: Loop, connections: Connections, wait: float, patience: float, interrupts: Interrupts) -> Exit:
+    state, began = loop.state, time.monotonic()
+    vigils = [Vigil(session, began, wait, patience) for session in state.sessions.values()]
+    codes: list[Exit] = []
+    while vigils and not interrupts.count:
         now = time.monotonic()
-        heard = loop.state.channel.heard
-        known = known or heard is not None
-        if watched.status in SERVER_TERMINAL:
-            return Exit.OK if watched.status == "completed" and not watched.failed else Exit.FAILED_FOR_GOOD
-        if not known and now > give_up:
-            return Exit.NO_SERVER
-        if now >= ask and (not known or (heard is not None and now - heard >= ASK_LATER)):
-            ask = now + (ASK_LATER if known else ASK_FIRST)
-            gone = _ask(loop, connections, session)
-            if gone and known:
-                return Exit.FAILED_FOR_GOOD  # it ended while nobody told us how
-        loop.turn()
-    return interrupts.code
+        for vigil in tuple(vigils):
+            code = vigil.verdict(state, now)
+            if code is not None:
+                _part(loop, connections, vigil.session, code)
+                codes.append(code)
+                vigils.remove(vigil)
+            elif vigil.due(now):
+                connections.ask(vigil.session.session)
+        if vigils:
+            loop.turn()
+        connections.tend()
+    return interrupts.code if interrupts.count else exit_status.worst(codes)
 
 
-def _ask(loop: Loop, connections: Connections, session: str) -> bool:
-    """One `/progress` call; True where the server does not know the session."""
-    try:
-        message = connections.api.progress(session)
-    except errors.UploaderError as error:
-        loop.apply(ev.PollFailed(session, str(error)))
-        return False
-    if message is not None:
-        loop.apply(message)
-    return message is None
+def _part(loop: Loop, connections: Connections, session: SessionState, code: Exit) -> None:
+    """It is over for us: say how, and leave its room."""
+    state, status, failure = loop.state, session.status, loop.state.channel.failure
+    connections.leave(session.session)
+    if status not in SERVER_TERMINAL:
+        if failure is not None and code is not Exit.FAILED_FOR_GOOD:
+            loop.apply(ev.EngineStopped(failure))
+            return
+        status = UNKNOWN
+    if status != "completed":
+        running = tuple(file.file for file in state.running.values() if file.session == session.session)
+        loop.apply(ev.FilesCancelled(running))
+    loop.apply(ev.SessionFinished(session.session, status))

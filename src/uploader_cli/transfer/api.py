@@ -11,6 +11,7 @@ from uploader_cli.core import protocol
 from uploader_cli.core.events import Paused, RunWarning, SessionProgress, Transport, WarningCode
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts, whole
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
+from uploader_cli.transfer.calls import Calls
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
 
 if TYPE_CHECKING:
@@ -35,11 +36,21 @@ class Api:
     """A server, by its calls. One for each thread that calls: connections aren't shared, budget and token are."""
 
     def __init__(
-        self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, beside: Api | None = None
+        self,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        stop: Stop,
+        *,
+        beside: Api | None = None,
+        run: str = "",
     ) -> None:
-        """`beside` is the same server's client of another thread: budget and token are shared with it."""
+        """`beside` is the same server's client of another thread: budget, token and the names of calls are shared.
+
+        `run` is what those names begin with.
+        """
         self._settings, self._emit, self._stop = settings, emit, stop
-        self.http = Http(settings)
+        self.calls: Calls = beside.calls if beside else Calls(run, emit)
+        self.http = Http(settings, self.calls)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
         self._token: _Token = beside._token if beside else _Token(settings)
         self._heard: _Heard = beside._heard if beside else _Heard()
@@ -278,10 +289,14 @@ class _Token:
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:
-    """The error for a refusal, by status and by the server's own code; never by the words of its message."""
+    """The error for a refusal, by status and by the server's own code; never by the words of its message.
+
+    A 5xx is told with the id of the request, by which the server's people find it in their log.
+    """
     said = protocol.error_sentence(answer.body)
     code = protocol.error_code(answer.body)
-    words = f"{answer.status}" + (f" {code}" if code else "") + (f" ({said})" if said else "")
+    named = f", request {answer.request_id}" if answer.request_id and answer.status >= 500 else ""
+    words = f"{answer.status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
     status, after = answer.status, retry_after(answer.headers)
     target = redirect_target(answer)
     match status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import ssl
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -17,7 +18,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
+from uploader_cli.core.events import CallMade
+from uploader_cli.core.tus import trusts
 from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
+from uploader_cli.transfer.calls import REQUEST_ID, Calls, shown
 from uploader_cli.transfer.wire import Body, Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ class Answer:
     headers: Mapping[str, str]
     body: object
     url: str
+    request_id: str = ""
+    """What went along as `X-Request-ID`; empty where nothing did."""
 
     @property
     def ok(self) -> bool:
@@ -63,10 +69,10 @@ class Payload(Body, Protocol):
 class Http:
     """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
 
-    def __init__(self, settings: Settings) -> None:
-        """No connection is made yet."""
+    def __init__(self, settings: Settings, calls: Calls | None = None) -> None:
+        """No connection is made yet. `calls` names each call and is told of it."""
         self.sockets = Sockets()
-        self.session = make_session(settings, self.sockets)
+        self.session = make_session(settings, self.sockets, calls)
         self._own_headers = tuple(settings.headers)
 
     def request(
@@ -103,7 +109,8 @@ class Http:
             raise UsageError(f"--server: {url} is no URL that can be reached: {error}") from error
         except (rex.RequestException, OSError) as error:
             raise _network_error(error, url, body_sent=body.through if body is not None else True) from error
-        return Answer(response.status_code, response.headers, _json(response), url)
+        name = response.request.headers.get(REQUEST_ID, "")
+        return Answer(response.status_code, response.headers, _json(response), url, name)
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes] | None]:
@@ -125,9 +132,9 @@ class Http:
         self.session.close()
 
 
-def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
+def make_session(settings: Settings, sockets: Sockets, calls: Calls | None = None) -> requests.Session:
     """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
-    session = _Session()
+    session = _Session(settings.target_url, calls or Calls())
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -147,7 +154,31 @@ def make_session(settings: Settings, sockets: Sockets) -> requests.Session:
 
 
 class _Session(requests.Session):
-    """Follows no redirect, nor looks at where one points: custom headers would go along to any host."""
+    """Names each call that goes to the server, and tells of all of them.
+
+    Follows no redirect, nor looks at where one points: custom headers would go along to any host.
+    """
+
+    def __init__(self, home: str, calls: Calls) -> None:
+        super().__init__()
+        self._home, self._calls = home, calls
+
+    def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
+        """One call. A name that it has already stays: `--header` gave it, or the dial of the realtime channel."""
+        url = request.url or ""
+        if REQUEST_ID not in request.headers and trusts(self._home, url):
+            request.headers[REQUEST_ID] = self._calls.name()
+        began, status, error = time.monotonic(), None, None
+        try:
+            response = super().send(request, **how)
+            status = response.status_code
+        except BaseException as failure:
+            error = _why(failure) or type(failure).__name__
+            raise
+        finally:
+            took, name = round(time.monotonic() - began, 6), request.headers.get(REQUEST_ID)
+            self._calls.tell(CallMade(request.method or "", shown(url), name, status, took, error))
+        return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature
         return None

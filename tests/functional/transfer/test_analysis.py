@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import errors
-from uploader_cli.core.events import AnalysisMessage
+from uploader_cli.core.events import AnalysisMessage, CallMade
 from uploader_cli.core.stages import Kind
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import analysis
@@ -100,7 +100,11 @@ class Bench:
         self.told: list[AnalysisMessage] = []
         self.rooms, self.stop = Rooms(), Stop()
         settings = Settings(server=url)
-        emit: Callable[[Any], None] = self.told.append
+
+        def emit(event: Any) -> None:
+            if not isinstance(event, CallMade):
+                self.told.append(event)
+
         self.analyst = Analyst(
             lambda: Api(settings, emit, self.stop), emit, self.stop, self.rooms, dict.fromkeys(Kind, limit)
         )

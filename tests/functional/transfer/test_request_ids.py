@@ -8,7 +8,6 @@ import pytest
 from serving import running_server
 
 from uploader_cli import errors
-from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.calls import Calls
@@ -17,6 +16,7 @@ from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
     from server_stub.serving import EmbeddedServer
+    from uploader_cli.core.events import CallMade
 
 
 def logged(server: EmbeddedServer) -> list[str]:
