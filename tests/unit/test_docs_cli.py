@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import codes, names_of_tests, page, rows
+from pages import section as section_of
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
@@ -17,8 +16,7 @@ from uploader_cli.core import events
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.settings import OPTIONS, parse_size
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = page("cli.md")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 TEST = re.compile(r"<!-- test: (\S+?)::(\w+) -->")
 ENUMS = {
@@ -33,29 +31,7 @@ ENUMS = {
 
 
 def section(title: str) -> str:
-    """What stands between this heading and the next one of its rank or above."""
-    rank = title.partition(" ")[0]
-    assert f"\n{title}\n" in PAGE, f"no heading {title!r}"
-    rest = PAGE.partition(f"\n{title}\n")[2]
-    return re.split(rf"\n#{{1,{len(rank)}}} ", rest)[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of all tables in `text`, without their headers."""
-    lines = text.splitlines()
-    return [
-        [cell.strip() for cell in line.strip("|").split(" |")]
-        for number, line in enumerate(lines)
-        if line.startswith("| ") and not _is_header(lines, number)
-    ]
-
-
-def _is_header(lines: list[str], number: int) -> bool:
-    return number + 1 < len(lines) and set(lines[number + 1]) == {"|", "-"}
-
-
-def codes(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
+    return section_of(PAGE, title)
 
 
 SHORT = {param.opts[0]: set(param.opts[1:]) for param in COMMANDS["upload"].params}
@@ -71,15 +47,6 @@ def flags_on_the_page(command: str) -> set[str]:
 
 def options_of(command: str) -> list[Any]:
     return [param for param in COMMANDS[command].params if param.param_type_name == "option" and param.name != "help"]
-
-
-@cache
-def names_in(path: str) -> set[str]:
-    file = ROOT / path
-    if not file.is_file():
-        return set()
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
 def test_the_commands_are_those_of_the_app() -> None:
@@ -132,10 +99,10 @@ def _shown(default: Any) -> str:
 
 @pytest.mark.parametrize("command", ["demo", "watch"])
 def test_defaults_are_those_of_the_command(command: str) -> None:
-    page = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
+    told = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
     for param in options_of(command):
         if param.name not in OPTIONS:
-            assert page[param.opts[0]] == ([] if param.default is None else [str(param.default)])
+            assert told[param.opts[0]] == ([] if param.default is None else [str(param.default)])
 
 
 def test_the_keys_a_working_directory_may_not_set_are_named() -> None:
@@ -156,10 +123,10 @@ def test_the_order_of_exit_codes() -> None:
 
 
 def test_the_events_and_their_fields_are_those_of_the_stream() -> None:
-    page = {codes(row[0])[0]: codes(row[1]) for row in rows(section("## The event stream")) if row[0] not in ENUMS}
-    assert page.keys() == {event.type for event in events.PUBLIC}
+    told = {codes(row[0])[0]: codes(row[1]) for row in rows(section("## The event stream")) if row[0] not in ENUMS}
+    assert told.keys() == {event.type for event in events.PUBLIC}
     for event in events.PUBLIC:
-        assert sorted(page[event.type]) == sorted(_fields(event)), event.type
+        assert sorted(told[event.type]) == sorted(_fields(event)), event.type
 
 
 def _fields(event: type[events.Event]) -> list[str]:
@@ -179,8 +146,8 @@ def test_the_channel_s_numbers_are_named() -> None:
 
 @pytest.mark.parametrize("where", ENUMS)
 def test_the_values_of_an_enumeration_are_those_of_the_stream(where: str) -> None:
-    page = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
-    assert page[where] == [member.value for member in ENUMS[where]]
+    told = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
+    assert told[where] == [member.value for member in ENUMS[where]]
 
 
 def test_each_row_names_its_test() -> None:
@@ -195,4 +162,4 @@ def test_each_row_names_its_test() -> None:
 @pytest.mark.parametrize("named", sorted(set(TEST.findall(PAGE))), ids="::".join)
 def test_the_named_test_exists(named: tuple[str, str]) -> None:
     path, name = named
-    assert name in names_in(path), f"{path} has no {name}"
+    assert name in names_of_tests(path), f"{path} has no {name}"

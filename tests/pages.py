@@ -1,0 +1,51 @@
+"""Reads the pages of docs/: their sections, their tables, and the tests they name."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    """What stands between this heading and the next one of its rank or above."""
+    rank = title.partition(" ")[0]
+    assert f"\n{title}\n" in text, f"no heading {title!r}"
+    rest = text.partition(f"\n{title}\n")[2]
+    return re.split(rf"\n#{{1,{len(rank)}}} ", rest)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables in `text`, without their headers."""
+    lines = text.splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" |")]
+        for number, line in enumerate(lines)
+        if line.startswith("| ") and not _is_header(lines, number)
+    ]
+
+
+def _is_header(lines: list[str], number: int) -> bool:
+    return number + 1 < len(lines) and set(lines[number + 1]) == {"|", "-"}
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@cache
+def names_of_tests(path: str) -> frozenset[str]:
+    """The names of the tests in a file of ours; none where there is no such file."""
+    file = ROOT / path
+    if not file.is_file():
+        return frozenset()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = (node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return frozenset(name for name in functions if name.startswith("test_"))
