@@ -8,12 +8,15 @@ import json
 import pytest
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.events import Phase
 from uploader_cli.core.names import as_base64, escaped
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.report import report_head
+from uploader_cli.core.report import EXIT_WORDS, FileRow, Rows, RunFacts, Shard, report_document, report_head
 from uploader_cli.core.state import ProgressState
+from uploader_cli.exit_status import Exit
 
-WHEN = {"started": "2026-01-01T00:00:00.000Z", "finished": "2026-01-01T00:00:09.000Z"}
+FACTS = RunFacts("r", "1.2.3", started=0.0, category="scenic", shard=Shard(1, 2))
 
 
 def state() -> ProgressState:
@@ -28,19 +31,83 @@ def state() -> ProgressState:
 
 
 def test_the_head_has_the_numbers_of_the_last_event() -> None:
-    outcome = ev.RunFinished(False, 1, 1, 0, 0, 10, 2.0, 5.0, 3, ev.ChannelStats(polls=4), 99)
-    head = report_head(state(), outcome, run="r", category="scenic", shard="1/2", **WHEN)
+    made = state()
+    reduce(made, ev.RunFinished(False, 1, 1, 0, 0, 10, 2.0, 5.0, 3, ev.ChannelStats(polls=4), 99), 2.0)
+    head = report_head(made, FACTS, finished=9.0)
     assert json.loads(json.dumps(head)) == head
     assert head["counts"] == {"selected": 2, "completed": 1, "failed": 1, "skipped": 0, "cancelled": 0}
-    assert (head["ok"], head["exit_code"], head["bytes"], head["seconds"], head["rate"]) == (False, 3, 10, 2.0, 5.0)
-    assert (head["server"], head["category"], head["shard"]) == ("http://x", "scenic", "1/2")
+    assert (head["ok"], head["exit_code"], head["exit"]) == (False, 3, "retry_may_help")
+    assert (head["bytes"], head["seconds"], head["rate"]) == (10, 2.0, 5.0)
+    assert (head["server"], head["category"], head["shard"]) == ("http://x", "scenic", {"index": 1, "count": 2})
+    assert (head["started"], head["finished"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T00:00:09.000Z")
     assert head["channel"]["polls"] == 4
 
 
 def test_a_run_that_broke_is_no_success() -> None:
-    head = report_head(state(), None, run="r", category=None, shard=None, **WHEN)
-    assert (head["ok"], head["exit_code"], head["seconds"]) == (False, 1, None)
+    head = report_head(state(), FACTS, finished=9.0)
+    assert (head["ok"], head["exit_code"], head["exit"], head["seconds"]) == (False, 1, "bug", None)
     assert head["counts"]["completed"] == 1
+
+
+def test_each_exit_code_has_its_word() -> None:
+    assert {int(code): code.name.lower() for code in Exit} == EXIT_WORDS
+
+
+def test_a_file_that_is_over_makes_one_row() -> None:
+    rows = Rows()
+    local = LocalFile(1, "b.mp4", "b.mp4", 20, 0)
+    present = LocalFile(2, "c.mp4", "c.mp4", 20, 0)
+    told = [
+        (1.0, ev.FileStarted(0, "a.mp4", 10, "s", 0, 1)),
+        (1.0, ev.FileStarted(1, "b.mp4", 20, "s", 4, 1)),
+        (2.0, ev.FileProgress(1, 1, 12, 8, 20, 1.0, Phase.SENDING)),
+        (2.5, ev.FileRetry(1, 2, 0.5, ev.FailureCode.NETWORK, "gone")),
+        (3.0, ev.FileStarted(1, "b.mp4", 20, "t", 8, 2)),
+        (
+            4.0,
+            ev.FileCompleted(0, "a.mp4", 10, "id", "/a", verified=True, attempts=1, seconds=3.0, checksum="sha256:x"),
+        ),
+        (5.0, ev.FileFailed(1, "b.mp4", ev.FailureCode.NETWORK, "gone", retryable=True, local=local)),
+        (5.0, ev.FileSkipped(2, "c.mp4", ev.SkipReason.PRESENT, present)),
+        (5.0, ev.FileCancelled(LocalFile(3, "d.mp4", "d.mp4", 30, 0))),
+    ]
+    made = [row for now, event in told if (row := rows.of(event, now)) is not None]
+    assert [row.as_fields() for row in made] == [
+        {
+            "file": 0, "path": "a.mp4", "size": 10, "outcome": "completed", "session": "s", "attempts": 1, "bytes": 10,
+            "seconds": 3.0, "server_id": "id", "location": "/a", "checksum": "sha256:x", "verified": True,
+        },
+        {
+            "file": 1, "path": "b.mp4", "size": 20, "outcome": "failed", "session": "t", "attempts": 2, "bytes": 8,
+            "seconds": 4.0, "verified": False, "code": "network", "message": "gone", "retryable": True,
+        },
+        {
+            "file": 2, "path": "c.mp4", "size": 20, "outcome": "skipped", "attempts": 0, "bytes": 0, "seconds": 0.0,
+            "verified": False, "reason": "present",
+        },
+        {
+            "file": 3, "path": "d.mp4", "size": 30, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,
+            "verified": False,
+        },
+    ]  # fmt: skip
+    document = report_document(report_head(state(), FACTS, 9.0), made)
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_a_cancelled_file_says_how_far_it_came() -> None:
+    rows = Rows()
+    rows.of(ev.FileStarted(0, "a.mp4", 10, "", 0, 1), 1.0)
+    rows.of(ev.FileProgress(0, 1, 9, 6, 10, 1.0, Phase.CANCELLED), 2.0)
+    row = rows.of(ev.FileCancelled(LocalFile(0, "a.mp4", "a.mp4", 10, 0)), 2.0)
+    assert row is not None
+    assert (row.session, row.attempts, row.bytes, row.seconds) == (None, 1, 6, 1.0)
+
+
+def test_a_name_that_is_no_utf8_comes_with_its_bytes() -> None:
+    row = FileRow(0, "\udcff.mp4", None, Phase.SKIPPED)
+    assert row.as_fields()["path"] == "\\xff.mp4"
+    assert row.as_fields()["path_b64"] == base64.b64encode(b"\xff.mp4").decode()
+    assert row.as_fields()["size"] is None
 
 
 @pytest.mark.parametrize(
