@@ -1,0 +1,220 @@
+"""When a watched session is asked for, and when it is over: times are numbers, events are written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FileStatus, Transport
+from uploader_cli.core.reducer import reduce
+from uploader_cli.core.state import ProgressState
+from uploader_cli.exit_status import Exit
+from uploader_cli.run.vigil import ASK_FIRST, ASK_LATER, LOST, SETTLE, Vigil
+
+BEGAN, WAIT, PATIENCE = 100.0, 30.0, 1200.0
+REFUSED = errors.ConnectFailed("no connection")
+DENIED = errors.Unauthorized("401", status=401)
+
+
+class Watch:
+    """One watched session, and what is heard of it at which time."""
+
+    def __init__(self, name: str = "s", state: ProgressState | None = None) -> None:
+        self.state = state or ProgressState()
+        self.name = name
+        reduce(self.state, ev.SessionWatched(name), BEGAN)
+        self.vigil = Vigil(self.state.sessions[name], BEGAN, WAIT, PATIENCE)
+
+    def hear(self, now: float, status: str = "uploading", **more: Any) -> None:
+        """A message from the room; with `source=Transport.HTTP` the answer to a poll."""
+        said = {"source": Transport.WEBSOCKET, "timestamp": now, **more}
+        reduce(self.state, ev.SessionProgress(self.name, status=status, **said), now)
+
+    def miss(self, now: float) -> None:
+        """An answer that does not know the session."""
+        reduce(self.state, ev.SessionMissing(self.name), now)
+
+    def fail(self, now: float, error: Exception = REFUSED) -> None:
+        """A poll without an answer."""
+        reduce(self.state, ev.PollFailed(self.name, "it failed", error), now)
+
+    def asked(self, *times: float) -> list[float]:
+        """Those of the times at which a question is due."""
+        return [now for now in times if self.vigil.due(now)]
+
+    def verdict(self, now: float) -> Exit | None:
+        return self.vigil.verdict(self.state, now)
+
+
+# --- when to ask -----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_asked_for_at_once_and_every_two_seconds_until_it_is_known() -> None:
+    watch = Watch()
+    assert watch.asked(100.0, 100.1, 101.9, 102.0, 103.9, 104.0) == [100.0, 102.0, 104.0]
+    assert ASK_FIRST == 2.0
+
+
+def test_one_that_speaks_is_not_asked_for() -> None:
+    """Ten seconds of silence make a question due, and each further ten."""
+    watch = Watch()
+    assert watch.asked(100.0) == [100.0]
+    for now in range(101, 130):
+        watch.hear(now)
+        assert not watch.asked(now + 0.9)
+    assert watch.asked(138.9, 139.0, 148.9, 149.0) == [139.0, 149.0]
+    assert ASK_LATER == 10.0
+
+
+def test_one_that_is_not_known_any_more_is_asked_for_again_soon() -> None:
+    watch = Watch()
+    watch.hear(100.0)
+    assert watch.asked(110.0) == [110.0]
+    watch.miss(110.1)
+    assert watch.asked(111.9, 112.0) == [112.0]
+
+
+def test_after_the_end_it_is_asked_for_once() -> None:
+    """Also where the last question was a moment before."""
+    watch = Watch()
+    assert watch.asked(100.0) == [100.0]
+    watch.hear(101.0, "completed", total=2)
+    assert watch.verdict(101.0) is None
+    assert watch.asked(101.0, 101.1, 103.5, 120.0) == [101.0]
+
+
+# --- when it is over -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "code"),
+    [
+        ("completed", 0, Exit.OK),
+        ("completed", 1, Exit.FAILED_FOR_GOOD),  # what the cruder tracker says after `partial` (wire contract 3.4)
+        ("partial", 1, Exit.FAILED_FOR_GOOD),
+        ("cancelled", 0, Exit.FAILED_FOR_GOOD),
+    ],
+)
+def test_its_end_decides(status: str, failed: int, code: Exit) -> None:
+    watch = Watch()
+    watch.hear(101.0, status, failed=failed, source=Transport.HTTP)
+    watch.verdict(101.0)
+    watch.hear(101.5, status, failed=failed, source=Transport.HTTP)
+    assert watch.verdict(101.5) is code
+
+
+def test_an_end_with_every_file_s_end_needs_no_further_answer() -> None:
+    watch = Watch()
+    for number, name in enumerate("ab"):
+        watch.hear(101.0 + number, total=2, files=(FileStatus(name, "completed"),))
+    assert watch.verdict(102.0) is None
+    watch.hear(103.0, "completed", total=2)
+    assert watch.verdict(103.0) is Exit.OK
+
+
+def test_files_whose_end_was_missed_are_waited_for() -> None:
+    """Until an answer that is younger than the end names them."""
+    watch = Watch()
+    watch.hear(101.0, total=2, files=(FileStatus("a", "uploading"),), source=Transport.HTTP)
+    watch.hear(102.0, "completed", total=2)
+    assert watch.verdict(102.0) is None
+    assert watch.verdict(102.5) is None
+    both = (FileStatus("a", "completed"), FileStatus("b", "completed"))
+    watch.hear(102.6, "completed", total=2, files=both, source=Transport.HTTP)
+    assert watch.verdict(102.6) is Exit.OK
+    assert watch.state.completed == 2
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_that_answer_is_not_waited_for_in_vain(knows: bool) -> None:
+    """A server that forgets ended sessions says so; one that does not answer has three seconds."""
+    watch = Watch()
+    watch.hear(102.0, "completed", total=2)
+    assert watch.verdict(102.0) is None
+    if knows:
+        assert watch.verdict(102.0 + SETTLE) is None
+        assert watch.verdict(102.1 + SETTLE) is Exit.OK
+    else:
+        watch.miss(102.2)
+        assert watch.verdict(102.2) is Exit.OK
+
+
+def test_a_session_that_never_shows_up_ends_with_6_after_the_wait() -> None:
+    watch = Watch()
+    watch.miss(101.0)
+    assert watch.verdict(BEGAN + WAIT) is None
+    assert watch.verdict(BEGAN + WAIT + 0.1) is Exit.NO_SERVER
+
+
+def test_one_that_shows_up_late_is_followed_as_long_as_it_takes() -> None:
+    watch = Watch()
+    watch.miss(101.0)
+    watch.hear(129.0, "pending")
+    assert watch.verdict(5_000.0) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (REFUSED, Exit.NO_SERVER),
+        (errors.ServerFault("503", status=503), Exit.RETRY_MAY_HELP),
+        (errors.RateLimited("429", status=429), Exit.RETRY_MAY_HELP),
+        (errors.NotAnUploadServer("a web page"), Exit.NO_SERVER),
+    ],
+)
+def test_where_nothing_was_ever_heard_the_failure_decides(error: Exception, code: Exit) -> None:
+    watch = Watch()
+    watch.fail(101.0, error)
+    assert watch.verdict(BEGAN + WAIT) is None
+    assert watch.verdict(BEGAN + WAIT + 0.1) is code
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_without_the_right_token_it_is_over_at_once(heard: bool) -> None:
+    watch = Watch()
+    if heard:
+        watch.hear(100.5)
+    watch.fail(101.0, DENIED)
+    assert watch.verdict(101.0) is Exit.NOT_AUTHORISED
+
+
+def test_a_server_that_is_lost_has_until_max_wait() -> None:
+    """Counted from the last word of it."""
+    watch = Watch()
+    watch.hear(200.0)
+    watch.fail(201.0)
+    assert watch.verdict(200.0 + PATIENCE) is None
+    assert watch.verdict(200.1 + PATIENCE) is Exit.RETRY_MAY_HELP
+
+
+def test_a_server_that_came_back_is_lost_no_more() -> None:
+    watch = Watch()
+    watch.hear(200.0)
+    watch.fail(201.0)
+    watch.hear(1_399.0, source=Transport.HTTP)
+    assert watch.verdict(1_401.0) is None
+
+
+def test_a_session_that_is_gone_is_over() -> None:
+    """Not after one such answer, which may have crossed its first message, and not after two with a word between."""
+    watch = Watch()
+    watch.hear(101.0)
+    watch.miss(102.0)
+    watch.hear(103.0)
+    watch.miss(104.0)
+    assert watch.verdict(104.0) is None
+    watch.miss(106.0)
+    assert watch.verdict(106.0) is Exit.FAILED_FOR_GOOD
+    assert LOST == 2
+
+
+def test_several_sessions_are_judged_apart() -> None:
+    state = ProgressState()
+    good, bad, unknown = (Watch(name, state) for name in ("good", "bad", "unknown"))
+    good.hear(101.0, "completed", total=0)
+    bad.hear(101.0, "cancelled", total=0)
+    unknown.miss(101.0)
+    assert [watch.verdict(131.0) for watch in (good, bad, unknown)] == [Exit.OK, Exit.FAILED_FOR_GOOD, Exit.NO_SERVER]
