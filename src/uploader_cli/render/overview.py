@@ -51,13 +51,18 @@ def fraction(state: ProgressState) -> float:
 
 def files(state: ProgressState) -> str:
     """`7/20`, or `   7/≥1,020` while the walk still finds files; the first is as wide as the second."""
-    done, total, least = state.completed, state.selected, state.walking
+    done, total = count(state)
+    least = state.walking and not watched(state)
+    return f"{done:{len(f'{total:,}')},}/{'≥' if least else ''}{total:,}"
+
+
+def count(state: ProgressState) -> tuple[int, int]:
+    """Files that are completed, and files that are known of."""
+    done, total = state.completed, state.selected
     if watched(state):
         done = max(done, sum(session.completed for session in state.sessions.values()))
         total = sum(session.total or len(session.by_name) for session in state.sessions.values())
-        least = False
-    total = max(total, state.completed + state.failed + state.cancelled)
-    return f"{done:{len(f'{total:,}')},}/{'≥' if least else ''}{total:,}"
+    return done, max(total, state.completed + state.failed + state.cancelled)
 
 
 def eta(state: ProgressState, now: float) -> str:

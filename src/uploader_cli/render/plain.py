@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FEW = 20
 """Files up to which each one gets a line of its own."""
 _SLOWEST = 60.0
-_LIMITS = {"failure": 50, "retry": 30, "channel": 30, "warning": 20, "message": 50, "skip": 50}
+_LIMITS = {"failure": 50, "retry": 30, "channel": 30, "warning": 20, "message": 50, "skip": 50, "session": 50}
 """Lines of a kind in a run that is not verbose; the progress lines and the summary count what is over it."""
 
 
@@ -51,13 +51,16 @@ class PlainView:
             case ev.FileRetry():
                 self._retry(event, state)
             case ev.FileCompleted() if self._verbose or self._few(state):
-                self._say(f"✓ {safe(event.path)} ({size(event.size)}, {span(event.seconds)})")
+                known = "" if overview.watched(state) else f"{size(event.size)}, "
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)})")
             case ev.FileFailed():
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or self._few(state):
                 self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
             case ev.ChannelChanged():
                 self._channel_line(event, state)
+            case ev.SessionFinished() if overview.watched(state):
+                self._say(f"session {safe(event.session)}: {safe(event.status)}", kind="session")
             case _:
                 self._of_the_server(event, state, now)
 
@@ -88,6 +91,9 @@ class PlainView:
         return state.selected <= FEW
 
     def _started(self, event: ev.RunStarted) -> None:
+        if event.protocol == "watch":
+            self._say(f"uploader: watching sessions on {overview.host(event.server)}")
+            return
         if event.files is None:
             what = "uploading"
         else:

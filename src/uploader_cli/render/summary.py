@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
+from uploader_cli.render import overview, watched
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -80,16 +81,18 @@ def summary(
     `resume_hint` is the command that goes on after an interrupt; each of `next_steps` ends the text with a `→`.
     """
     lines = _Lines(max(20, width))
-    glyph, verdict = _verdict(state, outcome)
-    lines.add(glyph, verdict)
+    watching = overview.watched(state)
+    lines.add(*(watched.verdict(state, outcome) if watching else _verdict(state, outcome)))
+    for line in watched.not_completed(state) if watching else ():
+        lines.add("✗", line)
     _skips(lines, state)
     _failures(lines, state.failures, outcome.failed)
     _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
     _warnings(lines, state)
-    if outcome.exit_code in _INTERRUPTED:
+    if outcome.exit_code in _INTERRUPTED and not watching:
         _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
     if outcome.exit_code:
-        words = _EXITS.get(outcome.exit_code, "see above")
+        words = (watched.EXITS if watching else {}).get(outcome.exit_code) or _EXITS.get(outcome.exit_code, "see above")
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     for step in next_steps:

@@ -19,6 +19,8 @@ ASK_FIRST = 2.0
 """Seconds between two questions for a session that the server does not know, not yet or not any more."""
 ASK_LATER = 10.0
 """Seconds without a message after which a session is asked for."""
+FIRST = 5.0
+"""Seconds in which the first answer may come, however short the wait is: `--wait 0` asks once."""
 SETTLE = 3.0
 """Seconds after the end for an answer that names the files whose ends were not heard."""
 LOST = 2
@@ -56,7 +58,8 @@ class Vigil:
         if isinstance(failure, errors.Unauthorized):
             return Exit.NOT_AUTHORISED
         if session.heard is None:
-            if now - self._began <= self._wait:
+            waited, asked = now - self._began, session.missing or failure is not None
+            if waited <= self._wait or (not asked and waited <= FIRST):
                 return None
             return Exit.NO_SERVER if failure is None else exit_status.of_error(failure)
         if session.missing >= LOST:

@@ -12,7 +12,7 @@ from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.vigil import ASK_FIRST, ASK_LATER, LOST, SETTLE, Vigil
+from uploader_cli.run.vigil import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, Vigil
 
 BEGAN, WAIT, PATIENCE = 100.0, 30.0, 1200.0
 REFUSED = errors.ConnectFailed("no connection")
@@ -147,6 +147,17 @@ def test_a_session_that_never_shows_up_ends_with_6_after_the_wait() -> None:
     watch.miss(101.0)
     assert watch.verdict(BEGAN + WAIT) is None
     assert watch.verdict(BEGAN + WAIT + 0.1) is Exit.NO_SERVER
+
+
+def test_without_a_wait_one_answer_is_heard_all_the_same() -> None:
+    """For five seconds, where the server says nothing at all."""
+    hasty, silent = Watch(), Watch()
+    hasty.vigil, silent.vigil = (Vigil(w.state.sessions["s"], BEGAN, 0.0, PATIENCE) for w in (hasty, silent))
+    assert hasty.verdict(BEGAN + 1.0) is None
+    hasty.miss(BEGAN + 1.1)
+    assert hasty.verdict(BEGAN + 1.1) is Exit.NO_SERVER
+    assert silent.verdict(BEGAN + FIRST) is None
+    assert silent.verdict(BEGAN + FIRST + 0.1) is Exit.NO_SERVER
 
 
 def test_one_that_shows_up_late_is_followed_as_long_as_it_takes() -> None:

@@ -1,0 +1,132 @@
+"""The last words of `watch`: what became of each session, and why the watch is over."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from render_script import HOSTILE, SESSION, Script
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FileStatus, Transport
+from uploader_cli.render.plain import PlainView
+from uploader_cli.render.summary import summary
+from uploader_cli.render.words import cells
+
+OTHER = "7db80a25-476a-463d-8bac-e9362cf287b7"
+
+
+class Watch(Script):
+    """Sessions of somebody else."""
+
+    def begin_watch(self, *sessions: str) -> None:
+        self.put(ev.RunStarted("http://127.0.0.1:8765", None, None, 0, "watch"), ev.SelectionEnded())
+        self.put(*map(ev.SessionWatched, sessions))
+
+    def hear(self, session: str, status: str, *files: str, **more: Any) -> None:
+        said = tuple(FileStatus(*word.split("=")) for word in files)
+        self.put(ev.SessionProgress(session, Transport.WEBSOCKET, self.now, status, files=said, **more))
+
+    def part(self, session: str, status: str) -> None:
+        self.put(ev.SessionFinished(session, status))
+
+    def last_words(self, code: int, **how: Any) -> list[str]:
+        return summary(self.state, self.end(code), **how)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+def test_all_completed(watch: Watch) -> None:
+    watch.begin_watch(SESSION, OTHER)
+    for session in (SESSION, OTHER):
+        watch.hear(session, "completed", "a.mp4=completed", total=1, completed=1)
+        watch.part(session, "completed")
+    assert watch.last_words(0) == ["✓ 2 sessions completed, 2 of 2 files in 12.3 s"]
+
+
+def test_each_that_did_not_complete_is_named_with_its_end(watch: Watch) -> None:
+    unknown, gone = OTHER.replace("7", "8"), OTHER.replace("7", "9")
+    watch.begin_watch(SESSION, OTHER, unknown, gone)
+    watch.hear(SESSION, "completed", "a.mp4=completed", total=1, completed=1)
+    watch.hear(OTHER, "partial", "b.mp4=failed", total=2, completed=1, failed=1)
+    watch.hear(gone, "uploading", total=1)
+    watch.part(SESSION, "completed")
+    watch.part(OTHER, "partial")
+    watch.part(unknown, "unknown")
+    watch.part(gone, "unknown")
+    lines = watch.last_words(6, width=120)
+    assert lines[:4] == [
+        "✗ 1 of 4 sessions completed, 2 of 4 files in 12.3 s",
+        f"✗ session {OTHER}: partial, 1 file failed",
+        f"✗ session {unknown}: the server does not know it",
+        f"✗ session {gone}: the server does not know it any more",
+    ]
+    assert "  ✗ b.mp4" in lines
+    assert lines[-1] == "  exit code 6: the server does not know a session, never answered, or is no upload server"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (3, errors.ConnectFailed("no connection to http://x"), "the server went away; watching again can help"),
+        (5, errors.Unauthorized("the server refused: 401", status=401), "not authorised"),
+    ],
+)
+def test_a_server_that_was_lost_is_told_with_the_reason(watch: Watch, code: int, error: Exception, words: str) -> None:
+    watch.begin_watch(SESSION)
+    watch.put(ev.EngineStopped(error))
+    assert watch.last_words(code) == [
+        "✗ 0 of 1 session completed, in 12.3 s",
+        f"✗ {error}",
+        f"  exit code {code}: {words}",
+    ]
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_an_interrupted_watch_stops_no_upload(watch: Watch, code: int) -> None:
+    watch.begin_watch(SESSION)
+    watch.hear(SESSION, "uploading", "a.mp4=uploading", total=2)
+    lines = watch.last_words(code, resume_hint="uploader resume")
+    assert lines[0] == "■ not watched to the end, 0 of 2 files in 12.3 s so far; the upload goes on"
+    assert len(lines) == 2
+    assert "interrupted" in lines[1]
+
+
+def test_hundreds_of_sessions_are_a_number(watch: Watch) -> None:
+    names = [f"session-{number}" for number in range(300)]
+    watch.begin_watch(*names)
+    for name in names:
+        watch.part(name, "cancelled")
+    lines = watch.last_words(4)
+    assert lines[0].startswith("✗ 0 of 300 sessions completed")
+    assert lines[-2] == "✗ and 280 more sessions"
+    assert len(lines) == 23
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_what_the_server_says_can_not_break_the_layout(watch: Watch, width: int) -> None:
+    watch.begin_watch(*HOSTILE)
+    for word in HOSTILE:
+        watch.part(word, word)
+    for line in watch.last_words(4, width=width):
+        assert line.isprintable()
+        assert cells(line) <= width
+
+
+def test_plain_lines_name_the_sessions_and_no_sizes_that_nobody_knows(watch: Watch) -> None:
+    stream = io.StringIO()
+    watch.view = PlainView(stream)
+    watch.begin_watch(SESSION)
+    watch.hear(SESSION, "uploading", "a.mp4=uploading", total=1)
+    watch.hear(SESSION, "completed", "a.mp4=completed", total=1, completed=1)
+    watch.part(SESSION, "completed")
+    assert stream.getvalue().splitlines() == [
+        "uploader: watching sessions on 127.0.0.1:8765",
+        "✓ a.mp4 (0.0 s)",
+        f"session {SESSION}: completed",
+    ]
