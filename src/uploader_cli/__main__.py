@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from uploader_cli.errors import UploaderError
+from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.exit_status import Exit, of_error
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from uploader_cli.settings import mask
 
         _say(f"error: {mask(str(error))}")  # it may quote an answer, or a library's words
+        for line in error.details if isinstance(error, UsageError) else ():
+            _say(f"  {mask(line)}")
         if error.hint:
             _say(f"hint: {error.hint}")
         return of_error(error)

@@ -31,9 +31,12 @@ Each says what happened, and to which file or URL; `hint` says what to do next. 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from uploader_cli.core.events import FailureCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class UploaderError(Exception):
@@ -49,7 +52,11 @@ class UploaderError(Exception):
 
 
 class UsageError(UploaderError):
-    """The command was given something it can't work with."""
+    """The command was given something it can't work with. `details` are lines that go between message and hint."""
+
+    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.details = tuple(details)
 
 
 class NetworkError(UploaderError):

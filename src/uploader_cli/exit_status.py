@@ -40,7 +40,7 @@ _RANK = (
 
 def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
     """The exit code that one failed file asks for."""
-    if code is FailureCode.INTEGRITY:
+    if code in (FailureCode.INTEGRITY, FailureCode.MISMATCH):
         return Exit.INTEGRITY
     if code is FailureCode.UNAUTHORIZED:
         return Exit.NOT_AUTHORISED

@@ -81,6 +81,8 @@ class FailureCode(StrEnum):
     REFUSED_TYPE = "refused_type"
     REFUSED_SIZE = "refused_size"
     EMPTY = "empty"
+    BAD_LINE = "bad_line"
+    MISMATCH = "mismatch"
     UNREADABLE = "unreadable"
     VANISHED = "vanished"
     CHANGED = "changed"

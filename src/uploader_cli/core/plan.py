@@ -25,6 +25,8 @@ class LocalFile:
     """A selected file. `path` is as selected, `relative_path` what the server may call it; `mtime_ns` as at the walk.
 
     `named` is True for a file that was given as an argument or in a list: it may not be left out in silence.
+    A list may give it a `category` of its own, and the `sha256` (hex) that it must have. `destination` is empty where
+    path and run say where it goes; else it sets the file apart from the same one sent elsewhere.
     """
 
     file: int
@@ -33,6 +35,9 @@ class LocalFile:
     size: int
     mtime_ns: int
     named: bool = False
+    category: str | None = None
+    sha256: str | None = None
+    destination: str = ""
 
     @property
     def name(self) -> str:

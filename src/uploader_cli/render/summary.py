@@ -24,6 +24,8 @@ REMEDIES = {
     FailureCode.REFUSED_TYPE: "The server does not take this type: convert the file, or leave it out with --exclude.",
     FailureCode.REFUSED_SIZE: "It is larger than the server takes: split or compress it, or have the limit raised.",
     FailureCode.EMPTY: "It has no content, and the server takes no empty file: leave it out with --exclude.",
+    FailureCode.BAD_LINE: "Correct that line of the list (--from-file).",
+    FailureCode.MISMATCH: "It was not sent: its content is not what the list says. Find out which of them is wrong.",
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
     FailureCode.VANISHED: "It was there when the run began: put it back, or leave it out.",
     FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",

@@ -134,6 +134,8 @@ class RunInfo:
 def path_key(file: LocalFile) -> bytes:
     """The absolute path of `file` as the journal keys it: bytes, since a path need not be text.
 
-    A relative path is taken from the working directory of now: a resume must go there first.
+    A relative path is taken from the working directory of now: a resume must go there first. A NUL, which is in no
+    path, sets off the file's own destination.
     """
-    return os.fsencode(os.path.abspath(file.path))
+    path = os.fsencode(os.path.abspath(file.path))
+    return path + b"\0" + file.destination.encode() if file.destination else path

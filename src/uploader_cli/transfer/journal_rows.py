@@ -89,17 +89,18 @@ def fresh_key() -> str:
     return secrets.token_hex(16)
 
 
-def receipt_row(db: sqlite3.Connection, target: int, path: bytes, since: int = 0) -> Receipt | None:
-    """The receipt for `path` with a serial above `since`."""
+def receipt_row(db: sqlite3.Connection, target: int, key: bytes, since: int = 0) -> Receipt | None:
+    """The receipt for `key` (see `path_key`) with a serial above `since`."""
     row = db.execute(
         "SELECT run, path, size, mtime_ns, server_id, location, checksum, verified, completed_at"
         " FROM receipt WHERE target = ? AND path = ? AND serial > ?",
-        (target, path, since),
+        (target, key, since),
     ).fetchone()
     if row is None:
         return None
     run, raw, size, mtime_ns, server_id, location, checksum, verified, at = row
-    return Receipt(run, os.fsdecode(raw), size, mtime_ns, server_id, location, checksum, bool(verified), at)
+    path = os.fsdecode(raw.partition(b"\0")[0])  # without the destination, see path_key
+    return Receipt(run, path, size, mtime_ns, server_id, location, checksum, bool(verified), at)
 
 
 def session_ids(db: sqlite3.Connection, run: int) -> tuple[str, ...]:

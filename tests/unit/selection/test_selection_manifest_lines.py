@@ -1,0 +1,199 @@
+"""The bytes of a manifest → what each line says. `ok` writes entries as `line path>name category sha256`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.core.events import FailureCode
+from uploader_cli.errors import UsageError
+from uploader_cli.selection.manifest_lines import LONGEST, BadLine, Entry, Format, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHA = "ab" * 32
+
+
+class Slowly(io.BytesIO):
+    """A pipe that gives a few bytes at a time."""
+
+    def read(self, _size: int | None = -1) -> bytes:
+        return super().read(3)
+
+
+def lines(content: bytes | str, kind: Format, *, strict: bool = True) -> Iterator[Entry | BadLine]:
+    raw = content if isinstance(content, bytes) else content.encode()
+    whole = list(parse(io.BytesIO(raw), kind, strict=strict))
+    assert list(parse(Slowly(raw), kind, strict=strict)) == whole
+    return iter(whole)
+
+
+def ok(content: bytes | str, kind: Format, *, strict: bool = True) -> list[str]:
+    out = []
+    for item in lines(content, kind, strict=strict):
+        assert isinstance(item, Entry), item
+        more = "".join(f" {value}" for value in (item.category, item.sha256) if value)
+        out.append(f"{item.line} {item.path}" + (f">{item.name}" if item.name != item.path else "") + more)
+    return out
+
+
+def bad(content: bytes | str, kind: Format, *, strict: bool = True) -> list[tuple[int, str]]:
+    found = [item for item in lines(content, kind, strict=strict) if isinstance(item, BadLine)]
+    assert {item.code for item in found} <= {FailureCode.BAD_LINE}
+    return [(item.line, item.message) for item in found]
+
+
+# --- paths, line by line or with a NUL after each ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a.mp4\nd/b.mp4\n", ["1 a.mp4", "2 d/b.mp4"]),
+        ("a.mp4\r\n\r\nb.mp4", ["1 a.mp4", "3 b.mp4"]),
+        ("\ufeffa.mp4\n", ["1 a.mp4"]),
+        ("# no comment\n two  blanks \n", ["1 # no comment", "2  two  blanks "]),
+        ("", []),
+        ("\n\n", []),
+    ],
+)
+def test_plain(content: str, found: list[str]) -> None:
+    """A path a line; empty lines are nothing and are counted, nothing is a comment, blanks belong to names."""
+    assert ok(content, Format.PLAIN) == found
+
+
+def test_nul() -> None:
+    """Line breaks belong to names then."""
+    assert ok("a\nb.mp4\0\0c\r\0d", Format.NUL) == ["1 a\nb.mp4", "3 c\r", "4 d"]
+
+
+def test_names_that_are_no_utf_8() -> None:
+    name = os.fsdecode(b"\xff.mp4")
+    assert ok(b"\xff.mp4\n", Format.PLAIN) == ok(b"\xff.mp4\0", Format.NUL) == [f"1 {name}"]
+
+
+def test_a_line_without_end() -> None:
+    """Of it no more is kept than is needed to say so, and the next one is read as ever."""
+    longest = b"x" * (3 * LONGEST)
+    found = list(parse(io.BytesIO(longest + b"\nb.mp4\n"), Format.PLAIN))
+    assert [item.line for item in found] == [1, 2]
+    assert isinstance(found[0], BadLine)
+    assert "longer than" in found[0].message
+    assert found[1] == Entry(2, "b.mp4", "b.mp4")
+    (only,) = parse(io.BytesIO(b'{"path": "' + longest), Format.JSONL)
+    assert isinstance(only, BadLine)
+
+
+def test_a_list_that_is_nul_separated_is_found_out() -> None:
+    assert bad("a.mp4\0b.mp4\0", Format.PLAIN) == [
+        (1, "it holds a NUL character: a list that is NUL-separated needs -0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("d/a.mp4", "d/a.mp4"),
+        ("./d//a.mp4", "d/a.mp4"),
+        ("d/../a.mp4", "a.mp4"),
+        ("../other/a.mp4", "a.mp4"),
+        ("/abs/olute/a.mp4", "a.mp4"),
+    ],
+)
+def test_the_name_that_a_path_gives(path: str, name: str) -> None:
+    """From the working directory on; of a path that leads elsewhere the last part."""
+    (entry,) = lines(path, Format.PLAIN)
+    assert isinstance(entry, Entry)
+    assert (entry.path, entry.name) == (path, name)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_csv() -> None:
+    """RFC 4180: quotes, commas and line breaks in values; a record has the number of its first line."""
+    content = f'path,name,category,sha256\r\na.mp4,x/y.mp4,scenic,{SHA.upper()}\r\n"b\n,"".mp4",,,\r\n\r\nc.mp4,,,\r\n'
+    assert ok(content, Format.CSV) == [f"2 a.mp4>x/y.mp4 scenic {SHA}", '3 b\n,".mp4', "6 c.mp4"]
+
+
+def test_csv_columns_in_any_order_and_those_of_our_own_reports() -> None:
+    content = "code,message,relative_path,path\nnetwork,no answer,files/a.mp4,/data/files/a.mp4\n"
+    assert ok(content, Format.CSV) == ["2 /data/files/a.mp4>files/a.mp4"]
+
+
+def test_csv_lines_that_do_not_fit() -> None:
+    assert bad("path,name\na.mp4\nb.mp4,b,c\nc.mp4,\n", Format.CSV) == [
+        (2, "1 value for 2 columns"),
+        (3, "3 values for 2 columns"),
+    ]
+    assert bad('path\n"a\nb\n', Format.CSV) == [(2, "not valid CSV: unexpected end of data (up to line 3)")]
+    assert bad('path\n"a"b\nc\n', Format.CSV) == [(2, "not valid CSV: ',' expected after '\"'")]
+    assert "path_b64" in bad(b"path\n\xff.mp4\n", Format.CSV)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("a.mp4\n", "line 1: there is no column path"),
+        ("path;name\n", "separated by commas"),
+        ("path,path\n", "column 'path' is there twice"),
+        ("path,sha1\n", "there is no column 'sha1'"),
+        ('"path\n', "the header is not valid CSV"),
+    ],
+)
+def test_a_csv_header_that_can_not_be_used(header: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        list(parse(io.BytesIO(header.encode()), Format.CSV))
+
+
+def test_jsonl() -> None:
+    content = [{"path": "a.mp4"}, {"path": "b.mp4", "name": "n.mp4", "category": None, "sha256": SHA}]
+    assert ok("\n \n".join(map(json.dumps, content)), Format.JSONL) == ["1 a.mp4", f"3 b.mp4>n.mp4 {SHA}"]
+
+
+def test_the_event_stream_is_a_list_of_files_too() -> None:
+    """Its lines about failed files can be fed back as they are, names of odd bytes as well."""
+    event = {"v": 1, "seq": 9, "run": "r", "ts": "2026-01-01T00:00:00.000Z", "type": "file.failed", "file": 3}
+    event |= {"path": "\\xff.mp4", "path_b64": "/y5tcDQ=", "code": "network", "message": "no", "retryable": True}
+    assert ok(json.dumps(event), Format.JSONL) == [f"1 {os.fsdecode(b'%c.mp4' % 0xFF)}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not valid JSON: Expecting property name enclosed in double quotes (column 2)"),
+        ("[" * 100_000, "not valid JSON: nested too deeply"),
+        ('["a.mp4"]', 'it must be an object as {"path": "a.mp4"}'),
+        ('{"path": "a", "sha1": "x"}', "there is no key 'sha1'"),
+        ('{"path": 7}', "path must be text"),
+        ('{"path": ""}', "it names no path"),
+        ('{"name": "a.mp4"}', "it names no path"),
+        ('{"path": "a\\u0000b"}', "its path holds a NUL character"),
+        ('{"path": "\\ud800"}', "path is no name that a file can have here"),
+        ('{"path_b64": "?"}', "path_b64 is not base64"),
+        ('{"path": "a", "category": "work"}', "category must be personal or scenic, not 'work'"),
+        ('{"path": "a", "sha256": "abc"}', "sha256 must be 64 hexadecimal digits, not 'abc'"),
+        ('{"path": "a", "name": "../b"}', "name must be a relative path without . and .., as videos/a.mp4, not '../b'"),
+        ('{"path": "a", "name": "/b"}', "name must be a relative path without . and .., as videos/a.mp4, not '/b'"),
+        ('{"path": "a", "name": "b\\n"}', "name holds a control character, or one that is no text: 'b\\n'"),
+    ],
+)
+def test_a_line_that_can_not_be_used(line: str, words: str) -> None:
+    """It is named with its number, and the others are read all the same."""
+    content = f'{{"path": "before"}}\n{line}\n{{"path": "after"}}\n'
+    assert bad(content, Format.JSONL) == [(2, words)]
+    assert [item.line for item in lines(content, Format.JSONL)] == [1, 2, 3]
+
+
+def test_a_line_that_is_no_utf_8() -> None:
+    assert bad(b'{"path": "\xff"}', Format.JSONL) == [(1, "not UTF-8")]
+
+
+def test_columns_that_nobody_knows_are_ignored_when_lenient() -> None:
+    assert ok("path,sha1\na.mp4,x\n", Format.CSV, strict=False) == ["2 a.mp4"]
+    assert ok('{"path": "a.mp4", "sha1": 7}', Format.JSONL, strict=False) == ["1 a.mp4"]
