@@ -180,23 +180,6 @@ def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
     assert sum(line.startswith("✓ /") for line in verbose.err.splitlines()) == 25
 
 
-def test_log_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """JSON lines with time and level, appended; the token is in none of them."""
-    files = make_files(**{"a.mp4": 1})
-    log = tmp_path / "run.log"
-    for _ in range(2):
-        options = ("--log-file", log, "--header", "X-Api-Key: secret-key")
-        done = uploader("upload", files, "-s", server.url, *options, home=tmp_path, UPLOADER_TOKEN="secret-token")
-        assert done.code == 0
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    assert [line["type"] for line in lines].count("file.completed") == 2
-    assert {line["level"] for line in lines} <= {"debug", "info", "warning", "error"}
-    assert "secret" not in log.read_text(encoding="utf-8")
-    refused = uploader("upload", files, "-s", server.url, "--log-file", tmp_path / "no" / "where", home=tmp_path)
-    assert refused.code == 2
-    assert "--log-file" in refused.err
-
-
 def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header goes with every call, and so does the token."""
     with http_proxy(server.url) as proxy:

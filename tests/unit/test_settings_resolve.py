@@ -96,6 +96,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "category": "scenic",
         "protocol": "batch",
         "progress": "plain",
+        "log_level": "debug",
         "analyze": "fusion",
         "header": "X-A: 1",
         "tus_endpoint": "tus.example/files/",

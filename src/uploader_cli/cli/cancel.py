@@ -14,6 +14,7 @@ def cancel(
     quiet: opt.Quiet = None,
     verbose: opt.Verbose = 0,
     log_file: opt.LogFile = None,
+    log_level: opt.LogLevel = None,
     token_file: opt.TokenFile = None,
     token_command: opt.TokenCommand = None,
     header: opt.Header = None,

@@ -112,6 +112,10 @@ Progress = Annotated[
 Quiet = Annotated[bool | None, _option("quiet", "-q", help="Show only errors and the summary of failures.")]
 Verbose = Annotated[int, _option("verbose", "-v", help="Say more; repeatable.", count=True)]
 LogFile = Annotated[str | None, _option("log_file", metavar="FILE", help="Append a log of what happened to FILE.")]
+LogLevel = Annotated[
+    str | None,
+    _option("log_level", metavar="LEVEL", help="What goes into the log: debug, info, warning or error, and up."),
+]
 TokenFile = Annotated[str | None, _option("token_file", metavar="FILE", help="Read the token from FILE.")]
 TokenCommand = Annotated[
     str | None, _option("token_command", metavar="CMD", help="Take the token from what the shell command CMD prints.")

@@ -1,17 +1,21 @@
-"""`--log-file`: one JSON object a line with time, level and what happened; never a header, never a token."""
+"""`--log-file`: one JSON object a line with time, level, event and run; no header, no query and no secret is in any."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.names import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.state import ProgressState
+
+LEVELS = ("debug", "info", "warning", "error")
+"""The mildest first."""
 
 _LEVELS: dict[type[ev.Event], str] = {
     ev.FileFailed: "error",
@@ -23,24 +27,71 @@ _LEVELS: dict[type[ev.Event], str] = {
 
 
 class LogFile:
-    """Appends to a file that the caller opened; progress is left out, a log is not a meter."""
+    """Appends to a file that the caller opened, a line at a time: what was written is there, whatever comes next."""
 
-    def __init__(self, stream: TextIO, wall_clock: Callable[[], float]) -> None:
-        """`wall_clock` answers unix seconds."""
-        self._stream, self._wall_clock = stream, wall_clock
+    def __init__(
+        self,
+        stream: TextIO,
+        run_id: str,
+        wall_clock: Callable[[], float],
+        *,
+        level: str = "info",
+        mask: Callable[[str], str] = str,
+        lost: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        """`wall_clock` answers unix seconds; what is milder than `level` is left out; `mask` frees a text of secrets.
+
+        A log that can't be written any more (a full disk) ends no upload: `lost` is told why, at the end.
+        """
+        self._stream, self._run, self._wall_clock = stream, run_id, wall_clock
+        self._least, self._mask, self._lost = LEVELS.index(level), mask, lost
+        self._problem: OSError | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """One line for each public event but progress."""
-        if isinstance(event, ev.FileProgress) or not event.type:
+        """One line for each public event, and for each call."""
+        self.write(event)
+
+    def write(self, event: ev.Event) -> None:
+        """The line of a public event or a call; none for what only the state needs."""
+        name, level = "call" if isinstance(event, ev.CallMade) else event.type, _level(event)
+        if not name or LEVELS.index(level) < self._least:
             return
-        at = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
-        level = _LEVELS.get(type(event), "info")
-        line = {"time": at.replace("+00:00", "Z"), "level": level, "type": event.type, **ev.as_fields(event)}
-        self._stream.write(json.dumps(line) + "\n")  # ASCII: whatever is in a name can't break the log
+        at = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: dict[str, Any] = {"time": at, "level": level, "event": name, "run": self._run}
+        for key, value in ev.as_fields(event).items():
+            line[key] = escaped(self._mask(value)) if isinstance(value, str) else value
+        self._put(json.dumps(line) + "\n")
+
+    def _put(self, text: str) -> None:
+        if self._problem is None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except OSError as error:
+                self._problem = error
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Everything is on disk afterwards."""
-        self._stream.close()
+        self.end()
+
+    def end(self) -> None:
+        """Close the file, and tell of what it could not take."""
+        try:
+            self._stream.close()
+        except OSError as error:
+            self._problem = self._problem or error
+        if self._problem is not None:
+            self._lost(self._problem.strerror or str(self._problem))
+
+
+def _level(event: ev.Event) -> str:
+    """Of calls, one without an answer or one that asks for another try is a warning; what others mean, events say."""
+    match event:
+        case ev.CallMade(status=status):
+            return "warning" if status is None or status == 429 or status >= 500 else "info"
+        case ev.RunFinished(ok=False):
+            return "error"
+    return _LEVELS.get(type(event), "info")

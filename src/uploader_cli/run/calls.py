@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
-from contextlib import closing
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
@@ -12,6 +13,7 @@ from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, plan_sessions, re
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, size
+from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import select
 from uploader_cli.selection.walk import Selected, Skipped
 from uploader_cli.transfer import limits_cache
@@ -20,7 +22,7 @@ from uploader_cli.transfer.multipart import content_type
 from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from uploader_cli.settings import Settings
 
@@ -29,7 +31,7 @@ _GOOD = ("completed", "pending", "uploading")
 
 def status(settings: Settings, session: str) -> int:
     """Where a session stands: exit 0 while it goes well, 4 for partial or cancelled, 6 for an unknown one."""
-    with closing(_api(settings)) as api:
+    with _api(settings) as api:
         try:
             body = api.progress_body(session)
         except errors.NotFound:
@@ -50,7 +52,7 @@ def status(settings: Settings, session: str) -> int:
 
 def cancel(settings: Settings, session: str) -> int:
     """Ask the server to cancel: it may go on with what it has already."""
-    with closing(_api(settings)) as api:
+    with _api(settings) as api:
         try:
             body = api.cancel(session)
         except errors.NotFound:
@@ -62,7 +64,7 @@ def cancel(settings: Settings, session: str) -> int:
 
 def delete(settings: Settings, file_id: str) -> int:
     """Delete a stored file, with the token."""
-    with closing(_api(settings)) as api:
+    with _api(settings) as api:
         body = api.delete(file_id)
     _tell(settings, body, [f"file {file_id}: deleted"])
     return Exit.OK
@@ -72,7 +74,7 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     """Ask the server's rules for what would be uploaded, session by session; 4 where a file would be refused."""
     files, refused = _usable(select(settings, paths))
     total = len(files) + len(refused)
-    with closing(_api(settings)) as api:
+    with _api(settings) as api:
         known = api.health()
         limits = known or ASSUMED
         asked = []
@@ -160,8 +162,18 @@ def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
     )
 
 
-def _api(settings: Settings) -> Api:
-    return Api(settings, lambda _event: None, Stop())
+@contextmanager
+def _api(settings: Settings) -> Iterator[Api]:
+    """The server, with nobody to hear of the calls but the log file."""
+    run_id = secrets.token_hex(8)
+    log = open_log(settings, run_id)
+    api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
+    try:
+        yield api
+    finally:
+        api.close()
+        if log:
+            log.end()
 
 
 def _count(body: dict[str, object], key: str) -> int:

@@ -33,5 +33,6 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
     """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
+    run_id = secrets.token_hex(8)
     with interruptible() as interrupts:
-        return watch(settings, sessions, wait, observers(settings, secrets.token_hex(8)), interrupts).exit_code
+        return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code

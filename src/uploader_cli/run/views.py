@@ -11,13 +11,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
-from uploader_cli.render.logfile import LogFile
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plain import PlainView
 from uploader_cli.render.summary import summary
+from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import Interrupts
 from uploader_cli.settings import Layer
 
@@ -46,8 +45,6 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
         encoding=sys.stderr.encoding or "ascii",
     )
     color = use_color(os.environ, is_tty=tty)
-    if settings.log_file is not None:
-        out.append(_log_file(settings))
     if settings.json:
         out.append(NdjsonView(sys.stdout, run_id, time.time))
     if kind == "live":
@@ -56,6 +53,9 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
         out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
     elif kind == "plain":
         out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
+    log = open_log(settings, run_id)
+    if log is not None:
+        out.append(log)  # it may have something to say once the view is gone
     out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color, go_on=go_on))
     return out
 
@@ -66,16 +66,6 @@ def go_on(settings: Settings) -> str:
     elsewhere = source is not None and source.layer is Layer.FLAG
     command = f"uploader resume --state-dir {shlex.quote(str(settings.state_dir))}" if elsewhere else "uploader resume"
     return f"{command}, or the same command again"
-
-
-def _log_file(settings: Settings) -> LogFile:
-    try:
-        stream = open(settings.log_file or "", "a", encoding="utf-8")  # noqa: SIM115 - the observer closes it
-    except OSError as error:
-        raise UsageError(
-            f"--log-file: {settings.log_file} can't be written: {error.strerror}", hint="name a file you may write to"
-        ) from error
-    return LogFile(stream, time.time)
 
 
 UNFOLDED = 100_000

@@ -31,13 +31,14 @@ def watch(
     wait: float,
     observers: Sequence[Renderer],
     interrupts: Interrupts,
+    run_id: str = "",
 ) -> ev.RunFinished:
     """Follow each of `sessions` to its end, all over one connection; the exit code is the worst of theirs.
 
     Exit 6 where the server does not know one after `wait` seconds, 3 where the server is lost for `--max-wait`.
     """
     loop = Loop(observers, settings.stall)
-    connections = Connections(settings, loop)
+    connections = Connections(settings, loop, run_id)
     connections.api.authorization()
     with loop.observed():
         loop.apply(ev.RunStarted(settings.server, None, None, 0, "watch"))

@@ -114,6 +114,9 @@ class Settings:
     quiet: bool = option(values.switch, default=False)
     verbose: int = option(values.whole(0), default=0)
     log_file: Path | None = option(values.path, default=None, stranger=False)
+    log_level: Literal["debug", "info", "warning", "error"] = option(
+        values.one_of("debug", "info", "warning", "error"), default="info"
+    )
     token: str | None = option(
         values.secret, default=None, shown=False, stranger=False, in_config=False, on_command_line=False
     )
