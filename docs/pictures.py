@@ -1,34 +1,41 @@
-"""Makes the pictures of the docs from a real run, so that they can't lie: `python docs/pictures.py`.
+"""Makes the pictures of the docs from real runs, so that they can't lie.
 
-Starts the bundled server, uploads files to it, and keeps the frames of the live view at chosen moments as SVG.
+`pip install -e '.[server,docs]' && python docs/pictures.py [NAME…]`
+
+Starts the bundled server, runs the command in a terminal of 80 columns that is none (a pseudo-terminal, read by a
+terminal emulator), and keeps what stands on its screen at a chosen moment, or at the end, as SVG.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import io
+import itertools
 import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
 import tempfile
+import termios
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pyte
 from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 from server_stub.config import ServerConfig
 from server_stub.serving import EmbeddedServer
-from uploader_cli import Settings
-from uploader_cli.core.events import ChannelState, Event, Phase
-from uploader_cli.render.frame import Frame
-from uploader_cli.run.upload import Interrupts, execute, select
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from uploader_cli.core.state import ProgressState
+from server_stub.tokens import issue_token
 
 HERE = Path(__file__).resolve().parent / "pictures"
-WIDTH, HEIGHT = 80, 18
+COLUMNS, LINES = 80, 24
+PATIENCE = 120.0
 NAMES = (
     "holiday.mp4",
     "城市夜景.mp4",
@@ -40,63 +47,136 @@ NAMES = (
 )
 
 
-class Camera:
-    """An observer that keeps the first frame for which `moment` is true."""
+@dataclass(frozen=True)
+class Picture:
+    """The screen of `command` when `moment` (a pattern) is first found on it; without one, at the command's end."""
 
-    def __init__(self, name: str, title: str, moment: Callable[[ProgressState], bool]) -> None:
-        self._name, self._title, self._moment = name, title, moment
-        self._frame = Frame()
-        self.taken = False
+    name: str
+    command: str
+    moment: str | None = None
+    server: dict[str, object] = field(default_factory=dict)
+    size: int = 2_000_000
+    """Bytes of the smallest file."""
 
-    def handle(self, event: Event, _state: ProgressState, now: float) -> None:
-        self._frame.note(event, now)
 
-    def refresh(self, state: ProgressState, now: float) -> None:
-        rows = self._frame.rows(state, now, WIDTH, HEIGHT)
-        if self.taken or not self._moment(state):
-            return
-        self.taken = True
-        console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+REFERENCE = {"flavour": "reference", "processing_seconds": 1.2}
+PICTURES = (
+    Picture("live", "uploader upload videos", r"3/7 files done[\s\S]*processing [4-9]\d %", REFERENCE),
+    Picture(
+        "fallback",
+        "uploader upload videos",
+        r"polling every[\s\S]*3/7 files done[\s\S]*processing",
+        {**REFERENCE, "realtime": "off"},
+    ),
+    Picture("stages", "uploader upload videos/holiday.mp4 --analyze content", r"[5-8]\d ?%", {"analysis_seconds": 6.0}),
+    Picture("report", "uploader upload videos", None, {"fail_files": ("party*", "night*")}),
+)
+
+
+class Screen:
+    """What a person would see."""
+
+    def __init__(self) -> None:
+        self._screen = pyte.Screen(COLUMNS, LINES)
+        self._stream = pyte.ByteStream(self._screen)
+        self._screen.set_mode(pyte.modes.LNM)
+
+    def feed(self, output: bytes) -> None:
+        self._stream.feed(output)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._screen.display)
+
+    def save(self, name: str, title: str) -> None:
+        rows = [self._row(number) for number in range(LINES)]
+        while rows and not rows[-1].plain.strip():
+            rows.pop()
+        console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
         for row in rows:
-            console.print(Text.assemble(*((text, style or "") for text, style in row)), soft_wrap=True)
+            console.print(row, soft_wrap=True)
         HERE.mkdir(exist_ok=True)
-        console.save_svg(str(HERE / f"{self._name}.svg"), title=self._title, unique_id=self._name)
+        console.save_svg(str(HERE / f"{name}.svg"), title=title, unique_id=name)
 
-    def close(self, _state: ProgressState, _now: float) -> None:
-        pass
+    def _row(self, number: int) -> Text:
+        row, line = Text(), self._screen.buffer[number]
+        cells = (line[column] for column in range(COLUMNS))
+        for style, run in itertools.groupby(cells, _style):
+            row.append("".join(cell.data for cell in run), style)  # the second cell of a wide character is empty
+        row.rstrip()
+        return row
 
 
-def shoot(camera: Camera, config: ServerConfig) -> None:
-    """One run against a server of this kind, until the picture is taken and the run is over."""
-    with tempfile.TemporaryDirectory() as directory, EmbeddedServer(config) as server, contextlib.chdir(directory):
-        videos = Path("videos")
+def _style(cell: pyte.screens.Char) -> Style:
+    return Style(
+        color=_colour(cell.fg), bgcolor=_colour(cell.bg), bold=cell.bold, italic=cell.italics, reverse=cell.reverse
+    )
+
+
+def _colour(name: str) -> str | None:
+    if name == "default":
+        return None
+    if re.fullmatch(r"[0-9a-f]{6}", name):
+        return f"#{name}"
+    name = {"brown": "yellow", "brightbrown": "brightyellow"}.get(name, name)
+    return re.sub(r"^bright(?=\w)", "bright_", name)
+
+
+def shoot(picture: Picture) -> None:
+    """One run against a server of this kind, in a directory with the videos of everybody's example."""
+    config = ServerConfig(**picture.server)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as home, EmbeddedServer(config) as server:
+        videos = Path(home, "videos")
         videos.mkdir()
         for number, name in enumerate(NAMES):
-            (videos / name).write_bytes(os.urandom(2_000_000 + number * 900_000))
-        settings = Settings(server=server.url)
-        execute(settings, select(settings, ["videos"]), [camera], Interrupts())
-    if not camera.taken:
-        raise SystemExit("the moment of the picture never came")
+            (videos / name).write_bytes(os.urandom(picture.size + number * 900_000))
+        main, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        environment = {
+            "HOME": home,
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "UPLOADER_SERVER": server.url,
+            "UPLOADER_TOKEN": issue_token(config.jwt_secret),  # analyses need one
+        }
+        process = subprocess.Popen(
+            picture.command.split(), stdin=child, stdout=child, stderr=child, cwd=home, env=environment
+        )
+        os.close(child)
+        screen = Screen()
+        came = _watch(main, screen, picture.moment)
+        if came:
+            screen.save(picture.name, picture.command)
+            process.terminate()
+        os.close(main)
+        process.wait()
+    if not came:
+        raise SystemExit(f"{picture.name}: the moment of the picture never came; at last it was\n{screen.text}")
+
+
+def _watch(terminal: int, screen: Screen, moment: str | None) -> bool:
+    """Read until the moment comes, which is the end of the command where it is None; False if it never came."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if not select.select([terminal], [], [], 1.0)[0]:
+            continue
+        try:
+            output = os.read(terminal, 65_536)
+        except OSError:  # the other end is closed
+            break
+        screen.feed(output)
+        if moment is not None and re.search(moment, screen.text):
+            return True
+    return moment is None
 
 
 def main() -> None:
-    title = "uploader upload videos"
-    busy = ServerConfig(flavour="reference", processing_seconds=1.2)
-    processing = Camera(
-        "live",
-        title,
-        lambda state: (
-            state.completed >= 3
-            and any(
-                file.phase is Phase.PROCESSING and (file.server_percent or 0) > 40 for file in state.running.values()
-            )
-        ),
-    )
-    shoot(processing, busy)
-    fallback = Camera(
-        "fallback", title, lambda state: state.channel.state is ChannelState.POLLING and state.completed >= 3
-    )
-    shoot(fallback, ServerConfig(flavour="reference", processing_seconds=1.2, realtime="off"))
+    wanted = set(sys.argv[1:])
+    for picture in PICTURES:
+        if not wanted or picture.name in wanted:
+            shoot(picture)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,10 @@ class Loop:
             if self._clock() >= due:
                 break
         self._drawn = self._clock()
-        self._warn_of_a_stall(self._drawn)
-        for observer in self._observers:
-            observer.refresh(self.state, self._drawn)
+        if self._started:  # before it, there is nothing to tell
+            self._warn_of_a_stall(self._drawn)
+            for observer in self._observers:
+                observer.refresh(self.state, self._drawn)
         return None
 
     def drain(self, seconds: float) -> None:
@@ -127,8 +128,6 @@ class Loop:
         return [exit_status.of_failure(item.code, retryable=item.retryable) for item in self.state.failures]
 
     def _warn_of_a_stall(self, now: float) -> None:
-        if not self._started:
-            return
         idle = now - self.state.advanced
         paused = self.state.paused_until is not None and self.state.paused_until > now
         if idle < self._stall or paused:
