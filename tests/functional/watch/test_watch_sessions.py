@@ -1,0 +1,289 @@
+"""Watching sessions of somebody else: one or many, early or late, over whatever way there is, to whatever end."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from serving import running_server
+from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
+
+from server_stub.config import ServerConfig
+from server_stub.serving import EmbeddedServer
+from uploader_cli.exit_status import Exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WAYS: dict[str, dict[str, str]] = {
+    "websocket": {},
+    "long polling": {"websocket": "off"},
+    "http": {"realtime": "off"},
+}
+by_every_way = pytest.mark.parametrize("way", WAYS)
+
+
+def rooms(server: EmbeddedServer) -> list[str]:
+    """Rooms of sessions in which somebody is."""
+    known = server.app.state.realtime.server.manager.rooms.get("/", {})
+    return [room for room in known if str(room).startswith("session:")]
+
+
+def sockets(server: EmbeddedServer) -> int:
+    return sum(not one.closed for one in server.app.state.realtime.server.eio.sockets.values())
+
+
+def polls(server: EmbeddedServer, session: str) -> list[float]:
+    """When it was asked for."""
+    return [entry.time for entry in server.faults.requests if entry.path.endswith(f"/progress/{session}")]
+
+
+# --- several ---------------------------------------------------------------------------------------------------------
+
+
+def test_several_sessions_are_followed_over_one_connection() -> None:
+    """Each room is joined, and left when its session has ended, while the others go on."""
+    with running_server() as server:
+        first, second, third = (open_session(server.url, 2) for _ in range(3))
+        with Watching(server.url, first, second, third) as watching:
+            wait_until(lambda: len(rooms(server)) == 3)
+            assert sockets(server) == 1
+            send(server.url, second, "c.mp4", "d.mp4")
+            watching.until("session.finished", session=second)
+            wait_until(lambda: len(rooms(server)) == 2)
+            send(server.url, first, "a.mp4", "b.mp4")
+            send(server.url, third, "e.mp4", "f.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.ends == dict.fromkeys([first, second, third], "completed")
+        assert watching.files == dict.fromkeys([f"{letter}.mp4" for letter in "abcdef"], "completed")
+        assert watching.outcome is not None
+        assert watching.outcome.completed == 6
+        wait_until(lambda: not rooms(server) and not sockets(server))
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        ("completed completed", Exit.OK),
+        ("completed partial", Exit.FAILED_FOR_GOOD),
+        ("cancelled completed", Exit.FAILED_FOR_GOOD),
+        ("completed unknown", Exit.NO_SERVER),
+        ("unknown cancelled completed", Exit.NO_SERVER),
+    ],
+)
+def test_the_worst_end_decides(ends: str, code: Exit) -> None:
+    """An end does not end the watch of the others; each is told."""
+    with running_server(fail_files=("bad*",)) as server:
+        sessions = {}
+        for number, end in enumerate(ends.split()):
+            session = UNKNOWN if end == "unknown" else open_session(server.url)
+            sessions[session] = end
+            if end == "cancelled":
+                cancel(server.url, session)
+            elif end != "unknown":
+                send(server.url, session, f"{'bad' if end == 'partial' else 'good'}{number}.mp4")
+        with Watching(server.url, *sessions, wait=0.5) as watching:
+            assert watching.end() is code
+        assert watching.ends == sessions
+
+
+# --- early and late --------------------------------------------------------------------------------------------------
+
+
+@by_every_way
+def test_from_the_start(way: str) -> None:
+    with running_server(processing_seconds=0.2, **WAYS[way]) as server:
+        session = open_session(server.url, 2)
+        with Watching(server.url, session) as watching:
+            wait_until(lambda: polls(server, session))
+            send(server.url, session, "a.mp4", "b.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed", "b.mp4": "completed"}
+
+
+@by_every_way
+def test_in_the_middle(way: str) -> None:
+    """What was before is not replayed; asking brings it."""
+    with running_server(**WAYS[way]) as server:
+        session = open_session(server.url, 3)
+        send(server.url, session, "a.mp4", "b.mp4")
+        with Watching(server.url, session) as watching:
+            watching.until("file.completed", path="b.mp4")
+            send(server.url, session, "c.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.files == dict.fromkeys(["a.mp4", "b.mp4", "c.mp4"], "completed")
+
+
+@by_every_way
+def test_after_the_end(way: str) -> None:
+    """With full numbers all the same."""
+    with running_server(fail_files=("bad*",), **WAYS[way]) as server:
+        session = open_session(server.url, 3)
+        send(server.url, session, "a.mp4", "b.mp4", "bad.mp4")
+        with Watching(server.url, session) as watching:
+            assert watching.end() is Exit.FAILED_FOR_GOOD
+        assert watching.files == {"a.mp4": "completed", "b.mp4": "completed", "bad.mp4": "failed"}
+        assert watching.ends == {session: "partial"}
+
+
+def test_before_the_server_knows_it() -> None:
+    """The reference backend answers 404 until the body is complete: that is what --wait is for."""
+    with running_server(flavour="reference", processing_seconds=0.3) as server:
+        session = open_session(server.url)
+        with Watching(server.url, session) as watching:
+            wait_until(lambda: len(polls(server, session)) >= 2)
+            assert watching.of("file.started") == []
+            send(server.url, session, "a.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed"}
+
+
+def test_no_wait_is_one_question() -> None:
+    """A session that is there is followed also with `--wait 0`, one that is not costs one call."""
+    with running_server(realtime="off") as server:
+        session = open_session(server.url)
+        send(server.url, session, "a.mp4")
+        with Watching(server.url, session, wait=0.0) as known, Watching(server.url, UNKNOWN, wait=0.0) as unknown:
+            assert known.end() is Exit.OK
+            assert unknown.end() is Exit.NO_SERVER
+        assert len(polls(server, UNKNOWN)) == 1
+
+
+# --- the way there ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_socket_it_is_polled_once_a_second_at_most() -> None:
+    with running_server(realtime="off") as server:
+        sessions = [open_session(server.url) for _ in range(2)]
+        with Watching(server.url, *sessions) as watching:
+            watching.until("channel.changed", to="polling")
+            before = len(polls(server, sessions[0]))
+            wait_until(lambda: all(len(polls(server, session)) >= before + 2 for session in sessions))
+            for session in sessions:
+                send(server.url, session, "a.mp4")
+            assert watching.end() is Exit.OK
+        for session in sessions:
+            asked = polls(server, session)
+            assert all(later - earlier >= 0.99 for earlier, later in pairwise(asked))
+
+
+def test_many_watchers_of_a_server_that_flaps() -> None:
+    """Each comes to the end with full numbers, whatever was said while its connection was down."""
+    with running_server(realtime="flap:1.5", processing_seconds=0.5) as server, ExitStack() as stack:
+        session = open_session(server.url, 8)
+        watchers = [stack.enter_context(Watching(server.url, session)) for _ in range(3)]
+        for watcher in watchers:
+            watcher.until("channel.changed", to="live")
+        names = [f"{number}.mp4" for number in range(8)]
+        send(server.url, session, *names)
+        for watcher in watchers:
+            assert watcher.end() is Exit.OK
+            assert watcher.files == dict.fromkeys(names, "completed")
+            assert any(event["from"] == "live" for event in watcher.of("channel.changed"))
+
+
+# --- a server that goes away -----------------------------------------------------------------------------------------
+
+
+def test_a_server_that_stays_away_ends_it_after_max_wait() -> None:
+    """With 3, and no word of an end that nobody saw."""
+    with running_server() as server:
+        session = open_session(server.url)
+        with Watching(server.url, session, max_wait=1.0) as watching:
+            watching.until("channel.changed", to="live")
+            server.stop()
+            assert watching.end() is Exit.RETRY_MAY_HELP
+        assert watching.ends == {}
+
+
+def test_a_server_that_comes_back_is_gone_on_with(tmp_path: Path) -> None:
+    config = ServerConfig(root=tmp_path / "root")
+    with EmbeddedServer(config) as server:
+        url, port = server.url, int(server.url.rpartition(":")[2])
+        session = open_session(url, 2)
+        send(url, session, "a.mp4")
+        with Watching(url, session) as watching:
+            watching.until("file.completed", path="a.mp4")
+            server.stop()
+            watching.until("channel.changed", to="reconnecting")
+            with EmbeddedServer(config, port=port):
+                send(url, session, "b.mp4")
+                assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed", "b.mp4": "completed"}
+
+
+def test_a_server_that_forgot_the_session_ends_it_with_4(tmp_path: Path) -> None:
+    """It knew it once, and nobody will ever tell how that ended."""
+    with running_server() as server:
+        port = int(server.url.rpartition(":")[2])
+        session = open_session(server.url)
+        with Watching(server.url, session) as watching:
+            watching.until("channel.changed", to="live")
+            wait_until(lambda: polls(server, session))
+            server.stop()
+            with EmbeddedServer(ServerConfig(), port=port):
+                assert watching.end() is Exit.FAILED_FOR_GOOD
+        assert watching.ends == {session: "unknown"}
+
+
+def test_a_server_that_is_not_there_ends_it_with_6() -> None:
+    with running_server() as server:
+        url = server.url
+    with Watching(url, UNKNOWN, wait=0.5) as watching:
+        assert watching.end() is Exit.NO_SERVER
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+TOKEN = "the-token-of-the-watchers"
+WITH = {"authorization": f"Bearer {TOKEN}"}
+
+
+@by_every_way
+def test_with_the_token_everything_is_seen(way: str) -> None:
+    with running_server(auth_token=TOKEN, **WAYS[way]) as server:
+        session = open_session(server.url, **WITH)
+        with Watching(server.url, session, token=TOKEN) as watching:
+            wait_until(lambda: polls(server, session))
+            send(server.url, session, "a.mp4", **WITH)
+            assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed"}
+
+
+@by_every_way
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_without_it_nothing_is(way: str, token: str | None) -> None:
+    """And that is exit 5 at once, not an unknown session after a while."""
+    with running_server(auth_token=TOKEN, **WAYS[way]) as server:
+        session = open_session(server.url, **WITH)
+        send(server.url, session, "secret-name.mp4", **WITH)
+        with Watching(server.url, session, **({"token": token} if token else {})) as watching:
+            assert watching.end() is Exit.NOT_AUTHORISED
+        assert watching.files == {}
+        assert "secret-name" not in str(watching.events)
+        assert TOKEN not in str(watching.events)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [Exit.SIGINT, Exit.SIGTERM])
+def test_an_interrupt_ends_it_and_nothing_else(code: Exit) -> None:
+    """The upload goes on, and no thread, room or connection of the watch is left."""
+    before = set(threading.enumerate())
+    with running_server() as server:
+        session = open_session(server.url)
+        during = set(threading.enumerate())
+        with Watching(server.url, session) as watching:
+            wait_until(lambda: rooms(server))
+            watching.interrupts.raise_(code)
+            assert watching.end() is code
+        wait_until(lambda: not rooms(server) and not sockets(server))
+        wait_until(lambda: not [t for t in threading.enumerate() if t not in during and t.name.startswith("uploader-")])
+        answer: dict[str, Any] = requests.get(f"{server.url}/api/upload/progress/{session}", timeout=10).json()
+        assert answer["overallStatus"] == "pending"
+    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("uploader-")])

@@ -1,0 +1,120 @@
+"""Somebody who uploads, and somebody who watches it: `watch` in a thread of this process, with its event stream."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import requests
+from command import check_stream
+
+from uploader_cli import Settings
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.ndjson import NdjsonView
+from uploader_cli.run.upload import Interrupts
+from uploader_cli.run.watch import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.events import RunFinished
+
+DEADLINE = 60.0
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+def open_session(url: str, files: int = 1, **headers: str) -> str:
+    """A session, opened by somebody else."""
+    asked = {"category": "personal", "expectedFiles": files}
+    answer = requests.post(f"{url}/api/upload/session", json=asked, headers=headers, timeout=10)
+    return str(answer.json()["sessionId"])
+
+
+def send(url: str, session: str, *names: str, **headers: str) -> None:
+    """A batch, sent by somebody else."""
+    parts = [("files", (name, b"content", "video/mp4")) for name in names]
+    fields = {"sessionId": session, "category": "personal"}
+    answer = requests.post(f"{url}/api/upload/batch", data=fields, files=parts, headers=headers, timeout=DEADLINE)
+    answer.raise_for_status()
+
+
+def cancel(url: str, session: str) -> None:
+    """Cancelled by somebody else."""
+    requests.post(f"{url}/api/upload/cancel/{session}", timeout=10).raise_for_status()
+
+
+class Watching:
+    """`uploader watch`, begun when it is made; a context manager that stops it in any case."""
+
+    def __init__(self, url: str, *sessions: str, wait: float = 30.0, **settings: Any) -> None:
+        self.interrupts = Interrupts()
+        self.outcome: RunFinished | None = None
+        self._stream = io.StringIO()
+        views = [NdjsonView(self._stream, "run-of-the-watch", time.time)]
+        asked = (Settings(server=url, **settings), sessions, wait, views, self.interrupts)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=asked, name="watch-of-the-test")
+        self._thread.start()
+
+    def _run(self, *asked: Any) -> None:
+        try:
+            self.outcome = watch(*asked)
+        except BaseException as error:  # noqa: BLE001 - raised by `end`
+            self._failure = error
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What was told so far."""
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one type."""
+        return [event for event in self.events if event["type"] == kind]
+
+    def until(self, kind: str, **fields: Any) -> None:
+        """Return once there was such an event."""
+
+        def seen() -> bool:
+            return any(event.items() >= fields.items() for event in self.of(kind))
+
+        wait_until(lambda: seen() or not self._thread.is_alive(), self._stream.getvalue)
+        assert seen(), self._stream.getvalue()
+
+    def end(self) -> Exit:
+        """Its exit code; the stream keeps all promises."""
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), self._stream.getvalue()
+        if self._failure is not None:
+            raise self._failure
+        check_stream(self.events)
+        assert self.outcome is not None
+        return Exit(self.outcome.exit_code)
+
+    @property
+    def ends(self) -> dict[str, str]:
+        """What it said of each session's end."""
+        return {event["session"]: event["status"] for event in self.of("session.finished")}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What became of each file, by its name."""
+        ended = [event for event in self.events if event["type"] in ("file.completed", "file.failed")]
+        return {event["path"]: event["type"].removeprefix("file.") for event in ended}
+
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.interrupts.raise_(Exit.SIGINT)
+        self._thread.join(DEADLINE)
+
+
+def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: "") -> None:
+    """Return when it is so; the limit only guards against hanging."""
+    end = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < end, f"it did not come: {told()}"
+        time.sleep(0.01)
