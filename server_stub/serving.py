@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from server_stub.faults import Faults
 
-START_DEADLINE = 10.0
+START_DEADLINE = 30.0
 STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 BACKLOG = 1024
@@ -156,7 +156,12 @@ async def _until_signal(app: UploadApp, listener: socket.socket, on_ready: Calla
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        try:
+            # A plain handler is not enough: it runs between two steps of Python, and a signal that comes just before
+            # the loop goes to sleep would be heard at its next timer, up to a minute later.
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows, where the loop looks for signals by itself
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     url = url_of(listener)
     await run(app, listener, stop, lambda: on_ready(url, app.state.store.root))
 

@@ -53,6 +53,29 @@ def test_sigint_stops_it_too() -> None:
         assert server.errors == ""
 
 
+TO_A_SLEEPER = """
+import signal, threading, time
+from server_stub.config import ServerConfig
+from server_stub.serving import serve
+
+def send():
+    time.sleep(0.3)  # until the loop sleeps
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+serve(ServerConfig(port=0), lambda *_: threading.Thread(target=send).start())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX")
+def test_a_signal_that_interrupts_no_call_of_the_loop_wakes_it() -> None:
+    """It comes between a step of Python and the sleep that follows, or to another thread: that one here."""
+    limit = 50  # the next timer of the loop, which would have it heard, is at 60 s
+    done = subprocess.run(
+        [sys.executable, "-c", TO_A_SLEEPER], capture_output=True, text=True, timeout=limit, cwd=REPOSITORY, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--realtime", "hang"), ("--as", "reference", "--processing", "60")])
 def test_sigterm_stops_it_within_two_seconds_whoever_is_connected(arguments: tuple[str, ...], tmp_path: Path) -> None:
     with server_process("--root", str(tmp_path), *arguments) as server:
