@@ -11,13 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
+from patience import PATIENCE
 
 from uploader_cli.render.ndjson import schema_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE = 90.0
+DEADLINE = 2 * PATIENCE
 _VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 
 

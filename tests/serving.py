@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE
+
 from server_stub.config import ServerConfig
 from server_stub.serving import EmbeddedServer
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_DEADLINE = STOP_DEADLINE = 60.0
-"""Seconds: they only keep a test from hanging. How fast it is, `benchmarks/` measures."""
 _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed at the stop)?; Ctrl-C stops\)")
 
 
@@ -49,7 +49,7 @@ class ServerProcess:
         self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)
         self._reader.start()
         try:
-            line = lines.get(timeout=START_DEADLINE)
+            line = lines.get(timeout=PATIENCE)
         except queue.Empty:
             line = ""
         ready = _READY.search(line)
@@ -81,7 +81,7 @@ class ServerProcess:
 
     def _end(self) -> int:
         try:
-            code = self.process.wait(STOP_DEADLINE)
+            code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -23,6 +23,7 @@ from accidents import (
 )
 from bench import Bench, wait_for_writes
 from counting_proxy import sent_again, uploads
+from patience import PATIENCE
 from volumes import IN_PARTS, LONG, SHORT
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def kill_clients(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
                 strike()
             else:
                 assert bench.wait().code == -9, f"{moment} never came"
-                assert trap.sprung.wait(30)
+                assert trap.sprung.wait(PATIENCE)
             assert bench.proxy.epoch == number + 1
         bench.start(*upload)
         done = bench.wait()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE
 
 import uploader_cli
 from uploader_cli.__main__ import main
@@ -77,7 +78,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
         "--keep",
         str(tmp_path / "kept"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "Verified: the server has all 4 files" in done.stderr

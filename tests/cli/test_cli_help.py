@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from typer.main import get_command
 
 from uploader_cli.__main__ import main
@@ -40,7 +41,7 @@ def modules_after(*argv: str) -> tuple[int, str, set[str]]:
     )
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", script]  # measuring coverage would import modules of its own
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=plain)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=plain)
     return done.returncode, done.stdout, set(json.loads(done.stderr))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from patience import PATIENCE
 from typer.main import get_command
 
 from server_stub.__main__ import parser
@@ -76,17 +77,17 @@ def test_serve_answers_and_stops() -> None:
         try:
             assert process.stdout
             url = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-            with urlopen(f"{url}/health", timeout=5) as answer:
+            with urlopen(f"{url}/health", timeout=PATIENCE) as answer:
                 assert json.load(answer)["status"] == "OK"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(5) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 
 
 def test_a_bad_value_ends_with_2() -> None:
     command = [sys.executable, "-m", "uploader_cli", "serve", "--realtime", "sometimes"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2
     assert "sometimes" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, finish, start, uploader
+from patience import ROOM
 from serving import running_server
 
 from server_stub.tokens import issue_token
@@ -164,7 +165,7 @@ def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         done = finish(process)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2 * ROOM
     assert done.code == 130
     assert done.finished["completed"] == 1
     assert "the upload is complete" in done.err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from command import finish, start, uploader
+from patience import PATIENCE
 from serving import running_server
 
 from server_stub.tokens import issue_token
@@ -27,7 +28,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 def open_session(url: str, files: int = 1) -> str:
     """A session, opened by somebody else."""
     asked = {"category": "personal", "expectedFiles": files}
-    answer = requests.post(f"{url}/api/upload/session", json=asked, timeout=10)
+    answer = requests.post(f"{url}/api/upload/session", json=asked, timeout=PATIENCE)
     return str(answer.json()["sessionId"])
 
 
@@ -35,7 +36,7 @@ def send(url: str, session: str, *names: str) -> None:
     """A batch, sent by somebody else."""
     parts = [("files", (name, b"content", "video/mp4")) for name in names]
     fields = {"sessionId": session, "category": "personal"}
-    requests.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=30).raise_for_status()
+    requests.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=PATIENCE).raise_for_status()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_watch_of_an_unknown_session_ends_with_6(server: EmbeddedServer, tmp_pat
 def test_watch_of_a_cancelled_session_ends_with_4(server: EmbeddedServer, tmp_path: Path) -> None:
     """Late, too: the session has ended before the watcher comes."""
     session = open_session(server.url)
-    requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=10).raise_for_status()
+    requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=PATIENCE).raise_for_status()
     assert uploader("watch", session, "-s", server.url, "--json", home=tmp_path).code == 4
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -205,12 +204,11 @@ def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
         options = ("-s", server.url, "--protocol", protocol, "--chunk-size", "200K", "--json")
         done = uploader("upload", files, *options, "--limit-rate", "600K", home=tmp_path)
         assert done.code == 0
-        assert 1.7 < done.finished["seconds"] < 20
+        assert done.finished["seconds"] > 1.7
         assert done.finished["rate"] < 720 * KIB
-        began = time.monotonic()
         free = uploader("upload", files, *options, "--limit-rate", "none", home=tmp_path, UPLOADER_LIMIT_RATE="1K")
         assert free.code == 0
-        assert time.monotonic() - began < 60  # 1,200 s at the rate of the environment
+        assert free.finished["seconds"] < 600  # 1,200 s at the rate of the environment
 
 
 def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

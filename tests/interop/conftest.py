@@ -29,7 +29,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
     directory = tmp_path_factory.mktemp("node")
     for path in (HERE / "package.json", *HERE.glob("*.mjs")):
         shutil.copy(path, directory)
-    done = subprocess.run(INSTALL, cwd=directory, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(INSTALL, cwd=directory, capture_output=True, text=True, check=False, timeout=240)
     if done.returncode:
         pytest.fail(f"npm could not install what tests/interop/package.json names:\n{done.stderr}", pytrace=False)
     return Node(directory)

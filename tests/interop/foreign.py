@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import requests
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from server_stub.serving import EmbeddedServer
-
-DEADLINE = 60.0
 
 
 class Node:
@@ -33,7 +32,7 @@ class Node:
         """A script that takes JSON and prints JSON, run to its end."""
         process = self.start(script, json.dumps(told))
         try:
-            out, err = process.communicate(timeout=DEADLINE)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
         assert process.returncode == 0, err
@@ -59,20 +58,20 @@ class Destination:
 
     def check(self, url: str, name: str, data: bytes) -> None:
         """The upload gives the bytes back, so does the stored file, and the session is over."""
-        answer = requests.get(url, timeout=DEADLINE)
+        answer = requests.get(url, timeout=PATIENCE)
         assert (answer.status_code, answer.content == data) == (200, True)
-        stored = requests.get(self.server.url + answer.headers["content-location"], timeout=DEADLINE)
+        stored = requests.get(self.server.url + answer.headers["content-location"], timeout=PATIENCE)
         assert (stored.status_code, stored.content == data) == (200, True)
         if self.session is None:
             return
         assert unquote(answer.headers["content-location"]) == f"/uploads/personal/{name}"
-        state = requests.get(f"{self.server.url}/api/upload/progress/{self.session}", timeout=DEADLINE).json()
+        state = requests.get(f"{self.server.url}/api/upload/progress/{self.session}", timeout=PATIENCE).json()
         assert (state["overallStatus"], state["completedFiles"], state["failedFiles"]) == ("completed", 1, 0)
 
     def check_gone(self, url: str) -> None:
         """The upload is no more, and nothing of it is stored."""
         for method in ("HEAD", "GET"):
-            answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=DEADLINE)
+            answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
             assert answer.status_code == 410
         files = [path for path in self.server.root.rglob("*") if path.is_file()]
         upload_id = url.rpartition("/")[2]
@@ -82,7 +81,7 @@ class Destination:
 def open_session(server: EmbeddedServer) -> str:
     """A session for one file."""
     wanted = {"category": "personal", "expectedFiles": 1}
-    answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=DEADLINE)
+    answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE)
     assert answer.status_code == 201
     session: str = answer.json()["sessionId"]
     return session

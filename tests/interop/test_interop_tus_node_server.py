@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from command import start, uploader
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     import subprocess
@@ -42,7 +43,7 @@ class TusServer:
 
     def counts(self) -> dict[str, int]:
         """Requests by method, PATCHes that were broken off, bytes of PATCHes that came."""
-        counts: dict[str, int] = requests.get(f"{self.url}/counts", timeout=10).json()
+        counts: dict[str, int] = requests.get(f"{self.url}/counts", timeout=PATIENCE).json()
         return counts
 
     def stored(self) -> list[tuple[str, str]]:

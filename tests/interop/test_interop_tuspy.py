@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from patience import PATIENCE
 from tusclient.client import TusClient
 from tusclient.exceptions import TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
@@ -43,7 +44,7 @@ def test_metadata_comes_back(destination: Destination, make_file: Callable[[str,
     file = make_file("a.bin", 1000)
     upload = TusClient(destination.endpoint).uploader(str(file), metadata=metadata)
     upload.upload()
-    answer = requests.head(upload.url, headers={"Tus-Resumable": "1.0.0"}, timeout=10)
+    answer = requests.head(upload.url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
     assert answer.headers["upload-metadata"] == ",".join(upload.encode_metadata())
     destination.check(upload.url, f"trip/{NAME}", file.read_bytes())
 

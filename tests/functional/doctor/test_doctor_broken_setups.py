@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import trustme
+from patience import PATIENCE
 from serving import running_server
 from troubles import (
     UNKNOWN,
@@ -153,7 +154,7 @@ def rate_limit_for_long(world: World) -> str:
 @contextmanager
 def _used_up(**config: Any) -> Iterator[str]:
     with running_server(rate_limit=1, **config) as running:
-        requests.get(f"{running.url}/api/upload/progress/{UNKNOWN}", timeout=10)
+        requests.get(f"{running.url}/api/upload/progress/{UNKNOWN}", timeout=PATIENCE)
         yield running.url
 
 
@@ -200,7 +201,7 @@ def api_hanging(world: World) -> str:
 
     def toward(piece: bytes) -> bytes:
         if b" /api/" in piece.partition(b"\r\n")[0]:
-            over.wait(20)
+            over.wait(PATIENCE)
         return piece
 
     return world.stack.enter_context(relay(world.serve(), toward=toward))
@@ -317,7 +318,7 @@ def test_a_broken_set_up_is_named(
     assert report.exit_code is code
     assert found.status is (Status.WARNING if code is Exit.OK else Status.FAILED)
     assert report.api_calls <= 4
-    assert took < 30
+    assert took < PATIENCE
     blamed = {result.id for result in report.steps if result.status in (Status.WARNING, Status.FAILED)}
     assert blamed <= {name, *BESIDE.get(trouble.__name__, ())}
     if code is not Exit.OK:

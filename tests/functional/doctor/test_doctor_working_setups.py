@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 import trustme
+from patience import PATIENCE
 from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
@@ -60,7 +61,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
     with running_server() as running:
         report = doctor(running.url, visit={"new_session": True})
         opened = str(step(report, "session").finding.details["session"])
-        state = requests.get(f"{running.url}/api/upload/progress/{opened}", timeout=10).json()["overallStatus"]
+        state = requests.get(f"{running.url}/api/upload/progress/{opened}", timeout=PATIENCE).json()["overallStatus"]
     assert report.ok
     assert state == "cancelled"
     assert "joined and heard" in step(report, "websocket").finding.cause
@@ -69,7 +70,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
 
 def test_a_session_that_is_there(server: EmbeddedServer) -> None:
     asked = {"category": "personal", "expectedFiles": 1}
-    known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=10).json()["sessionId"]
+    known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=PATIENCE).json()["sessionId"]
     found = step(doctor(server.url, visit={"session": known}), "session").finding
     assert (found.status, found.details["state"]) == (Status.OK, "pending")
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE
 from relays import HttpProxy, Relay, address
 
 from uploader_cli import Settings
@@ -136,7 +137,7 @@ def web_site(
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 @contextmanager

@@ -10,10 +10,12 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from patience import PATIENCE
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
@@ -25,8 +27,15 @@ from uploader_cli.realtime.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCALED = Policy(dial=1.0, websocket=0.5, retries=3, retry_delay=0.1, fallback=1.0, backoff_max=0.4, poll=0.1)
-"""The policy with its seconds shortened; the true numbers are tested where the clock is a variable."""
+SCALED = Policy(dial=40.0, websocket=20.0, retries=3, retry_delay=0.1, fallback=60.0, backoff_max=0.4, poll=0.1)
+"""The policy with its pauses shortened, and with limits that no slow machine meets.
+
+The true numbers are tested where the clock is a variable.
+"""
+SILENT_WEBSOCKET = replace(SCALED, websocket=0.5)
+"""Where a websocket never answers."""
+SILENT_SERVER = replace(SCALED, dial=1.0, websocket=0.5, fallback=1.0)
+"""Where nothing ever does."""
 
 
 class ServerProcess:
@@ -151,7 +160,7 @@ class Bench:
     def failed_polls(self) -> list[PollFailed]:
         return [event for _, event in self.events if isinstance(event, PollFailed)]
 
-    def reach(self, state: str, times: int = 1, within: float = 5.0) -> None:
+    def reach(self, state: str, times: int = 1, within: float = PATIENCE) -> None:
         wait_until(lambda: sum(move.to == state for move in self.moves()) >= times, within, self.story)
 
     def left_running(self) -> list[str]:
@@ -162,7 +171,7 @@ def progress(session: str, percent: float = 10.0) -> SessionProgress:
     return SessionProgress(session, Transport.HTTP, 1.0, "uploading", percent)
 
 
-def wait_until(true: Callable[[], object], within: float = 5.0, told: Callable[[], object] = lambda: "") -> None:
+def wait_until(true: Callable[[], object], within: float = PATIENCE, told: Callable[[], object] = lambda: "") -> None:
     end = time.monotonic() + within
     while not true():
         assert time.monotonic() < end, f"it did not happen in time: {told()}"

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 import requests
 import socketio
 import websockets.sync.client
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-DEADLINE = 10.0
+DEADLINE = PATIENCE
 Part = tuple[str, bytes]
 
 
@@ -123,14 +124,14 @@ class Watcher:
     """A Socket.IO client that keeps every `upload-progress` event with the time of its arrival."""
 
     def __init__(self, url: str, transport: str) -> None:
-        self.client = socketio.Client(handle_sigint=False, reconnection=False)
+        self.client = socketio.Client(handle_sigint=False, reconnection=False, request_timeout=DEADLINE)
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.lost = threading.Event()
         self._guard = threading.Lock()
         self.client.on("upload-progress", self._keep)
         self.client.on("disconnect", self._note_loss)
-        self.client.connect(url, transports=[transport], wait_timeout=5)
+        self.client.connect(url, transports=[transport], wait_timeout=DEADLINE)
 
     def _note_loss(self, *_: object) -> None:
         self.lost.set()
@@ -141,7 +142,7 @@ class Watcher:
             self.times.append(time.monotonic())
 
     def join(self, session: object) -> Any:
-        return self.client.call("join-session", session, timeout=5)
+        return self.client.call("join-session", session, timeout=DEADLINE)
 
     def wait(self, condition: Callable[[list[dict[str, Any]]], Any]) -> list[dict[str, Any]]:
         eventually(
@@ -168,10 +169,10 @@ class Listener:
 
     def __init__(self, url: str) -> None:
         address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
-        self._socket = websockets.sync.client.connect(address, open_timeout=5, proxy=None).__enter__()
-        self._socket.recv(timeout=5)
+        self._socket = websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None).__enter__()
+        self._socket.recv(timeout=DEADLINE)
         self.send("40")
-        self._socket.recv(timeout=5)
+        self._socket.recv(timeout=DEADLINE)
 
     def send(self, packet: str) -> None:
         self._socket.send(packet)

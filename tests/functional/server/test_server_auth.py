@@ -106,10 +106,10 @@ def test_a_watcher_with_it_is_let_in(server: EmbeddedServer, transport: str, how
     client = socketio.Client(handle_sigint=False, reconnection=False)
     seen = threading.Event()
     client.on("upload-progress", lambda _: seen.set())
-    client.connect(server.url, transports=[transport], wait_timeout=5, **how)
+    client.connect(server.url, transports=[transport], wait_timeout=DEADLINE, **how)
     try:
-        assert client.call("join-session", session_of(server), timeout=5) == {"ok": True}
-        assert seen.wait(5)
+        assert client.call("join-session", session_of(server), timeout=DEADLINE) == {"ok": True}
+        assert seen.wait(DEADLINE)
     finally:
         threading.Thread(target=client.disconnect, daemon=True).start()
 
@@ -121,7 +121,7 @@ def test_a_watcher_without_it_is_refused(server: EmbeddedServer, transport: str,
     told: list[Any] = []
     client.on("connect_error", told.append)
     with pytest.raises(socketio.exceptions.ConnectionError):
-        client.connect(server.url, transports=[transport], wait_timeout=5, **how)
+        client.connect(server.url, transports=[transport], wait_timeout=DEADLINE, **how)
     assert told[0]["message"] in {"UNAUTHORIZED", "INVALID_TOKEN"}
 
 
@@ -137,11 +137,11 @@ def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> N
     session = session_of(server)
     address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     join = f'42["join-session",{json.dumps(session)}]'
-    with websockets.sync.client.connect(address, open_timeout=5, proxy=None) as raw:
-        raw.recv(timeout=5)
+    with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as raw:
+        raw.recv(timeout=DEADLINE)
         for packet in (join, "40", join):
             raw.send(packet)
-        assert str(raw.recv(timeout=5)).startswith("44")
+        assert str(raw.recv(timeout=DEADLINE)).startswith("44")
         send(server, "POST", f"/api/upload/cancel/{session}", headers=WITH)
         with pytest.raises(ConnectionClosed):
             raw.recv(timeout=2.5)  # before the first ping

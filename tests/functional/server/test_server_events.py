@@ -60,8 +60,8 @@ def test_leaving_ends_the_events(server: EmbeddedServer) -> None:
     session = new_session(server.url, 2)
     with watching(server.url, "websocket", session) as left, watching(server.url, "websocket", session) as stays:
         left.wait(lambda events: events)
-        assert left.client.call("leave-session", session, timeout=5) == {"ok": True}
-        assert left.client.call("leave-session", "x", timeout=5)["ok"] is False
+        assert left.client.call("leave-session", session, timeout=DEADLINE) == {"ok": True}
+        assert left.client.call("leave-session", "x", timeout=DEADLINE)["ok"] is False
         upload(server.url, file("left", b"x"), session=session)
         stays.wait(lambda events: any(e["completedFiles"] for e in events))
         assert left.join(UNKNOWN)["ok"] is False  # a round trip: whatever was sent before has arrived
@@ -119,9 +119,9 @@ def test_events_are_throttled(server: EmbeddedServer) -> None:
         while len(request.rest) > 10_000:
             request.send(10_000)
             time.sleep(0.01)
-        seconds = time.monotonic() - began
         request.send()
         request.status()
+        seconds = time.monotonic() - began
         events = watcher.wait_for_end()
     running = [e for e in events if e.get("currentFile", {}).get("status") == "uploading"]
     assert 2 <= len(running) <= seconds * 10 + 2

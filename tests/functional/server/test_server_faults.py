@@ -32,7 +32,7 @@ def server() -> Iterator[EmbeddedServer]:
         yield server
 
 
-def dial(url: str, transport: str, timeout: float = 1.0) -> int | str:
+def dial(url: str, transport: str, timeout: float = DEADLINE) -> int | str:
     """One connection attempt: the status of the handshake, or `no answer`."""
     try:
         if transport == "polling":
@@ -74,27 +74,27 @@ def test_websocket_acts_on_that_transport_alone(mode: str, expected: int | str) 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_kill_after_cuts_and_never_comes_back(transport: str) -> None:
-    with running_server(realtime="kill-after:0.4") as server, watching(server.url, transport) as watcher:
+    with running_server(realtime="kill-after:1.0") as server, watching(server.url, transport) as watcher:
         assert watcher.lost.wait(DEADLINE)
         assert dial(server.url, transport) == 403
-        time.sleep(0.5)
+        time.sleep(1.1)
         assert dial(server.url, transport) == 403
         assert uploads(server)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_flap_goes_down_and_comes_up_again(transport: str) -> None:
-    with running_server(realtime="flap:0.4") as server:
+    with running_server(realtime="flap:1.0") as server:
         with watching(server.url, transport) as watcher:
             assert watcher.lost.wait(DEADLINE)
-        assert dial(server.url, transport) == 403
+        eventually(lambda: dial(server.url, transport) == 403, "the way down")
         eventually(lambda: dial(server.url, transport) == OPEN[transport], "the way up")
         with watching(server.url, transport) as watcher:
             assert watcher.lost.wait(DEADLINE)
         assert uploads(server)
 
 
-@pytest.mark.parametrize("mode", ["kill-after:0.4", "flap:0.4"])
+@pytest.mark.parametrize("mode", ["kill-after:1.0", "flap:1.0"])
 def test_a_websocket_fault_leaves_polling_alone(mode: str) -> None:
     with (
         running_server(websocket=mode) as server,
@@ -120,21 +120,20 @@ def test_a_cut_comes_without_a_goodbye(server: EmbeddedServer) -> None:
 def test_a_hanging_poll_is_cut(server: EmbeddedServer) -> None:
     opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
     query = f"EIO=4&transport=polling&sid={json.loads(opened[1:])['sid']}"
-    failures: list[Exception] = []
+    outcomes: list[int | str] = []
 
     def poll() -> None:
         try:
-            requests.get(f"{server.url}/socket.io/?{query}", timeout=DEADLINE)
-        except requests.RequestException as error:
-            failures.append(error)
+            outcomes.append(requests.get(f"{server.url}/socket.io/?{query}", timeout=DEADLINE).status_code)
+        except requests.ConnectionError:
+            outcomes.append("cut")
 
     polling = threading.Thread(target=poll)
     polling.start()
     time.sleep(0.1)  # let it reach the server; too early is as good: it is refused then
-    began = time.monotonic()
     server.faults.set_realtime("off")
-    polling.join(DEADLINE)
-    assert time.monotonic() - began < 2
+    polling.join()
+    assert outcomes in (["cut"], [404])  # 200 would be the next ping: nobody cut it
     server.faults.set_realtime(None)
     answer = requests.get(f"{server.url}/socket.io/?{query}", timeout=DEADLINE)
     assert answer.status_code == 400  # the connection is not known any more
@@ -156,13 +155,13 @@ def test_a_client_in_a_hanging_handshake_is_let_go_at_a_change(server: EmbeddedS
     results: list[Any] = []
 
     def wait() -> None:
-        client = socketio.Client(handle_sigint=False, reconnection=False)
+        client = socketio.Client(handle_sigint=False, reconnection=False, request_timeout=10 * DEADLINE)
         try:
-            client.connect(server.url, transports=["websocket"], wait_timeout=5)
+            client.connect(server.url, transports=["websocket"], wait_timeout=10 * DEADLINE)
         except socketio.exceptions.ConnectionError as error:
             results.append(error)
 
-    waiting = threading.Thread(target=wait)
+    waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     time.sleep(0.2)
     server.faults.set_realtime("refuse")
@@ -174,21 +173,21 @@ def test_latency_is_added_to_every_request() -> None:
     with running_server(latency_ms=150) as server:
         began = time.monotonic()
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
-        assert 0.15 <= time.monotonic() - began < 2
+        assert time.monotonic() - began >= 0.15
 
 
 def test_latency_delays_messages_without_adding_up(server: EmbeddedServer) -> None:
-    """A burst of fifty events is late by one latency, not by fifty."""
+    """A burst of fifty events is late by one latency, not by fifty: 0.4 s, not 20 s."""
     session = new_session(server.url, 50)
     with watching(server.url, "websocket", session) as watcher:
-        server.faults.latency = 0.2
+        server.faults.latency = 0.4
         upload(server.url, *(file(f"late {n}", b"x") for n in range(50)), session=session)
         answered = time.monotonic()
         watcher.wait_for_end()
-        assert watcher.times[-1] - answered < 1.0
+        assert watcher.times[-1] - answered < 10
         began = time.monotonic()
-        watcher.client.call("leave-session", session, timeout=5)
-        assert time.monotonic() - began >= 0.2
+        watcher.client.call("leave-session", session, timeout=DEADLINE)
+        assert time.monotonic() - began >= 0.4
 
 
 def statuses(count: int, call: Callable[[], requests.Response]) -> list[int]:
@@ -234,7 +233,7 @@ def test_the_log_keeps_times_and_statuses(server: EmbeddedServer) -> None:
         time.sleep(0.05)
     polls = [r for r in server.faults.requests if r.path.startswith("/api/upload/progress/")]
     assert [(r.method, r.status) for r in polls] == [("GET", 404)] * 2
-    assert 0.05 <= polls[1].time - polls[0].time < 2
+    assert polls[1].time - polls[0].time >= 0.05
     assert dial(server.url, "websocket") == 101
     eventually(lambda: server.faults.count("WEBSOCKET", "/socket.io/"), "the logged websocket")
 

@@ -17,6 +17,7 @@ import pytest
 import requests
 import websockets.sync.client
 from batches import DEADLINE, HalfSent, body_of, connected, eventually, file, new_session, progress, text, upload
+from patience import ROOM
 from serving import REPOSITORY, running_server, server_process
 
 from server_stub.config import ServerConfig, StartupError
@@ -99,7 +100,7 @@ def test_sigterm_stops_it_within_two_seconds_whoever_is_connected(arguments: tup
         eventually(lambda: list((tmp_path / ".uploader/incoming").iterdir()), "the body on its way")
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * ROOM
         assert server.errors == ""
         for connection in held:
             connection.__exit__(None, None, None)
@@ -116,7 +117,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
         upload(server.url, file("a", b"1"))
         root = server.root
         began = time.monotonic()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 2 * ROOM
     assert half_a_head.recv(1) == b""
     websocket.close()
     half_a_head.close()
@@ -128,12 +129,12 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the time of the processor from /proc")
 def test_it_is_ready_within_a_second() -> None:
-    """A second of the processor: what it takes, not what else the machine does."""
+    """A second of the processor, with room for a busy one and for measuring coverage; see `benchmarks/startup.py`."""
     with server_process() as server:
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
         fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
     user, system = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
-    assert user + system < 1.0
+    assert user + system < 1.0 * ROOM
 
 
 @pytest.mark.parametrize(

@@ -242,13 +242,13 @@ def test_there_is_no_rate_limit_by_default(server: EmbeddedServer) -> None:
 
 
 def test_idle_sessions_expire_and_active_ones_do_not() -> None:
-    with running_server(session_ttl=0.2) as server:
+    with running_server(session_ttl=1.0) as server:
         active, idle = new_session(server.url), new_session(server.url)
         body = body_of([text("sessionId", active), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
-            time.sleep(0.25)  # longer than the time to live: asking would keep a session alive
-            eventually(lambda: progress(server.url, idle).status_code == 404 or time.sleep(0.3), "the expiry")
+            time.sleep(1.1)  # longer than the time to live: asking would keep a session alive
+            eventually(lambda: progress(server.url, idle).status_code == 404 or time.sleep(1.3), "the expiry")
             assert progress(server.url, active).status_code == 200
             request.send()
             assert request.status() == 200

@@ -8,12 +8,11 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
-
-PATIENCE = 20.0
-"""Seconds after which a wait of these tests counts as failed: machines may be slow."""
 
 
 class Peer:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.core.events import AnalysisMessage, CallMade
@@ -25,7 +26,6 @@ from uploader_cli.transfer.stop import Stop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 20.0
 """Seconds after which a test gives up on a server."""
 DONE = {"success": True, "data": {"analysisId": "1", "finalReport": "well"}}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from patience import PATIENCE
 from raw_server import Peer, RawServer
 from serving import running_server
 
@@ -62,7 +63,7 @@ class Relay(RawServer):
 
     def _ask(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
         method, path, _ = line.split(" ")
-        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=PATIENCE)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

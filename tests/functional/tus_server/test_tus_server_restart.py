@@ -218,14 +218,14 @@ def test_an_expired_upload_is_gone_before_any_sweep(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["head", "patch"])
 def test_use_keeps_an_upload_alive(how: str) -> None:
-    with running_server(upload_ttl=0.5) as server:
+    with running_server(upload_ttl=1.5) as server:
         upload = created(server.url, 100)
-        for offset in range(8):
-            time.sleep(0.12)
+        for offset in range(5):
+            time.sleep(0.35)
             assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok
         with patching(upload, offset_of(upload), 3) as request:  # a slow body is use, too
             request.send(b"a")
-            time.sleep(0.7)
+            time.sleep(1.7)
             request.send(b"bc")
             assert request.status() == 204
 
@@ -244,7 +244,7 @@ class Sender(threading.Thread):
         self.went_back = False
 
     def run(self) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + DEADLINE
         while self.told < len(self.data) and time.monotonic() < end:
             try:
                 self.go_on()
@@ -299,7 +299,7 @@ def test_a_server_killed_at_any_moment_loses_nothing_and_stores_nothing_twice(
                 time.sleep(rng.uniform(0.02, 0.3))
                 continue
             for sender in senders:
-                sender.join(60)
+                sender.join(2 * DEADLINE)
             assert [sender.told for sender in senders] == [len(data) for data in contents.values()]
             assert not any(sender.went_back for sender in senders)
             known = progress(server.url, session).json()

@@ -248,11 +248,11 @@ def test_concatenation_in_another_session_than_its_parts(server: EmbeddedServer)
 
 
 def test_a_session_is_kept_while_an_upload_of_it_is_asked_for() -> None:
-    with running_server(session_ttl=0.4) as server:
+    with running_server(session_ttl=1.0) as server:
         session = new_session(server.url)
         up = created(server.url, 5, b"ab", sessionId=session)
         for _ in range(8):
-            time.sleep(0.1)
+            time.sleep(0.2)
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
         eventually(lambda: session not in server.app.state.backend.sessions, "the end of the session")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from functional.server.batches import eventually, new_session, progress
+from patience import PATIENCE
 from serving import running_server
 from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    with running_server(idle_timeout=1.0) as server:
+    """It gives up a silent body after every other limit here: what ends one before is what a test did."""
+    with running_server(idle_timeout=10 * PATIENCE) as server:
         yield server
 
 
@@ -70,9 +72,7 @@ def test_a_head_ends_a_stalled_writer_at_once(server: EmbeddedServer) -> None:
     with patching(upload, 0, len(data)) as request:
         request.send(data[:200_000])
         taken(server, upload, 200_000)
-        began = time.monotonic()
         assert offset_of(upload) == 200_000
-        assert time.monotonic() - began < 0.5
         assert request.status() == 423
         assert offset_of(upload) == 200_000
     assert append(upload, 200_000, data[200_000:]).status_code == 204
@@ -84,9 +84,7 @@ def test_a_new_patch_ends_a_stalled_writer_at_once(server: EmbeddedServer) -> No
     with patching(upload, 0, 6) as request:
         request.send(b"abc")
         taken(server, upload, 3)
-        began = time.monotonic()
         assert append(upload, 3, b"def").status_code == 204
-        assert time.monotonic() - began < 0.5
         assert request.status() == 423
     assert content(upload) == b"abcdef"
 
@@ -108,9 +106,7 @@ def test_a_writer_that_queues_behind_another_gives_way_to_who_comes_after(server
     stalled = [patching(upload, 0, len(data)) for _ in range(6)]
     for request in stalled:
         request.send(data[:1000])
-    began = time.monotonic()
     offset = offset_of(upload)
-    assert time.monotonic() - began < 0.5
     assert append(upload, offset, data[offset:]).status_code in {204, 423}
     for request in stalled:
         assert request.status() in {409, 423}
@@ -134,12 +130,13 @@ def test_writers_at_once_never_mix_their_bytes(server: EmbeddedServer) -> None:
     assert content(upload) == data
 
 
-def test_a_body_that_stops_is_given_up_and_kept(server: EmbeddedServer) -> None:
-    upload = created(server.url, 6)
-    with patching(upload, 0, 6) as request:
-        request.send(b"abc")
-        assert request.status() == 408
-    assert offset_of(upload) == 3
+def test_a_body_that_stops_is_given_up_and_kept() -> None:
+    with running_server(idle_timeout=0.5) as server:
+        upload = created(server.url, 6)
+        with patching(upload, 0, 6) as request:
+            request.send(b"abc")
+            assert request.status() == 408
+        assert offset_of(upload) == 3
 
 
 def test_a_slow_reader_of_nothing_holds_up_nobody(server: EmbeddedServer) -> None:
@@ -147,9 +144,7 @@ def test_a_slow_reader_of_nothing_holds_up_nobody(server: EmbeddedServer) -> Non
     stalled = created(server.url, 6)
     with patching(stalled, 0, 6) as request:
         request.send(b"abc")
-        began = time.monotonic()
         created(server.url, 3, b"abc")
-        assert time.monotonic() - began < 0.5
 
 
 def test_a_stop_ends_a_writer_and_keeps_what_it_sent() -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEADLINE = 10.0
+DEADLINE = PATIENCE
 ENDPOINT = "/api/upload/files/"
 TUS = {"Tus-Resumable": "1.0.0"}
 BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_fakes import HERE, a_file
+from patience import PATIENCE
 
 from uploader_cli.transfer.journal import Journal
 
@@ -158,7 +159,6 @@ class Promised:
         self.completed = receipts
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path, seed: int) -> None:
     chance, promised, kills = random.Random(seed), Promised(), 0
@@ -170,7 +170,7 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path, seed: int) -> No
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
         lines += process.stdout.read().splitlines()  # not communicate(): it would miss what readline() has read ahead
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert lines[0].split()[2] == promised.run, "each goes on with the one before"
         finished = lines[-1].strip() == "finished"
         for line in lines[:-1] if finished else lines:
@@ -183,7 +183,6 @@ def test_kill_9_at_any_moment_breaks_no_promise(tmp_path: Path, seed: int) -> No
         assert (info.state, info.completed_files, info.open_files) == ("finished", FILES, 0)
 
 
-@pytest.mark.timeout(120)
 def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Path) -> None:
     chance = random.Random(3)
     for number in range(12):
@@ -196,7 +195,6 @@ def test_kill_9_while_a_journal_is_made_or_opened_leaves_a_journal(tmp_path: Pat
             assert not any(info.alive for info in journal.runs())
 
 
-@pytest.mark.timeout(120)
 def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None:
     racers = [start(RACER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(4)]
     sent: Counter[str] = Counter()
@@ -207,16 +205,15 @@ def test_four_processes_on_the_same_files_send_each_once(tmp_path: Path) -> None
             racer.stdin.write("go\n")
             racer.stdin.flush()
     for racer in racers:
-        answer, errors = racer.communicate("end\n", timeout=60)
+        answer, errors = racer.communicate("end\n", timeout=PATIENCE)
         assert errors == ""
         sent.update(answer.split()[1::2])
     assert sent == Counter(map(str, range(150)))
 
 
-@pytest.mark.timeout(120)
 def test_many_that_open_and_close_at_once_never_meet_a_locked_journal(tmp_path: Path) -> None:
     openers = [start(OPENER, tmp_path, seed, stderr=subprocess.PIPE) for seed in range(8)]
-    assert [opener.communicate(timeout=100)[1] for opener in openers] == [""] * 8
+    assert [opener.communicate(timeout=4 * PATIENCE)[1] for opener in openers] == [""] * 8
     with Journal(tmp_path) as journal:
         assert journal.notices == ()
 

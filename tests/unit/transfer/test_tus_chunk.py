@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
+from patience import PATIENCE
 from tus_model import file_of
 
 from uploader_cli.core.events import FailureCode
@@ -234,17 +235,17 @@ class TestDigests:
             nonlocal looks
             looks += 1
             at.set()
-            go.wait(10)
+            go.wait(PATIENCE)
 
         digests = Digests(file, "sha256", check)
         digests.prepare(0, len(DATA))
-        assert at.wait(10)
+        assert at.wait(PATIENCE)
         closing = threading.Thread(target=digests.close)
         closing.start()
         while not digests._closed:
             pass
         go.set()
-        closing.join(10)
+        closing.join(PATIENCE)
         assert not closing.is_alive()
         assert looks <= 2
 
