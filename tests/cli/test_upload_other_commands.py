@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from command import finish, start, uploader
+from command import start, uploader
+from following import ended, read_until
 from patience import PATIENCE
 from serving import running_server
 
@@ -57,11 +58,9 @@ def test_watch_ends_with_0_4_or_6(flavour: str, failing: str, code: int, realtim
     with running_server(realtime=realtime, **config) as server:
         session = open_session(server.url, 2)
         watching = start("watch", session, "-s", server.url, "--json", home=tmp_path)
-        assert watching.stdout is not None
-        first = watching.stdout.readline()
+        first = read_until(watching, "run.started")
         send(server.url, session, "a.mp4", "b.mp4")
-        done = finish(watching)
-        done.out = first + done.out
+        done = ended(watching, first)
     assert done.code == code, done.err
     assert done.finished["exit_code"] == code
     assert {event["path"] for event in done.of("file.started")} == {"a.mp4", "b.mp4"}

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from uploader_cli.cli.app import app
 from uploader_cli.core import events
+from uploader_cli.core.metrics import Metrics
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.settings import OPTIONS, parse_size
 
@@ -142,6 +143,11 @@ def _fields(event: type[events.Event]) -> list[str]:
 def test_the_channel_s_numbers_are_named() -> None:
     line = next(line for line in PAGE.splitlines() if line.startswith("`channel` in `run.finished` holds"))
     assert codes(line)[2:] == [field.name for field in dataclasses.fields(events.ChannelStats)]
+
+
+def test_the_metrics_are_named() -> None:
+    line = next(line for line in PAGE.splitlines() if line.startswith("`metrics` in `run.finished` holds"))
+    assert codes(line)[2:] == [field.name for field in dataclasses.fields(Metrics)]
 
 
 @pytest.mark.parametrize("where", ENUMS)

@@ -8,9 +8,11 @@ Byte counts are absolute totals since the start of an attempt, never deltas; tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from uploader_cli.core.metrics import Metrics
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
@@ -324,6 +326,7 @@ class RunFinished(Event):
     exit_code: int
     channel: ChannelStats
     peak_rss: int
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 # --- for the log alone -----------------------------------------------------------------------------------------------
@@ -334,7 +337,8 @@ class CallMade(Event):
     """An HTTP call came to its end, or a websocket was dialled. Observers hear of it, the event stream does not.
 
     `url` is without its query. `request_id` went along as `X-Request-ID`, None where the host is not the server's;
-    `status` is None where no answer came, and `error` says why.
+    `status` is None where no answer came, and `error` says why. `carries`: bytes of files went along, which `seconds`
+    hold too.
     """
 
     method: str
@@ -343,6 +347,7 @@ class CallMade(Event):
     status: int | None
     seconds: float
     error: str | None = None
+    carries: bool = False
 
 
 # --- internal: facts for the state -----------------------------------------------------------------------------------
@@ -417,7 +422,8 @@ class FileStatus:
 class SessionProgress(Event):
     """One message of the server about a session, from the socket or from a poll.
 
-    `timestamp` is the server's clock in unix seconds; `percent` is 0–100; None stands for a field that was missing.
+    `timestamp` is the server's clock in unix seconds, `received` ours where the message was pushed; `percent` is 0–100;
+    None stands for a field that was missing.
     """
 
     session: str
@@ -430,6 +436,7 @@ class SessionProgress(Event):
     total: int | None = None
     files: tuple[FileStatus, ...] = ()
     message: str = ""
+    received: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +467,19 @@ class SessionMissing(Event):
     """A poll was answered: the server does not know the session, not yet or not any more."""
 
     session: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClock(Event):
+    """An answer told the server's time: its clock is `offset` ± `uncertainty` seconds ahead of ours."""
+
+    offset: float
+    uncertainty: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked(Event):
+    """A frame has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,9 +564,7 @@ def as_fields(event: Event) -> dict[str, Any]:
         value = getattr(event, name)
         if value is None and name in _OPTIONAL:
             continue
-        if isinstance(value, ChannelStats):
-            value = {key: getattr(value, key) for key in ChannelStats.__dataclass_fields__}
-        out["from" if name == "from_" else name] = value
+        out["from" if name == "from_" else name] = asdict(value) if isinstance(value, ChannelStats | Metrics) else value
     return out
 
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
 from uploader_cli.core.plan import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 JsonObject = dict[str, object]
 
@@ -215,6 +220,20 @@ def parse_time(value: object) -> float | None:
     except ValueError:
         return None
     return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+
+
+def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float] | None:
+    """The server's time as an answer tells it, in unix seconds, and by how many seconds it may be off; None for none.
+
+    `timestamp` of the body, else the header Date, which leaves out the fraction of the second (RFC 9110, 6.6.1).
+    """
+    stamp = parse_time(as_object(body).get("timestamp"))
+    if stamp is not None:
+        return stamp, 0.001
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).timestamp() + 0.5, 0.5
+    except ValueError:
+        return None
 
 
 def wire_name(name: str) -> str:

@@ -38,6 +38,7 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
     state.server, state.protocol = event.server, event.protocol
     state.started = state.advanced = now
     state.meter.update(now, 0)
+    state.measures.sample(now, 0)
     return [event]
 
 
@@ -55,6 +56,7 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
     state.stopped = now
+    state.measures.sample(now, state.sent_total, last=True)
     state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
     return []
@@ -81,10 +83,28 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, _now: float
     channel.attempt = event.attempt
     if event.latency_ms is not None:
         channel.latency_ms = event.latency_ms
+        state.measures.connected(event.latency_ms)
     return [event]
 
 
+def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev.Event]:
+    state.measures.call(event)
+    return [event]
+
+
+def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> list[ev.Event]:
+    state.measures.clock(event.offset, event.uncertainty)
+    return []
+
+
+def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
+    if state.stopped is None:
+        state.measures.sample(now, state.sent_total)
+    return []
+
+
 def _poll_failed(state: ProgressState, event: ev.PollFailed, _now: float) -> list[ev.Event]:
+    state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
     return []
 
@@ -173,6 +193,7 @@ def _file_completed(state: ProgressState, event: ev.FileCompleted, now: float) -
         out.append(_progress(file, now))
     state.completed += 1
     state.completed_bytes += event.size
+    state.measures.file_over(well=True)
     _settle(state, event.file, event.path, Phase.COMPLETED, now, size=event.size)
     return [*out, event]
 
@@ -182,6 +203,7 @@ def _file_failed(state: ProgressState, event: ev.FileFailed, now: float) -> list
         return []
     state.failed += 1
     state.failures.append(event)
+    state.measures.file_over(well=False)
     _settle(state, event.file, event.path, Phase.FAILED, now, note=event.message)
     return [event]
 
@@ -298,6 +320,7 @@ def _session_missing(state: ProgressState, event: ev.SessionMissing, _now: float
 
 
 def _session_progress(state: ProgressState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
+    state.measures.heard(event)
     session = state.sessions.get(event.session)
     if session is None:
         return []
@@ -470,7 +493,9 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.AnalysisMessage: _analysis_message,
     ev.AnalysisEnded: _analysis_ended,
     ev.AnalysisSaved: _analysis_saved,
-    ev.CallMade: lambda _state, event, _now: [event],
+    ev.CallMade: _call_made,
+    ev.ServerClock: _server_clock,
+    ev.Ticked: _ticked,
 }
 
 _ADVANCES = (

@@ -95,6 +95,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "rate": outcome.rate if outcome is not None else None,
         "channel": asdict(outcome.channel) if outcome is not None else None,
         "peak_rss": outcome.peak_rss if outcome is not None else None,
+        "metrics": asdict(outcome.metrics) if outcome is not None else None,
         "trouble": escaped(state.trouble) or None,
         "warnings": [{"code": str(warning.code), "text": escaped(warning.text)} for warning in state.warnings],
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, eta
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class ProgressState:
     sent_total: int = 0
     """Bytes that left this machine, in all attempts: what the speed is made of."""
     meter: Meter = field(default_factory=Meter)
+    measures: Measures = field(default_factory=Measures)
     marks: bytearray = field(default_factory=bytearray)
     """One byte a file: 1 once it is over."""
     sizes: dict[int, int] = field(default_factory=dict)

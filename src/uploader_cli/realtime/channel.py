@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from uploader_cli.realtime.signals import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uploader_cli.core.events import Event, SessionProgress, Transport
+    from uploader_cli.core.events import CallMade, Event, SessionProgress, Transport
     from uploader_cli.realtime.socket import Connection
 
 EARLY = 0.02
@@ -200,7 +200,7 @@ class Channel:
             report=self._queue.put,
             progress=self._heard,
             analysis=self._analysed,
-            called=self._emit,
+            called=self._called,
         )
         self._connections[dial.number] = connection
         connection.start()
@@ -231,7 +231,12 @@ class Channel:
             return
         with self._counting:
             self._events += 1
-        self._emit(event)
+        self._emit(replace(event, received=time.time()))
+
+    def _called(self, call: CallMade) -> None:
+        """A websocket was dialled. One that our own end cut short did not fail."""
+        if call.error is None or not self._closing.is_set():
+            self._emit(call)
 
     def _analysed(self, body: object, failed: bool) -> None:
         event = parse_analysis(body, failed=failed)

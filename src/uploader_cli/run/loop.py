@@ -72,6 +72,7 @@ class Loop:
                 break
         self._drawn = self._clock()
         if self._started:  # before it, there is nothing to tell
+            self.apply(ev.Ticked())
             self._warn_of_a_stall(self._drawn)
             for observer in self._observers:
                 observer.refresh(self.state, self._drawn)
@@ -119,6 +120,7 @@ class Loop:
             exit_code=int(code),
             channel=channel,
             peak_rss=peak_rss(),
+            metrics=state.measures.result(seconds=seconds, events=channel.events, retries=state.retries),
         )
         self.apply(outcome)
         return outcome

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from uploader_cli import errors
 from uploader_cli.core import protocol
-from uploader_cli.core.events import Paused, RunWarning, SessionProgress, Transport, WarningCode
+from uploader_cli.core.events import Paused, RunWarning, ServerClock, SessionProgress, Transport, WarningCode
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts, whole
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.calls import Calls
@@ -232,6 +233,7 @@ class Api:
         body: Callable[[], MultipartBody] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
+        began = time.time()
         answer = self.http.request(
             method,
             self._url(path),
@@ -241,6 +243,10 @@ class Api:
             read_timeout=read_timeout,
         )
         self.note(answer)
+        told = protocol.server_time(answer.headers, answer.body) if body is None else None
+        if told is not None:  # somewhere between the question and the answer: its middle, half of that time sure
+            ended = time.time()
+            self._emit(ServerClock(told[0] - (began + ended) / 2, told[1] + (ended - began) / 2))
         return answer
 
     def _url(self, where: str) -> str:

@@ -177,7 +177,8 @@ class _Session(requests.Session):
             raise
         finally:
             took, name = round(time.monotonic() - began, 6), request.headers.get(REQUEST_ID)
-            self._calls.tell(CallMade(request.method or "", shown(url), name, status, took, error))
+            carries = not isinstance(request.body, bytes | str | None)
+            self._calls.tell(CallMade(request.method or "", shown(url), name, status, took, error, carries))
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature

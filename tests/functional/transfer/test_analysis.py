@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE
 
 from uploader_cli import errors
-from uploader_cli.core.events import AnalysisMessage, CallMade
+from uploader_cli.core.events import AnalysisMessage, CallMade, ServerClock
 from uploader_cli.core.stages import Kind
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import analysis
@@ -102,7 +102,7 @@ class Bench:
         settings = Settings(server=url)
 
         def emit(event: Any) -> None:
-            if not isinstance(event, CallMade):
+            if not isinstance(event, CallMade | ServerClock):
                 self.told.append(event)
 
         self.analyst = Analyst(

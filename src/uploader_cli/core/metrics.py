@@ -1,0 +1,140 @@
+"""What is measured in a run: how fast the server answers, how late its messages come, what fails, how fast bytes go.
+
+Bounded: a run of a million calls keeps percentiles and the last few values, no list.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from uploader_cli.core.percentiles import Sketch, Spread
+
+if TYPE_CHECKING:
+    from uploader_cli.core.events import CallMade, SessionProgress
+
+SAMPLE = 1.0
+"""Seconds of which one rate is taken."""
+LAST, LAST_TRIES = 5, 50
+"""How many of the newest times, and of the newest tries, are looked at for an alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The numbers of a whole run, for `run.finished`. None stands for what was not measured.
+
+    Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s, `error_percent` is of
+    calls, dials and files together.
+    """
+
+    calls: int = 0
+    failed_calls: int = 0
+    latency_ms: Spread | None = None
+    dials: int = 0
+    failed_dials: int = 0
+    connect_ms: Spread | None = None
+    failed_polls: int = 0
+    events_per_second: float = 0.0
+    event_lag_ms: Spread | None = None
+    clock_offset: float | None = None
+    retries: int = 0
+    error_percent: float = 0.0
+    rate: Spread | None = None
+
+
+@dataclass(slots=True)
+class Measures:
+    """Takes the measurements. `latencies`, `lags` (both in ms) and `tries` are the newest ones."""
+
+    calls: int = 0
+    failed_calls: int = 0
+    dials: int = 0
+    failed_dials: int = 0
+    failed_polls: int = 0
+    files: int = 0
+    failed_files: int = 0
+    offset: float | None = None
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
+    lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
+    tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))
+    """True for each that went well."""
+    _latency: Sketch = field(default_factory=Sketch)
+    _connect: Sketch = field(default_factory=Sketch)
+    _lag: Sketch = field(default_factory=Sketch)
+    _rate: Sketch = field(default_factory=Sketch)
+    _uncertainty: float = float("inf")
+    _sampled: tuple[float, int] | None = None
+
+    def call(self, call: CallMade) -> None:
+        """A call or the dial of a websocket is over. Long polling is neither: its calls wait on purpose."""
+        parts = urlsplit(call.url)
+        well = call.status is not None and call.status < 500 and call.status != 429
+        if parts.scheme in ("ws", "wss"):
+            self.dials += 1
+            self.failed_dials += call.error is not None
+            self.tries.append(call.error is None)
+            return
+        if "/socket.io/" in parts.path:
+            return
+        self.calls += 1
+        self.failed_calls += not well
+        self.tries.append(well)
+        if call.status is not None and not call.carries and "/api/ai/" not in parts.path:
+            self._latency.add(call.seconds * 1000)
+            self.latencies.append(call.seconds * 1000)
+
+    def connected(self, latency_ms: float) -> None:
+        """The realtime channel is live."""
+        self._connect.add(latency_ms)
+
+    def clock(self, offset: float, uncertainty: float) -> None:
+        """The server's clock is `offset` ± `uncertainty` seconds ahead of ours: the surest estimate stays."""
+        if uncertainty <= self._uncertainty:
+            self.offset, self._uncertainty = offset, uncertainty
+
+    def heard(self, message: SessionProgress) -> None:
+        """A message was pushed: how long was it on its way?"""
+        if message.received is None or message.timestamp is None or self.offset is None:
+            return
+        lag = max(0.0, message.received + self.offset - message.timestamp) * 1000
+        self._lag.add(lag)
+        self.lags.append(lag)
+
+    def file_over(self, *, well: bool) -> None:
+        """A file was stored, or failed."""
+        self.files += 1
+        self.failed_files += not well
+        self.tries.append(well)
+
+    def sample(self, now: float, sent: int, *, last: bool = False) -> None:
+        """`sent` bytes have left this machine at `now` (run clock); `last` takes what a short run has."""
+        if self._sampled is None:
+            self._sampled = (now, sent)
+            return
+        then, before = self._sampled
+        due = SAMPLE if not (last and self._rate.count == 0) else 1e-3
+        if now - then >= due:
+            self._rate.add((sent - before) / (now - then))
+            self._sampled = (now, sent)
+
+    def result(self, *, seconds: float, events: int, retries: int) -> Metrics:
+        """The numbers of a run that took so many seconds, and heard so many events."""
+        tries = self.calls + self.dials + self.files
+        failed = self.failed_calls + self.failed_dials + self.failed_files
+        return Metrics(
+            calls=self.calls,
+            failed_calls=self.failed_calls,
+            latency_ms=self._latency.spread(),
+            dials=self.dials,
+            failed_dials=self.failed_dials,
+            connect_ms=self._connect.spread(),
+            failed_polls=self.failed_polls,
+            events_per_second=round(events / seconds, 3) if seconds > 0 else 0.0,
+            event_lag_ms=self._lag.spread(),
+            clock_offset=None if self.offset is None else round(self.offset, 3),
+            retries=retries,
+            error_percent=round(100 * failed / tries, 2) if tries else 0.0,
+            rate=self._rate.spread(),
+        )

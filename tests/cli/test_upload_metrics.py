@@ -1,0 +1,30 @@
+"""The metrics of real runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from command import uploader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+
+def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """As many calls as the server counted; a clock that agrees with ours, both being the same one; a retry."""
+    from server_stub.faults import Answer
+
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
+    files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
+    done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    metrics = done.finished["metrics"]
+    answered = [request for request in server.faults.requests if not request.path.startswith("/socket.io")]
+    assert metrics["calls"] == len(answered)
+    assert (metrics["failed_calls"], metrics["retries"]) == (1, 1)
+    assert 0 < metrics["error_percent"] < 50
+    assert abs(metrics["clock_offset"]) < 60
+    assert 0 <= metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["max"]
+    assert metrics["rate"]["max"] > 0
