@@ -50,7 +50,8 @@ class Done:
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """An environment without settings of whoever runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("UPLOADER_")}
-    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    for name in ("CI", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR", *proxies):
         kept.pop(name, None)
     homes = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CONFIG_HOME": str(home / "config")}
     return {**kept, **homes, "PYTHONUTF8": "1", **extra}

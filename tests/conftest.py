@@ -23,6 +23,7 @@ settings.load_profile("any machine")
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the state, config or environment of whoever runs it."""
     home = tmp_path_factory.mktemp("home")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():
         monkeypatch.setenv(name, str(value))
 

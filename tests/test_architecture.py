@@ -20,6 +20,7 @@ ROOMS = {
     "transfer": "core errors settings transfer",
     "realtime": "core realtime",
     "render": "core render",
+    "report": "core errors exit_status report render.words",
     "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
     "transfer.wire transfer.api transfer.budget transfer.journal_schema transfer.journal_store",
     "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema

@@ -82,6 +82,9 @@ class Receipts:
                 )
             case ev.FileSkipped():
                 self.kept.append(Receipt(event.file, event.path, Phase.SKIPPED, message=event.reason))
+            case ev.FileCancelled():
+                local = event.local
+                self.kept.append(Receipt(local.file, local.path, Phase.CANCELLED, local.size))
             case _:
                 pass
 

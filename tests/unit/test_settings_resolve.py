@@ -106,6 +106,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),
+        "report": "r.json",
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"
@@ -140,6 +141,12 @@ def test_a_parent_directory_is_not_asked(here: Path, own: Path) -> None:
 def test_a_list_in_the_environment_has_one_item_a_line(settle: Resolve) -> None:
     settings = settle({"UPLOADER_INCLUDE": "*.{mp4,avi}\n\na b\n"})
     assert settings.include == ("*.{mp4,avi}", "a b")
+
+
+def test_a_report_starts_at_the_directory_of_its_file(settle: Resolve, own: Path, here: Path) -> None:
+    own.write_text("report = ['r.json', 'junit:out/r.txt']")
+    assert [str(report) for report in settle().report] == [f"json:{own.parent}/r.json", f"junit:{own.parent}/out/r.txt"]
+    assert [report.path for report in settle(report=["r.csv"]).report] == [here / "r.csv"]
 
 
 def test_a_list_replaces_the_weaker_one(settle: Resolve, own: Path) -> None:
@@ -329,6 +336,8 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
         "client_cert = 'evil.pem'",
         "insecure = true",
         "log_file = '/home/me/.profile'",
+        "report = ['json:/home/me/.profile']",
+        "failed_to = '/home/me/.profile'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
     ],

@@ -203,3 +203,26 @@ def test_a_bad_proxy_is_refused_and_not_repeated(raw: str) -> None:
 
 def test_a_proxy_without_a_scheme_is_http() -> None:
     assert values.proxy_url("proxy.example:3128") == "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "path"),
+    [
+        ("r.json", "json", "r.json"),
+        ("out/R.CSV", "csv", "out/R.CSV"),
+        ("r.xml", "junit", "r.xml"),
+        ("r.md", "markdown", "r.md"),
+        ("csv:r.json", "csv", "r.json"),
+        ("junit:/dev/fd/3", "junit", "/dev/fd/3"),
+        ("C:r.json", "json", "C:r.json"),
+    ],
+)
+def test_the_format_of_a_report(written: str, kind: str, path: str) -> None:
+    report = values.report_file(written)
+    assert (report.kind, str(report.path)) == (kind, path)
+
+
+@pytest.mark.parametrize("written", ["", "r", "r.txt", "json:", "xml:r", 7])
+def test_what_is_no_report(written: object) -> None:
+    with pytest.raises(Invalid):
+        values.report_file(written)

@@ -116,6 +116,13 @@ LogLevel = Annotated[
     str | None,
     _option("log_level", metavar="LEVEL", help="What goes into the log: debug, info, warning or error, and up."),
 ]
+Report = Annotated[
+    list[str] | None,
+    _option("report", metavar="FILE", help="Write a report: .json, .csv, .xml (JUnit) or .md by suffix; repeatable."),
+]
+FailedTo = Annotated[
+    str | None, _option("failed_to", metavar="FILE", help="Write a list of what failed, for another --from-file.")
+]
 TokenFile = Annotated[str | None, _option("token_file", metavar="FILE", help="Read the token from FILE.")]
 TokenCommand = Annotated[
     str | None, _option("token_command", metavar="CMD", help="Take the token from what the shell command CMD prints.")

@@ -53,6 +53,8 @@ def upload(
     verbose: opt.Verbose = 0,
     log_file: opt.LogFile = None,
     log_level: opt.LogLevel = None,
+    report: opt.Report = None,
+    failed_to: opt.FailedTo = None,
     token_file: opt.TokenFile = None,
     token_command: opt.TokenCommand = None,
     header: opt.Header = None,

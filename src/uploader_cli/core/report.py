@@ -17,6 +17,7 @@ from uploader_cli.core.names import as_base64, escaped
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.state import ProgressState
 
 FORMAT, VERSION = "uploader-report", 1
@@ -49,7 +50,8 @@ class Shard:
 class RunFacts:
     """What a report says of a run and its state does not know. `started` is in unix seconds.
 
-    `category` is None where the server knows none, `shard` where the run was the whole.
+    `category` is None where the server knows none, `shard` where the run was the whole, `resumed_from` where it goes on
+    with no other.
     """
 
     run: str
@@ -57,6 +59,7 @@ class RunFacts:
     started: float
     category: str | None = None
     shard: Shard | None = None
+    resumed_from: str | None = None
 
 
 def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "v": VERSION,
         "version": facts.version,
         "run": facts.run,
+        "resumed_from": facts.resumed_from,
         "server": state.server,
         "protocol": state.protocol,
         "category": facts.category,
@@ -90,6 +94,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "skips": {str(reason): count for reason, count in sorted(state.skips.items())},
         "bytes": state.completed_bytes,
         "selected_bytes": state.selected_bytes,
+        "selection_complete": not state.walking,
         "sessions": state.sessions_done,
         "seconds": outcome.seconds if outcome is not None else None,
         "rate": outcome.rate if outcome is not None else None,
@@ -112,7 +117,7 @@ class FileRow:
 
     `size` is None where it was never known, `bytes` is what the server confirmed of it, `attempts` is 0 where none was
     made; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are of a failure, `reason`
-    of a skip.
+    of a skip; `relative_path` is what the server may call the file, None where it was never selected to be sent.
     """
 
     file: int
@@ -131,6 +136,7 @@ class FileRow:
     message: str | None = None
     retryable: bool | None = None
     reason: ev.SkipReason | None = None
+    relative_path: str | None = None
 
     def as_fields(self) -> dict[str, Any]:
         """The row as JSON may carry it: what is unknown is left out, an undecodable path comes in its bytes too."""
@@ -139,6 +145,8 @@ class FileRow:
             value = getattr(self, spec.name)
             if value is None and spec.name != "size":
                 continue
+            if spec.name == "relative_path" and as_base64(value) is not None:
+                continue  # it follows from the path, which comes in its bytes
             out[spec.name] = escaped(str(value)) if isinstance(value, str) else value
             if spec.name == "path" and (raw := as_base64(value)) is not None:
                 out["path_b64"] = raw
@@ -173,8 +181,8 @@ class Rows:
             case ev.FileFailed():
                 return self._failed(event, now)
             case ev.FileSkipped():
-                size = event.local.size if event.local is not None else None
-                return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason)
+                size, name = _as_selected(event.local)
+                return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason, relative_path=name)
             case ev.FileCancelled():
                 return self._cancelled(event, now)
         return None
@@ -204,14 +212,17 @@ class Rows:
             location=event.location,
             checksum=event.checksum,
             verified=event.verified,
+            relative_path=_as_selected(event.local)[1],
         )
 
     def _failed(self, event: ev.FileFailed, now: float) -> FileRow:
+        size, name = _as_selected(event.local)
         return FileRow(
             event.file,
             event.path,
-            event.local.size if event.local is not None else None,
+            size,
             Phase.FAILED,
+            relative_path=name,
             code=event.code,
             message=event.message,
             retryable=event.retryable,
@@ -220,7 +231,8 @@ class Rows:
 
     def _cancelled(self, event: ev.FileCancelled, now: float) -> FileRow:
         local = event.local
-        return FileRow(local.file, local.path, local.size, Phase.CANCELLED, **self._so_far(local.file, now))
+        so_far = self._so_far(local.file, now)
+        return FileRow(local.file, local.path, local.size, Phase.CANCELLED, relative_path=local.relative_path, **so_far)
 
     def _so_far(self, file: int, now: float) -> dict[str, Any]:
         under_way = self._running.pop(file, None)
@@ -232,6 +244,11 @@ class Rows:
             "bytes": under_way.confirmed,
             "seconds": round(now - under_way.started, 3),
         }
+
+
+def _as_selected(local: LocalFile | None) -> tuple[int | None, str | None]:
+    """Size and relative path, where the file came as far as being selected."""
+    return (local.size, local.relative_path) if local is not None else (None, None)
 
 
 def rfc3339(at: float) -> str:

@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.run import analysis
+from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.run.watch import watch
@@ -25,10 +26,12 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
     found = select(settings, paths)
     analysis.check(settings, found)
     run_id = secrets.token_hex(8)
+    written = of_settings(settings, run_id)
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)
-        views = observers(settings, run_id, go_on=go_on(settings) if lasting else "")
-        return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
+        kept = written.keeper(settings, run_id, run.resumed_from)
+        views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else "")]
+        return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:

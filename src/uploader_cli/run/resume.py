@@ -16,6 +16,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.calls import dry_run
+from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.settings import resolve, user_config_file
@@ -42,10 +43,12 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
         found = select(settings, paths)
         analysis.check(settings, found)
         new_id = secrets.token_hex(8)
+        written = of_settings(settings, new_id)
         with interruptible() as interrupts:
             run = journal.resume(info.id, new_id=new_id)
-            views = observers(settings, new_id, go_on=go_on(settings))
-            return execute(settings, found, views, interrupts, journal=journal, run=run).exit_code
+            kept = written.keeper(settings, new_id, run.resumed_from)
+            views = [*kept, *observers(settings, new_id, go_on=go_on(settings))]
+            return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
 
 
 def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:

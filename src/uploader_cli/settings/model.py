@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from uploader_cli.settings.values import Header
+    from uploader_cli.settings.values import Header, ReportFile
 
 T = TypeVar("T")
 
@@ -117,6 +117,8 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = option(
         values.one_of("debug", "info", "warning", "error"), default="info"
     )
+    report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, stranger=False)
+    failed_to: Path | None = option(values.path, default=None, stranger=False)
     token: str | None = option(
         values.secret, default=None, shown=False, stranger=False, in_config=False, on_command_line=False
     )

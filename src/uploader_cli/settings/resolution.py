@@ -10,7 +10,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.settings import layers
 from uploader_cli.settings.layers import DEFAULT, Given, Layer, Source
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Option, Settings
-from uploader_cli.settings.values import Invalid
+from uploader_cli.settings.values import Invalid, ReportFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,15 +79,21 @@ def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
 def _value(option: Option, given: Given) -> Any:
     try:
         if option.many:
-            return tuple(option.parse(item) for item in given.raw)
+            return tuple(_placed(option.parse(item), given.base) for item in given.raw)
         value = option.parse(given.raw)
     except Invalid as error:
         raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
-    if isinstance(value, Path):
-        value = given.base / value
-        if option.must_exist and not value.exists():
-            raise UsageError(f"{given.source}: there is no file {value}")
+    value = _placed(value, given.base)
+    if option.must_exist and not value.exists():
+        raise UsageError(f"{given.source}: there is no file {value}")
     return value
+
+
+def _placed(value: Any, base: Path) -> Any:
+    """A path starts at the directory of the file it stands in, or at the working directory."""
+    if isinstance(value, Path):
+        return base / value
+    return replace(value, path=base / value.path) if isinstance(value, ReportFile) else value
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:

@@ -43,6 +43,17 @@ class Header:
         return f"Header({self.name}: {MASK if self.secret else self.value})"
 
 
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """One `--report`: where it goes, and as what."""
+
+    kind: Literal["json", "csv", "junit", "markdown"]
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+
 def text(raw: object) -> str:
     """Any text but the empty one."""
     if not isinstance(raw, str) or not raw.strip():
@@ -123,6 +134,29 @@ def path(raw: object) -> Path:
         return Path(text(raw)).expanduser()
     except RuntimeError as error:  # "~nobody"
         raise Invalid(f"{raw!r}: {error}") from None
+
+
+_REPORTS: dict[str, Literal["json", "csv", "junit", "markdown"]] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".xml": "junit",
+    ".md": "markdown",
+}
+
+
+def report_file(raw: object) -> ReportFile:
+    """`FILE`, whose suffix says the format, or `FORMAT:FILE`."""
+    written = text(raw)
+    named, colon, rest = written.partition(":")
+    kind = next((kind for kind in _REPORTS.values() if colon and kind == named), None)
+    file = path(rest if kind else written)
+    kind = kind or _REPORTS.get(file.suffix.lower())
+    if kind is None:
+        raise Invalid(
+            f"{written!r}: its suffix names no format",
+            hint="name it .json, .csv, .xml (JUnit) or .md, or say the format: junit:FILE",
+        )
+    return ReportFile(kind, file)
 
 
 def secret(raw: object) -> str:

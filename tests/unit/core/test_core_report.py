@@ -80,14 +80,15 @@ def test_a_file_that_is_over_makes_one_row() -> None:
         {
             "file": 1, "path": "b.mp4", "size": 20, "outcome": "failed", "session": "t", "attempts": 2, "bytes": 8,
             "seconds": 4.0, "verified": False, "code": "network", "message": "gone", "retryable": True,
+            "relative_path": "b.mp4",
         },
         {
             "file": 2, "path": "c.mp4", "size": 20, "outcome": "skipped", "attempts": 0, "bytes": 0, "seconds": 0.0,
-            "verified": False, "reason": "present",
+            "verified": False, "reason": "present", "relative_path": "c.mp4",
         },
         {
             "file": 3, "path": "d.mp4", "size": 30, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,
-            "verified": False,
+            "verified": False, "relative_path": "d.mp4",
         },
     ]  # fmt: skip
     document = report_document(report_head(state(), FACTS, 9.0), made)

@@ -1,0 +1,84 @@
+"""`--failed-to`: the files that are not on the server although they were to be, as a list that `--from-file` takes.
+
+Those are the failed ones, the cancelled ones, and those that `--fail-fast` did not start. The format follows the
+suffix, as that of `--from-file` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_cli.report.spool import Row, Spool
+
+_COLUMNS = ("path", "path_b64", "name", "category", "sha256")
+_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no manifest may have in `name`: where it is in a path the name is left to follow from the path."""
+
+
+def is_left(row: Row) -> bool:
+    """True for a file that another run should send."""
+    return row["outcome"] in ("failed", "cancelled") or row.get("reason") == "fail_fast"
+
+
+def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
+    """The list, in the format of the suffix of `path`."""
+    match path.suffix.lower():
+        case ".csv":
+            return _as_csv(spool)
+        case ".jsonl" | ".ndjson":
+            return _as_jsonl(spool)
+    return _as_paths(spool, "\0" if needs_nul(path, spool) else "\n")
+
+
+def needs_nul(path: Path, spool: Spool) -> bool:
+    """True where a list of plain paths can only be told apart by NUL characters: a name in it has a line break."""
+    if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
+        return False
+    return any("\n" in name or name.endswith("\r") for name in map(_name, _left(spool)))
+
+
+def _left(spool: Spool) -> Iterator[Row]:
+    return filter(is_left, spool.rows())
+
+
+def _as_paths(spool: Spool, end: str) -> Iterator[str]:
+    for row in _left(spool):
+        yield _name(row) + end
+
+
+def _as_jsonl(spool: Spool) -> Iterator[str]:
+    for row in _left(spool):
+        yield json.dumps({name: value for name, value in _entry(row).items() if value}, ensure_ascii=False) + "\n"
+
+
+def _as_csv(spool: Spool) -> Iterator[str]:
+    held = io.StringIO()
+    writer = csv.writer(held, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in _left(spool):
+        writer.writerow([value or "" for value in _entry(row).values()])
+        yield held.getvalue()
+        held.seek(0)
+        held.truncate()
+    yield held.getvalue()
+
+
+def _entry(row: Row) -> dict[str, str | None]:
+    name = row.get("relative_path")
+    given = {"path": row["path"], "name": None if name is None or _NO_NAME.search(name) else name}
+    return {column: given.get(column, row.get(column)) for column in _COLUMNS}
+
+
+def _name(row: Row) -> str:
+    """The path as the file system has it, odd bytes as `surrogateescape` writes them."""
+    raw = row.get("path_b64")
+    return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]

@@ -1,0 +1,65 @@
+"""A report as JSON and as CSV, piece by piece."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_cli.report.spool import Row, Spool
+
+COLUMNS = (
+    "file",
+    "path",
+    "path_b64",
+    "relative_path",
+    "outcome",
+    "size",
+    "bytes",
+    "session",
+    "attempts",
+    "seconds",
+    "server_id",
+    "location",
+    "checksum",
+    "verified",
+    "code",
+    "message",
+    "retryable",
+    "reason",
+    "run",
+)
+"""Of the CSV, in their order."""
+
+
+def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """The head, and `files` last, one a line: such a file can be read line by line."""
+    opening = json.dumps(head, indent=2, ensure_ascii=False)
+    yield opening.removesuffix("\n}") + ',\n  "files": ['
+    separator = "\n    "
+    for row in spool.rows():
+        yield separator + json.dumps(row, ensure_ascii=False)
+        separator = ",\n    "
+    yield "\n  ]\n}\n"
+
+
+def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """A header, and one record a file (RFC 4180, but lines end as everywhere else); what is unknown is empty."""
+    held = io.StringIO()
+    writer = csv.writer(held, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in spool.rows():
+        writer.writerow(_cells(row))
+        yield held.getvalue()
+        held.seek(0)
+        held.truncate()
+    yield held.getvalue()
+
+
+def _cells(row: Row) -> list[Any]:
+    values = (row.get(name) for name in COLUMNS)
+    return [str(value).lower() if isinstance(value, bool) else value for value in values]

@@ -1,0 +1,93 @@
+"""A report as Markdown, for a person who looks at a pipeline: the verdict, the numbers, and the first failures."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.render.words import plural, safe, size, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_cli.report.spool import Row, Spool
+
+MOST = 50
+"""Failed files that are named: GitHub takes 1 MiB of summary for a step."""
+_LONGEST = 300
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$!()]")
+
+
+def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """Ends with an empty line, so that another one may follow."""
+    counts = head["counts"]
+    yield f"## {_verdict(head)}\n\n"
+    yield "| | files |\n|---|---:|\n"
+    for name in ("completed", "failed", "skipped", "cancelled"):
+        if counts[name] or name == "completed":
+            why = _reasons(head) if name == "skipped" else ""
+            yield f"| {name}{why} | {counts[name]:,} |\n"
+    yield f"\n{_facts(head)}\n\n"
+    for sentence in head.get("missing", ()):
+        yield f"- {plain(sentence)}\n"
+    if head.get("missing"):
+        yield "\n"
+    yield from _failures(spool, counts["failed"])
+
+
+def _verdict(head: dict[str, Any]) -> str:
+    counts = head["counts"]
+    done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
+    if head["ok"]:
+        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ nothing had to be uploaded"
+    failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+    cancelled = f", {counts['cancelled']:,} cancelled" if counts["cancelled"] else ""
+    return f"✗ {done:,} of {plural(total, 'file')} uploaded{failed}{cancelled}"
+
+
+def _reasons(head: dict[str, Any]) -> str:
+    parts = (f"{count:,} {plain(reason)}" for reason, count in head["skips"].items())
+    return f" ({', '.join(parts)})" if head["skips"] else ""
+
+
+def _facts(head: dict[str, Any]) -> str:
+    parts = [f"**{size(head['bytes'])}**"]
+    if head["seconds"] is not None:
+        parts[0] += f" in **{span(head['seconds'])}**"
+    if head["server"]:
+        parts.append(f"to {plain(head['server'])}" + (f" ({plain(head['category'])})" if head.get("category") else ""))
+    if head.get("shard"):
+        parts.append(f"shard {head['shard']['index']} of {head['shard']['count']}")
+    parts.append(f"run {plain(head['run'])}" if head.get("run") else plural(len(head.get("runs", ())), "run"))
+    parts.append(f"exit code {head['exit_code']} ({plain(head['exit'].replace('_', ' '))})")
+    return " · ".join(parts)
+
+
+def _failures(spool: Spool, total: int) -> Iterator[str]:
+    if not total:
+        return
+    yield "| failed | why | trying again |\n|---|---|---|\n"
+    left = MOST
+    for row in spool.rows():
+        if row["outcome"] == "failed":
+            yield _line(row)
+            left -= 1
+        if not left:
+            break
+    if total > MOST:
+        yield f"\n… and {total - MOST:,} more.\n"
+    yield "\n"
+
+
+def _line(row: Row) -> str:
+    again = "can help" if row.get("retryable") else "does not help by itself"
+    why = f"{row.get('code', '')}: {row.get('message', '')}"
+    return f"| {plain(row['path'])} | {plain(why)} | {again} |\n"
+
+
+def plain(text: str) -> str:
+    """`text` in one line, with nothing in it that Markdown or HTML would take for its own."""
+    text = safe(text)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
+    return _SPECIAL.sub(r"\\\g<0>", text)

@@ -1,0 +1,111 @@
+"""`--report`, `--failed-to` and the step summary of GitHub: what is written when a run is over."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core.report import RunFacts
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import safe
+from uploader_cli.report import again, place
+from uploader_cli.report.formats import as_csv, as_json
+from uploader_cli.report.junit import as_junit
+from uploader_cli.report.keeper import Keeper
+from uploader_cli.report.markdown import as_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from uploader_cli.report.keeper import Output
+    from uploader_cli.report.spool import Spool
+    from uploader_cli.settings import Settings
+    from uploader_cli.settings.values import ReportFile
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""Names the file whose Markdown GitHub Actions shows on the page of a job."""
+_FORMATS: dict[str, Callable[[dict[str, Any], Spool], Iterator[str]]] = {
+    "json": as_json,
+    "csv": as_csv,
+    "junit": as_junit,
+    "markdown": as_markdown,
+}
+
+
+class Reports:
+    """The files that a run leaves behind. They are looked at when this is made, before anything is sent."""
+
+    def __init__(self, reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str], tag: str) -> None:
+        """`tag` tells files in the making from those of another run. Raises `UsageError` for a bad place."""
+        places = [("--report", report.path) for report in reports]
+        places += [("--failed-to", failed_to)] if failed_to is not None else []
+        for option, path in places:
+            place.check(path, option)
+        real = [path.resolve() for _, path in places]
+        twice = next((path for (_, path), same in zip(places, real, strict=True) if real.count(same) > 1), None)
+        if twice is not None and not str(twice).startswith(os.devnull):
+            raise UsageError(f"{twice} is to be written twice", hint="name another file for one of them")
+        self._summary = Path(env[STEP_SUMMARY]) if env.get(STEP_SUMMARY) else None
+        self.outputs: list[Output] = [partial(_write, report=report, tag=tag) for report in reports]
+        if failed_to is not None:
+            self.outputs.append(partial(_write_again, path=failed_to, tag=tag))
+        if self._summary is not None:
+            self.outputs.append(partial(_append_summary, path=self._summary))
+
+    def keeper(self, settings: Settings, run: str, resumed_from: str | None) -> list[Keeper]:
+        """The observer of a run, where there is anything to write."""
+        category = None if settings.tus_endpoint else settings.category
+        facts = RunFacts(run, version("uploader-cli"), time.time(), category, resumed_from=resumed_from)
+        return [Keeper(self.outputs, facts, time.time)] if self.outputs else []
+
+
+def of_settings(settings: Settings, tag: str) -> Reports:
+    """What the settings and GitHub's variable ask for. Raises `UsageError`."""
+    return Reports(settings.report, settings.failed_to, os.environ, tag)
+
+
+def settled(code: int, keepers: Sequence[Keeper]) -> int:
+    """The exit code of a run whose reports are written: 2 where only one of them could not be."""
+    problems = [problem for keeper in keepers for problem in keeper.problems]
+    for problem in problems:
+        sys.stderr.write(safe(f"error: {problem}") + "\n")
+    return code or (Exit.USAGE if problems else Exit.OK)
+
+
+def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> None:
+    with _named("--report", report.path):
+        place.write(report.path, _FORMATS[report.kind](head, spool), tag)
+
+
+def _write_again(_head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> None:
+    with _named("--failed-to", path):
+        place.write(path, again.as_manifest(path, spool), tag)
+    if again.needs_nul(path, spool):
+        text = (
+            f"warning: --failed-to: names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0"
+        )
+        sys.stderr.write(safe(text) + "\n")
+
+
+@contextmanager
+def _named(option: str, path: Path) -> Iterator[None]:
+    """An error says which option it was, and which file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{option}: {path} could not be written: {error.strerror or error}") from error
+
+
+def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> None:
+    """Nobody asked for it on the command line: that it can't be written is said, and changes nothing."""
+    try:
+        place.append(path, as_markdown(head, spool))
+    except OSError as error:
+        sys.stderr.write(safe(f"warning: {STEP_SUMMARY}: {path} can't be written: {error.strerror}") + "\n")

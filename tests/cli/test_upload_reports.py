@@ -1,0 +1,201 @@
+"""`--report` and `--failed-to`: what is refused before anything is sent, and what is left behind by runs that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from command import start
+from following import ended, read_until
+from junit_rules import check_junit
+from serving import running_server
+
+from uploader_cli.__main__ import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+pytestmark = pytest.mark.usefixtures("_there")
+
+
+@pytest.fixture
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """The suffix says the format, a word before the name outranks it, and what was there before is replaced."""
+    make_files(**{"a.mp4": 10, "sub/b.mp4": 20})
+    (tmp_path / "r.json").write_text("{}")
+    names = ["r.json", "r.csv", "r.xml", "r.md", "junit:report.txt"]
+    assert main(["upload", "files", "-s", server.url, "-q", *(f"--report={name}" for name in names)]) == 0
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["path"], row["outcome"]) for row in document["files"]] == [
+        ("files/a.mp4", "completed"),
+        ("files/sub/b.mp4", "completed"),
+    ]
+    assert (document["counts"]["completed"], document["bytes"], document["exit"]) == (2, 30, "ok")
+    assert (tmp_path / "r.csv").read_text().count("\n") == 3
+    assert (tmp_path / "r.xml").read_text() == (tmp_path / "report.txt").read_text()
+    assert len(list(check_junit((tmp_path / "r.xml").read_text()).iter("testcase"))) == 2
+    assert "2 files uploaded" in (tmp_path / "r.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted([*names[:4], "report.txt"]), (
+        "nothing else is left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--report", "gone/r.json"], "there is no directory"),
+        (["--report", "files"], "suffix names no format"),
+        (["--report", "json:files"], "is a directory"),
+        (["--failed-to", "gone/again.txt"], "there is no directory"),
+        (["--report", "r.json", "--failed-to", "./r.json"], "written twice"),
+        (["--report", "r.txt"], "suffix names no format"),
+        (["--report", "json:"], "must be text"),
+    ],
+)
+def test_a_bad_destination_is_told_before_anything_is_sent(
+    server: EmbeddedServer,
+    make_files: Callable[..., Path],
+    options: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_files(**{"a.mp4": 10})
+    assert main(["upload", "files", "-s", server.url, *options]) == 2
+    assert words in capsys.readouterr().err
+    assert len(server.faults.requests) == 0
+
+
+def test_a_destination_that_goes_away_costs_the_report_alone(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are there and the other report is; the exit code is 2, and says which file is missing."""
+    from uploader_cli.report import place
+
+    make_files(**{"a.mp4": 10})
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2].startswith(".r.json"):
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(place.os, "fsync", full)
+    assert main(["upload", "files", "-s", server.url, "--report", "r.json", "--report", "r.csv"]) == 2
+    assert (server.root / "personal" / "files" / "a.mp4").is_file()
+    assert (tmp_path / "r.csv").is_file()
+    assert list(tmp_path.glob("*r.json*")) == []
+
+
+def test_failed_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Plain paths, one a line; an empty list where nothing failed."""
+    with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
+        make_files(**{"a.mp4": 10, "bad.mp4": 20, "notes.txt": 1})
+        assert main(["upload", "files", "-s", server.url, "-q", "--failed-to", "again.txt"]) == 4
+        assert (tmp_path / "again.txt").read_text() == "files/bad.mp4\n"
+        assert main(["upload", "files/a.mp4", "-s", server.url, "-q", "--failed-to", "again.txt"]) == 0
+        assert (tmp_path / "again.txt").read_text() == ""
+
+
+def test_what_fail_fast_did_not_start_is_to_be_sent_again(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    with running_server(flavour="reference", processing_seconds=0.01, fail_files=("b*",)) as server:
+        make_files(**{f"{name}.mp4": 10 for name in "abcde"})
+        assert main(["upload", "files", "-s", server.url, "-q", "--fail-fast", "--failed-to", "again.jsonl"]) == 4
+    again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in again] == ["files/b.mp4", "files/d.mp4", "files/e.mp4"]
+    assert [row["name"] for row in again] == ["files/b.mp4", "files/d.mp4", "files/e.mp4"]
+
+
+def test_a_name_with_a_line_break_makes_a_plain_list_nul_separated(
+    make_files: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is lost, and it is said how to read it."""
+    with running_server(flavour="reference", processing_seconds=0.01, fail_files=("*",)) as server:
+        make_files(**{"a.mp4": 10, "b\nc.mp4": 10, "d\udcff.mp4": b"d"})
+        assert main(["upload", "files", "-s", server.url, "--failed-to", "again.txt"]) == 4
+    assert (tmp_path / "again.txt").read_bytes() == b"files/a.mp4\0files/b\nc.mp4\0files/d\xff.mp4\0"
+    assert "-0" in capsys.readouterr().err
+
+
+def test_step_summary(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub's file gets the Markdown at its end, by itself; that it can't be written changes nothing."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    make_files(**{"a.mp4": 10})
+    assert main(["upload", "files", "-s", server.url, "-q"]) == 0
+    assert main(["upload", "files", "-s", server.url, "-q", "--no-resume"]) == 0
+    assert (tmp_path / "summary").read_text().count("## ✓ 1 file uploaded") == 2
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "gone" / "summary"))
+    assert main(["upload", "files", "-s", server.url, "-q"]) == 0
+
+
+def test_a_run_that_never_reached_its_server_is_reported(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    make_files(**{"a.mp4": 10})
+    assert main(["upload", "files", "-s", "127.0.0.1:1", "-q", "--report", "r.json"]) == 6
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert (document["ok"], document["exit"], document["counts"]["failed"]) == (False, "no_server", 1)
+    assert document["files"][0]["code"] == "network"
+
+
+def test_a_terminated_run_is_reported(server: EmbeddedServer, tmp_path: Path) -> None:
+    """SIGTERM in the middle of a body: every file is in the report once, and to be sent again."""
+    for name, size in {"a.mp4": 4 << 30, "b.mp4": 10, "c.mp4": 10}.items():
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    options = ("--protocol", "batch", "--json", "--report", "r.json", "--failed-to", "again.txt")
+    process = start("upload", "a.mp4", "b.mp4", "c.mp4", "-s", server.url, *options, home=tmp_path)
+    seen = read_until(process, "file.progress", lambda event: event["phase"] == "sending")
+    done = ended(process, seen, signal.SIGTERM)
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert done.code == document["exit_code"] == 143
+    outcomes = {row["path"]: row["outcome"] for row in document["files"]}
+    assert sorted(outcomes) == ["a.mp4", "b.mp4", "c.mp4"]
+    assert outcomes["a.mp4"] == "cancelled"
+    left = [path for path, outcome in outcomes.items() if outcome != "completed"]
+    assert (tmp_path / "again.txt").read_text().splitlines() == left
+
+
+def test_a_pipe_is_written_to_as_it_is(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """As `--report json:>(jq …)` makes one; a link keeps being one, and a file keeps its mode."""
+    make_files(**{"a.mp4": 10})
+    target, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    target.touch(mode=0o600)
+    link.symlink_to(target)
+    reader, writer = os.pipe()
+    pipe = f"json:/dev/fd/{writer}"
+    try:
+        assert main(["upload", "files", "-s", server.url, "-q", "--report", pipe, "--report", "link.csv"]) == 0
+    finally:
+        os.close(writer)
+    with os.fdopen(reader) as stream:
+        assert json.load(stream)["counts"]["completed"] == 1
+    assert link.is_symlink()
+    assert "files/a.mp4" in target.read_text()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_resumed_run_says_which_one_it_goes_on_with(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_files(**{"a.mp4": 10, "b.mp4": 10})
+    server.faults.next_answers("POST", "/api/upload/files/", [None, 503])
+    first = ["upload", "files", "-s", server.url, "-q", "--retries", "0", "--jobs", "1", "--report", "1.json"]
+    assert main(first) == 3
+    assert main(["resume", "-q", "--report", "2.json"]) == 0
+    one, two = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (1, 2))
+    assert (one["resumed_from"], two["resumed_from"]) == (None, one["run"])
+    assert [(row["path"], row["outcome"], row.get("reason")) for row in two["files"]] == [
+        ("files/a.mp4", "skipped", "present"),
+        ("files/b.mp4", "completed", None),
+    ]
