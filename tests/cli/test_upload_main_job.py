@@ -14,10 +14,13 @@ import pytest
 from command import Done, start, uploader
 from following import ended, read_until
 from patience import ROOM
+from recording import recorder
 from serving import running_server, server_process
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
 
 NAMES = (
     "plain.mp4",
@@ -102,6 +105,15 @@ def test_a_plain_run_of_three_files_is_cheap(tmp_path: Path) -> None:
         calls = [request for request in server.faults.requests if request.path.startswith("/api/")]
     assert done.code == 0
     assert len(calls) <= 5
+
+
+def test_connections_are_kept_and_used_again(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Two workers, the calls beside them, the polls, and what carries Socket.IO: no file costs a connection."""
+    files = make(tmp_path / "many", 60_000, tuple(f"{number}.bin" for number in range(30)))
+    with recorder(server.url) as (url, relay):
+        done = uploader("upload", files, "-s", url, "-j", "2", "--json", home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 30)
+    assert relay.connections < 12
 
 
 @pytest.mark.parametrize(

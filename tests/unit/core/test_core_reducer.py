@@ -13,7 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, FailureCode, Phase, SkipReason, Transport
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.state import Finished, ProgressState, file_fraction
+from uploader_cli.core.state import HISTORY, Finished, ProgressState, file_fraction
 from uploader_cli.errors import ConnectFailed
 
 SESSION, SIZE = "s", 100
@@ -527,3 +527,17 @@ def test_what_only_others_need_passes_through() -> None:
     run = Run()
     assert run.put(ev.ServerMessage("hello")) == [ev.ServerMessage("hello")]
     assert run.put(ev.Event()) == []
+
+
+def test_what_is_kept_of_the_past_is_bounded() -> None:
+    run = Run()
+    for number in range(1, 4 * HISTORY):
+        name = f"{number}.mp4"
+        run.put(ev.FileSelected(number, name, SIZE), ev.FileStarted(number, name, SIZE, SESSION, 0, 1))
+        run.put(ev.FileCompleted(number, name, SIZE, None, None, verified=False, attempts=1, seconds=1.0))
+        words = f"message {number}"
+        run.put(ev.SessionProgress(SESSION, Transport.WEBSOCKET, float(number), None, message=words))
+    assert run.state.completed == 4 * HISTORY - 1
+    assert len(run.state.finished) == HISTORY
+    assert list(run.state.messages)[-1] == words
+    assert len(run.state.messages) == HISTORY
