@@ -1,0 +1,77 @@
+"""A file is compared with the SHA-256 that its list tells, before anything of it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.core.events import FailureCode
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.expected import PIECE, differs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTENT = b"x" * (2 * PIECE + 1)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> LocalFile:
+    """A file of three pieces, as it was selected."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(CONTENT)
+    return LocalFile(3, str(path), "a.mp4", len(CONTENT), path.stat().st_mtime_ns, named=True, sha256=SHA256)
+
+
+def test_the_file_that_is_meant(file: LocalFile) -> None:
+    assert differs(file) is None
+
+
+def test_nothing_is_read_of_a_file_of_which_nothing_is_expected(file: LocalFile) -> None:
+    assert differs(replace(file, path="/no/where", sha256=None)) is None
+
+
+def test_another_file(file: LocalFile) -> None:
+    """Both digests are told."""
+    found = differs(replace(file, sha256="0" * 64))
+    assert found is not None
+    assert (found.file, found.path, found.code) == (3, file.path, FailureCode.MISMATCH)
+    assert found.message == f"its SHA-256 is {SHA256}, not {'0' * 64} as listed: not sent"
+
+
+def test_a_file_that_is_written_to_meanwhile(file: LocalFile) -> None:
+    """Whatever its digest: what will be sent may be something else."""
+    os.utime(file.path, ns=(0, 1))
+    found = differs(file)
+    assert found is not None
+    assert found.code is FailureCode.MISMATCH
+
+
+def test_a_file_that_can_not_be_read(file: LocalFile, tmp_path: Path) -> None:
+    gone = differs(replace(file, path=f"{file.path}.gone"))
+    assert gone is not None
+    assert gone.code is FailureCode.VANISHED
+    directory = differs(replace(file, path=str(tmp_path)))
+    assert directory is not None
+    assert directory.code is FailureCode.UNREADABLE
+
+
+def test_it_can_be_stopped_between_two_pieces(file: LocalFile) -> None:
+    class Stopped(Exception):
+        pass
+
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        differs(file, check)
+    assert len(calls) == 2
