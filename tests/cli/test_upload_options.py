@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,25 +68,6 @@ def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path)
     assert [event["reason"] for event in plain.of("file.skipped")] == ["symlink"]
     followed = uploader("upload", files, "-s", server.url, "--follow-links", "--json", home=tmp_path)
     assert followed.finished["completed"] == 2
-
-
-def test_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
-    """The plan comes without a call: by assumed limits at first, by those last seen after a run."""
-    files = make_files(**{f"{number}.mp4": 10 for number in range(7)}, **{"x.avi": 1, "y.avi": 1, "z.txt": 1})
-    with running_server(flavour="reference", processing_seconds=0.01) as server:
-        assumed = uploader("upload", files, "-s", server.url, "--dry-run", "--json", home=tmp_path)
-        assert len(server.faults.requests) == 0
-        plan = json.loads(assumed.out)
-        assert plan["limits"] == "assumed"
-        assert [len(session) for session in plan["sessions"]] == [3, 3, 1, 2]
-        assert [item["path"] for item in plan["skipped"]] == [str(files / "z.txt")]
-        assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
-        calls = len(server.faults.requests)
-        seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
-        assert len(server.faults.requests) == calls
-    assert "as last seen there" in seen.err
-    assert "9 files" in seen.err
-    assert seen.out == ""
 
 
 def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ ENUMS = {
     "`transport` of `channel.changed`": events.Transport,
     "`reason` of `channel.changed`": events.ChannelReason,
     "`code` of `warning`": events.WarningCode,
+    "`limits` of `plan.started`": events.LimitsOrigin,
 }
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from uploader_cli.core.plan import ASSUMED, Limits
+from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer import limits_cache
-from uploader_cli.transfer.limits_cache import MOST, recall, remember
+from uploader_cli.transfer.limits_cache import MOST, Seen, recall, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HERE, THERE = "http://here:1", "http://there:1"
-OPEN = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
+REFERENCE = Seen(ASSUMED, metered=True)
+OFFER = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
+OPEN = Seen(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True), OFFER)
 
 
 @pytest.fixture(autouse=True)
@@ -30,34 +32,40 @@ def test_nothing_is_known_at_first() -> None:
     assert recall(HERE) is None
 
 
-@pytest.mark.parametrize("limits", [ASSUMED, OPEN], ids=["reference", "bundled"])
-def test_limits_come_back_as_they_were(limits: Limits) -> None:
-    remember(HERE, limits)
-    assert recall(HERE) == limits
+@pytest.mark.parametrize("seen", [REFERENCE, OPEN], ids=["reference", "bundled"])
+def test_it_comes_back_as_it_was(seen: Seen) -> None:
+    remember(HERE, seen)
+    assert recall(HERE) == seen
     assert recall(THERE) is None
 
 
 def test_each_server_has_its_own_and_the_newest_counts() -> None:
-    remember(HERE, ASSUMED)
+    remember(HERE, REFERENCE)
+    remember(THERE, Seen(OPEN.limits))
+    remember(HERE, OPEN)
+    assert recall(HERE) == OPEN
+    assert recall(THERE) == Seen(OPEN.limits)
+
+
+def test_a_tus_endpoint_of_another_host_is_not_used() -> None:
+    """The file may have been spoiled: the token would go there."""
     remember(THERE, OPEN)
-    remember(HERE, replace(ASSUMED, max_files=5))
-    assert recall(HERE) == replace(ASSUMED, max_files=5)
-    assert recall(THERE) == OPEN
+    assert recall(THERE) == Seen(OPEN.limits)
 
 
 def test_what_is_known_already_is_not_written_again(state: Path) -> None:
-    remember(HERE, ASSUMED)
+    remember(HERE, REFERENCE)
     before = state.stat().st_ino
-    remember(HERE, ASSUMED)
+    remember(HERE, REFERENCE)
     assert state.stat().st_ino == before
 
 
 def test_the_oldest_servers_are_forgotten() -> None:
     for number in range(MOST + 2):
-        remember(f"http://{number}", ASSUMED)
+        remember(f"http://{number}", REFERENCE)
     assert recall("http://0") is None
     assert recall("http://1") is None
-    assert recall("http://2") == recall(f"http://{MOST + 1}") == ASSUMED
+    assert recall("http://2") == recall(f"http://{MOST + 1}") == REFERENCE
 
 
 @pytest.mark.parametrize(
@@ -67,19 +75,19 @@ def test_a_spoiled_file_is_no_knowledge_and_is_put_right(state: Path, spoiled: b
     state.parent.mkdir(parents=True)
     state.write_bytes(spoiled)
     assert recall(HERE) is None
-    remember(HERE, ASSUMED)
-    assert recall(HERE) == ASSUMED
+    remember(HERE, REFERENCE)
+    assert recall(HERE) == REFERENCE
 
 
 def test_a_state_directory_that_cannot_be_made_costs_the_knowledge_only(state: Path) -> None:
     state.parent.parent.mkdir(parents=True)
     state.parent.write_text("a file where the directory should be")
-    remember(HERE, ASSUMED)
+    remember(HERE, REFERENCE)
     assert recall(HERE) is None
 
 
 def test_a_write_that_fails_leaves_nothing_behind(state: Path) -> None:
     state.mkdir(parents=True)  # nothing can be renamed onto a directory
-    remember(HERE, ASSUMED)
+    remember(HERE, REFERENCE)
     assert recall(HERE) is None
     assert [path.name for path in state.parent.iterdir()] == [state.name]

@@ -329,6 +329,73 @@ class RunFinished(Event):
     metrics: Metrics = field(default_factory=Metrics)
 
 
+# --- public as well: the lines of a dry run --------------------------------------------------------------------------
+
+
+class LimitsOrigin(StrEnum):
+    """How it is known what a server takes: it said so when it was last asked, or nobody ever asked."""
+
+    SEEN = "seen"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStarted(Event):
+    """The first line. `max_files` of a session (None: any number), `max_file_size` in bytes (None: any), `types`."""
+
+    type: ClassVar[str] = "plan.started"
+    server: str
+    protocol: str
+    jobs: int
+    limits: LimitsOrigin
+    max_files: int | None
+    max_file_size: int | None
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSession(Event):
+    """What would go into one session (`session_number` from 1) and the calls that it would take; its files follow.
+
+    `category` is None at a tus endpoint, which knows no sessions: there it is just as many files.
+    """
+
+    type: ClassVar[str] = "plan.session"
+    session_number: int
+    category: str | None
+    files: int
+    bytes: int
+    calls: int
+    kinds: tuple[str, ...] = field(default=(), metadata=INTERNAL)
+    first: tuple[str, ...] = field(default=(), metadata=INTERNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile(Event):
+    """A file that would be sent, and what it would be called there."""
+
+    type: ClassVar[str] = "plan.file"
+    file: int
+    path: str
+    size: int
+    name: str
+    session_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinished(Event):
+    """The last line. `exit_code` is that of a run in which all goes well; `calls` are all, polls not counted."""
+
+    type: ClassVar[str] = "plan.finished"
+    files: int
+    bytes: int
+    sessions: int
+    calls: int
+    skipped: int
+    failed: int
+    exit_code: int
+
+
 # --- for the log alone -----------------------------------------------------------------------------------------------
 
 
@@ -551,6 +618,10 @@ PUBLIC: tuple[type[Event], ...] = (
     Stage,
     RunWarning,
     RunFinished,
+    PlanStarted,
+    PlanSession,
+    PlanFile,
+    PlanFinished,
 )
 
 

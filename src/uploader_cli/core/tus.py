@@ -18,6 +18,9 @@ CONCATENATION = "concatenation"
 PREFERRED = ("sha256", "sha1")
 """Checksum algorithms that `auto` takes, best first."""
 
+LARGE = 256 << 20
+"""Bytes from which on a file may go up in parts, where workers would be idle otherwise."""
+
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 
 

@@ -2,11 +2,11 @@
 
 from uploader_cli.run.calls import cancel as cancel_command
 from uploader_cli.run.calls import delete as delete_command
-from uploader_cli.run.calls import dry_run
 from uploader_cli.run.calls import status as status_command
 from uploader_cli.run.calls import validate as validate_command
 from uploader_cli.run.commands import upload_command, watch_command
 from uploader_cli.run.doctor import doctor as doctor_command
+from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
 
 __all__ = [

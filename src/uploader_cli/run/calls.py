@@ -1,4 +1,4 @@
-"""The commands that are one question each: status, cancel, delete, validate, and the dry run, which asks nothing."""
+"""The commands that are one question each: status, cancel, delete, validate."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
-from uploader_cli.render.words import plural, safe, size
+from uploader_cli.render.words import plural, safe
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import select
 from uploader_cli.selection.walk import Selected, Skipped
-from uploader_cli.transfer import limits_cache
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.multipart import content_type
 from uploader_cli.transfer.stop import Stop
@@ -102,51 +101,6 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     }
     _tell(settings, body, lines)
     return Exit.FAILED_FOR_GOOD if refused else Exit.OK
-
-
-def dry_run(settings: Settings, paths: Sequence[str]) -> int:
-    """Print the plan, send nothing: with the limits last seen on this server, else with assumed ones."""
-    found = select(settings, paths)
-    files, refused = _usable(found)
-    seen = limits_cache.recall(settings.server)
-    limits = seen or ASSUMED
-    accepted = []
-    skipped = [(item.path, str(item.reason)) for item in found if isinstance(item, Skipped)]
-    for file in files:
-        why = refusal(file, limits)
-        if why is None:
-            accepted.append(file)
-        elif file.named:
-            refused.append((file.path, [why.message]))
-        else:
-            skipped.append((file.path, why.message))
-    sessions = list(plan_sessions(accepted, limits))
-    body: dict[str, object] = {
-        "server": settings.server,
-        "limits": "seen" if seen else "assumed",
-        "sessions": [[_utf8(file.path) for file in session.files] for session in sessions],
-        "skipped": [{"path": _utf8(path), "reason": why} for path, why in skipped],
-        "refused": [{"path": _utf8(path), "errors": words} for path, words in refused],
-        "files": len(accepted),
-        "bytes": sum(session.size for session in sessions),
-    }
-    lines = [_limits_line(settings.server, limits, assumed=seen is None)]
-    for index, session in enumerate(sessions, 1):
-        lines.append(f"session {index}: {plural(len(session.files), 'file')}, {size(session.size)}")
-        lines += [f"  {size(file.size):>10}  {safe(file.path)}" for file in session.files]
-    lines += [f"skipped: {safe(path)}: {why}" for path, why in skipped]
-    lines += [f"refused: {safe(path)}: {'; '.join(words)}" for path, words in refused]
-    whole = f"{plural(len(accepted), 'file')}, {size(sum(s.size for s in sessions))}"
-    lines.append(f"{whole} in {plural(len(sessions), 'session')}; nothing was sent")
-    _tell(settings, body, lines)
-    return Exit.FAILED_FOR_GOOD if refused else Exit.OK
-
-
-def _limits_line(server: str, limits: Limits, *, assumed: bool) -> str:
-    types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
-    origin = "assumed (this server was never asked)" if assumed else "as last seen there"
-    most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
-    return f"plan for {server or 'any server'}; limits {origin}: {most}"
 
 
 def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str, list[str]]]]:

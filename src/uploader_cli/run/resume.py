@@ -15,7 +15,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
-from uploader_cli.run.calls import dry_run
+from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
 from uploader_cli.run.views import go_on, interruptible, observers

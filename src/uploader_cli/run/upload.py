@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.analysis import Places, analyse
@@ -80,7 +80,7 @@ def execute(
     `run` is the hold on the journal, which is let go at the end. Raises what is a bug of ours, after the run was closed
     in order.
     """
-    receipts = Receipts()
+    receipts, known = Receipts(), list[Limits]()
     chosen = [item for item in found if isinstance(item, LocalFile)]
     places = Places({file.file: file for file in chosen}, run)
     loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], settings.stall)
@@ -104,7 +104,7 @@ def execute(
             connections.sightings,
             connections.stop,
             run=run,
-            remember=lambda limits: limits_cache.remember(settings.server, limits),
+            remember=known.append,
             announce=announce,
         )
         worker = threading.Thread(target=_work, args=(engine, chosen, loop.emit), name="uploader-engine", daemon=True)
@@ -123,6 +123,9 @@ def execute(
                 worker.join()
             connections.close()
         loop.flush()
+        if known:
+            tus, metered = connections.api.tus, connections.api.budget.metered
+            limits_cache.remember(settings.target_url, limits_cache.Seen(known[-1], tus, metered=metered))
         run.finish(ok=not _can_be_resumed(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())

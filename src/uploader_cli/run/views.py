@@ -89,14 +89,14 @@ class LastWords:
         outcome = state.outcome
         if outcome is None or (self._quiet and outcome.ok):
             return
-        width = _width(sys.stderr)
+        width = width_of(sys.stderr)
         advice = [state.advice] if state.advice else []
         lines = summary(state, outcome, width=width, color=self._color, resume_hint=self._go_on, next_steps=advice)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
 
-def _width(stream: TextIO) -> int:
+def width_of(stream: TextIO) -> int:
     """Columns of the terminal behind `stream`. In a pipe or a log nothing is folded: paths must be findable."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or UNFOLDED

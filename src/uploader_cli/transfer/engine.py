@@ -19,6 +19,7 @@ from uploader_cli.transfer.confirm import Confirmation
 from uploader_cli.transfer.context import Context
 from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.limiter import Limiter, unlimited
+from uploader_cli.transfer.offer import choose, endless
 from uploader_cli.transfer.present import Present
 from uploader_cli.transfer.retrying import retrying
 from uploader_cli.transfer.session import SessionDesk, Work
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal_run import RunHandle
     from uploader_cli.transfer.stop import Stop
 
-ENDLESS = 1 << 62
 FIRST_CONTACT_RETRIES = 2
 """Against a server that was never heard: a wrong address should be told soon."""
 
@@ -139,28 +139,17 @@ class Engine:
 
     def _choose(self) -> TusFiles | None:
         """Resumable transfer where the server offers it, unless batch was asked for (wire contract 5)."""
-        wanted, offered = self._context.settings.protocol, self._context.api.tus
-        if offered is None and wanted == "tus":
-            raise errors.UsageError(
-                f"--protocol tus: {self._context.settings.server} offers no resumable uploads",
-                hint="leave the option out: files then travel in batch mode",
-            )
-        if offered is None or wanted == "batch":
-            return None
-        return TusFiles(self._context, self._desk, self._confirm, offered)
+        offered = choose(self._context.settings, self._context.api.tus)
+        return TusFiles(self._context, self._desk, self._confirm, offered) if offered is not None else None
 
     def _endpoint(self) -> Limits:
         """What a tus server takes, by its OPTIONS (wire contract 5): one endless session, as it were."""
         context = self._context
         client = TusClient(context.api.http, context.settings.target_url, context.api.authorization, context.api.note)
         context.api.tus = self._retrying(FIRST_CONTACT_RETRIES)(client.options)
-        return Limits(
-            max_files=ENDLESS,
-            max_file_size=context.api.tus.max_size or ENDLESS,
-            allowed_types=frozenset({"*"}),
-            mixed_types=True,
-            relative_paths=False,
-        )
+        limits = endless(context.api.tus)
+        self._remember(limits)
+        return limits
 
     # --- what the server takes ----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile, Refusal
 
-_SKIPS = {
+SKIPS = {
     FailureCode.REFUSED_TYPE: SkipReason.TYPE,
     FailureCode.REFUSED_SIZE: SkipReason.SIZE,
     FailureCode.EMPTY: SkipReason.EMPTY,
@@ -110,7 +110,7 @@ class Ledger:
         if file.named:
             self.fail_with(file, refusal.code, refusal.message)
         else:
-            self.skip(file, _SKIPS[refusal.code])
+            self.skip(file, SKIPS[refusal.code])
 
     def skip(self, file: LocalFile, reason: SkipReason) -> None:
         """The file is left out."""

@@ -1,19 +1,31 @@
-"""The limits last seen on each server, so that a dry run can plan without a call (wire contract 3.12)."""
+"""What was last seen of each server, so that a dry run can plan without a call (wire contract 3.12)."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import as_object, parse_limits
+from uploader_cli.core.tus import parse_capabilities
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits
+    from uploader_cli.core.tus import Capabilities
 
 MOST = 100
 """Servers remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a server takes, what it offers of resumable uploads, and whether it counts calls."""
+
+    limits: Limits
+    tus: Capabilities | None = None
+    metered: bool = False
 
 
 def state_dir() -> Path:
@@ -23,21 +35,34 @@ def state_dir() -> Path:
     return user_state_path("uploader")
 
 
-def recall(server: str) -> Limits | None:
-    """What `server` took when it was last asked; None where that isn't known."""
-    return parse_limits(_read().get(server))
+def recall(server: str) -> Seen | None:
+    """How `server` (its URL, or that of a tus endpoint) was when it was last asked; None where that isn't known."""
+    known = as_object(_read().get(server))
+    limits = parse_limits(known)
+    if limits is None:
+        return None
+    return Seen(limits, parse_capabilities(known.get("tus"), server), known.get("metered") is True)
 
 
-def remember(server: str, limits: Limits) -> None:
-    """Keep `limits` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
-    known = _read()
-    entry = {
+def remember(server: str, seen: Seen) -> None:
+    """Keep `seen` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
+    known, limits = _read(), seen.limits
+    entry: dict[str, object] = {
         "maxFiles": limits.max_files,
         "maxFileSize": limits.max_file_size,
         "allowedTypes": sorted(limits.allowed_types),
         "mixedTypes": limits.mixed_types,
         "relativePaths": limits.relative_paths,
+        "metered": seen.metered,
     }
+    if seen.tus is not None:
+        entry["tus"] = {
+            "endpoint": seen.tus.endpoint,
+            "version": seen.tus.version,
+            "extensions": sorted(seen.tus.extensions),
+            "checksumAlgorithms": sorted(seen.tus.checksum_algorithms),
+            "maxSize": seen.tus.max_size,
+        }
     if known.pop(server, None) == entry:
         return
     known[server] = entry

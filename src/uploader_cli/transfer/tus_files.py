@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import Paused, SkipReason, WarningCode
+from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer.tus_terms import Terms
 from uploader_cli.transfer.tus_worker import Worker
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.tus import TusClient
 
 AUTO_JOBS = 4
-LARGE = 256 << 20
-"""Bytes from which on a file may go up in parts, where workers would be idle otherwise."""
 
 
 class TusFiles:

@@ -40,6 +40,7 @@ class Stream(Script):
         return [line for line in self.lines if line["type"] == kind]
 
 
+INTERNAL = {"wire_name", "file_path", "local", "kinds", "first"}
 EVENTS: list[ev.Event] = [
     ev.RunStarted("http://h:1", None, None, 4, "batch"),
     ev.RunStarted("http://h:1", 2, 10, 4, "tus", "r-0"),
@@ -59,6 +60,12 @@ EVENTS: list[ev.Event] = [
     ev.Stage("model analysis", 23.0),
     ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
     ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
+    ev.PlanStarted("http://h:1", "batch", 1, ev.LimitsOrigin.SEEN, 3, 1000, ("avi", "mp4")),
+    ev.PlanStarted("http://h:1", "tus", 4, ev.LimitsOrigin.ASSUMED, None, None, ("*",)),
+    ev.PlanSession(1, "personal", 2, 10, 3, ("mp4",), ("a",)),
+    ev.PlanSession(1, None, 2, 10, 3),
+    ev.PlanFile(0, "b\udcff", 5, "b\udcff", 1),
+    ev.PlanFinished(2, 10, 1, 4, 1, 1, 4),
 ]
 
 
@@ -94,6 +101,7 @@ def test_the_schema_knows_exactly_the_public_events_and_stage() -> None:
         ("failureCode", ev.FailureCode),
         ("skipReason", ev.SkipReason),
         ("warningCode", ev.WarningCode),
+        ("limitsOrigin", ev.LimitsOrigin),
     ],
 )
 def test_the_schema_has_the_very_enums_of_the_code(name: str, enum: type[Any]) -> None:
@@ -105,7 +113,7 @@ def test_the_schema_names_each_field_of_the_code() -> None:
     by_type = {option["properties"]["type"]["const"]: option for option in SCHEMA["oneOf"]}
     for kind in ev.PUBLIC:
         option = by_type[kind.type]
-        fields = {("from" if name == "from_" else name) for name in names(kind)} - {"wire_name", "file_path", "local"}
+        fields = {("from" if name == "from_" else name) for name in names(kind)} - INTERNAL
         always = set.intersection(*(set(ev.as_fields(event)) for event in EVENTS if type(event) is kind))
         common = {"v", "seq", "run", "ts", "type"}
         assert set(option["properties"]) - common - {"path_b64"} == fields

@@ -1,0 +1,67 @@
+"""How many calls an upload takes in which all goes well. Polls are not counted: they depend on the server's speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.plan import request_length
+from uploader_cli.core.tus import LARGE, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.tus import Capabilities
+
+FIRST_CONTACT = 1
+"""`GET /health`, or OPTIONS of a tus endpoint: before anything else, and whatever is to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the calls of a session depend on. `tus` is None for batch mode, `sessions` is False at a tus endpoint.
+
+    `metered`: the server counts calls. `chunk_size` in bytes; `verify` and `look` are --verify and --skip-existing.
+    """
+
+    limits: Limits
+    tus: Capabilities | None
+    metered: bool
+    sessions: bool
+    chunk_size: int
+    jobs: int
+    verify: bool = False
+    look: bool = False
+
+    def calls(self, files: Sequence[LocalFile]) -> int:
+        """The calls for one session of these files, at most those of --skip-existing included."""
+        tells = self.limits.relative_paths
+        around = (1 + tells) if self.sessions else 0  # a server that tells paths apart is also told of the end
+        each = (1 if tells else 2) * self.verify + (tells and self.look)
+        return around + self._transfer(files) + each * len(files)
+
+    def _transfer(self, files: Sequence[LocalFile]) -> int:
+        if self.tus is None:
+            return _requests(files, metered=self.metered)
+        idle = max(0, self.jobs - len(files)) if self.tus.concatenates else 0
+        return sum(self._uploads(file, 1 + idle if file.size >= LARGE else 1, self.tus) for file in files)
+
+    def _uploads(self, file: LocalFile, count: int, tus: Capabilities) -> int:
+        """The creation, which may carry everything, and the chunks; of parts, and of what joins them."""
+        if count > 1:
+            return 1 + sum(self._upload(size, tus) for _, size in parts(file.size, count))
+        return self._upload(file.size, tus)
+
+    def _upload(self, size: int, tus: Capabilities) -> int:
+        chunks = -(-size // self.chunk_size)
+        return 1 if tus.creates_with_upload and chunks <= 1 else 1 + chunks
+
+
+def _requests(files: Sequence[LocalFile], *, metered: bool) -> int:
+    """Batch requests, as long as nothing is measured."""
+    count, start = 0, 0
+    while start < len(files):
+        start += request_length(files[start:], None, metered=metered)
+        count += 1
+    return count

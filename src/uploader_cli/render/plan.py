@@ -1,0 +1,132 @@
+"""The plan of a dry run for people: a row for each session, what is left out and why, and the whole in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import LimitsOrigin
+from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS = 30
+"""Sessions that have a row of their own, and files that are named with what is wrong with them, unless verbose."""
+NAMES = 3
+"""Files that are named of those left out for one reason."""
+WIDE = 60
+"""Columns from which on there is room for all of the table."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Files with something in common."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        if len(self.first) < NAMES:
+            self.first.append(safe(path))
+
+    def __str__(self) -> str:
+        return ", ".join(self.first) + (f", and {self.count - len(self.first):,} more" * (self.count > len(self.first)))
+
+
+class PlanView:
+    """Writes a row when it is known; only counts stay in memory."""
+
+    def __init__(self, stream: TextIO, *, width: int, verbose: bool = False) -> None:
+        """`width` in cells: nothing is wider. `verbose` names every file."""
+        self._stream, self._width, self._verbose = stream, width, verbose
+        self._categories = False
+        self._sessions, self._files, self._bytes, self._calls = 0, 0, 0, 0
+        self._skipped: dict[str, _Group] = {}
+        self._failed: list[str] = []
+        self._failures: Counter[str] = Counter()
+
+    def tell(self, event: ev.Event) -> None:
+        """One event of a dry run."""
+        match event:
+            case ev.PlanStarted():
+                self._wrapped(_head(event))
+            case ev.PlanSession():
+                self._session(event)
+            case ev.PlanFile() if self._verbose:
+                name = "" if event.path.replace("\\", "/").endswith(event.name) else f" → {safe(event.name)}"
+                self._row(f"  {size(event.size):>9}  ", safe(event.path) + name)
+            case ev.FileSkipped() if self._verbose:
+                self._row("- ", f"{safe(event.path)}: {event.reason}")
+            case ev.FileSkipped():
+                self._skipped.setdefault(event.reason, _Group()).add(event.path)
+            case ev.FileFailed():
+                self._failures[event.code] += 1
+                if self._verbose or len(self._failed) < ROWS:
+                    self._failed.append(f"{safe(event.path)}: {safe(event.message[:500])}")
+            case ev.PlanFinished():
+                self._end(event)
+
+    def _session(self, event: ev.PlanSession) -> None:
+        if event.session_number == 1:
+            self._say("")
+            self._row(self._columns("session", "files", "size", "calls", "type"), "first files")
+        if event.session_number > ROWS and not self._verbose:
+            self._sessions, self._files = self._sessions + 1, self._files + event.files
+            self._bytes, self._calls = self._bytes + event.bytes, self._calls + event.calls
+            return
+        kinds = (event.kinds[0] or "none") if len(event.kinds) == 1 else "mixed"
+        names = ", ".join(map(safe, event.first)) + (", …" if event.files > len(event.first) else "")
+        row = f"{event.session_number:,}", f"{event.files:,}", size(event.bytes), f"{event.calls:,}", safe(kinds)
+        before = self._columns(*row)
+        self._say((before + clip(names, self._width - cells(before))).rstrip())
+
+    def _columns(self, number: str, files: str, bytes_: str, calls: str, kinds: str) -> str:
+        if self._width < WIDE:
+            return f"{number.removeprefix('session') or '#':>3} {files:>5} {bytes_:>9}  "
+        return f"{number:>7}  {files:>6}  {bytes_:>9}  {calls:>6}  {pad(kinds, 5)}  "
+
+    def _end(self, event: ev.PlanFinished) -> None:
+        if self._sessions:
+            more = f"{plural(self._sessions, 'more session')}: {plural(self._files, 'file')}, {size(self._bytes)}"
+            self._wrapped(f"… and {more}, {plural(self._calls, 'call')} (-v names each)")
+        if self._skipped or event.failed:
+            self._say("")
+        for reason, group in self._skipped.items():
+            self._wrapped(f"- {group.count:,} left out ({reason}): {group}")
+        for line in self._failed:
+            self._wrapped(f"✗ {line}")
+        if event.failed > len(self._failed):
+            codes = ", ".join(f"{count:,} {code}" for code, count in sorted(self._failures.items()))
+            self._wrapped(f"✗ {event.failed:,} files can't be sent ({codes})")
+        self._say("")
+        self._wrapped("; ".join(_last(event)))
+
+    def _row(self, before: str, names: str) -> None:
+        self._say((before + elide(names, self._width - cells(before))).rstrip())
+
+    def _wrapped(self, line: str) -> None:
+        self._say("\n".join(wrap(line, self._width, rest="  ")))
+
+    def _say(self, line: str) -> None:
+        self._stream.write(line + "\n")
+
+
+def _head(event: ev.PlanStarted) -> str:
+    most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
+    large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
+    kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
+    seen = "as last seen there" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never asked)"
+    where = f"{safe(event.server) or 'any server'} ({event.protocol})"
+    return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"
+
+
+def _last(event: ev.PlanFinished) -> Iterator[str]:
+    sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
+    yield f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}"
+    if event.failed:
+        yield f"{plural(event.failed, 'file')} would fail (exit code {event.exit_code})"
+    yield "nothing was sent"

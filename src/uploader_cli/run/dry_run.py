@@ -1,0 +1,168 @@
+"""`--dry-run`: the plan of a run, by the code that plans the run itself. No call is made, nothing is written."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from uploader_cli import exit_status
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import LimitsOrigin
+from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
+from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
+from uploader_cli.core.state import ProgressState
+from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.render.ndjson import NdjsonView
+from uploader_cli.render.plan import PlanView
+from uploader_cli.run import analysis
+from uploader_cli.run.upload import select
+from uploader_cli.run.views import width_of
+from uploader_cli.selection.expected import differs
+from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.transfer.ledger import SKIPS
+from uploader_cli.transfer.limits_cache import Seen, recall
+from uploader_cli.transfer.offer import ENDLESS, choose, endless
+from uploader_cli.transfer.tus_files import AUTO_JOBS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from uploader_cli.exit_status import Exit
+    from uploader_cli.settings import Settings
+
+FIRST = 3
+"""Files of a session that are named in its row."""
+
+
+def dry_run(settings: Settings, paths: Sequence[str]) -> int:
+    """Print the plan; the exit code is that of a run in which all goes well."""
+    found = select(settings, paths)
+    analysis.check(settings, found)
+    return Plan(settings, _view(settings)).run(found).exit_code
+
+
+def _view(settings: Settings) -> Callable[[ev.Event], None]:
+    if settings.json:
+        lines, state = NdjsonView(sys.stdout, secrets.token_hex(8), time.time), ProgressState()
+        return lambda event: lines.handle(event, state, 0.0)
+    if settings.quiet:
+        return lambda _event: None
+    return PlanView(sys.stderr, width=width_of(sys.stderr), verbose=settings.verbose > 0).tell
+
+
+class Plan:
+    """Goes through a selection as a run does, and tells what that run would do."""
+
+    def __init__(self, settings: Settings, tell: Callable[[ev.Event], None]) -> None:
+        """Raises `UsageError` where the server is known not to offer what was asked for."""
+        self._settings, self._tell = settings, tell
+        self._seen, self._origin = _known(settings)
+        self._tus = choose(settings, self._seen.tus)
+        self._jobs = AUTO_JOBS if settings.jobs == "auto" else settings.jobs
+        limits = self._seen.limits
+        self._limits = limits if self._tus is None else replace(limits, empty_files=True)
+        self._forecast = Forecast(
+            limits=self._limits,
+            tus=self._tus,
+            metered=self._seen.metered,
+            sessions=not settings.tus_endpoint,
+            chunk_size=settings.chunk_size,
+            jobs=self._jobs,
+            verify=settings.verify,
+            look=settings.skip_existing,
+        )
+        self._met = self._skipped = 0
+        self._failed: list[Exit] = []
+
+    def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
+        """Tell all of it, and return the last event."""
+        self._begin()
+        sessions = files = size = calls = 0
+        for sessions, session in enumerate(plan_sessions(self._accepted(found), self._limits), 1):
+            planned = self._session(sessions, session)
+            files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
+        outcome = ev.PlanFinished(
+            files=files,
+            bytes=size,
+            sessions=0 if self._settings.tus_endpoint else sessions,
+            calls=calls + (FIRST_CONTACT if self._met else 0),
+            skipped=self._skipped,
+            failed=len(self._failed),
+            exit_code=int(exit_status.worst(self._failed)),
+        )
+        self._tell(outcome)
+        return outcome
+
+    def _begin(self) -> None:
+        limits = self._limits
+        self._tell(
+            ev.PlanStarted(
+                server=self._settings.target_url,
+                protocol="tus" if self._tus is not None else "batch",
+                jobs=self._jobs if self._tus is not None else 1,
+                limits=self._origin,
+                max_files=limits.max_files if limits.max_files < ENDLESS else None,
+                max_file_size=limits.max_file_size if limits.max_file_size < ENDLESS else None,
+                types=tuple(sorted(limits.allowed_types)),
+            )
+        )
+
+    def _session(self, number: int, session: PlannedSession) -> ev.PlanSession:
+        planned = ev.PlanSession(
+            session_number=number,
+            category=None if self._settings.tus_endpoint else self._settings.category,
+            files=len(session.files),
+            bytes=session.size,
+            calls=self._forecast.calls(session.files),
+            kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
+            first=tuple(file.path for file in session.files[:FIRST]),
+        )
+        self._tell(planned)
+        for file in session.files:
+            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
+        return planned
+
+    def _accepted(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
+        """Those that would be sent; the others are told of."""
+        for item in found:
+            match item:
+                case Skipped():
+                    self._skip(item.file, item.path, item.reason)
+                case Unusable():
+                    self._fail(item)
+                case LocalFile():
+                    self._met += 1
+                    if self._accepts(item):
+                        yield item
+
+    def _accepts(self, file: LocalFile) -> bool:
+        refused = refusal(file, self._limits)
+        if refused is not None and not file.named:
+            self._skip(file.file, file.path, SKIPS[refused.code])
+            return False
+        wrong = Unusable(file.file, file.path, refused.code, refused.message) if refused is not None else differs(file)
+        if wrong is not None:
+            self._fail(wrong)
+        return wrong is None
+
+    def _skip(self, number: int, path: str, reason: ev.SkipReason) -> None:
+        self._skipped += 1
+        self._tell(ev.FileSkipped(number, path, reason))
+
+    def _fail(self, item: Unusable) -> None:
+        self._failed.append(exit_status.of_failure(item.code, retryable=False))
+        self._tell(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
+
+
+def _known(settings: Settings) -> tuple[Seen, LimitsOrigin]:
+    """What was last seen of the server; else what is assumed of any (wire contract 3.12)."""
+    seen = recall(settings.target_url)
+    if seen is not None:
+        return seen, LimitsOrigin.SEEN
+    offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
+    if settings.tus_endpoint:
+        return Seen(endless(offer), offer), LimitsOrigin.ASSUMED
+    return Seen(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED

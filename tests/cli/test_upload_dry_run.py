@@ -1,0 +1,137 @@
+"""`uploader upload --dry-run`: what it says is what happens."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from command import uploader
+from plain_tus import plain_tus_server
+from recording import recorder
+from serving import running_server
+
+from uploader_cli import Settings, upload
+from uploader_cli.core import events as ev
+from uploader_cli.render.ndjson import schema_text
+from uploader_cli.run.dry_run import Plan
+from uploader_cli.run.upload import select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Files = Callable[..., Path]
+
+KIB = 1 << 10
+SET = {f"{number}.mp4": 1 + number for number in range(7)} | {"x.avi": 100 * KIB, "sub/y.avi": 64 * KIB, "z.txt": 3}
+EMPTY = {"sub/empty.mp4": 0}
+REFERENCE: dict[str, Any] = {"flavour": "reference", "processing_seconds": 0.01}
+
+
+def planned(settings: Settings, *paths: Path) -> tuple[ev.PlanFinished, list[ev.Event]]:
+    told: list[ev.Event] = []
+    return Plan(settings, told.append).run(select(settings, [str(path) for path in paths])), told
+
+
+@contextmanager
+def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[], list[str]]]]:
+    """A server, how to use it, and the calls that it got: polls and the socket's are not planned."""
+    state = {"state_dir": tmp_path / "journal", "chunk_size": 16 * KIB}
+    if kind == "plain tus":
+        with plain_tus_server() as (url, _), recorder(url) as (relayed, relay):
+            yield (
+                Settings(tus_endpoint=f"{relayed}/files/", **state),
+                lambda: [f"{r.method} {r.path}" for r in relay.requests],
+            )
+        return
+    config = REFERENCE if kind == "reference" else {"types": ("mp4", "avi")}
+    with running_server(**config) as server:
+
+        def calls() -> list[str]:
+            seen = [f"{request.method} {request.path}" for request in list(server.faults.requests)]
+            return [call for call in seen if "/socket.io/" not in call and "/progress/" not in call]
+
+        protocol: Any = "batch" if kind == "batch" else "auto"
+        yield Settings(server=server.url, protocol=protocol, verify=kind == "verified", **state), calls
+
+
+@pytest.mark.parametrize("kind", ["reference", "batch", "tus", "verified", "plain tus"])
+def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) -> None:
+    """Sessions, calls, bytes and what is left out: as told before, once the server has been used."""
+    with server_for(kind, tmp_path) as (settings, calls):
+        assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
+        files = make_files(**SET, **EMPTY)
+        before = calls()
+        plan, told = planned(settings, files)
+        assert calls() == before
+        result = upload(files, settings)
+        made = calls()[len(before) :]
+        sessions = [call for call in made if call == "POST /api/upload/session"]
+    outcome = result.outcome
+    assert result.exit_code == plan.exit_code == 0
+    assert (plan.files, plan.bytes, plan.skipped) == (outcome.completed, outcome.bytes, outcome.skipped)
+    assert plan.calls == len(made), made
+    assert plan.sessions == len(sessions)
+    started = told[0]
+    assert isinstance(started, ev.PlanStarted)
+    assert started.limits is ev.LimitsOrigin.SEEN
+    assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
+
+
+def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
+    """The plan comes without a call: by assumed limits at first, by those last seen after a run."""
+    files = make_files(**SET)
+    with running_server(**REFERENCE) as server:
+        assumed = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
+        assert len(server.faults.requests) == 0
+        assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+        calls = len(server.faults.requests)
+        seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
+        assert len(server.faults.requests) == calls
+    assert "assumed (this server was never asked)" in assumed.err
+    assert "as last seen there" in seen.err
+    assert assumed.err.splitlines()[-1].startswith("9 files, ")
+    assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; nothing was sent")
+    assert seen.err.splitlines()[-1] == assumed.err.splitlines()[-1]
+    assert assumed.out == seen.out == ""
+
+
+def test_the_plan_as_lines(make_files: Files, tmp_path: Path) -> None:
+    """Each fits the schema; what would fail is a failure with its code, and decides the exit code."""
+    files = make_files(**SET)
+    done = uploader("upload", files, files / "z.txt", "--dry-run", "--json", home=tmp_path)
+    assert done.code == 0  # named, and met in the directory before
+    named = uploader("upload", files / "z.txt", files, "--dry-run", "--json", home=tmp_path)
+    assert named.code == 4
+    lines = [json.loads(line) for line in named.out.splitlines()]
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    for number, line in enumerate(lines, 1):
+        validator.validate(line)
+        assert line["seq"] == number
+    assert lines[0]["limits"] == "assumed"
+    assert (lines[0]["type"], lines[-1]["type"]) == ("plan.started", "plan.finished")
+    sessions = [line for line in lines if line["type"] == "plan.session"]
+    assert [line["files"] for line in sessions] == [3, 3, 1, 2]
+    sent = [line for line in lines if line["type"] == "plan.file"]
+    assert [line["session_number"] for line in sent] == [1, 1, 1, 2, 2, 2, 3, 4, 4]
+    assert sent[-1]["name"] == "files/x.avi"
+    (failed,) = [line for line in lines if line["type"] == "file.failed"]
+    assert (failed["code"], failed["retryable"]) == ("refused_type", False)
+    (skipped,) = [line for line in lines if line["type"] == "file.skipped"]
+    assert skipped["reason"] == "duplicate"
+    last = lines[-1]
+    assert (last["files"], last["sessions"], last["calls"], last["failed"], last["exit_code"]) == (9, 4, 9, 1, 4)
+    assert last["bytes"] == sum(line["size"] for line in sent) == sum(line["bytes"] for line in sessions)
+
+
+def test_what_is_known_not_to_be_offered_is_an_error(make_files: Files, tmp_path: Path) -> None:
+    """As in the run itself, exit 2."""
+    files = make_files(**{"a.mp4": 1})
+    with running_server(**REFERENCE) as server:
+        assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+        done = uploader("upload", files, "-s", server.url, "--protocol", "tus", "--dry-run", home=tmp_path)
+    assert done.code == 2
+    assert "offers no resumable uploads" in done.err

@@ -1,0 +1,96 @@
+"""The plan for people, as it stands in a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, LimitsOrigin, SkipReason
+from uploader_cli.render.plan import ROWS, PlanView
+from uploader_cli.render.words import cells
+
+MIB = 1 << 20
+START = ev.PlanStarted("http://h:1", "batch", 1, LimitsOrigin.ASSUMED, 3, 300 * MIB, ("avi", "mp4"))
+SESSIONS: list[ev.Event] = [
+    ev.PlanSession(1, "personal", 3, 30 * MIB, 2, ("mp4",), ("holiday/a.mp4", "holiday/b.mp4", "holiday/c.mp4")),
+    ev.PlanFile(0, "holiday/a.mp4", 10 * MIB, "holiday/a.mp4", 1),
+    ev.PlanSession(2, "personal", 5, 1234, 2, ("avi", ""), ("x.avi", "旅行/电影.avi", "z")),
+    ev.PlanFile(4, "/data/x.avi", 1234, "here/y.avi", 2),
+]
+LEFT_OUT: list[ev.Event] = [
+    *(ev.FileSkipped(10 + number, f"{number}.txt", SkipReason.TYPE) for number in range(1200)),
+    ev.FileSkipped(5, "link", SkipReason.SYMLINK),
+    ev.FileFailed(6, "a\x1b[31m.mp4", FailureCode.REFUSED_SIZE, "too large", False),
+]
+END = ev.PlanFinished(8, 31 * MIB, 2, 5, 1201, 1, 4)
+
+
+def shown(*events: ev.Event, width: int = 80, verbose: bool = False) -> list[str]:
+    stream = io.StringIO()
+    view = PlanView(stream, width=width, verbose=verbose)
+    for event in events:
+        view.tell(event)
+    lines = stream.getvalue().splitlines()
+    assert max(map(cells, lines)) <= width
+    assert not any("\x1b" in line or line != line.rstrip() for line in lines)
+    return lines
+
+
+def test_a_table_in_80_columns() -> None:
+    assert shown(START, *SESSIONS, *LEFT_OUT, END) == [
+        "plan for http://h:1 (batch); limits assumed (this server was never asked): 3",
+        "  files a session, at most 300.0 MiB each, avi, mp4",
+        "",
+        "session   files       size   calls  type   first files",
+        "      1       3   30.0 MiB       2  mp4    holiday/a.mp4, holiday/b.mp4, holida…",
+        "      2       5    1.2 KiB       2  mixed  x.avi, 旅行/电影.avi, z, …",
+        "",
+        "- 1,200 left out (type): 0.txt, 1.txt, 2.txt, and 1,197 more",
+        "- 1 left out (symlink): link",
+        r"✗ a\x1b[31m.mp4: too large",
+        "",
+        "8 files, 31.0 MiB in 2 sessions with 5 calls; 1 file would fail (exit code 4);",
+        "  nothing was sent",
+    ]
+
+
+def test_a_table_in_40_columns() -> None:
+    lines = shown(START, *SESSIONS, END, width=40)
+    table = lines[lines.index("") + 1 :]
+    assert table[:3] == [
+        "  # files      size  first files",
+        "  1     3  30.0 MiB  holiday/a.mp4, hol…",
+        "  2     5   1.2 KiB  x.avi, 旅行/电影.a…",
+    ]
+
+
+def test_verbose_names_every_file() -> None:
+    lines = shown(START, *SESSIONS, *LEFT_OUT, END, verbose=True)
+    assert "   10.0 MiB  holiday/a.mp4" in lines
+    assert "    1.2 KiB  /data/x.avi → here/y.avi" in lines
+    assert "- 1199.txt: type" in lines
+    assert len(lines) > 1200
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_long_lists_are_bounded(verbose: bool) -> None:
+    """A row for each of the first sessions, a line for each of the first failures, then numbers; all with -v."""
+    sessions = [ev.PlanSession(number, "personal", 3, MIB, 2, ("mp4",), ("a",)) for number in range(1, 101)]
+    failed = [ev.FileFailed(number, f"f{number}", FailureCode.EMPTY, "empty", False) for number in range(100)]
+    lines = shown(START, *sessions, *failed, ev.PlanFinished(300, 100 * MIB, 100, 201, 0, 100, 4), verbose=verbose)
+    assert (len(lines) > 200) is verbose
+    if not verbose:
+        assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB, 140 calls (-v names each)" in lines
+        assert sum(line.startswith("✗ f") for line in lines) == ROWS
+        assert "✗ 100 files can't be sent (100 empty)" in lines
+
+
+def test_a_tus_endpoint_and_nothing_to_say() -> None:
+    start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
+    assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
+        "plan for http://h/files/ (tus); limits as last seen there: any number of files a session, any size, any type",
+        "",
+        "0 files, 0 B with 0 calls; nothing was sent",
+    ]
