@@ -18,7 +18,7 @@ from uploader_cli.settings import Header, Settings
 RESUME_OPTIONS = {
     *("jobs", "limit_rate", "retries", "max_wait", "stall", "resend_unknown", "verify", "cancel_on_interrupt"),
     *("state_dir", "json", "progress", "quiet", "verbose", "log_file", "token_file", "token_command", "header"),
-    *("ca_bundle", "client_cert", "insecure", "proxy", "analysis_to", "log_level"),
+    *("ca_bundle", "client_cert", "insecure", "proxy", "analysis_to", "log_level", "profile"),
 }
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
@@ -91,7 +91,8 @@ def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
     argv += ["--cancel-on-interrupt", "--json", "--progress", "plain", "-vv", "--log-file", "log", "--no-quiet"]
     argv += ["--token-file", "token", "--token-command", "echo x", "--header", "X-A: 1", "--header", "X-B: 2"]
     argv += ["--ca-bundle", str(pem), "--client-cert", str(pem), "--insecure", "--proxy", "proxy:1", "a"]
-    argv += ["--log-level", "debug"]
+    argv += ["--log-level", "debug", "--profile", "staging"]
+    Path("uploader.toml").write_text("[profile.staging]\n", encoding="utf-8")
     assert main(argv) == 0
     settings = runs.settings
     assert (settings.server, settings.category, settings.protocol) == ("https://files.example", "scenic", "batch")
@@ -108,7 +109,7 @@ def test_upload_takes_every_option(runs: Runs, tmp_path: Path) -> None:
     assert settings.insecure
     assert (settings.progress, settings.verbose, settings.quiet) == ("plain", 2, False)
     assert (settings.log_file, settings.log_level) == (Path.cwd() / "log", "debug")
-    assert settings.token_file == Path.cwd() / "token"
+    assert (settings.token_file, settings.profile) == (Path.cwd() / "token", "staging")
     assert (settings.token_command, settings.proxy) == ("echo x", "http://proxy:1")
     assert (settings.ca_bundle, settings.client_cert) == (pem, pem)
     assert settings.header == (Header("X-A", "1"), Header("X-B", "2"))
@@ -212,7 +213,7 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
     argv += ["--no-resend-unknown", "--verify", "--cancel-on-interrupt", "--state-dir", "state", "--json", "-q", "-v"]
     argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
     argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
-    argv += ["--analysis-to", "my.json", "--log-level", "error"]
+    argv += ["--analysis-to", "my.json", "--log-level", "error", "--profile", "p"]
     assert main(argv) == 0
     assert runs.calls[0][2][0] == {
         "analysis_to": "my.json",
@@ -231,6 +232,7 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
         "verbose": 1,
         "log_file": "log",
         "log_level": "error",
+        "profile": "p",
         "token_file": "~/token",
         "token_command": "echo x",
         "header": ["X-A: 1"],

@@ -88,7 +88,8 @@ def test_precedence_flag_environment_directory_user_default(settle: Resolve, her
 
 
 @pytest.mark.parametrize("name", list(OPTIONS))
-def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tmp_path: Path) -> None:
+def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tmp_path: Path, own: Path) -> None:
+    own.write_text("[profile.7]")
     pem = tmp_path / "some.pem"
     pem.touch()
     written = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from uploader_cli.settings import OPTIONS, Header, Layer, Settings, resolve
 
-STORED = [name for name, option in OPTIONS.items() if option.stored]
+STORED = [name for name, option in OPTIONS.items() if option.stored and name != "profile"]
+"""What decides a run by itself; for the profile see test_settings_profiles.py."""
 NOWHERE = Path("/nowhere")
 LATER = {
     "UPLOADER_SERVER": "later.example",

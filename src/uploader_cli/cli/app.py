@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli.cancel import cancel
+from uploader_cli.cli.config import config
 from uploader_cli.cli.delete import delete
 from uploader_cli.cli.demo import demo
 from uploader_cli.cli.doctor import doctor
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, resume, watch, status, cancel, delete, validate, doctor, serve):
+for _command in (demo, upload, resume, watch, status, cancel, delete, validate, doctor, serve, config):
     app.command()(_command)
 
 

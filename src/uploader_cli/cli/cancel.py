@@ -9,6 +9,7 @@ from uploader_cli.cli import options as opt
 
 def cancel(
     session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,
     quiet: opt.Quiet = None,

@@ -9,6 +9,7 @@ from uploader_cli.cli import options as opt
 
 def delete(
     file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="The file's id.", show_default=False)],
+    profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,
     quiet: opt.Quiet = None,

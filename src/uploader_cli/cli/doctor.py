@@ -15,6 +15,7 @@ def doctor(
     new_session: Annotated[
         bool, typer.Option("--new-session", help="Open a session, join it, and cancel it, as an upload would.")
     ] = False,
+    profile: opt.Profile = None,
     server: opt.Server = None,
     category: opt.Category = None,
     max_wait: opt.MaxWait = None,

@@ -39,6 +39,9 @@ def _option(
     )
 
 
+Profile = Annotated[
+    str | None, _option("profile", metavar="NAME", help="Use the settings of [profile.NAME] in the config files.")
+]
 Server = Annotated[
     str | None,
     _option("server", "-s", metavar="URL", help="The upload server. Without a scheme: http on loopback, else https."),

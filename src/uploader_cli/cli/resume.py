@@ -20,6 +20,7 @@ def resume(
         str | None,
         typer.Option("--forget", metavar="RUN", help="Forget this run, and end: it can't be resumed any more."),
     ] = None,
+    profile: opt.Profile = None,
     jobs: opt.Jobs = None,
     limit_rate: opt.LimitRate = None,
     retries: opt.Retries = None,

@@ -17,6 +17,7 @@ def _print_schema(wanted: bool) -> None:
 
 def upload(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)],
+    profile: opt.Profile = None,
     server: opt.Server = None,
     category: opt.Category = None,
     protocol: opt.Protocol = None,

@@ -9,6 +9,7 @@ from uploader_cli.cli import options as opt
 
 def validate(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)],
+    profile: opt.Profile = None,
     server: opt.Server = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,

@@ -17,6 +17,7 @@ def watch(
     wait: Annotated[
         str, typer.Option("--wait", metavar="S", help="Seconds to wait for sessions the server doesn't know yet.")
     ] = "30",
+    profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,
     progress: opt.Progress = None,

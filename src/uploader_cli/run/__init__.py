@@ -5,12 +5,16 @@ from uploader_cli.run.calls import delete as delete_command
 from uploader_cli.run.calls import status as status_command
 from uploader_cli.run.calls import validate as validate_command
 from uploader_cli.run.commands import upload_command, watch_command
+from uploader_cli.run.config import init as config_init
+from uploader_cli.run.config import show as config_show
 from uploader_cli.run.doctor import doctor as doctor_command
 from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
 
 __all__ = [
     "cancel_command",
+    "config_init",
+    "config_show",
     "delete_command",
     "doctor_command",
     "dry_run",

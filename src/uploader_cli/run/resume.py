@@ -57,6 +57,8 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
     if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
         raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
     settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
+    for note in () if settings.quiet else settings.notes:
+        sys.stderr.write(f"note: {safe(note)}\n")
     try:
         os.chdir(cwd)
     except OSError as error:
@@ -94,7 +96,7 @@ def resume_forget(run_id: str, flags: Mapping[str, object]) -> int:
 
 def _state_path(flags: Mapping[str, object]) -> Path:
     settings = resolve(
-        {"state_dir": flags.get("state_dir")},
+        {name: flags.get(name) for name in ("profile", "state_dir")},
         env=os.environ,
         cwd=Path.cwd(),
         user_config=user_config_file(),

@@ -18,7 +18,7 @@ from uploader_cli.render.plain import PlainView
 from uploader_cli.render.summary import summary
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import Interrupts
-from uploader_cli.settings import Layer
+from uploader_cli.settings import DEFAULT, Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,9 +62,12 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
 
 def go_on(settings: Settings) -> str:
     """How an upload of these settings is gone on with, once it was interrupted."""
-    source = settings.sources.get("state_dir")
-    elsewhere = source is not None and source.layer is Layer.FLAG
-    command = f"uploader resume --state-dir {shlex.quote(str(settings.state_dir))}" if elsewhere else "uploader resume"
+    source = settings.sources.get("state_dir", DEFAULT)
+    command = "uploader resume"
+    if source.layer is Layer.FLAG:
+        command += f" --state-dir {shlex.quote(str(settings.state_dir))}"
+    elif source.layer is Layer.USER_PROFILE:
+        command += f" --profile {shlex.quote(settings.profile or '')}"
     return f"{command}, or the same command again"
 
 

@@ -1,12 +1,15 @@
 """Frozen settings and where each value came from: flag > environment > config file > default."""
 
-from uploader_cli.settings.layers import Layer, Source, user_config_file
-from uploader_cli.settings.masking import mask
+from uploader_cli.settings.layers import DEFAULT, Layer, Source, user_config_file
+from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import OPTIONS, Option, Settings
 from uploader_cli.settings.resolution import resolve
+from uploader_cli.settings.starter import starter
 from uploader_cli.settings.values import Header, Invalid, parse_size, server_url
 
 __all__ = [
+    "DEFAULT",
+    "MASK",
     "OPTIONS",
     "Header",
     "Invalid",
@@ -18,5 +21,6 @@ __all__ = [
     "parse_size",
     "resolve",
     "server_url",
+    "starter",
     "user_config_file",
 ]

@@ -1,4 +1,7 @@
-"""Where a setting can come from: flags, the environment, two config files. Each becomes one mapping by option name."""
+"""Where a setting can come from: flags, the environment, two config files and their profiles.
+
+Each becomes one mapping by option name.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,16 @@ class Layer(StrEnum):
 
     FLAG = "flag"
     ENVIRONMENT = "environment"
+    DIRECTORY_PROFILE = "profile of the working directory"
+    USER_PROFILE = "profile"
     WORKING_DIRECTORY = "working directory"
     USER_CONFIG = "user config"
     DEFAULT = "default"
+
+    @property
+    def may_be_a_stranger(self) -> bool:
+        """True for what the working directory says: somebody else may have written it."""
+        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,16 @@ class Given(NamedTuple):
     base: Path
 
 
+class Config(NamedTuple):
+    """What one config file says: for all runs, and in its profiles by their names."""
+
+    base: dict[str, Given]
+    profiles: dict[str, dict[str, Given]]
+
+
 DEFAULT = Source(Layer.DEFAULT, "default")
+PROFILES = "profile"
+"""The table of a config file that holds the profiles."""
 
 
 def from_flags(flags: Mapping[str, object | None], options: Mapping[str, Option], cwd: Path) -> dict[str, Given]:
@@ -79,7 +98,7 @@ def from_environment(env: Mapping[str, str], options: Mapping[str, Option], cwd:
 
 def from_working_directory(
     cwd: Path, options: Mapping[str, Option], user_config: Path | None
-) -> tuple[dict[str, Given], tuple[str, ...]]:
+) -> tuple[Config, tuple[str, ...]]:
     """`uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, of this directory alone; with what to tell the user.
 
     The directory may be a stranger's, so it may set only what can't send a secret away (a token, or what a link of
@@ -95,30 +114,44 @@ def from_working_directory(
             notes = (f"[tool.uploader] in {shared} is ignored: {own} wins",)
         file, table = own, _read(own)
     if table is None:
-        return {}, notes
-    found = _from_table(table, file, Layer.WORKING_DIRECTORY, options)
-    for name, given in found.items():
-        if not options[name].stranger:
-            raise UsageError(
-                f"{given.source}: a working directory may be a stranger's, so its config may not set this",
-                hint=f"use {options[name].ways(user_config)}",
-            )
+        return Config({}, {}), notes
+    found = _config(table, file, Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, options)
+    for stratum in (found.base, *found.profiles.values()):
+        for name, given in stratum.items():
+            if not options[name].stranger:
+                raise UsageError(
+                    f"{given.source}: a working directory may be a stranger's, so its config may not set this",
+                    hint=f"use {options[name].ways(user_config)}",
+                )
     return found, notes
 
 
-def from_user_config(file: Path | None, options: Mapping[str, Option]) -> dict[str, Given]:
+def from_user_config(file: Path | None, options: Mapping[str, Option]) -> Config:
     """The user's own config file, if there is one."""
-    return _from_table(_read(file), file, Layer.USER_CONFIG, options) if file else {}
+    return _config(_read(file), file, Layer.USER_CONFIG, Layer.USER_PROFILE, options) if file else Config({}, {})
 
 
-def _from_table(table: object, file: Path, layer: Layer, options: Mapping[str, Option]) -> dict[str, Given]:
+def _config(table: object, file: Path, base: Layer, profile: Layer, options: Mapping[str, Option]) -> Config:
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.uploader] must be a table")
+    profiles = table.get(PROFILES, {})
+    if not isinstance(profiles, dict) or not all(isinstance(inner, dict) for inner in profiles.values()):
+        raise UsageError(f"{file}: {PROFILES}: each profile is a table", hint=f"write [{PROFILES}.NAME]")
+    own = {key: raw for key, raw in table.items() if key != PROFILES}
+    return Config(
+        _from_table(own, file, base, options),
+        {name: _from_table(inner, file, profile, options, f"{PROFILES}.{name}.") for name, inner in profiles.items()},
+    )
+
+
+def _from_table(
+    table: Mapping[str, Any], file: Path, layer: Layer, options: Mapping[str, Option], prefix: str = ""
+) -> dict[str, Given]:
     found = {}
     for key, raw in table.items():
-        name, source = key.replace("-", "_"), Source(layer, f"{file}: {key}")
-        if name not in options:
-            near = difflib.get_close_matches(name, options, n=1, cutoff=0)[0]
+        name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
+        if name not in options or name == PROFILES:
+            near = difflib.get_close_matches(name, [*options.keys() - {PROFILES}], n=1, cutoff=0)[0]
             raise UsageError(f"{source}: there is no such setting", hint=f"the nearest is {near}")
         if not options[name].in_config:
             raise UsageError(

@@ -75,6 +75,7 @@ class Settings:
     are withheld (`token_withheld`) from a server that only the config of a working directory names.
     """
 
+    profile: str | None = option(values.text, default=None, in_config=False, stored=True)
     server: str = option(values.server_url, default="", stored=True)
     category: Literal["personal", "scenic"] = option(
         values.one_of("personal", "scenic"), default="personal", stored=True
@@ -177,7 +178,7 @@ class Settings:
             elif value is not None:
                 stored[name] = str(value)
         stored.setdefault("limit_rate", "none")
-        if self.sources.get(self.target_option, DEFAULT).layer is Layer.WORKING_DIRECTORY:
+        if self.sources.get(self.target_option, DEFAULT).layer.may_be_a_stranger:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
 

@@ -1,4 +1,4 @@
-"""From the world to `Settings`: flag > environment > config of the working directory > user config > default."""
+"""From the world to `Settings`: flag > environment > profile > working directory's config > user config > default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import layers
-from uploader_cli.settings.layers import DEFAULT, Given, Layer, Source
+from uploader_cli.settings.layers import DEFAULT, PROFILES, Given, Layer, Source
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Option, Settings
 from uploader_cli.settings.values import Invalid, ReportFile
 
@@ -37,7 +37,14 @@ def resolve(
     here, notes = layers.from_working_directory(cwd, OPTIONS, user_config)
     own = layers.from_user_config(user_config, OPTIONS)
     environment = layers.from_environment(env, OPTIONS, cwd)
-    strata = (layers.from_flags(typed, OPTIONS, cwd), environment, here, own)
+    line = layers.from_flags(typed, OPTIONS, cwd)
+    known = here.profiles.keys() | own.profiles.keys()
+    if stored and flags.get(PROFILES) is None and PROFILES in line and line[PROFILES].raw not in known:
+        gone = line.pop(PROFILES).raw
+        notes += (f"the run was started with the profile {gone!r}, which no config file has here: it goes on without",)
+    profile = _profile(line.get(PROFILES) or environment.get(PROFILES), known, user_config)
+    chosen = own.profiles.get(profile, {})
+    strata = (line, environment, here.profiles.get(profile, {}), chosen, here.base, own.base)
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
@@ -50,7 +57,19 @@ def resolve(
         name = settings.target_option
         sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
     _check(settings, need_server=need_server, user_config=user_config)
-    return _withhold(settings, (environment, own))
+    return _withhold(settings, (environment, chosen, own.base))
+
+
+def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:
+    """The name of the profile that was asked for, empty where none was. Raises `UsageError` where it is nowhere."""
+    if asked is None:
+        return ""
+    if asked.raw in known:
+        return str(asked.raw)
+    where = f"{user_config} or " if user_config else ""
+    names = ", ".join(sorted(known))
+    there = f"there are: {names}" if names else f"there is none: write [profile.NAME] into {where}uploader.toml"
+    raise UsageError(f"{asked.source}: there is no profile {asked.raw!r}", hint=there)
 
 
 def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
@@ -112,7 +131,7 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
 def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
     """Keep secrets from a server that only a working directory, which may be a stranger's, has named."""
     name = settings.target_option
-    if settings.sources[name].layer is not Layer.WORKING_DIRECTORY:
+    if not settings.sources[name].layer.may_be_a_stranger:
         return settings
     if any(name in layer and _value(OPTIONS[name], layer[name]) == settings.target_url for layer in trusted):
         return settings  # the user named it too

@@ -212,6 +212,11 @@ def parse_size(raw: str) -> int:
     return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
+def written_size(count: int) -> str:
+    """`count` bytes in the way in which a person writes it, so that `parse_size` gives it back."""
+    return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
+
+
 def size(minimum: int, **words: int | None) -> Callable[[object], Any]:
     """A parser of sizes from `minimum` bytes up, and of `words`, each with what it stands for."""
 

@@ -1,0 +1,128 @@
+"""`uploader config`: what is in effect and where it comes from, without a secret; and a file to begin with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render import use_color
+from uploader_cli.render.words import safe
+from uploader_cli.settings import MASK, OPTIONS, Layer, mask
+from uploader_cli.settings.values import Header, written_size
+
+if TYPE_CHECKING:
+    from uploader_cli.settings import Settings
+
+_SECRET = ("token", "token_command")
+"""Never shown; a proxy and headers are, without what looks like a secret in them."""
+
+
+def show(settings: Settings, file: Path) -> int:
+    """Each setting with its value and its source, as lines on stderr or with `--json` as one object on stdout.
+
+    `file` is the user's own config.
+    """
+    if settings.json:
+        shown = {
+            name: {"value": _value(settings, name), "source": source.layer.value, "from": safe(source.name)}
+            for name in OPTIONS
+            for source in [settings.sources[name]]
+        }
+        body = {
+            "file": str(file),
+            "settings": shown,
+            "token_withheld": settings.token_withheld,
+            "notes": list(settings.notes),
+        }
+        sys.stdout.write(json.dumps(body, ensure_ascii=True) + "\n")
+        return Exit.OK
+    there = "" if file.exists() else " (not there; `uploader config init` writes it)"
+    sys.stderr.write("\n".join([f"your config file: {safe(str(file))}{there}", "", *_lines(settings)]) + "\n")
+    return Exit.OK
+
+
+def _lines(settings: Settings) -> list[str]:
+    """A row for each setting; the source has a line of its own where the three don't fit in one."""
+    width = _width()
+    quiet, normal = ("\x1b[2m", "\x1b[0m") if use_color(os.environ, is_tty=sys.stderr.isatty()) else ("", "")
+    names = max(map(len, OPTIONS))
+    values = {name: _words(name, _value(settings, name)) for name in OPTIONS}
+    column = min(max(map(len, values.values())), 28)
+    out = []
+    for name, value in values.items():
+        source = settings.sources[name]
+        where = safe(source.name)
+        row = f"{name:<{names}}  {value:<{column}}  {where}"
+        if len(row) > width:
+            row = f"{name:<{names}}  {value}\n{'':<{min(names + 2, 8)}}{where}"
+        out.append(f"{quiet}{row}{normal}" if source.layer is Layer.DEFAULT else row)
+    if settings.token_withheld:
+        out.append("the token and secret headers are withheld: only a working directory's config names the server")
+    return out
+
+
+def _value(settings: Settings, name: str) -> Any:
+    """As JSON has it."""
+    value = settings.state_path if name == "state_dir" else getattr(settings, name)
+    if name in _SECRET:
+        return MASK if value else None
+    if isinstance(value, tuple):
+        return [_header(item) if isinstance(item, Header) else item for item in value]
+    return mask(str(value)) if isinstance(value, str | Path) else value
+
+
+def _header(header: Header) -> str:
+    return f"{header.name}: {MASK if header.secret else header.value}"
+
+
+def _words(name: str, value: Any) -> str:
+    match value:
+        case None | "" | []:
+            return "–"
+        case bool():
+            return "on" if value else "off"
+        case list():
+            return safe(", ".join(value))
+        case float():
+            return f"{value:g}"
+        case int() if name in ("chunk_size", "limit_rate"):
+            return written_size(value)
+    return safe(str(value))
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def init(file: Path, content: str, *, force: bool) -> int:
+    """Write the user's config file, which nobody else may read. Raises `UsageError` where one is there."""
+    try:
+        if file.exists() and not force:
+            raise UsageError(f"{file} is there already", hint="edit it, or replace it: `uploader config init --force`")
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(file.resolve(), content)
+    except OSError as error:
+        raise UsageError(f"{file} can't be written: {error.strerror}") from None
+    sys.stderr.write(f"{safe(str(file))}: every setting is in it, commented out; `uploader config` shows the effect\n")
+    return Exit.OK
+
+
+def _write(file: Path, content: str) -> None:
+    """As a whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # for its user alone
+    try:
+        with open(handle, "w", encoding="utf-8") as stream:
+            stream.write(content)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

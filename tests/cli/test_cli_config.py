@@ -1,0 +1,249 @@
+"""`uploader config`: what is in effect and where from, secrets masked; a file to begin with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import environment
+
+from uploader_cli.__main__ import main
+from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def own() -> Path:
+    """The user's config file, not yet written; its directory is there."""
+    file = user_config_file()
+    file.parent.mkdir(parents=True)
+    return file
+
+
+@pytest.fixture
+def shown(capsys: Capture) -> Callable[..., dict[str, Any]]:
+    def call(*arguments: str) -> dict[str, Any]:
+        assert main(["config", *arguments, "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        body = json.loads(out)
+        assert isinstance(body, dict)
+        return body
+
+    return call
+
+
+def test_each_setting_is_shown_with_its_source(
+    own: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """From a flag, the environment, a profile, the working directory, the user's file, or by default."""
+    own.write_text("stall = 9\n[profile.x]\nserver = 'files.example'")
+    (work / "uploader.toml").write_text("exclude = ['*.tmp', 'a b']")
+    monkeypatch.setenv("UPLOADER_JOBS", "7")
+    assert main(["config", "--profile", "x"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    words = " ".join(err.split())
+    for row in (
+        f"your config file: {own}",
+        "profile x --profile",
+        f"server https://files.example {own}: profile.x.server",
+        "jobs 7 UPLOADER_JOBS",
+        f"exclude *.tmp, a b {work / 'uploader.toml'}: exclude",
+        f"stall 9 {own}: stall",
+        "retries 5 default",
+        "chunk_size 8M default",
+        "limit_rate – default",
+        "follow_links off default",
+    ):
+        assert row in words
+    assert {line.split()[0] for line in err.splitlines() if line and not line.startswith(" ")} >= OPTIONS.keys()
+
+
+def test_json(own: Path, shown: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    own.write_text("retries = 3")
+    monkeypatch.setenv("UPLOADER_SERVER", "localhost:1")
+    body = shown("show")
+    assert (body["file"], body["token_withheld"], body["notes"]) == (str(own), False, [])
+    settings = body["settings"]
+    assert settings.keys() == OPTIONS.keys()
+    assert settings["server"] == {
+        "value": "http://localhost:1",
+        "source": "environment",
+        "from": "UPLOADER_SERVER",
+    }
+    assert settings["retries"] == {"value": 3, "source": "user config", "from": f"{own}: retries"}
+    assert settings["include"] == {"value": [], "source": "default", "from": "default"}
+    assert settings["state_dir"]["value"] == str(Settings().state_path)
+
+
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("UPLOADER_TOKEN", "hunter2-token")
+    monkeypatch.setenv("UPLOADER_TOKEN_COMMAND", "pass hunter2")
+    monkeypatch.setenv("UPLOADER_PROXY", "http://me:hunter2@proxy.example:1")
+    monkeypatch.setenv("UPLOADER_HEADER", "X-Api-Key: hunter2-key\nX-Team: video")
+    assert main(["config"]) == 0
+    assert main(["config", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "hunter2" not in out + err
+    settings = json.loads(out)["settings"]
+    assert [settings[name]["value"] for name in ("token", "token_command", "proxy", "header")] == [
+        "***",
+        "***",
+        "http://***@proxy.example:1",
+        ["X-Api-Key: ***", "X-Team: video"],
+    ]
+    assert re.search(r"token +\*\*\* +UPLOADER_TOKEN\n", err)
+
+
+def test_a_withheld_token_is_said_to_be(
+    work: Path, monkeypatch: pytest.MonkeyPatch, shown: Callable[..., dict[str, Any]], capsys: Capture
+) -> None:
+    (work / "uploader.toml").write_text("server = 'evil.example'")
+    monkeypatch.setenv("UPLOADER_TOKEN", "hunter2-token")
+    assert shown()["token_withheld"]
+    assert main(["config"]) == 0
+    assert "withheld" in capsys.readouterr().err
+
+
+def test_a_tus_endpoint_is_in_effect_as_it_is_for_an_upload(own: Path, shown: Callable[..., dict[str, Any]]) -> None:
+    own.write_text("tus_endpoint = 'tus.example/files'")
+    settings = shown()["settings"]
+    assert settings["tus_endpoint"]["value"] == "https://tus.example/files"
+    assert settings["protocol"]["value"] == "tus"
+
+
+def test_what_a_stranger_wrote_moves_no_terminal(work: Path, capsys: Capture) -> None:
+    (work / "uploader.toml").write_text('include = ["\\u001b[2J"]')
+    assert main(["config"]) == 0
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def on_a_terminal(columns: int, home: Path, **extra: str) -> str:
+    """What `uploader config` writes to a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "uploader_cli", "config"]
+    subprocess.run(
+        command, stderr=theirs, check=True, cwd=home, env=environment(home, TERM="xterm", **extra), timeout=90
+    )
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:
+            break
+        if not piece:
+            break
+        text += piece
+    os.close(ours)
+    return text.decode()
+
+
+def test_a_row_that_is_too_long_puts_its_source_on_a_line_of_its_own(tmp_path: Path) -> None:
+    """So that value and source stay apart on a narrow terminal; defaults are dim, unless colours are unwanted."""
+    narrow = on_a_terminal(40, tmp_path, UPLOADER_SERVER="a-server-with-a-long-name.example", NO_COLOR="1")
+    assert "server               https://a-server-with-a-long-name.example\r\n        UPLOADER_SERVER\r\n" in narrow
+    assert "\x1b" not in narrow
+    wide = on_a_terminal(120, tmp_path, UPLOADER_JOBS="7")
+    assert re.search(r"\njobs +7 +UPLOADER_JOBS\r", wide)
+    assert re.search(r"\x1b\[2mretries +5 +default\x1b\[0m\r", wide)
+
+
+def test_init_writes_a_private_file_that_sets_nothing(capsys: Capture) -> None:
+    """With each line taken in that is a default, the settings are the defaults still."""
+    assert main(["config", "init"]) == 0
+    file = user_config_file()
+    assert str(file) in capsys.readouterr().err
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    content = file.read_text(encoding="utf-8")
+    assert tomllib.loads(content) == {}
+    named = dict(re.findall(r"^# (\w+) = (.*)$", content.partition("[profile")[0], re.MULTILINE))
+    assert named.keys() == {name for name, option in OPTIONS.items() if option.in_config}
+    defaults = [name for name in named if OPTIONS[name].default not in (None, "", ())]
+    file.write_text("\n".join(f"{name} = {named[name]}" for name in defaults), encoding="utf-8")
+    settings = resolve({}, env={}, cwd=Path("/nowhere"), user_config=file, need_server=False)
+    assert {name: getattr(settings, name) for name in defaults} == {name: OPTIONS[name].default for name in defaults}
+    assert tomllib.loads("\n".join(f"{name} = {value}" for name, value in named.items())).keys() == named.keys()
+
+
+def test_init_replaces_nothing_unless_told_to(own: Path, capsys: Capture) -> None:
+    own.write_text("retries = 1")
+    own.chmod(0o644)
+    assert main(["config", "init"]) == 2
+    assert f"{own} is there already" in capsys.readouterr().err
+    assert own.read_text() == "retries = 1"
+    assert main(["config", "init", "--force"]) == 0
+    assert tomllib.loads(own.read_text()) == {}
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert [entry.name for entry in own.parent.iterdir()] == [own.name]
+
+
+def test_init_keeps_a_link_to_where_the_file_really_is(own: Path, tmp_path: Path) -> None:
+    real = tmp_path / "dotfiles.toml"
+    real.write_text("retries = 1")
+    own.symlink_to(real)
+    assert main(["config", "init", "--force"]) == 0
+    assert own.is_symlink()
+    assert tomllib.loads(real.read_text()) == {}
+
+
+def test_init_where_nothing_can_be_written_says_so(capsys: Capture) -> None:
+    directory = user_config_file().parent
+    directory.parent.mkdir(parents=True)
+    directory.write_text("a file where the directory should be")
+    assert main(["config", "init"]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_path(capsys: Capture) -> None:
+    assert main(["config", "path"]) == 0
+    assert capsys.readouterr().out == f"{user_config_file()}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["shwo"], "there is no 'shwo'"),
+        (["--force"], "config show: --force belongs to `config init`"),
+        (["path", "--json"], "config path: --json belongs to `config show`"),
+        (["init", "--profile", "x"], "config init: --profile belongs to `config show`"),
+        (["--profile", "x"], "there is no profile 'x'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: list[str], words: str, capsys: Capture) -> None:
+    assert main(["config", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_file_is_told_with_its_place(own: Path, capsys: Capture) -> None:
+    own.write_text("retrys = 1")
+    assert main(["config"]) == 2
+    assert capsys.readouterr().err == f"error: {own}: retrys: there is no such setting\nhint: the nearest is retries\n"

@@ -1,0 +1,177 @@
+"""`[profile.NAME]`: which settings it brings, what it outranks, and what a stranger's may not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.errors import UsageError
+from uploader_cli.settings import Layer, Settings, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Resolve = Callable[..., Settings]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The working directory."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The user's config file, not yet written."""
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def settle(here: Path, own: Path) -> Resolve:
+    def call(env: dict[str, str] | None = None, **flags: object) -> Settings:
+        return resolve(flags, env=env or {}, cwd=here, user_config=own, need_server=False)
+
+    return call
+
+
+def test_precedence_flag_environment_profile_file_default(settle: Resolve, here: Path, own: Path) -> None:
+    """Take away one layer after the other: each time the next one shows."""
+    project = here / "uploader.toml"
+    own.write_text("retries = 6\n[profile.x]\nretries = 4")
+    project.write_text("retries = 5\n[profile.x]\nretries = 3")
+    env = {"UPLOADER_RETRIES": "2"}
+
+    assert settle(env, profile="x", retries="1").retries == 1
+    assert settle(env, profile="x").retries == 2
+    settings = settle(profile="x")
+    assert (settings.retries, settings.sources["retries"].layer) == (3, Layer.DIRECTORY_PROFILE)
+    assert str(settings.sources["retries"]) == f"{project}: profile.x.retries"
+    project.write_text("retries = 5")
+    settings = settle(profile="x")
+    assert (settings.retries, settings.sources["retries"].layer) == (4, Layer.USER_PROFILE)
+    assert str(settings.sources["retries"]) == f"{own}: profile.x.retries"
+    own.write_text("retries = 6\n[profile.x]")
+    assert settle(profile="x").retries == 5
+    project.unlink()
+    assert settle(profile="x").retries == 6
+    own.write_text("[profile.x]")
+    assert settle(profile="x").retries == 5
+
+
+def test_a_profile_that_is_not_asked_for_says_nothing(settle: Resolve, own: Path) -> None:
+    own.write_text("retries = 6\n[profile.x]\nretries = 4")
+    settings = settle()
+    assert (settings.retries, settings.profile) == (6, None)
+
+
+def test_the_environment_asks_for_one_and_the_flag_outranks_it(settle: Resolve, own: Path) -> None:
+    own.write_text("[profile.x]\nretries = 1\n[profile.y]\nretries = 2")
+    assert settle({"UPLOADER_PROFILE": "x"}).retries == 1
+    settings = settle({"UPLOADER_PROFILE": "x"}, profile="y")
+    assert (settings.retries, settings.profile, str(settings.sources["profile"])) == (2, "y", "--profile")
+
+
+def test_what_it_does_not_say_the_rest_of_the_file_does(settle: Resolve, own: Path) -> None:
+    own.write_text("server = 'files.example'\njobs = 2\n[profile.x]\njobs = 8")
+    settings = settle(profile="x")
+    assert (settings.server, settings.jobs) == ("https://files.example", 8)
+
+
+def test_relative_paths_of_a_profile_start_at_its_file(settle: Resolve, own: Path) -> None:
+    own.write_text("[profile.x]\ntoken-file = 'word'")
+    assert settle(profile="x").token_file == own.parent / "word"
+
+
+def test_pyproject_has_profiles_too(settle: Resolve, here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool.uploader.profile.ci]\nretries = 9")
+    assert settle(profile="ci").retries == 9
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are(settle: Resolve, here: Path, own: Path) -> None:
+    own.write_text("[profile.staging]")
+    (here / "uploader.toml").write_text("[profile.ci]")
+    with pytest.raises(UsageError, match=r"^--profile: there is no profile 'stagin'$") as caught:
+        settle(profile="stagin")
+    assert caught.value.hint == "there are: ci, staging"
+    with pytest.raises(UsageError, match=r"^UPLOADER_PROFILE: there is no profile 'x'$"):
+        settle({"UPLOADER_PROFILE": "x"})
+
+
+def test_without_any_profile_the_file_for_them_is_named(settle: Resolve, own: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle(profile="x")
+    assert caught.value.hint == f"there is none: write [profile.NAME] into {own} or uploader.toml"
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("[profile.x]\nretrys = 1", "profile.x.retrys: there is no such setting", "the nearest is retries"),
+        ("[profile.x]\nprofile = 'y'", "profile.x.profile: there is no such setting", "the nearest is"),
+        ("profile = 'x'", "profile: each profile is a table", "write [profile.NAME]"),
+        ("[profile]\nretries = 1", "profile: each profile is a table", "write [profile.NAME]"),
+        ("[profile.x]\ntoken = 'abcdef'", "profile.x.token: a secret is not written into a config file", "use "),
+        ("[profile.x]\ninclude = 'a'", "profile.x.include: must be a list", "write "),
+    ],
+)
+def test_a_mistake_in_any_profile_is_named(content: str, message: str, hint: str, settle: Resolve, own: Path) -> None:
+    """Also in one that is not asked for."""
+    own.write_text(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        settle()
+    assert str(caught.value).startswith(f"{own}: ")
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_bad_value_in_a_profile_is_named_with_its_place(settle: Resolve, own: Path) -> None:
+    own.write_text("[profile.x]\nretries = 'many'")
+    with pytest.raises(UsageError, match=r"config.toml: profile.x.retries: must be a whole number"):
+        settle(profile="x")
+
+
+def test_a_working_directory_s_profile_may_not_set_more_than_its_config(settle: Resolve, here: Path) -> None:
+    (here / "uploader.toml").write_text("[profile.x]\ntoken_command = 'evil'")
+    with pytest.raises(UsageError, match="a working directory may be a stranger's"):
+        settle()
+
+
+def test_a_server_named_only_by_the_directory_s_profile_gets_no_token(settle: Resolve, here: Path, own: Path) -> None:
+    """Not even where the user has a profile of that name, or the token from one."""
+    (here / "uploader.toml").write_text("[profile.x]\nserver = 'evil.example'")
+    own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo abcdef'")
+    settings = settle(profile="x")
+    assert (settings.server, settings.bearer()) == ("https://evil.example", None)
+    assert settings.token_withheld
+    own.write_text("[profile.x]\nserver = 'evil.example'\ntoken_command = 'echo abcdef'")
+    assert settle(profile="x").bearer() == "abcdef", "the user has named it, too"
+
+
+def test_the_token_of_a_profile_outranks_the_token_of_the_file(settle: Resolve, own: Path) -> None:
+    (own.parent / "word").write_text("base-token")
+    own.write_text("server = 'files.example'\ntoken_file = 'word'\n[profile.x]\ntoken_command = 'echo staging-token'")
+    assert settle().bearer() == "base-token"
+    assert settle(profile="x").bearer() == "staging-token"
+
+
+def test_a_run_remembers_its_profile(settle: Resolve, here: Path, own: Path) -> None:
+    """It goes on with the same token, or another one where it is told so; without where the profile is gone."""
+    own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo first'\n[profile.y]")
+    stored = settle(profile="x").storable()
+
+    def again(**flags: object) -> Settings:
+        return resolve(flags, stored=stored, env={}, cwd=here, user_config=own)
+
+    settings = again()
+    assert (settings.profile, settings.server, settings.bearer()) == ("x", "https://files.example", "first")
+    settings = again(profile="y")
+    assert (settings.profile, settings.server, settings.bearer()) == ("y", "https://files.example", None)
+    own.unlink()
+    settings = again()
+    assert (settings.profile, settings.server) == (None, "https://files.example")
+    assert settings.notes == (
+        "the run was started with the profile 'x', which no config file has here: it goes on without",
+    )
