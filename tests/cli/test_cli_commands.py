@@ -18,8 +18,7 @@ from uploader_cli.settings import Header, Settings
 RESUME_OPTIONS = {
     *("jobs", "limit_rate", "retries", "max_wait", "stall", "resend_unknown", "verify", "cancel_on_interrupt"),
     *("state_dir", "json", "progress", "quiet", "verbose", "log_file", "token_file", "token_command", "header"),
-    *("ca_bundle", "client_cert", "insecure", "proxy", "analysis_to", "log_level", "profile", "report"),
-    "failed_to",
+    *("ca_bundle", "client_cert", "insecure", "proxy", "analysis_to", "log_level", "profile"),
 }
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
@@ -215,7 +214,6 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
     argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
     argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
     argv += ["--analysis-to", "my.json", "--log-level", "error", "--profile", "p"]
-    argv += ["--report", "r.json", "--report", "r.md", "--failed-to", "f.jsonl"]
     assert main(argv) == 0
     assert runs.calls[0][2][0] == {
         "analysis_to": "my.json",
@@ -235,8 +233,6 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
         "log_file": "log",
         "log_level": "error",
         "profile": "p",
-        "report": ["r.json", "r.md"],
-        "failed_to": "f.jsonl",
         "token_file": "~/token",
         "token_command": "echo x",
         "header": ["X-A: 1"],

@@ -10,6 +10,7 @@ from uploader_cli.cli.config import config
 from uploader_cli.cli.delete import delete
 from uploader_cli.cli.demo import demo
 from uploader_cli.cli.doctor import doctor
+from uploader_cli.cli.report import report
 from uploader_cli.cli.resume import resume
 from uploader_cli.cli.serve import serve
 from uploader_cli.cli.status import status
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, resume, watch, status, cancel, delete, validate, doctor, serve, config):
+for _command in (demo, upload, resume, watch, status, cancel, delete, validate, report, doctor, serve, config):
     app.command()(_command)
 
 

@@ -9,6 +9,7 @@ from uploader_cli.run.config import init as config_init
 from uploader_cli.run.config import show as config_show
 from uploader_cli.run.doctor import doctor as doctor_command
 from uploader_cli.run.dry_run import dry_run
+from uploader_cli.run.report_merge import report_merge
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "delete_command",
     "doctor_command",
     "dry_run",
+    "report_merge",
     "resume_command",
     "resume_forget",
     "resume_list",

@@ -79,6 +79,17 @@ def settled(code: int, keepers: Sequence[Keeper]) -> int:
     return code or (Exit.USAGE if problems else Exit.OK)
 
 
+def told(outputs: Sequence[Output], head: dict[str, Any], spool: Spool) -> list[str]:
+    """Write each file; what could not be written, a sentence each. Raises sqlite3.Error."""
+    problems = []
+    for output in outputs:
+        try:
+            output(head, spool)
+        except OSError as error:
+            problems.append(str(error))
+    return problems
+
+
 def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> None:
     with _named("--report", report.path):
         place.write(report.path, _FORMATS[report.kind](head, spool), tag)

@@ -1,0 +1,32 @@
+"""`uploader report`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli import options as opt
+from uploader_cli.errors import UsageError
+
+
+def report(
+    action: Annotated[str, typer.Argument(metavar="merge", help="merge: make one report of several.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Reports, as JSON.", show_default=False)],
+    reports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report", "-o", metavar="FILE", help="Write what they come to: .json, .csv, .xml or .md; repeatable."
+        ),
+    ] = None,
+    failed_to: Annotated[
+        str | None, typer.Option("--failed-to", metavar="FILE", help="Write a list of what is to be sent again.")
+    ] = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = None,
+) -> None:
+    """Join the reports of several runs or shards: each file once, and what is missing."""
+    if action != "merge":
+        raise UsageError(f"report: there is no {action!r}", hint="there is: merge")
+    settings = opt.load({"json": json, "quiet": quiet}, need_server=False)
+    from uploader_cli import run
+
+    raise typer.Exit(run.report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))

@@ -1,0 +1,203 @@
+"""Several reports → one: each file once, and what is missing.
+
+A file is known by where it went (server and category) and its path. Of what several runs say of it the latest counts,
+but a run that left it alone (it was interrupted before, or skipped it for another reason than that it is there) takes
+nothing back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core.events import FailureCode
+from uploader_cli.core.report import EXIT_WORDS, FORMAT, VERSION
+from uploader_cli.exit_status import Exit, of_failure, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from uploader_cli.report.read import Report
+    from uploader_cli.report.spool import Row, Spool
+
+_OUTCOMES = ("completed", "failed", "skipped", "cancelled")
+NAMED = 20
+"""Files in several shards that are named; the rest is a number."""
+_OF_A_RUN = ("run", "resumed_from", "server", "category", "shard", "started", "finished", "exit_code", "counts")
+"""What a joined report says of each of its runs."""
+
+
+@dataclass(slots=True)
+class Merge:
+    """Joins reports into `spool`."""
+
+    spool: Spool
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    twice: list[str] = field(default_factory=list)
+    """Paths of the first files that were in more than one shard."""
+    in_several: int = 0
+    _files: int = 0
+    _incomplete: dict[str, str] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        """Take a report in; one that was joined itself brings all its runs. Raises sqlite3.Error."""
+        heads = report.head.get("runs") or [report.head]
+        self.runs.update({head["run"]: {name: head.get(name) for name in _OF_A_RUN} for head in heads})
+        self._note(report.head)
+        for row in report.rows():
+            self._take({"run": report.head.get("run"), **row})
+
+    def head(self, version: str) -> dict[str, Any]:
+        """The joined report without its files, once all are in."""
+        counts: Counter[str] = Counter()
+        skips: Counter[str] = Counter()
+        code = Exit.OK
+        confirmed = selected = 0
+        for row in self.spool.rows():
+            counts[row["outcome"]] += 1
+            selected += row.get("size") or 0
+            if row["outcome"] == "completed":
+                confirmed += row.get("size") or 0
+            elif row["outcome"] == "skipped":
+                skips[str(row.get("reason"))] += 1
+            code = worst((code, _code(row)))
+        missing = self.missing()
+        if missing:
+            code = worst((code, Exit.RETRY_MAY_HELP))
+        runs = sorted(self.runs.values(), key=lambda run: str(run["finished"]))
+        places = {(run["server"], run["category"]) for run in runs}
+        server, category = places.pop() if len(places) == 1 else (None, None)
+        started = min(str(run["started"]) for run in runs)
+        return {
+            "format": FORMAT,
+            "v": VERSION,
+            "version": version,
+            "run": None,
+            "server": server,
+            "category": category,
+            "shard": None,
+            "started": started,
+            "finished": runs[-1]["finished"],
+            "ok": code == Exit.OK,
+            "exit_code": int(code),
+            "exit": EXIT_WORDS[code],
+            "counts": {
+                "selected": counts.total(),
+                **{name: counts[name] for name in _OUTCOMES},
+            },
+            "skips": dict(sorted(skips.items())),
+            "bytes": confirmed,
+            "selected_bytes": selected,
+            "seconds": _seconds(started, str(runs[-1]["finished"])),
+            "in_several_shards": self.in_several,
+            "missing": missing,
+            "runs": runs,
+        }
+
+    def missing(self) -> list[str]:
+        """What no report accounts for, a sentence each."""
+        return [*_absent_shards(self.runs.values()), *self._broken_off()]
+
+    def _take(self, row: Row) -> None:
+        run = self.runs.get(row["run"], {})
+        key = json.dumps([run.get("server"), run.get("category"), row.get("path_b64"), row["path"]])
+        before = self.spool.find(key)
+        if before is None:
+            self.spool.put({**row, "file": self._files}, key)
+            self._files += 1
+            return
+        self._note_twice(row, before)
+        if self._outranks(row, before):
+            self.spool.put({**row, "file": before["file"]}, key)
+
+    def _outranks(self, row: Row, before: Row) -> bool:
+        if _decides(row) != _decides(before):
+            return _decides(row)
+        if {row["outcome"], before["outcome"]} == {"completed", "skipped"}:
+            return bool(row["outcome"] == "completed")  # it tells more than that the file is there
+        return self._finished(row) >= self._finished(before)
+
+    def _finished(self, row: Row) -> str:
+        return str(self.runs.get(row["run"], {}).get("finished"))
+
+    def _note_twice(self, row: Row, before: Row) -> None:
+        """Two runs of one shard, or of no shards, may well say something of the same file."""
+        shards = [self.runs.get(one["run"], {}).get("shard") for one in (row, before)]
+        if row["run"] != before["run"] and all(shards) and shards[0] != shards[1]:
+            self.in_several += 1
+            if len(self.twice) < NAMED:
+                self.twice.append(row["path"])
+
+    def _note(self, head: dict[str, Any]) -> None:
+        """Remember a run that does not account for all of its files."""
+        if head.get("runs"):
+            return
+        counts = head["counts"]
+        untold = counts.get("selected", 0) - sum(counts.get(name, 0) for name in _OUTCOMES)
+        if head.get("selection_complete") is False:
+            self._incomplete[head["run"]] = "it ended before all its files were found"
+        elif untold > 0:
+            self._incomplete[head["run"]] = f"it does not say what became of {untold:,} files"
+
+    def _broken_off(self) -> list[str]:
+        """Runs with files untold, unless another goes on with them, or is of the same shard and later."""
+        out = []
+        for name, why in self._incomplete.items():
+            run = self.runs[name]
+            followers = [other for other in self.runs.values() if _follows(other, run)]
+            if not any(str(other["run"]) not in self._incomplete for other in followers):
+                shard = run["shard"]
+                which = f"run {name}" + (f" (shard {shard['index']} of {shard['count']})" if shard else "")
+                out.append(f"{which}: {why}")
+        return out
+
+
+def _decides(row: Row) -> bool:
+    """True where a row says whether the file is on the server: not where a run left it alone."""
+    return row["outcome"] in ("completed", "failed") or row.get("reason") == "present"
+
+
+def _code(row: Row) -> Exit:
+    if row["outcome"] == "failed":
+        known = row.get("code") in set(FailureCode)
+        code = FailureCode(row["code"]) if known else FailureCode.PROTOCOL
+        return of_failure(code, retryable=bool(row.get("retryable")))
+    left = row["outcome"] == "cancelled" or row.get("reason") == "fail_fast"
+    return Exit.RETRY_MAY_HELP if left else Exit.OK
+
+
+def _follows(other: dict[str, Any], run: dict[str, Any]) -> bool:
+    same_shard = run["shard"] is not None and other["shard"] == run["shard"]
+    later = str(other["finished"]) > str(run["finished"])
+    return other["resumed_from"] == run["run"] or (same_shard and later)
+
+
+def _absent_shards(runs: Iterable[dict[str, Any]]) -> list[str]:
+    there: dict[int, set[int]] = {}
+    for run in runs:
+        if run["shard"] is not None:
+            there.setdefault(run["shard"]["count"], set()).add(run["shard"]["index"])
+    out = []
+    for count, found in sorted(there.items()):
+        absent = [index for index in range(1, count + 1) if index not in found]
+        if absent:
+            out.append(f"no report of {_shards(absent)} of {count}")
+    if len(there) > 1:
+        out.append(f"the reports are of different divisions: into {' and '.join(map(str, sorted(there)))} shards")
+    return out
+
+
+def _shards(indices: Sequence[int]) -> str:
+    shown = ", ".join(map(str, indices[:NAMED])) + (" …" if len(indices) > NAMED else "")
+    return f"shard {shown}" if len(indices) == 1 else f"shards {shown}"
+
+
+def _seconds(started: str, finished: str) -> float | None:
+    """From the first start to the last end."""
+    try:
+        return round((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds(), 3)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,164 @@
+"""Reads a report again, however its JSON is laid out, with one row in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from uploader_cli.core.events import Phase
+from uploader_cli.core.report import FORMAT, VERSION
+from uploader_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_cli.report.spool import Row
+
+_BLOCK = 1 << 20
+_LONGEST = 64 << 20
+"""Characters of one value; what is longer is no report."""
+_OUTCOMES = frozenset(str(phase) for phase in Phase if phase.terminal)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report on disk: what it says of its run, and where its rows are."""
+
+    path: Path
+    head: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Report:
+        """Look through it once. Raises `UsageError`, naming the file, for what is no report that we know."""
+        head: dict[str, Any] = {}
+        rows = 0
+        for key, value in _members(path):
+            if key == "files":
+                rows += 1
+                _check_row(path, rows, value)
+            else:
+                head[key] = value
+        _check_head(path, head)
+        return cls(path, head)
+
+    def rows(self) -> Iterator[Row]:
+        """Each file, in the order of the report."""
+        return (value for key, value in _members(self.path) if key == "files")
+
+
+def _check_head(path: Path, head: dict[str, Any]) -> None:
+    if head.get("format") != FORMAT:
+        raise UsageError(f"{path} is no report of uploader", hint="make one with --report FILE.json")
+    if head.get("v") != VERSION:
+        raise UsageError(
+            f"{path}: its version of the format is {head.get('v')!r}, and {VERSION} is what can be read here",
+            hint="use the version of uploader that wrote it, or a newer one",
+        )
+    runs = head.get("runs") or [head]
+    if not isinstance(runs, list) or not isinstance(head.get("counts"), dict) or not all(map(_is_run, runs)):
+        raise _broken(path, "it does not say of which run it is")
+
+
+def _is_run(head: Any) -> bool:
+    if not isinstance(head, dict) or not all(
+        isinstance(head.get(name), str) for name in ("run", "started", "finished")
+    ):
+        return False
+    shard = head.get("shard")
+    return shard is None or (
+        isinstance(shard, dict) and all(isinstance(shard.get(name), int) for name in ("index", "count"))
+    )
+
+
+def _check_row(path: Path, number: int, row: Any) -> None:
+    usable = isinstance(row, dict) and isinstance(row.get("path"), str) and row.get("outcome") in _OUTCOMES
+    numbers = usable and all(
+        isinstance(row.get(name, 0), int | float | None) for name in ("size", "seconds", "attempts")
+    )
+    if not numbers:
+        raise _broken(path, f"file {number} has no path or no outcome, or its numbers are none")
+
+
+def _broken(path: Path, why: str) -> UsageError:
+    return UsageError(f"{path} is damaged: {why}", hint="was it cut, or written by hand? leave it out, or mend it")
+
+
+def _members(path: Path) -> Iterator[tuple[str, Any]]:
+    """The members of the object in the file; of `files` each element by itself."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            yield from _Scanner(stream).members()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the path") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise _broken(path, f"not valid JSON ({error})") from error
+
+
+class _Scanner:
+    """One JSON object, member by member. Raises ValueError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._decoder = json.JSONDecoder()
+        self._text, self._at = "", 0
+
+    def members(self) -> Iterator[tuple[str, Any]]:
+        self._take("{")
+        if self._peek() == "}":
+            return
+        while True:
+            key = self._value()
+            self._take(":")
+            if key == "files" and self._peek() == "[":
+                for element in self._elements():
+                    yield key, element
+            else:
+                yield key, self._value()
+            if self._take(",}") == "}":
+                return
+
+    def _elements(self) -> Iterator[Any]:
+        self._take("[")
+        if self._peek() == "]":
+            self._take("]")
+            return
+        while True:
+            yield self._value()
+            if self._take(",]") == "]":
+                return
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError:
+                if len(self._text) - self._at > _LONGEST or not self._more():
+                    raise
+                continue
+            if end == len(self._text) and self._more():  # a number may go on
+                continue
+            self._at = end
+            return value
+
+    def _take(self, expected: str) -> str:
+        found = self._peek()
+        if not found or found not in expected:
+            raise ValueError(f"{' or '.join(expected)} expected, not {found or 'its end'}")
+        self._at += 1
+        return found
+
+    def _peek(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def _more(self) -> bool:
+        block = self._stream.read(_BLOCK)
+        self._text, self._at = self._text[self._at :] + block, 0
+        return bool(block)

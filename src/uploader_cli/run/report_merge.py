@@ -1,0 +1,85 @@
+"""`uploader report merge`: several reports → one, and what is missing."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural, safe, size
+from uploader_cli.report.formats import as_json
+from uploader_cli.report.merge import Merge
+from uploader_cli.report.read import Report
+from uploader_cli.report.spool import Spool
+from uploader_cli.run.reports import Reports, told
+from uploader_cli.settings import Invalid
+from uploader_cli.settings.values import report_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from uploader_cli.settings.values import ReportFile
+
+
+def report_merge(
+    files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool
+) -> int:
+    """Join the reports in `files`; 0 where each file is on the server and nothing is missing, else as for a run."""
+    destination = Path(failed_to) if failed_to is not None else None
+    outputs = Reports([_destination(name) for name in reports], destination, {}, "merge").outputs
+    found = [Report.open(Path(name)) for name in files]
+    try:
+        with closing(Spool()) as spool:
+            merge = Merge(spool)
+            for report in found:
+                merge.add(report)
+            head = merge.head(version("uploader-cli"))
+            problems = told(outputs, head, spool)
+            if json:
+                for piece in as_json(head, spool):
+                    sys.stdout.write(piece)
+    except sqlite3.Error as error:
+        raise UsageError(
+            f"no room to join the reports: {error}", hint="set TMPDIR to a place with more room"
+        ) from error
+    if not quiet or head["exit_code"]:
+        sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merge.twice)))
+    for problem in problems:
+        sys.stderr.write(safe(f"error: {problem}") + "\n")
+    return head["exit_code"] or (Exit.USAGE if problems else Exit.OK)
+
+
+def _destination(written: str) -> ReportFile:
+    try:
+        return report_file(written)
+    except Invalid as error:
+        raise UsageError(f"--report: {error}", hint=error.hint) from None
+
+
+def _summary(head: dict[str, Any], twice: Sequence[str]) -> Iterator[str]:
+    counts = head["counts"]
+    there = counts["completed"] + head["skips"].get("present", 0)
+    wanted = there + counts["failed"] + counts["cancelled"] + head["skips"].get("fail_fast", 0)
+    runs = plural(len(head["runs"]), "run")
+    yield (
+        f"{'✓' if head['ok'] else '✗'} {there:,} of {plural(wanted, 'file')} on the server, "
+        f"{size(head['bytes'])} sent, in {runs}"
+    )
+    for name in ("failed", "cancelled", "skipped"):
+        if counts[name]:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in head["skips"].items())
+            yield f"  {counts[name]:,} {name}" + (f": {reasons}" if name == "skipped" else "")
+    for sentence in head["missing"]:
+        yield f"✗ missing: {sentence}"
+    if head["in_several_shards"]:
+        yield f"! {plural(head['in_several_shards'], 'file')} in more than one shard, counted once:"
+        yield from (f"    {path}" for path in twice)
+        if head["in_several_shards"] > len(twice):
+            yield f"    … and {head['in_several_shards'] - len(twice):,} more"
+    if head["exit_code"]:
+        yield f"  exit code {head['exit_code']}: {head['exit'].replace('_', ' ')}"

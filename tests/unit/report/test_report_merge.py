@@ -1,0 +1,248 @@
+"""Reports joined: whose word counts, what is missing, and files that are no reports."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from junit_rules import check_junit
+
+from uploader_cli.__main__ import main
+from uploader_cli.errors import UsageError
+from uploader_cli.report.read import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Write = Callable[..., str]
+
+OUTCOMES = {"✓": "completed", "✗": "failed", "■": "cancelled", "=": "skipped", "-": "skipped"}
+
+
+def rows(words: str) -> list[dict[str, Any]]:
+    """`a✓ b✗ c■ d= e-`: completed, failed, cancelled, skipped as present, skipped for its type."""
+    out = []
+    for number, word in enumerate(words.split()):
+        row = {"file": number, "path": word[:-1], "size": 10, "outcome": OUTCOMES[word[-1]], "attempts": 1}
+        if word[-1] == "✗":
+            row |= {"code": "network", "message": "gone", "retryable": True}
+        if row["outcome"] == "skipped":
+            row["reason"] = "present" if word[-1] == "=" else "type"
+        out.append(row)
+    return out
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes the report of a run that ended at `at` o'clock; keywords go into its head."""
+    monkeypatch.chdir(tmp_path)
+
+    def report(run: str, words: str, at: int = 1, **head: Any) -> str:
+        files = head.pop("files", None) or rows(words)
+        counts = {name: sum(row["outcome"] == name for row in files) for name in set(OUTCOMES.values())}
+        document = {
+            "format": "uploader-report",
+            "v": 1,
+            "run": run,
+            "resumed_from": None,
+            "server": "http://x",
+            "category": "personal",
+            "shard": None,
+            "started": "2026-01-01T00:00:00.000Z",
+            "finished": f"2026-01-01T{at:02}:00:00.000Z",
+            "exit_code": 0,
+            "counts": {"selected": len(files), **counts},
+            "selection_complete": True,
+            **head,
+            "files": files,
+        }
+        (tmp_path / f"{run}.json").write_text(json.dumps(document))
+        return f"{run}.json"
+
+    return report
+
+
+def merged(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
+    code = main(["report", "merge", *arguments, "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out), err
+
+
+def said(document: dict[str, Any]) -> str:
+    """The rows in the words of `rows`."""
+    signs = {"completed": "✓", "failed": "✗", "cancelled": "■"}
+    return " ".join(
+        row["path"] + (signs.get(row["outcome"]) or ("=" if row["reason"] == "present" else "-"))
+        for row in document["files"]
+    )
+
+
+def shard(index: int, count: int) -> dict[str, int]:
+    return {"index": index, "count": count}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "counts", "code"),
+    [
+        ("a✓ b✗", "b✓", "a✓ b✓", 0),
+        ("a✗", "a✗", "a✗", 3),
+        ("a✓", "a✗", "a✗", 3),
+        ("a✓ b■", "a= b✓", "a✓ b✓", 0),
+        ("a=", "a✓", "a✓", 0),
+        ("a✗", "a■", "a✗", 3),
+        ("a✗", "a-", "a✗", 3),
+        ("a✓", "a■", "a✓", 0),
+        ("a■", "a✗", "a✗", 3),
+        ("a■", "a-", "a-", 0),
+        ("a■", "b✓", "a■ b✓", 3),
+    ],
+)
+def test_whose_word_counts(
+    write: Write, earlier: str, later: str, counts: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the order in which the reports are named."""
+    one, two = write("one", earlier, at=1), write("two", later, at=2)
+    for order in ((one, two), (two, one)):
+        done, document, _ = merged(*order, capsys=capsys)
+        assert (done, sorted(said(document).split())) == (code, sorted(counts.split()))
+        assert document["exit_code"] == code
+        assert sum(document["counts"][name] for name in set(OUTCOMES.values())) == document["counts"]["selected"]
+
+
+def test_two_destinations_are_two_files(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = write("one", "a✗", server="http://x"), write("two", "a✓", at=2, server="http://y")
+    code, document, _ = merged(one, two, capsys=capsys)
+    assert (code, said(document), document["server"]) == (3, "a✗ a✓", None)
+
+
+def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write(f"s{index}", f"f{index}✓", shard=shard(index, 3)) for index in (3, 1, 2)]
+    code, document, err = merged(*names, capsys=capsys)
+    assert (code, document["missing"], said(document)) == (0, [], "f3✓ f1✓ f2✓")
+    assert "3 of 3 files on the server" in err
+    assert (document["bytes"], document["seconds"]) == (30, 3600.0)
+    code, document, err = merged(*names[:1], capsys=capsys)
+    assert (code, document["missing"]) == (3, ["no report of shards 1, 2 of 3"])
+    assert "missing: no report of shards 1, 2 of 3" in err
+
+
+def test_shards_of_two_divisions_are_no_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write(f"s{i}{n}", f"f{i}{n}✓", shard=shard(i, n)) for i, n in ((1, 1), (1, 2), (2, 2))]
+    code, document, _ = merged(*names, capsys=capsys)
+    assert (code, document["missing"]) == (3, ["the reports are of different divisions: into 1 and 2 shards"])
+
+
+def test_a_file_in_two_shards_is_said_and_counted_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = write("one", "a✓ b✓", shard=shard(1, 2)), write("two", "b✓ c✓", shard=shard(2, 2))
+    code, document, err = merged(one, two, capsys=capsys)
+    assert (code, document["in_several_shards"], said(document)) == (0, 1, "a✓ b✓ c✓")
+    assert "1 file in more than one shard" in err
+    assert "    b\n" in err
+
+
+def test_a_run_without_an_end_is_missing_until_another_goes_on_with_it(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = write("half", "a✓ b■", selection_complete=False, exit_code=130)
+    code, document, _ = merged(half, capsys=capsys)
+    assert (code, document["missing"]) == (3, ["run half: it ended before all its files were found"])
+    rest = write("rest", "a= b✓ c✓", at=2, resumed_from="half")
+    code, document, _ = merged(half, rest, capsys=capsys)
+    assert (code, document["missing"], said(document)) == (0, [], "a✓ b✓ c✓")
+
+
+def test_a_shard_that_broke_is_mended_by_a_later_run_of_it(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = write("broken", "a✓", shard=shard(1, 1), counts={"selected": 3, "completed": 1})
+    code, document, _ = merged(broken, capsys=capsys)
+    assert (code, document["missing"]) == (3, ["run broken (shard 1 of 1): it does not say what became of 2 files"])
+    whole = write("whole", "a= b✓ c✓", at=2, shard=shard(1, 1))
+    assert merged(broken, whole, capsys=capsys)[0] == 0
+
+
+def test_what_was_joined_can_be_joined_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also together with its own parts, as `*.json` has it."""
+    one, two = write("one", "a✗", shard=shard(1, 2)), write("two", "b✓", shard=shard(2, 2))
+    assert main(["report", "merge", one, two, "-q", "-o", "all.json"]) == 3
+    mended = write("mended", "a✓", at=3, shard=shard(1, 2))
+    code, document, _ = merged("all.json", one, two, mended, capsys=capsys)
+    assert (code, said(document), document["in_several_shards"]) == (0, "a✓ b✓", 0)
+    assert [run["run"] for run in document["runs"]] == ["one", "two", "mended"]
+    assert [row["run"] for row in document["files"]] == ["mended", "two"]
+
+
+def test_names_that_look_alike_are_told_apart(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {"path": "\\xff", "path_b64": base64.b64encode(b"\xff").decode(), "outcome": "completed", "size": 1}
+    plain = {"path": "\\xff", "outcome": "failed", "size": 1, "code": "a_code_of_later", "retryable": False}
+    files = [{"file": number, **row} for number, row in enumerate((odd, plain))]
+    code, document, _ = merged(write("one", "", files=files), capsys=capsys)
+    assert (code, len(document["files"])) == (4, 2)
+
+
+def test_every_format_can_be_had(write: Write, tmp_path: Path) -> None:
+    one, two = write("one", "a✓ b✗"), write("two", "c✓ d■ e-", at=2)
+    options = [f"--report={name}" for name in ("m.json", "m.csv", "m.xml", "m.md")]
+    assert main(["report", "merge", one, two, "-q", *options, "--failed-to", "again.txt"]) == 3
+    assert len(json.loads((tmp_path / "m.json").read_text())["files"]) == 5
+    assert (tmp_path / "m.csv").read_text().count("\n") == 6
+    (suite,) = check_junit((tmp_path / "m.xml").read_text())
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "1"]
+    assert "2 of 4 files uploaded, 1 failed, 1 cancelled" in (tmp_path / "m.md").read_text()
+    assert (tmp_path / "again.txt").read_text() == "b\nd\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "not valid JSON"),
+        ("{}", "no report of uploader"),
+        ('{"format": "uploader-report", "v": 2}', "version of the format is 2"),
+        ('{"format": "uploader-report", "v": 1}', "of which run"),
+        ('{"format": "uploader-report", "v": 1, "files": [{"path": 1}]}', "file 1 has no path"),
+        ('{"format": "uploader-report", "v": 1, "files": [{"path": "a", "outcome": "completed"}', "not valid JSON"),
+        ('{"format": "uploader-report", "v": 1, "runs": [1], "counts": {}}', "of which run"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"files": ' + "[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+    ],
+)
+def test_what_is_no_report(
+    tmp_path: Path, content: str | bytes, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert main(["report", "merge", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "r.json" in err
+
+
+def test_a_report_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "merge", "gone.json"]) == 2
+    assert "gone.json can't be read" in capsys.readouterr().err
+    assert main(["report", "split", "gone.json"]) == 2
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_a_report_is_read_however_it_is_laid_out(
+    write: Write, tmp_path: Path, indent: int | None, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of any size, with the rows first or last, as `jq` or `jq -S` leave it."""
+    monkeypatch.setattr("uploader_cli.report.read._BLOCK", block)
+    path = tmp_path / write("one", "a✓ b✗ 空✓")
+    document = json.loads(path.read_text())
+    for order in (list(document), sorted(document), ["files", *document]):
+        path.write_text(json.dumps({name: document[name] for name in order}, indent=indent, ensure_ascii=False))
+        report = Report.open(path)
+        assert list(report.rows()) == document["files"]
+        assert report.head == {name: value for name, value in document.items() if name != "files"}
+
+
+def test_a_row_of_numbers_that_are_none(write: Write, tmp_path: Path) -> None:
+    path = tmp_path / write("one", "", files=[{"path": "a", "outcome": "completed", "size": "big"}])
+    with pytest.raises(UsageError, match="its numbers are none"):
+        Report.open(path)
