@@ -16,7 +16,10 @@ from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
 from uploader_cli.settings import OPTIONS
 
-COMMANDS = ["demo", "upload", "resume", "watch", "status", "cancel", "delete", "validate", "doctor", "serve", "config"]
+COMMANDS = [
+    *("demo", "upload", "resume", "watch", "status", "cancel", "delete", "validate", "doctor", "smoke", "serve"),
+    "config",
+]
 COMMAND_OBJECTS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 HEAVY = {
     "requests",

@@ -13,6 +13,7 @@ from uploader_cli.cli.doctor import doctor
 from uploader_cli.cli.report import report
 from uploader_cli.cli.resume import resume
 from uploader_cli.cli.serve import serve
+from uploader_cli.cli.smoke import smoke
 from uploader_cli.cli.status import status
 from uploader_cli.cli.upload import upload
 from uploader_cli.cli.validate import validate
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, resume, watch, status, cancel, delete, validate, report, doctor, serve, config):
+for _command in (demo, upload, resume, watch, status, cancel, delete, validate, report, doctor, smoke, serve, config):
     app.command()(_command)
 
 

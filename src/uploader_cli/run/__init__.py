@@ -11,6 +11,8 @@ from uploader_cli.run.doctor import doctor as doctor_command
 from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.report_merge import report_merge
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
+from uploader_cli.run.smoke import smoke as smoke_command
+from uploader_cli.run.smoke import smoke_list
 
 __all__ = [
     "cancel_command",
@@ -23,6 +25,8 @@ __all__ = [
     "resume_command",
     "resume_forget",
     "resume_list",
+    "smoke_command",
+    "smoke_list",
     "status_command",
     "upload_command",
     "validate_command",

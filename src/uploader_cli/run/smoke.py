@@ -1,0 +1,171 @@
+"""`smoke` as a person or a pipeline runs it: a table or JSON lines as the checks are made, and a JUnit file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.errors import UsageError
+from uploader_cli.exit_status import Exit
+from uploader_cli.render import in_ci, use_color
+from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
+from uploader_cli.smoke.junit import junit
+from uploader_cli.smoke.shown import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from uploader_cli.settings import Settings
+    from uploader_cli.smoke import Check, Report, Result
+
+
+def smoke_list() -> None:
+    """Print the ids of all checks with what each is about, for `--only` and `--skip`."""
+    longest = max(len(check.id) for check in CHECKS)
+    for check in CHECKS:
+        optional = "" if check.required else " (not required)"
+        sys.stdout.write(f"{check.id:<{longest}}  {check.description}{optional}\n")
+
+
+def smoke(
+    settings: Settings,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    file: Path | None = None,
+    strict: bool = False,
+    budget: int,
+) -> int:
+    """Make the checks; the exit code says whether all that count hold. Raises `UsageError` before the first call."""
+    checks = chosen(only, skip)
+    if file is not None:
+        _check(file)
+    site = Site(settings, budget=budget)
+    view: _Lines | _Screen = _Lines() if settings.json else _Screen(settings)
+    view.begin(settings.server)
+    with _stoppable():
+        report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
+    if file is not None:
+        _save(file, junit(report, datetime.now(UTC)))
+    view.end(report)
+    return report.exit_code
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM end the checks, but what they made is removed; a second one ends that, too."""
+    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+
+    def stop(number: int, _frame: Any) -> None:
+        raise Stopped(codes[signal.Signals(number)])
+
+    before = {number: signal.signal(number, stop) for number in codes}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check(file: Path) -> None:
+    """Raises `UsageError` for a place where no file can be written, before anything is sent."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise UsageError(f"--junit: {file} can't be a file", hint="name a file in a directory that exists")
+    if not os.access(file.parent, os.W_OK):
+        raise UsageError(f"--junit: {file.parent} can't be written to", hint="name a file where you may write")
+
+
+def _save(file: Path, content: bytes) -> None:
+    """There as a whole, or not at all."""
+    made = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        made.write_bytes(content)
+        made.replace(file)
+    except OSError as error:
+        raise UsageError(f"--junit: {file} can't be written: {error.strerror}", hint="name another file") from error
+    finally:
+        made.unlink(missing_ok=True)
+
+
+class _Lines:
+    """JSON on stdout, a line for each check and one for the verdict."""
+
+    def begin(self, server: str) -> None:
+        """The verdict names it."""
+
+    def looking(self, check: Check) -> None:
+        """Its line comes when it is over."""
+
+    def tell(self, result: Result) -> None:
+        """A check has ended."""
+        self._write(result.as_json())
+
+    def end(self, report: Report) -> None:
+        """The verdict."""
+        self._write(report.as_json())
+
+    def _write(self, line: dict[str, object]) -> None:
+        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+class _Screen:
+    """Lines on stderr; on a terminal also the check under way, which its result then replaces."""
+
+    def __init__(self, settings: Settings) -> None:
+        tty = sys.stderr.isatty()
+        encoding = (sys.stderr.encoding or "ascii").lower().replace("-", "")
+        self._quiet = settings.quiet
+        self._moves = tty and not settings.quiet and os.environ.get("TERM") != "dumb" and not in_ci(os.environ)
+        self._page = Page(
+            width=_width(),
+            color=use_color(os.environ, is_tty=tty),
+            glyphs=encoding == "utf8",
+            verbose=bool(settings.verbose),
+        )
+
+    def begin(self, server: str) -> None:
+        """Say what is examined."""
+        if not self._quiet:
+            self._write(self._page.heading(server))
+
+    def looking(self, check: Check) -> None:
+        """A check begins: it may take seconds."""
+        if self._moves:
+            sys.stderr.write(f"\r\x1b[K{self._page.looking(check.id)}")
+            sys.stderr.flush()
+
+    def tell(self, result: Result) -> None:
+        """A check has ended."""
+        if self._moves:
+            sys.stderr.write("\r\x1b[K")
+        if not self._quiet:
+            self._write(self._page.row(result))
+
+    def end(self, report: Report) -> None:
+        """What failed, what is left, and the verdict."""
+        if self._quiet and report.ok:
+            return
+        page = self._page
+        shown = report.against if self._quiet else report.results
+        lines = [*page.failures(shown), *page.left(report), *page.verdict(report)]
+        self._write(lines[1:] if self._quiet else lines)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+
+
+def _width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -1,0 +1,132 @@
+"""Checks of the calls that move no bytes: health, sessions, validation, ids that nobody has, the rate limit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.protocol import parse_session
+from uploader_cli.core.tus import whole
+from uploader_cli.render.words import plural, size
+from uploader_cli.smoke.sending import first_answer, send, terms
+from uploader_cli.smoke.shapes import answered, quoted, refused, said, same, shaped
+from uploader_cli.smoke.site import NOBODY
+from uploader_cli.smoke.verdicts import Doubtful, NotOffered, Violation
+from uploader_cli.transfer.multipart import content_type
+
+if TYPE_CHECKING:
+    from uploader_cli.smoke.site import Metered, Site
+
+FEW = 3
+"""Answers that the rate limit is judged by at least."""
+
+
+def health(site: Site) -> str:
+    """`GET /health` (wire contract 1)."""
+    answer = answered(site.call("GET", "/health"), "GET /health", 200)
+    fields = {"status": "text", "timestamp": "time", "uptime": "number", "memory": "object"}
+    body = shaped(answer.body, "the answer of /health", fields)
+    same(body["status"], "OK", "status in the answer of /health")
+    return ""
+
+
+def session(site: Site) -> str:
+    """`POST /api/upload/session` (wire contract 1)."""
+    answer = answered(site.once(first_answer), "opening a session", 201)
+    fields = {
+        "sessionId": "text",
+        "category": "text",
+        "uploadPath": "text",
+        "maxFiles": "some",
+        "allowedTypes": "list",
+        "maxFileSize": "some",
+        "createdAt": "time",
+        "timestamp": "time",
+    }
+    body = shaped(answer.body, "the session answer", fields)
+    same(body["category"], site.settings.category, "category in the session answer")
+    limits = site.once(terms).limits
+    return f"{plural(limits.max_files, 'file')} of {size(limits.max_file_size)} at most"
+
+
+def session_bad_input(site: Site) -> str:
+    """Bad values for a session (wire contract 1: `INVALID_CATEGORY` for each of them)."""
+    good = {"category": site.settings.category, "expectedFiles": 1}
+    bad: dict[str, dict[str, object]] = {
+        "a session of an unknown category": {**good, "category": "uploader-smoke"},
+        "a session for 0 files": {**good, "expectedFiles": 0},
+        "a session for half a file": {**good, "expectedFiles": 0.5},
+        "a session without a category": {"expectedFiles": 1},
+        "a session with a key that is none": {**good, "uploaderSmoke": True},
+    }
+    for what, body in bad.items():
+        answer = site.call("POST", "/api/upload/session", json=body)
+        opened = parse_session(answer.body) if answer.ok else None
+        if opened is not None:
+            site.made.sessions.add(opened.session_id)
+        refused(answer, what, (400, "INVALID_CATEGORY"))
+    return ""
+
+
+def validate(site: Site) -> str:
+    """`POST /api/upload/validate` (wire contract 1): a good file, and an empty one."""
+    limits = site.once(terms).limits
+    ending = "mp4" if limits.allowed_types & {"*", "mp4"} else min(limits.allowed_types)
+    name = f"a.{ending}"
+    good = {"name": name, "size": 1, "type": content_type(name)}
+    answer = answered(site.call("POST", "/api/upload/validate", json={"files": [good]}), "validating a good file", 200)
+    body = shaped(answer.body, "the validation", {"valid": "true", "files": "list", "timestamp": "time"})
+    listed = body["files"]
+    one = listed[0] if isinstance(listed, list) and len(listed) == 1 else None
+    file = shaped(one, "the validation of the one file", {"index": "count", "valid": "true", "errors": "list"})
+    same((file["index"], file["errors"]), (0, []), "index and errors in the validation of a good file")
+    empty = site.call("POST", "/api/upload/validate", json={"files": [{**good, "size": 0}]})
+    shaped(
+        refused(empty, "validating an empty file", (400, "VALIDATION_ERROR")),
+        "the refusal of an empty file",
+        {"details": "list"},
+    )
+    return ""
+
+
+def unknown_session(site: Site) -> str:
+    """Ids that nobody has (wire contract 1 and 3.14)."""
+    wanted = (404, "SESSION_NOT_FOUND")
+    refused(site.call("GET", f"/api/upload/progress/{NOBODY}"), "the progress of an unknown session", wanted)
+    refused(site.call("POST", f"/api/upload/cancel/{NOBODY}"), "cancelling an unknown session", wanted)
+    answer = send(site, NOBODY, [("uploader-smoke-nobody.mp4", b"to nobody")])
+    if answer.status < 400:
+        raise Violation(
+            "a batch for an unknown session", expected="a refusal: 404, or 500 UPLOAD_FAILED", got=said(answer)
+        )
+    if answer.status == 500:
+        refused(answer, "a batch for an unknown session", (500, "UPLOAD_FAILED"))
+    return ""
+
+
+def rate_limit(site: Site) -> str:
+    """`X-RateLimit-*` on every counted answer (wire contract 3.11), judged by the calls that were made so far."""
+    while sum(seen is not None for seen in site.meter) < FEW:
+        site.call("GET", f"/api/upload/progress/{NOBODY}")
+    seen = [metered for metered in site.meter if metered is not None]
+    if not any(any(metered) for metered in seen):
+        raise NotOffered("the server counts no calls: no answer has X-RateLimit headers")
+    for metered in seen:
+        for name, value in zip(("Limit", "Remaining", "Reset"), metered, strict=True):
+            if whole(value) is None:
+                got = "no such header" if value is None else quoted(value)
+                raise Violation(f"X-RateLimit-{name} on every answer of /api", expected="a whole number", got=got)
+    _falls(seen)
+    most, left = seen[-1].limit, seen[-1].remaining
+    if (whole(left) or 0) > (whole(most) or 0):
+        raise Doubtful(f"{left} calls are said to remain, of {most}")
+    return f"{left} of {most} calls left"
+
+
+def _falls(seen: list[Metered]) -> None:
+    """Each call costs one at least, until the window begins anew."""
+    for before, after in pairwise(seen):
+        anew = after.reset != before.reset and (whole(after.remaining) or 0) > (whole(before.remaining) or 0)
+        if not anew and (whole(after.remaining) or 0) >= (whole(before.remaining) or 0):
+            got = f"{after.remaining} after {before.remaining}"
+            raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)

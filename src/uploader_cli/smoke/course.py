@@ -1,0 +1,162 @@
+"""How the checks are gone through: in order, each timed, and whatever happens what they made is removed at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.settings import mask
+from uploader_cli.smoke.cleaning import sweep
+from uploader_cli.smoke.verdicts import (
+    Doubtful,
+    Needless,
+    NotOffered,
+    OutOfCalls,
+    Prevented,
+    Report,
+    Result,
+    Verdict,
+    Violation,
+    exit_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uploader_cli.exit_status import Exit
+    from uploader_cli.smoke.site import Site
+    from uploader_cli.smoke.table import Check
+
+BROKEN = (Verdict.FAIL, Verdict.ERROR)
+
+
+class Stopped(BaseException):
+    """Somebody wants the end, by a signal; `code` is what to exit with. Raised in the main thread."""
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__()
+        self.code = code
+
+
+def go_through(
+    site: Site,
+    checks: Sequence[Check],
+    *,
+    strict: bool = False,
+    begin: Callable[[Check], None] = lambda _check: None,
+    tell: Callable[[Result], None] = lambda _result: None,
+) -> Report:
+    """Make all checks; `begin` hears of each before, `tell` its result after. Closes the site.
+
+    A `Stopped` ends the checks, not the cleaning; a second one ends that, too.
+    """
+    began = time.perf_counter()
+    results: list[Result] = []
+    stopped: Exit | None = None
+    try:
+        for check in checks:
+            begin(check)
+            results.append(_shown(_made(site, check, results)))
+            tell(results[-1])
+    except Stopped as stop:
+        stopped = stop.code
+        for check in checks[len(results) :]:
+            results.append(_result(check, Verdict.NOT_RUN, "interrupted"))
+            tell(results[-1])
+    try:
+        sweep(site)
+    except Stopped as stop:
+        stopped = stop.code
+        site.made.left += [*map(str, site.made.files), *site.made.sessions, *site.made.uploads]
+    finally:
+        site.close()
+    code = exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
+    return Report(
+        server=site.settings.server,
+        results=tuple(results),
+        exit_code=code if stopped is None else stopped,
+        strict=strict,
+        calls=site.calls,
+        budget=site.budget,
+        seconds=time.perf_counter() - began,
+        left=tuple(map(mask, site.made.remains)),
+    )
+
+
+def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
+    """One check, unless what came before it makes it pointless."""
+    culprit = _hopeless(site, before)
+    if culprit:
+        return _result(check, Verdict.SKIPPED, f"{culprit} failed", blocked_by=culprit)
+    calls, began = site.calls, time.perf_counter()
+    result = _verdict(site, check, before)
+    return replace(result, seconds=time.perf_counter() - began, calls=site.calls - calls)
+
+
+def _hopeless(site: Site, before: Sequence[Result]) -> str:
+    """The check after which no other makes sense: nothing answers, or nobody is let in."""
+    broken = next((result.id for result in before if result.verdict in BROKEN), "")
+    return broken if site.shut_out or not site.answered else ""
+
+
+def _verdict(site: Site, check: Check, before: Sequence[Result]) -> Result:
+    try:
+        return _result(check, Verdict.PASS, check.look(site))
+    except NotOffered as words:
+        return _result(check, Verdict.NOT_OFFERED, str(words))
+    except Needless as words:
+        return _result(check, Verdict.SKIPPED, str(words))
+    except Doubtful as words:
+        return _result(check, Verdict.WARNING, str(words))
+    except Violation as violation:
+        return _failed(check, violation)
+    except Prevented as prevented:
+        return _prevented(check, prevented, before)
+    except (OutOfCalls, errors.RateLimited):
+        return _result(check, Verdict.NOT_RUN, _no_calls(site))
+    except errors.UploaderError as error:
+        return _result(check, Verdict.ERROR, str(error), means=check.means)
+
+
+def _failed(check: Check, violation: Violation) -> Result:
+    return replace(
+        _result(check, Verdict.FAIL, str(violation), means=check.means),
+        expected=violation.expected,
+        got=violation.got,
+        corrupt=violation.corrupt,
+    )
+
+
+def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> Result:
+    """Explained by a check that failed, or by one that was skipped because of such a one."""
+    known = {
+        result.id: result.blocked_by or result.id for result in before if result.verdict in BROKEN or result.blocked_by
+    }
+    culprit = next((known[name] for name in prevented.by if name in known), "")
+    if culprit:
+        return _result(check, Verdict.SKIPPED, f"{culprit} failed", blocked_by=culprit)
+    if prevented.violation is not None:
+        return _failed(check, prevented.violation)
+    if any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before):
+        return _result(check, Verdict.NOT_RUN, str(prevented))
+    return _result(check, Verdict.ERROR, str(prevented), means=check.means)
+
+
+def _no_calls(site: Site) -> str:
+    if site.limited:
+        wait = "" if site.retry_after is None else f"; again in {site.retry_after:,.0f} s"
+        return f"the server's rate limit is used up (429){wait}"
+    if site.left < site.budget - site.calls:
+        return "the server's rate limit leaves no call but those for the clean-up"
+    return f"the budget of {site.budget} calls is used up, but for the clean-up"
+
+
+def _result(check: Check, verdict: Verdict, message: str, *, means: str = "", blocked_by: str = "") -> Result:
+    return Result(check.id, check.description, check.required, verdict, message, means=means, blocked_by=blocked_by)
+
+
+def _shown(result: Result) -> Result:
+    """Without secrets: answers and URLs are quoted."""
+    return replace(result, message=mask(result.message), expected=mask(result.expected), got=mask(result.got))

@@ -1,0 +1,129 @@
+"""A live connection that keeps what it hears."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.core.protocol import JsonObject, as_object
+from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.socket import Connection
+from uploader_cli.smoke.verdicts import NotOffered, Prevented
+from uploader_cli.transfer.http import make_session
+from uploader_cli.transfer.wire import Sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.smoke.site import Site
+
+DIAL_LIMIT = 5.0
+"""Seconds until a dial is given up (wire contract 2)."""
+JOIN_LIMIT = 0.6
+"""Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
+END_LIMIT = 0.5
+"""Seconds that the end of a connection may hold us up."""
+
+
+class Ear:
+    """One connection over one transport. A context manager: left at the end, unless it was cut before."""
+
+    def __init__(self, site: Site, transport: Transport) -> None:
+        """Nothing is dialled before `dial`."""
+        self.events: list[JsonObject] = []
+        """What was heard, in its order; no object is an empty one."""
+        sockets = Sockets()
+        token = {"Authorization": f"Bearer {site.token}"} if site.token else {}
+        self._news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
+        self._heard = threading.Condition()
+        self._room: str | None = None
+        self._over = False
+        self._connection = Connection(
+            site.settings.server,
+            Dial(1, transport, DIAL_LIMIT),
+            session=make_session(site.settings, sockets),
+            shut=lambda _session: sockets.shut(),
+            headers=lambda: {**site.settings.headers, **token},
+            report=self._news.put,
+            progress=self._hear,
+        )
+
+    def dial(self) -> ChannelReason | None:
+        """Connect; None, or the reason why not."""
+        self._connection.start()
+        try:
+            signal = self._news.get(timeout=DIAL_LIMIT + 1)
+        except queue.Empty:
+            return ChannelReason.TIMEOUT
+        return None if isinstance(signal, Dialled) else signal.reason
+
+    def join(self, session: str) -> bool:
+        """Enter a room, and wait a moment for a first word from it; True where one came."""
+        before = len(self.events)
+        self._room = session
+        self._connection.join(session)
+        return self.until(lambda: len(self.events) > before, JOIN_LIMIT)
+
+    def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until the condition holds, which is looked at after each event; whether it does."""
+        with self._heard:
+            return self._heard.wait_for(condition, seconds)
+
+    def cut(self) -> None:
+        """End it without a word, as a line does that breaks."""
+        self._end(None)
+
+    def leave(self) -> None:
+        """End it as one should."""
+        self._end(() if self._room is None else (self._room,))
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def _hear(self, body: object, _: Transport) -> None:
+        with self._heard:
+            self.events.append(as_object(body))
+            self._heard.notify_all()
+
+    def _end(self, leaving: tuple[str, ...] | None) -> None:
+        if not self._over:
+            self._over = True
+            self._connection.end(leaving).join(END_LIMIT)
+
+
+def over_websocket(site: Site) -> ChannelReason | None:
+    """Whether the websocket can be dialled: None, or why not. To be asked for with `once`."""
+    return _tried(site, Transport.WEBSOCKET)
+
+
+def over_polling(site: Site) -> ChannelReason | None:
+    """The same for the polling transport."""
+    return _tried(site, Transport.POLLING)
+
+
+def _tried(site: Site, transport: Transport) -> ChannelReason | None:
+    site.once(_offered)
+    with Ear(site, transport) as ear:
+        return ear.dial()
+
+
+def _offered(site: Site) -> int:
+    """The status of a handshake. Raises `NotOffered` for 404: there is no Socket.IO then."""
+    answer = site.call("GET", "/socket.io/?EIO=4&transport=polling")
+    if answer.status == 404:
+        raise NotOffered("there is no Socket.IO at /socket.io/ (404)")
+    return answer.status
+
+
+def best_transport(site: Site) -> Transport:
+    """The websocket where it works, else polling."""
+    if site.once(over_websocket) is None:
+        return Transport.WEBSOCKET
+    if site.once(over_polling) is None:
+        return Transport.POLLING
+    raise Prevented("there is no live connection", "websocket", "long-polling")

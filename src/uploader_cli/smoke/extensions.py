@@ -1,0 +1,96 @@
+"""Checks of the other extensions of tus 1.0, each only where the server says that it has it."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from uploader_cli.smoke.resumable import GONE, append, ask, create, data, offered, offset, read_back
+from uploader_cli.smoke.shapes import answered, header, same
+from uploader_cli.smoke.verdicts import Violation
+
+if TYPE_CHECKING:
+    from uploader_cli.smoke.site import Site
+
+
+def creation_with_upload(site: Site) -> str:
+    """The first bytes come with the creation."""
+    offered(site, "creation-with-upload")
+    content = data(site)
+    half = content[: len(content) // 2]
+    what = "a creation with half of the bytes"
+    length = {"Upload-Length": str(len(content))}
+    url, answer = create(site, "tus-with-upload", length, half)
+    offset(answer, len(half), what)
+    offset(answered(ask(site, "HEAD", url), f"HEAD after {what}", 200, 204), len(half), what)
+    return ""
+
+
+def defer_length(site: Site) -> str:
+    """The length comes later."""
+    offered(site, "creation-defer-length")
+    content = data(site)
+    half = len(content) // 2
+    deferred = {"Upload-Defer-Length": "1"}
+    url, _ = create(site, "tus-deferred", deferred)
+    head = answered(ask(site, "HEAD", url), "HEAD of an upload without a length", 200, 204)
+    same(head.headers.get("Upload-Defer-Length"), "1", "Upload-Defer-Length of an upload without a length")
+    told = {"Upload-Length": str(len(content))}
+    append(site, url, 0, content[:half], "PATCH that tells the length", told)
+    head = answered(ask(site, "HEAD", url), "HEAD after the length was told", 200, 204)
+    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was told")
+    return ""
+
+
+def expiration(site: Site) -> str:
+    """Unfinished uploads say until when they are kept."""
+    offered(site, "expiration")
+    content = data(site)
+    url, _ = create(site, "tus-expiring", {"Upload-Length": str(len(content))})
+    answer = append(site, url, 0, content[: len(content) // 2], "PATCH of the first half")
+    what = "a PATCH of an unfinished upload"
+    when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: _date(value) is not None)
+    left = (_date(when) or 0.0) - time.time()
+    if left <= 0:
+        raise Violation(f"Upload-Expires in the answer to {what}", expected="a time to come", got=when)
+    return f"in {left / 3600:,.0f} h"
+
+
+def _date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+
+
+def termination(site: Site) -> str:
+    """An upload can be taken back."""
+    offered(site, "termination")
+    url, _ = create(site, "tus-terminated", {"Upload-Length": str(len(data(site)))})
+    answered(ask(site, "DELETE", url), "DELETE of an unfinished upload", 204)
+    answered(ask(site, "HEAD", url), "HEAD of an upload that was taken back", *GONE)
+    site.made.uploads.discard(url)
+    return ""
+
+
+def concatenation(site: Site) -> str:
+    """Two partial uploads become one."""
+    offered(site, "concatenation")
+    content = data(site)
+    half = len(content) // 2
+    urls = []
+    for number, piece in enumerate((content[:half], content[half:])):
+        partial = {"Upload-Concat": "partial", "Upload-Length": str(len(piece))}
+        url, _ = create(site, f"tus-part-{number}", partial)
+        append(site, url, 0, piece, "PATCH of a partial upload")
+        urls.append(url)
+    what = "joining two partial uploads"
+    final, answer = create(site, "tus-joined", {"Upload-Concat": "final;" + " ".join(urls)})
+    head = answered(ask(site, "HEAD", final), f"HEAD after {what}", 200, 204)
+    same(head.headers.get("Upload-Length"), str(len(content)), f"Upload-Length after {what}")
+    refusal = ask(site, "PATCH", final, {"Upload-Offset": str(len(content))}, b"more")
+    answered(refusal, "PATCH of a joined upload", 403)
+    read_back(site, answer, content)
+    site.made.uploads.difference_update(urls)
+    return ""

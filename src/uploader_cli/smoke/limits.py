@@ -1,0 +1,72 @@
+"""Checks that what is too much, or of the wrong type, is refused cleanly: a 4xx with a code, and life goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.protocol import parse_session
+from uploader_cli.smoke.sending import file_of, open_session, send, terms
+from uploader_cli.smoke.shapes import answered, refused, refused_cleanly, said
+from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.transfer.multipart import content_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.smoke.site import Site
+
+FEW_FILES = 20
+"""So many may be sent to see the one too many refused."""
+SMALL = 1 << 20
+"""Bytes that may be sent to see a file refused that is one byte too large."""
+
+
+def limit_type(site: Site) -> str:
+    """A file of a type that the session answer does not allow."""
+    allowed = site.once(terms).limits.allowed_types
+    if "*" in allowed:
+        raise NotOffered("every type is allowed")
+    wrong = next(ending for ending in ("exe", "txt", "iso", "xyz") if ending not in allowed)
+    _refused(site, [file_of(site, "wrong-type", kind=wrong)], f"a .{wrong} file")
+    return ""
+
+
+def limit_size(site: Site) -> str:
+    """A file of one byte more than `maxFileSize`, as `validate` is told of it; a small limit is tried out as well."""
+    limits = site.once(terms).limits
+    name, _ = file_of(site, "too-large")
+    file = {"name": name, "size": limits.max_file_size + 1, "type": content_type(name)}
+    answer = site.call("POST", "/api/upload/validate", json={"files": [file]})
+    if answer.status in (404, 405):
+        raise Prevented("files can't be validated", "validate")
+    refused(answer, "validating a file of one byte too many", (400, "VALIDATION_ERROR"))
+    if limits.max_file_size < SMALL:
+        _refused(site, [(name, bytes(limits.max_file_size + 1))], "a file of one byte too many")
+    return ""
+
+
+def limit_count(site: Site) -> str:
+    """One file more than `maxFiles`: announced, and sent where they are few."""
+    limits = site.once(terms).limits
+    count = limits.max_files + 1
+    answer = site.call("POST", "/api/upload/session", json={"category": site.settings.category, "expectedFiles": count})
+    opened = parse_session(answer.body) if answer.ok else None
+    if opened is not None:
+        site.made.sessions.add(opened.session_id)
+    refused(answer, f"a session for {count} files", (400, "INVALID_CATEGORY"))
+    if count <= FEW_FILES:
+        _refused(site, [file_of(site, f"too-many-{number}") for number in range(count)], f"a batch of {count} files")
+    return ""
+
+
+def spare_session(site: Site) -> str:
+    """A session for what will be refused. To be asked for with `once`."""
+    return open_session(site)
+
+
+def _refused(site: Site, files: Sequence[tuple[str, bytes]], what: str) -> None:
+    answer = send(site, site.once(spare_session), files)
+    if answer.ok:
+        raise Violation(what, expected="a refusal (4xx) with an error code", got=said(answer))
+    refused_cleanly(answer, what)
+    answered(site.call("GET", "/health"), f"GET /health after {what}", 200)

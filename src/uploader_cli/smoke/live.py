@@ -1,0 +1,210 @@
+"""Checks of the live connection: one upload, watched in every way at once, and what each of them must have heard.
+
+One upload instead of six spends few calls: the reference backend allows 100 in 15 minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.events import ChannelReason, Transport
+from uploader_cli.core.protocol import parse_progress
+from uploader_cli.smoke.batches import stored_of, stored_one
+from uploader_cli.smoke.ear import DIAL_LIMIT, Ear, best_transport, over_polling, over_websocket
+from uploader_cli.smoke.sending import file_of, open_session, send
+from uploader_cli.smoke.shapes import answered, quoted, same, shaped
+from uploader_cli.smoke.verdicts import Prevented, Violation
+
+if TYPE_CHECKING:
+    from uploader_cli.core.protocol import JsonObject
+    from uploader_cli.smoke.site import Site
+    from uploader_cli.transfer.http import Answer
+
+_EVENT = {
+    "sessionId": "text",
+    "timestamp": "time",
+    "overallStatus": "session status",
+    "totalProgress?": "percent",
+    "completedFiles": "count",
+    "failedFiles": "count",
+    "totalFiles?": "count",
+    "currentFile?": "object",
+    "message": "words",
+}
+_CURRENT = {"id": "text", "originalName": "text", "status": "file status", "uploadSpeed?": "number", "error?": "words"}
+_PROGRESS = {
+    "sessionId": "text",
+    "overallStatus": "session status",
+    "totalProgress": "percent",
+    "completedFiles": "count",
+    "failedFiles": "count",
+    "totalFiles": "count",
+    "files": "list",
+    "lastUpdate": "time",
+}
+
+
+@dataclass
+class Watched:
+    """One upload of one file, and who heard what of it. A missing ear did not connect."""
+
+    session: str
+    name: str
+    ears: dict[Transport, Ear] = field(default_factory=dict)
+    """Joined before the first byte."""
+    late: Ear | None = None
+    """Joined when half of the body was out."""
+    again: Ear | None = None
+    """Connected and joined anew when half of the body was out, after its first connection was cut."""
+    polled: Answer | None = None
+    """`/progress` right after the answer."""
+
+    def heard_the_end(self, ear: Ear | None) -> bool:
+        """Whether this one was told that the session is completed."""
+        return ear is not None and any(
+            event.get("overallStatus") == "completed" and event.get("sessionId") == self.session for event in ear.events
+        )
+
+    @property
+    def told(self) -> bool:
+        """Whether anybody who was there from the start heard the end."""
+        return any(self.heard_the_end(ear) for ear in self.ears.values())
+
+
+def websocket(site: Site) -> str:
+    """The websocket transport."""
+    _connects(site.once(over_websocket), Transport.WEBSOCKET)
+    return ""
+
+
+def long_polling(site: Site) -> str:
+    """The polling transport."""
+    _connects(site.once(over_polling), Transport.POLLING)
+    return ""
+
+
+def _connects(reason: ChannelReason | None, transport: Transport) -> None:
+    if reason is not None:
+        got = (
+            f"no answer within {DIAL_LIMIT:.0f} s" if reason is ChannelReason.TIMEOUT else f"{reason.replace('_', ' ')}"
+        )
+        raise Violation(f"a connection over {transport}", expected="connected", got=got)
+
+
+def watched(site: Site) -> Watched:
+    """The one upload. To be asked for with `once`. Raises `Prevented` where it can't be made."""
+    stored_one(site)
+    best = best_transport(site)
+    seen = Watched(open_session(site), file_of(site, "watched")[0])
+    for transport, way in ((Transport.WEBSOCKET, over_websocket), (Transport.POLLING, over_polling)):
+        if site.once(way) is None:
+            ear = _joined(site, transport, seen.session)
+            if ear is not None:
+                seen.ears[transport] = ear
+    lost = _joined(site, best, seen.session)
+
+    def midway() -> None:
+        if lost is not None:
+            lost.cut()
+            seen.again = _joined(site, best, seen.session)
+        seen.late = _joined(site, best, seen.session)
+
+    try:
+        content = file_of(site, "watched")[1]
+        answer = send(site, seen.session, [(seen.name, content)], midway=midway)
+        stored_of(answer)
+        seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
+        until = time.monotonic() + site.patience
+        for ear in _all(seen):
+            ear.until(partial(seen.heard_the_end, ear), until - time.monotonic())
+    finally:
+        for ear in _all(seen):
+            ear.leave()
+    return seen
+
+
+def _joined(site: Site, transport: Transport, session: str) -> Ear | None:
+    ear = Ear(site, transport)
+    if ear.dial() is not None:
+        ear.cut()
+        return None
+    ear.join(session)
+    return ear
+
+
+def _all(seen: Watched) -> list[Ear]:
+    return [ear for ear in (*seen.ears.values(), seen.again, seen.late) if ear is not None]
+
+
+def events(site: Site) -> str:
+    """What a room is told of an upload (wire contract 2)."""
+    seen = site.once(watched)
+    if not seen.ears:
+        raise Prevented("there is no live connection", "websocket", "long-polling")
+    count = 0
+    for transport, ear in seen.ears.items():
+        for event in ear.events:
+            _judge(event, seen)
+        count = max(count, len(ear.events))
+        if not seen.heard_the_end(ear):
+            heard = quoted(ear.events[-1]) if ear.events else "no event at all"
+            raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
+    return f"{count} heard"
+
+
+def _judge(event: JsonObject, seen: Watched) -> None:
+    shaped(event, "an event", _EVENT)
+    same(event["sessionId"], seen.session, "sessionId in an event")
+    if "currentFile" in event:
+        current = shaped(event["currentFile"], "currentFile in an event", _CURRENT)
+        same(current["originalName"], seen.name, "originalName in an event")
+
+
+def polling(site: Site) -> str:
+    """`/progress` says what the events say (wire contract 1; 3.6 has what the reference backend leaves out)."""
+    seen = site.once(watched)
+    answer = seen.polled
+    if answer is None:
+        raise Prevented("the progress was not asked for")
+    body = shaped(answered(answer, "progress right after an upload", 200).body, "the progress", _PROGRESS)
+    same(body["sessionId"], seen.session, "sessionId in the progress")
+    if not seen.told:
+        raise Prevented("no event was heard that it could be compared with", "events", "websocket", "long-polling")
+    same(body["overallStatus"], "completed", "overallStatus in the progress after the event that says completed")
+    polled = parse_progress(answer.body, Transport.HTTP)
+    files = polled.files if polled is not None else ()
+    told = [(file.name, file.status, file.percent) for file in files]
+    same(told, [(seen.name, "completed", 100)], "files in the progress (name, status, percent)")
+    return ""
+
+
+def join_late(site: Site) -> str:
+    """Somebody who joins in the middle of an upload hears how it goes on (wire contract 2)."""
+    seen = site.once(watched)
+    _rests_on_events(seen)
+    if seen.late is None:
+        raise Violation("a connection in the middle of an upload", expected="connected", got="not connected")
+    if not seen.heard_the_end(seen.late):
+        got = f"{len(seen.late.events)} events, not the last"
+        raise Violation("what is heard by joining in the middle", expected="the event that says completed", got=got)
+    return ""
+
+
+def reconnect(site: Site) -> str:
+    """A connection that was cut can be made again, and its room joined again (wire contract 2)."""
+    seen = site.once(watched)
+    _rests_on_events(seen)
+    if seen.again is None:
+        raise Violation("a new connection after one was cut", expected="connected", got="not connected")
+    if not seen.heard_the_end(seen.again):
+        got = f"{len(seen.again.events)} events, not the last"
+        raise Violation("what is heard after connecting anew", expected="the event that says completed", got=got)
+    return ""
+
+
+def _rests_on_events(seen: Watched) -> None:
+    if not seen.told:
+        raise Prevented("nobody heard the end of the upload", "events", "websocket", "long-polling")

@@ -1,0 +1,235 @@
+"""Checks of resumable uploads: the core of tus 1.0, going on after a cut, and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.tus import VERSION, encode_metadata, place
+from uploader_cli.core.tus import checksum_header as checksum_of
+from uploader_cli.smoke.made import StoredThing
+from uploader_cli.smoke.payload import CutOff, Payload
+from uploader_cli.smoke.sending import SIZE, file_of, open_session, terms
+from uploader_cli.smoke.shapes import answered, header, said, same, same_bytes
+from uploader_cli.smoke.site import NOBODY
+from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.transfer.multipart import content_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.smoke.site import Site
+    from uploader_cli.transfer.http import Answer
+
+GONE = (403, 404, 410)
+"""What answers for an upload that is not there (tus 1.0, HEAD)."""
+MOST_IN_A_SESSION = 20
+
+
+def offered(site: Site, extension: str = "") -> Capabilities:
+    """What the session answer says of tus. Raises `NotOffered` where it says nothing of it, or of the extension."""
+    tus = site.once(terms).tus
+    if tus is None:
+        raise NotOffered("the session answer names no tus endpoint")
+    if extension and extension not in tus.extensions:
+        raise NotOffered(f"{extension} is not among the tus extensions")
+    return tus
+
+
+def data(site: Site) -> bytes:
+    """Content that no other upload has."""
+    return os.urandom(max(2, min(SIZE, site.once(terms).limits.max_file_size)))
+
+
+class _Rooms:
+    """Sessions for uploads, each full before it ends: as few as the server's limits allow."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._session, self._places = site, "", 0
+
+    def place(self) -> str:
+        """A session that one more upload fits into."""
+        if not self._places:
+            self._places = min(self._site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+            self._session = open_session(self._site, self._places)
+        self._places -= 1
+        return self._session
+
+
+def ask(
+    site: Site,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    *,
+    midway: Callable[[], None] | None = None,
+) -> Answer:
+    """One request of tus 1.0, and what it tells of the upload noted down."""
+    answer = site.call(
+        method,
+        url,
+        headers={"Tus-Resumable": VERSION, **(headers or {})},
+        body=None if body is None else Payload(body, midway=midway),
+        may_refuse=True,
+    )
+    stored = answer.headers.get("Upload-File-Id")
+    if answer.ok and stored and method in ("POST", "PATCH"):
+        site.made.uploads.discard(url)
+        site.made.files.append(StoredThing(stored, answer.headers.get("Content-Location", "")))
+    return answer
+
+
+def create(
+    site: Site,
+    label: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> tuple[str, Answer]:
+    """A new upload that must be made; its URL, and the answer."""
+    url, answer = _created(site, label, headers, body, site.once(_Rooms).place())
+    if not url:
+        raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
+    return url, answer
+
+
+def _created(
+    site: Site, label: str, headers: Mapping[str, str], body: bytes | None, session: str
+) -> tuple[str, Answer]:
+    name, _ = file_of(site, label)
+    metadata = {"filename": name, "filetype": content_type(name), "sessionId": session}
+    endpoint = offered(site).endpoint
+    answer = ask(site, "POST", endpoint, {"Upload-Metadata": encode_metadata(metadata), **headers}, body)
+    location = answer.headers.get("Location")
+    if answer.status != 201 or not location:
+        return "", answer
+    try:
+        url = place(answer.url, location)
+    except ValueError:
+        return "", answer
+    if not answer.headers.get("Upload-File-Id"):
+        site.made.uploads.add(url)
+    return url, answer
+
+
+def offset(answer: Answer, expected: int, what: str) -> None:
+    """`Upload-Offset` as it must be."""
+    value = header(answer, "Upload-Offset", what, str(expected), str.isdecimal)
+    same(int(value), expected, f"Upload-Offset after {what}")
+
+
+def append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """A `PATCH` that must succeed."""
+    answer = answered(ask(site, "PATCH", url, {"Upload-Offset": str(at), **(headers or {})}, body), what, 204)
+    offset(answer, at + len(body), what)
+    return answer
+
+
+def read_back(site: Site, answer: Answer, sent: bytes) -> None:
+    """The bytes, where the answer to the last `PATCH` says where they are."""
+    path = answer.headers.get("Content-Location", "")
+    if path.startswith("/"):
+        same_bytes(site.read(path), sent, "the file that came by tus, read back")
+
+
+def core(site: Site) -> str:
+    """OPTIONS, POST, HEAD and PATCH (tus 1.0, core and creation)."""
+    endpoint, content = offered(site, "creation").endpoint, data(site)
+    _options(site, endpoint)
+    url, _ = create(site, "tus", {"Upload-Length": str(len(content))})
+    half = len(content) // 2
+    head = answered(ask(site, "HEAD", url), "HEAD of a new upload", 200, 204)
+    offset(head, 0, "HEAD of a new upload")
+    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length of a new upload")
+    header(head, "Cache-Control", "HEAD of an upload", "no-store", lambda value: "no-store" in value)
+    append(site, url, 0, content[:half], "PATCH of the first half")
+    answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
+    wrong = site.call("HEAD", url, headers={"Tus-Resumable": "0.0.1"})
+    answered(wrong, "a request of another version of tus", 412)
+    last = append(site, url, half, content[half:], "PATCH of the second half")
+    offset(answered(ask(site, "HEAD", url), "HEAD of a finished upload", 200, 204), len(content), "the last PATCH")
+    read_back(site, last, content)
+    answered(ask(site, "HEAD", f"{endpoint.rstrip('/')}/{NOBODY}"), "HEAD of an unknown upload", *GONE)
+    return ""
+
+
+def _options(site: Site, endpoint: str) -> None:
+    answer = answered(site.call("OPTIONS", endpoint), "OPTIONS of the tus endpoint", 200, 204)
+    what = "OPTIONS of the tus endpoint"
+    header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
+    told = header(answer, "Tus-Extension", what, "the extensions", bool)
+    same(
+        sorted(item.strip().lower() for item in told.split(",")),
+        sorted(offered(site).extensions),
+        "Tus-Extension, and the extensions of the session answer",
+    )
+
+
+def resume(site: Site) -> str:
+    """What arrived of a cut PATCH is kept or dropped, HEAD tells which, and the upload goes on (tus 1.0, core)."""
+    offered(site)
+    content = data(site)
+    url, _ = create(site, "tus-resumed", {"Upload-Length": str(len(content))})
+
+    def cut() -> None:
+        raise CutOff
+
+    try:
+        ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
+    except CutOff:
+        pass
+    else:
+        raise Violation("half a PATCH", expected="no answer before the body is through", got="an answer")
+    what = "HEAD after a PATCH that was cut"
+    head = answered(ask(site, "HEAD", url), what, 200, 204)
+    at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
+    if at > len(content) // 2:
+        raise Violation(what, expected=f"an offset of {len(content) // 2} at most", got=str(at))
+    last = append(site, url, at, content[at:], "PATCH of the rest after a cut")
+    read_back(site, last, content)
+    return f"went on at byte {at} of {len(content)}"
+
+
+def checksum(site: Site) -> str:
+    """A right `Upload-Checksum` of each algorithm that is offered (tus 1.0, checksum)."""
+    tus = offered(site, "checksum")
+    known = [name for name in sorted(tus.checksum_algorithms) if name in hashlib.algorithms_available]
+    if "sha1" not in tus.checksum_algorithms:
+        got = ", ".join(sorted(tus.checksum_algorithms)) or "none"
+        raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
+    content = data(site)
+    url, _ = create(site, "tus-checksum", {"Upload-Length": str(len(content) * len(known))})
+    for number, name in enumerate(known):
+        digest = hashlib.new(name, content, usedforsecurity=False).digest()
+        what = f"PATCH with a right checksum ({name})"
+        append(site, url, number * len(content), content, what, {"Upload-Checksum": checksum_of(name, digest)})
+    return ", ".join(known)
+
+
+def checksum_mismatch(site: Site) -> str:
+    """A wrong `Upload-Checksum`: 460, and nothing of the chunk is kept (tus 1.0, checksum)."""
+    offered(site, "checksum")
+    content = data(site)
+    url, _ = create(site, "tus-mismatch", {"Upload-Length": str(len(content))})
+    wrong = checksum_of("sha1", hashlib.sha1(b"other bytes", usedforsecurity=False).digest())
+    what = "PATCH with a wrong checksum"
+    answer = ask(site, "PATCH", url, {"Upload-Offset": "0", "Upload-Checksum": wrong}, content)
+    if answer.ok:
+        raise Violation(what, expected="460", got=said(answer), corrupt=True)
+    answered(answer, what, 460)
+    offset(answered(ask(site, "HEAD", url), f"HEAD after {what}", 200, 204), 0, what)
+    return ""
+
+
+def over_core(look: Callable[[Site], str]) -> Callable[[Site], str]:
+    """A check of something that makes no sense without the core: where that failed, one of this is no news."""
+
+    def checked(site: Site) -> str:
+        try:
+            return look(site)
+        except Violation as violation:
+            raise Prevented(str(violation), "tus-core", violation=violation) from violation
+
+    return checked

@@ -1,0 +1,77 @@
+"""Checks that no name leads out of the place where files belong, and that nobody without a right removes one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.protocol import parse_batch
+from uploader_cli.smoke.batches import stored_one
+from uploader_cli.smoke.sending import file_of, open_session, send, terms
+from uploader_cli.smoke.shapes import answered, quoted, refused, refused_cleanly
+from uploader_cli.smoke.site import NOBODY
+from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.transfer.api import stored_path
+
+if TYPE_CHECKING:
+    from uploader_cli.smoke.site import Site
+    from uploader_cli.transfer.http import Answer
+
+UP = "../../../"
+ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
+"""A file that every Unix has, from below `/uploads/{category}/`; no client folds escaped slashes."""
+_ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
+
+
+def path_traversal(site: Site) -> str:
+    """Names with `../` in an upload, and in what is asked for under `/uploads/`."""
+    found = site.read(f"/uploads/{site.settings.category}/{ELSEWHERE}")
+    if found is not None and b"root:" in found:
+        raise Violation(f"GET /uploads/…/{ELSEWHERE}", expected="404", got="a file of the system")
+    stored_one(site)
+    name, content = file_of(site, "up")
+    session = open_session(site)
+    _judge(site, send(site, session, [(UP + name, content)]), f"a file named {UP}…")
+    if site.once(terms).limits.relative_paths:
+        session = open_session(site)
+        path = f"{UP}{name}"
+        _judge(site, send(site, session, [(name, content)], paths=[path]), f"a file with the relativePath {UP}…")
+    return ""
+
+
+def _judge(site: Site, answer: Answer, what: str) -> None:
+    """It may be refused, it may fail, and it may be stored under a name that stays where it should."""
+    if not answer.ok:
+        refused_cleanly(answer, what)
+        return
+    for file in parse_batch(answer.body) or ():
+        if file.status != "completed":
+            continue
+        for told in (file.location or "", file.relative_path or ""):
+            if _ESCAPES.search(told):
+                raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(told)}")
+        path = stored_path(site.settings.category, file.location or "")
+        answered(site.call("HEAD", path), f"HEAD of the place that the answer names for {what}", 200)
+
+
+def auth(site: Site) -> str:
+    """`DELETE` without a token, with a bad one, and with ours (wire contract 1)."""
+    try:
+        stored = stored_one(site)
+    except Prevented:
+        stored = None
+    target = f"/api/upload/file/{stored.server_id if stored is not None else NOBODY}"
+    without = site.call("DELETE", target, token=None)
+    if without.status in (405, 501) or (without.status, stored) == (404, None):
+        raise NotOffered(f"there is no DELETE of files ({without.status})")
+    refused(without, "DELETE of a file without a token", (401, "UNAUTHORIZED"))
+    bad = site.call("DELETE", target, token="uploader-smoke.is-no.token")  # noqa: S106 - a bad one, on purpose
+    refused(bad, "DELETE of a file with a bad token", (401, "INVALID_TOKEN"))
+    if stored is not None:
+        path = stored_path(site.settings.category, stored.location or "")
+        answered(site.call("HEAD", path), "HEAD of a file after DELETE was refused", 200)
+    if not site.token:
+        return "no token was given: a good one was not tried"
+    wanted = (404, "FILE_NOT_FOUND")
+    refused(site.call("DELETE", f"/api/upload/file/{NOBODY}"), "DELETE of an unknown file, with the token", wanted)
+    return ""

@@ -1,0 +1,164 @@
+"""`uploader smoke` as it is typed: what goes where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from command import environment, finish, start, uploader
+from serving import running_server
+
+from server_stub.tokens import issue_token
+from uploader_cli.smoke import CHECKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+SECRET = "a secret of this test that is long enough"
+FEW = ("--only", "health", "--only", "session", "--only", "batch-one")
+
+
+def lines_of(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
+    """On stderr, in 80 columns, without colours, the verdict last; nothing on stdout."""
+    done = uploader("smoke", "-s", server.url, home=tmp_path)
+    assert (done.code, done.out) == (0, "")
+    lines = done.err.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in done.err
+    assert lines[0] == f"uploader smoke: {server.url}"
+    for check in CHECKS:
+        assert any(check.id in line for line in lines)
+    assert lines[-1] == "✓ 29 checks passed (2 not offered, 1 skipped)"
+    assert "Left on the server (11):" in done.err
+
+
+def test_json_junit_and_the_clean_up(tmp_path: Path) -> None:
+    """A line for each check and one for the verdict on stdout, nothing on stderr; all gone with a token."""
+    (tmp_path / "token").write_text(issue_token(SECRET))
+    with running_server(jwt_secret=SECRET, fail_files=("*-one.*",)) as server:
+        options = (*FEW, "--only", "clean-up", "--json", "--junit", "report.xml", "--token-file", "token")
+        done = uploader("smoke", "-s", server.url, *options, home=tmp_path)
+    *checks, verdict = lines_of(done.out)
+    assert (done.code, done.err) == (4, "")
+    assert [(check["id"], check["verdict"]) for check in checks] == [
+        ("health", "pass"),
+        ("session", "pass"),
+        ("batch-one", "fail"),
+        ("clean-up", "pass"),
+    ]
+    assert {check["type"] for check in checks} == {"check"}
+    failure = checks[2]
+    assert failure["expected"] == '"completed"'
+    assert failure["got"].startswith('"failed": ')
+    assert failure["means"] == "files don't arrive"
+    assert verdict["type"] == "verdict"
+    assert (verdict["ok"], verdict["exit_code"], verdict["against"]) == (False, 4, ["batch-one"])
+    assert verdict["calls"] == sum(check["calls"] for check in checks)
+    assert verdict["left"] == []
+    suite = ET.parse(tmp_path / "report.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
+
+
+def test_strict(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A check that is not required fails the run only then."""
+    server.faults.next_answers("POST", "/api/upload/validate", [500, 500])
+    mild = uploader("smoke", "-s", server.url, "--only", "validate", home=tmp_path)
+    hard = uploader("smoke", "-s", server.url, "--only", "validate", "--strict", home=tmp_path)
+    assert (mild.code, hard.code) == (0, 4)
+    assert "not required and failed: validate" in mild.err
+    assert "1 of 1 check failed: validate" in hard.err
+
+
+def test_only_skip_and_list(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Ids and globs; the list needs no server."""
+    listed = uploader("smoke", "--list", home=tmp_path)
+    assert (listed.code, listed.err) == (0, "")
+    assert [line.split()[0] for line in listed.out.splitlines()] == [check.id for check in CHECKS]
+    some = uploader("smoke", "-s", server.url, "--only", "session*", "--skip", "*-input", "--json", home=tmp_path)
+    assert [line.get("id") for line in lines_of(some.out)] == ["session", None]
+
+
+def test_the_budget(server: EmbeddedServer, tmp_path: Path) -> None:
+    """What it does not suffice for is not made, and that is no success."""
+    done = uploader("smoke", "-s", server.url, "--budget", "3", "--json", home=tmp_path)
+    verdict = lines_of(done.out)[-1]
+    assert (done.code, verdict["budget"]) == (3, 3)
+    assert verdict["calls"] <= 3
+    assert verdict["counts"]["not_run"] > 10
+
+
+def test_exit_code_2_before_the_first_call(server: EmbeddedServer, tmp_path: Path) -> None:
+    for options, word in (
+        (("--only", "helth"), "no check is called 'helth'"),
+        (("--junit", "no/such/place.xml"), "--junit"),
+        (("--budget", "0"), "--budget"),
+        (("--token-file", "none"), "none"),
+    ):
+        done = uploader("smoke", "-s", server.url, *options, home=tmp_path)
+        assert (done.code, done.out) == (2, "")
+        assert word in done.err
+    assert len(server.faults.requests) == 0
+
+
+def test_quiet_and_verbose(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Quiet: nothing but what failed. Verbose: what each check is about."""
+    quiet = uploader("smoke", "-s", server.url, *FEW, "-q", home=tmp_path)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    verbose = uploader("smoke", "-s", server.url, *FEW, "-v", home=tmp_path)
+    assert "GET /health says OK" in verbose.err
+    server.faults.next_answers("GET", "/health", [500])
+    broken = uploader("smoke", "-s", server.url, "--only", "health", "-q", home=tmp_path)
+    assert broken.code == 4
+    assert broken.err.splitlines()[0].startswith("✗ health: ")
+
+
+def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
+    """130, the sessions that were opened are cancelled, and the JUnit file is there."""
+    with running_server(processing_seconds=60) as server:
+        process = start("smoke", "-s", server.url, "--json", "--junit", "report.xml", home=tmp_path)
+        assert process.stdout is not None
+        while '"unknown-session"' not in process.stdout.readline():  # the next one uploads, and waits for an answer
+            pass
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+        assert server.faults.count("POST", "/api/upload/cancel/*") == 2, "an unknown one, and the one that was open"
+    verdict = lines_of(done.out)[-1]
+    assert (done.code, verdict["exit_code"], verdict["left"]) == (130, 130, [])
+    assert ET.parse(tmp_path / "report.xml").getroot().get("tests") == str(len(CHECKS))
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
+def test_on_a_terminal_of_40_columns(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Colours, and the check under way; nothing is wider than the terminal."""
+    command = (
+        f"stty cols 40; {shlex.quote(sys.executable)} -m uploader_cli smoke -s {server.url} --only 'l*' {' '.join(FEW)}"
+    )
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env=environment(tmp_path, TERM="xterm"),
+    )
+    shown = done.stdout.decode()
+    assert done.returncode == 0, shown
+    assert "\x1b[32m✓\x1b[0m health" in shown
+    assert "… session\r\x1b[K" in shown
+    for line in shown.replace("\r\n", "\n").split("\n"):
+        seen = line.rpartition("\x1b[K")[2]
+        for colour in ("\x1b[0m", "\x1b[32m", "\x1b[2m"):
+            seen = seen.replace(colour, "")
+        assert len(seen) <= 40, seen

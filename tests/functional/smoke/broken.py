@@ -1,0 +1,133 @@
+"""Upload servers that break one promise each: the bundled one, with something between it and those who call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving import running_server
+
+from server_stub.middleware import Gatekeeper
+from uploader_cli import Settings
+from uploader_cli.smoke import Site, Verdict, chosen, go_through
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pytest
+
+    from server_stub.serving import EmbeddedServer
+    from uploader_cli.smoke import Report, Result
+
+
+@dataclass
+class Call:
+    """A request, before the server sees it; its headers may be changed."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Reply:
+    """What the server said, before the caller hears it; everything may be changed."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body or b"null")
+
+    def say(self, body: object, status: int | None = None) -> None:
+        self.body = json.dumps(body).encode()
+        self.status = status or self.status
+        self.headers.update({"content-length": str(len(self.body)), "content-type": "application/json"})
+
+
+@dataclass
+class Broken:
+    """How a server is broken: options of its own, what it does to calls, answers and itself; and who must notice."""
+
+    noticed_by: set[str]
+    config: dict[str, Any] = field(default_factory=dict)
+    asked: Callable[[Call], Reply | None] = lambda _call: None
+    """May change a call, or answer it in the server's place."""
+    said: Callable[[Call, Reply], None] = lambda _call, _reply: None
+    """May change an answer."""
+    patches: Callable[[pytest.MonkeyPatch], None] = lambda _patch: None
+    exit_code: int = 4
+    only: tuple[str, ...] = ()
+    patience: float = 30.0
+
+    @contextlib.contextmanager
+    def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
+        """The server, so broken."""
+        original, asked, said = Gatekeeper._serve_rest, self.asked, self.said
+
+        async def serve(gate: Gatekeeper, scope: Any, receive: Any, send: Any) -> None:
+            named = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            call = Call(scope["method"], scope["path"], named)
+            reply = asked(call)
+            if reply is None:
+                scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in call.headers.items()]
+                heard = _Heard()
+                await original(gate, scope, receive, heard)
+                reply = heard.reply
+            said(call, reply)
+            if call.method != "HEAD" and "content-length" in reply.headers:
+                reply.headers["content-length"] = str(len(reply.body))
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else reply.body})
+
+        monkeypatch.setattr(Gatekeeper, "_serve_rest", serve)
+        self.patches(monkeypatch)
+        with running_server(**self.config) as server:
+            yield server
+
+
+class _Heard:
+    """An answer as an ASGI application sends it, as a whole."""
+
+    def __init__(self) -> None:
+        self.reply = Reply(500, {})
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            named = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
+            self.reply = Reply(message["status"], named)
+        elif message["type"] == "http.response.pathsend":
+            self.reply.body = Path(message["path"]).read_bytes()  # noqa: ASYNC240 - a few KiB
+        else:
+            self.reply.body += message.get("body", b"")
+
+
+def smoke(
+    url: str,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    budget: int = 100,
+    patience: float = 30.0,
+    **settings: Any,
+) -> Report:
+    """All checks of a server, or those that are asked for."""
+    site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
+    return go_through(site, chosen(only, skip), strict=strict)
+
+
+def failed(report: Report) -> set[str]:
+    """The checks that failed, or came to no end."""
+    return {result.id for result in report.results if result.verdict in (Verdict.FAIL, Verdict.ERROR)}
+
+
+def result(report: Report, check: str) -> Result:
+    """One check of a report."""
+    return next(result for result in report.results if result.id == check)

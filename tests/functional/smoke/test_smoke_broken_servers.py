@@ -1,0 +1,387 @@
+"""Every check of `uploader smoke` is proven by a server that breaks the promise: that check fails, and no other."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broken import Broken, Call, Reply, failed, smoke
+
+from server_stub import rest, validation
+from server_stub.intake import Intake
+from server_stub.socket import Realtime
+from server_stub.tokens import issue_token
+from server_stub.wire import ApiError
+from uploader_cli.smoke import CHECKS, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from server_stub.sessions import Session
+
+SECRET = "a secret of this test that is long enough"
+TUS = "/api/upload/files/"
+TUS_REST = {check.id for check in CHECKS if check.id.startswith("tus-")} - {"tus-core"}
+
+
+def on(method: str, start: str, change: Callable[[Call, Reply], None]) -> Callable[[Call, Reply], None]:
+    """Change the answers to one method and paths that begin so."""
+
+    def said(call: Call, reply: Reply) -> None:
+        if call.method == method and call.path.startswith(start):
+            change(call, reply)
+
+    return said
+
+
+def fields(**changed: Any) -> Callable[[Call, Reply], None]:
+    """An answer with other fields; None takes one away."""
+
+    def change(_: Call, reply: Reply) -> None:
+        if reply.status < 300:
+            body = {**reply.json, **changed}
+            reply.say({key: value for key, value in body.items() if value is not None})
+
+    return change
+
+
+def without(header: str) -> Callable[[Call, Reply], None]:
+    """An answer without a header."""
+    return lambda _, reply: void(reply.headers.pop(header, None))
+
+
+def void(_: object) -> None:
+    """Nothing."""
+
+
+def instead(status: int, code: str, new_status: int, body: object) -> Callable[[Call, Reply], None]:
+    """Another answer in place of one refusal."""
+
+    def change(_: Call, reply: Reply) -> None:
+        if reply.status == status and (not code or reply.json.get("error") == code):
+            reply.say(body, new_status)
+
+    return change
+
+
+def file_fields(label: str, **changed: Any) -> Callable[[Call, Reply], None]:
+    """A batch answer in which the file of one check is told otherwise."""
+
+    def change(_: Call, reply: Reply) -> None:
+        body = reply.json
+        for file in body.get("files", ()):
+            if f"-{label}." in file["originalName"]:
+                file.update(changed)
+        reply.say(body)
+
+    return change
+
+
+def flipped(label: str) -> Callable[[Call, Reply], None]:
+    """The stored file of one check is damaged."""
+
+    def change(call: Call, reply: Reply) -> None:
+        if f"-{label}." in call.path and reply.status == 200 and call.method == "GET":
+            reply.body = bytes([reply.body[0] ^ 1]) + reply.body[1:]
+
+    return change
+
+
+def accepts_any_session(patch: pytest.MonkeyPatch) -> None:
+    """Categories and keys are not looked at."""
+    original = rest.session_request
+
+    def lenient(body: Any, most: int) -> tuple[str, int]:
+        return original({"category": "personal", "expectedFiles": body.get("expectedFiles") or 1}, most)
+
+    patch.setattr(rest, "session_request", lenient)
+
+
+def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
+    """`validate` lets files of any size pass."""
+    original = validation._number_problem
+
+    def lenient(at: str, value: Any, most: int) -> str | None:
+        return original(at, value, 1 << 60 if at.endswith("size") else most)
+
+    patch.setattr(validation, "_number_problem", lenient)
+
+
+def accepts_any_count(patch: pytest.MonkeyPatch) -> None:
+    """Sessions for any number of files."""
+    original = rest.session_request
+    patch.setattr(rest, "session_request", lambda body, _most: original(body, 1 << 60))
+
+
+def one_request_a_session(patch: pytest.MonkeyPatch) -> None:
+    """A session takes one request, also where that broke off."""
+    original, used = Intake._attach, set[str]()
+
+    def attach(intake: Intake, session: Session) -> None:
+        if session.id in used:
+            raise ApiError(409, "SESSION_ENDED", "One request was made already")
+        used.add(session.id)
+        original(intake, session)
+
+    patch.setattr(Intake, "_attach", attach)
+
+
+def says_nothing(patch: pytest.MonkeyPatch) -> None:
+    """No event ever leaves."""
+
+    async def emit(*_: object) -> None:
+        pass
+
+    patch.setattr(Realtime, "emit", emit)
+
+
+def changes_events(**changed: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    """Every event has other fields; None takes one away."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = Realtime.emit
+
+        async def emit(realtime: Realtime, session: str, event: dict[str, Any]) -> None:
+            body = {key: value for key, value in {**event, **changed}.items() if value is not None}
+            await original(realtime, session, body)
+
+        patch.setattr(Realtime, "emit", emit)
+
+    return apply
+
+
+def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """Who comes when this many have joined a room is not let in, and not told so either."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original, joined = Realtime._join, dict[object, int]()
+
+        async def join(realtime: Realtime, sid: str, session: object = None, *more: object) -> Any:
+            joined[session] = joined.get(session, 0) + 1
+            return await original(realtime, sid, session, *more) if joined[session] <= most else {"ok": True}
+
+        patch.setattr(Realtime, "_join", join)
+
+    return apply
+
+
+def shuts_rooms_after_a_loss(patch: pytest.MonkeyPatch) -> None:
+    """The first to join after somebody was lost is not let in."""
+    join, disconnect = Realtime._join, Realtime._disconnect
+    lost: list[str] = []
+
+    def noted(realtime: Realtime, sid: str, *more: object) -> None:
+        lost.extend((realtime._joined.get(sid) and [sid]) or [])
+        disconnect(realtime, sid, *more)
+
+    async def joins(realtime: Realtime, sid: str, *more: Any) -> Any:
+        if lost:
+            lost.clear()
+            return {"ok": True}
+        return await join(realtime, sid, *more)
+
+    patch.setattr(Realtime, "_disconnect", noted)
+    patch.setattr(Realtime, "_join", joins)
+
+
+def no_polling(patch: pytest.MonkeyPatch) -> None:
+    """Socket.IO answers over websockets alone, beyond the first question."""
+    original = Realtime.app
+
+    async def app(realtime: Realtime, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and b"sid=" in scope["query_string"]:
+            await send({"type": "http.response.start", "status": 502, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await original(realtime, scope, receive, send)
+
+    patch.setattr(Realtime, "app", app)
+
+
+def forgets_cut_uploads() -> Callable[[Call, Reply], None]:
+    """The tus upload that is going to be cut is gone when it is asked for."""
+    lost: set[str] = set()
+
+    def said(call: Call, reply: Reply) -> None:
+        if "-tus-resumed." in _filename(call):
+            lost.add(reply.headers["location"])
+        elif call.method == "HEAD" and call.path in lost:
+            reply.status = 410
+
+    return said
+
+
+def _filename(call: Call) -> str:
+    pairs = (pair.split() for pair in call.headers.get("upload-metadata", "").split(","))
+    return next((b64decode(pair[1]).decode() for pair in pairs if pair and pair[0] == "filename"), "")
+
+
+def lags_behind(status: str) -> Callable[[Call, Reply], None]:
+    """A session of this status is still said to be uploading."""
+
+    def change(_: Call, reply: Reply) -> None:
+        if reply.json.get("overallStatus") == status:
+            fields(overallStatus="uploading")(_, reply)
+
+    return change
+
+
+def ignores(header: str, method: str = "PATCH") -> Callable[[Call], None]:
+    """A header is not looked at."""
+    return lambda call: void(call.headers.pop(header, None)) if call.method == method else None
+
+
+def lets_anybody_delete(call: Call) -> None:
+    """Whoever deletes is taken for somebody who may."""
+    if call.method == "DELETE" and call.path.startswith("/api/upload/file/"):
+        call.headers["authorization"] = f"Bearer {issue_token(SECRET)}"
+
+
+def does_nothing(method: str, start: str) -> Callable[[Call], Reply | None]:
+    """A call that is answered with success and comes to nothing."""
+    return lambda call: Reply(204, {"tus-resumable": "1.0.0"}) if matches(call, method, start) else None
+
+
+def matches(call: Call, method: str, start: str) -> bool:
+    """Whether it is one of these calls."""
+    return call.method == method and call.path.startswith(start) and call.path != start
+
+
+def system_file(call: Call) -> Reply | None:
+    """What is asked for under /uploads is looked for anywhere."""
+    leads_out = call.path.startswith("/uploads/") and ".." in call.path
+    return Reply(200, {"content-type": "text/plain"}, b"root:x:0:0::/root:/bin/sh\n") if leads_out else None
+
+
+def mostly(status: int, header: str, value: str) -> Callable[[Call, Reply], None]:
+    """Answers of one status say this in a header."""
+
+    def change(_: Call, reply: Reply) -> None:
+        if reply.status == status and header in reply.headers:
+            reply.headers[header] = value
+
+    return change
+
+
+BROKEN = {
+    "sick": Broken({"health"}, said=on("GET", "/health", fields(status="DOWN"))),
+    "no session": Broken({"session"}, said=on("POST", "/api/upload/session", instead(201, "", 500, {}))),
+    "session without limits": Broken({"session"}, said=on("POST", "/api/upload/session", fields(maxFiles=None))),
+    "session without a time": Broken({"session"}, said=on("POST", "/api/upload/session", fields(createdAt="now"))),
+    "any session": Broken({"session-bad-input"}, patches=accepts_any_session),
+    "nothing is valid": Broken({"validate"}, said=on("POST", "/api/upload/validate", fields(valid=False)), exit_code=0),
+    "any progress": Broken(
+        {"unknown-session"},
+        said=on("GET", "/api/upload/progress", instead(404, "SESSION_NOT_FOUND", 200, {"overallStatus": "pending"})),
+    ),
+    "html errors": Broken(
+        {"unknown-session"},
+        said=on(
+            "POST",
+            "/api/upload/cancel",
+            lambda _, reply: setattr(reply, "body", b"<p>") if reply.status == 404 else None,
+        ),
+    ),
+    "no batch": Broken({"batch-one"}, said=on("POST", "/api/upload/batch", instead(200, "", 500, {}))),
+    "batch is overloaded": Broken(
+        {"unknown-session", "batch-one"},
+        asked=lambda call: Reply(503, {}) if call.path == "/api/upload/batch" else None,
+        exit_code=3,
+    ),
+    "wrong size": Broken({"batch-one"}, said=on("POST", "/api/upload/batch", file_fields("one", fileSize=1))),
+    "damaged file": Broken({"stored-file"}, said=flipped("one"), exit_code=7),
+    "no ranges": Broken({"stored-file"}, asked=ignores("range", "GET")),
+    "one file fails": Broken({"batch-several"}, config={"fail_files": ("*第三*",)}),
+    "names lose their umlauts": Broken(
+        {"batch-several"},
+        said=on("POST", "/api/upload/batch", file_fields("zweite Käseplatte", originalName="zweite K?seplatte.mp4")),
+    ),
+    "a cut ends the session": Broken({"batch-cut"}, patches=one_request_a_session),
+    "no websocket": Broken({"websocket"}, config={"websocket": "refuse"}),
+    "no polling transport": Broken({"long-polling"}, patches=no_polling),
+    "no events": Broken({"events"}, patches=says_nothing, patience=2.0),
+    "events without a time": Broken({"events"}, patches=changes_events(timestamp=None)),
+    "events of another session": Broken({"events"}, patches=changes_events(sessionId="another"), patience=2.0),
+    "progress lags behind": Broken(
+        {"polling"},
+        said=on("GET", "/api/upload/progress", lags_behind("completed")),
+    ),
+    "the room is full": Broken({"join-late"}, patches=rooms_of(4), patience=3.0),
+    "a loss shuts the room": Broken({"reconnect"}, patches=shuts_rooms_after_a_loss, patience=3.0),
+    "no cancelling": Broken(
+        {"cancel"}, asked=lambda call: _not_found() if call.path.startswith("/api/upload/cancel/") else None
+    ),
+    "cancelled is not shown": Broken(
+        {"cancel"},
+        said=on("GET", "/api/upload/progress", lags_behind("cancelled")),
+    ),
+    "a wrong type is a crash": Broken(
+        {"limit-type"},
+        config={"types": ("mp4",)},
+        said=on("POST", "/api/upload/batch", instead(400, "INVALID_FILE_FORMAT", 500, {})),
+    ),
+    "any size": Broken({"limit-size"}, patches=accepts_any_size),
+    "any count": Broken({"limit-count"}, patches=accepts_any_count),
+    "too many is a crash": Broken(
+        {"limit-count"},
+        config={"max_files": 3},
+        said=on("POST", "/api/upload/batch", instead(400, "TOO_MANY_FILES", 500, {})),
+    ),
+    "an upload may be cached": Broken({"tus-core"}, said=on("HEAD", TUS, without("cache-control"))),
+    "no PATCH": Broken({"tus-core"}, said=on("PATCH", TUS, instead(204, "", 500, {}))),
+    "any version of tus": Broken(
+        {"tus-core"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"}))
+    ),
+    "a cut ends the upload": Broken({"tus-resume"}, said=forgets_cut_uploads()),
+    "no md5": Broken(
+        {"tus-checksum"},
+        asked=lambda call: Reply(400, {}) if call.headers.get("upload-checksum", "").startswith("md5") else None,
+    ),
+    "checksums are ignored": Broken({"tus-checksum-mismatch"}, asked=ignores("upload-checksum"), exit_code=7),
+    "first bytes get lost": Broken(
+        {"tus-creation-with-upload"}, said=on("POST", TUS, mostly(201, "upload-offset", "0"))
+    ),
+    "deferred is not told": Broken({"tus-creation-defer-length"}, said=on("HEAD", TUS, without("upload-defer-length"))),
+    "no end is told": Broken({"tus-expiration"}, said=on("PATCH", TUS, without("upload-expires")), exit_code=0),
+    "taken back is not gone": Broken({"tus-termination"}, asked=does_nothing("DELETE", TUS)),
+    "joined uploads can be written": Broken(
+        {"tus-concatenation"}, said=on("PATCH", TUS, instead(403, "FINAL_UPLOAD", 200, {}))
+    ),
+    "a name leads out": Broken(
+        {"path-traversal"}, said=on("POST", "/api/upload/batch", file_fields("up", fileName="../../up.mp4"))
+    ),
+    "any file is shown": Broken({"path-traversal"}, asked=system_file),
+    "anybody deletes": Broken({"auth"}, config={"jwt_secret": SECRET}, asked=lets_anybody_delete),
+    "calls are not counted": Broken(
+        {"rate-limit"},
+        config={"rate_limit": 1000},
+        said=lambda _, reply: void("x-ratelimit-limit" in reply.headers and reply.headers.update(ONE_LEFT)),
+    ),
+    "the limit is half told": Broken(
+        {"rate-limit"},
+        config={"rate_limit": 1000},
+        said=lambda _, reply: void(reply.headers.pop("x-ratelimit-reset", 0)),
+    ),
+}
+ONE_LEFT = {"x-ratelimit-remaining": "999"}
+
+
+def _not_found() -> Reply:
+    reply = Reply(404, {})
+    reply.say({"error": "SESSION_NOT_FOUND", "message": "no", "timestamp": "2026-11-25T09:00:00Z"})
+    return reply
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_the_check_that_fails_is_the_one(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one and no other; what rests on it is skipped, and all others hold."""
+    broken = BROKEN[how]
+    with broken.running(monkeypatch) as server:
+        report = smoke(server.url, patience=broken.patience)
+    assert failed(report) == broken.noticed_by, report.results
+    assert report.exit_code == broken.exit_code
+    for found in report.results:
+        assert found.verdict is not Verdict.SKIPPED or found.blocked_by in {*broken.noticed_by, ""}
+        assert bool(found.means) == (found.id in broken.noticed_by)
+        assert bool(found.expected and found.got) == (found.verdict is Verdict.FAIL)

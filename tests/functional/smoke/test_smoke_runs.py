@@ -1,0 +1,154 @@
+"""`uploader smoke` against servers that keep their promises, or none: budget, clean-up, tokens, silence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broken import Broken, Call, Reply, failed, result, smoke
+from serving import running_server
+
+from server_stub.tokens import issue_token
+from uploader_cli.exit_status import Exit
+from uploader_cli.smoke import CHECKS, Verdict
+
+if TYPE_CHECKING:
+    import pytest
+
+    from server_stub.serving import EmbeddedServer
+    from uploader_cli.smoke import Report
+
+SECRET = "a secret of this test that is long enough"
+TOKEN = issue_token(SECRET)
+
+
+def of(report: Report, verdict: Verdict) -> set[str]:
+    return {found.id for found in report.results if found.verdict is verdict}
+
+
+def counted(server: EmbeddedServer) -> int:
+    return sum(request.path.startswith("/api/") for request in server.faults.requests)
+
+
+def test_the_bundled_server_passes() -> None:
+    """With a token everything is removed again; a type limit and a rate limit leave nothing unoffered."""
+    with running_server(jwt_secret=SECRET, rate_limit=1000, types=("mp4", "avi"), max_files=30) as server:
+        report = smoke(server.url, token=TOKEN, strict=True)
+        files = [path for path in server.root.rglob("*.*") if path.is_file() and "smoke" in path.name]
+        assert counted(server) == report.calls
+    assert (report.exit_code, failed(report)) == (Exit.OK, set())
+    assert of(report, Verdict.PASS) == {check.id for check in CHECKS}
+    assert (report.left, files) == ((), [])
+    assert report.calls <= 95
+
+
+def test_the_reference_backend_passes() -> None:
+    """Within its 100 calls in 15 minutes, with room to spare for two runs."""
+    with running_server(flavour="reference", processing_seconds=0.9) as server:
+        report = smoke(server.url)
+        assert counted(server) == report.calls
+    assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results
+    assert of(report, Verdict.NOT_OFFERED) == {check.id for check in CHECKS if check.id.startswith("tus-")}
+    assert of(report, Verdict.SKIPPED) == {"clean-up"}
+    assert report.calls <= 45
+    assert len(report.left) == 8
+    assert all(thing.startswith("/uploads/personal/") and thing.endswith(": no token") for thing in report.left)
+
+
+def test_a_token_for_all_calls() -> None:
+    """With it everything passes; without it the first refusal ends it, with exit code 5 and not a call more."""
+    with running_server(auth_token="let-me-in", rate_limit=1000) as server:
+        assert failed(smoke(server.url, token="let-me-in")) == set()
+        before = counted(server)
+        shut_out = smoke(server.url)
+        assert counted(server) - before == shut_out.calls == 1
+    assert shut_out.exit_code is Exit.NOT_AUTHORISED
+    assert failed(shut_out) == {"session"}
+    assert of(shut_out, Verdict.PASS) == {"health"}
+
+
+def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up() -> None:
+    """What there is no call left for is not made, and the exit code says so."""
+    with running_server(jwt_secret=SECRET) as server:
+        report = smoke(server.url, budget=20, token=TOKEN)
+        assert counted(server) == report.calls <= 20
+    assert report.exit_code is Exit.RETRY_MAY_HELP
+    assert failed(report) == set()
+    assert "auth" in of(report, Verdict.NOT_RUN)
+    assert result(report, "auth").message == "the budget of 20 calls is used up, but for the clean-up"
+    assert report.left == ()
+
+
+def test_a_rate_limit_that_is_used_up_ends_it() -> None:
+    """429, or what remains by the headers: no check is called broken for it."""
+    with running_server(rate_limit=12) as server:
+        report = smoke(server.url)
+        assert counted(server) == report.calls <= 12
+        again = smoke(server.url)
+        assert again.calls <= 1
+    assert failed(report) == failed(again) == set()
+    assert report.exit_code == again.exit_code == Exit.RETRY_MAY_HELP
+    assert "429" in result(again, "session").message
+    assert of(again, Verdict.NOT_RUN) >= {"session", "batch-one", "auth"}
+
+
+def test_nobody_there() -> None:
+    """One check says so, the others are skipped."""
+    with running_server() as server:
+        url = server.url
+    report = smoke(url)
+    assert report.exit_code is Exit.NO_SERVER
+    assert failed(report) == {"health"}
+    assert {found.blocked_by for found in report.results[1:]} == {"health"}
+
+
+def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web site that says yes to everything is no upload server."""
+    page = Broken(set(), asked=lambda _: Reply(200, {"content-type": "text/html"}, b"<h1>Welcome</h1>"))
+    with page.running(monkeypatch) as server:
+        report = smoke(server.url, patience=2.0)
+    assert report.exit_code is Exit.NO_SERVER
+    assert {"health", "session"} <= failed(report)
+
+
+def test_only_some_checks(server: EmbeddedServer) -> None:
+    """What they need is made for them, and removed."""
+    report = smoke(server.url, ["tus-resume", "auth"])
+    assert [found.id for found in report.results] == ["tus-resume", "auth"]
+    assert of(report, Verdict.PASS) == {"tus-resume", "auth"}
+
+
+def test_a_chosen_check_is_not_excused_by_one_that_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check that would explain it, its failure is its own."""
+
+    def no_patch(call: Call) -> Reply | None:
+        return Reply(500, {}) if call.method == "PATCH" else None
+
+    with Broken(set(), asked=no_patch).running(monkeypatch) as server:
+        alone = smoke(server.url, ["tus-resume"])
+        both = smoke(server.url, ["tus-core", "tus-resume"])
+    assert failed(alone) == {"tus-resume"}
+    assert (failed(both), result(both, "tus-resume").blocked_by) == ({"tus-core"}, "tus-core")
+
+
+def test_what_cannot_be_removed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DELETE that fails is the clean-up's failure."""
+
+    def said(call: Call, reply: Reply) -> None:
+        if call.method == "DELETE" and reply.status == 200:
+            reply.say({"error": "DISK", "message": "no"}, 500)
+
+    with Broken(set(), {"jwt_secret": SECRET}, said=said).running(monkeypatch) as server:
+        report = smoke(server.url, ["batch-one", "clean-up"], token=TOKEN)
+    assert failed(report) == {"clean-up"}
+    assert report.left[0].endswith("-one.mp4: 500 DISK")
+
+
+def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Success in words alone is none."""
+
+    def asked(call: Call) -> Reply | None:
+        return Reply(200, {}) if call.method == "DELETE" else None
+
+    with Broken(set(), {"jwt_secret": SECRET}, asked=asked).running(monkeypatch) as server:
+        report = smoke(server.url, ["batch-one", "clean-up"], token=TOKEN)
+    assert result(report, "clean-up").verdict is Verdict.FAIL
