@@ -134,6 +134,8 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         """Check the values that are written as text. Raises ValueError."""
+        if self.flavour not in _OWN:
+            raise ValueError(f"flavour: {self.flavour!r} is none of {', '.join(_OWN)}")
         RealtimeMode.parse(self.realtime)
         RealtimeMode.parse(self.websocket)
         AnalysisMode.parse(self.analysis)

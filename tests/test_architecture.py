@@ -39,7 +39,8 @@ SHARED = {
     "tenacity": "core.retry transfer",
     "pathspec": "selection.filters",
     "typer": "cli",
-    "server_stub": "cli.serve cli.demo",
+    "server_stub": "cli.serve cli.demo testing",
+    "pytest": "pytest_plugin",
 }
 """A dependency, and who may import it."""
 

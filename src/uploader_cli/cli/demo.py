@@ -40,7 +40,7 @@ def demo(
     progress: opt.Progress = None,
 ) -> None:
     """Upload sample files to a server inside this process, and verify what arrived."""
-    need_server_extra("demo")
+    need_server_extra("`uploader demo`")
     try:
         total = parse_size(size)
     except Invalid as error:

@@ -1,4 +1,4 @@
-"""What `serve` and `demo` need beyond the client."""
+"""What `serve`, `demo` and the pytest plugin need beyond the client."""
 
 from importlib.util import find_spec
 
@@ -7,11 +7,11 @@ from uploader_cli.errors import UsageError
 _PACKAGES = ("server_stub", "starlette", "granian", "multipart", "jwt", "prometheus_client")
 
 
-def need_server_extra(command: str) -> None:
+def need_server_extra(user: str) -> None:
     """Raise `UsageError` with the line that mends it where the bundled server's packages are not installed."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"`uploader {command}` needs the bundled server, which is not installed (no {', '.join(missing)})",
+            f"{user} needs the bundled server, which is not installed (no {', '.join(missing)})",
             hint="pip install 'uploader-cli[server]'",
         )

@@ -81,7 +81,7 @@ def serve(
 ) -> None:
     """Run the bundled server, with faults on demand, until Ctrl-C."""
     given = dict(locals())
-    need_server_extra("serve")
+    need_server_extra("`uploader serve`")
     from server_stub.__main__ import main
 
     raise typer.Exit(main(_as_argv(given), prog="uploader serve"))

@@ -1,0 +1,209 @@
+"""The pytest plugin, as a project of somebody else meets it: the page's own example, mistakes, and what it costs."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from pages import ROOT, codes, names_of_tests, page, rows, section
+
+from uploader_cli.errors import UsageError
+from uploader_cli.testing import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from uploader_cli.testing import UploadServer
+
+    Start = Callable[..., UploadServer]
+
+pytest_plugins = ["pytester"]
+
+PAGE = page("testing.md")
+SESSION = {"category": "personal", "expectedFiles": 1}
+
+
+@pytest.fixture
+def foreign(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
+    """Run pytest in a project that has the plugin and xdist, and nothing else, with these tests."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(source: str, *options: str, conftest: str = "") -> pytest.RunResult:
+        pytester.makepyfile(test_them=source)
+        pytester.makeconftest(conftest)
+        plugins = ("-p", "xdist", "-p", "uploader_cli.pytest_plugin")
+        return pytester.runpytest_subprocess(*plugins, "-p", "no:cacheprovider", "--strict-markers", *options)
+
+    return run
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server by the keywords of markers, the closest first."""
+    running: list[UploadServer] = []
+
+    def call(*marks: dict[str, Any]) -> UploadServer:
+        running.append(running_server([((), mark) for mark in marks]))
+        return running[-1]
+
+    yield call
+    for server in running:
+        with server:
+            pass
+
+
+def session(server: UploadServer) -> requests.Response:
+    return requests.post(f"{server.url}/api/upload/session", json=SESSION, timeout=30)
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (name,) = project["entry-points"]["pytest11"].values()
+    assert import_module(name).upload_server
+
+
+def test_the_example_of_the_page_passes(foreign: Callable[..., pytest.RunResult]) -> None:
+    """With two workers of xdist."""
+    (example,) = re.findall(r"```python\n(.*?)```", section(PAGE, "## An example"), re.DOTALL)
+    foreign(example, "-n", "2").assert_outcomes(passed=example.count("def test_"))
+
+
+def test_a_project_that_does_not_use_it_imports_no_server(foreign: Callable[..., pytest.RunResult]) -> None:
+    source = """
+        import sys
+
+        def test_nothing():
+            assert "uploader_cli.pytest_plugin" in sys.modules
+            heavy = {"server_stub", "granian", "starlette", "requests", "typer", "uploader_cli.testing"}
+            assert not heavy & sys.modules.keys()
+    """
+    foreign(source).assert_outcomes(passed=1)
+
+
+def test_mistakes_are_told_without_a_traceback(foreign: Callable[..., pytest.RunResult]) -> None:
+    source = """
+        import pytest
+
+        @pytest.mark.upload_faults(realtme="off")
+        def test_a_misspelt_option(upload_server): ...
+
+        def test_without_the_extra(upload_server, ): ...
+    """
+    conftest = """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def _no_extra(request, monkeypatch):
+            if request.node.name == "test_without_the_extra":
+                monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda name: None)
+    """
+    result = foreign(source, conftest=conftest)
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "upload_faults: there is no option 'realtme'",
+            "the nearest is realtime",
+            "*pip install 'uploader-cli?server?'",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*raise UsageError*")
+
+
+def test_without_the_extra_the_pip_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda name: None if name == "granian" else object())
+    with pytest.raises(
+        UsageError, match=r"fixture `upload_server` needs the bundled server, .* \(no granian\)"
+    ) as error:
+        running_server()
+    assert error.value.hint == "pip install 'uploader-cli[server]'"
+
+
+def test_files_are_what_has_arrived_as_a_whole(start: Start) -> None:
+    """By category and path, in the order of names; neither the server's own files nor uploads under way."""
+    server = start()
+    assert server.files == {}
+    made = session(server).json()
+    tus = {"Tus-Resumable": "1.0.0"}
+    begun = {**tus, "Upload-Length": "9", "Upload-Metadata": "filename YS5tcDQ="}
+    offset = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    location = requests.post(f"{server.url}/api/upload/files/", headers=begun, timeout=30).headers["Location"]
+    requests.patch(server.url + location, data=b"half", headers=offset, timeout=30).raise_for_status()
+    assert server.files == {}
+    parts = [("sessionId", (None, made["sessionId"])), ("category", (None, "personal"))]
+    parts += [("relativePath", (None, "deep/b.mp4")), ("files", ("b.mp4", b"bytes"))]  # type: ignore[list-item]
+    requests.post(f"{server.url}/api/upload/batch", files=parts, timeout=30).raise_for_status()  # type: ignore[arg-type]
+    assert list(server.files) == ["personal/deep/b.mp4"]
+    assert server.files["personal/deep/b.mp4"].read_bytes() == b"bytes"
+
+
+def test_faults_can_be_changed_at_any_time(start: Start) -> None:
+    server = start()
+    assert session(server).status_code == 201
+    server.faults.next_answers("POST", "/api/upload/*", [503, None])
+    assert [session(server).status_code for _ in range(3)] == [503, 201, 201]
+    assert server.faults.count("POST", "/api/*") == 4
+
+
+def test_the_closest_marker_wins(start: Start) -> None:
+    """For options and for answers, of which those that are left over come after."""
+    call = "POST /api/upload/session"
+    server = start({"max_files": 2, "answers": {call: [503]}}, {"max_files": 7, "tus": False, "answers": {call: [500]}})
+    assert [session(server).status_code for _ in range(2)] == [503, 500]
+    made = session(server).json()
+    assert (made["maxFiles"], "tus" in made) == (2, False)
+
+
+def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
+    """Each example of the table starts a server; all of them are options."""
+    options: dict[str, Any] = {}
+    for option, _ in rows(section(PAGE, "## The marker")):
+        for code in codes(option):
+            options |= eval(f"dict({code})", {"path": tmp_path})  # the page's own words
+    assert len(options) == 13
+    server = start(options)
+    assert requests.get(f"{server.url}/health", timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("mark", "message", "hint"),
+    [
+        ({"port": 1}, "there is no option 'port'", "the nearest is"),
+        ({"latency": 1}, "there is no option 'latency'", "the nearest is latency_ms"),
+        ({"realtime": "of"}, "'of' is none of off, hang", ""),
+        ({"flavour": "refrence"}, "'refrence' is none of bundled, reference", ""),
+        ({"answers": [503]}, "answers is no dictionary", 'write answers={"POST'),
+        ({"answers": {"/health": [503]}}, "answers: '/health'", 'write answers={"POST'),
+        ({"answers": {"GET /health": 503}}, r"answers: 'GET /health': 503 can't be read", 'write answers={"POST'),
+        ({"root": "/dev/null/x"}, "upload_server: ", ""),
+    ],
+)
+def test_mistakes_in_a_marker_are_told(mark: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        running_server([((), mark)])
+    assert error.value.hint.startswith(hint)
+
+
+def test_a_marker_s_options_have_names() -> None:
+    with pytest.raises(UsageError, match="'off' has no name"):
+        running_server([(("off",), {})])
+
+
+def test_nothing_of_it_is_left(start: Start) -> None:
+    server = start()
+    root = next(iter(server.files.values()), server._server.root)
+    with server:
+        pass
+    assert not root.exists()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{server.url}/health", timeout=30)
+
+
+def test_the_tests_that_the_page_names_exist() -> None:
+    named = re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE)
+    assert [name for path, name in named if name not in names_of_tests(path)] == []
