@@ -14,6 +14,7 @@ from serving import running_server
 
 from server_stub.faults import Answer
 from uploader_cli.__main__ import main
+from uploader_cli.core.alarms import Alarms
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.loop import Loop
@@ -76,7 +77,7 @@ def test_the_id_of_a_dial_is_in_the_server_s_log(tmp_path: Path) -> None:
         settings = Settings(server=server.url, log_file=log)
         observer = open_log(settings, "cafe")
         assert observer is not None
-        loop = Loop([observer], settings.stall)
+        loop = Loop([observer], Alarms(stall=settings.stall))
         connections = Connections(settings, loop, "cafe")
         connections.start()
         deadline = time.monotonic() + 60

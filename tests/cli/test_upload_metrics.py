@@ -28,3 +28,17 @@ def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., 
     assert abs(metrics["clock_offset"]) < 60
     assert 0 <= metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["max"]
     assert metrics["rate"]["max"] > 0
+
+
+def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Twelve creations that fail are more than a fifth of all calls."""
+    from server_stub.faults import Answer
+
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})] * 12)
+    options = ("-s", server.url, "--protocol", "tus", "-j", "1", "--retries", "12", "--warn-error-rate", "20")
+    done = uploader("upload", make_files(**{"a.mp4": 10}), *options, "--json", home=tmp_path)
+    assert done.code == 0
+    (warning,) = done.of("warning")
+    assert warning["code"] == "error_rate"
+    assert warning["text"].endswith("calls, dials and files failed")
+    assert f"warning: {warning['text']}" in done.err

@@ -96,12 +96,12 @@ def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 
 def test_stall(make_files: Files, tmp_path: Path) -> None:
-    """The warning comes when nothing moved for so long, and not before."""
+    """The warning comes when nothing moved for so long, and not before; and once more when it goes on."""
     files = make_files(**{"a.mp4": 1})
     with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
         early = uploader("upload", files, "-s", server.url, "--stall", "0.2", "--json", home=tmp_path)
         late = uploader("upload", files, "-s", server.url, "--stall", "60", "--json", home=tmp_path)
-    assert {event["code"] for event in early.of("warning")} == {"stalled"}
+    assert [event["code"] for event in early.of("warning")][:2] == ["stalled", "recovered"]
     assert late.of("warning") == []
 
 

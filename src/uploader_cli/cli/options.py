@@ -83,6 +83,13 @@ MaxWait = Annotated[
     str | None, _option("max_wait", metavar="S", help="Seconds to wait at most for a server that says 'later'.")
 ]
 Stall = Annotated[str | None, _option("stall", metavar="S", help="Warn when nothing has moved for this many seconds.")]
+WarnLatency = Annotated[
+    str | None, _option("warn_latency", metavar="MS", help="Warn when answers or messages take longer than this.")
+]
+WarnErrorRate = Annotated[
+    str | None,
+    _option("warn_error_rate", metavar="PERCENT", help="Warn when more of the last 50 tries fail than this."),
+]
 FailFast = Annotated[bool | None, _option("fail_fast", help="Start no new file after the first failure.")]
 ResendUnknown = Annotated[
     bool | None,

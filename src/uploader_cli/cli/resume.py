@@ -26,6 +26,8 @@ def resume(
     retries: opt.Retries = None,
     max_wait: opt.MaxWait = None,
     stall: opt.Stall = None,
+    warn_latency: opt.WarnLatency = None,
+    warn_error_rate: opt.WarnErrorRate = None,
     resend_unknown: opt.ResendUnknown = None,
     verify: opt.Verify = None,
     analysis_to: opt.AnalysisTo = None,

@@ -34,6 +34,8 @@ def upload(
     retries: opt.Retries = None,
     max_wait: opt.MaxWait = None,
     stall: opt.Stall = None,
+    warn_latency: opt.WarnLatency = None,
+    warn_error_rate: opt.WarnErrorRate = None,
     fail_fast: opt.FailFast = None,
     resend_unknown: opt.ResendUnknown = None,
     resume: opt.Resume = None,

@@ -23,6 +23,8 @@ def watch(
     progress: opt.Progress = None,
     max_wait: opt.MaxWait = None,
     stall: opt.Stall = None,
+    warn_latency: opt.WarnLatency = None,
+    warn_error_rate: opt.WarnErrorRate = None,
     quiet: opt.Quiet = None,
     verbose: opt.Verbose = 0,
     log_file: opt.LogFile = None,

@@ -131,6 +131,9 @@ class WarningCode(StrEnum):
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
     ANALYSIS_FAILED = "analysis_failed"
+    LATENCY = "latency"
+    ERROR_RATE = "error_rate"
+    RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +417,7 @@ class CallMade(Event):
     status: int | None
     seconds: float
     error: str | None = None
-    carries: bool = False
+    carries: bool = field(default=False, metadata=INTERNAL)
 
 
 # --- internal: facts for the state -----------------------------------------------------------------------------------
@@ -547,6 +550,13 @@ class ServerClock(Event):
 @dataclass(frozen=True, slots=True)
 class Ticked(Event):
     """A frame has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmOver(Event):
+    """What an alarm warned of is as it should be again."""
+
+    code: WarningCode
 
 
 @dataclass(frozen=True, slots=True)

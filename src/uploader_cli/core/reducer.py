@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
+from uploader_cli.core.recovery import hear
 from uploader_cli.core.stages import Analysis
 from uploader_cli.core.state import SERVER_TERMINAL, Analysed, FileState, Finished, ProgressState, SessionState
 
@@ -28,7 +29,7 @@ def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
     out = handler(state, event, now)
     if out and isinstance(event, _ADVANCES):
         state.advanced = now
-    return out
+    return [*out, *hear(state, event, now)]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -69,6 +70,7 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> l
 
 def _warning(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev.Event]:
     state.warnings.append(event)
+    state.news = event
     return [event]
 
 
@@ -496,6 +498,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,
     ev.Ticked: _ticked,
+    ev.AlarmOver: lambda _state, _event, _now: [],
 }
 
 _ADVANCES = (

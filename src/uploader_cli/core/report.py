@@ -17,6 +17,7 @@ from uploader_cli.core.names import as_base64, escaped
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from uploader_cli.core.incidents import Incident
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.state import ProgressState
 
@@ -101,8 +102,24 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "channel": asdict(outcome.channel) if outcome is not None else None,
         "peak_rss": outcome.peak_rss if outcome is not None else None,
         "metrics": asdict(outcome.metrics) if outcome is not None else None,
+        "incidents": {
+            "total": state.incidents.total,
+            "kept": [_incident(item, facts.started - state.started) for item in state.incidents.kept],
+        },
         "trouble": escaped(state.trouble) or None,
         "warnings": [{"code": str(warning.code), "text": escaped(warning.text)} for warning in state.warnings],
+    }
+
+
+def _incident(incident: Incident, origin: float) -> dict[str, Any]:
+    """`origin` is when the run clock was 0, in unix seconds."""
+    return {
+        "kind": str(incident.kind),
+        "ts": rfc3339(origin + incident.began),
+        "seconds": None if incident.ended is None else round(incident.ended - incident.began, 3),
+        "ending": None if incident.ending is None else str(incident.ending),
+        "times": incident.times,
+        "text": escaped(incident.text),
     }
 
 

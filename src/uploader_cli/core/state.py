@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, eta
 
@@ -146,6 +147,9 @@ class ProgressState:
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
+    news: ev.RunWarning | None = None
+    """The newest warning, or the word that a trouble is over."""
+    incidents: IncidentLog = field(default_factory=IncidentLog)
     paused_until: float | None = None
     pause_reason: str = ""
     advanced: float = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import ChannelState, FileCompleted, FileFailed, FileRetry, FileStarted, Phase
+from uploader_cli.core.events import ChannelState, FileCompleted, FileFailed, FileRetry, FileStarted, Phase, WarningCode
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
@@ -166,15 +166,16 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
 
 
 def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> list[Row]:
-    """The last warning, the newest failures, what the server said last, and the files that were `last` to finish.
+    """The newest warning or good news, the newest failures, what the server said last, and the `last` files to finish.
 
     Failures don't scroll away with the files that went well: they have rows of their own.
     """
     if room <= 0:
         return []
     rows: list[Row] = []
-    if state.warnings and room >= 2:
-        rows.append([("! ", "bold yellow"), (safe(state.warnings[-1].text[:500]), "")])
+    if state.news is not None and room >= 2:
+        mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
+        rows.append([mark, (safe(state.news.text[:500]), "")])
     failures = state.failures[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
     rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
     if state.messages and state.channel.state is ChannelState.LIVE and room - len(rows) >= 3:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 FEW = 20
 """Files up to which each one gets a line of its own."""
 _SLOWEST = 60.0
-_LIMITS = {"failure": 50, "retry": 30, "channel": 30, "warning": 20, "message": 50, "skip": 50, "session": 50}
+_LIMITS = {
+    "failure": 50,
+    "retry": 30,
+    "channel": 30,
+    "warning": 20,
+    "recovery": 20,
+    "message": 50,
+    "skip": 50,
+    "session": 50,
+}
 """Lines of a kind in a run that is not verbose; the progress lines and the summary count what is over it."""
 
 
@@ -70,6 +79,8 @@ class PlainView:
                 self._say(f"server: {_brief(event.text)}", kind="message")
             case ev.Stage() if state.analysis is not None:
                 self._stage(event, state.analysis, now)
+            case ev.RunWarning(ev.WarningCode.RECOVERED):
+                self._say(f"✓ {_brief(event.text)}", kind="recovery")
             case ev.RunWarning():
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 

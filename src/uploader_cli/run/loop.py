@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import exit_status
 from uploader_cli.core import events as ev
+from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.events import Event
     from uploader_cli.render import Renderer
+    from uploader_cli.settings import Settings
 
 FRAME = 0.1
 """Seconds between two refreshes."""
@@ -28,14 +30,14 @@ class Loop:
     """Takes events from any thread by `emit`, and applies them in the thread that calls `turn`."""
 
     def __init__(
-        self, observers: Sequence[Renderer], stall: float, clock: Callable[[], float] = time.monotonic
+        self, observers: Sequence[Renderer], alarms: Alarms, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`stall` is the time in seconds without any advance after which a warning is due."""
+        """`clock` answers in seconds of any origin that never go back."""
         self.state = ProgressState()
-        self._observers, self._stall, self._clock = observers, stall, clock
+        self._observers, self._alarms, self._clock = observers, alarms, clock
         self._queue: SimpleQueue[Event] = SimpleQueue()
         self._drawn = 0.0
-        self._stalled = self._started = False
+        self._started = False
         self._early: list[Event] = []
 
     def emit(self, event: Event) -> None:
@@ -73,7 +75,8 @@ class Loop:
         self._drawn = self._clock()
         if self._started:  # before it, there is nothing to tell
             self.apply(ev.Ticked())
-            self._warn_of_a_stall(self._drawn)
+            for alarm in self._alarms.look(self.state, self._drawn):
+                self.apply(alarm)
             for observer in self._observers:
                 observer.refresh(self.state, self._drawn)
         return None
@@ -129,25 +132,10 @@ class Loop:
         """The exit codes that the failed files ask for."""
         return [exit_status.of_failure(item.code, retryable=item.retryable) for item in self.state.failures]
 
-    def _warn_of_a_stall(self, now: float) -> None:
-        idle = now - self.state.advanced
-        paused = self.state.paused_until is not None and self.state.paused_until > now
-        if idle < self._stall or paused:
-            self._stalled = self._stalled and idle >= self._stall
-        elif not self._stalled:
-            self._stalled = True
-            self.apply(ev.RunWarning(ev.WarningCode.STALLED, f"no progress for {idle:.0f} s: {self._stall_reason()}"))
 
-    def _stall_reason(self) -> str:
-        files = self.state.running.values()
-        sending = [file for file in files if file.phase is ev.Phase.SENDING]
-        if any(file.size is None or file.sent < file.size for file in sending):
-            return "the server is not taking bytes"
-        if sending or any(file.phase is ev.Phase.PROCESSING for file in files):
-            return "everything is sent, the server has not answered yet"
-        if any(file.phase is ev.Phase.QUEUED for file in files):
-            return "waiting to try again"
-        return "the server says nothing"
+def alarms(settings: Settings) -> Alarms:
+    """The thresholds that the user wants to be warned of."""
+    return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
 
 
 def peak_rss() -> int:

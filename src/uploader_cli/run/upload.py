@@ -16,7 +16,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import DRAIN, Connections
-from uploader_cli.run.loop import Loop
+from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, Skipped, missing, walk
 from uploader_cli.settings import OPTIONS
@@ -83,7 +83,7 @@ def execute(
     receipts, known = Receipts(), list[Limits]()
     chosen = [item for item in found if isinstance(item, LocalFile)]
     places = Places({file.file: file for file in chosen}, run)
-    loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], settings.stall)
+    loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], alarms(settings))
     connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():

@@ -10,7 +10,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import DRAIN, Connections
-from uploader_cli.run.loop import Loop
+from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.vigil import Vigil
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def watch(
 
     Exit 6 where the server does not know one after `wait` seconds, 3 where the server is lost for `--max-wait`.
     """
-    loop = Loop(observers, settings.stall)
+    loop = Loop(observers, alarms(settings))
     connections = Connections(settings, loop, run_id)
     connections.api.authorization()
     with loop.observed():

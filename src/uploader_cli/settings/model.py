@@ -98,6 +98,8 @@ class Settings:
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     stall: float = option(values.seconds(zero=False), default=30.0, stored=True)
+    warn_latency: float | None = option(values.threshold("of milliseconds"), default=None)
+    warn_error_rate: float | None = option(values.threshold("of percent", most=100.0), default=None)
     fail_fast: bool = option(values.switch, default=False, stored=True)
     resend_unknown: bool = option(values.switch, default=False, stored=True)
     resume: bool = option(values.switch, default=True)

@@ -97,6 +97,21 @@ def seconds(*, zero: bool) -> Callable[[object], float]:
     return parse
 
 
+def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], float | None]:
+    """A parser of numbers above 0, below `most`; `none` is no threshold."""
+
+    def parse(raw: object) -> float | None:
+        if raw == "none":
+            return None
+        value = _number(raw)
+        if value is None or not 0 < value < most:
+            below = f" and less than {most:g}" if most < math.inf else ""
+            raise Invalid(f"must be none or a number {unit}, more than 0{below}, not {raw!r}")
+        return value
+
+    return parse
+
+
 def _number(raw: object) -> float | None:
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.alarms import Alarms
 from uploader_cli.run.loop import Loop
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Onlooker:
 
 def test_nothing_is_shown_or_told_before_the_run_has_started() -> None:
     onlooker = Onlooker()
-    loop = Loop([onlooker], stall=0.0)
+    loop = Loop([onlooker], Alarms(stall=0.0))
     loop.emit(ev.RunWarning(ev.WarningCode.STALLED, "early"))
     loop.turn()
     assert onlooker.told == []

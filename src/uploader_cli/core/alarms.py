@@ -1,0 +1,93 @@
+"""Thresholds that warn: once when one is crossed, and once when that is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelState, Phase, WarningCode
+
+if TYPE_CHECKING:
+    from uploader_cli.core.state import ProgressState
+
+FEWEST_TIMES, FEWEST_TRIES = 2, 10
+"""Measurements without which nothing is said: one slow answer is no latency, one failure no rate."""
+CALM = 0.8
+"""Share of a threshold below which an alarm is over: at the threshold itself it would come and go."""
+
+
+class Alarms:
+    """Looks at the state again and again, and remembers only what it has warned of."""
+
+    def __init__(
+        self, *, stall: float = 30.0, latency_ms: float | None = None, error_percent: float | None = None
+    ) -> None:
+        """`stall`: seconds without any advance. None: no such alarm."""
+        self._stall, self._latency, self._errors = stall, latency_ms, error_percent
+        self._raised: set[WarningCode] = set()
+
+    def look(self, state: ProgressState, now: float) -> list[ev.Event]:
+        """What is to be told now; `now` is the run clock."""
+        return [*self._of_stall(state, now), *self._of_latency(state), *self._of_errors(state)]
+
+    def _of_stall(self, state: ProgressState, now: float) -> list[ev.Event]:
+        idle = now - state.advanced
+        if idle >= self._stall and state.paused_until is not None and state.paused_until > now:
+            return []  # it is known why, and for how long
+        text = f"no progress for {idle:.0f} s: {_why_nothing_moves(state)}"
+        return self._judge(WarningCode.STALLED, text, crossed=idle >= self._stall, over=idle < self._stall)
+
+    def _of_latency(self, state: ProgressState) -> list[ev.Event]:
+        if self._latency is None:
+            return []
+        slowest, what = max(_latencies(state), default=(0.0, ""))
+        text = f"latency of {slowest:.0f} ms, wanted are {self._latency:g}: {what}"
+        crossed, over = slowest > self._latency, slowest < self._latency * CALM
+        return self._judge(WarningCode.LATENCY, text, crossed=crossed, over=over)
+
+    def _of_errors(self, state: ProgressState) -> list[ev.Event]:
+        tries = state.measures.tries
+        if self._errors is None or len(tries) < FEWEST_TRIES:
+            return []
+        failed = tries.count(False)
+        percent = 100 * failed / len(tries)
+        text = f"error rate of {percent:.0f} %, wanted are {self._errors:g}: {failed} of the last {len(tries)} calls,"
+        text += " dials and files failed"
+        crossed, over = percent > self._errors, percent <= self._errors * CALM
+        return self._judge(WarningCode.ERROR_RATE, text, crossed=crossed, over=over)
+
+    def _judge(self, code: WarningCode, text: str, *, crossed: bool, over: bool) -> list[ev.Event]:
+        if crossed and code not in self._raised:
+            self._raised.add(code)
+            return [ev.RunWarning(code, text)]
+        if over and code in self._raised:
+            self._raised.remove(code)
+            return [ev.AlarmOver(code)]
+        return []
+
+
+def _latencies(state: ProgressState) -> list[tuple[float, str]]:
+    """Each latency in ms, with what has it."""
+    measures, channel = state.measures, state.channel
+    found = []
+    for times, what in (
+        (measures.latencies, "the server's answers are slow"),
+        (measures.lags, "the server's messages are late"),
+    ):
+        if len(times) >= FEWEST_TIMES:
+            found.append((sum(times) / len(times), what))
+    if channel.state is ChannelState.LIVE and channel.latency_ms is not None:
+        found.append((channel.latency_ms, "connecting took so long"))
+    return found
+
+
+def _why_nothing_moves(state: ProgressState) -> str:
+    files = state.running.values()
+    sending = [file for file in files if file.phase is Phase.SENDING]
+    if any(file.size is None or file.sent < file.size for file in sending):
+        return "the server is not taking bytes"
+    if sending or any(file.phase is Phase.PROCESSING for file in files):
+        return "everything is sent, the server has not answered yet"
+    if any(file.phase is Phase.QUEUED for file in files):
+        return "waiting to try again"
+    return "the server says nothing"

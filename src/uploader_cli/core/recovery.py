@@ -1,0 +1,156 @@
+"""Events → incidents: what of all that happens is trouble, and what shows that it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelState, WarningCode
+from uploader_cli.core.incidents import Ending, IncidentKind, recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from uploader_cli.core.incidents import Incident
+    from uploader_cli.core.state import ProgressState
+
+_NO_CASE = (0, 130, 143)
+"""Exit codes that call nobody: all is well, or somebody stopped it."""
+_ALARMS = {
+    WarningCode.STALLED: IncidentKind.STALL,
+    WarningCode.LATENCY: IncidentKind.LATENCY,
+    WarningCode.ERROR_RATE: IncidentKind.ERROR_RATE,
+    WarningCode.SESSION_LOST: IncidentKind.SESSION,
+}
+
+
+def needs_person(outcome: ev.RunFinished | None) -> bool:
+    """True where a run ended so that somebody has to look; None is one that broke."""
+    return outcome is None or outcome.exit_code not in _NO_CASE
+
+
+def hear(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
+    """Take down what an event means, once the state has changed by it; answer with a line for what is over."""
+    handler = _HANDLERS.get(type(event))
+    over = handler(state, event, now) if handler is not None else None
+    if over is None or over.ending is not Ending.RECOVERED:
+        return []
+    text = recovery(over)
+    if not text:
+        return []
+    state.news = ev.RunWarning(WarningCode.RECOVERED, text)
+    return [state.news]
+
+
+def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float) -> Incident | None:
+    log = state.incidents
+    match event.to:
+        case ChannelState.LIVE:
+            return log.end(IncidentKind.CHANNEL, now, Ending.RECOVERED)
+        case ChannelState.CLOSED:
+            return log.end(IncidentKind.CHANNEL, now, Ending.DEGRADED)
+        case ChannelState.RECONNECTING | ChannelState.POLLING:
+            known = log.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {event.reason.replace('_', ' ')}")
+            known.degraded = known.degraded or event.to is ChannelState.POLLING
+    return None
+
+
+def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:
+    state.incidents.begin(IncidentKind.UPDATES, now, event.reason)
+
+
+def _news(state: ProgressState, _event: ev.Event, now: float) -> Incident | None:
+    return None if state.channel.stale else state.incidents.end(IncidentKind.UPDATES, now, Ending.RECOVERED)
+
+
+def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> None:
+    file = state.running.get(event.file)
+    if file is not None and file.phase is ev.Phase.QUEUED:
+        state.incidents.retrying.add(event.file)
+        state.incidents.begin(IncidentKind.TRANSFER, now, f"{event.code}: {event.message}")
+
+
+def _confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> Incident | None:
+    file = state.running.get(event.file)
+    if file is None or event.attempt != file.attempt or event.confirmed <= file.offset:
+        return None
+    return _parted(state, (event.file,), now)
+
+
+def _completed(state: ProgressState, event: ev.FileCompleted, now: float) -> Incident | None:
+    return _parted(state, (event.file,), now)
+
+
+def _failed(state: ProgressState, event: ev.FileFailed, now: float) -> Incident | None:
+    state.incidents.given_up |= event.file in state.incidents.retrying
+    return _parted(state, (event.file,), now)
+
+
+def _cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> Incident | None:
+    return _parted(state, event.files, now, Ending.DEGRADED)
+
+
+def _parted(
+    state: ProgressState, files: Iterable[int], now: float, ending: Ending = Ending.RECOVERED
+) -> Incident | None:
+    """These files are tried again no longer: with the last one of them the trouble is over."""
+    log = state.incidents
+    before = len(log.retrying)
+    log.retrying.difference_update(files)
+    if log.retrying or not before:
+        return None
+    ending, log.given_up = Ending.NEEDS_PERSON if log.given_up else ending, False
+    return log.end(IncidentKind.TRANSFER, now, ending)
+
+
+def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
+    state.incidents.begin(IncidentKind.RATE_LIMIT, now, event.reason)
+
+
+def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> Incident | None:
+    if state.paused_until is None or now < state.paused_until:
+        return None
+    return state.incidents.end(IncidentKind.RATE_LIMIT, now, Ending.RECOVERED)
+
+
+def _warning(state: ProgressState, event: ev.RunWarning, now: float) -> None:
+    kind = _ALARMS.get(event.code)
+    if kind is not None:
+        state.incidents.begin(kind, now, event.text)
+
+
+def _alarm_over(state: ProgressState, event: ev.AlarmOver, now: float) -> Incident | None:
+    return state.incidents.end(_ALARMS[event.code], now, Ending.RECOVERED)
+
+
+def _session_created(state: ProgressState, _event: ev.SessionCreated, now: float) -> Incident | None:
+    return state.incidents.end(IncidentKind.SESSION, now, Ending.RECOVERED)
+
+
+def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
+    if event.error is not None:
+        state.incidents.begin(IncidentKind.RUN, now, str(event.error))
+
+
+def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> None:
+    state.incidents.close(now, needs_person=needs_person(event))
+
+
+_HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], Incident | None]] = {
+    ev.ChannelChanged: _channel_changed,
+    ev.PollFailed: _poll_failed,
+    ev.SessionProgress: _news,
+    ev.SessionMissing: _news,
+    ev.FileRetry: _file_retry,
+    ev.BytesConfirmed: _confirmed,
+    ev.FileCompleted: _completed,
+    ev.FileFailed: _failed,
+    ev.FilesCancelled: _cancelled,
+    ev.Paused: _paused,
+    ev.Ticked: _ticked,
+    ev.RunWarning: _warning,
+    ev.AlarmOver: _alarm_over,
+    ev.SessionCreated: _session_created,
+    ev.EngineStopped: _engine_stopped,
+    ev.RunFinished: _run_finished,
+}

@@ -1,0 +1,187 @@
+"""The founding document's recovery: what goes wrong is recorded, and so is how it ended."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import ChannelReason, ChannelState, Transport, WarningCode
+from uploader_cli.core.incidents import MOST, Ending, IncidentKind, duration
+from uploader_cli.core.reducer import reduce
+from uploader_cli.core.report import RunFacts, report_head
+from uploader_cli.core.state import ProgressState
+
+LIVE, LOST, POLLING = ChannelState.LIVE, ChannelState.RECONNECTING, ChannelState.POLLING
+
+
+def channel(to: ChannelState, reason: ChannelReason = ChannelReason.LOST) -> ev.ChannelChanged:
+    return ev.ChannelChanged(ChannelState.CONNECTING, to, None, reason)
+
+
+def progress() -> ev.SessionProgress:
+    return ev.SessionProgress("s", Transport.HTTP, 5.0, "uploading", 50.0)
+
+
+def finished(code: int = 0) -> ev.RunFinished:
+    return ev.RunFinished(code == 0, 0, 0, 0, 0, 0, 1.0, 0.0, code, ev.ChannelStats(), 1)
+
+
+class Run:
+    """Events at their times; `told` is what is said of what is over."""
+
+    def __init__(self, *events: tuple[float, ev.Event]) -> None:
+        self.state, self.told = ProgressState(), list[str]()
+        self.put(0.0, ev.RunStarted("http://x", 9, 9, 1, "tus"), ev.SessionCreated("s", "personal", 9))
+        for number in range(3):
+            self.put(0.0, ev.FileSelected(number, f"{number}", 10), ev.FileStarted(number, f"{number}", 10, "s", 0, 1))
+        for now, event in events:
+            self.put(now, event)
+
+    def put(self, now: float, *events: ev.Event) -> None:
+        for event in events:
+            for out in reduce(self.state, event, now):
+                if isinstance(out, ev.RunWarning) and out.code is WarningCode.RECOVERED:
+                    self.told.append(out.text)
+
+    @property
+    def log(self) -> list[tuple[IncidentKind, Ending | None, int]]:
+        return [(item.kind, item.ending, item.times) for item in self.state.incidents.kept]
+
+
+def retry(file: int, attempt: int = 2) -> ev.FileRetry:
+    return ev.FileRetry(file, attempt, 1.0, ev.FailureCode.SERVER_ERROR, "503")
+
+
+def again(file: int, attempt: int = 2) -> ev.FileStarted:
+    return ev.FileStarted(file, f"{file}", 10, "s", 0, attempt)
+
+
+def done(file: int) -> ev.FileCompleted:
+    return ev.FileCompleted(file, f"{file}", 10, None, None, verified=False, attempts=2, seconds=1.0)
+
+
+def failed(file: int) -> ev.FileFailed:
+    return ev.FileFailed(file, f"{file}", ev.FailureCode.SERVER_ERROR, "503", retryable=True)
+
+
+def test_a_timeout_leads_to_polling_and_the_run_goes_on_with_less() -> None:
+    run = Run((5.0, channel(POLLING, ChannelReason.DEADLINE)), (9.0, progress()), (20.0, finished()))
+    assert run.log == [(IncidentKind.CHANNEL, Ending.DEGRADED, 1)]
+    assert run.state.incidents.kept[0].text == "no realtime connection: deadline"
+    assert run.told == []
+
+
+def test_a_lost_connection_recovers_by_itself() -> None:
+    run = Run((5.0, channel(LOST)), (6.0, channel(LOST)), (8.2, channel(LIVE, ChannelReason.RECOVERED)))
+    assert run.log == [(IncidentKind.CHANNEL, Ending.RECOVERED, 2)]
+    assert run.told == ["connection back after 3.2 s"]
+
+
+def test_a_connection_that_comes_back_behind_the_polls() -> None:
+    run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (80.0, channel(LIVE)))
+    assert run.told == ["connection back after 1 min 15 s, progress was polled meanwhile"]
+
+
+def test_a_failed_update_keeps_the_last_known_state() -> None:
+    run = Run((3.0, progress()), (4.0, ev.PollFailed("s", "timed out")), (5.0, ev.PollFailed("s", "timed out")))
+    assert run.state.sessions["s"].percent == 50.0
+    assert (run.state.channel.stale, run.state.channel.heard) == ("timed out", 3.0)  # shown with its age
+    run.put(16.0, progress())
+    assert run.log == [(IncidentKind.UPDATES, Ending.RECOVERED, 2)]
+    assert run.told == ["progress is known again after 12.0 s without news"]
+
+
+def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> None:
+    run = Run((1.0, retry(0)), (1.1, retry(1)), (2.0, again(0)), (2.1, again(1)), (3.0, done(0)))
+    assert run.log == [(IncidentKind.TRANSFER, None, 2)]
+    run.put(8.5, ev.BytesConfirmed(1, 2, 5))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 2)]
+    assert run.told == ["transfer goes on after 7.5 s and 2 retries"]
+
+
+def test_a_retry_that_helps_soon_needs_no_word() -> None:
+    run = Run((1.0, retry(0)), (2.0, again(0)), (3.0, done(0)))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+    assert run.told == []
+
+
+def test_a_file_that_no_retry_helped_needs_a_person() -> None:
+    run = Run((1.0, retry(0)), (1.0, retry(1)), (2.0, again(0)), (3.0, failed(0)), (4.0, again(1)), (5.0, done(1)))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.NEEDS_PERSON, 2)]
+    assert run.told == []
+    run.put(6.0, retry(2))
+    run.put(7.0, again(2), done(2))
+    assert run.log[1] == (IncidentKind.TRANSFER, Ending.RECOVERED, 1)
+
+
+def test_an_interrupt_recovers_nothing() -> None:
+    run = Run((1.0, retry(0)), (2.0, ev.FilesCancelled((0, 1, 2))), (2.0, finished(130)))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.DEGRADED, 1)]
+    assert run.told == []
+
+
+def test_an_error_that_ends_the_run_needs_a_person() -> None:
+    run = Run((1.0, ev.EngineStopped(OSError("no server"))), (2.0, finished(6)))
+    assert run.log == [(IncidentKind.RUN, Ending.NEEDS_PERSON, 1)]
+
+
+def test_a_rate_limit_is_over_when_its_time_is() -> None:
+    run = Run((1.0, ev.Paused(60.0, "the server's rate limit")), (30.0, ev.Ticked()))
+    assert run.log == [(IncidentKind.RATE_LIMIT, None, 1)]
+    run.put(61.0, ev.Ticked())
+    assert run.log == [(IncidentKind.RATE_LIMIT, Ending.RECOVERED, 1)]
+    assert run.told == ["going on after 1 min 0 s of waiting for the server's rate limit"]
+
+
+def test_a_lost_session_is_recovered_by_a_new_one() -> None:
+    run = Run((1.0, ev.RunWarning(WarningCode.SESSION_LOST, "gone")), (2.0, ev.SessionCreated("t", "personal", 1)))
+    assert run.log == [(IncidentKind.SESSION, Ending.RECOVERED, 1)]
+    assert run.told == []  # the warning said what is done
+
+
+def test_an_alarm_that_is_not_over_at_the_end_is_degraded() -> None:
+    run = Run((1.0, ev.RunWarning(WarningCode.STALLED, "no progress for 30 s")), (2.0, finished(3)))
+    assert run.log == [(IncidentKind.STALL, Ending.DEGRADED, 1)]
+
+
+def test_the_log_is_bounded_and_counts_on() -> None:
+    run = Run()
+    for number in range(10_000):
+        run.put(float(number), channel(LOST), channel(LIVE))
+    assert run.state.incidents.total == 10_000
+    assert len(run.state.incidents.kept) == MOST
+    assert run.state.incidents.kept[-1].began == 9999.0
+    assert not run.state.incidents.going_on
+
+
+def test_what_is_over_is_told_in_one_line() -> None:
+    run = Run((1.0, channel(LOST)), (2.0, channel(LIVE)))
+    assert run.state.news == ev.RunWarning(WarningCode.RECOVERED, "connection back after 1.0 s")
+    assert run.state.warnings == []  # good news are none of the summary's warnings
+    run.put(3.0, ev.RunWarning(WarningCode.STALLED, "no progress"))
+    assert run.state.news == run.state.warnings[-1]
+
+
+def test_the_report_has_them_by_the_time_of_day() -> None:
+    run = Run((5.0, channel(LOST)), (8.25, channel(LIVE)), (9.0, channel(LOST)))
+    head = report_head(run.state, RunFacts("r", "1", started=1000.0), 1010.0)
+    assert json.loads(json.dumps(head["incidents"])) == {
+        "total": 2,
+        "kept": [
+            {
+                "kind": "channel", "ts": "1970-01-01T00:16:45.000Z", "seconds": 3.25, "ending": "recovered", "times": 1,
+                "text": "no realtime connection: lost",
+            },
+            {
+                "kind": "channel", "ts": "1970-01-01T00:16:49.000Z", "seconds": None, "ending": None, "times": 1,
+                "text": "no realtime connection: lost",
+            },
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (125.4, "2 min 5 s")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
