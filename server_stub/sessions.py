@@ -72,6 +72,8 @@ class FileState:
             "progress": self.progress,
             "status": self.status,
         }
+        if self.relative_path is not None:  # as in events: whoever hears of a file by both ways must know it again
+            fields["relativePath"] = self.relative_path
         if self.error is not None:
             fields["error"] = self.error
         return fields

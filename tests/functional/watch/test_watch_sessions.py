@@ -14,9 +14,11 @@ from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_unti
 
 from server_stub.config import ServerConfig
 from server_stub.serving import EmbeddedServer
+from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 WAYS: dict[str, dict[str, str]] = {
@@ -118,6 +120,24 @@ def test_in_the_middle(way: str) -> None:
         assert watching.files == dict.fromkeys(["a.mp4", "b.mp4", "c.mp4"], "completed")
 
 
+def test_files_of_equal_name_in_different_directories_are_two(make_files: Callable[..., Path]) -> None:
+    """Both by events and by polls: the path tells them apart, and neither is counted twice."""
+    top = make_files(**{"a/x.mp4": 10, "b/x.mp4": 20})
+    with running_server(processing_seconds=0.5) as server:
+        uploading = threading.Thread(target=upload, args=(top, Settings(server=server.url, protocol="batch")))
+        uploading.start()
+        known: Any = server.app.state.backend
+        wait_until(lambda: known.sessions)
+        with Watching(server.url, *known.sessions) as early:
+            assert early.end() is Exit.OK
+        uploading.join()
+        with Watching(server.url, *known.sessions) as late:
+            assert late.end() is Exit.OK
+        for watching in (early, late):
+            assert watching.files == dict.fromkeys(["files/a/x.mp4", "files/b/x.mp4"], "completed")
+            assert len(watching.of("file.started")) == 2
+
+
 @by_every_way
 def test_after_the_end(way: str) -> None:
     """With full numbers all the same."""
@@ -172,7 +192,10 @@ def test_without_a_socket_it_is_polled_once_a_second_at_most() -> None:
 
 
 def test_many_watchers_of_a_server_that_flaps() -> None:
-    """Each comes to the end with full numbers, whatever was said while its connection was down."""
+    """Each comes to the end with full numbers, whatever was said while its connection was down.
+
+    Short form of tests/acceptance/test_acceptance_watch.py.
+    """
     with running_server(realtime="flap:1.5", processing_seconds=0.5) as server, ExitStack() as stack:
         session = open_session(server.url, 8)
         watchers = [stack.enter_context(Watching(server.url, session)) for _ in range(3)]
