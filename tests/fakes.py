@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,3 +59,19 @@ def captured(name: str) -> list[Captured]:
     """A captured event stream, in the order of its arrival."""
     lines = (WIRE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [Captured(item["at_ms"] / 1000, item["data"]) for item in map(json.loads, lines)]
+
+
+class Supplied:
+    """Files whose walk has ended."""
+
+    def __init__(self, files: list[LocalFile]) -> None:
+        self.ahead, self.ended = list(files), False
+        self._left = deque(files)
+
+    def take(self, wait: float = 0.0) -> LocalFile | None:
+        del wait
+        self.ended = not self._left
+        return self._left.popleft() if self._left else None
+
+    def close(self) -> list[LocalFile]:
+        return list(self._left)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.result import Receipts, Result
 from uploader_cli.run import analysis
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve, user_config_file
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.result import Result
+    from uploader_cli.render import Renderer
 
 
 def upload(
@@ -45,10 +46,12 @@ def upload(
     names = [os.fspath(path) for path in given]
     found = select(settings, names)
     analysis.check(settings, found)
-    observers = [_Callbacks(on_progress, on_completed, on_error)]
+    receipts = Receipts()
+    observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
     with Journal(settings.state_path) as journal:
         run = begin(settings, names, journal, secrets.token_hex(8))
-        return execute(settings, found, observers, Interrupts(), journal=journal, run=run)
+        outcome = execute(settings, found, observers, Interrupts(), journal=journal, run=run)
+    return Result(outcome, tuple(receipts.kept))
 
 
 class _Callbacks:

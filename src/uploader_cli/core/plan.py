@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MIB = 1024 * 1024
+SESSION_FILES = 1000
+"""Files that one session gets at most, where the server would take more: none is begun late to hold many."""
 REQUEST_SECONDS = 150.0
 """A request should arrive in this time: half of the reference backend's limit (wire contract 3.10)."""
 UNMEASURED_RATE = 1e6
@@ -104,37 +106,65 @@ def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
     return None
 
 
-def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[PlannedSession]:
-    """Cut acceptable files into sessions: at most `max_files` each, one type each (3.12).
+class Planner:
+    """Cuts acceptable files into sessions: at most `max_files` and `SESSION_FILES` each, one type each (3.12).
 
-    No two files of equal base name share a session unless the server tells paths apart (`relative_paths`). A session
-    is yielded as soon as it is full, the others at the end, each in the order of its first file.
+    No two files of equal base name share a session unless the server tells paths apart (`relative_paths`).
     """
-    open_sessions: dict[str, list[_Open]] = {}
-    order: list[_Open] = []
-    for file in files:
-        key = "" if limits.mixed_types else file.kind
-        candidates = open_sessions.setdefault(key, [])
-        name = file.relative_path if limits.relative_paths else file.name
+
+    def __init__(self, limits: Limits) -> None:
+        """No file is planned yet."""
+        self._limits, self._most = limits, min(limits.max_files, SESSION_FILES)
+        self._open: dict[_Open, None] = {}  # in the order of their first files
+        self._by_kind: dict[str, list[_Open]] = {}
+
+    def add(self, file: LocalFile) -> PlannedSession | None:
+        """Plan one more file; the session that is full with it, if one is."""
+        kind = "" if self._limits.mixed_types else file.kind
+        candidates = self._by_kind.setdefault(kind, [])
+        name = file.relative_path if self._limits.relative_paths else file.name
         target = next((item for item in candidates if name not in item.names), None)
         if target is None:
-            target = _Open()
+            target = _Open(kind)
             candidates.append(target)
-            order.append(target)
+            self._open[target] = None
         target.session.files.append(file)
         target.names.add(name)
-        if len(target.session.files) >= limits.max_files:
-            candidates.remove(target)
-            order.remove(target)
-            yield target.session
-    for item in order:
-        yield item.session
+        return self._close(target) if len(target.session.files) >= self._most else None
+
+    def cut(self) -> PlannedSession | None:
+        """The session that has waited longest, full or not; None where none is open."""
+        oldest = next(iter(self._open), None)
+        return self._close(oldest) if oldest is not None else None
+
+    def _close(self, target: _Open) -> PlannedSession:
+        del self._open[target]
+        candidates = self._by_kind[target.kind]
+        candidates.remove(target)
+        if not candidates:
+            del self._by_kind[target.kind]
+        return target.session
 
 
 @dataclass(slots=True, eq=False)
 class _Open:
+    kind: str
     session: PlannedSession = field(default_factory=PlannedSession)
     names: set[str] = field(default_factory=set)
+
+
+def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[PlannedSession]:
+    """Cut acceptable `files` into sessions, as `Planner` does.
+
+    A session is yielded as soon as it is full, the others at the end, each in the order of its first file.
+    """
+    planner = Planner(limits)
+    for file in files:
+        session = planner.add(file)
+        if session is not None:
+            yield session
+    while (session := planner.cut()) is not None:
+        yield session
 
 
 def request_length(files: Sequence[LocalFile], rate: float | None, *, metered: bool) -> int:

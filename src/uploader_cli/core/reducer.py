@@ -12,7 +12,15 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
 from uploader_cli.core.recovery import hear
 from uploader_cli.core.stages import Analysis
-from uploader_cli.core.state import SERVER_TERMINAL, Analysed, FileState, Finished, ProgressState, SessionState
+from uploader_cli.core.state import (
+    MOST_KEPT,
+    SERVER_TERMINAL,
+    Analysed,
+    FileState,
+    Finished,
+    ProgressState,
+    SessionState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +77,8 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> l
 
 
 def _warning(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev.Event]:
-    state.warnings.append(event)
+    if len(state.warnings) < MOST_KEPT or event.code is ev.WarningCode.MAY_BE_STORED:
+        state.warnings.append(event)
     state.news = event
     return [event]
 
@@ -204,8 +213,11 @@ def _file_failed(state: ProgressState, event: ev.FileFailed, now: float) -> list
     if _is_over(state, event.file):
         return []
     state.failed += 1
-    state.failures.append(event)
     state.measures.file_over(well=False)
+    state.failed_as[event.code, event.retryable] += 1
+    state.last_failures.append(event)
+    if len(state.failures) < MOST_KEPT:
+        state.failures.append(event)
     _settle(state, event.file, event.path, Phase.FAILED, now, note=event.message)
     return [event]
 

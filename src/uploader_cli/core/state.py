@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HISTORY = 50
 """Finished files and messages kept for the view."""
+MOST_KEPT = 1000
+"""Failures and warnings kept for the summary: the first ones. Of other failures only the number is known."""
 
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
 """`overallStatus` values that end a session."""
@@ -144,6 +146,10 @@ class ProgressState:
     channel: Channel = field(default_factory=Channel)
     finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failures: list[ev.FileFailed] = field(default_factory=list)
+    """The first `MOST_KEPT`."""
+    last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
+    """How many failed, by code and by whether trying again can help."""
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)

@@ -176,7 +176,7 @@ def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> 
     if state.news is not None and room >= 2:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         rows.append([mark, (safe(state.news.text[:500]), "")])
-    failures = state.failures[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
+    failures = list(state.last_failures)[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
     rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
     if state.messages and state.channel.state is ChannelState.LIVE and room - len(rows) >= 3:
         rows.append([("» " + safe(state.messages[-1][:500]), "dim")])

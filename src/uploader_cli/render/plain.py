@@ -99,7 +99,7 @@ class PlainView:
         """Nothing to undo: the summary is the caller's."""
 
     def _few(self, state: ProgressState) -> bool:
-        return state.selected <= FEW
+        return state.selected <= FEW and not state.walking
 
     def _started(self, event: ev.RunStarted) -> None:
         if event.protocol == "watch":

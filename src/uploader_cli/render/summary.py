@@ -88,7 +88,7 @@ def summary(
     for line in watched.not_completed(state) if watching else ():
         lines.add("✗", line)
     _skips(lines, state)
-    _failures(lines, state.failures, outcome.failed)
+    _failures(lines, state)
     _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
     _warnings(lines, state)
     if outcome.exit_code in _INTERRUPTED and not watching:
@@ -126,7 +126,8 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if outcome.exit_code in _INTERRUPTED:
-        return "■", f"interrupted: {outcome.completed:,} of {plural(total, 'file')} confirmed, {took}"
+        least = "at least " if state.walking else ""
+        return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
         return "✓", "nothing had to be sent"
     if outcome.ok:
@@ -174,23 +175,21 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
 
 
-def _failures(lines: _Lines, failures: Iterable[FileFailed], total: int) -> None:
+def _failures(lines: _Lines, state: ProgressState) -> None:
     """By cause, so that what to do is said once: each file with its reason under it."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
-    for failed in failures:
+    for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
     left = MOST
-    for (code, retryable), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+    for (code, retryable), count in state.failed_as.most_common():
+        shown = groups.get((code, retryable), [])[:left]
         again = "trying again can help" if retryable else "trying again does not help by itself"
-        lines.add("✗", f"{len(group):,} failed: {code.replace('_', ' ')} – {again}")
-        _reasons(lines, group[:left])
-        if len(group) > left:
-            lines.add("…", f"and {len(group) - left:,} more", indent=2)
-        left = max(0, left - len(group))
+        lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {again}")
+        _reasons(lines, shown)
+        if count > len(shown):
+            lines.add("…", f"and {count - len(shown):,} more", indent=2)
+        left -= len(shown)
         lines.add("→", REMEDIES[code], indent=2)
-    unknown = total - sum(map(len, groups.values()))
-    if unknown > 0:
-        lines.add("✗", f"{unknown:,} more failed")
 
 
 def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:

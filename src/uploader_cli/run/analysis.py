@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import SkipReason
-from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.core.stages import Kind
 from uploader_cli.exit_status import Exit
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.run.connections import Connections
     from uploader_cli.run.loop import Loop
     from uploader_cli.run.upload import Interrupts
-    from uploader_cli.selection.walk import Selected
+    from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal_run import RunHandle
 
@@ -34,7 +33,7 @@ _PLAN = ("fusionPlan", "plan")
 """Where the answer of a fusion has its plan; else all of it is one."""
 
 
-def check(settings: Settings, found: Sequence[Selected]) -> None:
+def check(settings: Settings, found: Selection) -> None:
     """Refuse what can't be analysed before anything is sent. Raises `UsageError`."""
     if settings.analyze == "none":
         return
@@ -42,10 +41,11 @@ def check(settings: Settings, found: Sequence[Selected]) -> None:
         raise errors.UsageError(
             "--analyze: a tus endpoint analyses nothing", hint="send to a --server, or leave --analyze out"
         )
-    count = sum(isinstance(item, LocalFile) for item in found)
-    if settings.analyze != "content" and count != PAIR:
+    count = len(found.files)
+    if settings.analyze != "content" and (count != PAIR or not found.complete):
+        words = f"{count} are" if found.complete else "many more are"
         raise errors.UsageError(
-            f"--analyze {settings.analyze} needs exactly two files, and {count} are selected", hint="nothing was sent"
+            f"--analyze {settings.analyze} needs exactly two files, and {words} selected", hint="nothing was sent"
         )
     AnalysisFile.check(settings.analysis_to)
 
@@ -65,7 +65,6 @@ class Places:
     Of a file that was there already it is what an earlier run took down.
     """
 
-    files: Mapping[int, LocalFile]
     run: RunHandle
     subjects: dict[int, Subject] = field(default_factory=dict)
     nowhere: list[str] = field(default_factory=list)
@@ -76,8 +75,8 @@ class Places:
         match event:
             case ev.FileCompleted():
                 self._note(event.file, event.path, event.file_path or event.location)
-            case ev.FileSkipped(reason=SkipReason.PRESENT):
-                receipt = self.run.receipt(self.files[event.file])
+            case ev.FileSkipped(reason=SkipReason.PRESENT) if event.local is not None:
+                receipt = self.run.receipt(event.local)
                 self._note(event.file, event.path, receipt.location if receipt else None)
 
     def _note(self, number: int, path: str, place: str | None) -> None:

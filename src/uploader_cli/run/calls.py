@@ -71,7 +71,7 @@ def delete(settings: Settings, file_id: str) -> int:
 
 def validate(settings: Settings, paths: Sequence[str]) -> int:
     """Ask the server's rules for what would be uploaded, session by session; 4 where a file would be refused."""
-    files, refused = _usable(select(settings, paths))
+    files, refused = _usable(list(select(settings, paths)))
     total = len(files) + len(refused)
     with _api(settings) as api:
         known = api.health()

@@ -130,7 +130,7 @@ class Loop:
 
     def failure_codes(self) -> list[Exit]:
         """The exit codes that the failed files ask for."""
-        return [exit_status.of_failure(item.code, retryable=item.retryable) for item in self.state.failures]
+        return [exit_status.of_failure(code, retryable=retryable) for code, retryable in self.state.failed_as]
 
 
 def alarms(settings: Settings) -> Alarms:

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import Limits, LocalFile
+from uploader_cli.core.plan import Limits
 from uploader_cli.exit_status import Exit
-from uploader_cli.result import Receipts, Result
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop, alarms
+from uploader_cli.selection.backlog import Backlog
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.walk import Selected, Skipped, missing, walk
+from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
 from uploader_cli.transfer.engine import Engine
 from uploader_cli.transfer.journal_records import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal
@@ -50,50 +52,62 @@ class Interrupts:
         self.count += 1
 
 
-def select(settings: Settings, paths: Sequence[str]) -> list[Selected]:
-    """Everything under `paths` that the filters want. Raises `UsageError` for a missing path or an empty selection."""
+def select(settings: Settings, paths: Sequence[str]) -> Selection:
+    """Everything under `paths` that the filters want. Raises `UsageError` for a missing path or an empty selection.
+
+    Of a large selection only the beginning is looked at; that it holds nothing is raised when its end is reached.
+    """
     if not paths:
         raise errors.UsageError("no path was given", hint="name files or directories: uploader upload PATH…")
     gone = missing(paths)
     if gone:
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
-    found = list(walk(paths, Filters(settings.include, settings.exclude), follow_links=settings.follow_links))
-    if not any(isinstance(item, LocalFile) for item in found) and all(isinstance(item, Skipped) for item in found):
-        filtered = bool(settings.include or settings.exclude)
-        hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
-        raise errors.UsageError(f"nothing to upload in {', '.join(paths[:3])}", hint=hint)
-    return found
+    steps = walk(paths, Filters(settings.include, settings.exclude), follow_links=settings.follow_links)
+    filtered = bool(settings.include or settings.exclude)
+    hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
+    return Selection(_never_empty(steps, errors.UsageError(f"nothing to upload in {', '.join(paths[:3])}", hint=hint)))
+
+
+def _never_empty(steps: Iterable[Step], error: errors.UsageError) -> Iterator[Step]:
+    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed."""
+    empty = True
+    for step in steps:
+        empty = empty and (step is None or isinstance(step, Skipped))
+        yield step
+    if empty:
+        raise error
 
 
 def execute(
     settings: Settings,
-    found: Sequence[Selected],
+    found: Selection,
     observers: Sequence[Renderer],
     interrupts: Interrupts,
     *,
     journal: Journal,
     run: RunHandle,
-) -> Result:
-    """Upload what was selected; the result also of a run that was interrupted or lost its server.
+) -> ev.RunFinished:
+    """Upload what was selected; the outcome also of a run that was interrupted or lost its server.
 
     `run` is the hold on the journal, which is let go at the end. Raises what is a bug of ours, after the run was closed
     in order.
     """
-    receipts, known = Receipts(), list[Limits]()
-    chosen = [item for item in found if isinstance(item, LocalFile)]
-    places = Places({file.file: file for file in chosen}, run)
-    loop = Loop([*observers, receipts, *([places] if settings.analyze != "none" else [])], alarms(settings))
+    places, settled, known = Places(run), _Settled(), list[Limits]()
+    loop = Loop([*observers, settled, *([places] if settings.analyze != "none" else [])], alarms(settings))
+    backlog = settled.backlog = Backlog(found, loop.emit)
     connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():
 
         def announce(protocol: str, jobs: int) -> None:
-            server, files, size = settings.target_url, len(found), sum(file.size for file in chosen)
-            loop.emit(ev.RunStarted(server, files, size, jobs, protocol, run.resumed_from))
+            files = len(found.ahead) if found.complete else None
+            size = sum(file.size for file in found.files) if found.complete else None
+            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
-            _tell_selection(settings, found, loop.emit)
+            _warn(settings, loop.emit)
+            backlog.start()
             connections.start()
 
         engine = Engine(
@@ -107,7 +121,7 @@ def execute(
             remember=known.append,
             announce=announce,
         )
-        worker = threading.Thread(target=_work, args=(engine, chosen, loop.emit), name="uploader-engine", daemon=True)
+        worker = threading.Thread(target=_work, args=(engine, backlog, loop.emit), name="uploader-engine", daemon=True)
         worker.start()
         codes: list[Exit] = []
         try:
@@ -121,6 +135,7 @@ def execute(
             if worker.is_alive():  # an observer failed
                 engine.shut()
                 worker.join()
+            backlog.close()
             connections.close()
         loop.flush()
         if known:
@@ -131,7 +146,24 @@ def execute(
         outcome = loop.finish(code, connections.stats())
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error
-    return Result(outcome, tuple(receipts.kept))
+    return outcome
+
+
+class _Settled:
+    """An observer that makes room in the backlog for each file that is over."""
+
+    backlog: Backlog
+
+    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
+        """Count the ends."""
+        if isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped):
+            self.backlog.settled()
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Nothing to draw."""
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Nothing to put away."""
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
@@ -150,12 +182,12 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: st
 def _can_be_resumed(loop: Loop, error: BaseException | None) -> bool:
     """True where something is left that another try could bring to its end."""
     state = loop.state
-    unfinished = state.cancelled or state.skips[ev.SkipReason.FAIL_FAST] or any(f.retryable for f in state.failures)
-    return bool(unfinished) or error is not None
+    unfinished = state.cancelled or state.skips[ev.SkipReason.FAIL_FAST] or any(again for _, again in state.failed_as)
+    return bool(unfinished) or state.walking or error is not None
 
 
-def _tell_selection(settings: Settings, found: Sequence[Selected], emit: Callable[[ev.Event], None]) -> None:
-    """Tell what was selected, what is left out, and what a user should know before anything is sent."""
+def _warn(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
+    """Tell what a user should know before anything is sent."""
     if settings.insecure:
         text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"
         emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
@@ -164,21 +196,13 @@ def _tell_selection(settings: Settings, found: Sequence[Selected], emit: Callabl
         text = "the token is not sent: only the config of a directory names the server"
         text += f"; name it yourself, with {variable} or in your own config"
         emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
-    for item in found:
-        emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
-    emit(ev.SelectionEnded())
-    for item in found:
-        if isinstance(item, Skipped):
-            emit(ev.FileSkipped(item.file, item.path, item.reason))
-        elif not isinstance(item, LocalFile):
-            emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
 
 
-def _work(engine: Engine, files: Sequence[LocalFile], emit: Callable[[ev.Event], None]) -> None:
+def _work(engine: Engine, backlog: Backlog, emit: Callable[[ev.Event], None]) -> None:
     """The engine's thread: whatever happens, the loop is told of the end."""
     error: BaseException | None = None
     try:
-        error = engine.run(files)
+        error = engine.run(backlog)
     except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
         error = bug
     emit(ev.EngineStopped(error))
@@ -205,7 +229,7 @@ def _until_stopped(loop: Loop, connections: Connections, engine: Engine, interru
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:
     if error is not None and not isinstance(error, errors.UploaderError):
         return Exit.BUG
-    if interrupts.count and loop.state.cancelled:
+    if interrupts.count and (loop.state.cancelled or loop.state.walking):
         return interrupts.code
     codes = loop.failure_codes()
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):

@@ -1,7 +1,7 @@
 """Paths from the command line → `LocalFile`s, in a stable order.
 
-Directories are walked depth first, names sorted, one directory in memory at a time. What can't be sent is told apart
-by a reason and never dropped in silence.
+Directories are walked depth first, names sorted, no more than some thousand names of a directory in memory at a time.
+What can't be sent is told apart by a reason and never dropped in silence.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from itertools import count
+from heapq import nsmallest
+from itertools import count, pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.seen import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.selection.filters import Filters
+
+AT_ONCE = 20_000
+"""Names of one directory that are sorted in memory; one with more is read again for the next so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class Unusable:
 
 
 Selected = LocalFile | Skipped | Unusable
+Step = Selected | None
+"""None: something was looked at and passed by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +66,31 @@ def missing(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if not os.path.lexists(path)]
 
 
-def walk(paths: Iterable[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Selected]:
-    """Every file under `paths`, numbered from 0 in the order found.
+def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Step]:
+    """Every file under `paths`, numbered from 0 in the order found; None for what the filters passed by.
 
     A file reached twice (by its real path) is selected once. Symbolic links are skipped unless `follow_links`; loops
     are broken by the identity (device, inode) of the directories above.
     """
-    arguments = list(paths)
-    walker = _Walker(filters, follow_links=follow_links, may_repeat=follow_links or len(arguments) > 1)
-    for path in arguments:
+    walker = _Walker(filters, follow_links=follow_links, may_repeat=follow_links or _overlap(paths))
+    for path in paths:
         yield from walker.argument(path)
+
+
+def _overlap(paths: Sequence[str]) -> bool:
+    """True where one of `paths` is, or lies under, another: only then is a file reached twice without any link."""
+    real = sorted(os.path.join(os.path.realpath(path), "") for path in paths)
+    return any(below.startswith(above) for above, below in pairwise(real))
 
 
 class _Walker:
     def __init__(self, filters: Filters, *, follow_links: bool, may_repeat: bool) -> None:
         self._filters = filters
         self._follow = follow_links
-        self._may_repeat = may_repeat
+        self._seen = Seen() if may_repeat else None
         self._numbers = count()
-        self._seen: set[tuple[int, int] | str] = set()
 
-    def argument(self, path: str) -> Iterator[Selected]:
+    def argument(self, path: str) -> Iterator[Step]:
         base = os.path.basename(os.path.abspath(path))
         try:
             info = os.stat(path)
@@ -89,45 +101,44 @@ class _Walker:
             yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),)))
         elif self._filters.wants(base):
             yield self._file(path, base, info, named=True)
+        else:
+            yield None
 
-    def _tree(self, root: _Directory) -> Iterator[Selected]:
+    def _tree(self, root: _Directory) -> Iterator[Step]:
         """Depth first, on a stack of our own: directories nest deeper than Python calls may."""
         stack = [self._entries(root)]
         while stack:
-            item = next(stack[-1], None)
-            if item is None:
+            item = next(stack[-1], _LEFT)
+            if isinstance(item, _Left):
                 stack.pop()
             elif isinstance(item, _Directory):
                 stack.append(self._entries(item))
+                yield None
             else:
                 yield item
 
-    def _entries(self, directory: _Directory) -> Iterator[Selected | _Directory]:
+    def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
         try:
-            with os.scandir(directory.path) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+            for entry in _sorted_entries(directory.path):
+                yield self._entry(directory, entry)
         except OSError as error:
             yield self._unusable(directory.path, error)
-            return
-        for entry in entries:
-            name = f"{directory.relative}/{entry.name}"
-            below = name.split("/", 1)[1]
-            if entry.is_symlink() and not self._follow:
-                if self._filters.wants(below):
-                    yield Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK)
-                continue
-            try:
-                info = entry.stat()
-            except OSError as error:
-                if self._filters.wants(below):
-                    yield self._unusable(entry.path, error)
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                identity = (info.st_dev, info.st_ino)
-                if identity not in directory.above and self._filters.enters(below):
-                    yield _Directory(entry.path, name, (*directory.above, identity))
-            elif self._filters.wants(below):
-                yield self._file(entry.path, name, info, named=False)
+
+    def _entry(self, directory: _Directory, entry: os.DirEntry[str]) -> Step | _Directory:
+        name = f"{directory.relative}/{entry.name}"
+        below = name.split("/", 1)[1]
+        if entry.is_symlink() and not self._follow:
+            return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK) if self._filters.wants(below) else None
+        try:
+            info = entry.stat()
+        except OSError as error:
+            return self._unusable(entry.path, error) if self._filters.wants(below) else None
+        if stat.S_ISDIR(info.st_mode):
+            identity = (info.st_dev, info.st_ino)
+            if identity in directory.above or not self._filters.enters(below):
+                return None
+            return _Directory(entry.path, name, (*directory.above, identity))
+        return self._file(entry.path, name, info, named=False) if self._filters.wants(below) else None
 
     def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
         number = next(self._numbers)
@@ -135,19 +146,35 @@ class _Walker:
             if named:
                 return Unusable(number, path, FailureCode.UNREADABLE, "it is no regular file")
             return Skipped(number, path, SkipReason.SPECIAL)
-        if self._may_repeat and self._is_repeated(path, info):
+        if self._seen is not None and not self._seen.add(_identity(path, info)):
             return Skipped(number, path, SkipReason.DUPLICATE)
         return LocalFile(number, path, relative, info.st_size, info.st_mtime_ns, named)
-
-    def _is_repeated(self, path: str, info: os.stat_result) -> bool:
-        """Hard links are files of their own: only for them the path has to tell."""
-        key = (info.st_dev, info.st_ino) if info.st_nlink == 1 else os.path.realpath(path)
-        if key in self._seen:
-            return True
-        self._seen.add(key)
-        return False
 
     def _unusable(self, path: str, error: OSError) -> Unusable:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
         return Unusable(next(self._numbers), path, code, error.strerror or str(error))
+
+
+class _Left:
+    """Stands for the end of a directory."""
+
+
+_LEFT = _Left()
+
+
+def _identity(path: str, info: os.stat_result) -> str:
+    """Hard links are files of their own: only for them the path has to tell."""
+    return f"{info.st_dev}:{info.st_ino}" if info.st_nlink == 1 else os.path.realpath(path)
+
+
+def _sorted_entries(path: str) -> Iterator[os.DirEntry[str]]:
+    """The entries of a directory by name, `AT_ONCE` of them in memory. Raises `OSError`."""
+    last = ""
+    while True:
+        with os.scandir(path) as scan:
+            entries = nsmallest(AT_ONCE, (entry for entry in scan if entry.name > last), key=attrgetter("name"))
+        yield from entries
+        if len(entries) < AT_ONCE:
+            return
+        last = entries[-1].name

@@ -25,9 +25,10 @@ from uploader_cli.transfer.retrying import retrying
 from uploader_cli.transfer.session import SessionDesk, Work
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_files import TusFiles
+from uploader_cli.transfer.upcoming import TICK, Upcoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from tenacity import Retrying
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.context import Followers
     from uploader_cli.transfer.journal_run import RunHandle
     from uploader_cli.transfer.stop import Stop
+    from uploader_cli.transfer.upcoming import Supply
 
 FIRST_CONTACT_RETRIES = 2
 """Against a server that was never heard: a wrong address should be told soon."""
@@ -65,7 +67,7 @@ class Engine:
         or when it turns out that they won't.
         """
         throttle = Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited
-        ledger = Ledger((), emit, dropped=run.dropped)
+        ledger = Ledger((), emit, dropped=run.dropped, let_go=run.let_go)
         self._context = Context(api, settings, emit, followers, sightings, stop, ledger, run, throttle)
         self._remember, self._announce, self._announced = remember, announce, False
         self._desk = SessionDesk(self._context)
@@ -73,22 +75,27 @@ class Engine:
         self._batch = Batch(self._context, self._desk, self._confirm)
         self._tus: TusFiles | None = None
 
-    def run(self, files: Sequence[LocalFile]) -> errors.UploaderError | None:
-        """Send all of them. The error that ended the run early, if one did; every file was told of either way."""
-        ledger = self._context.ledger
-        ledger.open.update((file.file, file) for file in files)
+    def run(self, supply: Supply) -> errors.UploaderError | None:
+        """Send all that it yields. The error that ended the run early, if one did.
+
+        Every file was told of either way, those too that the walk finds after an error; an interrupt ends the walk.
+        """
+        ended: errors.UploaderError | None = None
         try:
-            self._run(files)
+            try:
+                self._run(supply)
+            except errors.Interrupted:
+                raise
+            except errors.UploaderError as error:
+                ended = error
+                self._end(supply, error)
         except errors.Interrupted:
             self._begin()
             self._interrupted()
-            ledger.cancel_all()
-        except errors.UploaderError as error:
-            self._begin()
-            ledger.fail_all(error)
-            self._desk.abandon("partial")
-            return error
-        return None
+            for file in supply.close():
+                self._context.ledger.admit(file)
+            self._context.ledger.cancel_all()
+        return ended
 
     def _begin(self) -> None:
         if not self._announced:
@@ -103,39 +110,58 @@ class Engine:
         if self._tus is not None:
             self._tus.shut()
 
-    def _run(self, files: Sequence[LocalFile]) -> None:
+    def _end(self, supply: Supply, error: errors.UploaderError) -> None:
+        """The run ends here, for the files too that nobody has seen yet."""
+        ledger = self._context.ledger
+        self._begin()
+        ledger.fail_all(error)
+        self._desk.abandon("partial")
+        while not supply.ended:
+            self._context.stop.check()
+            file = supply.take(TICK)
+            if file is not None:
+                ledger.admit(file)
+                ledger.fail(file, error)
+
+    def _run(self, supply: Supply) -> None:
         opened: Session | None
-        if not files:
+        if not supply.ahead:
             self._begin()
-            return
+            supply.take()
+            if supply.ended:
+                return
         if self._context.settings.tus_endpoint:
-            limits, opened, room = self._endpoint(), Session("", "", None), len(files)
+            limits, opened, room = self._endpoint(), None, 0
         else:
-            limits, opened, room = self._limits(files)
+            limits, opened, room = self._limits(supply.ahead)
         self._tus = self._choose()
         self._begin()
         if self._tus is not None:
             limits = replace(limits, empty_files=True)
         present = Present(self._context, limits)
-        sessions = deque(plan_sessions(_acceptable(present.missing(files), limits, self._context.ledger), limits))
-        while sessions:
-            waiting, planned = deque(sessions.popleft().files), list[LocalFile]()
+        upcoming = Upcoming(supply, lambda file: self._accept(file, present, limits), limits, self._context.stop)
+        while (session_planned := upcoming.next()) is not None:
+            waiting, planned = deque(session_planned.files), list[LocalFile]()
             while waiting and (opened is None or len(planned) < room):
                 file = waiting.popleft()
                 if self._may_start(file, present):
                     planned.append(file)
             if waiting:
-                sessions.appendleft(PlannedSession(list(waiting)))
-            self._context.api.budget.sessions_to_come = len(sessions)
+                upcoming.put_back(PlannedSession(list(waiting)))
+            self._context.api.budget.sessions_to_come = len(upcoming)
             if not planned:
                 continue
-            session = opened or self._new_session(len(planned))
+            if self._context.settings.tus_endpoint:
+                session = Session("", "", None)
+            else:
+                session = opened or self._new_session(len(planned))
             opened = None
             work = Work(session, limits, deque(planned))
             if self._tus is not None:
                 self._tus.send(work, present.claims)
             else:
                 self._batch.send(work)
+            present.claims.clear()
 
     def _choose(self) -> TusFiles | None:
         """Resumable transfer where the server offers it, unless batch was asked for (wire contract 5)."""
@@ -165,7 +191,7 @@ class Engine:
             session, room = self._rejoined()
             return limits, session, room
         assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
-        room = len(assumed.files) if assumed is not None else min(len(files), ASSUMED.max_files)
+        room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
         try:
             session = self._new_session(room)
         except errors.AnswerError as error:
@@ -200,6 +226,17 @@ class Engine:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
+    def _accept(self, file: LocalFile, present: Present, limits: Limits) -> bool:
+        """Whether the file is to be planned; one that need not or can't be sent is told of."""
+        ledger = self._context.ledger
+        ledger.admit(file)
+        if not present.is_missing(file):
+            return False
+        refused = refusal(file, limits)
+        if refused is not None:
+            ledger.refuse(file, refused)
+        return refused is None
+
     def _may_start(self, file: LocalFile, present: Present) -> bool:
         context = self._context
         context.stop.check()
@@ -222,13 +259,3 @@ class Engine:
             except errors.UploaderError as error:
                 context.warn(WarningCode.CANCEL_FAILED, f"session {session} was not cancelled: {error}")
         self._desk.abandon("cancelled")
-
-
-def _acceptable(files: Iterable[LocalFile], limits: Limits, ledger: Ledger) -> Iterator[LocalFile]:
-    """Those that the server would take; the others are told of."""
-    for file in files:
-        refused = refusal(file, limits)
-        if refused is None:
-            yield file
-        else:
-            ledger.refuse(file, refused)

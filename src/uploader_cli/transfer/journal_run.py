@@ -159,6 +159,10 @@ class RunHandle:
             delete_pending(db, self._row.target, key)
             self._held.pop(key, None)
 
+    def let_go(self, file: LocalFile) -> None:
+        """The file is not sent on in this run; what is known of it stays for the next one."""
+        self._held.pop(path_key(file), None)
+
     def session_opened(self, session: str) -> None:
         """A session of this run is open on the server."""
         with self._writing() as db:

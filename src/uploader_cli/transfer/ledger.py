@@ -32,14 +32,22 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         *,
         dropped: Callable[[LocalFile], None] = lambda _file: None,
+        let_go: Callable[[LocalFile], None] = lambda _file: None,
     ) -> None:
-        """All of `files` are open; `dropped` is told of each that failed for good. Several threads may call."""
+        """All of `files` are open. `dropped` is told of each that failed for good, `let_go` of each that did not.
+
+        Several threads may call.
+        """
         self.open: dict[int, LocalFile] = {file.file: file for file in files}
         self.failures = 0
-        self._emit, self._clock, self._dropped = emit, clock, dropped
+        self._emit, self._clock, self._dropped, self._let_go = emit, clock, dropped, let_go
         self._lock = threading.Lock()
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
+
+    def admit(self, file: LocalFile) -> None:
+        """One more file is open."""
+        self.open[file.file] = file
 
     def attempt(self, file: LocalFile) -> int:
         """The attempt under way, from 1."""
@@ -96,8 +104,8 @@ class Ledger:
         if self._close(file):
             with self._lock:
                 self.failures += 1
-            if not retryable:
-                self._dropped(file)
+            self._forget(file)
+            (self._let_go if retryable else self._dropped)(file)
             self._emit(ev.FileFailed(file.file, file.path, code, message, retryable, file))
 
     def fail_all(self, error: errors.UploaderError) -> None:
@@ -115,6 +123,7 @@ class Ledger:
     def skip(self, file: LocalFile, reason: SkipReason) -> None:
         """The file is left out."""
         if self._close(file):
+            self._forget(file)
             self._emit(ev.FileSkipped(file.file, file.path, reason, file))
 
     def cancel_all(self) -> None:
@@ -122,6 +131,10 @@ class Ledger:
         left = tuple(self.open.values())
         self.open.clear()
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
+
+    def _forget(self, file: LocalFile) -> None:
+        self._began.pop(file.file, None)
+        self._attempts.pop(file.file, None)
 
     def _close(self, file: LocalFile) -> bool:
         """Strike the file off; False where it is over already."""

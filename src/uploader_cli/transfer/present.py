@@ -13,8 +13,6 @@ from uploader_cli.transfer.journal_records import Claim, ClaimState
 from uploader_cli.transfer.multipart import open_unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.context import Context
 
@@ -28,14 +26,13 @@ class Present:
         self.claims: dict[int, Claim] = {}
         self._warned = False
 
-    def missing(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
-        """All but those that are there already: by `--skip-existing`, each told of as skipped."""
-        for file in files:
-            self._context.stop.check()
-            if self._context.settings.skip_existing and self._is_there(file):
-                self._context.ledger.skip(file, SkipReason.PRESENT)
-            else:
-                yield file
+    def is_missing(self, file: LocalFile) -> bool:
+        """False for what is there already, by `--skip-existing`: it is told of as skipped."""
+        self._context.stop.check()
+        if self._context.settings.skip_existing and self._is_there(file):
+            self._context.ledger.skip(file, SkipReason.PRESENT)
+            return False
+        return True
 
     def claim(self, file: LocalFile) -> bool:
         """Take the file for this run; False where it need not, or can't, be sent now (and is told of)."""

@@ -18,6 +18,7 @@ from serving import running_server
 from server_stub.faults import Answer
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
+from uploader_cli.result import Receipts, Result
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.run.views import observers
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.result import Result
 
 OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 SENT = {"a.mp4": "completed", "bad.mp4": "failed", "c.mp4": "completed"}
@@ -85,8 +85,10 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         with Journal(settings.state_path) as journal:
             run = begin(settings, ["files"], journal, "run-1")
             kept = of_settings(settings, "run-1").keeper(settings, "run-1", run.resumed_from)
-            views = [*kept, *observers(settings, "run-1"), CtrlC(interrupts)]
-            result = execute(settings, found, views, interrupts, journal=journal, run=run)
+            receipts = Receipts()
+            views = [*kept, *observers(settings, "run-1"), receipts, CtrlC(interrupts)]
+            outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+    result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()
     return Seen(result, settled(result.exit_code, kept), out, err, tmp_path)
 

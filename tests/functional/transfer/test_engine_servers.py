@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fakes import Supplied
 from patience import PATIENCE
 from raw_server import Peer, RawServer
 from serving import running_server
@@ -121,7 +122,7 @@ class Upload:
                 api, self.settings, self._emit, self, self.sightings, self.stop, run=run, remember=known.append
             )
             try:
-                return engine.run(self.files)
+                return engine.run(Supplied(self.files))
             finally:
                 api.close()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import multipart
+from fakes import Supplied
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -241,7 +242,7 @@ class Run:
                 run=journal.begin(Target(self.settings.server, "personal"), {}),
                 remember=self.remembered.append,
             )
-            error = engine.run(self.files)
+            error = engine.run(Supplied(self.files))
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]

@@ -1,0 +1,123 @@
+"""The walk runs ahead of the transfer in a thread of its own, but not far: no more is known than will soon be sent."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.walk import Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.selection.selection import Selection
+    from uploader_cli.selection.walk import Selected
+
+MOST = 10_000
+"""Selected items that are not over yet. More than one session holds and less than memory feels."""
+_JOIN = 0.5
+"""Seconds that the walk gets to end: a file system that hangs is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None = None
+
+
+class Backlog:
+    """Files in the order of the selection, for one thread to take.
+
+    The walk tells of each item by `emit`: that it is selected, and how it ended where it is no file to be sent. It
+    waits while `MOST` items are not over; `settled` is to be called for each that is.
+    """
+
+    def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST) -> None:
+        """Nothing is told before `start`."""
+        self.ahead = selection.files
+        self.ended = False
+        self._selection, self._emit = selection, emit
+        self._room = threading.Semaphore(max(most, len(selection.ahead)))
+        self._queue: SimpleQueue[LocalFile | _End] = SimpleQueue()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Go on with the walk; what is known as a whole is told at once."""
+        if not self._selection.complete:
+            self._thread = threading.Thread(target=self._walk, name="uploader-walk", daemon=True)
+            self._thread.start()
+            return
+        for item in self._selection.ahead:
+            self._select(item)
+        self._emit(ev.SelectionEnded())
+        for item in self._selection.ahead:
+            self._hand_on(item)
+        self._queue.put(_End())
+
+    def take(self, wait: float = 0.0) -> LocalFile | None:
+        """The next file; None where none came in `wait` seconds, or none will come any more: then `ended` is set.
+
+        Raises what ended the walk early.
+        """
+        if self.ended:
+            return None
+        try:
+            item = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+        except Empty:
+            return None
+        if isinstance(item, LocalFile):
+            return item
+        self.ended = True
+        if item.error is not None:
+            raise item.error
+        return None
+
+    def settled(self) -> None:
+        """One item is over: there is room for another. From any thread."""
+        self._room.release()
+
+    def close(self) -> list[LocalFile]:
+        """End the walk where it is; the files that nobody took."""
+        self._closed.set()
+        self._room.release()
+        if self._thread is not None:
+            self._thread.join(_JOIN)
+        left: list[LocalFile] = []
+        while not self._queue.empty():
+            item = self._queue.get()
+            if isinstance(item, LocalFile):
+                left.append(item)
+        self.ended = True
+        return left
+
+    def _walk(self) -> None:
+        error: BaseException | None = None
+        try:
+            for step in self._selection.steps():
+                if step is not None:
+                    self._room.acquire()
+                if self._closed.is_set():
+                    return
+                if step is not None:
+                    self._select(step)
+                    self._hand_on(step)
+            self._emit(ev.SelectionEnded())
+        except BaseException as bug:  # noqa: BLE001 - handed to the thread that takes, which raises it
+            error = bug
+        finally:
+            self._queue.put(_End(error))
+
+    def _select(self, item: Selected) -> None:
+        self._emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
+
+    def _hand_on(self, item: Selected) -> None:
+        if isinstance(item, LocalFile):
+            self._queue.put(item)
+        elif isinstance(item, Skipped):
+            self._emit(ev.FileSkipped(item.file, item.path, item.reason))
+        else:
+            self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))

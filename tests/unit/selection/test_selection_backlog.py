@@ -1,0 +1,170 @@
+"""The walk ahead of the transfer: how far it goes, what it tells, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import local_file
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.selection import selection as selection_module
+from uploader_cli.selection.backlog import Backlog
+from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection
+from uploader_cli.selection.walk import Skipped, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.selection.walk import Step
+
+GUARD = 30.0
+
+
+def files(count: int, *, start: int = 0) -> list[LocalFile]:
+    return [local_file(f"{number}.mp4", number) for number in range(start, start + count)]
+
+
+def taken(backlog: Backlog, count: int) -> list[int]:
+    """The numbers of the next files; waits for each."""
+    out: list[int] = []
+    while len(out) < count:
+        file = backlog.take(GUARD)
+        assert file is not None
+        out.append(file.file)
+    return out
+
+
+# --- the beginning ----------------------------------------------------------------------------------------------------
+
+
+def test_a_small_selection_is_known_as_a_whole() -> None:
+    selection = Selection([*files(3), None, Skipped(3, "x", SkipReason.SYMLINK)])
+    assert selection.complete
+    assert [item.file for item in selection.ahead] == [0, 1, 2, 3]
+    assert [file.file for file in selection.files] == [0, 1, 2]
+    assert [item.file for item in selection] == [0, 1, 2, 3]
+
+
+def test_of_a_large_selection_only_the_beginning_is_looked_at() -> None:
+    """What was passed by counts too: a few files between a million others must not be waited for."""
+    steps = itertools.count()
+
+    def walk() -> Iterator[Step]:
+        yield from files(2)
+        for _ in steps:
+            yield None
+
+    selection = Selection(walk())
+    assert not selection.complete
+    assert len(selection.ahead) == 2
+    assert next(steps) == AHEAD - 2
+
+
+def test_the_first_file_is_waited_for() -> None:
+    """Before it nothing can be sent."""
+    selection = Selection([*[None] * (AHEAD * 2), *files(1), *[None] * AHEAD])
+    assert [file.file for file in selection.files] == [0]
+    assert not selection.complete
+
+
+def test_what_can_not_be_sent_is_not_collected_without_end() -> None:
+    selection = Selection(Skipped(number, "x", SkipReason.SYMLINK) for number in itertools.count())
+    assert len(selection.ahead) == MOST_AHEAD
+
+
+# --- a selection that is known as a whole -----------------------------------------------------------------------------
+
+
+def test_what_is_known_is_told_in_order_and_without_a_thread() -> None:
+    told: list[ev.Event] = []
+    one, two = files(2)
+    odd = [Skipped(2, "link", SkipReason.SYMLINK), Unusable(3, "locked", FailureCode.UNREADABLE, "no")]
+    backlog = Backlog(Selection([one, *odd, two]), told.append)
+    assert told == []
+    before = threading.active_count()
+    backlog.start()
+    assert threading.active_count() == before
+    assert [type(event) for event in told] == [
+        *[ev.FileSelected] * 4,
+        ev.SelectionEnded,
+        ev.FileSkipped,
+        ev.FileFailed,
+    ]
+    assert taken(backlog, 2) == [0, 1]
+    assert not backlog.ended
+    assert backlog.take() is None
+    assert backlog.ended
+
+
+# --- a walk that goes on ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection_module, "AHEAD", 2)
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_walk_goes_no_further_than_what_is_not_over() -> None:
+    """However many files there are, no more than `most` are known and not over."""
+    looked = itertools.count()
+    backlog = Backlog(
+        Selection(local_file(f"{n}.mp4", next(looked)) for n in itertools.count()), lambda _: None, most=5
+    )
+    backlog.start()
+    assert taken(backlog, 5) == [0, 1, 2, 3, 4]
+    assert backlog.take(0.05) is None
+    backlog.settled()
+    backlog.settled()
+    assert taken(backlog, 2) == [5, 6]
+    assert backlog.close() == []
+    assert next(looked) <= 9, "the next one may have been looked at, in hand of the walk"
+
+
+@pytest.mark.usefixtures("_short")
+def test_the_end_of_a_walk_makes_totals_final() -> None:
+    told: list[ev.Event] = []
+    backlog = Backlog(
+        Selection([*files(3), None, Skipped(3, "x", SkipReason.SPECIAL), *files(2, start=4)]), told.append
+    )
+    backlog.start()
+    assert taken(backlog, 5) == [0, 1, 2, 4, 5]
+    assert backlog.take(GUARD) is None
+    assert backlog.ended
+    assert sum(isinstance(event, ev.FileSelected) for event in told) == 6
+    assert isinstance(told[-1], ev.SelectionEnded)
+    backlog.close()
+
+
+@pytest.mark.usefixtures("_short")
+def test_what_ends_a_walk_early_is_raised_where_files_are_taken() -> None:
+    def broken() -> Iterator[Step]:
+        yield from files(4)
+        raise RuntimeError("the disk is gone")
+
+    told: list[ev.Event] = []
+    backlog = Backlog(Selection(broken()), told.append)
+    backlog.start()
+    assert taken(backlog, 4) == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        backlog.take(GUARD)
+    assert backlog.ended
+    assert not any(isinstance(event, ev.SelectionEnded) for event in told)
+
+
+@pytest.mark.usefixtures("_short")
+def test_closed_it_hands_back_what_nobody_took_and_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    backlog = Backlog(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
+    backlog.start()
+    assert taken(backlog, 1) == [0]
+    left = [file.file for file in backlog.close()]
+    assert left == list(range(1, 1 + len(left)))
+    assert backlog.ended
+    assert backlog.take() is None
+    assert threading.active_count() == threads
