@@ -25,6 +25,8 @@ PROBE_LIMIT = 1.0
 JOIN_LIMIT = 0.6
 """Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
 NO_SOCKET_IO = "no_socket_io"
+FULL = 429
+"""Status of a handshake from an address that has as many connections as it may."""
 
 
 def websocket(visit: Visit) -> Finding:
@@ -37,6 +39,8 @@ def websocket(visit: Visit) -> Finding:
             f"no answer within {DIAL_LIMIT} s: something on the way holds websockets up", _let_through(visit)
         )
     status, server = _probe(visit, Transport.WEBSOCKET)
+    if status == FULL:
+        return _full(visit)
     match status:
         case 404:
             cause = "the server has no websocket at /socket.io/ (404)"
@@ -67,6 +71,8 @@ def long_polling(visit: Visit) -> Finding:
     if status == 404:
         cause = "the server has no Socket.IO at /socket.io/ (404)"
         return warning(cause, _switch_on(visit), http_status=status, **{NO_SOCKET_IO: True})
+    if status == FULL:
+        return _full(visit)
     said = "is cut" if status is None else f"is answered with {status}"
     return warning(
         f"its handshake {said}",
@@ -137,6 +143,14 @@ def _probe(visit: Visit, transport: Transport) -> tuple[int | None, str | None]:
     except errors.NetworkError:
         return None, None
     return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
+
+
+def _full(visit: Visit) -> Finding:
+    return warning(
+        "the server takes no more connections from here (429)",
+        f"End other uploads and watchers at this address, or have {visit.server} allow more (--max-connections).",
+        http_status=FULL,
+    )
 
 
 def _let_through(visit: Visit) -> str:

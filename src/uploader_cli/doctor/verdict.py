@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.doctor.findings import Status
-from uploader_cli.doctor.live import NO_SOCKET_IO
+from uploader_cli.doctor.live import FULL, NO_SOCKET_IO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,8 @@ def _why_not_live(visit: Visit, warned: Sequence[Result]) -> str | None:
     found = {result.id: result.finding for result in warned}
     if "websocket" in visit.live or "websocket" not in found:
         return None
+    if found["websocket"].details.get("http_status") == FULL:
+        return found["websocket"].cause
     if "polling" in visit.live:
         if NO_SOCKET_IO in found["websocket"].details:
             return found["websocket"].cause

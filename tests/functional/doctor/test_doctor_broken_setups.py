@@ -224,6 +224,30 @@ def token_wanted(world: World) -> str:
     return running.url
 
 
+def guarded(world: World) -> str:
+    """A server with --auth-token-file, and nobody gave us the token."""
+    return world.serve(auth_token="of-somebody-else")
+
+
+def guarded_against_us(world: World) -> str:
+    """The same, and ours is another."""
+    world.settings["token"] = "ours"
+    return world.serve(auth_token="of-somebody-else")
+
+
+def guarded_session(world: World) -> str:
+    """The same, asked for one session."""
+    world.visit["session"] = UNKNOWN
+    return world.serve(auth_token="of-somebody-else")
+
+
+def connections_used_up(world: World) -> str:
+    """Somebody at our address has all the realtime connections that one address may have."""
+    url = world.serve(max_connections=1)
+    requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=10)
+    return url
+
+
 def slow_disk(world: World) -> str:
     world.visit["fsync"] = lambda _handle: time.sleep(0.35)
     return world.serve()
@@ -279,6 +303,10 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
     (hanging, "health", "it is overloaded, or hangs", "gives no answer", Exit.NO_SERVER),
     (token_refused, "token", "refuses the token (401 INVALID_TOKEN)", "refuses the token", Exit.OK),
     (token_wanted, "polling", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),
+    (guarded, "polling", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),
+    (guarded_against_us, "polling", "refuses the token (401 INVALID_TOKEN)", "refuses the token", Exit.NOT_AUTHORISED),
+    (guarded_session, "session", "wants a token (401 UNAUTHORIZED)", "wants a token", Exit.NOT_AUTHORISED),
+    (connections_used_up, "websocket", "takes no more connections from here (429)", "no more connections", Exit.OK),
     (slow_disk, "disk", "slow disk here", "slow disk here", Exit.OK),
     (stalling_disk, "disk", "ms until a write is safe", "slow disk here", Exit.OK),
     (disk_read_only, "disk", "can't be written", "can't be written", Exit.USAGE),
@@ -328,5 +356,6 @@ def test_a_broken_set_up_is_named(
 BESIDE = {
     "slow": ("load", "polling"),
     "socket_io_off": ("websocket",),
+    "connections_used_up": ("long_polling",),
 }
 """Troubles that show at more than one step."""

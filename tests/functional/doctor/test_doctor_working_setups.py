@@ -51,6 +51,16 @@ def test_everything_works(flavour: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # neither the directory nor what was written to measure
 
 
+def test_a_server_with_a_token_for_all_and_we_have_it() -> None:
+    """Over both transports too; the token itself is nowhere in the report."""
+    with running_server(auth_token="the-token-for-all") as running:
+        report = doctor(running.url, token="the-token-for-all", visit={"new_session": True})
+    assert report.verdict.startswith("Everything works: uploads will be live over websocket, ")
+    for way in ("websocket", "long_polling"):
+        assert "joined and heard" in step(report, way).finding.cause
+    assert "the-token-for-all" not in str(report.as_json())
+
+
 def test_the_calls_that_are_left_are_told() -> None:
     with running_server(flavour="reference") as running:
         report = doctor(running.url)

@@ -10,7 +10,7 @@ import pytest
 import requests
 import socketio
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, body_of, eventually, file, text
+from batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, text
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
@@ -146,6 +146,55 @@ def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> N
         with pytest.raises(ConnectionClosed):
             raw.recv(timeout=2.5)  # before the first ping
     eventually(lambda: websockets_of(server) == 0, "the end of the connection")
+
+
+def test_by_long_polling_who_was_refused_sees_nothing_either(fresh: EmbeddedServer) -> None:
+    """By hand, too: handshake, join without a connection, refusal, join again, and then somebody uploads."""
+    server = fresh
+    session = session_of(server)
+    polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
+    opened = json.loads(requests.get(polling, timeout=DEADLINE).text[1:])
+    own = f"{polling}&sid={opened['sid']}"
+    join = f'42["join-session",{json.dumps(session)}]'
+    for packet in (join, "40", join):
+        requests.post(own, data=packet, timeout=DEADLINE)
+    told = requests.get(own, timeout=DEADLINE).text
+    assert "UNAUTHORIZED" in told
+    send(server, "POST", f"/api/upload/cancel/{session}", headers=WITH)
+    told += requests.get(own, timeout=DEADLINE).text
+    assert session not in told
+    assert "upload-progress" not in told
+    eventually(lambda: requests.get(own, timeout=DEADLINE).status_code == 400, "the end of the connection")
+    rooms = server.app.state.realtime.server.manager.rooms.get("/", {})
+    assert f"session:{session}" not in rooms
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/{word}/api/upload/progress/{{}}" for word in (".", "health/..", "health/../.", "")),
+        "/API/upload/progress/{}",
+        "/api/upload/progress/{}/",
+        "/api/upload/progress/{}?token=" + TOKEN,
+        "/health/api/upload/progress/{}",
+        "/health;/api/upload/progress/{}",
+        "/api%2fupload%2fprogress%2f{}",
+        "/socket.io/../api/upload/progress/{}",
+        "/socket.io/../metrics",
+        "/health/../metrics",
+        "//metrics",
+    ],
+)
+def test_no_spelling_of_a_path_leads_around_it(server: EmbeddedServer, path: str) -> None:
+    """As it is written, without a client that would tidy it up."""
+    session = session_of(server)
+    with connected(server.url) as connection:
+        asked = path.format(session)
+        connection.sendall(f"GET {asked} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert int(answer.split(b" ", 2)[1]) in {400, 401, 404}
+    assert session.encode() not in answer.partition(b"\r\n\r\n")[2]
+    assert b"uploader_" not in answer
 
 
 def websockets_of(server: EmbeddedServer) -> int:
