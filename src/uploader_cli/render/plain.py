@@ -25,6 +25,7 @@ _LIMITS = {
     "message": 50,
     "skip": 50,
     "session": 50,
+    "stage": 50,
 }
 """Lines of a kind in a run that is not verbose; the progress lines and the summary count what is over it."""
 
@@ -125,9 +126,10 @@ class PlainView:
         key = (analysis.started, analysis.number)
         if key != self._analysis:
             self._analysis = key
-            self._say(stages.title(analysis))
+            self._say(stages.title(analysis), kind="stage")
         if stages.ends(analysis.kind, event):
-            self._say(f"✓ {event.name} ({event.percent:.0f} %, {span(analysis.elapsed(now))}{stages.note(analysis)})")
+            took = span(analysis.elapsed(now))
+            self._say(f"✓ {event.name} ({event.percent:.0f} %, {took}{stages.note(analysis)})", kind="stage")
         elif self._verbose:
             self._say(f"  {event.name} {event.percent:.0f} %{stages.note(analysis)}")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST = 50
 """Failed files that are named: GitHub takes 1 MiB of summary for a step."""
 _LONGEST = 300
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$!()]")
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 
 
 def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:

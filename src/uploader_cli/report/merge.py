@@ -116,6 +116,8 @@ class Merge:
     def _outranks(self, row: Row, before: Row) -> bool:
         if _decides(row) != _decides(before):
             return _decides(row)
+        if row["run"] == before["run"]:
+            return False  # it was selected twice
         if {row["outcome"], before["outcome"]} == {"completed", "skipped"}:
             return bool(row["outcome"] == "completed")  # it tells more than that the file is there
         return self._finished(row) >= self._finished(before)

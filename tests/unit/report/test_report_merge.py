@@ -173,6 +173,15 @@ def test_what_was_joined_can_be_joined_again(write: Write, tmp_path: Path, capsy
     assert [row["run"] for row in document["files"]] == ["mended", "two"]
 
 
+def test_a_path_that_was_selected_twice_is_one_file(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one run the first word counts, unless only the second says what became of the file."""
+    twice = {"path": "a", "outcome": "skipped", "reason": "duplicate", "size": None}
+    kept = {"path": "b", "outcome": "skipped", "reason": "type", "size": None}
+    files = [*rows("a✓"), {**twice, "file": 1}, {**kept, "file": 2}, {**twice, "path": "b", "file": 3}]
+    code, document, _ = merged(write("one", "", files=files), capsys=capsys)
+    assert (code, said(document), document["skips"]) == (0, "a✓ b-", {"type": 1})
+
+
 def test_names_that_look_alike_are_told_apart(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     odd = {"path": "\\xff", "path_b64": base64.b64encode(b"\xff").decode(), "outcome": "completed", "size": 1}
     plain = {"path": "\\xff", "outcome": "failed", "size": 1, "code": "a_code_of_later", "retryable": False}

@@ -1,0 +1,95 @@
+"""Rows on their way to the files: bounded in memory, and never a danger to the upload."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.report import RunFacts
+from uploader_cli.core.state import ProgressState
+from uploader_cli.report.keeper import Keeper
+from uploader_cli.report.spool import Spool
+from uploader_cli.run.reports import Reports, settled
+from uploader_cli.settings.values import report_file
+
+FACTS = RunFacts("run", "1.0", started=0.0)
+MIB = 1 << 20
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def keeper(*names: str, failed_to: str | None = None) -> Keeper:
+    reports = Reports([report_file(name) for name in names], Path(failed_to) if failed_to else None, {}, "tag")
+    return Keeper(reports.outputs, FACTS, lambda: 9.0)
+
+
+def play(observer: Keeper, files: int) -> None:
+    state = ProgressState()
+    for number in range(files):
+        path = f"some/directory/file-{number:07d}.bin"
+        observer.handle(ev.FileStarted(number, path, 10, f"session {number // 100}", 0, 1), state, 1.0)
+        if number % 10:
+            done = ev.FileCompleted(number, path, 10, "id", "/x", verified=True, attempts=1, seconds=1.0)
+            observer.handle(done, state, 2.0)
+        else:
+            local = LocalFile(number, path, path, 10, 0)
+            failed = ev.FileFailed(number, path, ev.FailureCode.NETWORK, "gone", retryable=True, local=local)
+            observer.handle(failed, state, 2.0)
+    observer.close(state, 3.0)
+
+
+def test_rows_are_not_held_in_memory(place: Path) -> None:
+    """20,000 rows are more than 6 MiB of JSON; all formats together need less than one at any time."""
+    observer = keeper("r.json", "r.csv", "r.xml", "r.md", failed_to="again.jsonl")
+    tracemalloc.start()
+    try:
+        play(observer, 20_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (place / "r.json").stat().st_size > 4 * MIB
+    assert peak < MIB
+    assert len(json.loads((place / "r.json").read_text())["files"]) == 20_000
+    assert (place / "again.jsonl").read_text().count("\n") == 2000
+
+
+def test_a_disk_without_room_costs_the_report_and_not_the_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Spool, "put", full)
+    observer = keeper("r.json")
+    play(observer, 3)
+    assert not (place / "r.json").exists()
+    assert len(observer.problems) == 1
+    assert (settled(0, [observer]), settled(4, [observer])) == (2, 4)
+    assert "disk is full" in capsys.readouterr().err
+
+
+def test_a_report_without_a_file_is_whole(place: Path) -> None:
+    """Nothing was selected in time, or the run broke at once."""
+    play(keeper("r.json", "r.csv", "r.xml", "r.md", failed_to="again.csv"), 0)
+    assert json.loads((place / "r.json").read_text())["files"] == []
+    assert (place / "r.csv").read_text().count("\n") == 1
+    assert "<testsuites>\n</testsuites>" in (place / "r.xml").read_text()
+    assert (place / "again.csv").read_text() == "path,path_b64,name,category,sha256\n"
+
+
+def test_the_order_is_that_in_which_files_were_found(place: Path) -> None:
+    state, observer = ProgressState(), keeper("r.json")
+    for number in (2, 0, 1):
+        observer.handle(ev.FileSkipped(number, f"{number}", ev.SkipReason.EMPTY), state, 1.0)
+    observer.close(state, 2.0)
+    assert [row["path"] for row in json.loads((place / "r.json").read_text())["files"]] == ["0", "1", "2"]
