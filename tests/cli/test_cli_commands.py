@@ -9,17 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import uploader_cli
 from uploader_cli import render
 from uploader_cli.__main__ import main
-from uploader_cli.settings import Header, Settings
+from uploader_cli.cli.app import app
+from uploader_cli.settings import OPTIONS, Header, Settings
 
-RESUME_OPTIONS = {
-    *("jobs", "limit_rate", "retries", "max_wait", "stall", "resend_unknown", "verify", "cancel_on_interrupt"),
-    *("state_dir", "json", "progress", "quiet", "verbose", "log_file", "token_file", "token_command", "header"),
-    *("ca_bundle", "client_cert", "insecure", "proxy", "analysis_to", "log_level", "profile"),
-}
+_RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
+RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
@@ -215,7 +214,8 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
     argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
     argv += ["--analysis-to", "my.json", "--log-level", "error", "--profile", "p"]
     assert main(argv) == 0
-    assert runs.calls[0][2][0] == {
+    flags = runs.calls[0][2][0]
+    typed = {
         "analysis_to": "my.json",
         "jobs": "8",
         "limit_rate": "1M",
@@ -241,7 +241,7 @@ def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
         "insecure": True,
         "proxy": "p:1",
     }
-    assert set(runs.calls[0][2][0]) == RESUME_OPTIONS
+    assert flags == dict.fromkeys(RESUME_OPTIONS) | typed
 
 
 def test_resume_list(runs: Runs) -> None:

@@ -18,7 +18,7 @@ from uploader_cli.settings import OPTIONS
 
 COMMANDS = [
     *("demo", "upload", "resume", "watch", "status", "cancel", "delete", "validate", "doctor", "smoke", "serve"),
-    "config",
+    *("config", "completion"),
 ]
 COMMAND_OBJECTS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 HEAVY = {

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli.cancel import cancel
+from uploader_cli.cli.completion import completion
 from uploader_cli.cli.config import config
 from uploader_cli.cli.delete import delete
 from uploader_cli.cli.demo import demo
@@ -29,7 +30,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, upload, resume, watch, status, cancel, delete, validate, report, doctor, smoke, serve, config):
+for _command in (
+    demo,
+    upload,
+    resume,
+    watch,
+    status,
+    cancel,
+    delete,
+    validate,
+    report,
+    doctor,
+    smoke,
+    serve,
+    config,
+    completion,
+):
     app.command()(_command)
 
 

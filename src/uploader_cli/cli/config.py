@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from uploader_cli.cli import options as opt
+from uploader_cli.cli.candidates import among
 from uploader_cli.cli.upload import upload
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, starter, user_config_file
@@ -21,6 +22,7 @@ def config(
             help="show the settings in effect and where each comes from; init writes your config file with every "
             "setting commented out; path prints where that file is.",
             show_default=False,
+            autocompletion=among(ACTIONS),
         ),
     ] = "show",
     force: Annotated[bool, typer.Option("--force", help="With init: replace the file that is there.")] = False,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from uploader_cli.cli.candidates import Candidates, among, profile_names
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
 
@@ -22,6 +23,7 @@ def _option(
     help: str,  # noqa: A002
     count: bool = False,
     default: str = "",
+    candidates: Candidates | None = None,
 ) -> Any:
     """A flag of the table; its help also tells the environment variable and the default."""
     option = OPTIONS[name]
@@ -36,11 +38,18 @@ def _option(
         help=f"{help} [env: {option.variable}{default}]",
         show_default=False,
         count=count,
+        autocompletion=candidates or (among(option.names) if option.names else None),
     )
 
 
 Profile = Annotated[
-    str | None, _option("profile", metavar="NAME", help="Use the settings of [profile.NAME] in the config files.")
+    str | None,
+    _option(
+        "profile",
+        metavar="NAME",
+        help="Use the settings of [profile.NAME] in the config files.",
+        candidates=profile_names,
+    ),
 ]
 Server = Annotated[
     str | None,

@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
+from uploader_cli.cli.candidates import among
 from uploader_cli.cli.extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
 
 
-def _option(flag: str, metavar: str, help: str) -> object:  # noqa: A002 - typer's word
-    return typer.Option(flag, metavar=metavar, help=help, show_default=False)
+def _option(flag: str, metavar: str, help: str, *names: str) -> object:  # noqa: A002 - typer's word
+    return typer.Option(flag, metavar=metavar, help=help, show_default=False, autocompletion=among(names))
 
 
 def serve(
@@ -20,7 +21,10 @@ def serve(
         str | None, _option("--root", "DIR", "Keep files here. [default: a directory that goes away at the end]")
     ] = None,
     flavour: Annotated[
-        str | None, _option("--as", "KIND", "bundled, or reference with all its quirks. [default: bundled]")
+        str | None,
+        _option(
+            "--as", "KIND", "bundled, or reference with all its quirks. [default: bundled]", "bundled", "reference"
+        ),
     ] = None,
     max_files: Annotated[str | None, _option("--max-files", "N", "Files in one session at most.")] = None,
     max_size: Annotated[str | None, _option("--max-size", "SIZE", "Bytes in one file at most, as 300M or 8MB.")] = None,
@@ -70,7 +74,7 @@ def serve(
         str | None, _option("--access-log", "FILE|-", "Append a line for each request; - is stderr.")
     ] = None,
     access_log_format: Annotated[
-        str | None, _option("--access-log-format", "KIND", "plain or json lines. [default: plain]")
+        str | None, _option("--access-log-format", "KIND", "plain or json lines. [default: plain]", "plain", "json")
     ] = None,
     print_token: Annotated[
         bool, typer.Option("--print-token", help="Print a token for `delete`, and end; needs --jwt-secret-file.")

@@ -3,7 +3,7 @@
 from uploader_cli.settings.layers import DEFAULT, Layer, Source, user_config_file
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import OPTIONS, Option, Settings
-from uploader_cli.settings.resolution import resolve
+from uploader_cli.settings.resolution import profiles, resolve
 from uploader_cli.settings.starter import starter
 from uploader_cli.settings.values import Header, Invalid, parse_size, server_url
 
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "mask",
     "parse_size",
+    "profiles",
     "resolve",
     "server_url",
     "starter",

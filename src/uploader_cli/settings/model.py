@@ -54,6 +54,11 @@ class Option:
         """The environment variable."""
         return f"UPLOADER_{self.name.upper()}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values there are, where they are names; else none."""
+        return self.parse.names if isinstance(self.parse, values.OneOf) else ()
+
     def ways(self, user_config: Path | None = None) -> str:
         """The places where the option may be given, for a hint."""
         ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"]

@@ -60,6 +60,12 @@ def resolve(
     return _withhold(settings, (environment, chosen, own.base))
 
 
+def profiles(cwd: Path, user_config: Path | None) -> list[str]:
+    """The names of the profiles in the config files, sorted. Raises `UsageError` for a file with a mistake."""
+    here, _ = layers.from_working_directory(cwd, OPTIONS, user_config)
+    return sorted(here.profiles.keys() | layers.from_user_config(user_config, OPTIONS).profiles.keys())
+
+
 def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:
     """The name of the profile that was asked for, empty where none was. Raises `UsageError` where it is nowhere."""
     if asked is None:

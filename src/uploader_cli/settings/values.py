@@ -122,15 +122,22 @@ def _number(raw: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def one_of(*names: str) -> Callable[[object], str]:
+@dataclass(frozen=True, slots=True)
+class OneOf:
     """A parser that takes one of `names`."""
 
-    def parse(raw: object) -> str:
-        if raw in names:
-            return str(raw)
-        raise Invalid(f"must be {', '.join(names[:-1])} or {names[-1]}, not {raw!r}")
+    names: tuple[str, ...]
 
-    return parse
+    def __call__(self, raw: object) -> Any:
+        """The name, as it is."""
+        if raw in self.names:
+            return raw
+        raise Invalid(f"must be {', '.join(self.names[:-1])} or {self.names[-1]}, not {raw!r}")
+
+
+def one_of(*names: str) -> OneOf:
+    """A parser that takes one of `names`."""
+    return OneOf(names)
 
 
 def jobs(raw: object) -> int | Literal["auto"]:

@@ -1,0 +1,24 @@
+"""`uploader completion`."""
+
+from typing import Annotated
+
+import typer
+
+from uploader_cli.cli.candidates import among
+from uploader_cli.errors import UsageError
+
+SHELLS = ("bash", "zsh", "fish", "powershell")
+
+
+def completion(
+    shell: Annotated[
+        str,
+        typer.Argument(metavar="|".join(SHELLS), help="The shell.", show_default=False, autocompletion=among(SHELLS)),
+    ],
+) -> None:
+    """Print what a shell needs to complete commands, options and their values with the tab key."""
+    if shell not in SHELLS:
+        raise UsageError(f"completion: there is none for {shell!r}", hint=f"there is one for {', '.join(SHELLS)}")
+    from typer.completion import get_completion_script  # type: ignore[attr-defined] # theirs, by way of another module
+
+    typer.echo(get_completion_script(prog_name="uploader", complete_var="_UPLOADER_COMPLETE", shell=shell))

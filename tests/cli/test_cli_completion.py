@@ -1,0 +1,172 @@
+"""Completion: the script for each shell, what it is answered, and bash itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.main import get_command
+
+from uploader_cli.__main__ import main
+from uploader_cli.cli.app import app
+from uploader_cli.cli.completion import SHELLS
+from uploader_cli.settings import OPTIONS, user_config_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Callable[..., str]:
+    """What the program answers to the script of a shell: `line` is what was typed so far."""
+
+    def call(line: str, shell: str = "bash") -> str:
+        words = line.split(" ")
+        monkeypatch.setenv("_UPLOADER_COMPLETE", f"complete_{shell}")
+        monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+        monkeypatch.setenv("_TYPER_COMPLETE_WORD_TO_COMPLETE", words[-1])
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        assert main([]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out.strip()
+
+    return call
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_of_each_shell(shell: str, capsys: Capture) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert f"_UPLOADER_COMPLETE{' = ' if shell == 'powershell' else '='}" in script
+    assert f"complete_{shell}" in script
+    assert {
+        "bash": "complete -o default -F _uploader_completion uploader",
+        "zsh": "#compdef uploader",
+        "fish": "complete --command uploader",
+        "powershell": "Register-ArgumentCompleter -Native -CommandName uploader",
+    }[shell] in script
+
+
+def test_another_shell_has_none(capsys: Capture) -> None:
+    assert main(["completion", "tcsh"]) == 2
+    assert "there is one for bash, zsh, fish, powershell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shell", "answer"),
+    [
+        ("bash", "batch"),
+        ("zsh", "_arguments '*: :((\"batch\"))'"),
+        ("fish", "batch"),
+        ("powershell", "batch::: "),
+    ],
+)
+def test_each_shell_is_answered_in_its_own_way(shell: str, answer: str, ask: Callable[..., str]) -> None:
+    assert ask("uploader upload --protocol b", shell) == answer.strip()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_commands_and_options_are_offered(shell: str, ask: Callable[..., str]) -> None:
+    assert "validate" in ask("uploader v", shell)
+    assert "--chunk-size" in ask("uploader upload --ch", shell)
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.names])
+def test_the_values_of_an_option_are_offered(name: str, ask: Callable[..., str]) -> None:
+    assert ask(f"uploader upload {OPTIONS[name].flag} ").splitlines() == list(OPTIONS[name].names)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("uploader config ", ["show", "init", "path"]),
+        ("uploader completion ", list(SHELLS)),
+        ("uploader serve --as ", ["bundled", "reference"]),
+        ("uploader serve --access-log-format j", ["json"]),
+        ("uploader demo --progress p", ["plain"]),
+        ("uploader upload --log-level=e", ["error"]),
+        ("uploader upload ", []),
+        ("uploader upload --token-file ", []),
+    ],
+)
+def test_other_values_are_offered_and_files_are_left_to_the_shell(
+    line: str, offered: list[str], ask: Callable[..., str]
+) -> None:
+    assert ask(line).splitlines() == offered
+
+
+def test_profiles_are_offered(ask: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both files; none where one is broken, and no words about it in the middle of a line."""
+    monkeypatch.chdir(tmp_path)
+    own = user_config_file()
+    own.parent.mkdir(parents=True)
+    own.write_text("[profile.staging]\n[profile.x]")
+    (tmp_path / "uploader.toml").write_text("[profile.ci]")
+    assert ask("uploader upload --profile ").splitlines() == ["ci", "staging", "x"]
+    assert ask("uploader upload --profile s") == "staging"
+    own.write_text("[profile")
+    assert ask("uploader upload --profile ") == ""
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    """The real one, with the script that is printed, the program being found by its name."""
+    program = tmp_path / "bin" / "uploader"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m uploader_cli "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    script = """
+        set -eu
+        source <(uploader completion bash)
+        complete -p uploader
+        offer() {
+            COMP_WORDS=("$@")
+            COMP_CWORD=$(($# - 1))
+            _uploader_completion uploader
+            echo "${COMPREPLY[@]}"
+        }
+        offer uploader comp
+        offer uploader upload --protocol ""
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env={**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _uploader_completion uploader",
+        "completion",
+        "auto batch tus",
+    ]
+
+
+def test_a_press_of_the_tab_key_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, json\nfrom uploader_cli.__main__ import main\n"
+        "main([])\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    asked = {"_UPLOADER_COMPLETE": "complete_bash", "COMP_WORDS": "uploader upload --category ", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=90, env={**kept, **asked}
+    )
+    assert done.stdout.split() == ["personal", "scenic"]
+    assert not {"requests", "socketio", "rich", "platformdirs", "tomllib"} & set(json.loads(done.stderr))
+
+
+def test_every_command_has_a_line_of_help_to_be_shown_beside_it() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert all(command.get_short_help_str() for command in commands.values())
