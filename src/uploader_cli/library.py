@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core import events as ev
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run import analysis
+from uploader_cli.run.listing import at_hand
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
@@ -44,13 +45,14 @@ def upload(
     elif server is not None:
         settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
     names = [os.fspath(path) for path in given]
-    found = select(settings, names)
-    analysis.check(settings, found)
     receipts = Receipts()
     observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
-    with Journal(settings.state_path) as journal:
-        run = begin(settings, names, journal, secrets.token_hex(8))
-        outcome = execute(settings, found, observers, Interrupts(), journal=journal, run=run)
+    with at_hand(settings, names) as ready:
+        found = select(ready, names)
+        analysis.check(ready, found)
+        with Journal(ready.state_path) as journal:
+            run = begin(ready, names, journal, secrets.token_hex(8))
+            outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
     return Result(outcome, tuple(receipts.kept))
 
 

@@ -99,6 +99,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "progress": "plain",
         "log_level": "debug",
         "analyze": "fusion",
+        "from_format": "csv",
         "header": "X-A: 1",
         "tus_endpoint": "tus.example/files/",
         "checksum": "sha1",

@@ -31,6 +31,7 @@ LATER = {
     "UPLOADER_MAX_WAIT": "9",
     "UPLOADER_STALL": "9",
     "UPLOADER_ANALYZE": "music",
+    "UPLOADER_FROM_FORMAT": "csv",
     **{f"UPLOADER_{name.upper()}": "yes" for name in STORED if OPTIONS[name].default is False},
 }
 """Each stored option, as the environment has it when the run is resumed."""
@@ -48,6 +49,7 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "retries": st.integers(0, 10**6),
     "max_wait": times,
     "stall": times,
+    "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
     "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
 }
 to_a_server = st.builds(

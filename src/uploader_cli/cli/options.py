@@ -83,6 +83,18 @@ Exclude = Annotated[
     list[str] | None, _option("exclude", metavar="GLOB", help="Leave out what matches (gitignore style); repeatable.")
 ]
 FollowLinks = Annotated[bool | None, _option("follow_links", help="Follow symbolic links instead of skipping them.")]
+FromFile = Annotated[
+    str | None,
+    _option("from_file", metavar="FILE|-", help="Send the files that FILE lists, or standard input (-)."),
+]
+FromFormat = Annotated[
+    str | None,
+    _option("from_format", metavar="NAME", help="How it is written: auto (by its suffix), plain, nul, csv or jsonl."),
+]
+Null = Annotated[bool | None, _option("null", "-0", help="The list has a NUL after each path, as of find -print0.")]
+Lenient = Annotated[
+    bool | None, _option("lenient", help="Send the rest where lines of the list can't be used (then exit 4).")
+]
 SkipExisting = Annotated[
     bool | None, _option("skip_existing", help="Skip files that were uploaded before, as far as can be known.")
 ]

@@ -28,6 +28,7 @@ def resume(
     stall: opt.Stall = None,
     warn_latency: opt.WarnLatency = None,
     warn_error_rate: opt.WarnErrorRate = None,
+    lenient: opt.Lenient = None,
     resend_unknown: opt.ResendUnknown = None,
     verify: opt.Verify = None,
     analysis_to: opt.AnalysisTo = None,

@@ -16,7 +16,9 @@ def _print_schema(wanted: bool) -> None:
 
 
 def upload(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)],
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH...]", help="Files and directories.", show_default=False)
+    ] = None,
     profile: opt.Profile = None,
     server: opt.Server = None,
     category: opt.Category = None,
@@ -29,6 +31,10 @@ def upload(
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     follow_links: opt.FollowLinks = None,
+    from_file: opt.FromFile = None,
+    from_format: opt.FromFormat = None,
+    null: opt.Null = None,
+    lenient: opt.Lenient = None,
     skip_existing: opt.SkipExisting = None,
     dry_run: opt.DryRun = None,
     retries: opt.Retries = None,
@@ -70,4 +76,4 @@ def upload(
     settings = opt.load(locals())
     from uploader_cli import run
 
-    raise typer.Exit((run.dry_run if settings.dry_run else run.upload_command)(settings, paths))
+    raise typer.Exit((run.dry_run if settings.dry_run else run.upload_command)(settings, paths or []))

@@ -89,6 +89,11 @@ class PlannedSession:
         """Bytes of all its files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def category(self) -> str | None:
+        """Of all its files; None: the run's own."""
+        return self.files[0].category if self.files else None
+
 
 def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
     """Why `file` would be refused, or None: checked here because the server reads a whole body first (3.12)."""
@@ -106,8 +111,12 @@ def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
     return None
 
 
+_Kind = tuple[str | None, str]
+"""Category and type."""
+
+
 class Planner:
-    """Cuts acceptable files into sessions: at most `max_files` and `SESSION_FILES` each, one type each (3.12).
+    """Cuts acceptable files into sessions: at most `max_files` and `SESSION_FILES` each, of one type and category.
 
     No two files of equal base name share a session unless the server tells paths apart (`relative_paths`).
     """
@@ -116,11 +125,11 @@ class Planner:
         """No file is planned yet."""
         self._limits, self._most = limits, min(limits.max_files, SESSION_FILES)
         self._open: dict[_Open, None] = {}  # in the order of their first files
-        self._by_kind: dict[str, list[_Open]] = {}
+        self._by_kind: dict[_Kind, list[_Open]] = {}
 
     def add(self, file: LocalFile) -> PlannedSession | None:
         """Plan one more file; the session that is full with it, if one is."""
-        kind = "" if self._limits.mixed_types else file.kind
+        kind = (file.category, "" if self._limits.mixed_types else file.kind)
         candidates = self._by_kind.setdefault(kind, [])
         name = file.relative_path if self._limits.relative_paths else file.name
         target = next((item for item in candidates if name not in item.names), None)
@@ -148,7 +157,7 @@ class Planner:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    kind: str
+    kind: _Kind
     session: PlannedSession = field(default_factory=PlannedSession)
     names: set[str] = field(default_factory=set)
 

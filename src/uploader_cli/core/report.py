@@ -135,6 +135,7 @@ class FileRow:
     `size` is None where it was never known, `bytes` is what the server confirmed of it, `attempts` is 0 where none was
     made; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are of a failure, `reason`
     of a skip; `relative_path` is what the server may call the file, None where it was never selected to be sent.
+    `category` and `sha256` are what a list said of it.
     """
 
     file: int
@@ -154,6 +155,8 @@ class FileRow:
     retryable: bool | None = None
     reason: ev.SkipReason | None = None
     relative_path: str | None = None
+    category: str | None = None
+    sha256: str | None = None
 
     def as_fields(self) -> dict[str, Any]:
         """The row as JSON may carry it: what is unknown is left out, an undecodable path comes in its bytes too."""
@@ -198,8 +201,8 @@ class Rows:
             case ev.FileFailed():
                 return self._failed(event, now)
             case ev.FileSkipped():
-                size, name = _as_selected(event.local)
-                return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason, relative_path=name)
+                size, selected = _as_selected(event.local)
+                return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason, **selected)
             case ev.FileCancelled():
                 return self._cancelled(event, now)
         return None
@@ -229,27 +232,27 @@ class Rows:
             location=event.location,
             checksum=event.checksum,
             verified=event.verified,
-            relative_path=_as_selected(event.local)[1],
+            **_as_selected(event.local)[1],
         )
 
     def _failed(self, event: ev.FileFailed, now: float) -> FileRow:
-        size, name = _as_selected(event.local)
+        size, selected = _as_selected(event.local)
         return FileRow(
             event.file,
             event.path,
             size,
             Phase.FAILED,
-            relative_path=name,
             code=event.code,
             message=event.message,
             retryable=event.retryable,
+            **selected,
             **self._so_far(event.file, now),
         )
 
     def _cancelled(self, event: ev.FileCancelled, now: float) -> FileRow:
         local = event.local
-        so_far = self._so_far(local.file, now)
-        return FileRow(local.file, local.path, local.size, Phase.CANCELLED, relative_path=local.relative_path, **so_far)
+        size, selected = _as_selected(local)
+        return FileRow(local.file, local.path, size, Phase.CANCELLED, **selected, **self._so_far(local.file, now))
 
     def _so_far(self, file: int, now: float) -> dict[str, Any]:
         under_way = self._running.pop(file, None)
@@ -263,9 +266,11 @@ class Rows:
         }
 
 
-def _as_selected(local: LocalFile | None) -> tuple[int | None, str | None]:
-    """Size and relative path, where the file came as far as being selected."""
-    return (local.size, local.relative_path) if local is not None else (None, None)
+def _as_selected(local: LocalFile | None) -> tuple[int | None, dict[str, Any]]:
+    """The size, and the fields that say how it was to be sent, where the file came as far as being selected."""
+    if local is None:
+        return None, {}
+    return local.size, {"relative_path": local.relative_path, "category": local.category, "sha256": local.sha256}
 
 
 def rfc3339(at: float) -> str:

@@ -25,7 +25,9 @@ _NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_left(row: Row) -> bool:
-    """True for a file that another run should send."""
+    """True for a file that another run should send; a line of a list that names no file is none."""
+    if row.get("code") == "bad_line":
+        return False
     return row["outcome"] in ("failed", "cancelled") or row.get("reason") == "fail_fast"
 
 

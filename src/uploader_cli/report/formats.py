@@ -31,6 +31,8 @@ COLUMNS = (
     "message",
     "retryable",
     "reason",
+    "category",
+    "sha256",
     "run",
 )
 """Of the CSV, in their order."""

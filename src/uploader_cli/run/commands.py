@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.run import analysis
+from uploader_cli.run.listing import at_hand
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
@@ -23,6 +24,11 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
     Not `lasting`: the server or the journal will be gone soon, and nothing is said of going on.
     """
+    with at_hand(settings, paths) as ready:
+        return _upload(ready, paths, lasting=lasting)
+
+
+def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
     found = select(settings, paths)
     analysis.check(settings, found)
     run_id = secrets.token_hex(8)

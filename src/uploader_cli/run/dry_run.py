@@ -12,12 +12,13 @@ from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
-from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, refusal
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
+from uploader_cli.run.listing import at_hand
 from uploader_cli.run.upload import select
 from uploader_cli.run.views import width_of
 from uploader_cli.selection.expected import differs
@@ -25,10 +26,12 @@ from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.limits_cache import Seen, recall
 from uploader_cli.transfer.offer import ENDLESS, choose, endless
+from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus_files import AUTO_JOBS
+from uploader_cli.transfer.upcoming import Upcoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from uploader_cli.exit_status import Exit
     from uploader_cli.settings import Settings
@@ -39,9 +42,10 @@ FIRST = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which all goes well."""
-    found = select(settings, paths)
-    analysis.check(settings, found)
-    return Plan(settings, _view(settings)).run(found).exit_code
+    with at_hand(settings, paths) as ready:
+        found = select(ready, paths)
+        analysis.check(ready, found)
+        return Plan(ready, _view(ready)).run(found).exit_code
 
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:
@@ -81,7 +85,9 @@ class Plan:
         """Tell all of it, and return the last event."""
         self._begin()
         sessions = files = size = calls = 0
-        for sessions, session in enumerate(plan_sessions(self._accepted(found), self._limits), 1):
+        upcoming = Upcoming(_Known(found, self._leave_out), self._accepts, self._limits, Stop())
+        while (session := upcoming.next()) is not None:
+            sessions += 1
             planned = self._session(sessions, session)
             files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
         outcome = ev.PlanFinished(
@@ -113,7 +119,7 @@ class Plan:
     def _session(self, number: int, session: PlannedSession) -> ev.PlanSession:
         planned = ev.PlanSession(
             session_number=number,
-            category=None if self._settings.tus_endpoint else self._settings.category,
+            category=None if self._settings.tus_endpoint else session.category or self._settings.category,
             files=len(session.files),
             bytes=session.size,
             calls=self._forecast.calls(session.files),
@@ -125,20 +131,14 @@ class Plan:
             self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
         return planned
 
-    def _accepted(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
-        """Those that would be sent; the others are told of."""
-        for item in found:
-            match item:
-                case Skipped():
-                    self._skip(item.file, item.path, item.reason)
-                case Unusable():
-                    self._fail(item)
-                case LocalFile():
-                    self._met += 1
-                    if self._accepts(item):
-                        yield item
+    def _leave_out(self, item: Skipped | Unusable) -> None:
+        if isinstance(item, Skipped):
+            self._skip(item.file, item.path, item.reason)
+        else:
+            self._fail(item)
 
     def _accepts(self, file: LocalFile) -> bool:
+        self._met += 1
         refused = refusal(file, self._limits)
         if refused is not None and not file.named:
             self._skip(file.file, file.path, SKIPS[refused.code])
@@ -155,6 +155,29 @@ class Plan:
     def _fail(self, item: Unusable) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))
         self._tell(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
+
+
+class _Known:
+    """The supply of a selection that nobody has to wait for."""
+
+    def __init__(self, found: Iterable[Selected], leave_out: Callable[[Skipped | Unusable], None]) -> None:
+        """`leave_out` is told of what is no file to be sent."""
+        self.ahead: Sequence[LocalFile] = ()
+        self.ended = False
+        self._found, self._leave_out = iter(found), leave_out
+
+    def take(self, wait: float = 0.0) -> LocalFile | None:  # noqa: ARG002 - the protocol's signature
+        """The next file, None at the end."""
+        for item in self._found:
+            if isinstance(item, LocalFile):
+                return item
+            self._leave_out(item)
+        self.ended = True
+        return None
+
+    def close(self) -> list[LocalFile]:
+        """Nothing waits to be taken."""
+        return []
 
 
 def _known(settings: Settings) -> tuple[Seen, LimitsOrigin]:

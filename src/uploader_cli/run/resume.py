@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.dry_run import dry_run
+from uploader_cli.run.listing import at_hand
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
@@ -23,7 +24,7 @@ from uploader_cli.settings import resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal_records import RunInfo
@@ -40,15 +41,20 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
         settings, paths = _stored(info, flags)
         if settings.dry_run:
             return dry_run(settings, paths)
-        found = select(settings, paths)
-        analysis.check(settings, found)
-        new_id = secrets.token_hex(8)
-        written = of_settings(settings, new_id)
-        with interruptible() as interrupts:
-            run = journal.resume(info.id, new_id=new_id)
-            kept = written.keeper(settings, new_id, run.resumed_from)
-            views = [*kept, *observers(settings, new_id, go_on=go_on(settings))]
-            return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
+        with at_hand(settings, paths):
+            return _go_on(journal, info.id, settings, paths)
+
+
+def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[str]) -> int:
+    found = select(settings, paths)
+    analysis.check(settings, found)
+    new_id = secrets.token_hex(8)
+    written = of_settings(settings, new_id)
+    with interruptible() as interrupts:
+        run = journal.resume(run_id, new_id=new_id)
+        kept = written.keeper(settings, new_id, run.resumed_from)
+        views = [*kept, *observers(settings, new_id, go_on=go_on(settings))]
+        return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
 
 
 def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:
@@ -65,7 +71,8 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
         raise UsageError(
             f"{cwd}, where the run was started, is gone: {error.strerror}", hint="nothing was sent"
         ) from None
-    return settings, paths
+    listed = info.arguments.get("list")
+    return replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), paths
 
 
 def resume_list(flags: Mapping[str, object]) -> int:
@@ -79,7 +86,8 @@ def resume_list(flags: Mapping[str, object]) -> int:
         when = datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
         done = f"{plural(info.completed_files, 'file')} done, {info.open_files} under way"
         paths = info.arguments.get("paths")
-        what = " ".join(safe(str(path)) for path in paths[:3]) if isinstance(paths, list) else ""
+        listed = [f"--from-file {info.arguments['list']}"] if "list" in info.arguments else []
+        what = " ".join(safe(str(path)) for path in [*paths[:3], *listed]) if isinstance(paths, list) else ""
         sys.stderr.write(f"{info.id}  {when}  {info.state:<11}  {done}  {info.server} ({info.destination})  {what}\n")
     if not runs:
         sys.stderr.write("no run is remembered\n")

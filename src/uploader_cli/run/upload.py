@@ -13,6 +13,7 @@ from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits
 from uploader_cli.exit_status import Exit
+from uploader_cli.run import listing
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop, alarms
@@ -53,20 +54,32 @@ class Interrupts:
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
-    """Everything under `paths` that the filters want. Raises `UsageError` for a missing path or an empty selection.
+    """Everything under `paths`, or in the list of `settings`, that the filters want.
 
-    Of a large selection only the beginning is looked at; that it holds nothing is raised when its end is reached.
+    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection. Of a large selection only the
+    beginning is looked at; that it holds nothing is raised when its end is reached.
     """
+    filters, listed = Filters(settings.include, settings.exclude), listing.manifest(settings)
+    if listed is not None:
+        listed.check(filters.wants)
+        steps, what, empty = listed.files(filters.wants), listed.shown, "the list names no file"
+    else:
+        _refuse_missing(paths)
+        steps = walk(paths, filters, follow_links=settings.follow_links)
+        what, empty = ", ".join(paths[:3]), "the directories hold no regular files"
+    hint = "check --include and --exclude" if settings.include or settings.exclude else empty
+    return Selection(_never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint)))
+
+
+def _refuse_missing(paths: Sequence[str]) -> None:
     if not paths:
-        raise errors.UsageError("no path was given", hint="name files or directories: uploader upload PATH…")
+        raise errors.UsageError(
+            "no path was given", hint="name files or directories: uploader upload PATH…, or a list: --from-file FILE"
+        )
     gone = missing(paths)
     if gone:
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
-    steps = walk(paths, Filters(settings.include, settings.exclude), follow_links=settings.follow_links)
-    filtered = bool(settings.include or settings.exclude)
-    hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
-    return Selection(_never_empty(steps, errors.UsageError(f"nothing to upload in {', '.join(paths[:3])}", hint=hint)))
 
 
 def _never_empty(steps: Iterable[Step], error: errors.UsageError) -> Iterator[Step]:
@@ -169,13 +182,16 @@ class _Settled:
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
     """Take this run down: it goes on with an unfinished one of the same server, destination and selection."""
     target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
-    arguments = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
-    identity = {
+    arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
+    identity: dict[str, object] = {
         "paths": [os.path.abspath(path) for path in paths],
         "include": list(settings.include),
         "exclude": list(settings.exclude),
         "follow_links": settings.follow_links,
     }
+    if settings.from_file is not None:
+        arguments["list"] = str(settings.from_file)
+        identity["list"] = listing.identity(settings)
     return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
 
 

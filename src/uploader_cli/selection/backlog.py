@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.expected import differs
 from uploader_cli.selection.walk import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.selection.selection import Selection
-    from uploader_cli.selection.walk import Selected
+    from uploader_cli.selection.walk import Selected, Unusable
 
 MOST = 10_000
 """Selected items that are not over yet. More than one session holds and less than memory feels."""
@@ -26,6 +27,10 @@ _JOIN = 0.5
 @dataclass(frozen=True, slots=True)
 class _End:
     error: BaseException | None = None
+
+
+class _Closed(Exception):
+    """Nobody waits for more."""
 
 
 class Backlog:
@@ -54,9 +59,11 @@ class Backlog:
         for item in self._selection.ahead:
             self._select(item)
         self._emit(ev.SelectionEnded())
-        for item in self._selection.ahead:
-            self._hand_on(item)
-        self._queue.put(_End())
+        if not any(file.sha256 for file in self.ahead):
+            self._hand_on_all()
+            return
+        self._thread = threading.Thread(target=self._hand_on_all, name="uploader-check", daemon=True)
+        self._thread.start()
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
         """The next file; None where none came in `wait` seconds, or none will come any more: then `ended` is set.
@@ -111,13 +118,32 @@ class Backlog:
         finally:
             self._queue.put(_End(error))
 
+    def _hand_on_all(self) -> None:
+        for item in self._selection.ahead:
+            self._hand_on(item)
+        self._queue.put(_End())
+
     def _select(self, item: Selected) -> None:
         self._emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
 
     def _hand_on(self, item: Selected) -> None:
         if isinstance(item, LocalFile):
+            item = self._checked(item)
+        if isinstance(item, LocalFile):
             self._queue.put(item)
         elif isinstance(item, Skipped):
             self._emit(ev.FileSkipped(item.file, item.path, item.reason))
         else:
-            self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
+            self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False, local=item.local))
+
+    def _checked(self, file: LocalFile) -> LocalFile | Unusable:
+        """What of the file is expected is compared here, ahead of the transfer; not any more once this is closed."""
+        try:
+            self._go_on()
+            return differs(file, self._go_on) or file
+        except _Closed:
+            return file
+
+    def _go_on(self) -> None:
+        if self._closed.is_set():
+            raise _Closed

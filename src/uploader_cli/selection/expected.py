@@ -28,13 +28,13 @@ def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> Unusab
     try:
         found = _sha256(file, check)
     except FileNotFoundError:
-        return Unusable(file.file, file.path, FailureCode.VANISHED, "it is gone")
+        return Unusable(file.file, file.path, FailureCode.VANISHED, "it is gone", file)
     except OSError as error:
-        return Unusable(file.file, file.path, FailureCode.UNREADABLE, f"it can't be read: {error.strerror}")
+        return Unusable(file.file, file.path, FailureCode.UNREADABLE, f"it can't be read: {error.strerror}", file)
     if found == file.sha256:
         return None
     words = f"its SHA-256 is {found}, not {file.sha256} as listed" if found else "it is written to while it is checked"
-    return Unusable(file.file, file.path, FailureCode.MISMATCH, f"{words}: not sent")
+    return Unusable(file.file, file.path, FailureCode.MISMATCH, f"{words}: not sent", file)
 
 
 def _sha256(file: LocalFile, check: Callable[[], None]) -> str:

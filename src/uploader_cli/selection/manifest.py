@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,14 @@ from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.selection.seen import Seen
+from uploader_cli.selection.walk import Skipped, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from uploader_cli.selection.walk import Step
 
 NAMED = 20
 """Bad lines that are told one by one; the rest is a number."""
@@ -85,28 +87,28 @@ class Manifest:
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
-    def files(self, wants: Callable[[str], bool]) -> Iterator[Selected]:
-        """The files in their order, numbered from 0; `wants` is asked for each by the name that it is to have there.
+    def files(self, wants: Callable[[str], bool]) -> Iterator[Step]:
+        """The files in their order, numbered from 0, and None for each that is not wanted.
 
-        A file that is listed twice for the same place is selected once.
+        `wants` is asked by the name that the file is to have there. A file that is listed twice for the same place is
+        selected once.
         """
-        numbers, seen = count(), set[bytes]()
+        numbers, seen = count(), Seen()
         for item in self.lines():
             if isinstance(item, BadLine):
                 yield self._unusable(next(numbers), item)
                 continue
             if not wants(item.name):
+                yield None
                 continue
             number, info = next(numbers), look(item)
             if isinstance(info, BadLine):
                 yield self._unusable(number, info)
                 continue
             destination = _destination(item)
-            key = blake2b(os.fsencode(f"{destination}\0{os.path.abspath(item.path)}"), digest_size=8).digest()
-            if key in seen:
+            if not seen.add(f"{destination}\0{os.path.abspath(item.path)}"):
                 yield Skipped(number, item.path, SkipReason.DUPLICATE)
                 continue
-            seen.add(key)
             yield LocalFile(
                 number,
                 item.path,

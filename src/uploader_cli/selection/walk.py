@@ -39,12 +39,13 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A path that can't be read."""
+    """A path that can't be read, or must not be sent; `local` as far as it is known."""
 
     file: int
     path: str
     code: FailureCode
     message: str
+    local: LocalFile | None = None
 
 
 Selected = LocalFile | Skipped | Unusable

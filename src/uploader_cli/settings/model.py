@@ -98,6 +98,12 @@ class Settings:
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     follow_links: bool = option(values.switch, default=False, stranger=False, stored=True)
+    from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, stranger=False)
+    from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(
+        values.one_of("auto", "plain", "nul", "csv", "jsonl"), default="auto", stored=True
+    )
+    null: bool = option(values.switch, default=False, stored=True)
+    lenient: bool = option(values.switch, default=False, stored=True)
     skip_existing: bool = option(values.switch, default=False, stored=True)
     dry_run: bool = option(values.switch, default=False)
     retries: int = option(values.whole(0), default=5, stored=True)

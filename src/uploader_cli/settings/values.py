@@ -181,6 +181,11 @@ def report_file(raw: object) -> ReportFile:
     return ReportFile(kind, file)
 
 
+def path_or_stdin(raw: object) -> Path | Literal["-"]:
+    """A path, or `-` for standard input."""
+    return "-" if raw == "-" else path(raw)
+
+
 def secret(raw: object) -> str:
     """A token: one word of printable ASCII. No message ever shows it."""
     word = raw.strip() if isinstance(raw, str) else ""

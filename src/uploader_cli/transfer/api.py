@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -102,7 +103,7 @@ class Api:
         if session is not None:
             offered = protocol.as_object(answer.body).get("tus")
             self.tus = parse_capabilities(offered, self._settings.server)
-            return session
+            return replace(session, category=category)
         if answer.status < 400 or answer.status in (404, 405):
             raise not_an_upload_server(answer)
         raise answer_error(answer)

@@ -42,7 +42,7 @@ class Batch:
         self._context, self._desk, self._confirm = context, desk, confirm
         self._api, self._settings, self._emit, self._stop = context.api, context.settings, context.emit, context.stop
         self._ledger = context.ledger
-        self._look = Look(context.api, context.sightings, context.stop, context.settings.category)
+        self._look = Look(context.api, context.sightings, context.stop)
         self._rate: float | None = None
         self.body_out = False
         """True while the server has a whole request and has not answered: what is in it may be stored."""
@@ -120,7 +120,7 @@ class Batch:
     def _body(self, work: Work, group: Sequence[LocalFile]) -> MultipartBody:
         self.body_out = False
         session_id, paths = work.session.session_id, work.limits.relative_paths
-        fields = [("sessionId", session_id), ("category", self._settings.category)]
+        fields = [("sessionId", session_id), ("category", work.session.category)]
         if paths:
             fields += [("relativePath", utf8(file.relative_path)) for file in group]
         numbers = tuple(file.file for file in group)
@@ -156,7 +156,7 @@ class Batch:
                 words = f"the server stored {item.size} of {file.size} bytes"
                 self._ledger.fail_with(file, FailureCode.INTEGRITY, words)
             else:
-                location = stored_path(self._settings.category, item.location) if item.location else None
+                location = stored_path(work.session.category, item.location) if item.location else None
                 self._confirm.stored(
                     self._api, file, server_id=item.server_id, location=location, file_path=item.file_path
                 )
@@ -175,12 +175,12 @@ class Batch:
 
     def _settle(self, work: Work, group: list[LocalFile], error: errors.UploaderError) -> None:
         """Look, and take out of `group` what needs no other attempt."""
-        verdicts = self._look.at(work.session.session_id, group, work.limits)
+        verdicts = self._look.at(work, group)
         for file in list(group):
             verdict = verdicts[file.file]
             if verdict.fate is Fate.STORED:
                 path = utf8(file.relative_path) if work.limits.relative_paths else None
-                location = stored_path(self._settings.category, path) if path else None
+                location = stored_path(work.session.category, path) if path else None
                 self._confirm.stored(
                     self._api, file, server_id=verdict.server_id, location=location, checksum=verdict.checksum
                 )

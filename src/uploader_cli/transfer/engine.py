@@ -74,6 +74,9 @@ class Engine:
         self._confirm = Confirmation(self._context)
         self._batch = Batch(self._context, self._desk, self._confirm)
         self._tus: TusFiles | None = None
+        self._opened: Session | None = None
+        """A session to go on with, and how many files it has room for."""
+        self._room = 0
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all that it yields. The error that ended the run early, if one did.
@@ -124,44 +127,45 @@ class Engine:
                 ledger.fail(file, error)
 
     def _run(self, supply: Supply) -> None:
-        opened: Session | None
         if not supply.ahead:
             self._begin()
             supply.take()
             if supply.ended:
                 return
-        if self._context.settings.tus_endpoint:
-            limits, opened, room = self._endpoint(), None, 0
-        else:
-            limits, opened, room = self._limits(supply.ahead)
+        limits = self._endpoint() if self._context.settings.tus_endpoint else self._limits(supply.ahead)
         self._tus = self._choose()
         self._begin()
         if self._tus is not None:
             limits = replace(limits, empty_files=True)
         present = Present(self._context, limits)
         upcoming = Upcoming(supply, lambda file: self._accept(file, present, limits), limits, self._context.stop)
-        while (session_planned := upcoming.next()) is not None:
-            waiting, planned = deque(session_planned.files), list[LocalFile]()
-            while waiting and (opened is None or len(planned) < room):
-                file = waiting.popleft()
-                if self._may_start(file, present):
-                    planned.append(file)
-            if waiting:
-                upcoming.put_back(PlannedSession(list(waiting)))
-            self._context.api.budget.sessions_to_come = len(upcoming)
-            if not planned:
-                continue
-            if self._context.settings.tus_endpoint:
-                session = Session("", "", None)
-            else:
-                session = opened or self._new_session(len(planned))
-            opened = None
-            work = Work(session, limits, deque(planned))
-            if self._tus is not None:
-                self._tus.send(work, present.claims)
-            else:
-                self._batch.send(work)
+        while (planned := upcoming.next()) is not None:
+            self._send(planned, upcoming, present, limits)
             present.claims.clear()
+
+    def _send(self, planned: PlannedSession, upcoming: Upcoming, present: Present, limits: Limits) -> None:
+        """Those of a planned session that may start, in a new session or in the one that is open already."""
+        category = planned.category or self._context.settings.category
+        opened = self._opened if self._opened is not None and self._opened.category == category else None
+        waiting, files = deque(planned.files), list[LocalFile]()
+        while waiting and (opened is None or len(files) < self._room):
+            file = waiting.popleft()
+            if self._may_start(file, present):
+                files.append(file)
+        if waiting:
+            upcoming.put_back(PlannedSession(list(waiting)))
+        self._context.api.budget.sessions_to_come = len(upcoming)
+        if not files:
+            return
+        if opened is not None:
+            self._opened = None
+        elif self._context.settings.tus_endpoint:
+            opened = Session("", "", None)
+        work = Work(opened or self._new_session(len(files), category), limits, deque(files))
+        if self._tus is not None:
+            self._tus.send(work, present.claims)
+        else:
+            self._batch.send(work)
 
     def _choose(self) -> TusFiles | None:
         """Resumable transfer where the server offers it, unless batch was asked for (wire contract 5)."""
@@ -179,8 +183,8 @@ class Engine:
 
     # --- what the server takes ----------------------------------------------------------------------------------------
 
-    def _limits(self, files: Sequence[LocalFile]) -> tuple[Limits, Session | None, int]:
-        """What the server takes; an open session to go on with, if there is one, and how many files it has room for.
+    def _limits(self, files: Sequence[LocalFile]) -> Limits:
+        """What the server takes. Afterwards a session may be open to go on with.
 
         Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
         """
@@ -188,23 +192,25 @@ class Engine:
         limits = self._retrying(FIRST_CONTACT_RETRIES)(api.health)
         if limits is not None:
             self._remember(limits)
-            session, room = self._rejoined()
-            return limits, session, room
+            self._rejoin()
+            return limits
         assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
+        category = (assumed.category if assumed is not None else None) or self._context.settings.category
         room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
         try:
-            session = self._new_session(room)
+            session = self._new_session(room, category)
         except errors.AnswerError as error:
             if error.status != 400 or room == 1:
                 raise
             room = 1
-            session = self._new_session(room)
+            session = self._new_session(room, category)
         if session.limits is not None:
             self._remember(session.limits)
-        return session.limits or ASSUMED, session, room
+        self._opened, self._room = session, room
+        return session.limits or ASSUMED
 
-    def _rejoined(self) -> tuple[Session | None, int]:
-        """A session of the run that this one goes on with, where the server still knows it and it has not ended."""
+    def _rejoin(self) -> None:
+        """Go on with a session of the run before, where the server still knows it and it has not ended."""
         context = self._context
         for session_id in context.run.open_sessions():
             try:
@@ -214,12 +220,12 @@ class Engine:
             if known is not None and known.status in ("pending", "uploading") and known.total:
                 room = known.total - (known.completed or 0) - (known.failed or 0)
                 if room > 0:
-                    return Session(session_id, context.settings.category, None), room
+                    self._opened, self._room = Session(session_id, context.settings.category, None), room
+                    return
             context.run.session_closed(session_id)
-        return None, 0
 
-    def _new_session(self, expected: int) -> Session:
-        return self._retrying()(self._context.api.create_session, self._context.settings.category, expected)
+    def _new_session(self, expected: int, category: str) -> Session:
+        return self._retrying()(self._context.api.create_session, category, expected)
 
     def _retrying(self, at_most: int | None = None) -> Retrying:
         return retrying(self._context.settings, self._context.stop, at_most=at_most)

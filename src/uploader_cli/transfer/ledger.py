@@ -96,8 +96,9 @@ class Ledger:
         )
 
     def fail(self, file: LocalFile, error: errors.UploaderError) -> None:
-        """The file is over because of `error`."""
-        self.fail_with(file, error.code, str(error), retryable=error.retryable)
+        """The file is over because of `error`. What changed after its SHA-256 was compared is not what was listed."""
+        changed = file.sha256 is not None and error.code is FailureCode.CHANGED
+        self.fail_with(file, FailureCode.MISMATCH if changed else error.code, str(error), retryable=error.retryable)
 
     def fail_with(self, file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> None:
         """The file is over for a reason that is no exception."""

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.events import FileStatus
-    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sightings import Sightings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.session import Work
     from uploader_cli.transfer.stop import Stop
 
 LOOK_EVERY = 1.0
@@ -55,15 +56,19 @@ UNKNOWN = Verdict(Fate.UNKNOWN)
 class Look:
     """Asks, in this order: what was heard on the channel, the stored file itself, `/progress`."""
 
-    def __init__(self, api: Api, sightings: Sightings, stop: Stop, category: str) -> None:
+    def __init__(self, api: Api, sightings: Sightings, stop: Stop) -> None:
         """Nothing is asked yet."""
-        self._api, self._sightings, self._stop, self._category = api, sightings, stop, category
+        self._api, self._sightings, self._stop = api, sightings, stop
 
-    def at(self, session: str, files: Sequence[LocalFile], limits: Limits) -> dict[int, Verdict]:
-        """A verdict for each file's number. Takes seconds where the server is still at work, or gone."""
-        if limits.relative_paths:
+    def at(self, work: Work, files: Sequence[LocalFile]) -> dict[int, Verdict]:
+        """A verdict for the number of each of `files`, which went into the session of `work`.
+
+        Takes seconds where the server is still at work, or gone.
+        """
+        session = work.session.session_id
+        if work.limits.relative_paths:
             self._stop.sleep(LOOK_EVERY)
-            return {file.file: self._stored_bytes(file) for file in files}
+            return {file.file: self._stored_bytes(work.session.category, file) for file in files}
         verdicts = {file.file: self._heard(session, file) for file in files}
         misses = 0
         for _ in range(LONGEST):
@@ -93,10 +98,10 @@ class Look:
         self._sightings.note(message)
         return True
 
-    def _stored_bytes(self, file: LocalFile) -> Verdict:
+    def _stored_bytes(self, category: str, file: LocalFile) -> Verdict:
         """Such a server stores under the path we gave and never twice the same bytes: equal digests settle it."""
         try:
-            found = self._api.stored(self._category, utf8(file.relative_path))
+            found = self._api.stored(category, utf8(file.relative_path))
         except Interrupted:
             raise
         except UploaderError:

@@ -64,7 +64,7 @@ class Present:
             self._warn_once()
             return False
         try:
-            found = self._context.api.stored(self._context.settings.category, utf8(file.relative_path))
+            found = self._context.api.stored(file.category or self._context.settings.category, utf8(file.relative_path))
         except errors.AnswerError:
             return False
         if found is None or found[0] != file.size:

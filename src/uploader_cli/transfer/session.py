@@ -42,7 +42,8 @@ class SessionDesk:
         if not session.session_id:
             return
         self.current = session.session_id
-        self._context.run.session_opened(session.session_id)
+        if session.category == self._context.settings.category:  # only such a one is gone on with
+            self._context.run.session_opened(session.session_id)
         self._context.emit(SessionCreated(session.session_id, session.category, len(work.waiting)))
         self._context.followers.follow(session.session_id)
 
@@ -62,9 +63,7 @@ class SessionDesk:
     def renew(self, work: Work, left: int) -> None:
         """The server forgot the session (3.14): a new one for `left` files takes its place, once."""
         context, lost = self._context, work.session.session_id
-        work.session = retrying(context.settings, context.stop)(
-            context.api.create_session, context.settings.category, left
-        )
+        work.session = retrying(context.settings, context.stop)(context.api.create_session, work.session.category, left)
         work.renewed = True
         text = f"session {lost} is gone on the server: going on in {work.session.session_id}"
         context.warn(WarningCode.SESSION_LOST, text)

@@ -1,0 +1,120 @@
+"""The list of `--from-file`: where it lies, how it is written, and what becomes of one that came through a pipe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_cli.errors import UsageError
+from uploader_cli.selection.manifest import Manifest, format_of
+from uploader_cli.selection.manifest_lines import Format
+from uploader_cli.settings import Layer
+from uploader_cli.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from uploader_cli.settings import Settings
+
+LEFT_BEHIND = 86400.0
+"""Seconds after which a list that no interrupted run needs is swept away: a killed process could not do it."""
+_PIECE = 1 << 20
+
+
+@contextmanager
+def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
+    """The settings with a list that can be read as often as it takes: standard input is kept in the state directory.
+
+    It is removed at the end, unless a run that can be resumed needs it. Raises `UsageError` where both `paths` and a
+    list were given on the command line; paths outrank a list that is named elsewhere.
+    """
+    if paths and settings.from_file is not None:
+        if settings.sources["from_file"].layer is Layer.FLAG:
+            raise UsageError("--from-file and PATH exclude each other", hint="list the path in the file, or run twice")
+        settings = replace(settings, from_file=None)
+    if settings.from_file == "-":
+        settings = replace(settings, from_file=_spool(settings))
+    try:
+        yield settings
+    finally:
+        if isinstance(settings.from_file, Path) and settings.from_file.parent == _place(settings):
+            _drop(settings, [settings.from_file])
+
+
+def manifest(settings: Settings) -> Manifest | None:
+    """The list that the settings name. Raises `UsageError` for what speaks of a list where there is none."""
+    file = settings.from_file
+    if not isinstance(file, Path):
+        for name in ("null", "lenient", "from_format"):
+            source = settings.sources.get(name)
+            if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} says how to read a list, and there is none",
+                    hint="give --from-file FILE, or - for standard input",
+                )
+        return None
+    shown = "standard input" if file.parent == _place(settings) else str(file)
+    category = None if settings.tus_endpoint else settings.category
+    return Manifest(file, shown, _format(settings, file.name), category, strict=not settings.lenient)
+
+
+def identity(settings: Settings) -> str | None:
+    """What makes two lists the same: the file; of standard input, what came through it."""
+    file = settings.from_file
+    if not isinstance(file, Path):
+        return None
+    return file.name.partition("-")[0] if file.parent == _place(settings) else os.path.abspath(file)
+
+
+def _format(settings: Settings, name: str) -> Format:
+    if settings.null:
+        if settings.from_format not in ("auto", "nul"):
+            raise UsageError(
+                f"--null and --from-format {settings.from_format} exclude each other", hint="leave one of them out"
+            )
+        return Format.NUL
+    return format_of(name) if settings.from_format == "auto" else Format(settings.from_format)
+
+
+def _place(settings: Settings) -> Path:
+    return settings.state_path / "lists"
+
+
+def _spool(settings: Settings) -> Path:
+    """All of standard input in a file that only the user can read, named by what is in it."""
+    place, digest = _place(settings), hashlib.sha256()
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _drop(settings, [file for file in place.iterdir() if time.time() - file.stat().st_mtime > LEFT_BEHIND])
+        handle, name = tempfile.mkstemp(dir=place)
+        try:
+            with open(handle, "wb") as file:
+                while piece := sys.stdin.buffer.read(_PIECE):
+                    digest.update(piece)
+                    file.write(piece)
+            return Path(name).rename(place / f"{digest.hexdigest()}-{Path(name).name}")
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(
+            f"--from-file -: the list can't be kept in {place}: {error.strerror}", hint="name another --state-dir"
+        ) from error
+
+
+def _drop(settings: Settings, files: Sequence[Path]) -> None:
+    """Remove those that no run needs which can be resumed."""
+    if not files:
+        return
+    with Journal(settings.state_path) as journal:
+        needed = {info.arguments.get("list") for info in journal.runs() if info.state != "finished"}
+    for file in files:
+        if str(file) not in needed:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,414 @@
+"""`uploader upload --from-file`: what is listed is sent, what can't be is named, and nothing is sent by half a list."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import Done, environment, uploader
+from following import ended, read_confirmed
+from serving import running_server
+
+from server_stub.faults import Answer
+from uploader_cli import Settings, upload
+from uploader_cli.core.events import FailureCode
+from uploader_cli.errors import UsageError
+from uploader_cli.selection import backlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.result import Result
+    from uploader_cli.selection.walk import Unusable
+
+    Files = Callable[..., Path]
+
+KIB = 1 << 10
+REFERENCE: dict[str, Any] = {"flavour": "reference", "processing_seconds": 0.01}
+SLOW = ("--chunk-size", "64K", "--limit-rate", "400K")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lists name files from the working directory on."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def listed(name: str, *lines: str | dict[str, str]) -> Path:
+    """A list; rows are written as CSV or JSONL by the suffix."""
+    from pathlib import Path
+
+    file = Path(name).resolve()
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        rows = [line for line in lines if isinstance(line, dict)]
+        if rows and file.suffix == ".csv":
+            writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            stream.writelines((json.dumps(line) if isinstance(line, dict) else line) + "\n" for line in lines)
+    return file
+
+
+def sent(url: str, file: Path | str, **settings: Any) -> Result:
+    """A run in this process."""
+    return upload([], Settings(server=url, from_file=file, **settings))  # type: ignore[arg-type]
+
+
+def piped(content: bytes, *arguments: str | Path, home: Path) -> Done:
+    """The command with a list on its standard input."""
+    done = subprocess.run(
+        [sys.executable, "-m", "uploader_cli", "upload", "--from-file", "-", *map(str, arguments)],
+        input=content,
+        capture_output=True,
+        cwd=home,
+        env=environment(home),
+        timeout=90,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def stored(server: EmbeddedServer) -> dict[str, bytes]:
+    """What is on the server, by category and path."""
+    found = [path for category in ("personal", "scenic") for path in (server.root / category).rglob("*")]
+    return {str(path.relative_to(server.root)): path.read_bytes() for path in found if path.is_file()}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def failures(result: Result) -> list[tuple[str, FailureCode]]:
+    return [(receipt.path, receipt.code) for receipt in result.receipts if receipt.code is not None]
+
+
+# --- what is listed is sent -------------------------------------------------------------------------------------------
+
+
+def test_from_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Each file under its path from here, in the order of the list, and nothing else."""
+    make_files(**{"a.mp4": 1, "sub/b.mp4": 2, "c.mp4": 3})
+    file = listed("list.txt", "files/sub/b.mp4", "files/a.mp4")
+    done = uploader("upload", "--from-file", file, "-s", server.url, "--json", "-j", "1", home=tmp_path)
+    assert done.code == 0, done.err
+    assert [event["path"] for event in done.of("file.completed")] == ["files/sub/b.mp4", "files/a.mp4"]
+    assert stored(server) == {"personal/files/sub/b.mp4": b"ss", "personal/files/a.mp4": b"a"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_columns(suffix: str, protocol: str, server: EmbeddedServer, make_files: Files) -> None:
+    """A name and a category of its own; the same file may go to several places, once to each."""
+    make_files(**{"a.mp4": b"aaa"})
+    row = {"path": "files/a.mp4", "name": "", "category": "", "sha256": sha256(b"aaa")}
+    rows = [
+        row,
+        row | {"category": "scenic"},
+        row | {"name": "other/name.mp4"},
+        row | {"name": "other/name.mp4", "category": "scenic"},
+        row | {"category": "personal"},
+    ]
+    rows = [{key: value for key, value in row.items() if value or suffix == "csv"} for row in rows]
+    result = sent(server.url, listed(f"list.{suffix}", *rows), protocol=protocol)
+    assert (result.exit_code, result.outcome.completed, result.outcome.skipped) == (0, 4, 1)
+    assert stored(server) == {
+        f"{category}/{name}": b"aaa"
+        for category in ("personal", "scenic")
+        for name in ("files/a.mp4", "other/name.mp4")
+    }
+    again = sent(server.url, listed(f"list.{suffix}", *rows), protocol=protocol, skip_existing=True)
+    assert (again.exit_code, again.outcome.completed, again.outcome.skipped) == (0, 0, 5)
+
+
+def test_a_session_has_one_category(make_files: Files) -> None:
+    """The reference backend takes three files a session, of one type and one category."""
+    make_files(**{f"{number}.mp4": 1 for number in range(6)})
+    rows = [{"path": f"files/{n}.mp4", "category": "scenic" if n % 2 else "personal"} for n in range(6)]
+    with running_server(**REFERENCE) as server:
+        result = sent(server.url, listed("list.jsonl", *rows))
+        assert result.exit_code == 0
+        assert server.faults.count("POST", "/api/upload/session") == 2
+        names = {name.partition("/")[0] for name in stored(server)}
+    assert names == {"personal", "scenic"}
+    places = sorted((receipt.path, str(receipt.location).split("/")[2]) for receipt in result.receipts)
+    assert places == [(row["path"], row["category"]) for row in rows]
+
+
+def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """What the suffix does not say; a wrong guess is told with the right one."""
+    make_files(**{"a.mp4": 1})
+    file = listed("list", '{"path": "files/a.mp4"}')
+    wrong = uploader("upload", "--from-file", file, "-s", server.url, home=tmp_path)
+    assert wrong.code == 2
+    assert "--from-format jsonl" in wrong.err
+    assert sent(server.url, file, from_format="jsonl").exit_code == 0
+
+
+def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """As `find -print0` writes them, through a pipe: names with line breaks, and names that are no UTF-8."""
+    make_files(**{"line\nbreak.mp4": 1, "b.mp4": 2})
+    odd = os.fsencode(tmp_path / "files") + b"/\xff.mp4"
+    with open(odd, "wb") as file:
+        file.write(b"odd")
+    done = piped(
+        b"files/line\nbreak.mp4\0files/b.mp4\0files/\xff.mp4\0", "-0", "-s", server.url, "--json", home=tmp_path
+    )
+    assert done.code == 0, done.err
+    assert done.finished["completed"] == 3
+    assert len(stored(server)) == 3
+    assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
+
+
+def test_include_and_exclude_choose_among_what_is_listed(server: EmbeddedServer, make_files: Files) -> None:
+    """A file that is not wanted may be missing."""
+    make_files(**{"a.mp4": 1, "raw/b.mp4": 1})
+    file = listed("list.txt", "files/a.mp4", "files/raw/b.mp4", "files/raw/gone.mp4")
+    assert sent(server.url, file, exclude=("raw/",)).outcome.completed == 1
+    with pytest.raises(UsageError, match=r"nothing to upload in .*list\.txt"):
+        sent(server.url, file, include=("*.avi",))
+
+
+def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:
+    """Without sessions, and without categories."""
+    from plain_tus import plain_tus_server
+
+    make_files(**{"a.mp4": b"aaa"})
+    with plain_tus_server() as (url, uploads):
+        row = {"path": "files/a.mp4", "sha256": sha256(b"aaa")}
+        assert upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row))).exit_code == 0
+        assert [bytes(content) for _, content in uploads] == [b"aaa"]
+        with pytest.raises(UsageError) as raised:
+            upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row | {"category": "scenic"})))
+        assert "a tus server knows none" in raised.value.details[0]
+
+
+# --- what can't be sent -----------------------------------------------------------------------------------------------
+
+
+def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Each bad line is named with its number, nothing is asked of the server, exit 2."""
+    make_files(**{"a.mp4": 1})
+    file = listed("list.jsonl", {"path": "files/a.mp4"}, {"path": "files/gone.mp4"}, "{", {"path": "files"})
+    done = uploader("upload", "--from-file", file, "-s", server.url, "--json", home=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        f"error: {file}: 3 of 4 lines can't be used, and nothing was sent",
+        "  line 2: files/gone.mp4: no such file",
+        "  line 3: not valid JSON: Expecting property name enclosed in double quotes (column 2)",
+        "  line 4: files: it is a directory: name it as PATH instead, or list the files in it",
+        "hint: mend them, or send the rest with --lenient",
+    ]
+    assert len(server.faults.requests) == 0
+
+
+def test_lenient(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The rest is sent; the bad lines are failed files, in the reports too, and the run ends with 4."""
+    make_files(**{"a.mp4": 1, "b.mp4": 1})
+    file = listed("list.jsonl", {"path": "files/a.mp4"}, {"path": "files/gone.mp4"}, "{", {"path": "files/b.mp4"})
+    report, again = tmp_path / "report.json", tmp_path / "again.jsonl"
+    options = ("--lenient", "--json", "--report", report, "--failed-to", again)
+    done = uploader("upload", "--from-file", file, "-s", server.url, *options, home=tmp_path)
+    assert (done.code, done.finished["completed"], done.finished["failed"]) == (4, 2, 2)
+    assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [
+        ("files/gone.mp4", "vanished"),
+        (f"line 3 of {file}", "bad_line"),
+    ]
+    written = json.loads(report.read_text(encoding="utf-8"))
+    failed = [row for row in written["files"] if row["outcome"] == "failed"]
+    assert [row["message"].partition(" (")[0] for row in failed] == [
+        "no such file",
+        failed[1]["message"].partition(" (")[0],
+    ]
+    assert written["counts"]["failed"] == 2
+    assert [json.loads(line)["path"] for line in again.read_text(encoding="utf-8").splitlines()] == ["files/gone.mp4"]
+
+
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_a_file_that_is_not_the_one_that_was_listed(protocol: str, server: EmbeddedServer, make_files: Files) -> None:
+    """It is not sent, the others are, and the run ends with 7."""
+    make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb", "c.mp4": b"ccc"})
+    rows = [
+        {"path": "files/a.mp4", "sha256": sha256(b"aaa")},
+        {"path": "files/b.mp4", "sha256": sha256(b"aaa")},
+        {"path": "files/c.mp4", "sha256": ""},
+    ]
+    result = sent(server.url, listed("list.csv", *rows), protocol=protocol)
+    assert result.exit_code == 7
+    assert failures(result) == [("files/b.mp4", FailureCode.MISMATCH)]
+    assert sorted(stored(server)) == ["personal/files/a.mp4", "personal/files/c.mp4"]
+
+
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_a_file_that_changes_after_it_was_checked(
+    protocol: str, server: EmbeddedServer, make_files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody vouches for what is in it now: it is not stored, and the run ends with 7."""
+    make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
+    check = backlog.differs
+
+    def checked_then_changed(file: LocalFile, go_on: Callable[[], None]) -> Unusable | None:
+        found = check(file, go_on)
+        if file.path.endswith("b.mp4"):
+            with open(file.path, "ab") as stream:
+                stream.write(b"!")
+        return found
+
+    monkeypatch.setattr(backlog, "differs", checked_then_changed)
+    rows = [{"path": f"files/{name}.mp4", "sha256": sha256(name.encode() * 3)} for name in "ab"]
+    result = sent(server.url, listed("list.csv", *rows), protocol=protocol)
+    assert result.exit_code == 7
+    assert failures(result) == [("files/b.mp4", FailureCode.MISMATCH)]
+    assert sorted(stored(server)) == ["personal/files/a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--from-file", "list.txt", "files"), "--from-file and PATH exclude each other"),
+        (("-0", "files"), "--null says how to read a list, and there is none"),
+        (("--lenient", "files"), "--lenient says how to read a list, and there is none"),
+        (("--from-file", "list.txt", "-0", "--from-format", "csv"), "--null and --from-format csv exclude each other"),
+        (("--from-file", "none.txt"), "none.txt can't be read: No such file or directory"),
+        (("--from-file", "files"), "files can't be read: Is a directory"),
+        (("--from-file", "empty.txt"), "nothing to upload in"),
+        ((), "no path was given"),
+    ],
+)
+def test_what_can_not_be_asked_for(
+    arguments: Sequence[str], words: str, make_files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, before anything is asked of a server."""
+    from uploader_cli.__main__ import main
+
+    make_files(**{"a.mp4": 1})
+    listed("list.txt", "files/a.mp4")
+    listed("empty.txt")
+    assert main(["upload", *arguments, "-s", "localhost:9"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_paths_outrank_a_list_that_the_environment_names(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    make_files(**{"a.mp4": 1, "b.mp4": 1})
+    variable = {"UPLOADER_FROM_FILE": str(listed("list.txt", "files/b.mp4"))}
+    done = uploader("upload", "files/a.mp4", "-s", server.url, "--json", home=tmp_path, **variable)
+    assert [event["path"] for event in done.of("file.completed")] == ["files/a.mp4"]
+    done = uploader("upload", "-s", server.url, "--json", home=tmp_path, **variable)
+    assert [event["path"] for event in done.of("file.completed")] == ["files/b.mp4"]
+
+
+# --- again ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", ["file", "pipe"])
+def test_a_killed_run_is_gone_on_with(through: str, server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """By `uploader resume`; a list that came through a pipe was kept for that, and goes with the run."""
+    content = {"a.mp4": os.urandom(10 * KIB), "b.mp4": os.urandom(700 * KIB)}
+    make_files(**content)
+    file = listed("list.txt", *(f"files/{name}" for name in content))
+    source = "-" if through == "pipe" else file
+    with file.open("rb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uploader_cli", "upload", "--from-file", source, "-s", server.url, *SLOW, "--json"],
+            stdin=stream,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment(tmp_path),
+        )
+    seen = read_confirmed(process, 128 * KIB)
+    ended(process, seen, signal.SIGKILL)
+    lists = tmp_path / "state" / "uploader" / "lists"
+    assert len(list(lists.glob("*"))) == (1 if through == "pipe" else 0)
+    if through == "file":
+        assert str(file) in uploader("resume", "--list", home=tmp_path).err
+    done = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path)
+    assert done.code == 0, done.err
+    (began,) = done.of("file.started")
+    assert began["offset"] >= 128 * KIB
+    assert [(event["path"], event["reason"]) for event in done.of("file.skipped")] == [("files/a.mp4", "present")]
+    assert stored(server) == {f"personal/files/{name}": body for name, body in content.items()}
+    assert list(lists.glob("*")) == []
+
+
+def test_the_same_list_through_a_pipe_is_the_same_command(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """By what is in it; another list is another command."""
+    make_files(**{"a.mp4": 1, "b.mp4": 1})
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503)])
+    options = ("-s", server.url, "--retries", "0", "-j", "1", "--json")
+    assert piped(b"files/a.mp4\nfiles/b.mp4\n", *options, home=tmp_path).code == 3
+    other = piped(b"files/b.mp4\n", *options, home=tmp_path)
+    assert "resumed_from" not in other.events[0]
+    same = piped(b"files/a.mp4\nfiles/b.mp4\n", *options, home=tmp_path)
+    assert "resumed_from" in same.events[0]
+    assert same.code == 0
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
+def test_what_failed_can_be_fed_back(suffix: str, make_files: Files, tmp_path: Path) -> None:
+    """The acceptance of issue 5: every tenth file is refused, and after that all are there exactly once."""
+    content = {f"{number:02}.mp4": os.urandom(100) for number in range(30)} | {"deep/x.mp4": os.urandom(100)}
+    top = make_files(**content)
+    again = tmp_path / f"again.{suffix}"
+    with running_server() as server:
+        refusals = [400 if number % 10 == 9 else None for number in range(31)]
+        server.faults.next_answers("POST", "/api/upload/files/", refusals)
+        settings = Settings(server=server.url, jobs=1)
+        done = uploader("upload", "files", "-s", server.url, "-j", "1", "--failed-to", again, home=tmp_path)
+        assert done.code == 4
+        assert len(stored(server)) == 28
+        fed = sent(server.url, again, jobs=settings.jobs)
+        assert (fed.exit_code, fed.outcome.completed) == (0, 3)
+        assert stored(server) == {f"personal/files/{name}": body for name, body in content.items()}
+        assert server.faults.count("POST", "/api/upload/files/") == 31 + 3
+    assert top.is_dir()
+
+
+def test_the_event_stream_can_be_fed_back(make_files: Files, tmp_path: Path) -> None:
+    """The lines of the failed files, as a script filters them."""
+    content = {f"{number:02}.mp4": os.urandom(100) for number in range(20)}
+    make_files(**content)
+    with running_server() as server:
+        server.faults.next_answers("POST", "/api/upload/files/", [400 if n % 10 == 9 else None for n in range(20)])
+        done = uploader("upload", "files", "-s", server.url, "-j", "1", "--json", home=tmp_path)
+        assert (done.code, len(done.of("file.failed"))) == (4, 2)
+        lines = "".join(json.dumps(event) + "\n" for event in done.of("file.failed"))
+        fed = piped(lines.encode(), "--from-format", "jsonl", "-s", server.url, "--json", home=tmp_path)
+        assert (fed.code, fed.finished["completed"]) == (0, 2)
+        assert stored(server) == {f"personal/files/{name}": body for name, body in content.items()}
+
+
+def test_a_dry_run_reads_the_list_and_compares(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """It ends as the run would: a file that is another than was listed is exit 7; bad lines are exit 2."""
+    make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
+    rows = [{"path": "files/a.mp4", "category": "scenic", "sha256": sha256(b"aaa")}]
+    rows.append({"path": "files/b.mp4", "category": "", "sha256": sha256(b"aaa")})
+    file = listed("list.csv", *rows)
+    done = piped(file.read_bytes(), "--from-format", "csv", "--dry-run", "--json", "-s", server.url, home=tmp_path)
+    assert done.code == 7, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["category"] for line in lines if line["type"] == "plan.session"] == ["scenic"]
+    assert [line["code"] for line in lines if line["type"] == "file.failed"] == ["mismatch"]
+    assert lines[-1]["exit_code"] == 7
+    assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
+    missing = uploader(
+        "upload", "--from-file", listed("gone.txt", "gone"), "--dry-run", "-s", server.url, home=tmp_path
+    )
+    assert missing.code == 2
+    assert len(server.faults.requests) == 0
