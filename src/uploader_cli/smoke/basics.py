@@ -5,10 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import parse_session
 from uploader_cli.core.tus import whole
 from uploader_cli.render.words import plural, size
-from uploader_cli.smoke.sending import first_answer, send, terms
+from uploader_cli.smoke.sending import ask_for_session, first_answer, send, terms
 from uploader_cli.smoke.shapes import answered, quoted, refused, said, same, shaped
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import Doubtful, NotOffered, Violation
@@ -51,20 +50,15 @@ def session(site: Site) -> str:
 
 def session_bad_input(site: Site) -> str:
     """Bad values for a session (wire contract 1: `INVALID_CATEGORY` for each of them)."""
-    good = {"category": site.settings.category, "expectedFiles": 1}
     bad: dict[str, dict[str, object]] = {
-        "a session of an unknown category": {**good, "category": "uploader-smoke"},
-        "a session for 0 files": {**good, "expectedFiles": 0},
-        "a session for half a file": {**good, "expectedFiles": 0.5},
-        "a session without a category": {"expectedFiles": 1},
-        "a session with a key that is none": {**good, "uploaderSmoke": True},
+        "a session of an unknown category": {"category": "uploader-smoke"},
+        "a session for 0 files": {"expectedFiles": 0},
+        "a session for half a file": {"expectedFiles": 0.5},
+        "a session without a category": {"category": None},
+        "a session with a key that is none": {"uploaderSmoke": True},
     }
-    for what, body in bad.items():
-        answer = site.call("POST", "/api/upload/session", json=body)
-        opened = parse_session(answer.body) if answer.ok else None
-        if opened is not None:
-            site.made.sessions.add(opened.session_id)
-        refused(answer, what, (400, "INVALID_CATEGORY"))
+    for what, asked in bad.items():
+        refused(ask_for_session(site, **asked), what, (400, "INVALID_CATEGORY"))
     return ""
 
 

@@ -89,9 +89,12 @@ def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
     """One check, unless what came before it makes it pointless."""
     culprit = _hopeless(site, before)
     if culprit:
-        return _result(check, Verdict.SKIPPED, f"{culprit} failed", blocked_by=culprit)
+        return _blocked(check, culprit)
     calls, began = site.calls, time.perf_counter()
     result = _verdict(site, check, before)
+    culprit = _culprit((check.rests_on,), before) if result.verdict in BROKEN else ""
+    if culprit:
+        result = _blocked(check, culprit)
     return replace(result, seconds=time.perf_counter() - began, calls=site.calls - calls)
 
 
@@ -117,7 +120,8 @@ def _verdict(site: Site, check: Check, before: Sequence[Result]) -> Result:
     except (OutOfCalls, errors.RateLimited):
         return _result(check, Verdict.NOT_RUN, _no_calls(site))
     except errors.UploaderError as error:
-        return _result(check, Verdict.ERROR, str(error), means=check.means)
+        hint = f" ({error.hint})" if error.hint else ""
+        return _result(check, Verdict.ERROR, f"{error}{hint}", means=check.means)
 
 
 def _failed(check: Check, violation: Violation) -> Result:
@@ -130,18 +134,22 @@ def _failed(check: Check, violation: Violation) -> Result:
 
 
 def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> Result:
-    """Explained by a check that failed, or by one that was skipped because of such a one."""
-    known = {
-        result.id: result.blocked_by or result.id for result in before if result.verdict in BROKEN or result.blocked_by
-    }
-    culprit = next((known[name] for name in prevented.by if name in known), "")
+    culprit = _culprit(prevented.by, before)
     if culprit:
-        return _result(check, Verdict.SKIPPED, f"{culprit} failed", blocked_by=culprit)
-    if prevented.violation is not None:
-        return _failed(check, prevented.violation)
+        return _blocked(check, culprit)
     if any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before):
         return _result(check, Verdict.NOT_RUN, str(prevented))
     return _result(check, Verdict.ERROR, str(prevented), means=check.means)
+
+
+def _culprit(ids: Sequence[str], before: Sequence[Result]) -> str:
+    """The first of these checks that failed, or what one of them was skipped for; empty where all is well."""
+    known = {found.id: found.blocked_by or found.id for found in before if found.verdict in BROKEN or found.blocked_by}
+    return next((known[name] for name in ids if name in known), "")
+
+
+def _blocked(check: Check, culprit: str) -> Result:
+    return _result(check, Verdict.SKIPPED, f"{culprit} failed", blocked_by=culprit)
 
 
 def _no_calls(site: Site) -> str:

@@ -23,8 +23,8 @@ DIAL_LIMIT = 5.0
 """Seconds until a dial is given up (wire contract 2)."""
 JOIN_LIMIT = 0.6
 """Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
-END_LIMIT = 0.5
-"""Seconds that the end of a connection may hold us up."""
+CUT_LIMIT = 0.5
+"""Seconds until a connection that was cut is taken for gone."""
 
 
 class Ear:
@@ -40,6 +40,7 @@ class Ear:
         self._heard = threading.Condition()
         self._room: str | None = None
         self._over = False
+        self._site = site
         self._connection = Connection(
             site.settings.server,
             Dial(1, transport, DIAL_LIMIT),
@@ -73,10 +74,12 @@ class Ear:
 
     def cut(self) -> None:
         """End it without a word, as a line does that breaks."""
-        self._end(None)
+        ending = self._end(None)
+        if ending is not None:
+            ending.join(CUT_LIMIT)
 
     def leave(self) -> None:
-        """End it as one should."""
+        """End it as one should; the site sees to it that this comes to an end."""
         self._end(() if self._room is None else (self._room,))
 
     def __enter__(self) -> Ear:
@@ -90,10 +93,13 @@ class Ear:
             self.events.append(as_object(body))
             self._heard.notify_all()
 
-    def _end(self, leaving: tuple[str, ...] | None) -> None:
-        if not self._over:
-            self._over = True
-            self._connection.end(leaving).join(END_LIMIT)
+    def _end(self, leaving: tuple[str, ...] | None) -> threading.Thread | None:
+        if self._over:
+            return None
+        self._over = True
+        ending = self._connection.end(leaving)
+        self._site.endings.append(ending)
+        return ending
 
 
 def over_websocket(site: Site) -> ChannelReason | None:
@@ -107,17 +113,13 @@ def over_polling(site: Site) -> ChannelReason | None:
 
 
 def _tried(site: Site, transport: Transport) -> ChannelReason | None:
-    site.once(_offered)
     with Ear(site, transport) as ear:
-        return ear.dial()
-
-
-def _offered(site: Site) -> int:
-    """The status of a handshake. Raises `NotOffered` for 404: there is no Socket.IO then."""
-    answer = site.call("GET", "/socket.io/?EIO=4&transport=polling")
-    if answer.status == 404:
+        reason = ear.dial()
+    if reason is ChannelReason.TIMEOUT or reason is None:
+        return reason
+    if site.call("GET", f"/socket.io/?EIO=4&transport={Transport.POLLING}", limit=DIAL_LIMIT).status == 404:
         raise NotOffered("there is no Socket.IO at /socket.io/ (404)")
-    return answer.status
+    return reason
 
 
 def best_transport(site: Site) -> Transport:

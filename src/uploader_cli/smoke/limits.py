@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import parse_session
-from uploader_cli.smoke.sending import file_of, open_session, send, terms
+from uploader_cli.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.smoke.shapes import answered, refused, refused_cleanly, said
 from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
 from uploader_cli.transfer.multipart import content_type
@@ -49,11 +48,7 @@ def limit_count(site: Site) -> str:
     """One file more than `maxFiles`: announced, and sent where they are few."""
     limits = site.once(terms).limits
     count = limits.max_files + 1
-    answer = site.call("POST", "/api/upload/session", json={"category": site.settings.category, "expectedFiles": count})
-    opened = parse_session(answer.body) if answer.ok else None
-    if opened is not None:
-        site.made.sessions.add(opened.session_id)
-    refused(answer, f"a session for {count} files", (400, "INVALID_CATEGORY"))
+    refused(ask_for_session(site, expectedFiles=count), f"a session for {count} files", (400, "INVALID_CATEGORY"))
     if count <= FEW_FILES:
         _refused(site, [file_of(site, f"too-many-{number}") for number in range(count)], f"a batch of {count} files")
     return ""

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from uploader_cli import errors
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_progress
-from uploader_cli.smoke.batches import stored_of, stored_one
+from uploader_cli.smoke.batches import stored_of
 from uploader_cli.smoke.ear import DIAL_LIMIT, Ear, best_transport, over_polling, over_websocket
 from uploader_cli.smoke.sending import file_of, open_session, send
 from uploader_cli.smoke.shapes import answered, quoted, same, shaped
 from uploader_cli.smoke.verdicts import Prevented, Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uploader_cli.core.protocol import JsonObject
     from uploader_cli.smoke.site import Site
     from uploader_cli.transfer.http import Answer
@@ -96,7 +99,6 @@ def _connects(reason: ChannelReason | None, transport: Transport) -> None:
 
 def watched(site: Site) -> Watched:
     """The one upload. To be asked for with `once`. Raises `Prevented` where it can't be made."""
-    stored_one(site)
     best = best_transport(site)
     seen = Watched(open_session(site), file_of(site, "watched")[0])
     for transport, way in ((Transport.WEBSOCKET, over_websocket), (Transport.POLLING, over_polling)):
@@ -114,8 +116,7 @@ def watched(site: Site) -> Watched:
 
     try:
         content = file_of(site, "watched")[1]
-        answer = send(site, seen.session, [(seen.name, content)], midway=midway)
-        stored_of(answer)
+        stored_of(_sent(site, seen.session, (seen.name, content), midway))
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
         until = time.monotonic() + site.patience
         for ear in _all(seen):
@@ -124,6 +125,13 @@ def watched(site: Site) -> Watched:
         for ear in _all(seen):
             ear.leave()
     return seen
+
+
+def _sent(site: Site, session: str, file: tuple[str, bytes], midway: Callable[[], None]) -> Answer:
+    try:
+        return send(site, session, [file], midway=midway)
+    except errors.UploaderError as error:
+        raise Prevented(str(error), "batch-one") from error
 
 
 def _joined(site: Site, transport: Transport, session: str) -> Ear | None:

@@ -13,7 +13,7 @@ class StoredThing:
     location: str = ""
 
     def __str__(self) -> str:
-        return self.location or f"file {self.id}"
+        return f"{self.location} (file {self.id})" if self.location else f"file {self.id}"
 
 
 @dataclass

@@ -13,7 +13,7 @@ from uploader_cli.smoke.payload import CutOff, Payload
 from uploader_cli.smoke.sending import SIZE, file_of, open_session, terms
 from uploader_cli.smoke.shapes import answered, header, said, same, same_bytes
 from uploader_cli.smoke.site import NOBODY
-from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.smoke.verdicts import NotOffered, Violation
 from uploader_cli.transfer.multipart import content_type
 
 if TYPE_CHECKING:
@@ -74,11 +74,13 @@ def ask(
         headers={"Tus-Resumable": VERSION, **(headers or {})},
         body=None if body is None else Payload(body, midway=midway),
         may_refuse=True,
+        leaves=method == "POST",
     )
     stored = answer.headers.get("Upload-File-Id")
     if answer.ok and stored and method in ("POST", "PATCH"):
         site.made.uploads.discard(url)
-        site.made.files.append(StoredThing(stored, answer.headers.get("Content-Location", "")))
+        where = answer.headers.get("Content-Location", "")
+        site.made.files.append(StoredThing(stored, where if where.startswith("/") else ""))
     return answer
 
 
@@ -221,15 +223,3 @@ def checksum_mismatch(site: Site) -> str:
     answered(answer, what, 460)
     offset(answered(ask(site, "HEAD", url), f"HEAD after {what}", 200, 204), 0, what)
     return ""
-
-
-def over_core(look: Callable[[Site], str]) -> Callable[[Site], str]:
-    """A check of something that makes no sense without the core: where that failed, one of this is no news."""
-
-    def checked(site: Site) -> str:
-        try:
-            return look(site)
-        except Violation as violation:
-            raise Prevented(str(violation), "tus-core", violation=violation) from violation
-
-    return checked

@@ -37,7 +37,7 @@ class Terms:
 
 def first_answer(site: Site) -> Answer:
     """The answer to the first `POST /api/upload/session`, whatever it is. To be asked for with `once`."""
-    answer = _open(site, 1)
+    answer = ask_for_session(site)
     site.speaks |= answer.status == 201
     return answer
 
@@ -58,7 +58,7 @@ def terms(site: Site) -> Terms:
 def open_session(site: Site, files: int = 1) -> str:
     """A new session; its id."""
     try:
-        answer = _open(site, files)
+        answer = ask_for_session(site, expectedFiles=files)
     except errors.UploaderError as error:
         raise Prevented(f"no session could be opened: {error}", "session") from error
     session = parse_session(answer.body) if answer.ok else None
@@ -67,8 +67,10 @@ def open_session(site: Site, files: int = 1) -> str:
     return session.session_id
 
 
-def _open(site: Site, files: int) -> Answer:
-    answer = site.call("POST", "/api/upload/session", json={"category": site.settings.category, "expectedFiles": files})
+def ask_for_session(site: Site, **asked: object) -> Answer:
+    """`POST /api/upload/session`, for one file unless `asked` says otherwise; a session that it opens is noted."""
+    body = {"category": site.settings.category, "expectedFiles": 1, **asked}
+    answer = site.call("POST", "/api/upload/session", json=body, leaves=1)
     session = parse_session(answer.body) if answer.ok else None
     if session is not None:
         site.made.sessions.add(session.session_id)
@@ -95,7 +97,8 @@ def send(
     """`POST /api/upload/batch`; what was stored of it is noted. `paths`: the `relativePath` of each file."""
     fields = [("sessionId", session), ("category", site.settings.category)]
     fields += [("relativePath", path) for path in paths]
-    answer = site.call("POST", "/api/upload/batch", body=form(fields, files, midway=midway, after=after))
+    body = form(fields, files, midway=midway, after=after)
+    answer = site.call("POST", "/api/upload/batch", body=body, leaves=len(files) if site.token else 0)
     if answer.ok:
         site.made.sessions.discard(session)
         note_stored(site, answer)

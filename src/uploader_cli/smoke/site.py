@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uploader_cli import errors
@@ -15,6 +16,7 @@ from uploader_cli.transfer.budget import retry_after
 from uploader_cli.transfer.http import Http
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping
 
     from uploader_cli.settings import Settings
@@ -25,6 +27,8 @@ BUDGET = 100
 """Calls that a run may make: the reference backend allows as many in 15 minutes (wire contract 3.11)."""
 ANSWER_LIMIT = 30.0
 """Seconds for an answer to begin: the reference backend takes 2.7 for each file of a batch (wire contract 3.2)."""
+END_LIMIT = 1.0
+"""Seconds that live connections may take to end politely."""
 PATIENCE = 10.0
 """Seconds to wait for events that are due: those of a server that keeps its promises come within a fraction of one."""
 UNAVAILABLE = (502, 503, 504)
@@ -72,6 +76,8 @@ class Site:
         self.limited = False
         """Whether the server said 429."""
         self.cleaning = False
+        self.endings: list[threading.Thread] = []
+        """Live connections that are being left."""
         self._remaining: int | None = None
         self._http, self._beside = Http(settings), Http(settings)
         self._once: dict[object, object] = {}
@@ -89,27 +95,31 @@ class Site:
         token: str | None = "",
         beside: bool = False,
         may_refuse: bool = False,
+        leaves: int = 0,
+        limit: float = ANSWER_LIMIT,
     ) -> Answer:
         """One call to a path or a URL of the server. `token`: None for none, empty for our own.
 
         `beside` is for a call that is made while another one is under way, `may_refuse` for one that 403 may answer.
+        `leaves` is how many calls it may take to remove what this one makes, `limit` the seconds until it is answered.
         Raises `OutOfCalls`, `NetworkError`, and the error for 429, 502, 503, 504, and for 401 and 403 where they answer
         our own token.
         """
         url = where if "://" in where else self.settings.server + where
         counted, place = self._counts(url), len(self.meter)
         if counted:
-            self._spend()
+            self._spend(leaves)
             self.meter.append(None)
-        shown = self.token if token == "" else token
+        stranger = not trusts(self.settings.server, url)  # it gets neither the token nor what --header gives
+        shown = None if stranger else self.token if token == "" else token
         answer = (self._beside if beside else self._http).request(
             method,
             url,
             json=json,
             body=body,
             headers={**({"Authorization": f"Bearer {shown}"} if shown else {}), **(headers or {})},
-            read_timeout=ANSWER_LIMIT,
-            stranger=not trusts(self.settings.server, url),
+            read_timeout=limit,
+            stranger=stranger,
         )
         self.answered = True
         if counted:
@@ -149,6 +159,9 @@ class Site:
 
     def close(self) -> None:
         """Close the connections."""
+        until = time.monotonic() + END_LIMIT
+        for ending in self.endings:
+            ending.join(max(0.0, until - time.monotonic()))
         self._http.close()
         self._beside.close()
 
@@ -156,8 +169,8 @@ class Site:
         path = url.removeprefix(self.settings.server)
         return not path.startswith(_FREE)
 
-    def _spend(self) -> None:
-        if (self.left if self.cleaning else self.spare) < 1:
+    def _spend(self, leaves: int) -> None:
+        if (self.left if self.cleaning else self.spare) < 1 + leaves:
             raise OutOfCalls
         self.calls += 1
 

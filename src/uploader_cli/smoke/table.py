@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
 from uploader_cli.smoke import basics, batches, cancelling, cleaning, extensions, limits, live, resumable, safety
-from uploader_cli.smoke.resumable import over_core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +26,8 @@ class Check:
     """What it means for those who upload where it does not."""
     look: Callable[[Site], str]
     required: bool = True
+    rests_on: str = ""
+    """A check after whose failure one of this is no news."""
 
 
 CHECKS = (
@@ -58,12 +59,14 @@ CHECKS = (
         "a batch of several files is stored, whatever their names",
         "some files don't arrive, or can't be told apart",
         batches.batch_several,
+        rests_on="batch-one",
     ),
     Check(
         "batch-cut",
         "a batch that broke off can be sent again",
         "after a lost connection an upload can't go on",
         batches.batch_cut,
+        rests_on="batch-one",
     ),
     Check("websocket", "Socket.IO connects over websocket", "progress comes late: clients poll", live.websocket),
     Check(
@@ -112,50 +115,58 @@ CHECKS = (
         "tus-resume",
         "tus: a cut upload goes on where it stood",
         "after a lost connection files begin anew, or are damaged",
-        over_core(resumable.resume),
+        resumable.resume,
+        rests_on="tus-core",
     ),
     Check(
         "tus-checksum",
         "tus: right checksums are accepted",
         "clients with checksums can't upload",
-        over_core(resumable.checksum),
+        resumable.checksum,
+        rests_on="tus-core",
     ),
     Check(
         "tus-checksum-mismatch",
         "tus: a chunk with a wrong checksum is dropped",
         "bytes that were damaged on the way are stored",
-        over_core(resumable.checksum_mismatch),
+        resumable.checksum_mismatch,
+        rests_on="tus-core",
     ),
     Check(
         "tus-creation-with-upload",
         "tus: a creation may carry the first bytes",
         "clients that rely on it lose their first bytes",
-        over_core(extensions.creation_with_upload),
+        extensions.creation_with_upload,
+        rests_on="tus-core",
     ),
     Check(
         "tus-creation-defer-length",
         "tus: the length may be told later",
         "streams of unknown length can't be uploaded",
-        over_core(extensions.defer_length),
+        extensions.defer_length,
+        rests_on="tus-core",
     ),
     Check(
         "tus-expiration",
         "tus: unfinished uploads say when they expire",
         "clients go on with uploads that are gone",
-        over_core(extensions.expiration),
+        extensions.expiration,
+        rests_on="tus-core",
         required=False,
     ),
     Check(
         "tus-termination",
         "tus: an upload can be taken back",
         "abandoned uploads stay until they expire",
-        over_core(extensions.termination),
+        extensions.termination,
+        rests_on="tus-core",
     ),
     Check(
         "tus-concatenation",
         "tus: partial uploads are joined",
         "large files that travel in parts don't arrive",
-        over_core(extensions.concatenation),
+        extensions.concatenation,
+        rests_on="tus-core",
     ),
     Check(
         "path-traversal",

@@ -55,14 +55,11 @@ class Needless(Exception):
 
 
 class Prevented(Exception):
-    """What the check needs does not work: no news where one of the checks `by` failed, else a failure of this one.
+    """What the check needs does not work: no news where one of the checks `by` failed, else a failure of this one."""
 
-    `violation` says which, where it is known.
-    """
-
-    def __init__(self, why: str, *by: str, violation: Violation | None = None) -> None:
+    def __init__(self, why: str, *by: str) -> None:
         super().__init__(why)
-        self.by, self.violation = by, violation
+        self.by = by
 
 
 class OutOfCalls(Exception):
@@ -128,8 +125,6 @@ class Report:
     budget: int
     seconds: float
     left: tuple[str, ...] = ()
-    reset: float | None = None
-    """Seconds until the server takes calls again, where its rate limit is used up and it told."""
 
     @property
     def ok(self) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+import trustme
 from broken import Broken, Call, Reply, failed, result, smoke
+from relays import tls_front
 from serving import running_server
 
 from server_stub.tokens import issue_token
 from uploader_cli.exit_status import Exit
+from uploader_cli.settings.values import Header
 from uploader_cli.smoke import CHECKS, Verdict
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
     from server_stub.serving import EmbeddedServer
     from uploader_cli.smoke import Report
@@ -66,15 +70,17 @@ def test_a_token_for_all_calls() -> None:
     assert of(shut_out, Verdict.PASS) == {"health"}
 
 
-def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up() -> None:
+@pytest.mark.parametrize("budget", [1, 2, 3, 9, 12, 15, 20, 28, 33])
+def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up(budget: int) -> None:
     """What there is no call left for is not made, and the exit code says so."""
-    with running_server(jwt_secret=SECRET) as server:
-        report = smoke(server.url, budget=20, token=TOKEN)
-        assert counted(server) == report.calls <= 20
+    with running_server(jwt_secret=SECRET, tus=False) as server:
+        report = smoke(server.url, budget=budget, token=TOKEN, skip=["validate"])
+        assert counted(server) == report.calls <= budget
+        assert not list(server.root.rglob("*smoke*"))
     assert report.exit_code is Exit.RETRY_MAY_HELP
-    assert failed(report) == set()
+    assert failed(report) == set(), report.results
     assert "auth" in of(report, Verdict.NOT_RUN)
-    assert result(report, "auth").message == "the budget of 20 calls is used up, but for the clean-up"
+    assert result(report, "auth").message == f"the budget of {budget} calls is used up, but for the clean-up"
     assert report.left == ()
 
 
@@ -140,7 +146,8 @@ def test_what_cannot_be_removed_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with Broken(set(), {"jwt_secret": SECRET}, said=said).running(monkeypatch) as server:
         report = smoke(server.url, ["batch-one", "clean-up"], token=TOKEN)
     assert failed(report) == {"clean-up"}
-    assert report.left[0].endswith("-one.mp4: 500 DISK")
+    assert "-one.mp4 (file " in report.left[0]
+    assert report.left[0].endswith("): 500 DISK")
 
 
 def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +159,70 @@ def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     with Broken(set(), {"jwt_secret": SECRET}, asked=asked).running(monkeypatch) as server:
         report = smoke(server.url, ["batch-one", "clean-up"], token=TOKEN)
     assert result(report, "clean-up").verdict is Verdict.FAIL
+
+
+def test_a_server_without_socket_io() -> None:
+    """What is not there is neither passed nor failed, and all the rest holds."""
+    with running_server(realtime="off") as server:
+        report = smoke(server.url)
+    live = {"websocket", "long-polling", "events", "polling", "join-late", "reconnect"}
+    assert (report.exit_code, failed(report)) == (Exit.OK, set())
+    assert of(report, Verdict.NOT_OFFERED) == {*live, "limit-type", "rate-limit"}
+
+
+def test_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More calls left than there ever were: odd, and a failure only when it is asked to be strict."""
+
+    def said(_: Call, reply: Reply) -> None:
+        if "x-ratelimit-limit" in reply.headers:
+            reply.headers["x-ratelimit-limit"] = "5"
+
+    with Broken(set(), {"rate_limit": 1000}, said=said).running(monkeypatch) as server:
+        mild, strict = (smoke(server.url, ["rate-limit"], strict=strict) for strict in (False, True))
+    assert result(mild, "rate-limit").verdict is result(strict, "rate-limit").verdict is Verdict.WARNING
+    assert (mild.exit_code, strict.exit_code) == (Exit.OK, Exit.FAILED_FOR_GOOD)
+
+
+def test_a_stranger_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Location on another host is followed without what belongs to the server."""
+    seen: list[Call] = []
+    elsewhere = ""
+
+    def said(call: Call, reply: Reply) -> None:
+        if call.headers["host"] in elsewhere:
+            seen.append(call)
+        elif call.method == "POST" and "location" in reply.headers:
+            reply.headers["location"] = f"{elsewhere}{reply.headers['location']}"
+
+    with Broken(set(), said=said).running(monkeypatch) as server, running_server() as other:
+        elsewhere = other.url
+        smoke(server.url, ["tus-core"], token=TOKEN, header=(Header("X-Api-Key", "hidden"),))
+    assert seen
+    assert not [call for call in seen if {"authorization", "x-api-key"} & set(call.headers)]
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the server repeats it."""
+
+    def said(call: Call, reply: Reply) -> None:
+        if call.path == "/health":
+            reply.say({"status": call.headers["authorization"]})
+
+    with Broken(set(), said=said).running(monkeypatch) as server:
+        report = smoke(server.url, ["health"], token=TOKEN)
+    assert failed(report) == {"health"}
+    assert TOKEN not in str(report)
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    """With the authority's certificate all passes, bodies that wait and break off too; without it nothing is sent."""
+    authority = trustme.CA()
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with running_server() as server, tls_front(server.url, authority) as url:
+        assert failed(smoke(url, ca_bundle=bundle)) == set()
+        before = len(server.faults.requests)
+        report = smoke(url)
+        assert len(server.faults.requests) == before
+    assert (report.exit_code, failed(report)) == (Exit.NO_SERVER, {"health"})
+    assert "--ca-bundle" in result(report, "health").message

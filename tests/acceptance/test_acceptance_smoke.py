@@ -1,0 +1,46 @@
+"""`uploader smoke` against servers as they are started for real, at the reference backend's true speed.
+
+The short form, with a faster reference backend, is `tests/functional/smoke`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+from command import uploader
+from serving import server_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_two_runs_fit_into_what_the_reference_backend_allows(tmp_path: Path) -> None:
+    """100 calls in 15 minutes are enough for two, and a third says what kept it."""
+    with server_process("--as", "reference") as server:
+        verdicts = []
+        for number in range(3):
+            report = f"smoke-{number}.xml"
+            done = uploader("smoke", "-s", server.url, "--json", "--junit", report, home=tmp_path)
+            assert ET.parse(tmp_path / report).getroot().get("failures") == "0"
+            verdicts.append((done.code, json.loads(done.out.splitlines()[-1])))
+    assert [code for code, _ in verdicts] == [0, 0, 3]
+    assert sum(verdict["calls"] for _, verdict in verdicts) <= 100
+    assert verdicts[2][1]["counts"]["fail"] == verdicts[2][1]["counts"]["error"] == 0
+
+
+def test_the_bundled_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With a token every file is gone afterwards, and every extension of tus was seen to work."""
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of this test that is long enough")
+    with server_process("--jwt-secret-file", str(secret), "--rate-limit", "1000") as server:
+        token = uploader("serve", "--jwt-secret-file", secret, "--print-token", home=tmp_path).out.strip()
+        done = uploader("smoke", "-s", server.url, "--json", "--strict", home=tmp_path, UPLOADER_TOKEN=token)
+        assert not list(server.root.rglob("*smoke*"))
+    verdict = json.loads(done.out.splitlines()[-1])
+    assert (done.code, verdict["left"]) == (0, [])
+    assert verdict["counts"]["not_offered"] == 1, "any type is allowed"
