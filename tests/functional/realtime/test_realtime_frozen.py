@@ -1,0 +1,83 @@
+"""A peer that is frozen, or cut off without a word: nothing is closed, nothing is said any more. Both sides notice."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from realtime_bench import Bench, wait_until
+from relays import Relay, address
+from serving import running_server
+
+if TYPE_CHECKING:
+    import socket
+
+LIMIT = 10.0
+"""Seconds within which both sides are to notice, with the bundled server's own heartbeat."""
+HANGING = 60.0
+
+
+class Freezer(Relay):
+    """Carries everything both ways, until it is frozen: then the connections stay, and nothing goes through them."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.flowing = threading.Event()
+        self.flowing.set()
+        super().__init__(target)
+
+    def _connect(self, client: socket.socket) -> tuple[socket.socket, socket.socket]:
+        client, upstream = super()._connect(client)
+        return _Icy(client, self.flowing), _Icy(upstream, self.flowing)  # type: ignore[return-value]
+
+    def close(self) -> None:
+        self.flowing.set()
+        super().close()
+
+
+class _Icy:
+    def __init__(self, sock: socket.socket, flowing: threading.Event) -> None:
+        self._sock, self._flowing = sock, flowing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def sendall(self, piece: bytes) -> None:
+        self._flowing.wait()
+        self._sock.sendall(piece)
+
+    def shutdown(self, how: int) -> None:
+        self._flowing.wait()
+        self._sock.shutdown(how)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_both_sides_notice_a_line_that_is_dead(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """The client goes its way of recovery, the server forgets the connection. Here with a quick heartbeat."""
+    monkeypatch.setattr("server_stub.socket.HEARTBEAT", {"bundled": (1, 1)})
+    with running_server(websocket="off" if transport == "polling" else None) as server:
+        relay = Freezer(address(server.url))
+        bench = Bench(f"http://127.0.0.1:{relay.port}").start()
+        known = server.app.state.realtime.server.eio.sockets
+        try:
+            bench.reach("live", within=HANGING)
+            assert bench.moves()[-1].transport == transport
+            wait_until(lambda: any(not one.closed for one in list(known.values())), HANGING)
+            relay.flowing.clear()
+            bench.reach("reconnecting", within=HANGING)
+            assert "reconnecting lost 1" in bench.story()
+            wait_until(lambda: all(one.closed for one in list(known.values())), HANGING)
+        finally:
+            bench.channel.close()
+            relay.close()
+
+
+def test_with_its_own_heartbeat_the_client_waits_less_than_ten_seconds() -> None:
+    """For the next word of a server that pings every three seconds."""
+    with running_server() as server:
+        bench = Bench(server.url).start()
+        bench.reach("live", within=HANGING)
+        (connection,) = bench.channel._connections.values()
+        (opened,) = connection._websockets
+        assert 3.0 < opened.gettimeout() < LIMIT
+        bench.channel.close()
