@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import requests
 import socketio
 import websockets.sync.client
 from patience import PATIENCE
+from websockets.exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,7 +167,10 @@ class Watcher:
 
 
 class Listener:
-    """Engine.IO by hand over a websocket: events exactly in the order in which the server sent them."""
+    """Engine.IO by hand over a websocket: events exactly in the order in which the server sent them.
+
+    A thread of its own answers the pings, however long the test is busy elsewhere.
+    """
 
     def __init__(self, url: str) -> None:
         address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
@@ -173,6 +178,16 @@ class Listener:
         self._socket.recv(timeout=DEADLINE)
         self.send("40")
         self._socket.recv(timeout=DEADLINE)
+        self._packets: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(ConnectionClosed):
+            for packet in self._socket:
+                if packet == "2":
+                    self.send("3")
+                else:
+                    self._packets.put(str(packet))
 
     def send(self, packet: str) -> None:
         self._socket.send(packet)
@@ -182,11 +197,10 @@ class Listener:
 
     def packet(self, timeout: float = DEADLINE) -> str:
         """The next packet that is no ping. Raises TimeoutError."""
-        while True:
-            packet = str(self._socket.recv(timeout=timeout))
-            if packet != "2":
-                return packet
-            self.send("3")
+        try:
+            return self._packets.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
 
     def event(self) -> dict[str, Any]:
         """The next `upload-progress` event."""
