@@ -57,7 +57,8 @@ def test_an_upload_ends_its_session_like_a_batch(server: EmbeddedServer) -> None
     assert append(first, 0, data[:50_000]).status_code == 204
     known = progress(server.url, session).json()
     file_id = first.rpartition("/")[2]
-    assert known["files"] == [{"id": file_id, "originalName": "one.mp4", "progress": 50, "status": "uploading"}]
+    told = {"id": file_id, "originalName": "one.mp4", "relativePath": "v/one.mp4"}
+    assert known["files"] == [{**told, "progress": 50, "status": "uploading"}]
     assert (known["overallStatus"], known["totalProgress"], known["totalFiles"]) == ("uploading", 25, 2)
     answer = append(first, 50_000, data[50_000:])
     assert answer.headers["content-location"] == "/uploads/personal/v/one.mp4"
