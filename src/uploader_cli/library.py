@@ -12,6 +12,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.result import Receipts, Result
 from uploader_cli.run import analysis
 from uploader_cli.run.listing import at_hand
+from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
@@ -47,11 +48,14 @@ def upload(
     names = [os.fspath(path) for path in given]
     receipts = Receipts()
     observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
+    run_id = secrets.token_hex(8)
     with at_hand(settings, names) as ready:
         found = select(ready, names)
         analysis.check(ready, found)
         with Journal(ready.state_path) as journal:
-            run = begin(ready, names, journal, secrets.token_hex(8))
+            run = begin(ready, names, journal, run_id)
+            log = open_log(ready, run_id)
+            observers += [log] if log else []
             outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
     return Result(outcome, tuple(receipts.kept))
 

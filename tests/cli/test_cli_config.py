@@ -67,7 +67,7 @@ def test_each_setting_is_shown_with_its_source(
     assert out == ""
     words = " ".join(err.split())
     for row in (
-        f"your config file: {own}",
+        f"your config file: {own} profiles: x ",
         "profile x --profile",
         f"server https://files.example {own}: profile.x.server",
         "jobs 7 UPLOADER_JOBS",
@@ -86,7 +86,7 @@ def test_json(own: Path, shown: Callable[..., dict[str, Any]], monkeypatch: pyte
     own.write_text("retries = 3")
     monkeypatch.setenv("UPLOADER_SERVER", "localhost:1")
     body = shown("show")
-    assert (body["file"], body["token_withheld"], body["notes"]) == (str(own), False, [])
+    assert (body["file"], body["profiles"], body["token_withheld"], body["notes"]) == (str(own), [], False, [])
     settings = body["settings"]
     assert settings.keys() == OPTIONS.keys()
     assert settings["server"] == {

@@ -13,6 +13,7 @@ from command import Done, uploader
 from serving import running_server
 
 from server_stub.faults import Answer
+from uploader_cli import upload
 from uploader_cli.__main__ import main
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.run.connections import Connections
@@ -105,6 +106,16 @@ def test_commands_of_one_call_are_logged(
     ids = [request.request_id for request in server.faults.requests]
     assert [line["request_id"] for line in calls(log)] == ids
     assert [line["status"] for line in calls(log)] == [request.status for request in server.faults.requests]
+
+
+def test_the_library_logs_too(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    settings = Settings(server=server.url, log_file=log, state_dir=tmp_path / "state")
+    assert upload(make_files(**{"a.mp4": 1}), settings).ok
+    assert {line["event"] for line in read(log)} >= {"call", "run.started", "file.completed", "run.finished"}
+    assert {line["request_id"] for line in calls(log)} >= {
+        request.request_id for request in server.faults.requests if request.path.startswith("/api/upload")
+    }
 
 
 def test_watch_names_its_calls_by_its_run(server: EmbeddedServer, tmp_path: Path) -> None:

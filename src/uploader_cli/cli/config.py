@@ -1,6 +1,7 @@
 """`uploader config`."""
 
 import inspect
+from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
@@ -9,7 +10,7 @@ from uploader_cli.cli import options as opt
 from uploader_cli.cli.candidates import among
 from uploader_cli.cli.upload import upload
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, starter, user_config_file
+from uploader_cli.settings import OPTIONS, profiles, starter, user_config_file
 
 ACTIONS = ("show", "init", "path")
 
@@ -41,7 +42,8 @@ def config(
     if action == "init":
         raise typer.Exit(run.config_init(user_config_file(), starter(_hints()), force=force))
     asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as it counts for an upload
-    raise typer.Exit(run.config_show(opt.load(asked, need_server=False), user_config_file()))
+    settings = opt.load(asked, need_server=False)
+    raise typer.Exit(run.config_show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
 
 
 def _check(action: str, given: dict[str, bool]) -> None:

@@ -17,16 +17,18 @@ from uploader_cli.settings import MASK, OPTIONS, Layer, mask
 from uploader_cli.settings.values import Header, written_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uploader_cli.settings import Settings
 
 _SECRET = ("token", "token_command")
 """Never shown; a proxy and headers are, without what looks like a secret in them."""
 
 
-def show(settings: Settings, file: Path) -> int:
+def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
     """Each setting with its value and its source, as lines on stderr or with `--json` as one object on stdout.
 
-    `file` is the user's own config.
+    `file` is the user's own config, `known` are the profiles that could be asked for.
     """
     if settings.json:
         shown = {
@@ -36,6 +38,7 @@ def show(settings: Settings, file: Path) -> int:
         }
         body = {
             "file": str(file),
+            "profiles": list(known),
             "settings": shown,
             "token_withheld": settings.token_withheld,
             "notes": list(settings.notes),
@@ -43,7 +46,9 @@ def show(settings: Settings, file: Path) -> int:
         sys.stdout.write(json.dumps(body, ensure_ascii=True) + "\n")
         return Exit.OK
     there = "" if file.exists() else " (not there; `uploader config init` writes it)"
-    sys.stderr.write("\n".join([f"your config file: {safe(str(file))}{there}", "", *_lines(settings)]) + "\n")
+    head = [f"your config file: {safe(str(file))}{there}"]
+    head += [f"profiles: {safe(', '.join(known))}"] if known else []
+    sys.stderr.write("\n".join([*head, "", *_lines(settings)]) + "\n")
     return Exit.OK
 
 
