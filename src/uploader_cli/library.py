@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.result import Receipts, Result
+from uploader_cli.result import Receipts
 from uploader_cli.run import analysis
 from uploader_cli.run.listing import at_hand
 from uploader_cli.run.logfile import open_log
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
+    from uploader_cli.result import Result
 
 
 def upload(
@@ -57,7 +58,7 @@ def upload(
             log = open_log(ready, run_id)
             observers += [log] if log else []
             outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
-    return Result(outcome, tuple(receipts.kept))
+    return receipts.result(outcome)
 
 
 class _Callbacks:

@@ -9,7 +9,9 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Phase
 
 if TYPE_CHECKING:
-    from uploader_cli.core.state import ProgressState
+    from uploader_cli.core.incidents import Incident
+    from uploader_cli.core.metrics import Metrics
+    from uploader_cli.core.state import Analysed, ProgressState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,22 @@ class Result:
 
     outcome: ev.RunFinished
     receipts: tuple[Receipt, ...]
+    incidents: tuple[Incident, ...] = ()
+    """What went wrong, and how it ended: the newest ones (`core.incidents.MOST`)."""
+    analyses: tuple[Analysed, ...] = ()
+    """What the analyses came to, in the order in which they were made."""
+    analysis_file: str = ""
+    """Where their results are saved; empty where there are none."""
 
     @property
     def ok(self) -> bool:
         """True where every selected file is on the server and confirmed."""
         return self.outcome.ok
+
+    @property
+    def metrics(self) -> Metrics:
+        """What was measured: latencies, lag, failure rates, speed."""
+        return self.outcome.metrics
 
     @property
     def exit_code(self) -> int:
@@ -49,9 +62,16 @@ class Result:
 
 @dataclass(slots=True)
 class Receipts:
-    """An observer that keeps a receipt for each file that is over."""
+    """An observer that keeps a receipt for each file that is over, and at the end what else there is to say."""
 
     kept: list[Receipt] = field(default_factory=list)
+    incidents: tuple[Incident, ...] = ()
+    analyses: tuple[Analysed, ...] = ()
+    analysis_file: str = ""
+
+    def result(self, outcome: ev.RunFinished) -> Result:
+        """The whole of a run that is over."""
+        return Result(outcome, tuple(self.kept), self.incidents, self.analyses, self.analysis_file)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Keep the ends."""
@@ -91,5 +111,7 @@ class Receipts:
     def refresh(self, state: ProgressState, now: float) -> None:
         """Nothing to draw."""
 
-    def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to put away."""
+    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Keep what the state has of the whole."""
+        self.incidents, self.analyses = tuple(state.incidents.kept), tuple(state.analyses)
+        self.analysis_file = state.analysis_file

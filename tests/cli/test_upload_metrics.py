@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from command import uploader
+from serving import running_server
+
+from server_stub.faults import Answer
+from server_stub.tokens import issue_token
+from uploader_cli import Settings, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +20,6 @@ if TYPE_CHECKING:
 
 def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """As many calls as the server counted; a clock that agrees with ours, both being the same one; a retry."""
-    from server_stub.faults import Answer
-
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
     files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
     done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
@@ -32,8 +35,6 @@ def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., 
 
 def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Twelve creations that fail are more than a fifth of all calls."""
-    from server_stub.faults import Answer
-
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})] * 12)
     options = ("-s", server.url, "--protocol", "tus", "-j", "1", "--retries", "12", "--warn-error-rate", "20")
     done = uploader("upload", make_files(**{"a.mp4": 10}), *options, "--json", home=tmp_path)
@@ -42,3 +43,23 @@ def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path]
     assert warning["code"] == "error_rate"
     assert warning["text"].endswith("calls, dials and files failed")
     assert f"warning: {warning['text']}" in done.err
+
+
+def test_the_library_has_them_too(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """What was measured, what went wrong and how it ended, and what the analyses came to."""
+    secret = "a secret that is long enough to sign with"
+    with running_server(analysis_seconds=0.1, jwt_secret=secret) as server:
+        server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
+        settings = Settings(
+            server=server.url,
+            analyze="content",
+            token=issue_token(secret),
+            analysis_to=tmp_path / "analysis.json",
+            state_dir=tmp_path / "state",
+        )
+        result = upload(make_files(**{"a.mp4": 10}), settings)
+    assert result.ok
+    assert (result.metrics.retries, result.metrics.failed_calls) == (1, 1)
+    assert [(incident.kind, incident.ending) for incident in result.incidents] == [("transfer", "recovered")]
+    assert [(analysed.kind, analysed.error) for analysed in result.analyses] == [("content", "")]
+    assert result.analysis_file == str(tmp_path / "analysis.json")

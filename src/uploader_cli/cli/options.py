@@ -151,6 +151,10 @@ Report = Annotated[
     list[str] | None,
     _option("report", metavar="FILE", help="Write a report: .json, .csv, .xml (JUnit) or .md by suffix; repeatable."),
 ]
+OnFailure = Annotated[
+    str | None,
+    _option("on_failure", metavar="CMD", help="Run this shell command if somebody has to look; it reads the report."),
+]
 FailedTo = Annotated[
     str | None, _option("failed_to", metavar="FILE", help="Write a list of what failed, for another --from-file.")
 ]

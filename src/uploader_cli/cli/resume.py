@@ -42,6 +42,7 @@ def resume(
     log_level: opt.LogLevel = None,
     report: opt.Report = None,
     failed_to: opt.FailedTo = None,
+    on_failure: opt.OnFailure = None,
     token_file: opt.TokenFile = None,
     token_command: opt.TokenCommand = None,
     header: opt.Header = None,

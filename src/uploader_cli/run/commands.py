@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.run import analysis
 from uploader_cli.run.listing import at_hand
+from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
@@ -36,7 +37,8 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)
         kept = written.keeper(settings, run_id, run.resumed_from)
-        views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else "")]
+        helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
+        views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
         return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.settings import Settings
 
-_SECRET = ("token", "token_command")
+_SECRET = ("token", "token_command", "on_failure")
 """Never shown; a proxy and headers are, without what looks like a secret in them."""
 
 

@@ -61,9 +61,14 @@ class Reports:
 
     def keeper(self, settings: Settings, run: str, resumed_from: str | None) -> list[Keeper]:
         """The observer of a run, where there is anything to write."""
-        category = None if settings.tus_endpoint else settings.category
-        facts = RunFacts(run, version("uploader-cli"), time.time(), category, resumed_from=resumed_from)
+        facts = facts_of(settings, run, resumed_from)
         return [Keeper(self.outputs, facts, time.time)] if self.outputs else []
+
+
+def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
+    """What a report says of a run that begins now, besides what comes of it."""
+    category = None if settings.tus_endpoint else settings.category
+    return RunFacts(run, version("uploader-cli"), time.time(), category, resumed_from=resumed_from)
 
 
 def of_settings(settings: Settings, tag: str) -> Reports:

@@ -17,6 +17,7 @@ from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.listing import at_hand
+from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
@@ -53,7 +54,8 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
     with interruptible() as interrupts:
         run = journal.resume(run_id, new_id=new_id)
         kept = written.keeper(settings, new_id, run.resumed_from)
-        views = [*kept, *observers(settings, new_id, go_on=go_on(settings))]
+        helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
+        views = [*kept, *observers(settings, new_id, go_on=go_on(settings)), *helped]
         return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
 
 

@@ -133,6 +133,7 @@ class Settings:
     )
     report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, stranger=False)
     failed_to: Path | None = option(values.path, default=None, stranger=False)
+    on_failure: str | None = option(values.command, default=None, shown=False, stranger=False)
     token: str | None = option(
         values.secret, default=None, shown=False, stranger=False, in_config=False, on_command_line=False
     )

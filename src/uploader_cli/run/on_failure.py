@@ -1,0 +1,112 @@
+"""`--on-failure`: a command of the user's, run once when a run ended so that somebody has to look."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core.events import Phase
+from uploader_cli.core.recovery import needs_person
+from uploader_cli.core.report import FileRow, Rows, report_document, report_head
+from uploader_cli.run.reports import facts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.report import RunFacts
+    from uploader_cli.core.state import ProgressState
+    from uploader_cli.settings import Settings
+
+LIMIT = 60.0
+"""Seconds that the command may take."""
+MOST = 1000
+"""Failed files that are in what it reads; the others are a number."""
+_LOOK = 0.1
+"""Seconds between two looks at whether somebody wants to stop."""
+
+
+def on_failure(
+    settings: Settings, run: str, resumed_from: str | None, interrupted: Callable[[], int]
+) -> list[OnFailure]:
+    """The observer that runs the command of the settings, where there is one; it is to be closed last."""
+    if settings.on_failure is None:
+        return []
+    return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]
+
+
+class OnFailure:
+    """An observer that keeps the failed files, and at the end hands the report to the command if it is needed.
+
+    Nothing that becomes of the command changes the run: it is a warning.
+    """
+
+    def __init__(self, command: str, facts: RunFacts, interrupted: Callable[[], int], *, limit: float = LIMIT) -> None:
+        """`interrupted` counts interrupts: one more of them ends the command. `limit` is in seconds."""
+        self._command, self._facts, self._interrupted, self._limit = command, facts, interrupted, limit
+        self._rows = Rows()
+        self._failed: list[FileRow] = []
+
+    def handle(self, event: Event, _state: ProgressState, now: float) -> None:
+        """Keep a row of each failure."""
+        row = self._rows.of(event, now)
+        if row is not None and row.outcome is Phase.FAILED and len(self._failed) < MOST:
+            self._failed.append(row)
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Nothing to draw."""
+
+    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Run the command, if somebody has to look."""
+        if not needs_person(state.outcome):
+            return
+        document = report_document(report_head(state, self._facts, time.time()), self._failed)
+        document["files_left_out"] = state.failed - len(self._failed)
+        problem = self._run(json.dumps(document).encode())
+        if problem:
+            sys.stderr.write(f"warning: --on-failure: {problem}\n")
+            sys.stderr.flush()
+
+    def _run(self, report: bytes) -> str:
+        """What went wrong with the command, which is not shown: it may hold a secret."""
+        try:
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's own line (layers.py)
+                self._command,
+                shell=True,
+                stdin=subprocess.PIPE,
+                stdout=2,  # ours is for machines
+                start_new_session=True,  # so that all of it can be stopped
+            )
+        except OSError as error:
+            return f"the command could not be started: {error.strerror}"
+        before, until = self._interrupted(), time.monotonic() + self._limit
+        given: Any = report
+        while True:
+            try:
+                process.communicate(given, timeout=_LOOK)
+            except subprocess.TimeoutExpired:
+                given = None  # the rest of it is remembered there
+            else:
+                return f"the command ended with exit code {process.returncode}" if process.returncode else ""
+            if self._interrupted() > before:
+                _stop(process)
+                return "the command was stopped"
+            if time.monotonic() > until:
+                _stop(process)
+                return f"the command took over {self._limit:.0f} s and was stopped"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """The command, and on systems with process groups whatever it started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)  # its group: it was started as the leader of one
+    else:
+        process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
