@@ -135,7 +135,7 @@ class FileRow:
     `size` is None where it was never known, `bytes` is what the server confirmed of it, `attempts` is 0 where none was
     made; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are of a failure, `reason`
     of a skip; `relative_path` is what the server may call the file, None where it was never selected to be sent.
-    `category` and `sha256` are what a list said of it.
+    `category` and `sha256` are what a list said of it, `destination` sets it apart from the same file sent elsewhere.
     """
 
     file: int
@@ -157,6 +157,7 @@ class FileRow:
     relative_path: str | None = None
     category: str | None = None
     sha256: str | None = None
+    destination: str | None = None
 
     def as_fields(self) -> dict[str, Any]:
         """The row as JSON may carry it: what is unknown is left out, an undecodable path comes in its bytes too."""
@@ -270,7 +271,12 @@ def _as_selected(local: LocalFile | None) -> tuple[int | None, dict[str, Any]]:
     """The size, and the fields that say how it was to be sent, where the file came as far as being selected."""
     if local is None:
         return None, {}
-    return local.size, {"relative_path": local.relative_path, "category": local.category, "sha256": local.sha256}
+    return local.size, {
+        "relative_path": local.relative_path,
+        "category": local.category,
+        "sha256": local.sha256,
+        "destination": local.destination or None,
+    }
 
 
 def rfc3339(at: float) -> str:

@@ -64,7 +64,7 @@ def _as_jsonl(spool: Spool) -> Iterator[str]:
 
 def _as_csv(spool: Spool) -> Iterator[str]:
     held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\n")
+    writer = csv.writer(held, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for row in _left(spool):
         writer.writerow([value or "" for value in _entry(row).values()])

@@ -50,9 +50,9 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """A header, and one record a file (RFC 4180, but lines end as everywhere else); what is unknown is empty."""
+    """A header, and one record a file (RFC 4180); what is unknown is empty."""
     held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\n")
+    writer = csv.writer(held, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in spool.rows():
         writer.writerow(_cells(row))

@@ -1,6 +1,6 @@
 """Several reports → one: each file once, and what is missing.
 
-A file is known by where it went (server and category) and its path. Of what several runs say of it the latest counts,
+A file is known by where it went and its path. Of what several runs say of it the latest counts,
 but a run that left it alone (it was interrupted before, or skipped it for another reason than that it is there) takes
 nothing back.
 """
@@ -103,7 +103,8 @@ class Merge:
 
     def _take(self, row: Row) -> None:
         run = self.runs.get(row["run"], {})
-        key = json.dumps([run.get("server"), run.get("category"), row.get("path_b64"), row["path"]])
+        place = [run.get("server"), run.get("category"), row.get("destination")]
+        key = json.dumps([*place, row.get("path_b64"), row["path"]])
         before = self.spool.find(key)
         if before is None:
             self.spool.put({**row, "file": self._files}, key)

@@ -95,6 +95,16 @@ def test_a_file_that_is_over_makes_one_row() -> None:
     assert json.loads(json.dumps(document)) == document
 
 
+def test_a_row_says_what_a_list_asked_for() -> None:
+    local = LocalFile(
+        0, "a.mp4", "b/c.mp4", 10, 0, named=True, category="scenic", sha256="ab", destination="scenic/b/c.mp4"
+    )
+    row = Rows().of(ev.FileSkipped(0, "a.mp4", ev.SkipReason.PRESENT, local), 1.0)
+    assert row is not None
+    told = {name: row.as_fields()[name] for name in ("relative_path", "category", "sha256", "destination")}
+    assert told == {"relative_path": "b/c.mp4", "category": "scenic", "sha256": "ab", "destination": "scenic/b/c.mp4"}
+
+
 def test_a_cancelled_file_says_how_far_it_came() -> None:
     rows = Rows()
     rows.of(ev.FileStarted(0, "a.mp4", 10, "", 0, 1), 1.0)

@@ -118,6 +118,12 @@ def test_two_destinations_are_two_files(write: Write, capsys: pytest.CaptureFixt
     assert (code, said(document), document["server"]) == (3, "a✗ a✓", None)
 
 
+def test_the_same_file_under_two_names_is_two_files(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = {**rows("a✗")[0], "file": 1, "destination": "/b"}
+    code, document, _ = merged(write("one", "", files=[*rows("a✓"), elsewhere]), capsys=capsys)
+    assert (code, said(document)) == (3, "a✓ a✗")
+
+
 def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     names = [write(f"s{index}", f"f{index}✓", shard=shard(index, 3)) for index in (3, 1, 2)]
     code, document, err = merged(*names, capsys=capsys)

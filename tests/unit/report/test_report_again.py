@@ -1,0 +1,104 @@
+"""What is to be sent again, read back by what reads `--from-file`: any name, in each format."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uploader_cli.core.names import as_base64, escaped
+from uploader_cli.core.report import FileRow, Phase
+from uploader_cli.report import again
+from uploader_cli.report.formats import COLUMNS, as_csv
+from uploader_cli.report.spool import Spool
+from uploader_cli.selection import manifest_lines
+from uploader_cli.selection.manifest import format_of
+from uploader_cli.selection.manifest_lines import Entry, Format, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAMES = [
+    b"plain.mp4",
+    b'two words, and "quotes".mp4',
+    b"#no comment.mp4",
+    b" spaces ",
+    "空.mp4".encode(),
+    b"odd\xff\xfe.mp4",
+    b'{"path": "x"}',
+    b"tab\t\x1b.mp4",
+    b"below/it.mp4",
+    b"=1+1.csv",
+    b"-0",
+]
+WITH_BREAKS = [b"line\nbreak.mp4", b"return\r", b"\n"]
+
+
+@pytest.fixture
+def spool() -> Iterator[Spool]:
+    made = Spool()
+    yield made
+    made.close()
+
+
+def fill(spool: Spool, names: list[bytes], **more: str) -> None:
+    for number, name in enumerate(names):
+        path = os.fsdecode(name)
+        row = FileRow(number, path, 1, Phase.FAILED, relative_path=path, **more)  # type: ignore[arg-type]
+        spool.put(row.as_fields())
+    spool.put(FileRow(len(names), "there.mp4", 1, Phase.COMPLETED).as_fields())
+
+
+def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entry]:
+    from uploader_cli.report import place
+
+    place.write(path, again.as_manifest(path, spool), "tag")
+    with path.open("rb") as stream:
+        entries = list(parse(stream, kind or format_of(path.name)))
+    assert all(isinstance(entry, Entry) for entry in entries), entries
+    return entries  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "ndjson"])
+def test_any_name_survives(spool: Spool, tmp_path: Path, suffix: str) -> None:
+    fill(spool, NAMES)
+    entries = read_back(tmp_path / f"again.{suffix}", spool)
+    assert [os.fsencode(entry.path) for entry in entries] == NAMES
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("txt", Format.NUL), ("csv", None), ("jsonl", None)])
+def test_line_breaks_survive(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
+    fill(spool, NAMES + WITH_BREAKS)
+    path = tmp_path / f"again.{suffix}"
+    assert again.needs_nul(path, spool) == (kind is Format.NUL)
+    entries = read_back(path, spool, kind)
+    assert [os.fsencode(entry.path) for entry in entries] == NAMES + WITH_BREAKS
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_name_category_and_digest_survive(spool: Spool, tmp_path: Path, suffix: str) -> None:
+    digest = "ab" * 32
+    row = FileRow(0, "/data/a.mp4", 1, Phase.CANCELLED, relative_path="b/c.mp4", category="scenic", sha256=digest)
+    spool.put(row.as_fields())
+    (entry,) = read_back(tmp_path / f"again.{suffix}", spool)
+    assert (entry.path, entry.name, entry.category, entry.sha256) == ("/data/a.mp4", "b/c.mp4", "scenic", digest)
+
+
+def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
+    """Of all its files: each column is known to what reads lists, which may ask for no name with control characters."""
+    names = [name for name in NAMES if b"\t" not in name]
+    fill(spool, names)
+    path = tmp_path / "report.csv"
+    path.write_text("".join(as_csv({}, spool)), encoding="utf-8")
+    with path.open("rb") as stream:
+        entries = list(parse(stream, Format.CSV))
+    assert [os.fsencode(entry.path) for entry in entries] == [*names, b"there.mp4"]
+    assert set(COLUMNS) <= {*manifest_lines.COLUMNS, *manifest_lines.OTHERS}
+
+
+def test_what_is_written_of_an_odd_name() -> None:
+    name = os.fsdecode(b"odd\xff.mp4")
+    assert (escaped(name), base64.b64decode(as_base64(name) or "")) == ("odd\\xff.mp4", b"odd\xff.mp4")

@@ -1,0 +1,58 @@
+"""docs/reports.md names every format and field that a report has, and tests that exist."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+from pages import codes, names_of_tests, page, rows, section
+
+from uploader_cli.core.report import EXIT_WORDS, FileRow, RunFacts, report_head
+from uploader_cli.core.state import ProgressState
+from uploader_cli.report.keeper import Keeper
+from uploader_cli.report.merge import Merge
+from uploader_cli.report.read import Report
+from uploader_cli.report.spool import Spool
+from uploader_cli.run.reports import Reports
+from uploader_cli.settings.values import report_file
+
+PAGE = page("reports.md")
+HEAD = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
+
+
+def told(title: str) -> list[list[str]]:
+    """The first cells of the tables of a section, as the codes that stand in them."""
+    return [[code.rstrip("?") for code in codes(row[0])] for row in rows(section(PAGE, title))]
+
+
+def test_the_suffixes_are_those_of_the_program() -> None:
+    kinds = {suffix: report_file(f"r{suffix}").kind for row in rows(PAGE)[:4] for suffix in codes(row[0])}
+    assert kinds == {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
+
+
+def test_the_fields_of_the_head_are_named_in_their_order() -> None:
+    named = [field for cell in told("## JSON") for field in cell]
+    assert named[: len(HEAD)] == list(HEAD)
+    assert set(HEAD["counts"]) == set(codes(next(row[1] for row in rows(PAGE) if row[0] == "`counts`")))
+    words = codes(next(row[1] for row in rows(PAGE) if row[0].startswith("`ok`")))
+    assert words == list(EXIT_WORDS.values())
+
+
+def test_the_fields_of_a_file_are_named() -> None:
+    named = [field for cell in told("## JSON") for field in cell][len(HEAD) :]
+    assert sorted(named) == sorted([*(spec.name for spec in fields(FileRow)), "path_b64"])
+
+
+def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "r.json"
+    keeper = Keeper(Reports([report_file(str(path))], None, {}, "tag").outputs, RunFacts("run", "1", 0.0), lambda: 1.0)
+    keeper.close(ProgressState(), 1.0)
+    merge = Merge(Spool())
+    merge.add(Report.open(path))
+    assert {field for cell in told("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(set(re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE))))
+def test_the_named_test_exists(path: str, name: str) -> None:
+    assert name in names_of_tests(path)
