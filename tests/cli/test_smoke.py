@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 import pytest
 from command import environment, finish, start, uploader
+from junit_rules import check_junit
 from serving import running_server
 
 from server_stub.tokens import issue_token
@@ -68,7 +68,7 @@ def test_json_junit_and_the_clean_up(tmp_path: Path) -> None:
     assert (verdict["ok"], verdict["exit_code"], verdict["against"]) == (False, 4, ["batch-one"])
     assert verdict["calls"] == sum(check["calls"] for check in checks)
     assert verdict["left"] == []
-    suite = ET.parse(tmp_path / "report.xml").getroot()[0]
+    suite = check_junit((tmp_path / "report.xml").read_text())[0]
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
 
 
@@ -137,7 +137,7 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
         assert server.faults.count("POST", "/api/upload/cancel/*") == 2, "an unknown one, and the one that was open"
     verdict = lines_of(done.out)[-1]
     assert (done.code, verdict["exit_code"], verdict["left"]) == (130, 130, [])
-    assert ET.parse(tmp_path / "report.xml").getroot().get("tests") == str(len(CHECKS))
+    assert check_junit((tmp_path / "report.xml").read_text())[0].get("tests") == str(len(CHECKS))
 
 
 @pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")

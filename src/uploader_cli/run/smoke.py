@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import in_ci, use_color
+from uploader_cli.report import place
 from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
 from uploader_cli.smoke.junit import junit
 from uploader_cli.smoke.shown import Page
@@ -46,7 +47,7 @@ def smoke(
     """Make the checks; the exit code says whether all that count hold. Raises `UsageError` before the first call."""
     checks = chosen(only, skip)
     if file is not None:
-        _check(file)
+        place.check(file, "--junit")
     site = Site(settings, budget=budget)
     view: _Lines | _Screen = _Lines() if settings.json else _Screen(settings)
     view.begin(settings.server)
@@ -56,6 +57,13 @@ def smoke(
         _save(file, junit(report, datetime.now(UTC)))
     view.end(report)
     return report.exit_code
+
+
+def _save(file: Path, text: str) -> None:
+    try:
+        place.write(file, [text], secrets.token_hex(4))
+    except OSError as error:
+        raise UsageError(f"--junit: {file} can't be written: {error.strerror}", hint="name another file") from error
 
 
 @contextmanager
@@ -72,26 +80,6 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _check(file: Path) -> None:
-    """Raises `UsageError` for a place where no file can be written, before anything is sent."""
-    if file.is_dir() or not file.parent.is_dir():
-        raise UsageError(f"--junit: {file} can't be a file", hint="name a file in a directory that exists")
-    if not os.access(file.parent, os.W_OK):
-        raise UsageError(f"--junit: {file.parent} can't be written to", hint="name a file where you may write")
-
-
-def _save(file: Path, content: bytes) -> None:
-    """There as a whole, or not at all."""
-    made = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        made.write_bytes(content)
-        made.replace(file)
-    except OSError as error:
-        raise UsageError(f"--junit: {file} can't be written: {error.strerror}", hint="name another file") from error
-    finally:
-        made.unlink(missing_ok=True)
 
 
 class _Lines:

@@ -1,4 +1,4 @@
-"""The report as JUnit XML, in the form that GitLab, Jenkins and GitHub's actions read (Jenkins' `junit-10.xsd`)."""
+"""The checks as JUnit XML, held to both schemas in use as an upload's report is: Jenkins' xUnit plugin's and Ant's."""
 
 from __future__ import annotations
 
@@ -13,49 +13,47 @@ if TYPE_CHECKING:
 
     from uploader_cli.smoke.verdicts import Report, Result
 
-NAME = "uploader smoke"
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 can't carry, not even escaped."""
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 can't carry, not even as a reference (its production 2, Char)."""
 
 
-def junit(report: Report, when: datetime) -> bytes:
+def junit(report: Report, when: datetime) -> str:
     """The document. A check that does not count against the server is never a failure in it, but skipped."""
     cases = [_case(result, strict=report.strict) for result in report.results]
-    counts = {
-        "tests": len(cases),
-        "failures": sum(case.find("failure") is not None for case in cases),
-        "errors": sum(case.find("error") is not None for case in cases),
-    }
-    skipped = sum(case.find("skipped") is not None for case in cases)
-    totals = {name: str(count) for name, count in counts.items()} | {"time": f"{report.seconds:.3f}"}
-    suite = ET.Element("testsuite", {"name": NAME, **totals, "skipped": str(skipped)})
-    suite.set("timestamp", when.strftime("%Y-%m-%dT%H:%M:%S"))
+    suite = ET.Element(
+        "testsuite",
+        name="uploader smoke",
+        id="0",
+        package="uploader",
+        hostname="localhost",
+        timestamp=when.strftime("%Y-%m-%dT%H:%M:%S"),
+        tests=str(len(cases)),
+        failures=_count(cases, "failure"),
+        errors=_count(cases, "error"),
+        skipped=_count(cases, "skipped"),
+        time=f"{report.seconds:.3f}",
+    )
     properties = ET.SubElement(suite, "properties")
     told = {"server": report.server, "calls": report.calls, "budget": report.budget, "exit_code": int(report.exit_code)}
     for name, value in told.items():
-        ET.SubElement(properties, "property", name=name, value=_clean(str(value)))
+        ET.SubElement(properties, "property", name=name, value=_legal(str(value)))
     suite.extend(cases)
-    if report.left:
-        ET.SubElement(suite, "system-out").text = _clean("left on the server:\n" + "\n".join(report.left))
-    suites = ET.Element("testsuites", {"name": NAME, **totals})
+    ET.SubElement(suite, "system-out").text = _legal("\n".join(_notes(report)))
+    ET.SubElement(suite, "system-err")
+    suites = ET.Element("testsuites")
     suites.append(suite)
     ET.indent(suites)
-    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return document
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
 
 def _case(result: Result, *, strict: bool) -> ET.Element:
     case = ET.Element("testcase", name=result.id, classname="uploader.smoke", time=f"{result.seconds:.3f}")
-    message = _clean(result.message or result.description)
-    counts = result.counts(strict=strict)
-    if counts and result.verdict in (Verdict.FAIL, Verdict.WARNING):
-        ET.SubElement(case, "failure", message=message, type=str(result.verdict)).text = _clean(_details(result))
-    elif counts:
-        ET.SubElement(case, "error", message=message, type=str(result.verdict)).text = _clean(_details(result))
+    message = _legal(result.message or result.description)
+    if result.counts(strict=strict):
+        tag = "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
+        ET.SubElement(case, tag, message=message, type=str(result.verdict)).text = _legal(_details(result))
     elif result.verdict not in (Verdict.PASS, Verdict.WARNING):
         ET.SubElement(case, "skipped", message=f"{result.verdict.words}: {message}")
-    if result.verdict in (Verdict.PASS, Verdict.WARNING) and result.message and not counts:
-        ET.SubElement(case, "system-out").text = message
     return case
 
 
@@ -64,5 +62,16 @@ def _details(result: Result) -> str:
     return "\n".join(f"{name}: {text}" for name, text in told if text)
 
 
-def _clean(text: str) -> str:
-    return _NO_XML.sub("\ufffd", text)
+def _notes(report: Report) -> list[str]:
+    """What was said of checks that hold, and what is left."""
+    held = (found for found in report.results if found.verdict in (Verdict.PASS, Verdict.WARNING) and found.message)
+    notes = [f"{found.id}: {found.message}" for found in held]
+    return [*notes, *(f"left on the server: {thing}" for thing in report.left)]
+
+
+def _count(cases: list[ET.Element], tag: str) -> str:
+    return str(sum(case.find(tag) is not None for case in cases))
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from junit_rules import check
+from junit_rules import check_junit
 
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
@@ -158,41 +158,28 @@ def test_a_server_that_is_none_or_lets_nobody_in() -> None:
 def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     """Whatever the verdicts are, and whatever characters a server's answer had."""
     document = junit(report(*EVERY, left=("a\x07.mp4",)), WHEN)
-    suite = check(document)[0]
+    suite = check_junit(document)[0]
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     failure = cases["batch-one"].find("failure")
     assert failure is not None
     assert failure.text is not None
     assert "expected: 201\ngot: 500 without an error code\nmeans: files don't arrive" in failure.text
-    assert failure.get("message") == 'opening a session with a name like <b>"\ufffd\ufffd[31m'
+    assert failure.get("message") == 'opening a session with a name like <b>"\\x00\\x1b[31m'
     assert [child.tag for child in cases["batch-several"]] == ["error"]
     assert [child.tag for child in cases["auth"]] == ["error"]
     assert [child.tag for child in cases["validate"]] == ["skipped"]
-    assert [child.tag for child in cases["rate-limit"]] == ["system-out"]
+    assert [child.tag for child in cases["rate-limit"]] == []
     assert cases["tus-core"].find("skipped").get("message") == "not offered: " + EVERY[4].message  # type: ignore[union-attr]
     assert suite.find("properties/property[@name='exit_code']").get("value") == "4"  # type: ignore[union-attr]
-    assert suite.findtext("system-out") == "left on the server:\na\ufffd.mp4"
+    assert suite.findtext("system-out") == (
+        "rate-limit: 5 calls are said to remain, of 4\nleft on the server: a\\x07.mp4"
+    )
 
 
 def test_strict_failures_are_failures_in_the_junit_file_too() -> None:
-    suite = check(junit(report(*EVERY, strict=True), WHEN))[0]
+    suite = check_junit(junit(report(*EVERY, strict=True), WHEN))[0]
     tags = {case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")}
     assert tags["validate"] == tags["rate-limit"] == ["failure"]
-
-
-def test_the_rules_notice_a_broken_file() -> None:
-    """The check of the schema can fail."""
-    good = junit(report(*EVERY), WHEN)
-    for before, after in (
-        (b'tests="9"', b'tests="8"'),
-        (b"<properties>", b"<properties/><properties>"),
-        (b'time="0.250"', b'time="a while"'),
-        (b"<skipped ", b"<ignored "),
-        (b'type="fail"', b'kind="fail"'),
-    ):
-        assert before in good
-        with pytest.raises((AssertionError, KeyError)):
-            check(good.replace(before, after, 1))
 
 
 def test_checks_are_chosen_by_id_and_by_glob() -> None:
