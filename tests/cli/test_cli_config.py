@@ -247,3 +247,21 @@ def test_a_mistake_in_a_file_is_told_with_its_place(own: Path, capsys: Capture) 
     own.write_text("retrys = 1")
     assert main(["config"]) == 2
     assert capsys.readouterr().err == f"error: {own}: retrys: there is no such setting\nhint: the nearest is retries\n"
+
+
+def test_a_value_of_each_kind_can_be_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, work: Path, shown: Callable[..., dict[str, Any]]
+) -> None:
+    """Every setting from the environment: whatever becomes of it fits JSON and a row."""
+    own = {"header": "X-A: 1", "resume": "no", "report": "r.json", "profile": "", "quiet": "", "json": ""}
+    for name, option in OPTIONS.items():
+        written = "yes" if option.default is False else (option.names or ("7",))[-1]
+        monkeypatch.setenv(option.variable, own.get(name, written))
+    monkeypatch.setenv("UPLOADER_CHUNK_SIZE", "1M")
+    (work / "7").touch()
+    settings = shown()["settings"]
+    silent = {"profile", "quiet", "json"}
+    assert {name for name, row in settings.items() if row["source"] != "environment"} == silent
+    assert settings["report"]["value"] == [f"json:{work / 'r.json'}"]
+    assert main(["config"]) == 0
+    assert "1M" in capsys.readouterr().err

@@ -77,13 +77,16 @@ def _value(settings: Settings, name: str) -> Any:
     value = settings.state_path if name == "state_dir" else getattr(settings, name)
     if name in _SECRET:
         return MASK if value else None
-    if isinstance(value, tuple):
-        return [_header(item) if isinstance(item, Header) else item for item in value]
-    return mask(str(value)) if isinstance(value, str | Path) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else _plain(value)
 
 
-def _header(header: Header) -> str:
-    return f"{header.name}: {MASK if header.secret else header.value}"
+def _plain(value: Any) -> Any:
+    match value:
+        case Header():
+            return f"{value.name}: {MASK if value.secret else value.value}"
+        case None | bool() | int() | float():
+            return value
+    return mask(str(value))
 
 
 def _words(name: str, value: Any) -> str:
