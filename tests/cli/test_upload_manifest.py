@@ -216,7 +216,8 @@ def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: 
 def test_lenient(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The rest is sent; the bad lines are failed files, in the reports too, and the run ends with 4."""
     make_files(**{"a.mp4": 1, "b.mp4": 1})
-    file = listed("list.jsonl", {"path": "files/a.mp4"}, {"path": "files/gone.mp4"}, "{", {"path": "files/b.mp4"})
+    gone = {"path": "files/gone.mp4", "name": "other.mp4", "category": "scenic", "sha256": sha256(b"gone")}
+    file = listed("list.jsonl", {"path": "files/a.mp4"}, gone, "{", {"path": "files/b.mp4"})
     report, again = tmp_path / "report.json", tmp_path / "again.jsonl"
     options = ("--lenient", "--json", "--report", report, "--failed-to", again)
     done = uploader("upload", "--from-file", file, "-s", server.url, *options, home=tmp_path)
@@ -232,7 +233,8 @@ def test_lenient(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
         failed[1]["message"].partition(" (")[0],
     ]
     assert written["counts"]["failed"] == 2
-    assert [json.loads(line)["path"] for line in again.read_text(encoding="utf-8").splitlines()] == ["files/gone.mp4"]
+    assert [json.loads(line) for line in again.read_text(encoding="utf-8").splitlines()] == [gone]
+    assert failed[0]["size"] is None
 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])

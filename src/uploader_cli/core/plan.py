@@ -26,6 +26,8 @@ UNMETERED_BYTES = 64 * MIB
 class LocalFile:
     """A selected file. `path` is as selected, `relative_path` what the server may call it; `mtime_ns` as at the walk.
 
+    Of a listed file that could not be looked at `size` and `mtime_ns` are 0: it is told of, and never sent.
+
     `named` is True for a file that was given as an argument or in a list: it may not be left out in silence.
     A list may give it a `category` of its own, and the `sha256` (hex) that it must have. `destination` is empty where
     path and run say where it goes; else it sets the file apart from the same one sent elsewhere.

@@ -271,7 +271,8 @@ def _as_selected(local: LocalFile | None) -> tuple[int | None, dict[str, Any]]:
     """The size, and the fields that say how it was to be sent, where the file came as far as being selected."""
     if local is None:
         return None, {}
-    return local.size, {
+    size = local.size if local.size or local.mtime_ns else None  # see `LocalFile`
+    return size, {
         "relative_path": local.relative_path,
         "category": local.category,
         "sha256": local.sha256,

@@ -102,28 +102,17 @@ class Manifest:
                 yield None
                 continue
             number, info = next(numbers), look(item)
+            file = _file(number, item, info)
             if isinstance(info, BadLine):
-                yield self._unusable(number, info)
-                continue
-            destination = _destination(item)
-            if not seen.add(f"{destination}\0{os.path.abspath(item.path)}"):
+                yield self._unusable(number, info, file)
+            elif seen.add(f"{file.destination}\0{os.path.abspath(item.path)}"):
+                yield file
+            else:
                 yield Skipped(number, item.path, SkipReason.DUPLICATE)
-                continue
-            yield LocalFile(
-                number,
-                item.path,
-                item.name,
-                info.st_size,
-                info.st_mtime_ns,
-                named=True,
-                category=item.category,
-                sha256=item.sha256,
-                destination=destination,
-            )
 
-    def _unusable(self, number: int, bad: BadLine) -> Unusable:
+    def _unusable(self, number: int, bad: BadLine, file: LocalFile | None = None) -> Unusable:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
-        return Unusable(number, bad.path or where, bad.code, f"{bad.message} ({where})")
+        return Unusable(number, bad.path or where, bad.code, f"{bad.message} ({where})", local=file)
 
     def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
         if isinstance(item, BadLine) or item.category is None:
@@ -159,6 +148,21 @@ def look(entry: Entry) -> os.stat_result | BadLine:
     if not stat.S_ISREG(info.st_mode):
         return BadLine(entry.line, "it is no regular file", entry.path, FailureCode.UNREADABLE)
     return info
+
+
+def _file(number: int, entry: Entry, info: os.stat_result | BadLine) -> LocalFile:
+    size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
+    return LocalFile(
+        number,
+        entry.path,
+        entry.name,
+        size,
+        mtime_ns,
+        named=True,
+        category=entry.category,
+        sha256=entry.sha256,
+        destination=_destination(entry),
+    )
 
 
 def _destination(entry: Entry) -> str:

@@ -153,7 +153,9 @@ def test_a_line_that_can_not_be_used_is_a_failed_file() -> None:
     content = 'path,category\na.mp4,\ngone.mp4,\na.mp4,work\n"'
     ok, gone, work, end = selected(manifest(content, Format.CSV, strict=False))
     assert isinstance(ok, LocalFile)
-    assert gone == Unusable(1, "gone.mp4", FailureCode.VANISHED, "no such file (line 3 of the list)")
+    assert isinstance(gone, Unusable)
+    assert gone.message == "no such file (line 3 of the list)"
+    assert (gone.file, gone.path, gone.code) == (1, "gone.mp4", FailureCode.VANISHED)
     assert isinstance(work, Unusable)
     assert (work.path, work.code) == ("line 4 of the list", FailureCode.BAD_LINE)
     assert isinstance(end, Unusable)
