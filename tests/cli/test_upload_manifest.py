@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,6 +170,19 @@ def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     assert done.finished["completed"] == 3
     assert len(stored(server)) == 3
     assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
+
+
+def test_a_pipe_is_read_once(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """What the shell makes of `<(command)`: it is kept like standard input, and its suffix still counts."""
+    make_files(**{"a.mp4": 1})
+    pipe = tmp_path / "list.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"path": "files/a.mp4"}\n',))
+    writer.start()
+    result = sent(server.url, pipe, state_dir=tmp_path / "state")
+    writer.join()
+    assert (result.exit_code, result.outcome.completed) == (0, 1)
+    assert list((tmp_path / "state" / "lists").iterdir()) == []
 
 
 def test_include_and_exclude_choose_among_what_is_listed(server: EmbeddedServer, make_files: Files) -> None:

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest import Manifest, format_of
@@ -30,17 +30,21 @@ _PIECE = 1 << 20
 
 @contextmanager
 def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
-    """The settings with a list that can be read as often as it takes: standard input is kept in the state directory.
+    """The settings with a list that can be read as often as it takes: what comes through a pipe is kept.
 
-    It is removed at the end, unless a run that can be resumed needs it. Raises `UsageError` where both `paths` and a
-    list were given on the command line; paths outrank a list that is named elsewhere.
+    It lies in the state directory, and is removed at the end unless a run that can be resumed needs it. Raises
+    `UsageError` where both `paths` and a list were given; paths outrank a list that the environment or a config names.
     """
     if paths and settings.from_file is not None:
-        if settings.sources["from_file"].layer is Layer.FLAG:
+        source = settings.sources.get("from_file")
+        if source is None or source.layer is Layer.FLAG:
             raise UsageError("--from-file and PATH exclude each other", hint="list the path in the file, or run twice")
         settings = replace(settings, from_file=None)
     if settings.from_file == "-":
-        settings = replace(settings, from_file=_spool(settings))
+        settings = replace(settings, from_file=_spool(settings, sys.stdin.buffer, ""))
+    elif isinstance(settings.from_file, Path) and _is_pipe(settings.from_file):
+        with settings.from_file.open("rb") as pipe:
+            settings = replace(settings, from_file=_spool(settings, pipe, settings.from_file.suffix))
     try:
         yield settings
     finally:
@@ -60,13 +64,13 @@ def manifest(settings: Settings) -> Manifest | None:
                     hint="give --from-file FILE, or - for standard input",
                 )
         return None
-    shown = "standard input" if file.parent == _place(settings) else str(file)
+    shown = "the piped list" if file.parent == _place(settings) else str(file)
     category = None if settings.tus_endpoint else settings.category
     return Manifest(file, shown, _format(settings, file.name), category, strict=not settings.lenient)
 
 
 def identity(settings: Settings) -> str | None:
-    """What makes two lists the same: the file; of standard input, what came through it."""
+    """What makes two lists the same: the file; of one that came through a pipe, what is in it."""
     file = settings.from_file
     if not isinstance(file, Path):
         return None
@@ -87,8 +91,13 @@ def _place(settings: Settings) -> Path:
     return settings.state_path / "lists"
 
 
-def _spool(settings: Settings) -> Path:
-    """All of standard input in a file that only the user can read, named by what is in it."""
+def _is_pipe(file: Path) -> bool:
+    """True for what can be read once: a pipe, such as the shell's `<(command)`, or a device."""
+    return file.is_fifo() or file.is_char_device()
+
+
+def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
+    """All of `source` in a file that only the user can read, named by what is in it, and with that suffix."""
     place, digest = _place(settings), hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,16 +105,16 @@ def _spool(settings: Settings) -> Path:
         handle, name = tempfile.mkstemp(dir=place)
         try:
             with open(handle, "wb") as file:
-                while piece := sys.stdin.buffer.read(_PIECE):
+                while piece := source.read(_PIECE):
                     digest.update(piece)
                     file.write(piece)
-            return Path(name).rename(place / f"{digest.hexdigest()}-{Path(name).name}")
+            return Path(name).rename(place / f"{digest.hexdigest()}-{Path(name).name}{suffix}")
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UsageError(
-            f"--from-file -: the list can't be kept in {place}: {error.strerror}", hint="name another --state-dir"
+            f"--from-file: the list can't be kept in {place}: {error.strerror}", hint="name another --state-dir"
         ) from error
 
 
