@@ -30,7 +30,7 @@ CATEGORIES = ("personal", "scenic")
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
-    *("relative_path", "outcome", "size", "bytes", "session", "server_id", "location"),
+    *("relative_path", "destination", "outcome", "size", "bytes", "session", "server_id", "location"),
     *("checksum", "verified", "attempts", "seconds", "reason"),
 )
 OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
