@@ -172,6 +172,20 @@ def test_watch(runs: Runs) -> None:
     ]
 
 
+def test_watch_takes_several_sessions_each_once(runs: Runs) -> None:
+    other = ID.replace("3", "4")
+    assert main(["watch", ID, other, ID.upper(), "--wait", "0"]) == 0
+    assert runs.calls[0][2] == ((ID, other), 0.0)
+
+
+def test_watch_needs_a_session(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch"]) == 2
+    assert "SESSION" in capsys.readouterr().err
+    assert main(["watch", ID, "no-id"]) == 2
+    assert "'no-id' is no id" in capsys.readouterr().err
+    assert runs.calls == []
+
+
 def test_watch_wait_must_be_seconds(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", ID, "--wait", "soon"]) == 2
     assert capsys.readouterr().err.startswith("error: --wait: must be a number of seconds")
