@@ -1,0 +1,212 @@
+"""Thousands of sessions in one run of the client, over one connection: nothing grows, on either side."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from serving import running_server, server_process
+from soak import Soak
+
+from uploader_cli import Settings, upload
+from uploader_cli.run.connections import Connections
+from uploader_cli.run.upload import Interrupts
+from uploader_cli.run.watch import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from server_stub.serving import EmbeddedServer
+
+SESSIONS, BASE = 2_000, 200
+WITHIN = 0.10
+SHORT = 60
+ONCE = 5
+"""Descriptors that a process opens once, with its first request; a leak would be one for each session."""
+
+
+def make_files(top: Path, count: int) -> Path:
+    """A file for each session: the server takes one in each."""
+    top.mkdir()
+    for number in range(count):
+        (top / f"{number:04}.mp4").write_bytes(b"%04d" % number * 25)
+    return top
+
+
+def open_sessions(url: str, count: int) -> list[str]:
+    """Sessions of one file each, opened by somebody else."""
+    with requests.Session() as http:
+        asked = {"category": "personal", "expectedFiles": 1}
+        answers = (http.post(f"{url}/api/upload/session", json=asked, timeout=30) for _ in range(count))
+        return [str(answer.json()["sessionId"]) for answer in answers]
+
+
+def fill(url: str, sessions: list[str]) -> None:
+    """One file into each, one after the other."""
+    with requests.Session() as http:
+        for number, session in enumerate(sessions):
+            parts = [("files", (f"{number:04}.mp4", b"x" * 100, "video/mp4"))]
+            fields = {"sessionId": session, "category": "personal"}
+            http.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=30).raise_for_status()
+
+
+# --- short form: what is kept for a session is counted, in one process ------------------------------------------------
+
+
+class Inside:
+    """What both sides keep, counted from inside; as an observer of the run it counts at each end of a session."""
+
+    def __init__(self, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._realtime: Any = server.app.state.realtime
+        self._made: list[weakref.ref[Any]] = []
+        """The channel and the sightings of the one run."""
+        self._descriptors = len(os.listdir("/proc/self/fd"))
+        self.seen: list[dict[str, int]] = []
+        make = Connections.__post_init__
+
+        def made(connections: Connections) -> None:
+            make(connections)
+            self._made += map(weakref.ref, (connections.channel, connections.sightings))
+
+        monkeypatch.setattr(Connections, "__post_init__", made)
+
+    def handle(self, event: Any, state: Any, now: float) -> None:
+        if event.type == "session.finished":
+            self.count(event)
+
+    def count(self, _event: Any) -> None:
+        """A session has ended."""
+        self.seen.append(self.now())
+
+    def refresh(self, state: Any, now: float) -> None:
+        """Nothing to count."""
+
+    def close(self, state: Any, now: float) -> None:
+        """Nothing to count."""
+
+    def now(self) -> dict[str, int]:
+        """How many of each there are."""
+        channel, sightings = (made() for made in self._made)
+        poller = channel._poller
+        return self._on_the_server() | {
+            "rooms": len(channel._rooms),
+            "polled": len(poller._due) + len(poller._last) + len(poller._once),
+            "poll notes": len(poller._unknown) + len(poller._sent),
+            "sightings": len(sightings._seen),
+            "connections": len(channel._connections),
+        }
+
+    def _on_the_server(self) -> dict[str, int]:
+        rooms = list(self._realtime.server.manager.rooms.get("/", {}))
+        return {
+            "server's rooms": sum(str(room).startswith("session:") for room in rooms),
+            "server's joins": sum(map(len, list(self._realtime._joined.values()))),
+            "server's sockets": sum(not one.closed for one in list(self._realtime.server.eio.sockets.values())),
+        }
+
+    def most(self, what: str) -> int:
+        """The highest count."""
+        return max(count[what] for count in self.seen)
+
+    def check_nothing_is_left(self) -> None:
+        """No room or connection on the server; of the client no thread, no descriptor, and none of its tables."""
+        wait_until(lambda: not any(self._on_the_server().values()), self._on_the_server)
+        wait_until(lambda: not client_threads(), client_threads)
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) <= self._descriptors + ONCE)
+        gc.collect()
+        assert [made() for made in self._made] == [None, None]
+
+
+def client_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("uploader-") and name != "uploader-server"]
+
+
+def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: "") -> None:
+    """Return when it is so; the limit only guards against hanging."""
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end, f"it did not come: {told()}"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    """Short form: rooms are left as the run goes on, and at its end nothing is kept of any session."""
+    files = make_files(tmp_path / "files", SHORT)
+    with running_server(max_files=1, processing_seconds=0.01) as server:
+        inside = Inside(server, monkeypatch)
+        settings = Settings(server=server.url, protocol=protocol, state_dir=tmp_path / "state")
+        assert len(upload(files, settings, on_completed=inside.count).receipts) == SHORT
+        assert len(inside.seen) == SHORT
+        for table in ("rooms", "polled", "poll notes", "sightings"):
+            assert inside.most(table) < SHORT
+        assert inside.most("server's sockets") == inside.most("connections") == 1
+        inside.check_nothing_is_left()
+
+
+def test_some_sessions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short form: one socket for all of them, each room left when its session has ended."""
+    with running_server() as server:
+        inside = Inside(server, monkeypatch)
+        sessions = open_sessions(server.url, SHORT)
+        filling = threading.Thread(target=fill, args=(server.url, sessions))
+        filling.start()
+        outcome = watch(Settings(server=server.url), sessions, 30.0, [inside], Interrupts())
+        filling.join()
+        assert (outcome.completed, outcome.exit_code) == (SHORT, 0)
+        assert len(inside.seen) == SHORT
+        assert inside.most("server's sockets") == inside.most("connections") == 1
+        inside.check_nothing_is_left()
+
+
+# --- long form: two processes, and what the kernel says of them -------------------------------------------------------
+
+
+def check_growth(soak: Soak) -> None:
+    """At the end within a tenth of what was after 200 sessions."""
+    assert len(soak.client) == SESSIONS
+    for side, (base, end) in soak.grown(BASE, 20).items():
+        print(f"{side}: after {BASE} sessions {base}; after {SESSIONS} {end}")
+        assert end.memory <= (1 + WITHIN) * base.memory
+        assert end.threads <= (1 + WITHIN) * base.threads
+        assert end.descriptors <= (1 + WITHIN) * base.descriptors
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("protocol", ["tus", "batch"])
+def test_two_thousand_sessions_one_after_another(tmp_path: Path, protocol: str) -> None:
+    """Over one connection."""
+    files = make_files(tmp_path / "files", SESSIONS)
+    with server_process("--max-files", "1", "--root", str(tmp_path / "root")) as server:
+        soak = Soak(server.pid)
+        done = soak.run(["upload", files, "-s", server.url, "--protocol", protocol], tmp_path / "home", 840)
+    assert done.code == 0
+    assert done.finished["completed"] == SESSIONS
+    assert done.finished["channel"]["reconnects"] == 0
+    check_growth(soak)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+def test_two_thousand_sessions_at_once(tmp_path: Path) -> None:
+    """All in one `watch`, over one connection, while somebody else fills them."""
+    with server_process("--root", str(tmp_path / "root")) as server:
+        sessions = open_sessions(server.url, SESSIONS)
+        soak = Soak(server.pid)
+        filling = threading.Thread(target=fill, args=(server.url, sessions))
+        filling.start()
+        done = soak.run(["watch", *sessions, "-s", server.url], tmp_path / "home", 840)
+        filling.join()
+    assert done.code == 0
+    assert done.finished["completed"] == SESSIONS
+    assert done.finished["channel"]["reconnects"] == 0
+    check_growth(soak)
