@@ -90,4 +90,4 @@ def _why_nothing_moves(state: ProgressState) -> str:
         return "everything is sent, the server has not answered yet"
     if any(file.phase is Phase.QUEUED for file in files):
         return "waiting to try again"
-    return "the server says nothing"
+    return f"{state.checking} is compared with its list first" if state.checking else "the server says nothing"

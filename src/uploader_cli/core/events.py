@@ -433,6 +433,13 @@ class FileSelected(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ContentChecked(Event):
+    """A large file is being compared with the digest that its list tells; with an empty path: no longer."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionEnded(Event):
     """The walk is over: totals are final."""
 

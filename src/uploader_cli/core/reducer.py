@@ -83,6 +83,11 @@ def _warning(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev
     return [event]
 
 
+def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float) -> list[ev.Event]:
+    state.checking = event.path
+    return []
+
+
 def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
     state.paused_until, state.pause_reason = now + event.seconds, event.reason
     return []
@@ -485,6 +490,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.EngineStopped: _engine_stopped,
     ev.RunFinished: _run_finished,
     ev.RunWarning: _warning,
+    ev.ContentChecked: _content_checked,
     ev.Paused: _paused,
     ev.ChannelChanged: _channel_changed,
     ev.PollFailed: _poll_failed,

@@ -156,6 +156,8 @@ class ProgressState:
     news: ev.RunWarning | None = None
     """The newest warning, or the word that a trouble is over."""
     incidents: IncidentLog = field(default_factory=IncidentLog)
+    checking: str = ""
+    """The listed file whose content is being compared with its digest, before it is sent."""
     paused_until: float | None = None
     pause_reason: str = ""
     advanced: float = 0.0

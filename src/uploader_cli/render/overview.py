@@ -121,6 +121,8 @@ def _why(state: ProgressState) -> str:
         why = "the server is still processing"
     elif Phase.QUEUED in phases:
         why = "waiting to try again"
+    elif state.checking:
+        return f"{safe(state.checking)} is compared with its list first"
     else:
         why = "waiting for the server"
     if state.channel.state is not ChannelState.LIVE:

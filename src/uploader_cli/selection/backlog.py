@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 10_000
 """Selected items that are not over yet. More than one session holds and less than memory feels."""
+NOTICEABLE = 64 << 20
+"""Bytes from which on it is told that a file's content is being compared."""
 _JOIN = 0.5
 """Seconds that the walk gets to end: a file system that hangs is not waited for."""
 
@@ -138,11 +140,17 @@ class Backlog:
 
     def _checked(self, file: LocalFile) -> LocalFile | Unusable:
         """What of the file is expected is compared here, ahead of the transfer; not any more once this is closed."""
+        slow = file.sha256 is not None and file.size >= NOTICEABLE
         try:
             self._go_on()
+            if slow:
+                self._emit(ev.ContentChecked(file.path))
             return differs(file, self._go_on) or file
         except _Closed:
             return file
+        finally:
+            if slow:
+                self._emit(ev.ContentChecked(""))
 
     def _go_on(self) -> None:
         if self._closed.is_set():

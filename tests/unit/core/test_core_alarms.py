@@ -119,6 +119,14 @@ def test_a_stall_names_its_reason(phase: ev.Event, why: str) -> None:
     assert run.told[0][1].endswith(why)
 
 
+def test_a_stall_while_contents_are_compared_blames_nobody() -> None:
+    """Before anything is sent a large file of a list may take minutes."""
+    run = Watched(Alarms(stall=30))
+    run.put(ev.FileSelected(0, "a", 10), ev.ContentChecked("a"))
+    run.look(31.0)
+    assert run.told[0][1].endswith("a is compared with its list first")
+
+
 def test_without_thresholds_nothing_is_said() -> None:
     run = Watched(Alarms())
     for _ in range(20):

@@ -191,3 +191,12 @@ def test_after_the_end_there_is_no_more_progress() -> None:
     log.view.close(log.state, log.now)
     assert log.lines == before
     assert name_of(0) in before[-1]
+
+
+def test_a_stall_while_contents_are_compared_names_the_file() -> None:
+    log = Log()
+    log.begin(30)
+    log.put(ev.ContentChecked("big.mp4"))
+    log.tick(1)
+    log.tick(40)
+    assert log.lines[-1].endswith("no progress for 0:41: big.mp4 is compared with its list first")

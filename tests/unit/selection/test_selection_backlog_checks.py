@@ -48,6 +48,19 @@ def test_what_differs_is_a_failed_file_and_not_handed_on(files: list[LocalFile])
     assert sum(isinstance(event, ev.FileSelected) for event in told) == 3
 
 
+def test_what_takes_long_is_told(files: list[LocalFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file is named while it is compared, and not any more after that."""
+    monkeypatch.setattr(backlog_module, "NOTICEABLE", 3)
+    told: list[ev.Event] = []
+    files[1] = replace(files[1], sha256=None)
+    backlog = Backlog(Selection(files), told.append)
+    backlog.start()
+    while not backlog.ended:
+        backlog.take(GUARD)
+    checked = [event.path for event in told if isinstance(event, ev.ContentChecked)]
+    assert checked == [files[0].path, "", files[2].path, ""]
+
+
 def test_an_interrupt_ends_the_checks_and_loses_no_file(
     files: list[LocalFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
