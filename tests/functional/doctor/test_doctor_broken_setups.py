@@ -244,7 +244,7 @@ def guarded_session(world: World) -> str:
 def connections_used_up(world: World) -> str:
     """Somebody at our address has all the realtime connections that one address may have."""
     url = world.serve(max_connections=1)
-    requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=10)
+    requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=PATIENCE)
     return url
 
 

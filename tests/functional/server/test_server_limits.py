@@ -109,22 +109,22 @@ def test_both_sides_notice_within_ten_seconds() -> None:
 
 def test_a_session_is_not_swept_right_after_a_long_body() -> None:
     """Its time to live starts again at the end of a request, also of one that broke off."""
-    with running_server(session_ttl=0.4) as server:
+    with running_server(session_ttl=2.0) as server:
         session = new_session(server.url)
         known: Any = server.app.state.backend
         body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
             eventually(lambda: known.sessions[session].requests, "the request")
-            time.sleep(0.6)
+            time.sleep(2.2)
         eventually(lambda: not known.sessions[session].requests, "its end")
-        time.sleep(0.2)  # a sweep comes every 0.1 s; asking over HTTP would keep the session alive
+        time.sleep(0.6)  # a sweep comes every 0.5 s; asking over HTTP would keep the session alive
         assert session in known.sessions
 
 
 def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:
     """Every byte is there and no request is reading: the session is in use all the same."""
-    with running_server(session_ttl=0.2, processing_seconds=0.7) as server:
+    with running_server(session_ttl=1.0, processing_seconds=1.6) as server:
         session = new_session(server.url)
         named = ",".join(
             f"{key} {base64.b64encode(value.encode()).decode()}"

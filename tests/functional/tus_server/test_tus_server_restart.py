@@ -191,7 +191,7 @@ def test_what_is_gone_stays_gone_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_an_upload_expires_and_its_bytes_go() -> None:
-    with running_server(upload_ttl=0.4) as server:
+    with running_server(upload_ttl=1.5) as server:
         session = new_session(server.url)
         upload = created(server.url, 3, b"ab", sessionId=session)
         finished = created(server.url, 3, b"abc", filename="stays.txt")

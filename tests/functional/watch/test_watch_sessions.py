@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from patience import PATIENCE
 from serving import running_server
 from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
 
@@ -307,6 +308,6 @@ def test_an_interrupt_ends_it_and_nothing_else(code: Exit) -> None:
             assert watching.end() is code
         wait_until(lambda: not rooms(server) and not sockets(server))
         wait_until(lambda: not [t for t in threading.enumerate() if t not in during and t.name.startswith("uploader-")])
-        answer: dict[str, Any] = requests.get(f"{server.url}/api/upload/progress/{session}", timeout=10).json()
+        answer: dict[str, Any] = requests.get(f"{server.url}/api/upload/progress/{session}", timeout=PATIENCE).json()
         assert answer["overallStatus"] == "pending"
     wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("uploader-")])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from command import check_stream
+from patience import PATIENCE
 
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
@@ -29,7 +30,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 def open_session(url: str, files: int = 1, **headers: str) -> str:
     """A session, opened by somebody else."""
     asked = {"category": "personal", "expectedFiles": files}
-    answer = requests.post(f"{url}/api/upload/session", json=asked, headers=headers, timeout=10)
+    answer = requests.post(f"{url}/api/upload/session", json=asked, headers=headers, timeout=PATIENCE)
     return str(answer.json()["sessionId"])
 
 
@@ -43,7 +44,7 @@ def send(url: str, session: str, *names: str, **headers: str) -> None:
 
 def cancel(url: str, session: str) -> None:
     """Cancelled by somebody else."""
-    requests.post(f"{url}/api/upload/cancel/{session}", timeout=10).raise_for_status()
+    requests.post(f"{url}/api/upload/cancel/{session}", timeout=PATIENCE).raise_for_status()
 
 
 class Watching:
