@@ -33,6 +33,7 @@ def upload_server(request: pytest.FixtureRequest) -> Iterator[UploadServer]:
     try:
         server = running_server(marks)
     except UsageError as error:
-        pytest.fail("\n".join(filter(None, [str(error), error.hint])), pytrace=False)
+        told = "\n".join(filter(None, [str(error), error.hint]))
+        raise pytest.fail.Exception(told, pytrace=False) from None  # as pytest.fail, but said once
     with server:
         yield server
