@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import sys
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import in_ci, use_color
 from uploader_cli.report import place
+from uploader_cli.run.terminal import Terminal
 from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
 from uploader_cli.smoke.junit import junit
 from uploader_cli.smoke.shown import Page
@@ -51,8 +50,11 @@ def smoke(
     site = Site(settings, budget=budget)
     view: _Lines | _Screen = _Lines() if settings.json else _Screen(settings)
     view.begin(settings.server)
-    with _stoppable():
-        report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
+    try:
+        with _stoppable():
+            report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
+    except Stopped as stop:  # in the last moment
+        return stop.code
     if file is not None:
         _save(file, junit(report, datetime.now(UTC)))
     view.end(report)
@@ -108,34 +110,24 @@ class _Screen:
     """Lines on stderr; on a terminal also the check under way, which its result then replaces."""
 
     def __init__(self, settings: Settings) -> None:
-        tty = sys.stderr.isatty()
-        encoding = (sys.stderr.encoding or "ascii").lower().replace("-", "")
         self._quiet = settings.quiet
-        self._moves = tty and not settings.quiet and os.environ.get("TERM") != "dumb" and not in_ci(os.environ)
-        self._page = Page(
-            width=_width(),
-            color=use_color(os.environ, is_tty=tty),
-            glyphs=encoding == "utf8",
-            verbose=bool(settings.verbose),
-        )
+        self._out = out = Terminal(quiet=settings.quiet)
+        self._page = Page(width=out.width, color=out.color, glyphs=out.glyphs, verbose=bool(settings.verbose))
 
     def begin(self, server: str) -> None:
         """Say what is examined."""
         if not self._quiet:
-            self._write(self._page.heading(server))
+            self._out.write(self._page.heading(server))
 
     def looking(self, check: Check) -> None:
         """A check begins: it may take seconds."""
-        if self._moves:
-            sys.stderr.write(f"\r\x1b[K{self._page.looking(check.id)}")
-            sys.stderr.flush()
+        self._out.passing(self._page.looking(check.id))
 
     def tell(self, result: Result) -> None:
         """A check has ended."""
-        if self._moves:
-            sys.stderr.write("\r\x1b[K")
+        self._out.passing("")
         if not self._quiet:
-            self._write(self._page.row(result))
+            self._out.write(self._page.row(result))
 
     def end(self, report: Report) -> None:
         """What failed, what is left, and the verdict."""
@@ -144,16 +136,4 @@ class _Screen:
         page = self._page
         shown = report.against if self._quiet else report.results
         lines = [*page.failures(shown), *page.left(report), *page.verdict(report)]
-        self._write(lines[1:] if self._quiet else lines)
-
-    def _write(self, lines: Sequence[str]) -> None:
-        sys.stderr.write("\n".join(lines) + "\n")
-        sys.stderr.flush()
-
-
-def _width() -> int:
-    """Columns of the terminal; 80 where there is none."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
+        self._out.write(lines[1:] if self._quiet else lines)

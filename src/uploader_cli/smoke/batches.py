@@ -80,7 +80,7 @@ def batch_several(site: Site) -> str:
     count = min(SEVERAL, site.once(terms).limits.max_files)
     if count < 2:
         raise NotOffered("a session holds one file at most")
-    files = [file_of(site, label) for label in ("first", "zweite Käseplatte", "第三")[:count]]
+    files = [file_of(site, label) for label in ("first", "naïve second", "第三")[:count]]
     session = open_session(site, count)
     _judge(send(site, session, files), session, files, f"a batch of {count} files")
     return ""

@@ -43,7 +43,7 @@ def sweep(site: Site) -> None:
         _remove(site, f"session {session}", "POST", f"/api/upload/cancel/{session}")
     while made.files:
         file = made.files.pop()
-        if site.token:
+        if site.may_delete:
             _remove(site, str(file), "DELETE", f"/api/upload/file/{file.id}")
         else:
             made.unowned.append(str(file))
@@ -55,7 +55,7 @@ def _remove(site: Site, what: str, method: str, where: str, headers: dict[str, s
     except OutOfCalls:
         site.made.left.append(f"{what}: no calls left")
     except errors.Unauthorized as error:
-        if site.token:
+        if site.may_delete:
             site.made.left.append(f"{what}: {error}")
         else:
             site.made.unowned.append(what)

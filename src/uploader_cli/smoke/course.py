@@ -62,16 +62,11 @@ def go_through(
             tell(results[-1])
     except Stopped as stop:
         stopped = stop.code
-        for check in checks[len(results) :]:
-            results.append(_result(check, Verdict.NOT_RUN, "interrupted"))
-            tell(results[-1])
-    try:
-        sweep(site)
-    except Stopped as stop:
-        stopped = stop.code
-        site.made.left += [*map(str, site.made.files), *site.made.sessions, *site.made.uploads]
     finally:
-        site.close()
+        stopped = _end(site) or stopped
+    for check in checks[len(results) :]:
+        results.append(_result(check, Verdict.NOT_RUN, "interrupted"))
+        tell(results[-1])
     code = exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
     return Report(
         server=site.settings.server,
@@ -85,6 +80,19 @@ def go_through(
     )
 
 
+def _end(site: Site) -> Exit | None:
+    """Clean up; the exit code where that was stopped, too."""
+    try:
+        sweep(site)
+    except Stopped as stop:
+        made = site.made
+        made.left += [f"{thing}: interrupted" for thing in (*map(str, made.files), *made.sessions, *made.uploads)]
+        return stop.code
+    finally:
+        site.close()
+    return None
+
+
 def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
     """One check, unless what came before it makes it pointless."""
     culprit = _hopeless(site, before)
@@ -92,7 +100,7 @@ def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
         return _blocked(check, culprit)
     calls, began = site.calls, time.perf_counter()
     result = _verdict(site, check, before)
-    culprit = _culprit((check.rests_on,), before) if result.verdict in BROKEN else ""
+    culprit = _culprit(check, (check.rests_on,), before) if result.verdict in BROKEN else ""
     if culprit:
         result = _blocked(check, culprit)
     return replace(result, seconds=time.perf_counter() - began, calls=site.calls - calls)
@@ -134,7 +142,7 @@ def _failed(check: Check, violation: Violation) -> Result:
 
 
 def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> Result:
-    culprit = _culprit(prevented.by, before)
+    culprit = _culprit(check, prevented.by, before)
     if culprit:
         return _blocked(check, culprit)
     if any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before):
@@ -142,9 +150,13 @@ def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> 
     return _result(check, Verdict.ERROR, str(prevented), means=check.means)
 
 
-def _culprit(ids: Sequence[str], before: Sequence[Result]) -> str:
-    """The first of these checks that failed, or what one of them was skipped for; empty where all is well."""
-    known = {found.id: found.blocked_by or found.id for found in before if found.verdict in BROKEN or found.blocked_by}
+def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
+    """The first of these checks that failed, or what one of them was skipped for; empty where all is well.
+
+    One that is not required excuses none that is.
+    """
+    failed = (found for found in before if found.verdict in BROKEN or found.blocked_by)
+    known = {found.id: found.blocked_by or found.id for found in failed if found.required or not check.required}
     return next((known[name] for name in ids if name in known), "")
 
 

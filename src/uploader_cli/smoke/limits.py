@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uploader_cli.smoke.resumable import created
 from uploader_cli.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.smoke.shapes import answered, refused, refused_cleanly, said
-from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.smoke.verdicts import NotOffered, Violation
 from uploader_cli.transfer.multipart import content_type
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def limit_size(site: Site) -> str:
     name, _ = file_of(site, "too-large")
     file = {"name": name, "size": limits.max_file_size + 1, "type": content_type(name)}
     answer = site.call("POST", "/api/upload/validate", json={"files": [file]})
-    if answer.status in (404, 405):
-        raise Prevented("files can't be validated", "validate")
-    refused(answer, "validating a file of one byte too many", (400, "VALIDATION_ERROR"))
-    if limits.max_file_size < SMALL:
+    tus = site.once(terms).tus
+    small = limits.max_file_size < SMALL
+    if answer.status in (404, 405) and not small and (tus is None or tus.max_size is None):
+        raise NotOffered("files can't be validated, and nobody wants to send that many bytes")
+    if answer.status not in (404, 405):
+        refused(answer, "validating a file of one byte too many", (400, "VALIDATION_ERROR"))
+    if tus is not None and tus.max_size is not None:
+        _, answer = created(site, name, {"Upload-Length": str(tus.max_size + 1)})
+        answered(answer, "a tus upload of one byte more than maxSize", 413)
+    if small:
         _refused(site, [(name, bytes(limits.max_file_size + 1))], "a file of one byte too many")
     return ""
 

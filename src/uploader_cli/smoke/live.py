@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_progress
+from uploader_cli.render.words import plural
 from uploader_cli.smoke.batches import stored_of
 from uploader_cli.smoke.ear import DIAL_LIMIT, Ear, best_transport, over_polling, over_websocket
 from uploader_cli.smoke.sending import file_of, open_session, send
@@ -160,7 +161,7 @@ def events(site: Site) -> str:
         if not seen.heard_the_end(ear):
             heard = quoted(ear.events[-1]) if ear.events else "no event at all"
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
-    return f"{count} heard"
+    return plural(count, "event")
 
 
 def _judge(event: JsonObject, seen: Watched) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.tus import VERSION, encode_metadata, place
+from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
 from uploader_cli.core.tus import checksum_header as checksum_of
 from uploader_cli.smoke.made import StoredThing
 from uploader_cli.smoke.payload import CutOff, Payload
@@ -91,17 +91,27 @@ def create(
     body: bytes | None = None,
 ) -> tuple[str, Answer]:
     """A new upload that must be made; its URL, and the answer."""
-    url, answer = _created(site, label, headers, body, site.once(_Rooms).place())
+    url, answer = created(site, file_of(site, label)[0], headers, body=body)
     if not url:
         raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
     return url, answer
 
 
-def _created(
-    site: Site, label: str, headers: Mapping[str, str], body: bytes | None, session: str
+def created(
+    site: Site,
+    name: str,
+    headers: Mapping[str, str],
+    told: Mapping[str, str] | None = None,
+    *,
+    body: bytes | None = None,
 ) -> tuple[str, Answer]:
-    name, _ = file_of(site, label)
-    metadata = {"filename": name, "filetype": content_type(name), "sessionId": session}
+    """An attempt to create an upload, with `told` as further metadata: its URL, empty where none was made."""
+    metadata = {
+        "filename": name,
+        "filetype": content_type(name),
+        "sessionId": site.once(_Rooms).place(),
+        **(told or {}),
+    }
     endpoint = offered(site).endpoint
     answer = ask(site, "POST", endpoint, {"Upload-Metadata": encode_metadata(metadata), **headers}, body)
     location = answer.headers.get("Location")
@@ -202,11 +212,12 @@ def checksum(site: Site) -> str:
         got = ", ".join(sorted(tus.checksum_algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
     content = data(site)
-    url, _ = create(site, "tus-checksum", {"Upload-Length": str(len(content) * len(known))})
-    for number, name in enumerate(known):
-        digest = hashlib.new(name, content, usedforsecurity=False).digest()
+    url, _ = create(site, "tus-checksum", {"Upload-Length": str(len(content))})
+    for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
+        piece = content[start : start + length]
+        digest = hashlib.new(name, piece, usedforsecurity=False).digest()
         what = f"PATCH with a right checksum ({name})"
-        append(site, url, number * len(content), content, what, {"Upload-Checksum": checksum_of(name, digest)})
+        append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
     return ", ".join(known)
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import parse_batch
 from uploader_cli.smoke.batches import stored_one
+from uploader_cli.smoke.resumable import ask, created
 from uploader_cli.smoke.sending import file_of, open_session, send, terms
 from uploader_cli.smoke.shapes import answered, quoted, refused, refused_cleanly
 from uploader_cli.smoke.site import NOBODY
-from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.smoke.verdicts import Needless, NotOffered, Prevented, Violation
 from uploader_cli.transfer.api import stored_path
 
 if TYPE_CHECKING:
@@ -36,7 +37,25 @@ def path_traversal(site: Site) -> str:
         session = open_session(site)
         path = f"{UP}{name}"
         _judge(site, send(site, session, [(name, content)], paths=[path]), f"a file with the relativePath {UP}…")
+    if site.once(terms).tus is not None:
+        _judge_tus(site, name, content)
     return ""
+
+
+def _judge_tus(site: Site, name: str, content: bytes) -> None:
+    """The same by tus: refused at the creation, or harmless at the end."""
+    what = f"a tus upload named {UP}…"
+    told = {"relativePath": UP + name}
+    url, answer = created(site, UP + name, {"Upload-Length": str(len(content))}, told)
+    if not url:
+        refused_cleanly(answer, what)
+        return
+    last = ask(site, "PATCH", url, {"Upload-Offset": "0"}, content)
+    where = last.headers.get("Content-Location", "")
+    if not last.ok:
+        refused_cleanly(last, what)
+    elif _ESCAPES.search(where.removeprefix("/uploads/")):
+        raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(where)}")
 
 
 def _judge(site: Site, answer: Answer, what: str) -> None:
@@ -56,6 +75,8 @@ def _judge(site: Site, answer: Answer, what: str) -> None:
 
 def auth(site: Site) -> str:
     """`DELETE` without a token, with a bad one, and with ours (wire contract 1)."""
+    if site.own_authorization:
+        raise Needless("--header gives an Authorization, so that no call goes without: give a token instead")
     try:
         stored = stored_one(site)
     except Prevented:

@@ -98,7 +98,7 @@ def send(
     fields = [("sessionId", session), ("category", site.settings.category)]
     fields += [("relativePath", path) for path in paths]
     body = form(fields, files, midway=midway, after=after)
-    answer = site.call("POST", "/api/upload/batch", body=body, leaves=len(files) if site.token else 0)
+    answer = site.call("POST", "/api/upload/batch", body=body, leaves=len(files) if site.may_delete else 0)
     if answer.ok:
         site.made.sessions.discard(session)
         note_stored(site, answer)

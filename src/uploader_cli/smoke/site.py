@@ -137,6 +137,16 @@ class Site:
             return None if pieces is None else b"".join(pieces)
 
     @property
+    def may_delete(self) -> bool:
+        """Whether calls carry what `DELETE` asks for: a token, or a header that stands for one."""
+        return bool(self.token) or self.own_authorization
+
+    @property
+    def own_authorization(self) -> bool:
+        """Whether `--header` gives one, which then goes with every call."""
+        return any(name.lower() == "authorization" for name in self.settings.headers)
+
+    @property
     def shut_out(self) -> bool:
         """Whether every call so far met 401 or 403, where that could be seen."""
         return self.refusals > 0 and not self.welcome
@@ -155,7 +165,7 @@ class Site:
     @property
     def spare(self) -> int:
         """Calls for checks: what is made so far must still be removed."""
-        return self.left - self.made.owed(with_token=bool(self.token))
+        return self.left - self.made.owed(with_token=self.may_delete)
 
     def close(self) -> None:
         """Close the connections."""

@@ -226,3 +226,12 @@ def test_over_tls(tmp_path: Path) -> None:
         assert len(server.faults.requests) == before
     assert (report.exit_code, failed(report)) == (Exit.NO_SERVER, {"health"})
     assert "--ca-bundle" in result(report, "health").message
+
+
+def test_an_authorization_by_header() -> None:
+    """It serves for the clean-up; a call without it can't be made, and is not claimed to have been."""
+    with running_server(jwt_secret=SECRET) as server:
+        report = smoke(server.url, skip=["tus-*"], header=(Header("authorization", f"Bearer {TOKEN}"),))
+        assert not list(server.root.rglob("*smoke*"))
+    assert (report.exit_code, report.left) == (Exit.OK, ())
+    assert "auth" in of(report, Verdict.SKIPPED)

@@ -1,0 +1,111 @@
+"""How the checks are gone through, without a server: what excuses what, and what an interruption leaves undone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uploader_cli import Settings
+from uploader_cli.errors import ConnectFailed
+from uploader_cli.exit_status import Exit
+from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, course, go_through
+from uploader_cli.smoke.made import StoredThing
+from uploader_cli.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BROKEN = Violation("it", expected="this", got="that")
+
+
+def check(check_id: str, raises: BaseException | None = None, **more: Any) -> Check:
+    def look(site: Site) -> str:
+        site.answered = site.speaks = True
+        if raises is not None:
+            raise raises
+        return "a note"
+
+    return Check(check_id, "it holds", "it matters", look, **more)
+
+
+def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> Report:
+    site = Site(Settings(server="http://127.0.0.1:9"))
+    prepare(site)
+    return go_through(site, checks)
+
+
+def verdicts(*checks: Check) -> dict[str, str]:
+    return {found.id: str(found.verdict) for found in made(*checks).results}
+
+
+@pytest.mark.parametrize(
+    ("raised", "verdict", "message"),
+    [
+        (None, Verdict.PASS, "a note"),
+        (BROKEN, Verdict.FAIL, "it"),
+        (Doubtful("odd"), Verdict.WARNING, "odd"),
+        (NotOffered("none"), Verdict.NOT_OFFERED, "none"),
+        (Needless("no use"), Verdict.SKIPPED, "no use"),
+        (Prevented("no way", "another"), Verdict.ERROR, "no way"),
+        (ConnectFailed("gone", hint="look"), Verdict.ERROR, "gone (look)"),
+    ],
+)
+def test_each_end_of_a_check_is_a_verdict(raised: Exception | None, verdict: Verdict, message: str) -> None:
+    (found,) = made(check("one", raised)).results
+    assert (found.verdict, found.message) == (verdict, message)
+    assert bool(found.means) == (verdict in (Verdict.FAIL, Verdict.ERROR))
+
+
+def test_a_failure_excuses_what_rests_on_it_and_only_that() -> None:
+    assert verdicts(
+        check("one", BROKEN),
+        check("two", BROKEN, rests_on="one"),
+        check("three", Prevented("no two", "two")),
+        check("four", rests_on="one"),
+        check("five", BROKEN),
+    ) == {"one": "fail", "two": "skipped", "three": "skipped", "four": "pass", "five": "fail"}
+
+
+def test_what_is_not_required_excuses_nothing_that_is() -> None:
+    """Otherwise a run could end well although a required check does not hold."""
+    report = made(check("one", BROKEN, required=False), check("two", Prevented("no one", "one")))
+    assert [found.verdict for found in report.results] == [Verdict.FAIL, Verdict.ERROR]
+    assert not report.ok
+
+
+def test_what_was_not_made_explains_what_could_not_be() -> None:
+    assert verdicts(check("one", OutOfCalls()), check("two", Prevented("no one", "one"))) == {
+        "one": "not_run",
+        "two": "not_run",
+    }
+
+
+def test_an_interruption_ends_the_checks_but_not_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Site] = []
+    monkeypatch.setattr(course, "sweep", swept.append)
+    report = made(check("one"), check("two", Stopped(Exit.SIGTERM)), check("three"))
+    assert [found.verdict for found in report.results] == [Verdict.PASS, Verdict.NOT_RUN, Verdict.NOT_RUN]
+    assert (report.exit_code, len(swept)) == (Exit.SIGTERM, 1)
+
+
+def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sweep(_: Site) -> None:
+        raise Stopped(Exit.SIGINT)
+
+    def prepare(site: Site) -> None:
+        site.made.sessions.add("a-session")
+        site.made.files.append(StoredThing("an-id", "/uploads/a.mp4"))
+
+    monkeypatch.setattr(course, "sweep", sweep)
+    report = made(check("one", Stopped(Exit.SIGINT)), prepare=prepare)
+    assert report.exit_code is Exit.SIGINT
+    assert report.left == ("/uploads/a.mp4 (file an-id): interrupted", "a-session: interrupted")
+
+
+def test_a_bug_is_not_hidden_and_what_was_made_is_removed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Site] = []
+    monkeypatch.setattr(course, "sweep", swept.append)
+    with pytest.raises(ZeroDivisionError):
+        made(check("one", ZeroDivisionError()))
+    assert len(swept) == 1
