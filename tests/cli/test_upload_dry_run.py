@@ -16,7 +16,7 @@ from serving import running_server
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
 from uploader_cli.render.ndjson import schema_text
-from uploader_cli.run.dry_run import Plan
+from uploader_cli.run.dry_run import Plan, past_of
 from uploader_cli.run.upload import select
 
 if TYPE_CHECKING:
@@ -79,6 +79,35 @@ def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) 
     assert isinstance(started, ev.PlanStarted)
     assert started.limits is ev.LimitsOrigin.SEEN
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
+
+
+@pytest.mark.parametrize("protocol", ["batch", "auto"])
+def test_what_an_interrupted_run_has_done_is_not_planned_again(
+    protocol: Any, make_files: Files, tmp_path: Path
+) -> None:
+    """The same command would go on with it: what it had sent is `present`, and no part of sessions, calls and bytes."""
+    files = make_files(**SET)
+    flavour = REFERENCE if protocol == "batch" else {"types": ("mp4", "avi")}
+    with running_server(**flavour) as server:
+        settings = Settings(server=server.url, protocol=protocol, retries=0, jobs=1, state_dir=tmp_path / "journal")
+        failing = "/api/upload/batch" if protocol == "batch" else "/api/upload/files/"
+        server.faults.next_answers("POST", failing, [None, 503])
+        assert upload(files, settings).exit_code == 3
+        before = len(server.faults.requests)
+        with past_of(settings, [str(files)]) as past:
+            told: list[ev.Event] = []
+            plan = Plan(settings, told.append, past).run(select(settings, [str(files)]))
+        assert len(server.faults.requests) == before
+        result = upload(files, settings)
+        calls = [request.path for request in list(server.faults.requests)[before:]]
+    made = [path for path in calls if "/socket.io/" not in path and "/progress/" not in path]
+    assert result.exit_code == 0
+    assert 0 < plan.files == result.outcome.completed < 9
+    assert (plan.bytes, plan.skipped) == (result.outcome.bytes, result.outcome.skipped)
+    asked_for = 1 if protocol == "auto" else 0  # how far the file is that was under way
+    assert plan.calls + asked_for == len(made), made
+    reasons = [event.reason for event in told if isinstance(event, ev.FileSkipped)]
+    assert reasons.count(ev.SkipReason.PRESENT) == 9 - plan.files
 
 
 def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:

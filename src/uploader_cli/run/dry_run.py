@@ -1,10 +1,11 @@
-"""`--dry-run`: the plan of a run, by the code that plans the run itself. No call is made, nothing is written."""
+"""`--dry-run`: the plan of a run, by the code that plans the run itself. No call is made."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.listing import at_hand
-from uploader_cli.run.upload import select
+from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
 from uploader_cli.selection.expected import differs
 from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal_store import NAME
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.limits_cache import Seen, recall
 from uploader_cli.transfer.offer import ENDLESS, choose, endless
@@ -31,10 +34,11 @@ from uploader_cli.transfer.tus_files import AUTO_JOBS
 from uploader_cli.transfer.upcoming import Upcoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.exit_status import Exit
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal_past import Past
 
 FIRST = 3
 """Files of a session that are named in its row."""
@@ -45,7 +49,19 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     with at_hand(settings, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
-        return Plan(ready, _view(ready)).run(found).exit_code
+        with past_of(ready, paths) as past:
+            return Plan(ready, _view(ready), past).run(found).exit_code
+
+
+@contextmanager
+def past_of(settings: Settings, paths: Sequence[str]) -> Iterator[Past | None]:
+    """What the journal knows; None where there is none, for a dry run makes none."""
+    if not (settings.state_path / NAME).exists():
+        yield None
+        return
+    target, _, identity = named(settings, paths)
+    with Journal(settings.state_path) as journal:
+        yield journal.past(target, identity, fresh=not settings.resume)
 
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:
@@ -60,9 +76,9 @@ def _view(settings: Settings) -> Callable[[ev.Event], None]:
 class Plan:
     """Goes through a selection as a run does, and tells what that run would do."""
 
-    def __init__(self, settings: Settings, tell: Callable[[ev.Event], None]) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[ev.Event], None], past: Past | None = None) -> None:
         """Raises `UsageError` where the server is known not to offer what was asked for."""
-        self._settings, self._tell = settings, tell
+        self._settings, self._tell, self._past = settings, tell, past
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
         self._jobs = AUTO_JOBS if settings.jobs == "auto" else settings.jobs
@@ -87,8 +103,11 @@ class Plan:
         sessions = files = size = calls = 0
         upcoming = Upcoming(_Known(found, self._leave_out), self._accepts, self._limits, Stop())
         while (session := upcoming.next()) is not None:
+            left = PlannedSession([file for file in session.files if not self._is_done(file)])
+            if not left.files:
+                continue
             sessions += 1
-            planned = self._session(sessions, session)
+            planned = self._session(sessions, left)
             files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
         outcome = ev.PlanFinished(
             files=files,
@@ -139,6 +158,9 @@ class Plan:
 
     def _accepts(self, file: LocalFile) -> bool:
         self._met += 1
+        if self._past is not None and self._settings.skip_existing and self._past.sent_before(file):
+            self._skip(file.file, file.path, ev.SkipReason.PRESENT)
+            return False
         refused = refusal(file, self._limits)
         if refused is not None and not file.named:
             self._skip(file.file, file.path, SKIPS[refused.code])
@@ -147,6 +169,13 @@ class Plan:
         if wrong is not None:
             self._fail(wrong)
         return wrong is None
+
+    def _is_done(self, file: LocalFile) -> bool:
+        """By the interrupted run that this one would go on with."""
+        if self._past is None or not self._past.done(file):
+            return False
+        self._skip(file.file, file.path, ev.SkipReason.PRESENT)
+        return True
 
     def _skip(self, number: int, path: str, reason: ev.SkipReason) -> None:
         self._skipped += 1

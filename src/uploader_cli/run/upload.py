@@ -179,8 +179,8 @@ class _Settled:
         """Nothing to put away."""
 
 
-def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
-    """Take this run down: it goes on with an unfinished one of the same server, destination and selection."""
+def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
+    """What the journal knows a run by: where it sends, what `resume` needs, and what makes it the same as another."""
     target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
     arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
     identity: dict[str, object] = {
@@ -192,6 +192,12 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: st
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)
         identity["list"] = listing.identity(settings)
+    return target, arguments, identity
+
+
+def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
+    """Take this run down: it goes on with an unfinished one of the same server, destination and selection."""
+    target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
 
 

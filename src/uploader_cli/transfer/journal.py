@@ -17,9 +17,10 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.transfer.journal_past import Past
 from uploader_cli.transfer.journal_rows import ListedRun, RunRow, listed_runs
 from uploader_cli.transfer.journal_run import RunHandle
-from uploader_cli.transfer.journal_schema import MOST_UNFINISHED, prune_receipts, prune_runs
+from uploader_cli.transfer.journal_schema import KEPT_SECONDS, MOST_UNFINISHED, prune_receipts, prune_runs
 from uploader_cli.transfer.journal_store import Store
 from uploader_cli.transfer.run_lock import FileLock, is_held
 
@@ -84,21 +85,25 @@ class Journal:
         two commands the same, `arguments` by default: paths and cwd, say, without --jobs. `run_id` must be new; it is
         random by default. `fresh` (--no-resume) goes on with nothing, neither run nor file, and retires such runs.
         """
-        digest = hashlib.sha256(_json(arguments if identity is None else identity).encode()).hexdigest()
+        digest = _digest(arguments if identity is None else identity)
         name = run_id or secrets.token_hex(8)
         with self._store.write() as db:
             number = _target_number(db, target)
-            free = [
-                item
-                for item in listed_runs(db, self._is_alive)
-                if (item.row.target, item.identity, item.info.state) == (number, digest, "interrupted")
-            ]
+            free = self._interrupted(db, number, digest)
             if free and not fresh:
                 return self._go_on(db, free[0], name, _json(arguments))
             # What they had under way stays until a file is claimed: its upload can then be terminated.
             db.executemany("DELETE FROM run WHERE number = ?", [(item.row.number,) for item in free])
             row = self._insert(db, name, number, digest, _json(arguments), fresh=fresh)
             return self._hold(row)
+
+    def past(self, target: Target, identity: object, *, fresh: bool = False) -> Past:
+        """What is known of files before such a run begins; `begin` says what the arguments are. Nothing is changed."""
+        oldest = self._now() - KEPT_SECONDS
+        with self._store.read() as db:
+            number = _known_target(db, target)
+            free = [] if number is None or fresh else self._interrupted(db, number, _digest(identity))
+        return Past(self._store, number, free[0].row.since if free else None, oldest)
 
     def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
         """Go on with this very run (a unique prefix will do); `new_id` is as `run_id` of `begin`.
@@ -136,6 +141,12 @@ class Journal:
             _refuse_alive(found)
             db.execute("DELETE FROM run WHERE number = ?", (found.row.number,))
             prune_runs(db, self._now())
+
+    def _interrupted(self, db: sqlite3.Connection, target: int, identity: str) -> list[ListedRun]:
+        """The runs that the same command would go on with, the newest first."""
+        wanted = (target, identity, "interrupted")
+        listed = listed_runs(db, self._is_alive)
+        return [item for item in listed if (item.row.target, item.identity, item.info.state) == wanted]
 
     def _find(self, db: sqlite3.Connection, run_id: str) -> ListedRun:
         listed = list(listed_runs(db, self._is_alive))
@@ -205,6 +216,16 @@ class Journal:
 
 def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True)  # ASCII: paths that are no text pass as escapes
+
+
+def _digest(identity: object) -> str:
+    return hashlib.sha256(_json(identity).encode()).hexdigest()
+
+
+def _known_target(db: sqlite3.Connection, target: Target) -> int | None:
+    names = (target.server, target.destination)
+    row = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", names).fetchone()
+    return None if row is None else int(row[0])
 
 
 def _target_number(db: sqlite3.Connection, target: Target) -> int:
