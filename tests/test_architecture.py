@@ -37,7 +37,7 @@ SHARED = {
     "websocket": "realtime.socket",
     "rich": "render.live",
     "tenacity": "core.retry transfer",
-    "pathspec": "selection.filters",
+    "pathspec": "selection.filters selection.ignores",
     "typer": "cli",
     "server_stub": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +58,40 @@ def test_include_and_exclude(server: EmbeddedServer, make_files: Files, tmp_path
         "deep/e.avi",
         "raw/d.avi",
     ]
+
+
+def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Gitignore patterns in the directory itself and further down; the files that hold them are not sent."""
+    files = make_files(**{"a.mp4": 1, "b.tmp": 1, "raw/c.tmp": 1, "raw/d.mp4": 1})
+    (files / ".uploaderignore").write_text("*.tmp\n")
+    (files / "raw" / ".uploaderignore").write_text("!c.tmp\n/d.mp4\n")
+    done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert done.code == 0
+    assert sorted(event["path"].split("/files/")[1] for event in done.of("file.completed")) == ["a.mp4", "raw/c.tmp"]
+
+
+def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Two runs send one half each, and know each other's as none of theirs; the second is told by the job array."""
+    files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
+    one = uploader("upload", files, "-s", server.url, "--shard", "1/2", "--json", home=tmp_path)
+    array = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "2"}
+    options = ("--shard", "auto", "--json", "--report", "two.json")
+    two = uploader("upload", files, "-s", server.url, *options, home=tmp_path, **array)
+    assert (one.code, two.code) == (0, 0)
+    halves = [{event["path"] for event in done.of("file.completed")} for done in (one, two)]
+    assert all(halves)
+    assert not halves[0] & halves[1]
+    assert len(halves[0] | halves[1]) == 20
+    assert two.events[0]["files"] == len(halves[1])
+    assert two.finished["skipped"] == 0
+    assert json.loads((tmp_path / "two.json").read_text())["shard"] == {"index": 2, "count": 2}
+
+
+def test_a_shard_without_files_went_well(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """With more machines than files some have nothing to do: that is no mistake of theirs."""
+    files = make_files(**{"a.mp4": 1})
+    codes = {uploader("upload", files, "-s", server.url, "--shard", f"{n}/2", home=tmp_path).code for n in (1, 2)}
+    assert codes == {0}
 
 
 def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

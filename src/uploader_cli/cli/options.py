@@ -82,6 +82,9 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, _option("exclude", metavar="GLOB", help="Leave out what matches (gitignore style); repeatable.")
 ]
+Shard = Annotated[
+    str | None, _option("shard", metavar="I/N|auto", help="Send only the Ith of N parts, so that N runs send all.")
+]
 FollowLinks = Annotated[bool | None, _option("follow_links", help="Follow symbolic links instead of skipping them.")]
 FromFile = Annotated[
     str | None,

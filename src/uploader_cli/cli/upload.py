@@ -30,6 +30,7 @@ def upload(
     limit_rate: opt.LimitRate = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    shard: opt.Shard = None,
     follow_links: opt.FollowLinks = None,
     from_file: opt.FromFile = None,
     from_format: opt.FromFormat = None,

@@ -15,7 +15,7 @@ def escaped(text: str) -> str:
 
 def as_base64(name: str) -> str | None:
     """The bytes of a name that `escaped` would change, in base64; None where it says everything."""
-    return base64.b64encode(_raw(name)).decode("ascii") if _SURROGATE.search(name) else None
+    return base64.b64encode(raw_bytes(name)).decode("ascii") if _SURROGATE.search(name) else None
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -23,7 +23,7 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
-def _raw(name: str) -> bytes:
+def raw_bytes(name: str) -> bytes:
     """The name's bytes as the file system has them, the same on every machine (`os.fsencode` follows the locale)."""
     try:
         return name.encode("utf-8", "surrogateescape")

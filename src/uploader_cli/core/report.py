@@ -46,6 +46,14 @@ class Shard:
     index: int
     count: int
 
+    @classmethod
+    def of(cls, text: str | None) -> Shard | None:
+        """`2/4` as `--shard` has it; None for None."""
+        if text is None:
+            return None
+        index, _, count = text.partition("/")
+        return cls(int(index), int(count))
+
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.report import RunFacts
+from uploader_cli.core.report import RunFacts, Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import safe
@@ -68,7 +68,8 @@ class Reports:
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
     """What a report says of a run that begins now, besides what comes of it."""
     category = None if settings.tus_endpoint else settings.category
-    return RunFacts(run, version("uploader-cli"), time.time(), category, resumed_from=resumed_from)
+    shard = Shard.of(settings.shard)
+    return RunFacts(run, version("uploader-cli"), time.time(), category, shard, resumed_from)
 
 
 def of_settings(settings: Settings, tag: str) -> Reports:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits
+from uploader_cli.core.report import Shard
 from uploader_cli.exit_status import Exit
 from uploader_cli.run import listing
 from uploader_cli.run.analysis import Places, analyse
@@ -20,6 +21,7 @@ from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.backlog import Backlog
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.shard import sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
@@ -68,7 +70,8 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
         steps = walk(paths, filters, follow_links=settings.follow_links)
         what, empty = ", ".join(paths[:3]), "the directories hold no regular files"
     hint = "check --include and --exclude" if settings.include or settings.exclude else empty
-    return Selection(_never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint)))
+    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint))
+    return Selection(sharded(whole, Shard.of(settings.shard)))
 
 
 def _refuse_missing(paths: Sequence[str]) -> None:
@@ -188,6 +191,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
         "include": list(settings.include),
         "exclude": list(settings.exclude),
         "follow_links": settings.follow_links,
+        "shard": settings.shard,
     }
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)

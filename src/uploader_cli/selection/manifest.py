@@ -108,11 +108,14 @@ class Manifest:
             elif seen.add(f"{file.destination}\0{os.path.abspath(item.path)}"):
                 yield file
             else:
-                yield Skipped(number, item.path, SkipReason.DUPLICATE)
+                yield Skipped(number, item.path, SkipReason.DUPLICATE, item.name)
 
     def _unusable(self, number: int, bad: BadLine, file: LocalFile | None = None) -> Unusable:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
-        return Unusable(number, bad.path or where, bad.code, f"{bad.message} ({where})", local=file)
+        # For shards: what is the same on every machine, wherever the list lies.
+        name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
+        message = f"{bad.message} ({where})"
+        return Unusable(number, bad.path or where, bad.code, message, local=file, relative_path=name)
 
     def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
         if isinstance(item, BadLine) or item.category is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection import ignores
+from uploader_cli.selection.ignores import BadIgnoreFile, Ignores
 from uploader_cli.selection.seen import Seen
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that was left out by a rule."""
+    """A path that was left out by a rule; `relative_path` as of a `LocalFile`."""
 
     file: int
     path: str
     reason: SkipReason
+    relative_path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Unusable:
     code: FailureCode
     message: str
     local: LocalFile | None = None
+    relative_path: str = field(default="", compare=False)
 
 
 Selected = LocalFile | Skipped | Unusable
@@ -55,11 +59,19 @@ Step = Selected | None
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A directory to be entered; `above` are the identities (device, inode) of it and of those above it."""
+    """A directory to be entered; `above` are the identities (device, inode) of it and of those above it.
+
+    `ignores` are the patterns that hold in the directory that it is in.
+    """
 
     path: str
     relative: str
     above: tuple[tuple[int, int], ...]
+    ignores: Ignores
+
+    def below(self, name: str) -> str:
+        """The path of one of its entries below the argument."""
+        return f"{self.relative}/{name}".split("/", 1)[1]
 
 
 def missing(paths: Iterable[str]) -> list[str]:
@@ -96,10 +108,10 @@ class _Walker:
         try:
             info = os.stat(path)
         except OSError as error:
-            yield self._unusable(path, error)
+            yield self._unusable(path, base, error)
             return
         if stat.S_ISDIR(info.st_mode):
-            yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),)))
+            yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),), Ignores()))
         elif self._filters.wants(base):
             yield self._file(path, base, info, named=True)
         else:
@@ -119,42 +131,55 @@ class _Walker:
                 yield item
 
     def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
+        relative = directory.relative
+        try:
+            held = directory.ignores.within(directory.path, directory.below("")[:-1])
+        except BadIgnoreFile as error:  # what it should keep from being sent is not known
+            words, name = f"{error}; nothing of its directory is sent", f"{relative}/{ignores.NAME}"
+            path = os.path.join(directory.path, ignores.NAME)
+            yield Unusable(next(self._numbers), path, FailureCode.UNREADABLE, words, relative_path=name)
+            return
         try:
             for entry in _sorted_entries(directory.path):
-                yield self._entry(directory, entry)
+                yield self._entry(directory, entry, held)
         except OSError as error:
-            yield self._unusable(directory.path, error)
+            yield self._unusable(directory.path, relative, error)
 
-    def _entry(self, directory: _Directory, entry: os.DirEntry[str]) -> Step | _Directory:
-        name = f"{directory.relative}/{entry.name}"
-        below = name.split("/", 1)[1]
+    def _entry(self, directory: _Directory, entry: os.DirEntry[str], held: Ignores) -> Step | _Directory:
+        name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
         if entry.is_symlink() and not self._follow:
-            return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK) if self._filters.wants(below) else None
+            if not self._wants(below, held):
+                return None
+            return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK, name)
         try:
             info = entry.stat()
         except OSError as error:
-            return self._unusable(entry.path, error) if self._filters.wants(below) else None
+            return self._unusable(entry.path, name, error) if self._wants(below, held) else None
         if stat.S_ISDIR(info.st_mode):
             identity = (info.st_dev, info.st_ino)
-            if identity in directory.above or not self._filters.enters(below):
+            left_out = held.leave_out(below, is_directory=True) or not self._filters.enters(below)
+            if left_out or identity in directory.above:
                 return None
-            return _Directory(entry.path, name, (*directory.above, identity))
-        return self._file(entry.path, name, info, named=False) if self._filters.wants(below) else None
+            return _Directory(entry.path, name, (*directory.above, identity), held)
+        return self._file(entry.path, name, info, named=False) if self._wants(below, held) else None
+
+    def _wants(self, below: str, held: Ignores) -> bool:
+        return below.rpartition("/")[2] != ignores.NAME and self._filters.wants(below) and not held.leave_out(below)
 
     def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
         number = next(self._numbers)
         if not stat.S_ISREG(info.st_mode):
             if named:
-                return Unusable(number, path, FailureCode.UNREADABLE, "it is no regular file")
-            return Skipped(number, path, SkipReason.SPECIAL)
+                return Unusable(number, path, FailureCode.UNREADABLE, "it is no regular file", relative_path=relative)
+            return Skipped(number, path, SkipReason.SPECIAL, relative)
         if self._seen is not None and not self._seen.add(_identity(path, info)):
-            return Skipped(number, path, SkipReason.DUPLICATE)
+            return Skipped(number, path, SkipReason.DUPLICATE, relative)
         return LocalFile(number, path, relative, info.st_size, info.st_mtime_ns, named)
 
-    def _unusable(self, path: str, error: OSError) -> Unusable:
+    def _unusable(self, path: str, relative: str, error: OSError) -> Unusable:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
-        return Unusable(next(self._numbers), path, code, error.strerror or str(error))
+        return Unusable(next(self._numbers), path, code, error.strerror or str(error), relative_path=relative)
 
 
 class _Left:

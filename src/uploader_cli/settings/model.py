@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from uploader_cli.settings import bearer, values
+from uploader_cli.settings import bearer, shard, values
 from uploader_cli.settings.layers import DEFAULT, Layer, Source
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Settings:
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
+    shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
     follow_links: bool = option(values.switch, default=False, stranger=False, stored=True)
     from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, stranger=False)
     from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(
@@ -192,6 +193,7 @@ class Settings:
             elif value is not None:
                 stored[name] = str(value)
         stored.setdefault("limit_rate", "none")
+        stored.setdefault("shard", "none")
         if self.sources.get(self.target_option, DEFAULT).layer.may_be_a_stranger:
             stored[NAMED_BY_DIRECTORY] = True
         return stored

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import layers
+from uploader_cli.settings import layers, shard
 from uploader_cli.settings.layers import DEFAULT, PROFILES, Given, Layer, Source
 from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Option, Settings
 from uploader_cli.settings.values import Invalid, ReportFile
@@ -52,6 +52,8 @@ def resolve(
         sources[name] = given.source if given else DEFAULT
         if given:
             found[name] = _value(option, given)
+    if found.get("shard"):
+        found["shard"] = _placed_shard(found["shard"], env, sources["shard"])
     settings = _aimed(Settings(**found, sources=sources, notes=notes), use_endpoint=use_endpoint)
     if distrusted:
         name = settings.target_option
@@ -64,6 +66,14 @@ def profiles(cwd: Path, user_config: Path | None) -> list[str]:
     """The names of the profiles in the config files, sorted. Raises `UsageError` for a file with a mistake."""
     here, _ = layers.from_working_directory(cwd, OPTIONS, user_config)
     return sorted(here.profiles.keys() | layers.from_user_config(user_config, OPTIONS).profiles.keys())
+
+
+def _placed_shard(found: str, env: Mapping[str, str], source: Source) -> str:
+    """`auto` is decided here, once: a run that is gone on with elsewhere is still the same shard."""
+    try:
+        return shard.placed(found, env)
+    except Invalid as error:
+        raise UsageError(f"{source}: {error}", hint=error.hint) from None
 
 
 def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:

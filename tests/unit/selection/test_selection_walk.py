@@ -279,7 +279,7 @@ def test_a_pipe_is_skipped_where_it_was_found_and_fails_where_it_was_named(here:
     os.mkfifo("d/pipe")
     assert line(found("d")) == "d/a.mp4 d/pipe!special"
     (item,) = found("d/pipe")
-    assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "it is no regular file")
+    assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "it is no regular file", relative_path="pipe")
 
 
 def test_a_directory_without_permission_is_told_and_the_rest_goes_on(

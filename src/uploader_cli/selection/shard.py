@@ -1,0 +1,27 @@
+"""`--shard I/N`: which of N runs an item belongs to, by a hash that is the same on every machine and in every run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.names import raw_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from uploader_cli.core.report import Shard
+    from uploader_cli.selection.walk import Step
+
+
+def sharded(steps: Iterable[Step], shard: Shard | None) -> Iterator[Step]:
+    """The steps with what is another run's passed by; all of them where there is but one run."""
+    for step in steps:
+        other = shard is not None and step is not None and not holds(shard, step.relative_path or step.path)
+        yield None if other else step
+
+
+def holds(shard: Shard, relative_path: str) -> bool:
+    """Whether a file is this shard's; `relative_path` is what the server may call it, whatever lies above it here."""
+    digest = hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shard.count == shard.index - 1

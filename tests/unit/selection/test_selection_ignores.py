@@ -1,0 +1,134 @@
+"""`.uploaderignore`: what it leaves out, in the directory that was named and below."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from uploader_cli.core.events import FailureCode
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.selection.filters import Filters
+from uploader_cli.selection.walk import Unusable, walk
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(**files: str) -> None:
+    """Empty files `d/a__b.mp4` as `d__a`: names in words, `__` for a slash, `_` for a dot."""
+    for word, text in files.items():
+        path = Path("d", word.replace("__", "/").replace("_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def rules(directory: str, *lines: str) -> None:
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    Path(directory, ".uploaderignore").write_text("\n".join(lines) + "\n")
+
+
+def sent(*paths: str, include: str = "", exclude: str = "") -> str:
+    steps = walk(paths or ["d"], Filters(include.split(), exclude.split()))
+    return " ".join(step.path for step in steps if isinstance(step, LocalFile))
+
+
+def test_what_it_names_is_not_sent_nor_is_the_file_itself(here: Path) -> None:
+    make(a_mp4="", b_tmp="", x__c_tmp="", x__d_mp4="")
+    rules("d", "# scratch files", "", "*.tmp")
+    assert sent() == "d/a.mp4 d/x/d.mp4"
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        (["x/"], "d/a.mp4"),
+        (["/a.mp4"], "d/x/a.mp4"),
+        (["*.mp4", "!a.mp4"], "d/a.mp4 d/x/a.mp4"),
+        (["x/", "!x/a.mp4"], "d/a.mp4"),  # as in git: what is in a directory left out does not come back
+        (["x/*", "!x/a.mp4"], "d/a.mp4 d/x/a.mp4"),
+        (["**"], ""),
+        ([], "d/a.mp4 d/x/a.mp4"),
+    ],
+)
+def test_patterns_are_gits(here: Path, lines: list[str], left: str) -> None:
+    make(a_mp4="", x__a_mp4="")
+    rules("d", *lines)
+    assert sent() == left
+
+
+def test_one_further_down_outranks_those_above_and_starts_where_it_is(here: Path) -> None:
+    make(a_tmp="", x__a_tmp="", x__y__a_tmp="", x__y__b_mp4="", y__b_mp4="")
+    rules("d", "*.tmp")
+    rules("d/x", "!a.tmp", "/y/b.mp4")
+    rules("d/x/y", "a.tmp")
+    assert sent() == "d/x/a.tmp d/y/b.mp4"
+
+
+def test_one_above_the_argument_says_nothing(here: Path) -> None:
+    make(x__a_mp4="")
+    rules("d", "*.mp4")
+    assert sent("d/x") == "d/x/a.mp4"
+
+
+def test_a_file_that_is_named_is_sent_whatever_it_says(here: Path) -> None:
+    make(a_mp4="", b_mp4="")
+    rules("d", "*.mp4")
+    assert sent("d/a.mp4") == "d/a.mp4"
+
+
+def test_it_takes_away_from_what_include_chooses(here: Path) -> None:
+    make(a_mp4="", b_mp4="", c_avi="")
+    rules("d", "b.mp4")
+    assert sent(include="*.mp4") == "d/a.mp4"
+    assert sent(exclude="a.mp4") == "d/c.avi"
+
+
+def test_a_name_that_is_no_utf8_can_be_left_out(here: Path) -> None:
+    make(a_mp4="")
+    Path(os.fsdecode(b"d/b\xff.mp4")).touch()
+    Path("d/.uploaderignore").write_bytes(b"b\xff.mp4\n")
+    assert sent() == "d/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("*.tmp\n[z-a]\n", "line 2 is no gitignore pattern"), ("!\n", "line 1 is no gitignore pattern")]
+)
+def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
+    here: Path, text: str, words: str
+) -> None:
+    """What it was to keep from being sent is not known: nothing is sent rather than too much."""
+    make(a_mp4="", x__b_mp4="", y__c_mp4="")
+    Path("d/x/.uploaderignore").write_text(text)
+    assert sent() == "d/a.mp4 d/y/c.mp4"
+    (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, Unusable)]
+    assert (bad.path, bad.code) == ("d/x/.uploaderignore", FailureCode.UNREADABLE)
+    assert bad.message.startswith(words)
+    assert bad.message.endswith("; nothing of its directory is sent")
+
+
+def test_one_that_can_not_be_read_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(a_mp4="")
+    rules("d", "*.tmp")
+    real = os.stat
+
+    def stat(path: object, **options: object) -> object:
+        if str(path).endswith(".uploaderignore"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)  # type: ignore[arg-type, call-overload]
+
+    monkeypatch.setattr(os, "stat", stat)
+    (bad,) = [step for step in walk(["d"], Filters()) if step]
+    assert isinstance(bad, Unusable)
+    assert bad.message == "it can't be read: Permission denied; nothing of its directory is sent"
+
+
+def test_what_is_no_regular_file_says_nothing(here: Path) -> None:
+    """A pipe of that name must not be opened: it would be waited for."""
+    make(a_mp4="")
+    os.mkfifo("d/.uploaderignore")
+    assert sent() == "d/a.mp4"

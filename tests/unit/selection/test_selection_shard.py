@@ -1,0 +1,66 @@
+"""Shards: together everything, none twice, and the same on every machine."""
+
+from __future__ import annotations
+
+import os
+from itertools import chain
+
+import pytest
+from fakes import local_file
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.report import Shard
+from uploader_cli.selection.shard import holds, sharded
+from uploader_cli.selection.walk import Skipped, Unusable
+
+
+@given(st.text(max_size=20).filter(lambda name: "\0" not in name), st.integers(1, 9))
+def test_every_name_is_in_exactly_one_shard(name: str, count: int) -> None:
+    assert sum(holds(Shard(index, count), name) for index in range(1, count + 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [("videos/a.mp4", 1), ("videos/b.mp4", 4), ("videos/ä.mp4", 4), (os.fsdecode(b"x\xff"), 2)]
+)
+def test_the_division_is_the_same_for_all_time(name: str, index: int) -> None:
+    """Shards of different versions and machines must fit together: these are not to change."""
+    assert holds(Shard(index, 4), name)
+
+
+def test_shards_are_of_about_the_same_size() -> None:
+    sizes = [sum(holds(Shard(index, 4), f"d{n // 100}/f{n}.bin") for n in range(4000)) for index in (1, 2, 3, 4)]
+    assert sum(sizes) == 4000
+    assert all(900 < size < 1100 for size in sizes)
+
+
+def test_what_is_another_runs_is_passed_by_whatever_it_is() -> None:
+    """Also what is skipped or can't be read is told by one run alone."""
+    steps = [
+        *[local_file(f"d/{number}.mp4", number) for number in range(20)],
+        *[Skipped(number, f"/there/{number}", SkipReason.SYMLINK, f"d/{number}") for number in range(20, 40)],
+        *[
+            Unusable(number, f"/there/{number}", FailureCode.UNREADABLE, "", relative_path=f"d/{number}")
+            for number in range(40, 60)
+        ],
+        None,
+    ]
+    told = [[step.file for step in sharded(steps, Shard(index, 3)) if step is not None] for index in (1, 2, 3)]
+    assert all(told)
+    assert sorted(chain.from_iterable(told)) == list(range(60))
+    assert len(list(sharded(steps, Shard(1, 3)))) == len(steps)
+
+
+def test_without_a_shard_all_is_kept() -> None:
+    steps = [local_file("a.mp4"), None]
+    assert list(sharded(steps, None)) == steps
+
+
+def test_where_the_files_lie_does_not_matter() -> None:
+    """Two machines may have the same tree in different places."""
+    here = Skipped(0, "/mnt/a/d/x", SkipReason.SYMLINK, "d/x")
+    there = Skipped(0, "/srv/b/d/x", SkipReason.SYMLINK, "d/x")
+    assert [bool(*sharded([here], Shard(n, 5))) for n in range(1, 6)] == [
+        bool(*sharded([there], Shard(n, 5))) for n in range(1, 6)
+    ]
