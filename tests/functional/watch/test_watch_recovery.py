@@ -1,0 +1,54 @@
+"""The founding document's table of recoveries: what is tried when something fails, and what is told of it."""
+
+from __future__ import annotations
+
+from serving import running_server
+from watch_bench import Watching, open_session, send
+
+from uploader_cli.exit_status import Exit
+
+
+def recovered(watching: Watching) -> list[str]:
+    """What was told to be over, in one line each."""
+    return [event["text"] for event in watching.of("warning") if event["code"] == "recovered"]
+
+
+def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state() -> None:
+    """Nobody answers a dial. Then two polls fail: nothing is lost of what is known, and the third one is news."""
+    with running_server(realtime="hang") as server:
+        session = open_session(server.url)
+        with Watching(server.url, session) as watching:
+            watching.until("channel.changed", to="polling", reason="deadline")
+            server.faults.next_answers("GET", "/api/upload/progress/*", [500, 500])
+            watching.until("warning", code="recovered")
+            send(server.url, session, "a.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.files == {"a.mp4": "completed"}
+        assert watching.outcome is not None
+        assert watching.outcome.channel.fallbacks == 1
+        assert watching.outcome.metrics.failed_polls == 2
+        assert [text.partition(" after ")[0] for text in recovered(watching)] == ["progress is known again"]
+
+
+def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_back() -> None:
+    """Each retry is told. The first loss is repaired by a retry, the second one behind the polls."""
+    with running_server() as server:
+        session = open_session(server.url)
+        with Watching(server.url, session) as watching:
+            watching.until("channel.changed", to="live", reason="connected")
+            server.faults.cut_realtime()
+            watching.until("warning", code="recovered")
+            server.faults.set_realtime("refuse")
+            watching.until("channel.changed", to="polling")
+            server.faults.set_realtime(None)
+            watching.until("channel.changed", **{"from": "polling", "to": "live"})
+            send(server.url, session, "a.mp4")
+            assert watching.end() is Exit.OK
+        moves = watching.of("channel.changed")
+        second = next(at for at, move in enumerate(moves) if move["reason"] == "recovered") + 1
+        lost = [move.get("attempt") for move in moves[second:] if move["to"] == "reconnecting"]
+        assert lost
+        assert lost == [1, 2, 3][: len(lost)]  # at 5 s the polls begin, however far the retries are
+        told = recovered(watching)
+        assert told[0].startswith("connection back after ")
+        assert told[-1].endswith(", progress was polled meanwhile")
