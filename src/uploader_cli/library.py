@@ -13,6 +13,7 @@ from uploader_cli.result import Receipts
 from uploader_cli.run import analysis
 from uploader_cli.run.listing import at_hand
 from uploader_cli.run.logfile import open_log
+from uploader_cli.run.reports import of_settings
 from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.settings import Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
@@ -53,12 +54,15 @@ def upload(
     with at_hand(settings, names) as ready:
         found = select(ready, names)
         analysis.check(ready, found)
+        written = of_settings(ready, run_id, env={})
         with Journal(ready.state_path) as journal:
             run = begin(ready, names, journal, run_id)
             log = open_log(ready, run_id)
-            observers += [log] if log else []
+            kept = written.keeper(ready, run_id, run.resumed_from)
+            observers += [*kept, *([log] if log else [])]
             outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
-    return receipts.result(outcome)
+    problems = (problem for keeper in kept for problem in keeper.said.problems)
+    return replace(receipts.result(outcome), report_problems=tuple(problems))
 
 
 class _Callbacks:

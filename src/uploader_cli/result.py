@@ -43,6 +43,8 @@ class Result:
     """What the analyses came to, in the order in which they were made."""
     analysis_file: str = ""
     """Where their results are saved; empty where there are none."""
+    report_problems: tuple[str, ...] = ()
+    """Reports that the settings ask for and that could not be written, one sentence each."""
 
     @property
     def ok(self) -> bool:
@@ -56,8 +58,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the same run from a shell."""
-        return self.outcome.exit_code
+        """The exit code of the same run from a shell: 2 where nothing is wrong but a report."""
+        return self.outcome.exit_code or (2 if self.report_problems else 0)
 
 
 @dataclass(slots=True)

@@ -61,6 +61,7 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
         (["--report", "r.json", "--failed-to", "./r.json"], "written twice"),
         (["--report", "r.txt"], "suffix names no format"),
         (["--report", "json:"], "must be text"),
+        (["--failed-to", "files/a.mp4"], "not that of a list"),
     ],
 )
 def test_a_bad_destination_is_told_before_anything_is_sent(
@@ -83,10 +84,10 @@ def test_a_destination_that_goes_away_costs_the_report_alone(
     from uploader_cli.report import place
 
     make_files(**{"a.mp4": 10})
-    real = os.fsync
+    real, asked = os.fsync, iter(range(9))
 
     def full(descriptor: int) -> None:
-        if os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2].startswith(".r.json"):
+        if next(asked) == 0:  # of the first report
             raise OSError(28, "No space left on device")
         real(descriptor)
 
@@ -183,6 +184,37 @@ def test_a_pipe_is_written_to_as_it_is(server: EmbeddedServer, make_files: Calla
     assert link.is_symlink()
     assert "files/a.mp4" in target.read_text()
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_dry_run_writes_none(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    make_files(**{"a.mp4": 10})
+    (tmp_path / "r.json").write_text("of the last run")
+    assert main(["upload", "files", "-s", server.url, "-q", "--dry-run", "--report", "r.json"]) == 0
+    assert (tmp_path / "r.json").read_text() == "of the last run"
+
+
+def test_the_library_writes_what_the_settings_ask_for(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And prints nothing; the summary of a job is the command's alone."""
+    from uploader_cli import Settings, upload
+    from uploader_cli.settings.values import report_file
+
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    files = make_files(**{"a.mp4": 10})
+    settings = Settings(server=server.url, report=(report_file("r.json"),))
+    result = upload(files, settings)
+    assert (result.ok, result.exit_code, result.report_problems) == (True, 0, ())
+    assert json.loads((tmp_path / "r.json").read_text())["run"]
+    assert not (tmp_path / "summary").exists()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("uploader_cli.report.place.os.fsync", full)
+    result = upload(files, settings)
+    assert (result.ok, result.exit_code, len(result.report_problems)) == (True, 2, 1)
+    assert "r.json could not be written: No space left on device" in result.report_problems[0]
 
 
 def test_a_resumed_run_says_which_one_it_goes_on_with(

@@ -15,20 +15,39 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
 
-Output: TypeAlias = "Callable[[dict[str, Any], Spool], None]"
-"""Writes one file from the head and the rows; raises OSError."""
+Output: TypeAlias = "Callable[[dict[str, Any], Spool], str]"
+"""Writes one file from the head and the rows; a sentence that a person should know, or none. Raises OSError."""
+
+
+@dataclass(slots=True)
+class Said:
+    """What there is to say once all is written, one sentence each: files that could not be written, and notes."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, said: Said) -> None:
+    """Write each file, whatever becomes of the others."""
+    for output in outputs:
+        try:
+            note = output(head, spool)
+        except (OSError, sqlite3.Error) as error:
+            said.problems.append(str(error))
+        else:
+            said.notes += [note] if note else []
 
 
 @dataclass(slots=True)
 class Keeper:
-    """Bounded in memory by what is under way. Nothing that goes wrong here touches the upload: see `problems`."""
+    """Bounded in memory by what is under way. What goes wrong here does not touch the upload, it is in `said`."""
 
     outputs: Sequence[Output]
     facts: RunFacts
     wall_clock: Callable[[], float]
     """Unix seconds."""
-    problems: list[str] = field(default_factory=list)
-    """What could not be written, one sentence each; complete once the run is over."""
+    said: Said = field(default_factory=Said)
+    """Complete once the run is over."""
     _rows: Rows = field(default_factory=Rows)
     _spool: Spool | None = None
 
@@ -50,12 +69,7 @@ class Keeper:
         spool, self._spool = self._spool, None
         if spool is None:
             return
-        head = report_head(state, self.facts, self.wall_clock())
-        for output in self.outputs:
-            try:
-                output(head, spool)
-            except (OSError, sqlite3.Error) as error:
-                self.problems.append(str(error))
+        write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.said)
         spool.close()
 
     def _open(self) -> None:
@@ -66,5 +80,5 @@ class Keeper:
         try:
             action()
         except sqlite3.Error as error:
-            self.problems.append(f"no report can be written: {error} in the directory for temporary files")
+            self.said.problems.append(f"no report can be written: {error} in the directory for temporary files")
             self._spool = None

@@ -39,7 +39,8 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
         kept = written.keeper(settings, run_id, run.resumed_from)
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
         views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
-        return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
+        outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+        return settled(outcome.exit_code, [keeper.said for keeper in kept])
 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
-from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
+from uploader_cli.report.keeper import Said, write_all
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.spool import Spool
-from uploader_cli.run.reports import Reports, told
+from uploader_cli.run.reports import Reports, settled
 from uploader_cli.settings import Invalid
 from uploader_cli.settings.values import report_file
 
@@ -39,7 +39,8 @@ def report_merge(
             for report in found:
                 merge.add(report)
             head = merge.head(version("uploader-cli"))
-            problems = told(outputs, head, spool)
+            said = Said()
+            write_all(outputs, head, spool, said)
             if json:
                 for piece in as_json(head, spool):
                     sys.stdout.write(piece)
@@ -49,9 +50,7 @@ def report_merge(
         ) from error
     if not quiet or head["exit_code"]:
         sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merge.twice)))
-    for problem in problems:
-        sys.stderr.write(safe(f"error: {problem}") + "\n")
-    return head["exit_code"] or (Exit.USAGE if problems else Exit.OK)
+    return settled(head["exit_code"], [said])
 
 
 def _destination(written: str) -> ReportFile:

@@ -22,9 +22,9 @@ from uploader_cli.report.keeper import Keeper
 from uploader_cli.report.markdown import as_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.report.keeper import Output
+    from uploader_cli.report.keeper import Output, Said
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
@@ -48,6 +48,8 @@ class Reports:
         places += [("--failed-to", failed_to)] if failed_to is not None else []
         for option, path in places:
             place.check(path, option)
+        if failed_to is not None:
+            _check_list(failed_to)
         real = [path.resolve() for _, path in places]
         twice = next((path for (_, path), same in zip(places, real, strict=True) if real.count(same) > 1), None)
         if twice is not None and not str(twice).startswith(os.devnull):
@@ -65,6 +67,15 @@ class Reports:
         return [Keeper(self.outputs, facts, time.time)] if self.outputs else []
 
 
+def _check_list(path: Path) -> None:
+    """Any name will do for a new list; but what is there already may be a file that was to be uploaded."""
+    if path.is_file() and path.suffix.lower() not in again.SUFFIXES:
+        raise UsageError(
+            f"--failed-to: {path} exists, and its name is not that of a list",
+            hint="name a new file, or one ending in .txt",
+        )
+
+
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
     """What a report says of a run that begins now, besides what comes of it."""
     category = None if settings.tus_endpoint else settings.category
@@ -72,43 +83,33 @@ def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts
     return RunFacts(run, version("uploader-cli"), time.time(), category, shard, resumed_from)
 
 
-def of_settings(settings: Settings, tag: str) -> Reports:
-    """What the settings and GitHub's variable ask for. Raises `UsageError`."""
-    return Reports(settings.report, settings.failed_to, os.environ, tag)
+def of_settings(settings: Settings, tag: str, env: Mapping[str, str] = os.environ) -> Reports:
+    """What the settings ask for, and GitHub's variable in `env`. Raises `UsageError`."""
+    return Reports(settings.report, settings.failed_to, env, tag)
 
 
-def settled(code: int, keepers: Sequence[Keeper]) -> int:
-    """The exit code of a run whose reports are written: 2 where only one of them could not be."""
-    problems = [problem for keeper in keepers for problem in keeper.problems]
-    for problem in problems:
-        sys.stderr.write(safe(f"error: {problem}") + "\n")
-    return code or (Exit.USAGE if problems else Exit.OK)
+def settled(code: int, said: Iterable[Said]) -> int:
+    """The exit code of a run whose reports are written: 2 where only one of them could not be. Says so."""
+    for one in said:
+        for line in (*(f"warning: {note}" for note in one.notes), *(f"error: {problem}" for problem in one.problems)):
+            sys.stderr.write(safe(line) + "\n")
+        if one.problems:
+            code = code or Exit.USAGE
+    return code
 
 
-def told(outputs: Sequence[Output], head: dict[str, Any], spool: Spool) -> list[str]:
-    """Write each file; what could not be written, a sentence each. Raises sqlite3.Error."""
-    problems = []
-    for output in outputs:
-        try:
-            output(head, spool)
-        except OSError as error:
-            problems.append(str(error))
-    return problems
-
-
-def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> None:
+def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> str:
     with _named("--report", report.path):
         place.write(report.path, _FORMATS[report.kind](head, spool), tag)
+    return ""
 
 
-def _write_again(_head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> None:
+def _write_again(_head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> str:
     with _named("--failed-to", path):
         place.write(path, again.as_manifest(path, spool), tag)
     if again.needs_nul(path, spool):
-        text = (
-            f"warning: --failed-to: names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0"
-        )
-        sys.stderr.write(safe(text) + "\n")
+        return f"--failed-to: names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0"
+    return ""
 
 
 @contextmanager
@@ -120,9 +121,10 @@ def _named(option: str, path: Path) -> Iterator[None]:
         raise OSError(f"{option}: {path} could not be written: {error.strerror or error}") from error
 
 
-def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> None:
+def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
     """Nobody asked for it on the command line: that it can't be written is said, and changes nothing."""
     try:
         place.append(path, as_markdown(head, spool))
     except OSError as error:
-        sys.stderr.write(safe(f"warning: {STEP_SUMMARY}: {path} can't be written: {error.strerror}") + "\n")
+        return f"{STEP_SUMMARY}: {path} can't be written: {error.strerror}"
+    return ""

@@ -56,7 +56,8 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
         kept = written.keeper(settings, new_id, run.resumed_from)
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
         views = [*kept, *observers(settings, new_id, go_on=go_on(settings)), *helped]
-        return settled(execute(settings, found, views, interrupts, journal=journal, run=run).exit_code, kept)
+        outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+        return settled(outcome.exit_code, [keeper.said for keeper in kept])
 
 
 def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:

@@ -73,8 +73,8 @@ def test_a_disk_without_room_costs_the_report_and_not_the_run(
     observer = keeper("r.json")
     play(observer, 3)
     assert not (place / "r.json").exists()
-    assert len(observer.problems) == 1
-    assert (settled(0, [observer]), settled(4, [observer])) == (2, 4)
+    assert len(observer.said.problems) == 1
+    assert (settled(0, [observer.said]), settled(4, [observer.said])) == (2, 4)
     assert "disk is full" in capsys.readouterr().err
 
 
