@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -11,20 +12,36 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import environment, finish, start, uploader
+from command import Done, environment, finish, start, uploader
 from junit_rules import check_junit
 from serving import running_server
 
 from server_stub.tokens import issue_token
+from uploader_cli.__main__ import main
 from uploader_cli.smoke import CHECKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from server_stub.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"
 FEW = ("--only", "health", "--only", "session", "--only", "batch-one")
+
+
+@pytest.fixture
+def typed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """The command in this process: a process of its own takes longer to start than most checks."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str) -> Done:
+        code = main(["smoke", *arguments])
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 def lines_of(out: str) -> list[dict[str, Any]]:
@@ -72,55 +89,55 @@ def test_json_junit_and_the_clean_up(tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
 
 
-def test_strict(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_strict(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """A check that is not required fails the run only then."""
     server.faults.next_answers("POST", "/api/upload/validate", [500, 500])
-    mild = uploader("smoke", "-s", server.url, "--only", "validate", home=tmp_path)
-    hard = uploader("smoke", "-s", server.url, "--only", "validate", "--strict", home=tmp_path)
+    mild = typed("-s", server.url, "--only", "validate")
+    hard = typed("-s", server.url, "--only", "validate", "--strict")
     assert (mild.code, hard.code) == (0, 4)
     assert "not required and failed: validate" in mild.err
     assert "1 of 1 check failed: validate" in hard.err
 
 
-def test_only_skip_and_list(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_only_skip_and_list(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """Ids and globs; the list needs no server."""
-    listed = uploader("smoke", "--list", home=tmp_path)
+    listed = typed("--list")
     assert (listed.code, listed.err) == (0, "")
     assert [line.split()[0] for line in listed.out.splitlines()] == [check.id for check in CHECKS]
-    some = uploader("smoke", "-s", server.url, "--only", "session*", "--skip", "*-input", "--json", home=tmp_path)
+    some = typed("-s", server.url, "--only", "session*", "--skip", "*-input", "--json")
     assert [line.get("id") for line in lines_of(some.out)] == ["session", None]
 
 
-def test_the_budget(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_the_budget(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """What it does not suffice for is not made, and that is no success."""
-    done = uploader("smoke", "-s", server.url, "--budget", "3", "--json", home=tmp_path)
+    done = typed("-s", server.url, "--budget", "3", "--json")
     verdict = lines_of(done.out)[-1]
     assert (done.code, verdict["budget"]) == (3, 3)
     assert verdict["calls"] <= 3
     assert verdict["counts"]["not_run"] > 10
 
 
-def test_exit_code_2_before_the_first_call(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_exit_code_2_before_the_first_call(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     for options, word in (
         (("--only", "helth"), "no check is called 'helth'"),
         (("--junit", "no/such/place.xml"), "--junit"),
         (("--budget", "0"), "--budget"),
         (("--token-file", "none"), "none"),
     ):
-        done = uploader("smoke", "-s", server.url, *options, home=tmp_path)
+        done = typed("-s", server.url, *options)
         assert (done.code, done.out) == (2, "")
         assert word in done.err
     assert len(server.faults.requests) == 0
 
 
-def test_quiet_and_verbose(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_quiet_and_verbose(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """Quiet: nothing but what failed. Verbose: what each check is about."""
-    quiet = uploader("smoke", "-s", server.url, *FEW, "-q", home=tmp_path)
+    quiet = typed("-s", server.url, *FEW, "-q")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
-    verbose = uploader("smoke", "-s", server.url, *FEW, "-v", home=tmp_path)
+    verbose = typed("-s", server.url, *FEW, "-v")
     assert "GET /health says OK" in verbose.err
     server.faults.next_answers("GET", "/health", [500])
-    broken = uploader("smoke", "-s", server.url, "--only", "health", "-q", home=tmp_path)
+    broken = typed("-s", server.url, "--only", "health", "-q")
     assert broken.code == 4
     assert broken.err.splitlines()[0].startswith("✗ health: ")
 

@@ -119,13 +119,19 @@ def watched(site: Site) -> Watched:
         content = file_of(site, "watched")[1]
         stored_of(_sent(site, seen.session, (seen.name, content), midway))
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
-        until = time.monotonic() + site.patience
-        for ear in _all(seen):
-            ear.until(partial(seen.heard_the_end, ear), until - time.monotonic())
+        _wait(seen, site.patience)
     finally:
         for ear in _all(seen):
             ear.leave()
     return seen
+
+
+def _wait(seen: Watched, patience: float) -> None:
+    """Until all have heard the end, or there was no news of that for so many seconds."""
+    until = time.monotonic() + patience
+    for ear in _all(seen):
+        if ear.until(partial(seen.heard_the_end, ear), until - time.monotonic()):
+            until = time.monotonic() + patience
 
 
 def _sent(site: Site, session: str, file: tuple[str, bytes], midway: Callable[[], None]) -> Answer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from broken import Broken, Call, Reply, failed, result, smoke
-from relays import tls_front
+from relays import http_proxy, tls_front
 from serving import running_server
 
 from server_stub.tokens import issue_token
@@ -235,3 +235,11 @@ def test_an_authorization_by_header() -> None:
         assert not list(server.root.rglob("*smoke*"))
     assert (report.exit_code, report.left) == (Exit.OK, ())
     assert "auth" in of(report, Verdict.SKIPPED)
+
+
+def test_through_a_proxy() -> None:
+    """Calls, live connections, and bodies that wait and break off: all of it goes the way that was asked for."""
+    with running_server() as server, http_proxy(server.url) as proxy:
+        report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
+    assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results
+    assert result(report, "websocket").verdict is Verdict.PASS
