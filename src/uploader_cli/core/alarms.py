@@ -41,7 +41,7 @@ class Alarms:
         if self._latency is None:
             return []
         slowest, what = max(_latencies(state), default=(0.0, ""))
-        text = f"latency of {slowest:.0f} ms, wanted are {self._latency:g}: {what}"
+        text = f"latency of {slowest:.0f} ms, more than {self._latency:g} ms: {what}"
         crossed, over = slowest > self._latency, slowest < self._latency * CALM
         return self._judge(WarningCode.LATENCY, text, crossed=crossed, over=over)
 
@@ -51,7 +51,7 @@ class Alarms:
             return []
         failed = tries.count(False)
         percent = 100 * failed / len(tries)
-        text = f"error rate of {percent:.0f} %, wanted are {self._errors:g}: {failed} of the last {len(tries)} calls,"
+        text = f"error rate of {percent:.0f} %, more than {self._errors:g} %: {failed} of the last {len(tries)} calls,"
         text += " dials and files failed"
         crossed, over = percent > self._errors, percent <= self._errors * CALM
         return self._judge(WarningCode.ERROR_RATE, text, crossed=crossed, over=over)

@@ -107,9 +107,9 @@ def recovery(over: Incident) -> str:
         case IncidentKind.STALL:
             return f"it moves again, {took} after the warning"
         case IncidentKind.LATENCY:
-            return f"the latency is as wanted again, {took} after the warning"
+            return f"the latency is low again, {took} after the warning"
         case IncidentKind.ERROR_RATE:
-            return f"the error rate is as wanted again, {took} after the warning"
+            return f"the error rate is low again, {took} after the warning"
         case _:
             return ""
 

@@ -77,7 +77,7 @@ def _confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> In
     return _parted(state, (event.file,), now)
 
 
-def _completed(state: ProgressState, event: ev.FileCompleted, now: float) -> Incident | None:
+def _went_well(state: ProgressState, event: ev.FileCompleted | ev.FileSkipped, now: float) -> Incident | None:
     return _parted(state, (event.file,), now)
 
 
@@ -143,7 +143,8 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], Incident |
     ev.SessionMissing: _news,
     ev.FileRetry: _file_retry,
     ev.BytesConfirmed: _confirmed,
-    ev.FileCompleted: _completed,
+    ev.FileCompleted: _went_well,
+    ev.FileSkipped: _went_well,
     ev.FileFailed: _failed,
     ev.FilesCancelled: _cancelled,
     ev.Paused: _paused,

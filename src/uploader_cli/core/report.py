@@ -210,6 +210,7 @@ class Rows:
             case ev.FileFailed():
                 return self._failed(event, now)
             case ev.FileSkipped():
+                self._running.pop(event.file, None)
                 size, selected = _as_selected(event.local)
                 return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason, **selected)
             case ev.FileCancelled():

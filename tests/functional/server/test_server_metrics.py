@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -61,6 +62,20 @@ def test_sessions_bytes_events_and_sockets_are_counted(server: EmbeddedServer) -
     assert seen['uploader_request_seconds_count{route="batch"}'] == 1
     assert seen['uploader_requests_total{method="POST",route="session",status="201"}'] == 2
     assert seen["uploader_analyses_running{}"] == 0
+
+
+def test_bytes_by_tus_are_counted_apart(server: EmbeddedServer) -> None:
+    tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "300000"}
+    made = requests.post(f"{server.url}/api/upload/files/", headers=tus, timeout=DEADLINE)
+    where = urljoin(f"{server.url}/api/upload/files/", made.headers["Location"])
+    for offset in (0, 100_000):
+        piece = {**tus, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
+        answer = requests.patch(where, data=b"x" * (100_000 + offset), headers=piece, timeout=DEADLINE)
+        assert answer.status_code == 204
+    seen = scraped(server)
+    assert seen['uploader_received_bytes_total{route="tus"}'] == 300_000
+    assert 'uploader_received_bytes_total{route="batch"}' not in seen
+    assert seen['uploader_request_seconds_count{route="tus"}'] == 3
 
 
 def test_errors_are_counted_by_whose_they_are(server: EmbeddedServer) -> None:

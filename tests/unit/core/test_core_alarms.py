@@ -40,11 +40,11 @@ def test_a_latency_is_warned_of_once_and_so_is_its_end() -> None:
     assert not run.told  # one slow answer is no latency
     for _ in range(4):
         run.answer(2.0)
-    assert run.told == [(WarningCode.LATENCY, "latency of 2000 ms, wanted are 500: the server's answers are slow")]
+    assert run.told == [(WarningCode.LATENCY, "latency of 2000 ms, more than 500 ms: the server's answers are slow")]
     for _ in range(9):
         run.answer(0.01)
     assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED]
-    assert run.told[1][1].startswith("the latency is as wanted again, ")
+    assert run.told[1][1].startswith("the latency is low again, ")
 
 
 def test_an_alarm_does_not_come_and_go_at_its_threshold() -> None:
@@ -60,14 +60,14 @@ def test_late_messages_and_a_slow_connection_are_latency_too() -> None:
     for _ in range(2):
         run.put(ev.SessionProgress("s", Transport.WEBSOCKET, 10.0, None, received=11.0))
     run.look()
-    assert run.told[0][1] == "latency of 1000 ms, wanted are 500: the server's messages are late"
+    assert run.told[0][1] == "latency of 1000 ms, more than 500 ms: the server's messages are late"
     run = Watched(Alarms(latency_ms=500))
     live = ev.ChannelChanged(
         ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED, latency_ms=900.0
     )
     run.put(live)
     run.look()
-    assert run.told[0][1] == "latency of 900 ms, wanted are 500: connecting took so long"
+    assert run.told[0][1] == "latency of 900 ms, more than 500 ms: connecting took so long"
 
 
 def test_an_error_rate_is_warned_of_once_and_so_is_its_end() -> None:
@@ -77,7 +77,7 @@ def test_an_error_rate_is_warned_of_once_and_so_is_its_end() -> None:
     assert not run.told  # too few to speak of a rate
     run.answer(0.1, status=500)
     run.answer(0.1, status=500)
-    words = "error rate of 100 %, wanted are 20: 10 of the last 10 calls, dials and files failed"
+    words = "error rate of 100 %, more than 20 %: 10 of the last 10 calls, dials and files failed"
     assert run.told == [(WarningCode.ERROR_RATE, words)]
     for _ in range(60):
         run.answer(0.1)

@@ -116,6 +116,12 @@ def test_a_file_that_no_retry_helped_needs_a_person() -> None:
     assert run.log[1] == (IncidentKind.TRANSFER, Ending.RECOVERED, 1)
 
 
+def test_a_file_that_turns_out_to_be_there_is_retried_no_more() -> None:
+    run = Run((1.0, retry(0)), (2.0, ev.FileSkipped(0, "0", ev.SkipReason.PRESENT)))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+    assert not run.state.incidents.retrying
+
+
 def test_an_interrupt_recovers_nothing() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FilesCancelled((0, 1, 2))), (2.0, finished(130)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.DEGRADED, 1)]
