@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from serving import running_server
 from server_stub.faults import Answer
 from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.report import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import backlog
+from uploader_cli.selection.shard import holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,6 +195,21 @@ def test_include_and_exclude_choose_among_what_is_listed(server: EmbeddedServer,
     assert sent(server.url, file, exclude=("raw/",)).outcome.completed == 1
     with pytest.raises(UsageError, match=r"nothing to upload in .*list\.txt"):
         sent(server.url, file, include=("*.avi",))
+
+
+def test_each_shard_of_a_list_needs_only_its_own_files(server: EmbeddedServer, make_files: Files) -> None:
+    """Two machines with the same list: all is there once, and each has looked at its own files only."""
+    names = [f"files/{number:02}.mp4" for number in range(20)]
+    file = listed("list.txt", *names)
+    first, second = Shard(1, 2), Shard(2, 2)
+    for shard in (first, second):
+        own = [name for name in names if holds(shard, name)]
+        assert 0 < len(own) < 20
+        shutil.rmtree("files", ignore_errors=True)
+        make_files(**{name.removeprefix("files/"): 1 for name in own})
+        settings = Settings(server=server.url, from_file=file, shard=f"{shard.index}/2")
+        assert upload([], settings).outcome.completed == len(own)
+    assert sorted(stored(server)) == [f"personal/{name}" for name in names]
 
 
 def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:

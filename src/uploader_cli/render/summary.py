@@ -59,7 +59,7 @@ _EXITS = {
     4: "some files failed for good",
     5: "not authorised",
     6: "the server never answered, or is no upload server",
-    7: "what the server has is not what was read",
+    7: "a file is not what was read here, or not what its list says",
     130: "interrupted (Ctrl-C)",
     143: "interrupted (SIGTERM)",
 }

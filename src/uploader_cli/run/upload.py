@@ -21,7 +21,7 @@ from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.backlog import Backlog
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.shard import sharded
+from uploader_cli.selection.shard import holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
@@ -62,8 +62,9 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     beginning is looked at; that it holds nothing is raised when its end is reached.
     """
     filters, listed = Filters(settings.include, settings.exclude), listing.manifest(settings)
+    shard = Shard.of(settings.shard)
     if listed is not None:
-        listed.check(filters.wants)
+        listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
         steps, what, empty = listed.files(filters.wants), listed.shown, "the list names no file"
     else:
         _refuse_missing(paths)
@@ -71,7 +72,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
         what, empty = ", ".join(paths[:3]), "the directories hold no regular files"
     hint = "check --include and --exclude" if settings.include or settings.exclude else empty
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint))
-    return Selection(sharded(whole, Shard.of(settings.shard)))
+    return Selection(sharded(whole, shard))
 
 
 def _refuse_missing(paths: Sequence[str]) -> None:

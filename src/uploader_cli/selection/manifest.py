@@ -114,7 +114,7 @@ class Manifest:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
         # For shards: what is the same on every machine, wherever the list lies.
         name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
-        message = f"{bad.message} ({where})"
+        message = f"{bad.message} ({where})" if bad.path else bad.message
         return Unusable(number, bad.path or where, bad.code, message, local=file, relative_path=name)
 
     def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING
@@ -128,35 +129,54 @@ def _paths(stream: IO[bytes], separator: bytes) -> Iterator[Entry | BadLine]:
 
 
 def _csv(stream: IO[bytes], *, strict: bool) -> Iterator[Entry | BadLine]:
-    """A line number is that of a record's first line: quoted values may hold line breaks."""
-    text = ((piece + b"\n").decode("utf-8", "surrogateescape") for _, piece in _pieces(stream, b"\n"))
-    rows = csv.reader(text, strict=True)
     columns: list[str] | None = None
-    while True:
-        number = rows.line_num + 1
-        try:
-            row = next(rows, None)
-            if row is None:
-                return
-            if not row:
-                continue
+    for number, row in _records(stream):
+        if isinstance(row, str):
             if columns is None:
-                columns = _header(row, strict=strict)
-                continue
+                raise UsageError(f"line {number}: the header is not valid CSV: {row}", hint=_HEADER)
+            yield BadLine(number, f"not valid CSV: {row}")
+            continue
+        if columns is None:
+            columns = _header(row, strict=strict)
+            continue
+        try:
             if len(row) != len(columns):
                 raise _Malformed(f"{_count(len(row), 'value')} for {_count(len(columns), 'column')}")
             if _ODD.search("".join(row)):
                 raise _Malformed("not UTF-8; the bytes of such a path go into a column path_b64, in base64")
             yield _entry(number, {name: value or None for name, value in zip(columns, row, strict=True)})
-        except csv.Error as problem:
-            until = f" (up to line {rows.line_num})" if rows.line_num > number else ""
-            if columns is None:
-                raise UsageError(
-                    f"line {number}: the header is not valid CSV: {problem}{until}", hint=_HEADER
-                ) from None
-            yield BadLine(number, f"not valid CSV: {problem}{until}")
         except _Malformed as problem:
             yield BadLine(number, str(problem))
+
+
+def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record with the number of its first line, for quoted values may hold line breaks; or what is wrong with it.
+
+    Only its first line is lost then: the lines after it are read as if a quote in it had been none.
+    """
+    source = ((piece + b"\n").decode("utf-8", "surrogateescape") for _, piece in _pieces(stream, b"\n"))
+    again, taken = deque[str](), list[str]()
+
+    def lines() -> Iterator[str]:
+        while (line := again.popleft() if again else next(source, None)) is not None:
+            taken.append(line)
+            yield line
+
+    rows, number = csv.reader(lines(), strict=True), 1
+    while True:
+        taken.clear()
+        try:
+            row = next(rows, None)
+        except csv.Error as problem:
+            yield number, "a quote is not closed" if len(taken) > 1 else str(problem)
+            again.extendleft(reversed(taken[1:]))
+            rows, number = csv.reader(lines(), strict=True), number + 1
+            continue
+        if row is None:
+            return
+        if row:
+            yield number, row
+        number += len(taken)
 
 
 _HEADER = "the first line of a CSV manifest names its columns: path, and name, category, sha256 where you need them"

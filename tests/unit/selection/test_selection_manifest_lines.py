@@ -131,9 +131,27 @@ def test_csv_lines_that_do_not_fit() -> None:
         (2, "1 value for 2 columns"),
         (3, "3 values for 2 columns"),
     ]
-    assert bad('path\n"a\nb\n', Format.CSV) == [(2, "not valid CSV: unexpected end of data (up to line 3)")]
     assert bad('path\n"a"b\nc\n', Format.CSV) == [(2, "not valid CSV: ',' expected after '\"'")]
     assert "path_b64" in bad(b"path\n\xff.mp4\n", Format.CSV)[0][1]
+
+
+@pytest.mark.parametrize("end", ["", "\n", '\n"'])
+def test_a_quote_that_is_not_closed_takes_only_its_own_line(end: str) -> None:
+    """The files that are listed after it are sent all the same, when lenient."""
+    content = 'path,name\na.mp4,\n"b.mp4,\nc.mp4,"n\n.mp4"\nd.mp4,' + end
+    found = list(lines(content, Format.CSV))
+    quotes = [item for item in found if isinstance(item, BadLine)]
+    assert (quotes[0].line, quotes[0].message) == (3, "not valid CSV: a quote is not closed")
+    assert [item.path for item in found if isinstance(item, Entry)] == ["a.mp4", "d.mp4"]
+    assert [item.line for item in found] == sorted(item.line for item in found)
+
+
+def test_a_quote_that_is_not_closed_in_a_long_list() -> None:
+    """No more than one value's worth is read on for its end."""
+    names = [f"{number:05}.mp4" for number in range(40_000)]
+    found = list(parse(io.BytesIO(('path\n"\n' + "\n".join(names)).encode()), Format.CSV))
+    assert isinstance(found[0], BadLine)
+    assert [item.path for item in found[1:]] == names
 
 
 @pytest.mark.parametrize(
