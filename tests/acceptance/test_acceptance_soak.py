@@ -141,7 +141,7 @@ def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: 
 def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     """Short form: rooms are left as the run goes on, and at its end nothing is kept of any session."""
     files = make_files(tmp_path / "files", SHORT)
-    with running_server(max_files=1, processing_seconds=0.01) as server:
+    with running_server(max_files=1, processing_seconds=0.03) as server:
         inside = Inside(server, monkeypatch)
         settings = Settings(server=server.url, protocol=protocol, state_dir=tmp_path / "state")
         assert len(upload(files, settings, on_completed=inside.count).receipts) == SHORT
