@@ -123,7 +123,7 @@ def execute(
             loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
-            _warn(settings, loop.emit)
+            caution(settings, loop.emit)
             backlog.start()
             connections.start()
 
@@ -213,7 +213,7 @@ def _can_be_resumed(loop: Loop, error: BaseException | None) -> bool:
     return bool(unfinished) or state.walking or error is not None
 
 
-def _warn(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
+def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
     """Tell what a user should know before anything is sent."""
     if settings.insecure:
         text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"

@@ -11,6 +11,7 @@ from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop, alarms
+from uploader_cli.run.upload import caution
 from uploader_cli.run.vigil import Vigil
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def watch(
     connections.api.authorization()
     with loop.observed():
         loop.apply(ev.RunStarted(settings.server, None, None, 0, "watch"))
+        caution(settings, loop.apply)
         loop.apply(ev.SelectionEnded())
         for session in sessions:
             loop.apply(ev.SessionWatched(session))

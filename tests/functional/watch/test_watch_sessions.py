@@ -292,6 +292,15 @@ def test_without_it_nothing_is(way: str, token: str | None) -> None:
         assert TOKEN not in str(watching.events)
 
 
+def test_what_weakens_the_connection_is_said() -> None:
+    """As in an upload: else nobody would know why the token that was given is not enough."""
+    with running_server(auth_token=TOKEN) as server:
+        with Watching(server.url, UNKNOWN, token=TOKEN, token_withheld=True, insecure=True) as watching:
+            assert watching.end() is Exit.NOT_AUTHORISED
+        assert [warning["code"] for warning in watching.of("warning")] == ["insecure", "token_withheld"]
+        assert TOKEN not in str(watching.events)
+
+
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
