@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import pytest
 from command import environment
 
 from uploader_cli.__main__ import main
-from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
+from uploader_cli.settings import OPTIONS, Invalid, Option, Settings, resolve, user_config_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,19 +250,25 @@ def test_a_mistake_in_a_file_is_told_with_its_place(own: Path, capsys: Capture) 
     assert capsys.readouterr().err == f"error: {own}: retrys: there is no such setting\nhint: the nearest is retries\n"
 
 
+def acceptable(option: Option) -> str:
+    """Something that the option takes from the environment."""
+    for written in (*option.names, "7", "7M", "yes", "1/2", "X-A: 1", "r.json"):
+        with contextlib.suppress(Invalid):
+            option.parse(written)
+            return written
+    raise AssertionError(f"{option.name} takes none of these")
+
+
 def test_a_value_of_each_kind_can_be_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, work: Path, shown: Callable[..., dict[str, Any]]
 ) -> None:
     """Every setting from the environment: whatever becomes of it fits JSON and a row."""
-    own = {"header": "X-A: 1", "resume": "no", "report": "r.json", "profile": "", "quiet": "", "json": ""}
-    for name, option in OPTIONS.items():
-        written = "yes" if option.default is False else (option.names or ("7",))[-1]
-        monkeypatch.setenv(option.variable, own.get(name, written))
-    monkeypatch.setenv("UPLOADER_CHUNK_SIZE", "1M")
     (work / "7").touch()
-    settings = shown()["settings"]
     silent = {"profile", "quiet", "json"}
+    for name in OPTIONS.keys() - silent:
+        monkeypatch.setenv(OPTIONS[name].variable, acceptable(OPTIONS[name]))
+    settings = shown()["settings"]
     assert {name for name, row in settings.items() if row["source"] != "environment"} == silent
     assert settings["report"]["value"] == [f"json:{work / 'r.json'}"]
     assert main(["config"]) == 0
-    assert "1M" in capsys.readouterr().err
+    assert re.search(r"retries +7 +UPLOADER_RETRIES\n", capsys.readouterr().err)
