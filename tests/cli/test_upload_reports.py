@@ -58,10 +58,10 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
         (["--report", "files"], "suffix names no format"),
         (["--report", "json:files"], "is a directory"),
         (["--failed-to", "gone/again.txt"], "there is no directory"),
-        (["--report", "r.json", "--failed-to", "./r.json"], "written twice"),
+        (["--report", "r.csv", "--failed-to", "./r.csv"], "written twice"),
         (["--report", "r.txt"], "suffix names no format"),
         (["--report", "json:"], "must be text"),
-        (["--failed-to", "files/a.mp4"], "not that of a list"),
+        (["--failed-to", "files/a.mp4"], "not the name of a list"),
     ],
 )
 def test_a_bad_destination_is_told_before_anything_is_sent(

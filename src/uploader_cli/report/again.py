@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")
-"""Of files that are replaced without a question."""
+"""Of the files that may be written."""
 _COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """What no manifest may have in `name`: where it is in a path the name is left to follow from the path."""

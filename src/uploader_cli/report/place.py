@@ -19,7 +19,7 @@ def check(path: Path, option: str) -> None:
     """Raises `UsageError`, naming `option`, where no file can be written at `path`."""
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a directory", hint="name a file")
-    if _is_special(path):
+    if is_special(path):
         where, able = path, os.access(path, os.W_OK)
     else:
         where = path.resolve().parent
@@ -35,7 +35,7 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
 
     A pipe or a device is written to as it is. Bytes that are no UTF-8 are those of `surrogateescape`. Raises OSError.
     """
-    if _is_special(path):
+    if is_special(path):
         with path.open("wb") as stream:
             _pour(text, stream)
         return
@@ -58,7 +58,8 @@ def append(path: Path, text: Iterable[str]) -> None:
         _pour(text, stream)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
+    """True for a pipe, a device, a directory: what no file may take the place of."""
     return path.exists() and not path.is_file()
 
 

@@ -68,12 +68,9 @@ class Reports:
 
 
 def _check_list(path: Path) -> None:
-    """Any name will do for a new list; but what is there already may be a file that was to be uploaded."""
-    if path.is_file() and path.suffix.lower() not in again.SUFFIXES:
-        raise UsageError(
-            f"--failed-to: {path} exists, and its name is not that of a list",
-            hint="name a new file, or one ending in .txt",
-        )
+    """A list is named as one: whoever forgot the value of the option would lose the file that was to be uploaded."""
+    if path.suffix.lower() not in again.SUFFIXES and not place.is_special(path):
+        raise UsageError(f"--failed-to: {path} is not the name of a list", hint="name it .jsonl, .csv or .txt")
 
 
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:

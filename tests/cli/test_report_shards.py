@@ -1,0 +1,68 @@
+"""Shards of one selection, each reported by itself, and what they come to together."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+from command import start
+from following import ended, read_until
+
+from uploader_cli.__main__ import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+
+    from server_stub.serving import EmbeddedServer
+
+SHARDS = 3
+
+
+def test_shards_are_joined_into_a_report_of_each_file_once(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the third it is said that it is missing; with it all is there, and on the server."""
+    names = [f"{directory}/{number}.mp4" for directory in "ab" for number in range(15)]
+    make_files(**dict.fromkeys(names, 10))
+    monkeypatch.chdir(tmp_path)
+    reports = []
+    for index in range(1, SHARDS + 1):
+        reports.append(f"s{index}.json")
+        assert (
+            main(["upload", "files", "-s", server.url, "-q", f"--shard={index}/{SHARDS}", "--report", reports[-1]]) == 0
+        )
+        document = json.loads((tmp_path / reports[-1]).read_text())
+        assert document["shard"] == {"index": index, "count": SHARDS}
+        assert 0 < document["counts"]["selected"] < len(names)
+    assert main(["report", "merge", *reports[:2], "-q", "-o", "two.json"]) == 3
+    assert json.loads((tmp_path / "two.json").read_text())["missing"] == [f"no report of shard 3 of {SHARDS}"]
+    assert main(["report", "merge", *reports, "-q", "-o", "all.json"]) == 0
+    whole = json.loads((tmp_path / "all.json").read_text())
+    assert sorted(row["path"] for row in whole["files"]) == [f"files/{name}" for name in sorted(names)]
+    assert (whole["missing"], whole["in_several_shards"], whole["counts"]["completed"]) == ([], 0, len(names))
+    stored = server.root / "personal" / "files"
+    assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.mp4")) == sorted(names)
+
+
+def test_a_shard_that_was_killed_is_reported_by_the_run_that_goes_on_with_it(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kill -9` leaves no report; the resumed run accounts for every file of the shard, also for those sent before."""
+    make_files(**{f"{number:02}.mp4": 10 for number in range(40)})
+    options = ("--shard", "1/1", "--report", "killed.json", "--limit-rate", "40", "--jobs", "1", "--state-dir", "state")
+    process = start("upload", "files", "-s", server.url, "--json", *options, home=tmp_path)
+    seen = read_until(process, "file.completed")
+    ended(process, seen, signal.SIGKILL)
+    assert not (tmp_path / "killed.json").exists()
+    monkeypatch.chdir(tmp_path)
+    resumed = ["resume", "-q", "--limit-rate", "none", "--state-dir", "state", "--report", "resumed.json"]
+    assert main(resumed) == 0
+    assert main(["report", "merge", "resumed.json", "-q", "-o", "all.json"]) == 0
+    whole = json.loads((tmp_path / "all.json").read_text())
+    assert [row["path"] for row in whole["files"]] == [f"files/{number:02}.mp4" for number in range(40)]
+    assert whole["skips"] == {"present": 40 - whole["counts"]["completed"]}
+    assert whole["runs"][0]["shard"] == {"index": 1, "count": 1}
