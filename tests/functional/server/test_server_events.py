@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -13,9 +14,11 @@ from batches import (
     DEADLINE,
     UNKNOWN,
     HalfSent,
+    Listener,
     body_of,
     eventually,
     file,
+    listening,
     new_session,
     progress,
     text,
@@ -178,6 +181,28 @@ def test_the_whole_never_falls_when_a_request_breaks_off(server: EmbeddedServer)
         events = watcher.wait_for_end()
     totals = [event["totalProgress"] for event in events]
     assert all(one <= two for one, two in itertools.pairwise(totals))
+
+
+def test_many_watchers_hear_the_same(server: EmbeddedServer) -> None:
+    """In the same order, each over a connection of its own; one that reads nothing holds nobody up."""
+    session = new_session(server.url, 3)
+    with ExitStack() as stack:
+        stack.enter_context(listening(server.url, session))
+        watchers = [stack.enter_context(listening(server.url, session)) for _ in range(25)]
+        for watcher in watchers:
+            assert watcher.event()["overallStatus"] == "pending"  # it is in the room
+        upload(server.url, *(file(f"{letter}.mp4", b"x" * 1000) for letter in "abc"), session=session)
+        heard = [told_until_the_end(watcher) for watcher in watchers]
+    assert heard[0][-1]["completedFiles"] == 3
+    assert all(events == heard[0] for events in heard)
+
+
+def told_until_the_end(watcher: Listener) -> list[dict[str, Any]]:
+    """The events up to the session's end."""
+    events = [watcher.event()]
+    while events[-1]["overallStatus"] != "completed":
+        events.append(watcher.event())
+    return events
 
 
 def test_the_heartbeat_notices_a_frozen_peer_within_ten_seconds(server: EmbeddedServer) -> None:
