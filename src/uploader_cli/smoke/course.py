@@ -145,6 +145,8 @@ def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> 
     culprit = _culprit(check, prevented.by, before)
     if culprit:
         return _blocked(check, culprit)
+    if isinstance(prevented.__cause__, Violation):
+        return _failed(check, prevented.__cause__)
     if any(result.verdict is Verdict.NOT_RUN and result.id in prevented.by for result in before):
         return _result(check, Verdict.NOT_RUN, str(prevented))
     return _result(check, Verdict.ERROR, str(prevented), means=check.means)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.smoke.resumable import created
 from uploader_cli.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.smoke.shapes import answered, refused, refused_cleanly, said
-from uploader_cli.smoke.verdicts import NotOffered, Violation
+from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
 from uploader_cli.transfer.multipart import content_type
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def limit_type(site: Site) -> str:
     allowed = site.once(terms).limits.allowed_types
     if "*" in allowed:
         raise NotOffered("every type is allowed")
-    wrong = next(ending for ending in ("exe", "txt", "iso", "xyz") if ending not in allowed)
+    wrong = next((ending for ending in ("exe", "txt", "iso") if ending not in allowed), "smoke")
     _refused(site, [file_of(site, "wrong-type", kind=wrong)], f"a .{wrong} file")
     return ""
 
@@ -44,11 +44,18 @@ def limit_size(site: Site) -> str:
     if answer.status not in (404, 405):
         refused(answer, "validating a file of one byte too many", (400, "VALIDATION_ERROR"))
     if tus is not None and tus.max_size is not None:
-        _, answer = created(site, name, {"Upload-Length": str(tus.max_size + 1)})
-        answered(answer, "a tus upload of one byte more than maxSize", 413)
+        _tus_refused(site, name, tus.max_size + 1)
     if small:
         _refused(site, [(name, bytes(limits.max_file_size + 1))], "a file of one byte too many")
     return ""
+
+
+def _tus_refused(site: Site, name: str, size: int) -> None:
+    _, answer = created(site, name, {"Upload-Length": str(size)})
+    try:
+        answered(answer, "a tus upload of one byte more than maxSize", 413)
+    except Violation as violation:
+        raise Prevented(str(violation), "tus-core") from violation
 
 
 def limit_count(site: Site) -> str:

@@ -167,7 +167,14 @@ def events(site: Site) -> str:
         if not seen.heard_the_end(ear):
             heard = quoted(ear.events[-1]) if ear.events else "no event at all"
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
+    if not any(_is_progress(event) for ear in seen.ears.values() for event in ear.events):
+        expected = "an event with overallStatus uploading and a currentFile"
+        raise Violation("what is heard while a file is on its way", expected=expected, got="none like that")
     return plural(count, "event")
+
+
+def _is_progress(event: JsonObject) -> bool:
+    return event.get("overallStatus") == "uploading" and "currentFile" in event
 
 
 def _judge(event: JsonObject, seen: Watched) -> None:

@@ -150,13 +150,15 @@ def core(site: Site) -> str:
     """OPTIONS, POST, HEAD and PATCH (tus 1.0, core and creation)."""
     endpoint, content = offered(site, "creation").endpoint, data(site)
     _options(site, endpoint)
-    url, _ = create(site, "tus", {"Upload-Length": str(len(content))})
+    url, creation = create(site, "tus", {"Upload-Length": str(len(content))})
+    _speaks_tus(creation, "creating an upload")
     half = len(content) // 2
     head = answered(ask(site, "HEAD", url), "HEAD of a new upload", 200, 204)
     offset(head, 0, "HEAD of a new upload")
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length of a new upload")
+    _speaks_tus(head, "HEAD of a new upload")
     header(head, "Cache-Control", "HEAD of an upload", "no-store", lambda value: "no-store" in value)
-    append(site, url, 0, content[:half], "PATCH of the first half")
+    _speaks_tus(append(site, url, 0, content[:half], "PATCH of the first half"), "PATCH of the first half")
     answered(ask(site, "PATCH", url, {"Upload-Offset": "0"}, content[:half]), "PATCH at the wrong offset", 409)
     wrong = site.call("HEAD", url, headers={"Tus-Resumable": "0.0.1"})
     answered(wrong, "a request of another version of tus", 412)
@@ -165,6 +167,11 @@ def core(site: Site) -> str:
     read_back(site, last, content)
     answered(ask(site, "HEAD", f"{endpoint.rstrip('/')}/{NOBODY}"), "HEAD of an unknown upload", *GONE)
     return ""
+
+
+def _speaks_tus(answer: Answer, what: str) -> None:
+    """Every answer but that to OPTIONS names the version."""
+    header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
 
 
 def _options(site: Site, endpoint: str) -> None:

@@ -48,13 +48,14 @@ def _judge_tus(site: Site, name: str, content: bytes) -> None:
     told = {"relativePath": UP + name}
     url, answer = created(site, UP + name, {"Upload-Length": str(len(content))}, told)
     if not url:
-        refused_cleanly(answer, what)
+        try:
+            refused_cleanly(answer, what)
+        except Violation as violation:
+            raise Prevented(str(violation), "tus-core") from violation
         return
     last = ask(site, "PATCH", url, {"Upload-Offset": "0"}, content)
     where = last.headers.get("Content-Location", "")
-    if not last.ok:
-        refused_cleanly(last, what)
-    elif _ESCAPES.search(where.removeprefix("/uploads/")):
+    if last.ok and _ESCAPES.search(where.removeprefix("/uploads/")):
         raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(where)}")
 
 

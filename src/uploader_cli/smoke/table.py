@@ -98,14 +98,6 @@ CHECKS = (
         cancelling.cancel,
     ),
     Check(
-        "limit-type",
-        "a type that is not allowed is refused",
-        "files are stored that nothing can use",
-        limits.limit_type,
-    ),
-    Check("limit-size", "a file that is too large is refused", "one file can fill the disk", limits.limit_size),
-    Check("limit-count", "too many files are refused", "sessions outgrow what the server can hold", limits.limit_count),
-    Check(
         "tus-core",
         "tus: uploads are created, sent, and asked for",
         "resumable uploads don't work",
@@ -168,6 +160,14 @@ CHECKS = (
         extensions.concatenation,
         rests_on="tus-core",
     ),
+    Check(
+        "limit-type",
+        "a type that is not allowed is refused",
+        "files are stored that nothing can use",
+        limits.limit_type,
+    ),
+    Check("limit-size", "a file that is too large is refused", "one file can fill the disk", limits.limit_size),
+    Check("limit-count", "too many files are refused", "sessions outgrow what the server can hold", limits.limit_count),
     Check(
         "path-traversal",
         "no name leads out of the upload directory",

@@ -55,7 +55,10 @@ class Needless(Exception):
 
 
 class Prevented(Exception):
-    """What the check needs does not work: no news where one of the checks `by` failed, else a failure of this one."""
+    """What the check needs does not work: no news where one of the checks `by` failed, else a failure of this one.
+
+    Its cause may be the `Violation` that it is then.
+    """
 
     def __init__(self, why: str, *by: str) -> None:
         super().__init__(why)

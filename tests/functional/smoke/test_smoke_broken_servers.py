@@ -151,6 +151,21 @@ def changes_events(**changed: Any) -> Callable[[pytest.MonkeyPatch], None]:
     return apply
 
 
+def says_only(status: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """No event leaves but those of one status."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = Realtime.emit
+
+        async def emit(realtime: Realtime, session: str, event: dict[str, Any]) -> None:
+            if event["overallStatus"] == status:
+                await original(realtime, session, event)
+
+        patch.setattr(Realtime, "emit", emit)
+
+    return apply
+
+
 def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
     """Who comes when this many have joined a room is not let in, and not told so either."""
 
@@ -327,6 +342,7 @@ BROKEN = {
     "no polling transport": Broken({"long-polling"}, patches=no_polling),
     "no events": Broken({"events"}, patches=says_nothing, patience=2.0),
     "events without a time": Broken({"events"}, patches=changes_events(timestamp=None)),
+    "the end is all that is told": Broken({"events"}, patches=says_only("completed")),
     "events of another session": Broken({"events"}, patches=changes_events(sessionId="another"), patience=2.0),
     "progress lags behind": Broken(
         {"polling"},
@@ -360,6 +376,13 @@ BROKEN = {
         said=on("POST", "/api/upload/batch", instead(400, "TOO_MANY_FILES", 500, {})),
     ),
     "an upload may be cached": Broken({"tus-core"}, said=on("HEAD", TUS, without("cache-control"))),
+    "no word of tus": Broken({"tus-core"}, said=on("HEAD", TUS, without("tus-resumable"))),
+    "no creation by tus": Broken(
+        {"tus-core"}, asked=lambda call: Reply(500, {}) if (call.method, call.path) == ("POST", TUS) else None
+    ),
+    "a wrong path by tus is a crash": Broken(
+        {"path-traversal"}, said=on("POST", TUS, instead(400, "INVALID_PATH", 500, {}))
+    ),
     "no PATCH": Broken({"tus-core"}, said=on("PATCH", TUS, instead(204, "", 500, {}))),
     "any version of tus": Broken(
         {"tus-core"}, asked=lambda call: void(call.headers.update({"tus-resumable": "1.0.0"}))
