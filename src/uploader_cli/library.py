@@ -35,7 +35,7 @@ def upload(
     on_completed: Callable[[ev.FileCompleted], None] | None = None,
     on_error: Callable[[ev.FileFailed], None] | None = None,
 ) -> Result:
-    """Upload files and directories; answer with a receipt for each file.
+    """Upload files and directories, or with no `paths` what `settings.from_file` lists; with a receipt for each file.
 
     `settings` default to what the environment and the config files say, as for the command; `server` outranks them.
     The callbacks run in the calling thread, between two events; an exception of theirs ends the upload and comes out

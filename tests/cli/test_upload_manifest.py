@@ -333,6 +333,14 @@ def test_what_can_not_be_asked_for(
     assert words in capsys.readouterr().err
 
 
+def test_a_list_is_nothing_to_other_commands(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """What the environment says of uploads does not change what is validated."""
+    make_files(**{"a.mp4": 1})
+    variable = {"UPLOADER_FROM_FILE": str(listed("list.txt", "files/gone.mp4"))}
+    done = uploader("validate", "files/a.mp4", "-s", server.url, "--json", home=tmp_path, **variable)
+    assert (done.code, json.loads(done.out)["files"]) == (0, 1)
+
+
 def test_paths_outrank_a_list_that_the_environment_names(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -345,6 +353,16 @@ def test_paths_outrank_a_list_that_the_environment_names(
 
 
 # --- again ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_goes_with_the_run_that_is_forgotten(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    make_files(**{"a.mp4": 1})
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503)])
+    done = piped(b"files/a.mp4\n", "-s", server.url, "--retries", "0", "--json", home=tmp_path)
+    lists = tmp_path / "state" / "uploader" / "lists"
+    assert (done.code, len(list(lists.iterdir()))) == (3, 1)
+    assert uploader("resume", "--forget", done.events[0]["run"], home=tmp_path).code == 0
+    assert list(lists.iterdir()) == []
 
 
 @pytest.mark.parametrize("through", ["file", "pipe"])
@@ -368,8 +386,7 @@ def test_a_killed_run_is_gone_on_with(through: str, server: EmbeddedServer, make
     ended(process, seen, signal.SIGKILL)
     lists = tmp_path / "state" / "uploader" / "lists"
     assert len(list(lists.glob("*"))) == (1 if through == "pipe" else 0)
-    if through == "file":
-        assert str(file) in uploader("resume", "--list", home=tmp_path).err
+    assert f"--from-file {source}" in uploader("resume", "--list", home=tmp_path).err
     done = uploader("resume", "--limit-rate", "none", "--json", home=tmp_path)
     assert done.code == 0, done.err
     (began,) = done.of("file.started")

@@ -48,8 +48,8 @@ def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     try:
         yield settings
     finally:
-        if isinstance(settings.from_file, Path) and settings.from_file.parent == _place(settings):
-            _drop(settings, [settings.from_file])
+        if isinstance(settings.from_file, Path):
+            drop(settings.state_path, [settings.from_file])
 
 
 def manifest(settings: Settings) -> Manifest | None:
@@ -64,7 +64,7 @@ def manifest(settings: Settings) -> Manifest | None:
                     hint="give --from-file FILE, or - for standard input",
                 )
         return None
-    shown = "the piped list" if file.parent == _place(settings) else str(file)
+    shown = "the piped list" if file.parent == _place(settings.state_path) else str(file)
     category = None if settings.tus_endpoint else settings.category
     return Manifest(file, shown, _format(settings, file.name), category, strict=not settings.lenient)
 
@@ -74,7 +74,12 @@ def identity(settings: Settings) -> str | None:
     file = settings.from_file
     if not isinstance(file, Path):
         return None
-    return file.name.partition("-")[0] if file.parent == _place(settings) else os.path.abspath(file)
+    return file.name.partition("-")[0] if file.parent == _place(settings.state_path) else os.path.abspath(file)
+
+
+def as_typed(file: Path, state: Path) -> str:
+    """The list of a run, for a person."""
+    return "--from-file -" if file.parent == _place(state) else f"--from-file {file}"
 
 
 def _format(settings: Settings, name: str) -> Format:
@@ -87,8 +92,8 @@ def _format(settings: Settings, name: str) -> Format:
     return format_of(name) if settings.from_format == "auto" else Format(settings.from_format)
 
 
-def _place(settings: Settings) -> Path:
-    return settings.state_path / "lists"
+def _place(state: Path) -> Path:
+    return state / "lists"
 
 
 def _is_pipe(file: Path) -> bool:
@@ -98,10 +103,12 @@ def _is_pipe(file: Path) -> bool:
 
 def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
     """All of `source` in a file that only the user can read, named by what is in it, and with that suffix."""
-    place, digest = _place(settings), hashlib.sha256()
+    place, digest = _place(settings.state_path), hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _drop(settings, [file for file in place.iterdir() if time.time() - file.stat().st_mtime > LEFT_BEHIND])
+        drop(
+            settings.state_path, [file for file in place.iterdir() if time.time() - file.stat().st_mtime > LEFT_BEHIND]
+        )
         handle, name = tempfile.mkstemp(dir=place)
         try:
             with open(handle, "wb") as file:
@@ -118,11 +125,12 @@ def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
         ) from error
 
 
-def _drop(settings: Settings, files: Sequence[Path]) -> None:
-    """Remove those that no run needs which can be resumed."""
+def drop(state: Path, files: Sequence[Path]) -> None:
+    """Remove those that were kept and that no run needs which can be resumed."""
+    files = [file for file in files if file.parent == _place(state)]
     if not files:
         return
-    with Journal(settings.state_path) as journal:
+    with Journal(state) as journal:
         needed = {info.arguments.get("list") for info in journal.runs() if info.state != "finished"}
     for file in files:
         if str(file) not in needed:

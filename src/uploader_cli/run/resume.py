@@ -16,7 +16,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.dry_run import dry_run
-from uploader_cli.run.listing import at_hand
+from uploader_cli.run.listing import as_typed, at_hand, drop
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
@@ -80,7 +80,8 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
 
 def resume_list(flags: Mapping[str, object]) -> int:
     """Print what the journal knows, the newest first."""
-    with Journal(_state_path(flags)) as journal:
+    state = _state_path(flags)
+    with Journal(state) as journal:
         runs = journal.runs()
     if flags.get("json"):
         sys.stdout.write(json.dumps([asdict(info) for info in runs], ensure_ascii=True) + "\n")
@@ -89,7 +90,7 @@ def resume_list(flags: Mapping[str, object]) -> int:
         when = datetime.fromtimestamp(info.updated_at).astimezone().strftime("%Y-%m-%d %H:%M")
         done = f"{plural(info.completed_files, 'file')} done, {info.open_files} under way"
         paths = info.arguments.get("paths")
-        listed = [f"--from-file {info.arguments['list']}"] if "list" in info.arguments else []
+        listed = [as_typed(Path(str(info.arguments["list"])), state)] if info.arguments.get("list") else []
         what = " ".join(safe(str(path)) for path in [*paths[:3], *listed]) if isinstance(paths, list) else ""
         sys.stderr.write(f"{info.id}  {when}  {info.state:<11}  {done}  {info.server} ({info.destination})  {what}\n")
     if not runs:
@@ -99,8 +100,11 @@ def resume_list(flags: Mapping[str, object]) -> int:
 
 def resume_forget(run_id: str, flags: Mapping[str, object]) -> int:
     """Drop a run from the journal: it can't be resumed any more."""
-    with Journal(_state_path(flags)) as journal:
+    state = _state_path(flags)
+    with Journal(state) as journal:
+        listed = journal.run(run_id).arguments.get("list")
         journal.forget(run_id)
+    drop(state, [Path(listed)] if isinstance(listed, str) else [])
     sys.stderr.write(f"run {run_id} is forgotten; what it had begun on the server expires there\n")
     return Exit.OK
 

@@ -56,14 +56,14 @@ class Interrupts:
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
-    """Everything under `paths`, or in the list of `settings`, that the filters want.
+    """Everything under `paths`, or where there are none in the list of `settings`, that the filters want.
 
     Raises `UsageError` for a missing path, a list with bad lines, or an empty selection. Of a large selection only the
     beginning is looked at; that it holds nothing is raised when its end is reached.
     """
     filters, listed = Filters(settings.include, settings.exclude), listing.manifest(settings)
     shard = Shard.of(settings.shard)
-    if listed is not None:
+    if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
         steps, what, empty = listed.files(filters.wants), listed.shown, "the list names no file"
     else:
