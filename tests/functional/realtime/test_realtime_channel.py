@@ -102,11 +102,13 @@ def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench
     one = bench().start(SESSION)
     one.reach("live")
     wait_until(lambda: {"join": SESSION} in server(seen=True))
+    before = time.time()
     server(emit=[SESSION, MESSAGE, {"no": "message"}, "nonsense", MESSAGE])
     wait_until(lambda: len(one.heard()) == 2)
     assert one.story() == ["connecting start", "live websocket connected"]
     assert one.heard()[0].source is Transport.WEBSOCKET
     assert one.heard()[0].files[0].name == "good.mp4"
+    assert all(before <= (message.received or 0.0) <= time.time() for message in one.heard())
     assert one.fetched == []
     stats = one.channel.stats()
     assert (stats.events, stats.polls, stats.reconnects, stats.fallbacks) == (2, 0, 0, 0)

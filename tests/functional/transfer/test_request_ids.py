@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE
 from serving import running_server
 
 from uploader_cli import errors
@@ -84,3 +86,14 @@ def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer
     (call,) = told
     assert (call.url, call.request_id, call.status) == (f"{server.url}/health", "cafe-000001", None)
     assert "refused" in (call.error or "")
+
+
+def test_a_call_says_whether_bytes_of_files_went_along(server: EmbeddedServer) -> None:
+    """Its time is no answer time then."""
+    told: list[CallMade] = []
+    http = Http(Settings(server=server.url), Calls("cafe", told.append))
+    http.request("GET", f"{server.url}/health")
+    http.request("POST", f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1})
+    http.session.post(f"{server.url}/api/upload/batch", data=io.BytesIO(b"bytes"), timeout=PATIENCE)
+    assert [call.carries for call in told] == [False, False, True]
+    http.close()

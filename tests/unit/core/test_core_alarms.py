@@ -45,6 +45,9 @@ def test_a_latency_is_warned_of_once_and_so_is_its_end() -> None:
         run.answer(0.01)
     assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED]
     assert run.told[1][1].startswith("the latency is low again, ")
+    for _ in range(9):
+        run.answer(2.0)
+    assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED, WarningCode.LATENCY]
 
 
 def test_an_alarm_does_not_come_and_go_at_its_threshold() -> None:
