@@ -128,8 +128,7 @@ def _verdict(site: Site, check: Check, before: Sequence[Result]) -> Result:
     except (OutOfCalls, errors.RateLimited):
         return _result(check, Verdict.NOT_RUN, _no_calls(site))
     except errors.UploaderError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        return _result(check, Verdict.ERROR, f"{error}{hint}", means=check.means)
+        return replace(_result(check, Verdict.ERROR, str(error), means=check.means), hint=error.hint)
 
 
 def _failed(check: Check, violation: Violation) -> Result:

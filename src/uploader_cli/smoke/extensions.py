@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from uploader_cli.smoke.resumable import GONE, append, ask, create, data, offered, offset, read_back
+from uploader_cli.smoke.resumable import GONE, append, ask, create, data, halfway, offered, offset, read_back
 from uploader_cli.smoke.shapes import answered, header, same
 from uploader_cli.smoke.verdicts import Violation
 
@@ -46,9 +46,7 @@ def defer_length(site: Site) -> str:
 def expiration(site: Site) -> str:
     """Unfinished uploads say until when they are kept."""
     offered(site, "expiration")
-    content = data(site)
-    url, _ = create(site, "tus-expiring", {"Upload-Length": str(len(content))})
-    answer = append(site, url, 0, content[: len(content) // 2], "PATCH of the first half")
+    answer = site.once(halfway).answer
     what = "a PATCH of an unfinished upload"
     when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: _date(value) is not None)
     left = (_date(when) or 0.0) - time.time()
@@ -67,7 +65,7 @@ def _date(value: str) -> float | None:
 def termination(site: Site) -> str:
     """An upload can be taken back."""
     offered(site, "termination")
-    url, _ = create(site, "tus-terminated", {"Upload-Length": str(len(data(site)))})
+    url = site.once(halfway).url
     answered(ask(site, "DELETE", url), "DELETE of an unfinished upload", 204)
     answered(ask(site, "HEAD", url), "HEAD of an upload that was taken back", *GONE)
     site.made.uploads.discard(url)

@@ -58,7 +58,13 @@ def _case(result: Result, *, strict: bool) -> ET.Element:
 
 
 def _details(result: Result) -> str:
-    told = ("check", result.description), ("expected", result.expected), ("got", result.got), ("means", result.means)
+    told = (
+        ("check", result.description),
+        ("hint", result.hint),
+        ("expected", result.expected),
+        ("got", result.got),
+        ("means", result.means),
+    )
     return "\n".join(f"{name}: {text}" for name, text in told if text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, span, wrap
 from uploader_cli.smoke.table import CHECKS
 from uploader_cli.smoke.verdicts import Verdict
@@ -23,6 +24,8 @@ _SIGNS = {
     Verdict.NOT_RUN: ("?", "?", "\x1b[1;33m"),
 }
 """A sign, one for terminals whose encoding has no such signs, and a colour."""
+_WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server lets nobody in: "}
+"""What all failures come from."""
 _END = "\x1b[0m"
 _LONGEST_ID = max(len(check.id) for check in CHECKS)
 _LONGEST_WORD = max(len(verdict.words) for verdict in Verdict)
@@ -77,10 +80,10 @@ class Page:
             optional = "" if result.required else " (not required)"
             title = f"{self._sign(result.verdict)} {result.id}: {result.description}{optional}"
             lines += ["", *self._painted(wrap(title, self._width, rest="  "), result.verdict)]
-            told = ("seen in", result.message), ("expected", result.expected), ("got", result.got)
+            where = "error" if result.verdict is Verdict.ERROR else "seen in"
+            told = (where, result.message), ("hint", result.hint), ("expected", result.expected), ("got", result.got)
             for name, text in (*told, ("means", result.means)):
                 if text:
-                    name = "error" if result.verdict is Verdict.ERROR and name == "seen in" else name
                     lines += _beside(f"  {name:<8}  ", text, self._width)
         return lines
 
@@ -142,7 +145,8 @@ def sentence(report: Report) -> str:
     if not broken:
         return f"{len(unmade)} of {plural(ran, 'check')} not made: {unmade[0].message}{more}"
     also = f"; {len(unmade)} not made" if unmade else ""
-    return f"{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
+    why = _WHY.get(report.exit_code, "")
+    return f"{why}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
 
 
 def _forgiven(report: Report) -> list[Result]:

@@ -80,6 +80,8 @@ class Result:
     message: str = ""
     expected: str = ""
     got: str = ""
+    hint: str = ""
+    """What to do next, where the check came to no end."""
     means: str = ""
     """What it means for those who upload; with a failure only."""
     seconds: float = 0.0
@@ -111,6 +113,7 @@ class Result:
             "message": self.message,
             "expected": self.expected,
             "got": self.got,
+            "hint": self.hint,
             "means": self.means,
             "blocked_by": self.blocked_by,
         }

@@ -58,6 +58,18 @@ def test_the_reference_backend_passes() -> None:
     assert all(thing.startswith("/uploads/personal/") and thing.endswith(": no token") for thing in report.left)
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_server_with_every_limit_passes_within_the_budget(most: int) -> None:
+    """Small sessions take more calls: each has to be opened, and cancelled."""
+    limits = {"types": ("mp4",), "max_size": 10_000, "max_files": most, "rate_limit": 1000}
+    with running_server(jwt_secret=SECRET, **limits) as server:
+        report = smoke(server.url, token=TOKEN)
+        assert counted(server) == report.calls <= 100
+        assert not list(server.root.rglob("*smoke*"))
+    assert (report.exit_code, report.left) == (Exit.OK, ()), report.results
+    assert of(report, Verdict.PASS) == {check.id for check in CHECKS} - ({"batch-several"} if most == 1 else set())
+
+
 def test_a_token_for_all_calls() -> None:
     """With it everything passes; without it the first refusal ends it, with exit code 5 and not a call more."""
     with running_server(auth_token="let-me-in", rate_limit=1000) as server:
@@ -67,6 +79,7 @@ def test_a_token_for_all_calls() -> None:
         assert counted(server) - before == shut_out.calls == 1
     assert shut_out.exit_code is Exit.NOT_AUTHORISED
     assert failed(shut_out) == {"session"}
+    assert "--token-file" in result(shut_out, "session").hint, "also where the answer's words are masked to their end"
     assert of(shut_out, Verdict.PASS) == {"health"}
 
 
@@ -225,7 +238,7 @@ def test_over_tls(tmp_path: Path) -> None:
         report = smoke(url)
         assert len(server.faults.requests) == before
     assert (report.exit_code, failed(report)) == (Exit.NO_SERVER, {"health"})
-    assert "--ca-bundle" in result(report, "health").message
+    assert "--ca-bundle" in result(report, "health").hint
 
 
 def test_an_authorization_by_header() -> None:

@@ -48,12 +48,13 @@ def verdicts(*checks: Check) -> dict[str, str]:
         (NotOffered("none"), Verdict.NOT_OFFERED, "none"),
         (Needless("no use"), Verdict.SKIPPED, "no use"),
         (Prevented("no way", "another"), Verdict.ERROR, "no way"),
-        (ConnectFailed("gone", hint="look"), Verdict.ERROR, "gone (look)"),
+        (ConnectFailed("gone", hint="look"), Verdict.ERROR, "gone"),
     ],
 )
 def test_each_end_of_a_check_is_a_verdict(raised: Exception | None, verdict: Verdict, message: str) -> None:
     (found,) = made(check("one", raised)).results
     assert (found.verdict, found.message) == (verdict, message)
+    assert found.hint == getattr(raised, "hint", "")
     assert bool(found.means) == (verdict in (Verdict.FAIL, Verdict.ERROR))
 
 

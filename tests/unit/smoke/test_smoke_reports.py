@@ -34,7 +34,13 @@ EVERY = (
         got="500 without an error code",
         means="files don't arrive",
     ),
-    made(Verdict.ERROR, "batch-several", message="the server failed: 503", means="some files don't arrive"),
+    made(
+        Verdict.ERROR,
+        "batch-several",
+        message="the server failed: 503",
+        hint="look into its log",
+        means="some files don't arrive",
+    ),
     made(Verdict.NOT_OFFERED, "tus-core", message="the session answer names no tus endpoint"),
     made(Verdict.NOT_OFFERED, "tus-creation-defer-length", message="the session answer names no tus endpoint"),
     made(Verdict.SKIPPED, "stored-file", message="batch-one failed", blocked_by="batch-one"),
@@ -86,7 +92,7 @@ def test_the_page() -> None:
         "  means     files don't arrive\n"
     ) in text
     assert "✗ validate: a batch of one file is stored (not required)\n" in text
-    assert "  error     the server failed: 503\n" in text
+    assert "  error     the server failed: 503\n  hint      look into its log\n" in text
     assert "Left on the server (1):\n  /uploads/a.mp4: no token\n" in text
     assert lines[-4:] == [
         "",
@@ -121,6 +127,8 @@ def test_few_of_many_things_left_are_named() -> None:
         (EVERY[:2], Exit.OK, "2 checks passed (1 with a warning)"),
         ((EVERY[0], EVERY[8]), Exit.OK, "1 check passed (not required and failed: validate)"),
         ((EVERY[0], EVERY[7]), Exit.RETRY_MAY_HELP, "1 of 2 checks not made: the budget of 5 calls is used up"),
+        ((EVERY[3],), Exit.NO_SERVER, "No upload server answers: 1 of 1 check failed: batch-several"),
+        ((EVERY[3],), Exit.NOT_AUTHORISED, "The server lets nobody in: 1 of 1 check failed: batch-several"),
         ((EVERY[0], EVERY[7]), Exit.SIGINT, "Interrupted: 1 of 2 checks not made"),
     ],
 )
@@ -166,6 +174,7 @@ def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     assert "expected: 201\ngot: 500 without an error code\nmeans: files don't arrive" in failure.text
     assert failure.get("message") == 'opening a session with a name like <b>"\\x00\\x1b[31m'
     assert [child.tag for child in cases["batch-several"]] == ["error"]
+    assert "hint: look into its log\n" in "".join(cases["batch-several"].itertext())
     assert [child.tag for child in cases["auth"]] == ["error"]
     assert [child.tag for child in cases["validate"]] == ["skipped"]
     assert [child.tag for child in cases["rate-limit"]] == []
