@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ class Poller:
         """The first of a row of polls comes at once where nothing speaks against it."""
         now = time.monotonic()
         self._due[session] = max(
-            self._last.get(session, 0.0) + self._minimum, now + max(0.0, self._interval() - self._minimum)
+            self._last.get(session, -math.inf) + self._minimum, now + max(0.0, self._interval() - self._minimum)
         )
 
     def _wake(self) -> None:

@@ -200,7 +200,7 @@ class Connection:
             self._cut()
             time.sleep(0.01)
         for opened in self._websockets:
-            opened.shutdown()  # type: ignore[no-untyped-call]
+            opened.release()
         self._session.close()
 
     def _say_goodbye(self, leaving: tuple[str, ...]) -> None:
@@ -266,6 +266,17 @@ class _WebSocket(websocket.WebSocket):
         if raw is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(raw, socket.SHUT_RDWR)  # not the TLS one: it changes state under its reader
+
+    def shutdown(self) -> None:
+        """Where the library would close the socket, under a thread that is about to wait for it: only cut.
+
+        The number of a closed socket is soon another one's, and the thread would wait for that.
+        """
+        self.cut()
+
+    def release(self) -> None:
+        """Close the socket, once no thread uses it any more."""
+        super().shutdown()  # type: ignore[no-untyped-call]
 
     def _open(self, host: str, port: int, *, secure: bool) -> socket.socket:
         failure: OSError = ConnectionAbortedError()

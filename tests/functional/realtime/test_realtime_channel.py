@@ -19,6 +19,7 @@ from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, Serve
 from uploader_cli.core.events import Transport
 from uploader_cli.realtime.channel import EARLY
 from uploader_cli.realtime.policy import Policy
+from uploader_cli.realtime.socket import _WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,6 +283,17 @@ def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Calla
     gone_within_a_second(one)
     assert open_sockets() == sockets
     assert one.story()[-1] == "closed finished"
+
+
+def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -> None:
+    """The library closes it under its reader, whose wait would then be for whatever has the same number next."""
+    opened = _WebSocket(called=lambda _call: None)
+    opened.connect(f"ws://127.0.0.1:{server.port}/socket.io/?transport=websocket&EIO=4")
+    number = opened.fileno()
+    opened.close()  # type: ignore[no-untyped-call]
+    assert opened.fileno() == number
+    opened.release()
+    assert opened.sock is None
 
 
 def test_closed_before_it_was_started(bench: Callable[..., Bench]) -> None:
