@@ -493,42 +493,38 @@ def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, mak
 def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """With the live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
     files = make_files(**{"a.mp4": 2 * MIB})
-    with terminal() as (program, close):
-        command = [sys.executable, "-m", "uploader_cli", "upload", files, "-s", server.url, *SLOW, "--json"]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stdin=program,
-            stderr=program,
-            text=True,
-            cwd=tmp_path,
-            env=environment(tmp_path, TERM="xterm"),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(program, termios.TIOCSCTTY, 0),
-        )
-        os.close(program)
-        seen = read_confirmed(process, 2 * CHUNK)
-        close.set()
-        began = time.monotonic()
-        done = ended(process, seen)
+    began, done = on_a_closed_terminal(["exec"], "upload", files, "-s", server.url, *SLOW, home=tmp_path)
     assert time.monotonic() - began < PROMISED * ROOM
     assert (done.code, done.finished["exit_code"], done.finished["cancelled"]) == (143, 143, 1)
     assert resumed(tmp_path).of("file.started")[0]["offset"] >= 2 * CHUNK
 
 
 def test_nohup_is_respected(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Who was started with SIGHUP ignored goes on when the terminal is closed."""
-    command = 'trap "" HUP; exec "$0" -m uploader_cli "$@"'
-    arguments = [make_files(**{"a.mp4": 400 * KIB}), "-s", server.url, *SLOW, "--json"]
-    process = subprocess.Popen(
-        ["sh", "-c", command, sys.executable, "upload", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-    )
-    assert ended(process, read_confirmed(process, CHUNK), signal.SIGHUP).code == 0
+    """Started with SIGHUP ignored it goes on when the terminal is closed, with nowhere to draw."""
+    ignoring = ["trap '' HUP;", "exec"]
+    files = make_files(**{"a.mp4": 600 * KIB})
+    _, done = on_a_closed_terminal(ignoring, "upload", files, "-s", server.url, *SLOW, home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 1)
+
+
+def on_a_closed_terminal(shell: list[str], *arguments: str | Path, home: Path) -> tuple[float, Done]:
+    """The command with its live view on a terminal that is closed when two chunks are there; when that was."""
+    with terminal() as (program, close):
+        process = subprocess.Popen(
+            ["sh", "-c", " ".join([*shell, '"$0" -m uploader_cli "$@"']), sys.executable, *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stdin=program,
+            stderr=program,
+            text=True,
+            cwd=home,
+            env=environment(home, TERM="xterm"),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(program, termios.TIOCSCTTY, 0),
+        )
+        os.close(program)
+        seen = read_confirmed(process, 2 * CHUNK)
+        close.set()
+        return time.monotonic(), ended(process, seen)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -21,7 +22,7 @@ from uploader_cli.run.upload import Interrupts
 from uploader_cli.settings import DEFAULT, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
@@ -57,7 +58,8 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
     if log is not None:
         out.append(log)  # it may have something to say once the view is gone
     out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color, go_on=go_on))
-    return out
+    terminals = _terminals()
+    return [OnTerminal(one, terminals) for one in out] if terminals else out
 
 
 def go_on(settings: Settings) -> str:
@@ -107,6 +109,41 @@ def width_of(stream: TextIO) -> int:
         return UNFOLDED
 
 
+class OnTerminal:
+    """An observer whose terminal may be closed while the run is to go on, as `nohup` and `disown` want it."""
+
+    def __init__(self, observer: Renderer, terminals: Sequence[int]) -> None:
+        self._observer, self._terminals = observer, terminals
+
+    def handle(self, event: Event, state: ProgressState, now: float) -> None:
+        """Tell the observer."""
+        with self._bearing_a_hangup():
+            self._observer.handle(event, state, now)
+
+    def refresh(self, state: ProgressState, now: float) -> None:
+        """Let it draw."""
+        with self._bearing_a_hangup():
+            self._observer.refresh(state, now)
+
+    def close(self, state: ProgressState, now: float) -> None:
+        """Let it say its last words."""
+        with self._bearing_a_hangup():
+            self._observer.close(state, now)
+
+    @contextmanager
+    def _bearing_a_hangup(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:  # what a terminal that is gone answers
+                raise
+            _silence(self._terminals)
+
+
+def _terminals() -> list[int]:
+    return [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
+
+
 def _silence(terminals: Iterable[int]) -> None:
     """The terminal is closed: what is still said to it goes nowhere, instead of failing."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -126,7 +163,7 @@ def interruptible() -> Iterator[Interrupts]:
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
         codes[hangup] = Exit.SIGTERM
-    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
+    terminals = _terminals()
 
     def count(number: int, _frame: Any) -> None:
         interrupts.raise_(codes[signal.Signals(number)])
