@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from server_stub.intake import Intake
 from server_stub.metrics import counted
-from server_stub.placing import UnsafePathError
 from server_stub.sessions import STATUSES, Session, batch_answer, file_row, restore
+from server_stub.stored_paths import UnsafePathError
 from server_stub.tus_uploads import Uploads
 from server_stub.wire import ApiError, is_uuid, timestamp
 

@@ -7,9 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from server_stub.accesslog import AccessLog
+from server_stub.asgi_senders import Delayed, Interrupted, Seen
 from server_stub.connections import cut
 from server_stub.faults import LoggedRequest, cutter
-from server_stub.senders import Delayed, Interrupted, Seen
 from server_stub.tokens import check_access, check_token
 from server_stub.wire import ApiError, RefusalResponse, drain
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from server_stub.metrics import counted
 from server_stub.multipart_stream import BatchReader
-from server_stub.placing import claim
 from server_stub.sessions import STATUSES, FileState, batch_answer, file_row
+from server_stub.stored_paths import claim
 from server_stub.wire import ApiError, js_number, js_round, timestamp
 
 if TYPE_CHECKING:

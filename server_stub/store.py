@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from server_stub.config import StartupError
-from server_stub.placing import UnsafePathError, place, safe_parts
+from server_stub.stored_paths import UnsafePathError, place, safe_parts
 from server_stub.wire import CATEGORIES
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server_stub.placing import UnsafePathError, safe_parts
 from server_stub.store import ANONYMOUS
+from server_stub.stored_paths import UnsafePathError, safe_parts
 from server_stub.tus_finish import parts_of
 from server_stub.tus_headers import BODY_TYPE, check_length, creation_length, parse_concat, parse_metadata
 from server_stub.tus_upload import Upload

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core import events as ev
 from uploader_cli.result import Receipts
 from uploader_cli.run import analysis
-from uploader_cli.run.listing import at_hand
+from uploader_cli.run.from_file import at_hand
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.reports import of_settings
 from uploader_cli.run.upload import Interrupts, begin, execute, select
@@ -58,10 +58,10 @@ def upload(
         with Journal(ready.state_path) as journal:
             run = begin(ready, names, journal, run_id)
             log = open_log(ready, run_id)
-            kept = written.keeper(ready, run_id, run.resumed_from)
+            kept = written.recorder(ready, run_id, run.resumed_from)
             observers += [*kept, *([log] if log else [])]
             outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
-    problems = (problem for keeper in kept for problem in keeper.said.problems)
+    problems = (problem for recorder in kept for problem in recorder.said.problems)
     return replace(receipts.result(outcome), report_problems=tuple(problems))
 
 

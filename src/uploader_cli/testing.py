@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.cli.extra import need_server_extra
+from uploader_cli.cli.server_extra import need_server_extra
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:

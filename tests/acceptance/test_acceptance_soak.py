@@ -67,14 +67,14 @@ class Inside:
     def __init__(self, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self._realtime: Any = server.app.state.realtime
         self._made: list[weakref.ref[Any]] = []
-        """The channel and the sightings of the one run."""
+        """The channel of the one run, and what was last heard over it."""
         self._descriptors = len(descriptors())
         self.seen: list[dict[str, int]] = []
         make = Connections.__post_init__
 
         def made(connections: Connections) -> None:
             make(connections)
-            self._made += map(weakref.ref, (connections.channel, connections.sightings))
+            self._made += map(weakref.ref, (connections.channel, connections.last_heard))
 
         monkeypatch.setattr(Connections, "__post_init__", made)
 
@@ -94,13 +94,13 @@ class Inside:
 
     def now(self) -> dict[str, int]:
         """How many of each there are."""
-        channel, sightings = (made() for made in self._made)
+        channel, last_heard = (made() for made in self._made)
         poller = channel._poller
         return self._on_the_server() | {
             "rooms": len(channel._rooms),
             "polled": len(poller._due) + len(poller._last) + len(poller._once),
             "poll notes": len(poller._unknown) + len(poller._sent),
-            "sightings": len(sightings._seen),
+            "last heard": len(last_heard._seen),
             "connections": len(channel._connections),
         }
 
@@ -156,7 +156,7 @@ def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.Mon
         settings = Settings(server=server.url, protocol=protocol, state_dir=tmp_path / "state")
         assert len(upload(files, settings, on_completed=inside.count).receipts) == SHORT
         assert len(inside.seen) == SHORT
-        for table in ("rooms", "polled", "poll notes", "sightings"):
+        for table in ("rooms", "polled", "poll notes", "last heard"):
             assert inside.most(table) < SHORT
         assert inside.most("server's sockets") == inside.most("connections") == 1
         inside.check_nothing_is_left()

@@ -30,7 +30,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         calls.append(argv)
         return 0
 
-    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda _: object())
+    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda _: object())
     monkeypatch.setitem(sys.modules, "server_stub.__main__", SimpleNamespace(main=serve))
     return calls
 
@@ -62,7 +62,7 @@ def test_without_options_nothing_is_handed_over(handed_over: list[list[str]]) ->
 def test_without_the_extra_the_pip_line_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("uploader_cli.cli.extra.find_spec", lambda name: None if name == "granian" else object())
+    monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
     assert main(["serve"]) == 2
     assert capsys.readouterr().err == (
         "error: `uploader serve` needs the bundled server, which is not installed (no granian)\n"

@@ -16,7 +16,7 @@ from serving import running_server
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
 from uploader_cli.render.ndjson import schema_text
-from uploader_cli.run.dry_run import Plan, past_of
+from uploader_cli.run.dry_run import Plan, history_of
 from uploader_cli.run.upload import select
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def test_what_an_interrupted_run_has_done_is_not_planned_again(
         server.faults.next_answers("POST", failing, [None, 503])
         assert upload(files, settings).exit_code == 3
         before = len(server.faults.requests)
-        with past_of(settings, [str(files)]) as past:
+        with history_of(settings, [str(files)]) as history:
             told: list[ev.Event] = []
-            plan = Plan(settings, told.append, past).run(select(settings, [str(files)]))
+            plan = Plan(settings, told.append, history).run(select(settings, [str(files)]))
         assert len(server.faults.requests) == before
         result = upload(files, settings)
         calls = [request.path for request in list(server.faults.requests)[before:]]

@@ -23,7 +23,7 @@ from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.report import Shard
 from uploader_cli.errors import UsageError
-from uploader_cli.selection import backlog
+from uploader_cli.selection import walk_queue
 from uploader_cli.selection.shard import holds
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def test_a_file_that_changes_after_it_was_checked(
 ) -> None:
     """Nobody vouches for what is in it now: it is not stored, and the run ends with 7."""
     make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
-    check = backlog.differs
+    check = walk_queue.differs
 
     def checked_then_changed(file: LocalFile, go_on: Callable[[], None]) -> Unusable | None:
         found = check(file, go_on)
@@ -299,7 +299,7 @@ def test_a_file_that_changes_after_it_was_checked(
                 stream.write(b"!")
         return found
 
-    monkeypatch.setattr(backlog, "differs", checked_then_changed)
+    monkeypatch.setattr(walk_queue, "differs", checked_then_changed)
     rows = [{"path": f"files/{name}.mp4", "sha256": sha256(name.encode() * 3)} for name in "ab"]
     result = sent(server.url, listed("list.csv", *rows), protocol=protocol)
     assert result.exit_code == 7

@@ -81,7 +81,7 @@ def test_a_destination_that_goes_away_costs_the_report_alone(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are there and the other report is; the exit code is 2, and says which file is missing."""
-    from uploader_cli.report import place
+    from uploader_cli.report import output_file
 
     make_files(**{"a.mp4": 10})
     real, asked = os.fsync, iter(range(9))
@@ -91,7 +91,7 @@ def test_a_destination_that_goes_away_costs_the_report_alone(
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(place.os, "fsync", full)
+    monkeypatch.setattr(output_file.os, "fsync", full)
     assert main(["upload", "files", "-s", server.url, "--report", "r.json", "--report", "r.csv"]) == 2
     assert (server.root / "personal" / "files" / "a.mp4").is_file()
     assert (tmp_path / "r.csv").is_file()
@@ -211,7 +211,7 @@ def test_the_library_writes_what_the_settings_ask_for(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uploader_cli.report.place.os.fsync", full)
+    monkeypatch.setattr("uploader_cli.report.output_file.os.fsync", full)
     result = upload(files, settings)
     assert (result.ok, result.exit_code, len(result.report_problems)) == (True, 2, 1)
     assert "r.json could not be written: No space left on device" in result.report_problems[0]

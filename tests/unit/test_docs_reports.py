@@ -10,9 +10,9 @@ from pages import codes, names_of_tests, page, rows, section
 
 from uploader_cli.core.report import EXIT_WORDS, FileRow, RunFacts, report_head
 from uploader_cli.core.state import ProgressState
-from uploader_cli.report.keeper import Keeper
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
+from uploader_cli.report.recorder import Recorder
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports
 from uploader_cli.settings.values import report_file
@@ -46,8 +46,10 @@ def test_the_fields_of_a_file_are_named() -> None:
 
 def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "r.json"
-    keeper = Keeper(Reports([report_file(str(path))], None, {}, "tag").outputs, RunFacts("run", "1", 0.0), lambda: 1.0)
-    keeper.close(ProgressState(), 1.0)
+    recorder = Recorder(
+        Reports([report_file(str(path))], None, {}, "tag").outputs, RunFacts("run", "1", 0.0), lambda: 1.0
+    )
+    recorder.close(ProgressState(), 1.0)
     merge = Merge(Spool())
     merge.add(Report.open(path))
     assert {field for cell in told("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)

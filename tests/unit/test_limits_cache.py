@@ -9,15 +9,15 @@ import pytest
 from uploader_cli.core.plan import ASSUMED, Limits
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer import limits_cache
-from uploader_cli.transfer.limits_cache import MOST, Seen, recall, remember
+from uploader_cli.transfer.limits_cache import MOST, KnownServer, recall, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HERE, THERE = "http://here:1", "http://there:1"
-REFERENCE = Seen(ASSUMED, metered=True)
+REFERENCE = KnownServer(ASSUMED, metered=True)
 OFFER = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
-OPEN = Seen(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True), OFFER)
+OPEN = KnownServer(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True), OFFER)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_nothing_is_known_at_first() -> None:
 
 
 @pytest.mark.parametrize("seen", [REFERENCE, OPEN], ids=["reference", "bundled"])
-def test_it_comes_back_as_it_was(seen: Seen) -> None:
+def test_it_comes_back_as_it_was(seen: KnownServer) -> None:
     remember(HERE, seen)
     assert recall(HERE) == seen
     assert recall(THERE) is None
@@ -41,16 +41,16 @@ def test_it_comes_back_as_it_was(seen: Seen) -> None:
 
 def test_each_server_has_its_own_and_the_newest_counts() -> None:
     remember(HERE, REFERENCE)
-    remember(THERE, Seen(OPEN.limits))
+    remember(THERE, KnownServer(OPEN.limits))
     remember(HERE, OPEN)
     assert recall(HERE) == OPEN
-    assert recall(THERE) == Seen(OPEN.limits)
+    assert recall(THERE) == KnownServer(OPEN.limits)
 
 
 def test_a_tus_endpoint_of_another_host_is_not_used() -> None:
     """The file may have been spoiled: the token would go there."""
     remember(THERE, OPEN)
-    assert recall(THERE) == Seen(OPEN.limits)
+    assert recall(THERE) == KnownServer(OPEN.limits)
 
 
 def test_what_is_known_already_is_not_written_again(state: Path) -> None:

@@ -10,7 +10,7 @@ from uploader_cli.cli import options as opt
 from uploader_cli.cli.candidates import among
 from uploader_cli.cli.upload import upload
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, profiles, starter, user_config_file
+from uploader_cli.settings import OPTIONS, config_template, profiles, user_config_file
 
 ACTIONS = ("show", "init", "path")
 
@@ -40,7 +40,7 @@ def config(
     from uploader_cli import run
 
     if action == "init":
-        raise typer.Exit(run.config_init(user_config_file(), starter(_hints()), force=force))
+        raise typer.Exit(run.config_init(user_config_file(), config_template(_hints()), force=force))
     asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as it counts for an upload
     settings = opt.load(asked, need_server=False)
     raise typer.Exit(run.config_show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli import options as opt
-from uploader_cli.cli.extra import need_server_extra
+from uploader_cli.cli.server_extra import need_server_extra
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Invalid, parse_size, resolve

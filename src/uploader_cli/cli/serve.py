@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli.candidates import among
-from uploader_cli.cli.extra import need_server_extra
+from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
 

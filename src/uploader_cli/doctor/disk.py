@@ -18,7 +18,7 @@ from uploader_cli.transfer.journal_store import NAME
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 PIECES, PIECE = 8, 512 * 1024
 """What is written and made durable, one piece after the other."""
@@ -31,11 +31,11 @@ SLOW_SYNC = 0.3
 ELSEWHERE = "name a directory on a local disk with --state-dir."
 
 
-def disk(visit: Visit) -> Finding:
+def disk(context: Context) -> Finding:
     """Write and sync a file in the state directory (or where it would be made), remove it, and read the journal."""
-    directory = visit.settings.state_path
+    directory = context.settings.state_path
     try:
-        speed, slowest = _written(_existing(directory), visit)
+        speed, slowest = _written(_existing(directory), context)
     except OSError as error:
         return failed(
             f"the state directory {directory} can't be written: {error.strerror or error}",
@@ -69,7 +69,7 @@ def _existing(directory: Path) -> Path:
     return next((place for place in (directory, *directory.parents) if place.exists()), directory)
 
 
-def _written(directory: Path, visit: Visit) -> tuple[float, float]:
+def _written(directory: Path, context: Context) -> tuple[float, float]:
     """Bytes a second, and the seconds of the slowest sync."""
     data = os.urandom(PIECE)
     slowest, count = 0.0, 0
@@ -79,7 +79,7 @@ def _written(directory: Path, visit: Visit) -> tuple[float, float]:
         while count < PIECES and time.perf_counter() - began < WRITING:
             started = time.perf_counter()
             os.write(handle, data)
-            visit.fsync(handle)
+            context.fsync(handle)
             slowest = max(slowest, time.perf_counter() - started)
             count += 1
         return count * PIECE / max(1e-9, time.perf_counter() - began), slowest

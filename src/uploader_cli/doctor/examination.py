@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.doctor import disk, live, server, sessions, start, tls, way
+from uploader_cli.doctor import configuration, disk, live, network, server, sessions, tls
+from uploader_cli.doctor.context import STEP_LIMIT
 from uploader_cli.doctor.findings import Finding, Report, Result, Status, failed, skipped, warning
 from uploader_cli.doctor.verdict import sentence
-from uploader_cli.doctor.visit import STEP_LIMIT
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 RUN_LIMIT = 25.0
 """Seconds after which no further step is begun or waited for; the end may take `STEP_LIMIT` more."""
@@ -30,16 +30,16 @@ class Step:
 
     id: str
     title: str
-    look: Callable[[Visit], Finding]
+    look: Callable[[Context], Finding]
     rests_on: str | None = None
     vital: bool = False
 
 
 STEPS = (
-    Step("settings", "settings", start.settings, vital=True),
-    Step("proxy", "proxy", start.proxy),
-    Step("dns", "DNS", way.dns, vital=True),
-    Step("tcp", "TCP", way.tcp, "dns", vital=True),
+    Step("settings", "settings", configuration.settings, vital=True),
+    Step("proxy", "proxy", configuration.proxy),
+    Step("dns", "DNS", network.dns, vital=True),
+    Step("tcp", "TCP", network.tcp, "dns", vital=True),
     Step("tls", "TLS", tls.tls, "tcp", vital=True),
     Step("health", "server", server.health, "tls", vital=True),
     Step("load", "server load", server.load, "health"),
@@ -56,12 +56,12 @@ STEPS = (
 
 
 def examine(
-    visit: Visit,
+    context: Context,
     *,
     begin: Callable[[str], None] = lambda _title: None,
     tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Take all steps; `begin` hears the title of each before, `tell` its result after. Closes the visit."""
+    """Take all steps; `begin` hears the title of each before, `tell` its result after. Closes its connections."""
     began = time.perf_counter()
     results: list[Result] = []
     broken: dict[str, str] = {}  # a step that came to nothing → the title of the one that failed
@@ -73,33 +73,33 @@ def examine(
                 title = broken[step.id] = broken[step.rests_on]
                 result = Result(step.id, step.title, 0.0, skipped(f"because {title} failed"), blocked_by=title)
             else:
-                result = _take(step, visit, max(0.0, min(STEP_LIMIT, left)))
+                result = _take(step, context, max(0.0, min(STEP_LIMIT, left)))
             if result.status is Status.FAILED:
                 broken[step.id] = step.title
             results.append(result)
             tell(result)
     finally:
-        _clean_up(visit)
+        _clean_up(context)
     code = worst(result.finding.exit for result in results)
     took = (time.perf_counter() - began) * 1000
-    verdict = mask(sentence(visit, results))
-    return Report(visit.settings.server, tuple(results), verdict, code, visit.calls, took)
+    verdict = mask(sentence(context, results))
+    return Report(context.settings.server, tuple(results), verdict, code, context.calls, took)
 
 
-def _clean_up(visit: Visit) -> None:
-    thread = threading.Thread(target=sessions.clean_up, args=(visit,), name="doctor-end", daemon=True)
+def _clean_up(context: Context) -> None:
+    thread = threading.Thread(target=sessions.clean_up, args=(context,), name="doctor-end", daemon=True)
     thread.start()
     thread.join(STEP_LIMIT)
-    visit.close()
+    context.close()
 
 
-def _take(step: Step, visit: Visit, limit: float) -> Result:
+def _take(step: Step, context: Context, limit: float) -> Result:
     """One step, in a thread of its own: a lookup of a name, say, is bounded by nothing of ours."""
     found: list[Finding | BaseException] = []
 
     def look() -> None:
         try:
-            found.append(step.look(visit))
+            found.append(step.look(context))
         except BaseException as error:  # noqa: BLE001 - raised again below, where it is a bug
             found.append(error)
 
@@ -109,7 +109,7 @@ def _take(step: Step, visit: Visit, limit: float) -> Result:
         thread.start()
         thread.join(limit)
     took = (time.perf_counter() - began) * 1000
-    outcome = found[0] if found else _late(step, visit, limit)
+    outcome = found[0] if found else _late(step, context, limit)
     if isinstance(outcome, errors.UploaderError):
         outcome = _told(step, outcome)
     if isinstance(outcome, BaseException):
@@ -117,11 +117,11 @@ def _take(step: Step, visit: Visit, limit: float) -> Result:
     return Result(step.id, step.title, took, _shown(outcome))
 
 
-def _late(step: Step, visit: Visit, limit: float) -> Finding:
-    visit.http.shut()
+def _late(step: Step, context: Context, limit: float) -> Finding:
+    context.http.shut()
     cause = f"nothing came of it within {limit:.0f} s" if limit else f"the {RUN_LIMIT:.0f} s for all steps were over"
     if step.id == "dns":
-        return failed(f"the lookup of {visit.next_hop.host} took over {limit:.0f} s", way.ASK_DNS)
+        return failed(f"the lookup of {context.next_hop.host} took over {limit:.0f} s", network.ASK_DNS)
     if step.id == "settings":
         return failed(
             f"the token command took over {limit:.0f} s", "Run it by hand to see what it waits for.", Exit.USAGE

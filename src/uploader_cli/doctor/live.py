@@ -17,7 +17,7 @@ from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 DIAL_LIMIT = 3.5
 """Seconds until a dial is given up; an upload would go on to the next transport at 5 (wire contract 2)."""
@@ -29,22 +29,22 @@ FULL = 429
 """Status of a handshake from an address that has as many connections as it may."""
 
 
-def websocket(visit: Visit) -> Finding:
+def websocket(context: Context) -> Finding:
     """A connection as an upload makes it first: the websocket, the handshake, the room."""
-    reached = _dial(visit, Transport.WEBSOCKET)
+    reached = _dial(context, Transport.WEBSOCKET)
     if not isinstance(reached, ChannelReason):
-        return fine(reached, latency_ms=round(visit.live["websocket"], 1))
+        return fine(reached, latency_ms=round(context.live["websocket"], 1))
     if reached is ChannelReason.TIMEOUT:
         return warning(
-            f"no answer within {DIAL_LIMIT} s: something on the way holds websockets up", _let_through(visit)
+            f"no answer within {DIAL_LIMIT} s: something on the way holds websockets up", _let_through(context)
         )
-    status, server = _probe(visit, Transport.WEBSOCKET)
+    status, server = _probe(context, Transport.WEBSOCKET)
     if status == FULL:
-        return _full(visit)
+        return _full(context)
     match status:
         case 404:
             cause = "the server has no websocket at /socket.io/ (404)"
-            return warning(cause, _switch_on(visit), http_status=status, **{NO_SOCKET_IO: True})
+            return warning(cause, _switch_on(context), http_status=status, **{NO_SOCKET_IO: True})
         case 101:
             cause = "the websocket opens, but what is said over it does not get through"
         case None:
@@ -54,56 +54,56 @@ def websocket(visit: Visit) -> Finding:
             return warning(cause, "Give one with UPLOADER_TOKEN, --token-file or --token-command.", http_status=401)
         case _:
             cause = f"its handshake is answered with {status}: something on the way (a proxy?) blocks websockets"
-    return warning(cause, _let_through(visit), http_status=status, answered_by=server)
+    return warning(cause, _let_through(context), http_status=status, answered_by=server)
 
 
-def long_polling(visit: Visit) -> Finding:
+def long_polling(context: Context) -> Finding:
     """The transport for lines that carry no websocket."""
-    reached = _dial(visit, Transport.POLLING)
+    reached = _dial(context, Transport.POLLING)
     if not isinstance(reached, ChannelReason):
-        return fine(reached, latency_ms=round(visit.live["polling"], 1))
+        return fine(reached, latency_ms=round(context.live["polling"], 1))
     if reached is ChannelReason.TIMEOUT:
         return warning(
             f"no answer within {DIAL_LIMIT} s",
-            f"Check that nothing on the way buffers the answers of {visit.settings.server}/socket.io/.",
+            f"Check that nothing on the way buffers the answers of {context.settings.server}/socket.io/.",
         )
-    status, server = _probe(visit, Transport.POLLING)
+    status, server = _probe(context, Transport.POLLING)
     if status == 404:
         cause = "the server has no Socket.IO at /socket.io/ (404)"
-        return warning(cause, _switch_on(visit), http_status=status, **{NO_SOCKET_IO: True})
+        return warning(cause, _switch_on(context), http_status=status, **{NO_SOCKET_IO: True})
     if status == FULL:
-        return _full(visit)
+        return _full(context)
     said = "is cut" if status is None else f"is answered with {status}"
     return warning(
         f"its handshake {said}",
-        f"Have {visit.settings.server}/socket.io/ let through to the server, by its proxy too.",
+        f"Have {context.settings.server}/socket.io/ let through to the server, by its proxy too.",
         http_status=status,
         answered_by=server,
     )
 
 
-def _dial(visit: Visit, transport: Transport) -> str | ChannelReason:
+def _dial(context: Context, transport: Transport) -> str | ChannelReason:
     """Connect, join, leave: what was seen, or the reason why not."""
     sockets = Sockets()
     news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
     heard: queue.Queue[object] = queue.Queue()
     connection = Connection(
-        visit.settings.server,
+        context.settings.server,
         Dial(1, transport, DIAL_LIMIT),
-        session=make_session(visit.settings, sockets),
+        session=make_session(context.settings, sockets),
         shut=lambda _session: sockets.shut(),
-        headers=lambda: {**visit.settings.headers, **visit.authorization()},
+        headers=lambda: {**context.settings.headers, **context.authorization()},
         report=news.put,
         progress=lambda body, _transport: heard.put(body),
     )
-    room = visit.opened or visit.session
+    room = context.opened or context.session
     connection.start()
     leaving: tuple[str, ...] | None = None
     try:
         signal = news.get(timeout=DIAL_LIMIT)
         if not isinstance(signal, Dialled):
             return signal.reason
-        visit.live[str(transport)] = signal.latency * 1000
+        context.live[str(transport)] = signal.latency * 1000
         words = f"connected in {signal.latency * 1000:,.0f} ms"
         leaving = ()
         if room:
@@ -126,7 +126,7 @@ def _listen(heard: queue.Queue[object]) -> str:
     return f", joined and heard {(time.perf_counter() - began) * 1000:,.0f} ms later"
 
 
-def _probe(visit: Visit, transport: Transport) -> tuple[int | None, str | None]:
+def _probe(context: Context, transport: Transport) -> tuple[int | None, str | None]:
     """What answers the handshake: status and Server header; None for no answer."""
     headers = {}
     if transport is Transport.WEBSOCKET:
@@ -134,10 +134,10 @@ def _probe(visit: Visit, transport: Transport) -> tuple[int | None, str | None]:
         headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         headers["Sec-WebSocket-Key"] = key
     try:
-        answer = visit.http.request(
+        answer = context.http.request(
             "GET",
-            f"{visit.settings.server}/socket.io/?EIO=4&transport={transport}",
-            headers={**visit.authorization(), **headers},
+            f"{context.settings.server}/socket.io/?EIO=4&transport={transport}",
+            headers={**context.authorization(), **headers},
             read_timeout=PROBE_LIMIT,
         )
     except errors.NetworkError:
@@ -145,24 +145,24 @@ def _probe(visit: Visit, transport: Transport) -> tuple[int | None, str | None]:
     return answer.status, answer.headers.get("Via") or answer.headers.get("Server")
 
 
-def _full(visit: Visit) -> Finding:
+def _full(context: Context) -> Finding:
     return warning(
         "the server takes no more connections from here (429)",
-        f"End other uploads and watchers at this address, or have {visit.server} allow more (--max-connections).",
+        f"End other uploads and watchers at this address, or have {context.server} allow more (--max-connections).",
         http_status=FULL,
     )
 
 
-def _let_through(visit: Visit) -> str:
-    where = f"{visit.server}/socket.io/"
-    if visit.proxy:
+def _let_through(context: Context) -> str:
+    where = f"{context.server}/socket.io/"
+    if context.proxy:
         return (
-            f"Have the proxy {visit.next_hop} let websockets through to {visit.server}, or except "
-            f"{visit.server.host} from it with NO_PROXY."
+            f"Have the proxy {context.next_hop} let websockets through to {context.server}, or except "
+            f"{context.server.host} from it with NO_PROXY."
         )
     return f"Have every proxy and firewall before {where} pass on `Upgrade: websocket` and keep the connection open."
 
 
-def _switch_on(visit: Visit) -> str:
-    where = f"{visit.settings.server}/socket.io/"
+def _switch_on(context: Context) -> str:
+    where = f"{context.settings.server}/socket.io/"
     return f"Have Socket.IO switched on at {where}, or its path passed on by the proxy before it."

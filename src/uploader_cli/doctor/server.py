@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import as_object, error_code, parse_limits, parse_time, text
+from uploader_cli.doctor.context import ANSWER_LIMIT, NOBODY, Timed
 from uploader_cli.doctor.findings import Detail, Finding, Status, failed, fine, skipped, warning
-from uploader_cli.doctor.visit import ANSWER_LIMIT, NOBODY, Timed
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
@@ -18,7 +18,7 @@ from uploader_cli.transfer.http import redirect_target
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 TRIES = 3
 """Times that a 5xx is asked again: one may be an accident."""
@@ -35,14 +35,14 @@ SKEW = 30.0
 OPERATOR = "Ask the server's operator to look at its load"
 
 
-def health(visit: Visit) -> Finding:
+def health(context: Context) -> Finding:
     """Whether an upload server answers (`/health`, wire contract 1), of which kind, and with which limits."""
     try:
-        timed = _asked(visit)
+        timed = _asked(context)
     except errors.NetworkError as error:
-        return _silent(visit, error)
+        return _silent(context, error)
     answer = timed.answer
-    visit.health, visit.health_received = timed, visit.wall()
+    context.health, context.health_received = timed, context.wall()
     if answer.status in (401, 403, 407):
         whose = "the proxy" if answer.status == 407 else "the server, or a proxy before it,"
         option = (
@@ -53,30 +53,30 @@ def health(visit: Visit) -> Finding:
         return _unavailable(answer.status)
     body = as_object(answer.body)
     if answer.ok and text(body.get("status")) == "OK":
-        visit.speaks = True
+        context.speaks = True
         return _described(body, parse_limits(body.get("limits")))
-    return _doubtful(visit, timed)
+    return _doubtful(context, timed)
 
 
-def _asked(visit: Visit) -> Timed:
+def _asked(context: Context) -> Timed:
     for _ in range(TRIES - 1):
-        timed = visit.call("GET", "/health")
+        timed = context.call("GET", "/health")
         if timed.answer.status < 500 or timed.ms > 1000:
             return timed
-        visit.closing.wait(PAUSE)
-    return visit.call("GET", "/health")
+        context.closing.wait(PAUSE)
+    return context.call("GET", "/health")
 
 
-def _silent(visit: Visit, error: errors.NetworkError) -> Finding:
+def _silent(context: Context, error: errors.NetworkError) -> Finding:
     if isinstance(error, errors.TimedOut):
         return failed(
             f"the server connects, but gives no answer within {ANSWER_LIMIT:.0f} s: it is overloaded, or hangs",
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
-        remedy = "Check --proxy: it does not reach the server." if visit.proxy else "Check the port in --server."
+        remedy = "Check --proxy: it does not reach the server." if context.proxy else "Check the port in --server."
         return failed(str(error), remedy)
-    other = "http" if visit.secure else "https"
+    other = "http" if context.secure else "https"
     return failed(
         f"the server cut the connection instead of answering ({error})",
         f"Check the port, and whether it wants {other}:// in --server.",
@@ -112,16 +112,16 @@ def _described(body: dict[str, object], limits: Limits | None) -> Finding:
     return Finding(Status.OK, f"{kind}: {most}, {resumable}", details=details)
 
 
-def _doubtful(visit: Visit, timed: Timed) -> Finding:
+def _doubtful(context: Context, timed: Timed) -> Finding:
     """No `/health` as it should be: one call tells whether the rest is there."""
     answer = timed.answer
     target = redirect_target(answer)
     if target is not None:
         where = target.removesuffix("/health")
         return failed(f"the server sends us on to {target}", f"Use --server {where}.")
-    probe = visit.call("GET", f"/api/upload/progress/{NOBODY}").answer
+    probe = context.call("GET", f"/api/upload/progress/{NOBODY}").answer
     if error_code(probe.body):
-        visit.speaks = True
+        context.speaks = True
         return fine(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
     return failed(
@@ -132,15 +132,15 @@ def _doubtful(visit: Visit, timed: Timed) -> Finding:
     )
 
 
-def load(visit: Visit) -> Finding:
+def load(context: Context) -> Finding:
     """How evenly and how fast `/health` is answered, compared with the way there and back."""
-    if visit.health is None:
+    if context.health is None:
         return skipped("because there is no answer to compare with")
-    times, refused = [visit.health.ms], 0
+    times, refused = [context.health.ms], 0
     until = time.monotonic() + SAMPLING
     while len(times) + refused < SAMPLES and time.monotonic() + max(times) / 1000 < until:
         try:
-            timed = visit.call("GET", "/health")
+            timed = context.call("GET", "/health")
         except errors.NetworkError:
             refused += 1
             continue
@@ -156,7 +156,7 @@ def load(visit: Visit) -> Finding:
         "answers": len(times),
         "refused": refused,
     }
-    way = visit.connect_ms or 0.0
+    way = context.connect_ms or 0.0
     if refused:
         whole = len(times) + refused
         return warning(
@@ -180,11 +180,11 @@ def load(visit: Visit) -> Finding:
     return fine(f"{median:,.0f} ms an answer ({least:,.0f} to {most:,.0f} ms)", **details)
 
 
-def clock(visit: Visit) -> Finding:
+def clock(context: Context) -> Finding:
     """The server's clock, by its timestamp or the Date of the answer, against the one here."""
-    if visit.health is None:
+    if context.health is None:
         return skipped("because there is no answer that could tell")
-    answer, ms = visit.health
+    answer, ms = context.health
     stamp = parse_time(as_object(answer.body).get("timestamp"))
     date = _date(answer.headers.get("Date"))
     told = stamp if stamp is not None else date
@@ -192,7 +192,7 @@ def clock(visit: Visit) -> Finding:
         return skipped("because the server does not tell its time")
     if answer.headers.get("Age", "0").strip() not in ("", "0"):
         return skipped("because a cache answered in the server's place")
-    skew = visit.health_received - ms / 2000 - told
+    skew = context.health_received - ms / 2000 - told
     details: dict[str, Detail] = {
         "skew_seconds": round(skew, 3),
         "by": "timestamp" if stamp is not None else "Date header",

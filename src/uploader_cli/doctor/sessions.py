@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import as_object, error_code, parse_session, text
+from uploader_cli.doctor.context import ANSWER_LIMIT, NOBODY
 from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
-from uploader_cli.doctor.visit import ANSWER_LIMIT, NOBODY
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural
 from uploader_cli.transfer.api import answer_error
@@ -18,7 +18,7 @@ from uploader_cli.transfer.http import redirect_target
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
     from uploader_cli.transfer.http import Answer
 
 SLOW_POLL_MS = 500.0
@@ -33,27 +33,27 @@ USED_UP = "because the rate limit is used up"
 GIVE_TOKEN = "Give a good one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
 
 
-def session(visit: Visit) -> Finding:
+def session(context: Context) -> Finding:
     """The session of `--session`, or a new one for `--new-session`, which is cancelled at the end."""
-    if visit.session:
-        return _known(visit, visit.session)
-    if not visit.new_session:
+    if context.session:
+        return _known(context, context.session)
+    if not context.new_session:
         return skipped("because neither --session nor --new-session was given")
-    answer = visit.call(
-        "POST", "/api/upload/session", json={"category": visit.settings.category, "expectedFiles": 1}
+    answer = context.call(
+        "POST", "/api/upload/session", json={"category": context.settings.category, "expectedFiles": 1}
     ).answer
     opened = parse_session(answer.body) if answer.ok else None
     if opened is not None:
-        visit.opened = opened.session_id
+        context.opened = opened.session_id
         return fine(f"a new one in {opened.category or 'no category'}; cancelled at the end", session=opened.session_id)
-    if (refused := refusal(visit, answer)) is not None:
+    if (refused := refusal(context, answer)) is not None:
         return refused
     error = answer_error(answer)
     return failed(f"no session was opened: {error}", "Tell the server's operator.", of_error(error))
 
 
-def _known(visit: Visit, asked: str) -> Finding:
-    answer = visit.call("GET", f"/api/upload/progress/{asked}").answer
+def _known(context: Context, asked: str) -> Finding:
+    answer = context.call("GET", f"/api/upload/progress/{asked}").answer
     if answer.ok:
         state = text(as_object(answer.body).get("overallStatus")) or "unknown"
         return fine(f"{asked} is {state}", session=asked, state=state)
@@ -64,33 +64,33 @@ def _known(visit: Visit, asked: str) -> Finding:
             session=asked,
             state=None,
         )
-    return refusal(visit, answer) or _odd(answer)
+    return refusal(context, answer) or _odd(answer)
 
 
-def polling(visit: Visit) -> Finding:
+def polling(context: Context) -> Finding:
     """How long a question for a session's progress takes: what uploads fall back on without a live connection.
 
     Asked for a session that nobody has, where none was named: "not found" is the right answer.
     """
-    if visit.limited is not None:
+    if context.limited is not None:
         return skipped(USED_UP)
-    asked = visit.opened or visit.session or NOBODY
+    asked = context.opened or context.session or NOBODY
     path = f"/api/upload/progress/{asked}"
     try:
-        answer, ms = visit.call("GET", path)
+        answer, ms = context.call("GET", path)
     except errors.TimedOut:
         return failed(
             f"calls to /api get no answer within {ANSWER_LIMIT:.0f} s, though /health does",
             "Ask the server's operator what holds them up; a proxy may pass on /health alone.",
         )
     if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been an accident
-        answer, again = visit.call("GET", path)
+        answer, again = context.call("GET", path)
         ms = min(ms, again)
-    if (refused := refusal(visit, answer)) is not None:
+    if (refused := refusal(context, answer)) is not None:
         return refused
     if not answer.ok and not error_code(answer.body):
         return _odd(answer)
-    visit.poll_ms = ms
+    context.poll_ms = ms
     if ms > SLOW_POLL_MS:
         return warning(
             f"slow polling ({ms:,.0f} ms): progress without a live connection comes that late",
@@ -100,15 +100,15 @@ def polling(visit: Visit) -> Finding:
     return fine(f"{ms:,.0f} ms an answer", latency_ms=round(ms, 1))
 
 
-def token(visit: Visit) -> Finding:
+def token(context: Context) -> Finding:
     """Whether the token is good, by asking to delete a file that nobody has: that changes nothing (contract 1)."""
-    if visit.settings.token_withheld:
+    if context.settings.token_withheld:
         return skipped("because it is withheld from this server")
-    if not visit.token:
+    if not context.token:
         return skipped("because there is none; uploads work without here, `uploader delete` needs one")
-    if visit.limited is not None:
+    if context.limited is not None:
         return skipped(USED_UP)
-    answer = visit.call("DELETE", f"/api/upload/file/{NOBODY}").answer
+    answer = context.call("DELETE", f"/api/upload/file/{NOBODY}").answer
     code = error_code(answer.body)
     if answer.status in (401, 403):
         return warning(
@@ -125,16 +125,16 @@ def token(visit: Visit) -> Finding:
     return skipped(f"because the answer ({answer.status}) does not tell whether it is good")
 
 
-def rate_limit(visit: Visit) -> Finding:
+def rate_limit(context: Context) -> Finding:
     """How many calls the server still takes (`X-RateLimit-*`, wire contract 3.11)."""
-    headers: Mapping[str, str] = visit.meter or {}
+    headers: Mapping[str, str] = context.meter or {}
     most, left = _number(headers, "X-RateLimit-Limit"), _number(headers, "X-RateLimit-Remaining")
-    if visit.limited is not None:
-        return _used_up(visit, visit.limited, most)
-    if visit.meter is None:
+    if context.limited is not None:
+        return _used_up(context, context.limited, most)
+    if context.meter is None:
         return skipped("because no call was made that could tell")
     if left is None:
-        return fine(f"none: the server counts no calls ({visit.calls} spent)", limit=None, remaining=None)
+        return fine(f"none: the server counts no calls ({context.calls} spent)", limit=None, remaining=None)
     reset = _number(headers, "X-RateLimit-Reset")
     seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
     anew = "" if seconds is None else f", all of them again in {clock(seconds)}"
@@ -147,12 +147,14 @@ def rate_limit(visit: Visit) -> Finding:
             remaining=left,
             reset_seconds=seconds,
         )
-    return fine(f"{left}{of} calls left{anew} ({visit.calls} spent)", limit=most, remaining=left, reset_seconds=seconds)
+    return fine(
+        f"{left}{of} calls left{anew} ({context.calls} spent)", limit=most, remaining=left, reset_seconds=seconds
+    )
 
 
-def _used_up(visit: Visit, seconds: float, most: int | None) -> Finding:
+def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     cause = f"the rate limit is used up (429): the server takes calls again in {clock(seconds)}"
-    patience = visit.settings.max_wait
+    patience = context.settings.max_wait
     if seconds > patience:
         return failed(
             f"{cause}, longer than uploads wait ({clock(patience)})",
@@ -171,14 +173,14 @@ def _used_up(visit: Visit, seconds: float, most: int | None) -> Finding:
     )
 
 
-def refusal(visit: Visit, answer: Answer) -> Finding | None:
+def refusal(context: Context, answer: Answer) -> Finding | None:
     """What any call to `/api` may meet: no right, no calls left, trouble of the server; None for anything else."""
     if answer.status in (401, 403):
-        what = "refuses the token" if visit.token else "wants a token"
+        what = "refuses the token" if context.token else "wants a token"
         code = error_code(answer.body)
         return failed(
             f"the server {what} ({answer.status}{f' {code}' if code else ''})",
-            GIVE_TOKEN if visit.token else GIVE_TOKEN.replace("a good one", "one"),
+            GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a good one", "one"),
             Exit.NOT_AUTHORISED,
             http_status=answer.status,
             code=code,
@@ -205,12 +207,12 @@ def _odd(answer: Answer) -> Finding:
     )
 
 
-def clean_up(visit: Visit) -> None:
-    """Cancel the session that the visit opened."""
-    if visit.opened is not None and visit.limited is None:
+def clean_up(context: Context) -> None:
+    """Cancel the session that this examination opened."""
+    if context.opened is not None and context.limited is None:
         with contextlib.suppress(errors.UploaderError):
-            visit.call("POST", f"/api/upload/cancel/{visit.opened}")
-    visit.opened = None
+            context.call("POST", f"/api/upload/cancel/{context.opened}")
+    context.opened = None
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from uploader_cli.doctor.context import ANSWER_LIMIT
 from uploader_cli.doctor.findings import Detail, Finding, failed, fine, skipped, warning
-from uploader_cli.doctor.visit import ANSWER_LIMIT
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 DAY = 86_400.0
 SOON = 14
@@ -30,40 +30,40 @@ class _ProxyRefused(OSError):
     pass
 
 
-def tls(visit: Visit) -> Finding:
+def tls(context: Context) -> Finding:
     """A handshake with the authorities, the client certificate and the name that an upload uses."""
-    if not visit.secure:
+    if not context.secure:
         return skipped("because the server's URL is http: nothing is encrypted")
-    if visit.proxy and visit.proxy.startswith("https://"):
+    if context.proxy and context.proxy.startswith("https://"):
         return skipped("because it runs inside the TLS of the proxy")
-    host = visit.server.host
+    host = context.server.host
     try:
-        with _tunnel(visit) as raw, _context(visit).wrap_socket(raw, server_hostname=host) as secured:
-            return _accepted(visit, secured)
+        with _tunnel(context) as raw, _ssl_context(context).wrap_socket(raw, server_hostname=host) as secured:
+            return _accepted(context, secured)
     except ssl.SSLCertVerificationError as error:
-        return _distrusted(visit, error)
+        return _distrusted(context, error)
     except ssl.SSLError as error:
-        return _no_tls(visit, error)
+        return _no_tls(context, error)
     except _ProxyRefused as error:
         return failed(
-            f"the proxy does not connect to {visit.server}: {error}",
-            f"Have the proxy allow CONNECT to port {visit.server.port}, or name another one with --proxy.",
+            f"the proxy does not connect to {context.server}: {error}",
+            f"Have the proxy allow CONNECT to port {context.server.port}, or name another one with --proxy.",
         )
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
         return failed(
-            f"the TLS handshake with {visit.server} broke off: {why}",
+            f"the TLS handshake with {context.server} broke off: {why}",
             "Check that the server speaks TLS on this port, else write http:// in --server.",
         )
 
 
-def _tunnel(visit: Visit) -> socket.socket:
+def _tunnel(context: Context) -> socket.socket:
     """A connection to the server, through the proxy where there is one."""
-    raw = socket.create_connection(visit.next_hop, timeout=ANSWER_LIMIT)
-    if not visit.proxy:
+    raw = socket.create_connection(context.next_hop, timeout=ANSWER_LIMIT)
+    if not context.proxy:
         return raw
-    lines = [f"CONNECT {visit.server} HTTP/1.1", f"Host: {visit.server}"]
-    parts = urlsplit(visit.proxy)
+    lines = [f"CONNECT {context.server} HTTP/1.1", f"Host: {context.server}"]
+    parts = urlsplit(context.proxy)
     if parts.username:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
@@ -84,32 +84,32 @@ def _tunnel(visit: Visit) -> socket.socket:
     return raw
 
 
-def _context(visit: Visit, *, names: bool = True) -> ssl.SSLContext:
+def _ssl_context(context: Context, *, names: bool = True) -> ssl.SSLContext:
     """What `requests` would check with: it is asked, because it brings authorities of its own."""
     asked: Any = SimpleNamespace()
-    session = make_session(visit.settings, Sockets())
-    adapter: Any = session.get_adapter(visit.settings.server)
-    adapter.cert_verify(asked, visit.settings.server, session.verify, session.cert)
+    session = make_session(context.settings, Sockets())
+    adapter: Any = session.get_adapter(context.settings.server)
+    adapter.cert_verify(asked, context.settings.server, session.verify, session.cert)
     session.close()
-    context = ssl.create_default_context(
+    trust = ssl.create_default_context(
         cafile=getattr(asked, "ca_certs", None), capath=getattr(asked, "ca_cert_dir", None)
     )
     if asked.cert_reqs == "CERT_NONE" or not names:
-        context.check_hostname = False
+        trust.check_hostname = False
     if asked.cert_reqs == "CERT_NONE":
-        context.verify_mode = ssl.CERT_NONE
+        trust.verify_mode = ssl.CERT_NONE
     if getattr(asked, "cert_file", None):
-        context.load_cert_chain(asked.cert_file, getattr(asked, "key_file", None))
-    return context
+        trust.load_cert_chain(asked.cert_file, getattr(asked, "key_file", None))
+    return trust
 
 
-def _accepted(visit: Visit, secured: ssl.SSLSocket) -> Finding:
+def _accepted(context: Context, secured: ssl.SSLSocket) -> Finding:
     version = secured.version() or "TLS"
     certificate: dict[str, Any] = dict(secured.getpeercert() or {})
     if not certificate:  # --insecure: it was not looked at
         return fine(f"{version}, certificate not checked", version=version)
     until = ssl.cert_time_to_seconds(certificate["notAfter"])
-    days = int((until - visit.wall()) / DAY)
+    days = int((until - context.wall()) / DAY)
     issuer = _named(certificate.get("issuer", ()))
     details: dict[str, Detail] = {
         "version": version,
@@ -126,11 +126,11 @@ def _accepted(visit: Visit, secured: ssl.SSLSocket) -> Finding:
     return fine(f"{version}, certificate by {issuer}, valid for {days} days", **details)
 
 
-def _distrusted(visit: Visit, error: ssl.SSLCertVerificationError) -> Finding:
-    host, words = visit.server.host, error.verify_message
+def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Finding:
+    host, words = context.server.host, error.verify_message
     match error.verify_code:
         case code if code in WRONG_NAME:
-            listed = _names(visit)
+            listed = _names(context)
             shown = ", ".join(listed[:4]) or "other names"
             return failed(
                 f"the TLS name does not match: the certificate is for {shown}, not for {host}",
@@ -143,7 +143,7 @@ def _distrusted(visit: Visit, error: ssl.SSLCertVerificationError) -> Finding:
                 "Have the server's certificate renewed; if it is good, this machine's clock is wrong.",
             )
         case _:
-            given = visit.settings.ca_bundle
+            given = context.settings.ca_bundle
             known = f" in {Path(given).name} (--ca-bundle)" if given else ""
             return failed(
                 f"the TLS authority is unknown{known}: nobody that is trusted here vouches for {host} ({words})",
@@ -151,11 +151,11 @@ def _distrusted(visit: Visit, error: ssl.SSLCertVerificationError) -> Finding:
             )
 
 
-def _no_tls(visit: Visit, error: ssl.SSLError) -> Finding:
+def _no_tls(context: Context, error: ssl.SSLError) -> Finding:
     reason = (error.reason or "").replace("_", " ").lower()
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return failed(
-            f"port {visit.server.port} of {visit.server.host} does not speak TLS",
+            f"port {context.server.port} of {context.server.host} does not speak TLS",
             "Write http:// in --server, or use the port that speaks TLS.",
         )
     if "certificate required" in reason or "handshake failure" in reason:
@@ -163,13 +163,13 @@ def _no_tls(visit: Visit, error: ssl.SSLError) -> Finding:
             f"the server refused the TLS handshake ({reason}): it may want a client certificate",
             "Give one with --client-cert FILE.",
         )
-    return failed(f"no TLS with {visit.server}: {reason or error}", "Check the scheme and the port in --server.")
+    return failed(f"no TLS with {context.server}: {reason or error}", "Check the scheme and the port in --server.")
 
 
-def _names(visit: Visit) -> list[str]:
+def _names(context: Context) -> list[str]:
     """The names in the certificate, from a second handshake that does not mind them."""
     try:
-        with _tunnel(visit) as raw, _context(visit, names=False).wrap_socket(raw) as secured:
+        with _tunnel(context) as raw, _ssl_context(context, names=False).wrap_socket(raw) as secured:
             return names_of(dict(secured.getpeercert() or {}))
     except OSError:
         return []

@@ -10,28 +10,28 @@ from uploader_cli.doctor.live import FULL, NO_SOCKET_IO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.doctor.context import Context
     from uploader_cli.doctor.findings import Result
-    from uploader_cli.doctor.visit import Visit
 
 MOST = 2
 """Causes that are named; the rest is a number."""
 _LIVE = ("websocket", "long_polling")
 
 
-def sentence(visit: Visit, results: Sequence[Result]) -> str:
+def sentence(context: Context, results: Sequence[Result]) -> str:
     """What an upload may expect, and the causes of what is not as it should be."""
     broken = next((result for result in results if result.status is Status.FAILED), None)
     if broken is not None:
         return f"No upload possible: {broken.finding.cause}"
     warned = [result for result in results if result.status is Status.WARNING]
     if not warned:
-        return f"Everything works: uploads will be {_way(visit)}"
-    reason = _why_not_live(visit, warned)
+        return f"Everything works: uploads will be {_way(context)}"
+    reason = _why_not_live(context, warned)
     if reason is None:
-        return f"Uploads will be {_way(visit)}, but {_listed([_headline(result) for result in warned])}"
+        return f"Uploads will be {_way(context)}, but {_listed([_headline(result) for result in warned])}"
     causes = _listed([reason, *(_headline(result) for result in warned if result.id not in _LIVE)])
-    if visit.live:
-        return f"Uploads will work, {_way(visit)} instead of websocket: {causes}"
+    if context.live:
+        return f"Uploads will work, {_way(context)} instead of websocket: {causes}"
     return f"Uploads will work, but progress is polled: {causes}"
 
 
@@ -46,22 +46,22 @@ def _listed(causes: Sequence[str]) -> str:
     return "; ".join(causes[:MOST]) + more
 
 
-def _way(visit: Visit) -> str:
-    if "websocket" in visit.live:
-        return f"live over websocket, {visit.live['websocket']:,.0f} ms"
-    if "polling" in visit.live:
-        return f"live over long polling, {visit.live['polling']:,.0f} ms"
-    return "followed by polling" + ("" if visit.poll_ms is None else f", {visit.poll_ms:,.0f} ms")
+def _way(context: Context) -> str:
+    if "websocket" in context.live:
+        return f"live over websocket, {context.live['websocket']:,.0f} ms"
+    if "polling" in context.live:
+        return f"live over long polling, {context.live['polling']:,.0f} ms"
+    return "followed by polling" + ("" if context.poll_ms is None else f", {context.poll_ms:,.0f} ms")
 
 
-def _why_not_live(visit: Visit, warned: Sequence[Result]) -> str | None:
+def _why_not_live(context: Context, warned: Sequence[Result]) -> str | None:
     """Why the websocket, or both transports, did not work; None where the websocket did."""
     found = {result.id: result.finding for result in warned}
-    if "websocket" in visit.live or "websocket" not in found:
+    if "websocket" in context.live or "websocket" not in found:
         return None
     if found["websocket"].details.get("http_status") == FULL:
         return found["websocket"].cause
-    if "polling" in visit.live:
+    if "polling" in context.live:
         if NO_SOCKET_IO in found["websocket"].details:
             return found["websocket"].cause
         return "something between you and the server blocks websockets (proxy?)"

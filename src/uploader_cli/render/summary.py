@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
-from uploader_cli.render import overview, watched
+from uploader_cli.render import overview, watch_summary
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def summary(
     """
     lines = _Lines(max(20, width))
     watching = overview.watched(state)
-    lines.add(*(watched.verdict(state, outcome) if watching else _verdict(state, outcome)))
-    for line in watched.not_completed(state) if watching else ():
+    lines.add(*(watch_summary.verdict(state, outcome) if watching else _verdict(state, outcome)))
+    for line in watch_summary.not_completed(state) if watching else ():
         lines.add("✗", line)
     _skips(lines, state)
     _failures(lines, state)
@@ -94,7 +94,9 @@ def summary(
     if outcome.exit_code in _INTERRUPTED and not watching:
         _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
     if outcome.exit_code:
-        words = (watched.EXITS if watching else {}).get(outcome.exit_code) or _EXITS.get(outcome.exit_code, "see above")
+        words = (watch_summary.EXITS if watching else {}).get(outcome.exit_code) or _EXITS.get(
+            outcome.exit_code, "see above"
+        )
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     for step in next_steps:

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.run import analysis
-from uploader_cli.run.listing import at_hand
+from uploader_cli.run.from_file import at_hand
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
@@ -36,11 +36,11 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
     written = of_settings(settings, run_id)
     with interruptible() as interrupts, Journal(settings.state_path) as journal:
         run = begin(settings, paths, journal, run_id)
-        kept = written.keeper(settings, run_id, run.resumed_from)
+        kept = written.recorder(settings, run_id, run.resumed_from)
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
         views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
-        return settled(outcome.exit_code, [keeper.said for keeper in kept])
+        return settled(outcome.exit_code, [recorder.said for recorder in kept])
 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from uploader_cli.core.events import AnalysisMessage, ChannelStats, SessionLeft, SessionProgress
-from uploader_cli.core.sightings import Sightings
+from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.http import make_session
@@ -34,9 +34,9 @@ class Connections:
     settings: Settings
     loop: Loop
     run: str = ""
-    """The run's id, with which the names of its calls begin."""
+    """The run's id, with which the ids of its calls begin."""
     stop: Stop = field(default_factory=Stop)
-    sightings: Sightings = field(default_factory=Sightings)
+    last_heard: LastHeard = field(default_factory=LastHeard)
     api: Api = field(init=False)
     polls: Api = field(init=False)
     channel: Channel | None = field(init=False, default=None)
@@ -56,7 +56,7 @@ class Connections:
 
         def session() -> Any:
             sockets = Sockets()
-            made = make_session(self.settings, sockets, self.api.calls)
+            made = make_session(self.settings, sockets, self.api.request_ids)
             registries[made] = sockets
             return made
 
@@ -70,7 +70,7 @@ class Connections:
             interval=self.api.budget.poll_interval,
             session_factory=session,
             shut=shut,
-            headers=lambda: self.api.calls.named({**self.settings.headers, **self.api.authorization()}),
+            headers=lambda: self.api.request_ids.added({**self.settings.headers, **self.api.authorization()}),
         )
 
     # --- what the engine wants to be followed (never blocks) ----------------------------------------------------------
@@ -114,7 +114,7 @@ class Connections:
             _, session = self._leaving.popleft()
             if self.channel is not None:
                 self.channel.leave(session)
-            self.sightings.forget(session)
+            self.last_heard.forget(session)
             self.loop.apply(SessionLeft(session))
 
     def _heard(self, event: Event) -> None:
@@ -122,7 +122,7 @@ class Connections:
             self.on_analysis(event)
             return
         if isinstance(event, SessionProgress):
-            self.sightings.note(event)
+            self.last_heard.note(event)
         self.loop.emit(event)
 
     def start(self) -> None:

@@ -6,9 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from uploader_cli.doctor import Visit, examine
+from uploader_cli.doctor import Context, examine
 from uploader_cli.doctor.findings import Status
-from uploader_cli.doctor.shown import Page
+from uploader_cli.doctor.text_report import Page
 from uploader_cli.run.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:
     """Examine the way to the server; the exit code says whether uploads will work."""
-    visit = Visit(settings, session=session, new_session=new_session)
+    context = Context(settings, session=session, new_session=new_session)
     if settings.json:
-        report = examine(visit)
+        report = examine(context)
         sys.stdout.write(json.dumps(report.as_json(), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return report.exit_code
     screen = _Screen(settings)
     screen.begin(settings.server)
-    report = examine(visit, begin=screen.looking, tell=screen.tell)
+    report = examine(context, begin=screen.looking, tell=screen.tell)
     screen.end(report)
     return report.exit_code
 

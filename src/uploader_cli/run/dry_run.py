@@ -19,26 +19,26 @@ from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
-from uploader_cli.run.listing import at_hand
+from uploader_cli.run.from_file import at_hand
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
-from uploader_cli.selection.expected import differs
+from uploader_cli.selection.checksum import differs
 from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal_store import NAME
 from uploader_cli.transfer.ledger import SKIPS
-from uploader_cli.transfer.limits_cache import Seen, recall
-from uploader_cli.transfer.offer import ENDLESS, choose, endless
+from uploader_cli.transfer.limits_cache import KnownServer, recall
+from uploader_cli.transfer.negotiation import ENDLESS, choose, endless
+from uploader_cli.transfer.session_queue import SessionQueue
 from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus_files import AUTO_JOBS
-from uploader_cli.transfer.upcoming import Upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.exit_status import Exit
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal_past import Past
+    from uploader_cli.transfer.journal_history import History
 
 FIRST = 3
 """Files of a session that are named in its row."""
@@ -49,19 +49,19 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     with at_hand(settings, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
-        with past_of(ready, paths) as past:
-            return Plan(ready, _view(ready), past).run(found).exit_code
+        with history_of(ready, paths) as history:
+            return Plan(ready, _view(ready), history).run(found).exit_code
 
 
 @contextmanager
-def past_of(settings: Settings, paths: Sequence[str]) -> Iterator[Past | None]:
+def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
     """What the journal knows; None where there is none, for a dry run makes none."""
     if not (settings.state_path / NAME).exists():
         yield None
         return
     target, _, identity = named(settings, paths)
     with Journal(settings.state_path) as journal:
-        yield journal.past(target, identity, fresh=not settings.resume)
+        yield journal.history(target, identity, fresh=not settings.resume)
 
 
 def _view(settings: Settings) -> Callable[[ev.Event], None]:
@@ -76,9 +76,9 @@ def _view(settings: Settings) -> Callable[[ev.Event], None]:
 class Plan:
     """Goes through a selection as a run does, and tells what that run would do."""
 
-    def __init__(self, settings: Settings, tell: Callable[[ev.Event], None], past: Past | None = None) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[ev.Event], None], history: History | None = None) -> None:
         """Raises `UsageError` where the server is known not to offer what was asked for."""
-        self._settings, self._tell, self._past = settings, tell, past
+        self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
         self._jobs = AUTO_JOBS if settings.jobs == "auto" else settings.jobs
@@ -101,8 +101,8 @@ class Plan:
         """Tell all of it, and return the last event."""
         self._begin()
         sessions = files = size = calls = 0
-        upcoming = Upcoming(_Known(found, self._leave_out), self._accepts, self._limits, Stop())
-        while (session := upcoming.next()) is not None:
+        queue = SessionQueue(_Known(found, self._leave_out), self._accepts, self._limits, Stop())
+        while (session := queue.next()) is not None:
             left = PlannedSession([file for file in session.files if not self._is_done(file)])
             if not left.files:
                 continue
@@ -158,7 +158,7 @@ class Plan:
 
     def _accepts(self, file: LocalFile) -> bool:
         self._met += 1
-        if self._past is not None and self._settings.skip_existing and self._past.sent_before(file):
+        if self._history is not None and self._settings.skip_existing and self._history.sent_before(file):
             self._skip(file.file, file.path, ev.SkipReason.PRESENT)
             return False
         refused = refusal(file, self._limits)
@@ -172,7 +172,7 @@ class Plan:
 
     def _is_done(self, file: LocalFile) -> bool:
         """By the interrupted run that this one would go on with."""
-        if self._past is None or not self._past.done(file):
+        if self._history is None or not self._history.done(file):
             return False
         self._skip(file.file, file.path, ev.SkipReason.PRESENT)
         return True
@@ -209,12 +209,12 @@ class _Known:
         return []
 
 
-def _known(settings: Settings) -> tuple[Seen, LimitsOrigin]:
+def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
     """What was last seen of the server; else what is assumed of any (wire contract 3.12)."""
     seen = recall(settings.target_url)
     if seen is not None:
         return seen, LimitsOrigin.SEEN
     offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
     if settings.tus_endpoint:
-        return Seen(endless(offer), offer), LimitsOrigin.ASSUMED
-    return Seen(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED
+        return KnownServer(endless(offer), offer), LimitsOrigin.ASSUMED
+    return KnownServer(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.errors import UsageError
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
-from uploader_cli.report.keeper import Said, write_all
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
+from uploader_cli.report.recorder import Said, write_all
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports, settled
 from uploader_cli.settings import Invalid

@@ -15,16 +15,16 @@ from uploader_cli.core.report import RunFacts, Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import safe
-from uploader_cli.report import again, place
+from uploader_cli.report import output_file, retry_list
 from uploader_cli.report.formats import as_csv, as_json
 from uploader_cli.report.junit import as_junit
-from uploader_cli.report.keeper import Keeper
 from uploader_cli.report.markdown import as_markdown
+from uploader_cli.report.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.report.keeper import Output, Said
+    from uploader_cli.report.recorder import Output, Said
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
@@ -47,7 +47,7 @@ class Reports:
         places = [("--report", report.path) for report in reports]
         places += [("--failed-to", failed_to)] if failed_to is not None else []
         for option, path in places:
-            place.check(path, option)
+            output_file.check(path, option)
         if failed_to is not None:
             _check_list(failed_to)
         real = [path.resolve() for _, path in places]
@@ -61,15 +61,15 @@ class Reports:
         if self._summary is not None:
             self.outputs.append(partial(_append_summary, path=self._summary))
 
-    def keeper(self, settings: Settings, run: str, resumed_from: str | None) -> list[Keeper]:
+    def recorder(self, settings: Settings, run: str, resumed_from: str | None) -> list[Recorder]:
         """The observer of a run, where there is anything to write."""
         facts = facts_of(settings, run, resumed_from)
-        return [Keeper(self.outputs, facts, time.time)] if self.outputs else []
+        return [Recorder(self.outputs, facts, time.time)] if self.outputs else []
 
 
 def _check_list(path: Path) -> None:
     """A list is named as one: whoever forgot the value of the option would lose the file that was to be uploaded."""
-    if path.suffix.lower() not in again.SUFFIXES and not place.is_special(path):
+    if path.suffix.lower() not in retry_list.SUFFIXES and not output_file.is_special(path):
         raise UsageError(f"--failed-to: {path} is not the name of a list", hint="name it .jsonl, .csv or .txt")
 
 
@@ -97,14 +97,14 @@ def settled(code: int, said: Iterable[Said]) -> int:
 
 def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> str:
     with _named("--report", report.path):
-        place.write(report.path, _FORMATS[report.kind](head, spool), tag)
+        output_file.write(report.path, _FORMATS[report.kind](head, spool), tag)
     return ""
 
 
 def _write_again(_head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> str:
     with _named("--failed-to", path):
-        place.write(path, again.as_manifest(path, spool), tag)
-    if again.needs_nul(path, spool):
+        output_file.write(path, retry_list.as_manifest(path, spool), tag)
+    if retry_list.needs_nul(path, spool):
         return f"--failed-to: names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0"
     return ""
 
@@ -121,7 +121,7 @@ def _named(option: str, path: Path) -> Iterator[None]:
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
     """Nobody asked for it on the command line: that it can't be written is said, and changes nothing."""
     try:
-        place.append(path, as_markdown(head, spool))
+        output_file.append(path, as_markdown(head, spool))
     except OSError as error:
         return f"{STEP_SUMMARY}: {path} can't be written: {error.strerror}"
     return ""

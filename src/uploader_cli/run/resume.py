@@ -16,7 +16,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.dry_run import dry_run
-from uploader_cli.run.listing import as_typed, at_hand, drop
+from uploader_cli.run.from_file import as_typed, at_hand, drop
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import execute, select
@@ -53,11 +53,11 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
     written = of_settings(settings, new_id)
     with interruptible() as interrupts:
         run = journal.resume(run_id, new_id=new_id)
-        kept = written.keeper(settings, new_id, run.resumed_from)
+        kept = written.recorder(settings, new_id, run.resumed_from)
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
         views = [*kept, *observers(settings, new_id, go_on=go_on(settings)), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
-        return settled(outcome.exit_code, [keeper.said for keeper in kept])
+        return settled(outcome.exit_code, [recorder.said for recorder in kept])
 
 
 def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.report import place
+from uploader_cli.report import output_file
 from uploader_cli.run.terminal import Terminal
 from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
 from uploader_cli.smoke.junit import junit
-from uploader_cli.smoke.shown import Page
+from uploader_cli.smoke.text_report import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ def smoke(
     """Make the checks; the exit code says whether all that count hold. Raises `UsageError` before the first call."""
     checks = chosen(only, skip)
     if file is not None:
-        place.check(file, "--junit")
+        output_file.check(file, "--junit")
     site = Site(settings, budget=budget)
     view: _Lines | _Screen = _Lines() if settings.json else _Screen(settings)
     view.begin(settings.server)
@@ -63,7 +63,7 @@ def smoke(
 
 def _save(file: Path, text: str) -> None:
     try:
-        place.write(file, [text], secrets.token_hex(4))
+        output_file.write(file, [text], secrets.token_hex(4))
     except OSError as error:
         raise UsageError(f"--junit: {file} can't be written: {error.strerror}", hint="name another file") from error
 

@@ -14,15 +14,15 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits
 from uploader_cli.core.report import Shard
 from uploader_cli.exit_status import Exit
-from uploader_cli.run import listing
+from uploader_cli.run import from_file
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop, alarms
-from uploader_cli.selection.backlog import Backlog
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection
 from uploader_cli.selection.shard import holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
+from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
 from uploader_cli.transfer.engine import Engine
@@ -61,7 +61,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
     Raises `UsageError` for a missing path, a list with bad lines, or an empty selection. Of a large selection only the
     beginning is looked at; that it holds nothing is raised when its end is reached.
     """
-    filters, listed = Filters(settings.include, settings.exclude), listing.manifest(settings)
+    filters, listed = Filters(settings.include, settings.exclude), from_file.manifest(settings)
     shard = Shard.of(settings.shard)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
@@ -112,7 +112,7 @@ def execute(
     """
     places, settled, known = Places(run), _Settled(), list[Limits]()
     loop = Loop([*observers, settled, *([places] if settings.analyze != "none" else [])], alarms(settings))
-    backlog = settled.backlog = Backlog(found, loop.emit)
+    queue = settled.queue = WalkQueue(found, loop.emit)
     connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     with loop.observed():
@@ -124,7 +124,7 @@ def execute(
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
             caution(settings, loop.emit)
-            backlog.start()
+            queue.start()
             connections.start()
 
         engine = Engine(
@@ -132,13 +132,13 @@ def execute(
             settings,
             loop.emit,
             connections,
-            connections.sightings,
+            connections.last_heard,
             connections.stop,
             run=run,
             remember=known.append,
             announce=announce,
         )
-        worker = threading.Thread(target=_work, args=(engine, backlog, loop.emit), name="uploader-engine", daemon=True)
+        worker = threading.Thread(target=_work, args=(engine, queue, loop.emit), name="uploader-engine", daemon=True)
         worker.start()
         codes: list[Exit] = []
         try:
@@ -152,12 +152,12 @@ def execute(
             if worker.is_alive():  # an observer failed
                 engine.shut()
                 worker.join()
-            backlog.close()
+            queue.close()
             connections.close()
         loop.flush()
         if known:
             tus, metered = connections.api.tus, connections.api.budget.metered
-            limits_cache.remember(settings.target_url, limits_cache.Seen(known[-1], tus, metered=metered))
+            limits_cache.remember(settings.target_url, limits_cache.KnownServer(known[-1], tus, metered=metered))
         run.finish(ok=not _can_be_resumed(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())
@@ -167,14 +167,14 @@ def execute(
 
 
 class _Settled:
-    """An observer that makes room in the backlog for each file that is over."""
+    """An observer that makes room in the queue for each file that is over."""
 
-    backlog: Backlog
+    queue: WalkQueue
 
     def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
         """Count the ends."""
         if isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped):
-            self.backlog.settled()
+            self.queue.settled()
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Nothing to draw."""
@@ -196,7 +196,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
     }
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)
-        identity["list"] = listing.identity(settings)
+        identity["list"] = from_file.identity(settings)
     return target, arguments, identity
 
 
@@ -225,11 +225,11 @@ def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
         emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
 
 
-def _work(engine: Engine, backlog: Backlog, emit: Callable[[ev.Event], None]) -> None:
+def _work(engine: Engine, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
     """The engine's thread: whatever happens, the loop is told of the end."""
     error: BaseException | None = None
     try:
-        error = engine.run(backlog)
+        error = engine.run(queue)
     except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
         error = bug
     emit(ev.EngineStopped(error))

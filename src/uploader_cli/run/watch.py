@@ -12,7 +12,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.upload import caution
-from uploader_cli.run.vigil import Vigil
+from uploader_cli.run.watched_session import WatchedSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,19 +61,19 @@ def watch(
 
 def _follow(loop: Loop, connections: Connections, wait: float, patience: float, interrupts: Interrupts) -> Exit:
     state, began = loop.state, time.monotonic()
-    vigils = [Vigil(session, began, wait, patience) for session in state.sessions.values()]
+    followed = [WatchedSession(session, began, wait, patience) for session in state.sessions.values()]
     codes: list[Exit] = []
-    while vigils and not interrupts.count:
+    while followed and not interrupts.count:
         now = time.monotonic()
-        for vigil in tuple(vigils):
-            code = vigil.verdict(state, now)
+        for watched in tuple(followed):
+            code = watched.verdict(state, now)
             if code is not None:
-                _part(loop, connections, vigil.session, code)
+                _part(loop, connections, watched.session, code)
                 codes.append(code)
-                vigils.remove(vigil)
-            elif vigil.due(now):
-                connections.ask(vigil.session.session)
-        if vigils:
+                followed.remove(watched)
+            elif watched.due(now):
+                connections.ask(watched.session.session)
+        if followed:
             loop.turn()
         connections.tend()
     return interrupts.code if interrupts.count else exit_status.worst(codes)

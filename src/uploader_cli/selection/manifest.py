@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
+from uploader_cli.selection.dedup import SeenNames
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.seen import Seen
 from uploader_cli.selection.walk import Skipped, Unusable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Manifest:
         `wants` is asked by the name that the file is to have there. A file that is listed twice for the same place is
         selected once.
         """
-        numbers, seen = count(), Seen()
+        numbers, seen = count(), SeenNames()
         for item in self.lines():
             if isinstance(item, BadLine):
                 yield self._unusable(next(numbers), item)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection import ignores
+from uploader_cli.selection.dedup import SeenNames
 from uploader_cli.selection.ignores import BadIgnoreFile, Ignores
-from uploader_cli.selection.seen import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -100,7 +100,7 @@ class _Walker:
     def __init__(self, filters: Filters, *, follow_links: bool, may_repeat: bool) -> None:
         self._filters = filters
         self._follow = follow_links
-        self._seen = Seen() if may_repeat else None
+        self._seen = SeenNames() if may_repeat else None
         self._numbers = count()
 
     def argument(self, path: str) -> Iterator[Step]:

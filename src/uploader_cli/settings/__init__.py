@@ -1,10 +1,10 @@
 """Frozen settings and where each value came from: flag > environment > config file > default."""
 
+from uploader_cli.settings.config_template import config_template
 from uploader_cli.settings.layers import DEFAULT, Layer, Source, user_config_file
 from uploader_cli.settings.masking import MASK, mask
 from uploader_cli.settings.model import OPTIONS, Option, Settings
 from uploader_cli.settings.resolution import profiles, resolve
-from uploader_cli.settings.starter import starter
 from uploader_cli.settings.values import Header, Invalid, parse_size, server_url
 
 __all__ = [
@@ -17,11 +17,11 @@ __all__ = [
     "Option",
     "Settings",
     "Source",
+    "config_template",
     "mask",
     "parse_size",
     "profiles",
     "resolve",
     "server_url",
-    "starter",
     "user_config_file",
 ]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.tus import whole
 from uploader_cli.render.words import plural, size
+from uploader_cli.smoke.assertions import answered, quoted, refused, said, same, shaped
 from uploader_cli.smoke.sending import ask_for_session, first_answer, send, terms
-from uploader_cli.smoke.shapes import answered, quoted, refused, said, same, shaped
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import Doubtful, NotOffered, Violation
 from uploader_cli.transfer.multipart import content_type

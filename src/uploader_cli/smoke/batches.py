@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import as_object, parse_batch, text
+from uploader_cli.smoke.assertions import answered, header, quoted, said, same, same_bytes, shaped
 from uploader_cli.smoke.payload import CutOff, form
 from uploader_cli.smoke.sending import file_of, open_session, send, terms
-from uploader_cli.smoke.shapes import answered, header, quoted, said, same, same_bytes, shaped
 from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
 from uploader_cli.transfer.api import sha256_of, stored_path
 

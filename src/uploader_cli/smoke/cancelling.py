@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import parse_batch
+from uploader_cli.smoke.assertions import answered, refused, same, shaped
 from uploader_cli.smoke.batches import stored_one
 from uploader_cli.smoke.sending import file_of, open_session, send
-from uploader_cli.smoke.shapes import answered, refused, same, shaped
 from uploader_cli.smoke.verdicts import Violation
 
 if TYPE_CHECKING:

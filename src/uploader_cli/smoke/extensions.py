@@ -6,8 +6,8 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from uploader_cli.smoke.assertions import answered, header, same
 from uploader_cli.smoke.resumable import GONE, append, ask, create, data, halfway, offered, offset, read_back
-from uploader_cli.smoke.shapes import answered, header, same
 from uploader_cli.smoke.verdicts import Violation
 
 if TYPE_CHECKING:

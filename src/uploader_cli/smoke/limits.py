@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uploader_cli.smoke.assertions import answered, refused, refused_cleanly, said
 from uploader_cli.smoke.resumable import created
 from uploader_cli.smoke.sending import ask_for_session, file_of, open_session, send, terms
-from uploader_cli.smoke.shapes import answered, refused, refused_cleanly, said
 from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
 from uploader_cli.transfer.multipart import content_type
 

@@ -14,10 +14,10 @@ from uploader_cli import errors
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_progress
 from uploader_cli.render.words import plural
+from uploader_cli.smoke.assertions import answered, quoted, same, shaped
 from uploader_cli.smoke.batches import stored_of
-from uploader_cli.smoke.ear import DIAL_LIMIT, Ear, best_transport, over_polling, over_websocket
+from uploader_cli.smoke.listener import DIAL_LIMIT, Listener, best_transport, over_polling, over_websocket
 from uploader_cli.smoke.sending import file_of, open_session, send
-from uploader_cli.smoke.shapes import answered, quoted, same, shaped
 from uploader_cli.smoke.verdicts import Prevented, Violation
 
 if TYPE_CHECKING:
@@ -53,29 +53,30 @@ _PROGRESS = {
 
 @dataclass
 class Watched:
-    """One upload of one file, and who heard what of it. A missing ear did not connect."""
+    """One upload of one file, and who heard what of it. A missing listener did not connect."""
 
     session: str
     name: str
-    ears: dict[Transport, Ear] = field(default_factory=dict)
+    listeners: dict[Transport, Listener] = field(default_factory=dict)
     """Joined before the first byte."""
-    late: Ear | None = None
+    late: Listener | None = None
     """Joined when half of the body was out."""
-    again: Ear | None = None
+    again: Listener | None = None
     """Connected and joined anew when half of the body was out, after its first connection was cut."""
     polled: Answer | None = None
     """`/progress` right after the answer."""
 
-    def heard_the_end(self, ear: Ear | None) -> bool:
+    def heard_the_end(self, listener: Listener | None) -> bool:
         """Whether this one was told that the session is completed."""
-        return ear is not None and any(
-            event.get("overallStatus") == "completed" and event.get("sessionId") == self.session for event in ear.events
+        return listener is not None and any(
+            event.get("overallStatus") == "completed" and event.get("sessionId") == self.session
+            for event in listener.events
         )
 
     @property
     def told(self) -> bool:
         """Whether anybody who was there from the start heard the end."""
-        return any(self.heard_the_end(ear) for ear in self.ears.values())
+        return any(self.heard_the_end(listener) for listener in self.listeners.values())
 
 
 def websocket(site: Site) -> str:
@@ -104,9 +105,9 @@ def watched(site: Site) -> Watched:
     seen = Watched(open_session(site), file_of(site, "watched")[0])
     for transport, way in ((Transport.WEBSOCKET, over_websocket), (Transport.POLLING, over_polling)):
         if site.once(way) is None:
-            ear = _joined(site, transport, seen.session)
-            if ear is not None:
-                seen.ears[transport] = ear
+            listener = _joined(site, transport, seen.session)
+            if listener is not None:
+                seen.listeners[transport] = listener
     lost = _joined(site, best, seen.session)
 
     def midway() -> None:
@@ -121,16 +122,16 @@ def watched(site: Site) -> Watched:
         seen.polled = site.call("GET", f"/api/upload/progress/{seen.session}")
         _wait(seen, site.patience)
     finally:
-        for ear in _all(seen):
-            ear.leave()
+        for listener in _all(seen):
+            listener.leave()
     return seen
 
 
 def _wait(seen: Watched, patience: float) -> None:
     """Until all have heard the end, or there was no news of that for so many seconds."""
     until = time.monotonic() + patience
-    for ear in _all(seen):
-        if ear.until(partial(seen.heard_the_end, ear), until - time.monotonic()):
+    for listener in _all(seen):
+        if listener.until(partial(seen.heard_the_end, listener), until - time.monotonic()):
             until = time.monotonic() + patience
 
 
@@ -141,33 +142,33 @@ def _sent(site: Site, session: str, file: tuple[str, bytes], midway: Callable[[]
         raise Prevented(str(error), "batch-one") from error
 
 
-def _joined(site: Site, transport: Transport, session: str) -> Ear | None:
-    ear = Ear(site, transport)
-    if ear.dial() is not None:
-        ear.cut()
+def _joined(site: Site, transport: Transport, session: str) -> Listener | None:
+    listener = Listener(site, transport)
+    if listener.dial() is not None:
+        listener.cut()
         return None
-    ear.join(session)
-    return ear
+    listener.join(session)
+    return listener
 
 
-def _all(seen: Watched) -> list[Ear]:
-    return [ear for ear in (*seen.ears.values(), seen.again, seen.late) if ear is not None]
+def _all(seen: Watched) -> list[Listener]:
+    return [listener for listener in (*seen.listeners.values(), seen.again, seen.late) if listener is not None]
 
 
 def events(site: Site) -> str:
     """What a room is told of an upload (wire contract 2)."""
     seen = site.once(watched)
-    if not seen.ears:
+    if not seen.listeners:
         raise Prevented("there is no live connection", "websocket", "long-polling")
     count = 0
-    for transport, ear in seen.ears.items():
-        for event in ear.events:
+    for transport, listener in seen.listeners.items():
+        for event in listener.events:
             _judge(event, seen)
-        count = max(count, len(ear.events))
-        if not seen.heard_the_end(ear):
-            heard = quoted(ear.events[-1]) if ear.events else "no event at all"
+        count = max(count, len(listener.events))
+        if not seen.heard_the_end(listener):
+            heard = quoted(listener.events[-1]) if listener.events else "no event at all"
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
-    if not any(_is_progress(event) for ear in seen.ears.values() for event in ear.events):
+    if not any(_is_progress(event) for listener in seen.listeners.values() for event in listener.events):
         expected = "an event with overallStatus uploading and a currentFile"
         raise Violation("what is heard while a file is on its way", expected=expected, got="none like that")
     return plural(count, "event")

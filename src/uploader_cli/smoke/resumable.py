@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
 from uploader_cli.core.tus import checksum_header as checksum_of
+from uploader_cli.smoke.assertions import answered, header, said, same, same_bytes
 from uploader_cli.smoke.made import StoredThing
 from uploader_cli.smoke.payload import CutOff, Payload
 from uploader_cli.smoke.sending import SIZE, file_of, open_session, terms
-from uploader_cli.smoke.shapes import answered, header, said, same, same_bytes
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import NotOffered, Violation
 from uploader_cli.transfer.multipart import content_type

@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import parse_batch
+from uploader_cli.smoke.assertions import answered, quoted, refused, refused_cleanly
 from uploader_cli.smoke.batches import stored_one
 from uploader_cli.smoke.resumable import ask, created
 from uploader_cli.smoke.sending import file_of, open_session, send, terms
-from uploader_cli.smoke.shapes import answered, quoted, refused, refused_cleanly
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import Needless, NotOffered, Prevented, Violation
 from uploader_cli.transfer.api import stored_path

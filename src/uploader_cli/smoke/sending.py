@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.protocol import as_object, parse_batch, parse_session
 from uploader_cli.core.tus import Capabilities, parse_capabilities
+from uploader_cli.smoke.assertions import said
 from uploader_cli.smoke.made import StoredThing
 from uploader_cli.smoke.payload import form
-from uploader_cli.smoke.shapes import said
 from uploader_cli.smoke.verdicts import Prevented
 from uploader_cli.transfer.api import stored_path
 

@@ -13,8 +13,8 @@ from uploader_cli.core import protocol
 from uploader_cli.core.events import Paused, RunWarning, ServerClock, SessionProgress, Transport, WarningCode
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts, whole
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
-from uploader_cli.transfer.calls import Calls
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
+from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,13 +46,13 @@ class Api:
         beside: Api | None = None,
         run: str = "",
     ) -> None:
-        """`beside` is the same server's client of another thread: budget, token and the names of calls are shared.
+        """`beside` is the same server's client of another thread: budget, token and request ids are shared.
 
-        `run` is what those names begin with.
+        `run` is what those ids begin with.
         """
         self._settings, self._emit, self._stop = settings, emit, stop
-        self.calls: Calls = beside.calls if beside else Calls(run, emit)
-        self.http = Http(settings, self.calls)
+        self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
+        self.http = Http(settings, self.request_ids)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
         self._token: _Token = beside._token if beside else _Token(settings)
         self._heard: _Heard = beside._heard if beside else _Heard()

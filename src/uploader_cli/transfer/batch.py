@@ -11,8 +11,8 @@ from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
-from uploader_cli.transfer.look import Fate, Look
 from uploader_cli.transfer.multipart import MultipartBody
+from uploader_cli.transfer.reconcile import Fate, Reconciler
 from uploader_cli.transfer.retrying import retrying
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Batch:
         self._context, self._desk, self._confirm = context, desk, confirm
         self._api, self._settings, self._emit, self._stop = context.api, context.settings, context.emit, context.stop
         self._ledger = context.ledger
-        self._look = Look(context.api, context.sightings, context.stop)
+        self._reconciler = Reconciler(context.api, context.last_heard, context.stop)
         self._rate: float | None = None
         self.body_out = False
         """True while the server has a whole request and has not answered: what is in it may be stored."""
@@ -175,7 +175,7 @@ class Batch:
 
     def _settle(self, work: Work, group: list[LocalFile], error: errors.UploaderError) -> None:
         """Look, and take out of `group` what needs no other attempt."""
-        verdicts = self._look.at(work, group)
+        verdicts = self._reconciler.verdicts(work, group)
         for file in list(group):
             verdict = verdicts[file.file]
             if verdict.fate is Fate.STORED:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.events import Event, WarningCode
-    from uploader_cli.core.sightings import Sightings
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal_run import RunHandle
@@ -40,7 +40,7 @@ class Context:
     settings: Settings
     emit: Callable[[Event], None]
     followers: Followers
-    sightings: Sightings
+    last_heard: LastHeard
     stop: Stop
     ledger: Ledger
     run: RunHandle

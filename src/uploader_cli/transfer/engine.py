@@ -19,13 +19,13 @@ from uploader_cli.transfer.confirm import Confirmation
 from uploader_cli.transfer.context import Context
 from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.limiter import Limiter, unlimited
-from uploader_cli.transfer.offer import choose, endless
-from uploader_cli.transfer.present import Present
+from uploader_cli.transfer.negotiation import choose, endless
+from uploader_cli.transfer.precheck import Precheck
 from uploader_cli.transfer.retrying import retrying
 from uploader_cli.transfer.session import SessionDesk, Work
+from uploader_cli.transfer.session_queue import TICK, SessionQueue
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_files import TusFiles
-from uploader_cli.transfer.upcoming import TICK, Upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from tenacity import Retrying
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.sightings import Sightings
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.context import Followers
     from uploader_cli.transfer.journal_run import RunHandle
+    from uploader_cli.transfer.session_queue import Supply
     from uploader_cli.transfer.stop import Stop
-    from uploader_cli.transfer.upcoming import Supply
 
 FIRST_CONTACT_RETRIES = 2
 """Against a server that was never heard: a wrong address should be told soon."""
@@ -54,7 +54,7 @@ class Engine:
         settings: Settings,
         emit: Callable[[Event], None],
         followers: Followers,
-        sightings: Sightings,
+        last_heard: LastHeard,
         stop: Stop,
         *,
         run: RunHandle,
@@ -68,7 +68,7 @@ class Engine:
         """
         throttle = Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited
         ledger = Ledger((), emit, dropped=run.dropped, let_go=run.let_go)
-        self._context = Context(api, settings, emit, followers, sightings, stop, ledger, run, throttle)
+        self._context = Context(api, settings, emit, followers, last_heard, stop, ledger, run, throttle)
         self._remember, self._announce, self._announced = remember, announce, False
         self._desk = SessionDesk(self._context)
         self._confirm = Confirmation(self._context)
@@ -137,24 +137,24 @@ class Engine:
         self._begin()
         if self._tus is not None:
             limits = replace(limits, empty_files=True)
-        present = Present(self._context, limits)
-        upcoming = Upcoming(supply, lambda file: self._accept(file, present, limits), limits, self._context.stop)
-        while (planned := upcoming.next()) is not None:
-            self._send(planned, upcoming, present, limits)
-            present.claims.clear()
+        precheck = Precheck(self._context, limits)
+        queue = SessionQueue(supply, lambda file: self._accept(file, precheck, limits), limits, self._context.stop)
+        while (planned := queue.next()) is not None:
+            self._send(planned, queue, precheck, limits)
+            precheck.claims.clear()
 
-    def _send(self, planned: PlannedSession, upcoming: Upcoming, present: Present, limits: Limits) -> None:
+    def _send(self, planned: PlannedSession, queue: SessionQueue, precheck: Precheck, limits: Limits) -> None:
         """Those of a planned session that may start, in a new session or in the one that is open already."""
         category = planned.category or self._context.settings.category
         opened = self._opened if self._opened is not None and self._opened.category == category else None
         waiting, files = deque(planned.files), list[LocalFile]()
         while waiting and (opened is None or len(files) < self._room):
             file = waiting.popleft()
-            if self._may_start(file, present):
+            if self._may_start(file, precheck):
                 files.append(file)
         if waiting:
-            upcoming.put_back(PlannedSession(list(waiting)))
-        self._context.api.budget.sessions_to_come = len(upcoming)
+            queue.put_back(PlannedSession(list(waiting)))
+        self._context.api.budget.sessions_to_come = len(queue)
         if not files:
             return
         if opened is not None:
@@ -163,7 +163,7 @@ class Engine:
             opened = Session("", "", None)
         work = Work(opened or self._new_session(len(files), category), limits, deque(files))
         if self._tus is not None:
-            self._tus.send(work, present.claims)
+            self._tus.send(work, precheck.claims)
         else:
             self._batch.send(work)
 
@@ -232,24 +232,24 @@ class Engine:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def _accept(self, file: LocalFile, present: Present, limits: Limits) -> bool:
+    def _accept(self, file: LocalFile, precheck: Precheck, limits: Limits) -> bool:
         """Whether the file is to be planned; one that need not or can't be sent is told of."""
         ledger = self._context.ledger
         ledger.admit(file)
-        if not present.is_missing(file):
+        if not precheck.is_missing(file):
             return False
         refused = refusal(file, limits)
         if refused is not None:
             ledger.refuse(file, refused)
         return refused is None
 
-    def _may_start(self, file: LocalFile, present: Present) -> bool:
+    def _may_start(self, file: LocalFile, precheck: Precheck) -> bool:
         context = self._context
         context.stop.check()
         if context.settings.fail_fast and context.ledger.failures:
             context.ledger.skip(file, SkipReason.FAIL_FAST)
             return False
-        return present.claim(file)
+        return precheck.claim(file)
 
     def _interrupted(self) -> None:
         context, session = self._context, self._desk.current

@@ -21,7 +21,7 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
 from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
-from uploader_cli.transfer.calls import REQUEST_ID, Calls, shown
+from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds, shown
 from uploader_cli.transfer.wire import Body, Sockets, pool_classes
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Payload(Body, Protocol):
 class Http:
     """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
 
-    def __init__(self, settings: Settings, calls: Calls | None = None) -> None:
-        """No connection is made yet. `calls` names each call and is told of it."""
+    def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
+        """No connection is made yet. `ids` gives each call its id and is told of it."""
         self.sockets = Sockets()
-        self.session = make_session(settings, self.sockets, calls)
+        self.session = make_session(settings, self.sockets, ids)
         self._own_headers = tuple(settings.headers)
 
     def request(
@@ -132,9 +132,9 @@ class Http:
         self.session.close()
 
 
-def make_session(settings: Settings, sockets: Sockets, calls: Calls | None = None) -> requests.Session:
+def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
     """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
-    session = _Session(settings.target_url, calls or Calls())
+    session = _Session(settings.target_url, ids or RequestIds())
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -154,20 +154,20 @@ def make_session(settings: Settings, sockets: Sockets, calls: Calls | None = Non
 
 
 class _Session(requests.Session):
-    """Names each call that goes to the server, and tells of all of them.
+    """Gives each call that goes to the server its id, and tells of all of them.
 
     Follows no redirect, nor looks at where one points: custom headers would go along to any host.
     """
 
-    def __init__(self, home: str, calls: Calls) -> None:
+    def __init__(self, home: str, ids: RequestIds) -> None:
         super().__init__()
-        self._home, self._calls = home, calls
+        self._home, self._ids = home, ids
 
     def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
-        """One call. A name that it has already stays: `--header` gave it, or the dial of the realtime channel."""
+        """One call. An id that it has already stays: `--header` gave it, or the dial of the realtime channel."""
         url = request.url or ""
         if REQUEST_ID not in request.headers and trusts(self._home, url):
-            request.headers[REQUEST_ID] = self._calls.name()
+            request.headers[REQUEST_ID] = self._ids.new()
         began, status, error = time.monotonic(), None, None
         try:
             response = super().send(request, **how)
@@ -178,7 +178,7 @@ class _Session(requests.Session):
         finally:
             took, name = round(time.monotonic() - began, 6), request.headers.get(REQUEST_ID)
             carries = not isinstance(request.body, bytes | str | None)
-            self._calls.tell(CallMade(request.method or "", shown(url), name, status, took, error, carries))
+            self._ids.tell(CallMade(request.method or "", shown(url), name, status, took, error, carries))
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer.journal_past import Past
+from uploader_cli.transfer.journal_history import History
 from uploader_cli.transfer.journal_rows import ListedRun, RunRow, listed_runs
 from uploader_cli.transfer.journal_run import RunHandle
 from uploader_cli.transfer.journal_schema import KEPT_SECONDS, MOST_UNFINISHED, prune_receipts, prune_runs
@@ -97,13 +97,13 @@ class Journal:
             row = self._insert(db, name, number, digest, _json(arguments), fresh=fresh)
             return self._hold(row)
 
-    def past(self, target: Target, identity: object, *, fresh: bool = False) -> Past:
+    def history(self, target: Target, identity: object, *, fresh: bool = False) -> History:
         """What is known of files before such a run begins; `begin` says what the arguments are. Nothing is changed."""
         oldest = self._now() - KEPT_SECONDS
         with self._store.read() as db:
             number = _known_target(db, target)
             free = [] if number is None or fresh else self._interrupted(db, number, _digest(identity))
-        return Past(self._store, number, free[0].row.since if free else None, oldest)
+        return History(self._store, number, free[0].row.since if free else None, oldest)
 
     def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
         """Go on with this very run (a unique prefix will do); `new_id` is as `run_id` of `begin`.

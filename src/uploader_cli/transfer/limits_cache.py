@@ -20,7 +20,7 @@ MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class KnownServer:
     """What a server takes, what it offers of resumable uploads, and whether it counts calls."""
 
     limits: Limits
@@ -35,16 +35,16 @@ def state_dir() -> Path:
     return user_state_path("uploader")
 
 
-def recall(server: str) -> Seen | None:
+def recall(server: str) -> KnownServer | None:
     """How `server` (its URL, or that of a tus endpoint) was when it was last asked; None where that isn't known."""
     known = as_object(_read().get(server))
     limits = parse_limits(known)
     if limits is None:
         return None
-    return Seen(limits, parse_capabilities(known.get("tus"), server), known.get("metered") is True)
+    return KnownServer(limits, parse_capabilities(known.get("tus"), server), known.get("metered") is True)
 
 
-def remember(server: str, seen: Seen) -> None:
+def remember(server: str, seen: KnownServer) -> None:
     """Keep `seen` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
     known, limits = _read(), seen.limits
     entry: dict[str, object] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.events import Paused, SkipReason, WarningCode
 from uploader_cli.core.tus import LARGE
-from uploader_cli.transfer.tus_terms import Terms
+from uploader_cli.transfer.tus_types import Terms
 from uploader_cli.transfer.tus_worker import Worker
 
 if TYPE_CHECKING:

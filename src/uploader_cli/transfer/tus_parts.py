@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.transfer.stop import Stop
-from uploader_cli.transfer.tus_patience import Patience
-from uploader_cli.transfer.tus_terms import SILENT, UNKNOWN, Known, Sent, Watch, new_key
+from uploader_cli.transfer.tus_parts_progress import PartsProgress
+from uploader_cli.transfer.tus_retry import TusRetry
+from uploader_cli.transfer.tus_types import SILENT, UNKNOWN, Known, Sent, Watch, new_key
 from uploader_cli.transfer.tus_upload import TusUpload
-from uploader_cli.transfer.tus_whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.tus import TusClient
-    from uploader_cli.transfer.tus_terms import Terms
+    from uploader_cli.transfer.tus_types import Terms
 
 Joined = tuple[str, "Mapping[str, str]"]
 _TICK = 0.25
@@ -61,7 +61,7 @@ def send_in_parts(
     """
     terms.stop.check()
     checked = [part.known.checked_until for part in parts]
-    whole = Whole(file.size, _confirmed_before(clients[0], parts), checked, watch)
+    whole = PartsProgress(file.size, _confirmed_before(clients[0], parts), checked, watch)
     whole.begin()
     joining = _Joining(clients[0], terms, metadata, whole)
     urls = [part.known.url for part in parts if part.known.url is not None]
@@ -125,7 +125,7 @@ class _Sending:
         file: LocalFile,
         metadata: Mapping[str, str],
         parts: Sequence[Part],
-        whole: Whole,
+        whole: PartsProgress,
     ) -> None:
         self._clients, self._file, self._metadata, self._parts = clients, file, metadata, parts
         self._whole = whole
@@ -211,9 +211,9 @@ class _Sending:
 class _Joining:
     """The last step: the server makes one upload of the parts."""
 
-    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: Whole) -> None:
+    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: PartsProgress) -> None:
         self._client, self._metadata, self._whole = client, metadata, whole
-        self._patience = Patience(client, terms, failed=whole.again, pause=whole.watch.pause)
+        self._retry = TusRetry(client, terms, failed=whole.again, pause=whole.watch.pause)
 
     def asked_before(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent | None:
         """What an earlier run may have asked for; None where the parts have to be sent first."""
@@ -227,12 +227,12 @@ class _Joining:
     def run(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent:
         """Ask, with patience. Raises what `TusUpload.run` raises."""
         joined: list[Joined] = []
-        self._patience.run(lambda: joined.append(self._ask(key, urls)))
+        self._retry.run(lambda: joined.append(self._ask(key, urls)))
         url, headers = joined[-1]
         return Sent(url, headers, verified, self._whole.attempt)
 
     def _ask(self, key: str, urls: Sequence[str]) -> Joined:
-        self._patience.ready()
+        self._retry.ready()
         created = self._client.concatenate(urls, {**self._metadata, "uploadKey": key})
         offset, headers = created.offset, created.headers
         if offset is None:

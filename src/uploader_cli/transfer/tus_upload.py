@@ -12,8 +12,8 @@ from uploader_cli import errors
 from uploader_cli.core.tus import checksum_header, chunk_length
 from uploader_cli.transfer.chunk import ChunkBody, Digests
 from uploader_cli.transfer.multipart import open_unchanged
-from uploader_cli.transfer.tus_patience import Patience
-from uploader_cli.transfer.tus_terms import SILENT, UNKNOWN, Known, Sent, Watch, new_key
+from uploader_cli.transfer.tus_retry import TusRetry
+from uploader_cli.transfer.tus_types import SILENT, UNKNOWN, Known, Sent, Watch, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.tus import TusClient
-    from uploader_cli.transfer.tus_terms import Terms
+    from uploader_cli.transfer.tus_types import Terms
 
 ANEW = 3
 """How often one run begins a new upload because the server has lost the old one."""
@@ -71,14 +71,14 @@ class TusUpload:
         self._anew, self._halved = 0, False
         self._headers: Mapping[str, str] = {}
         self._digests = Digests(file, terms.checksum, terms.stop.check) if terms.checksum is not None else None
-        self._patience = Patience(client, terms, failed=self._failed, pause=watch.pause, shrink=self._shrink)
+        self._retry = TusRetry(client, terms, failed=self._failed, pause=watch.pause, shrink=self._shrink)
 
     def run(self) -> Sent:
         """Until the server has all of it. Raises why it has not: the last error, `FileError` or `Interrupted`."""
         try:
             with open_unchanged(self._file) as self._source:
                 while self._offset != self._length:
-                    self._patience.run(self._go_on)
+                    self._retry.run(self._go_on)
         except errors.UploaderError as error:
             if not self._is_there_after_all(error):
                 if not isinstance(error, errors.FileError | errors.Interrupted):
@@ -161,7 +161,7 @@ class TusUpload:
     def _find(self, url: str) -> None:
         """Ask where the server is. Its word holds, unless it can't be: more than was sent, or another length."""
         self._carried = 0
-        self._patience.ready()
+        self._retry.ready()
         try:
             position = self._client.head(url)
         except errors.UploadGone as error:
@@ -198,7 +198,7 @@ class TusUpload:
     def _chunk(self, offset: int, size: int) -> tuple[ChunkBody | None, str | None]:
         """The body and its checksum header, and the checksum of the next chunk begun. No body for no bytes."""
         self._carried = size
-        self._patience.ready()
+        self._retry.ready()
         if not size:
             return None, None
         start, end = self._start + offset, offset + size
@@ -229,7 +229,7 @@ class TusUpload:
         self._checked = min(self._checked, offset)
         if offset > self._most:
             self._most = offset
-            self._patience.advanced()
+            self._retry.advanced()
         self._offset = self._last = offset
         self._headers = headers
         self._begin(offset)

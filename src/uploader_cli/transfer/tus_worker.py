@@ -15,7 +15,7 @@ from uploader_cli.transfer.journal_records import ClaimState, PendingUpload
 from uploader_cli.transfer.multipart import content_type
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_terms import Known, Sent, Watch
+from uploader_cli.transfer.tus_types import Known, Sent, Watch
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from troubles import (
 )
 
 from server_stub.faults import Answer
-from uploader_cli.doctor import Status, server, visit, way
+from uploader_cli.doctor import Status, context, network, server
 from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class World:
     tmp_path: Path
     patch: pytest.MonkeyPatch
     settings: dict[str, Any] = field(default_factory=dict)
-    visit: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
 
     def serve(self, **config: Any) -> str:
         """A bundled server."""
@@ -64,7 +64,7 @@ def port_closed(world: World) -> str:
 
 
 def port_filtered(world: World) -> str:
-    world.patch.setattr(way, "ANSWER_LIMIT", 0.4)
+    world.patch.setattr(network, "ANSWER_LIMIT", 0.4)
     return f"http://127.0.0.1:{world.stack.enter_context(black_hole())}"
 
 
@@ -163,7 +163,7 @@ def few_calls_left(world: World) -> str:
 
 
 def session_expired(world: World) -> str:
-    world.visit["session"] = UNKNOWN
+    world.context["session"] = UNKNOWN
     return world.serve()
 
 
@@ -195,7 +195,7 @@ def api_unavailable(world: World) -> str:
 
 def api_hanging(world: World) -> str:
     """A proxy that passes on `/health` alone."""
-    world.patch.setattr(visit, "ANSWER_LIMIT", 2.0)  # what answers has to be in time on a slow machine, too
+    world.patch.setattr(context, "ANSWER_LIMIT", 2.0)  # what answers has to be in time on a slow machine, too
     over = threading.Event()
     world.stack.callback(over.set)
 
@@ -208,7 +208,7 @@ def api_hanging(world: World) -> str:
 
 
 def hanging(world: World) -> str:
-    world.patch.setattr(visit, "ANSWER_LIMIT", 0.3)
+    world.patch.setattr(context, "ANSWER_LIMIT", 0.3)
     return world.stack.enter_context(silent_server())
 
 
@@ -237,7 +237,7 @@ def guarded_against_us(world: World) -> str:
 
 def guarded_session(world: World) -> str:
     """The same, asked for one session."""
-    world.visit["session"] = UNKNOWN
+    world.context["session"] = UNKNOWN
     return world.serve(auth_token="of-somebody-else")
 
 
@@ -249,14 +249,14 @@ def connections_used_up(world: World) -> str:
 
 
 def slow_disk(world: World) -> str:
-    world.visit["fsync"] = lambda _handle: time.sleep(0.35)
+    world.context["fsync"] = lambda _handle: time.sleep(0.35)
     return world.serve()
 
 
 def stalling_disk(world: World) -> str:
     """Fast on the whole, but one write takes long."""
     waits = iter([0.35])
-    world.visit["fsync"] = lambda _handle: time.sleep(next(waits, 0.0))
+    world.context["fsync"] = lambda _handle: time.sleep(next(waits, 0.0))
     return world.serve()
 
 
@@ -337,7 +337,7 @@ def test_a_broken_set_up_is_named(
         world = World(stack, tmp_path, monkeypatch)
         url = trouble(world)
         began = time.monotonic()
-        report = doctor(url, visit=world.visit, **world.settings)
+        report = doctor(url, context=world.context, **world.settings)
         took = time.monotonic() - began
     found = step(report, name)
     assert cause in found.finding.cause

@@ -54,7 +54,7 @@ def test_everything_works(flavour: str, tmp_path: Path) -> None:
 def test_a_server_with_a_token_for_all_and_we_have_it() -> None:
     """Over both transports too; the token itself is nowhere in the report."""
     with running_server(auth_token="the-token-for-all") as running:
-        report = doctor(running.url, token="the-token-for-all", visit={"new_session": True})
+        report = doctor(running.url, token="the-token-for-all", context={"new_session": True})
     assert report.verdict.startswith("Everything works: uploads will be live over websocket, ")
     for way in ("websocket", "long_polling"):
         assert "joined and heard" in step(report, way).finding.cause
@@ -69,7 +69,7 @@ def test_the_calls_that_are_left_are_told() -> None:
 
 def test_a_new_session_is_joined_and_cancelled() -> None:
     with running_server() as running:
-        report = doctor(running.url, visit={"new_session": True})
+        report = doctor(running.url, context={"new_session": True})
         opened = str(step(report, "session").finding.details["session"])
         state = requests.get(f"{running.url}/api/upload/progress/{opened}", timeout=PATIENCE).json()["overallStatus"]
     assert report.ok
@@ -81,7 +81,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
 def test_a_session_that_is_there(server: EmbeddedServer) -> None:
     asked = {"category": "personal", "expectedFiles": 1}
     known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=PATIENCE).json()["sessionId"]
-    found = step(doctor(server.url, visit={"session": known}), "session").finding
+    found = step(doctor(server.url, context={"session": known}), "session").finding
     assert (found.status, found.details["state"]) == (Status.OK, "pending")
 
 

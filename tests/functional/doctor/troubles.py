@@ -17,7 +17,7 @@ from patience import PATIENCE
 from relays import HttpProxy, Relay, address
 
 from uploader_cli import Settings
-from uploader_cli.doctor import Visit, examine
+from uploader_cli.doctor import Context, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
 
 
-def doctor(server: str, *, visit: dict[str, Any] | None = None, **settings: Any) -> Report:
+def doctor(server: str, *, context: dict[str, Any] | None = None, **settings: Any) -> Report:
     """Examine a server. The disk is made fast: whoever runs the tests may have a slow one."""
-    return examine(Visit(Settings(server=server, **settings), **{"fsync": lambda _handle: None, **(visit or {})}))
+    return examine(Context(Settings(server=server, **settings), **{"fsync": lambda _handle: None, **(context or {})}))
 
 
 def step(report: Report, name: str) -> Result:

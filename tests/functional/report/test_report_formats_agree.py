@@ -84,13 +84,13 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         found, interrupts = select(settings, ["files"]), Interrupts()
         with Journal(settings.state_path) as journal:
             run = begin(settings, ["files"], journal, "run-1")
-            kept = of_settings(settings, "run-1").keeper(settings, "run-1", run.resumed_from)
+            kept = of_settings(settings, "run-1").recorder(settings, "run-1", run.resumed_from)
             receipts = Receipts()
             views = [*kept, *observers(settings, "run-1"), receipts, CtrlC(interrupts)]
             outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
     result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()
-    return Seen(result, settled(result.exit_code, [keeper.said for keeper in kept]), out, err, tmp_path)
+    return Seen(result, settled(result.exit_code, [recorder.said for recorder in kept]), out, err, tmp_path)
 
 
 def outcomes_of_the_stream(seen: Seen) -> dict[str, int]:

@@ -9,9 +9,9 @@ import pytest
 
 from server_stub.config import RealtimeMode, ServerConfig, parse_size
 from server_stub.faults import Gate
-from server_stub.placing import UnsafePathError, candidates, claim, safe_parts
 from server_stub.ratelimit import RateLimit
 from server_stub.sessions import FileState, Session
+from server_stub.stored_paths import UnsafePathError, candidates, claim, safe_parts
 from server_stub.wire import extension, is_uuid, js_round, timestamp
 
 if TYPE_CHECKING:

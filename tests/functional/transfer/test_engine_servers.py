@@ -17,8 +17,8 @@ from serving import running_server
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.core.sightings import Sightings
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.engine import Engine
@@ -101,7 +101,7 @@ class Upload:
         self.settings = Settings(server=url, protocol="batch", **settings)
         self.events: list[ev.Event] = []
         self.stop_at: type[ev.Event] | None = None
-        self.stop, self.sightings = Stop(), Sightings()
+        self.stop, self.last_heard = Stop(), LastHeard()
         self.files = []
         for number, path in enumerate(paths):
             info = path.stat()
@@ -119,7 +119,7 @@ class Upload:
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(Target(self.settings.server, "personal"), {})
             engine = Engine(
-                api, self.settings, self._emit, self, self.sightings, self.stop, run=run, remember=known.append
+                api, self.settings, self._emit, self, self.last_heard, self.stop, run=run, remember=known.append
             )
             try:
                 return engine.run(Supplied(self.files))

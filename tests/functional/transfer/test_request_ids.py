@@ -13,8 +13,8 @@ from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.calls import Calls
 from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_a_stranger_is_told_no_name(server: EmbeddedServer) -> None:
     """Another host, whatever pointed to it; not even the name that the user gave to all calls."""
     told: list[CallMade] = []
     with running_server() as other:
-        http = Http(Settings(server=server.url), Calls("cafe", told.append))
+        http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
         assert http.request("GET", f"{other.url}/health").request_id == ""
         http.close()
         own = Http(Settings(server=server.url, header=(Header("X-Request-ID", "mine"),)))
@@ -79,7 +79,7 @@ def test_a_stranger_is_told_no_name(server: EmbeddedServer) -> None:
 def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer) -> None:
     told: list[CallMade] = []
     server.stop()
-    http = Http(Settings(server=server.url), Calls("cafe", told.append))
+    http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
     with pytest.raises(errors.ConnectFailed):
         http.request("GET", f"{server.url}/health?secret=1")
     http.close()
@@ -91,7 +91,7 @@ def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer
 def test_a_call_says_whether_bytes_of_files_went_along(server: EmbeddedServer) -> None:
     """Its time is no answer time then."""
     told: list[CallMade] = []
-    http = Http(Settings(server=server.url), Calls("cafe", told.append))
+    http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
     http.request("GET", f"{server.url}/health")
     http.request("POST", f"{server.url}/api/upload/session", json={"category": "personal", "expectedFiles": 1})
     http.session.post(f"{server.url}/api/upload/batch", data=io.BytesIO(b"bytes"), timeout=PATIENCE)

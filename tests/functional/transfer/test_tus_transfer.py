@@ -26,7 +26,7 @@ from uploader_cli.transfer.limiter import Limiter
 from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_terms import Known, Terms, Watch
+from uploader_cli.transfer.tus_types import Known, Terms, Watch
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:

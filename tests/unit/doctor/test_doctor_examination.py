@@ -10,22 +10,22 @@ import pytest
 from patience import PATIENCE
 
 from uploader_cli import Settings, errors
-from uploader_cli.doctor import Report, Result, Status, Visit, examination, examine
+from uploader_cli.doctor import Context, Report, Result, Status, examination, examine
 from uploader_cli.doctor.examination import STEPS, Step
 from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
-from uploader_cli.doctor.shown import Page
+from uploader_cli.doctor.text_report import Page
 from uploader_cli.doctor.verdict import sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
 
 
-def visit() -> Visit:
-    return Visit(Settings(server="http://files.invalid"))
+def context() -> Context:
+    return Context(Settings(server="http://files.invalid"))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *steps: Step) -> Report:
     monkeypatch.setattr(examination, "STEPS", steps)
-    return examine(visit())
+    return examine(context())
 
 
 def test_a_step_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_skipped_step_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("vital", "status"), [(True, Status.FAILED), (False, Status.WARNING)])
 def test_an_error_is_a_finding(vital: bool, status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(_: Visit) -> Finding:
+    def look(_: Context) -> Finding:
         raise errors.ConnectFailed("no connection to x", hint="is it running?")
 
     report = run(monkeypatch, Step("a", "A", look, vital=vital))
@@ -95,7 +95,7 @@ def test_an_error_is_a_finding(vital: bool, status: Status, monkeypatch: pytest.
 
 
 def test_a_bug_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(_: Visit) -> Finding:
+    def look(_: Context) -> Finding:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -163,7 +163,7 @@ SKEW = Result("clock", "clock", 1.0, warning("clock skew of 1:00:00: it is behin
     ],
 )
 def test_the_verdict(live: dict[str, float], results: list[Result], expected: str) -> None:
-    seen = visit()
+    seen = context()
     seen.live = live
     assert sentence(seen, results) == expected
 

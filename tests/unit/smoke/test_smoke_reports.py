@@ -13,7 +13,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
 from uploader_cli.smoke import CHECKS, Report, Result, Verdict, chosen
 from uploader_cli.smoke.junit import junit
-from uploader_cli.smoke.shown import Page, sentence
+from uploader_cli.smoke.text_report import Page, sentence
 from uploader_cli.smoke.verdicts import exit_of
 
 WHEN = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)

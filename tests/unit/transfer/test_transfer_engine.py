@@ -481,7 +481,7 @@ def test_what_was_heard_settles_it_without_a_call(tmp_path: Path, error: errors.
     run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file("a.mp4")
     run.file("b.mp4")
-    run.sightings.note(
+    run.last_heard.note(
         says("s1", FileStatus("a.mp4", "completed", server_id="id-1"), FileStatus("b.mp4", "failed", error="full"))
     )
     run.go()
@@ -564,7 +564,7 @@ def test_only_the_files_that_need_it_are_sent_again(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)])), resend_unknown=True)
     run.file("a.mp4")
     run.file("b.mp4")
-    run.sightings.note(says("s1", FileStatus("a.mp4", "completed")))
+    run.last_heard.note(says("s1", FileStatus("a.mp4", "completed")))
     run.go()
     assert run.groups == [["a.mp4", "b.mp4"], ["b.mp4"]]
     assert sorted(run.completed) == [0, 1]

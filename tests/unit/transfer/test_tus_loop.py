@@ -14,7 +14,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
 from uploader_cli.transfer import chunk
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_terms import Known
+from uploader_cli.transfer.tus_types import Known
 from uploader_cli.transfer.tus_upload import ANEW, TusUpload
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from uploader_cli import errors
 from uploader_cli.core.tus import parts
 from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus_parts import Part, _Halt, send_in_parts
-from uploader_cli.transfer.tus_terms import Known, Sent, Watch
-from uploader_cli.transfer.tus_whole import Whole
+from uploader_cli.transfer.tus_parts_progress import PartsProgress
+from uploader_cli.transfer.tus_types import Known, Sent, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,7 +238,7 @@ class TestHalt:
 def test_sums_do_not_fall_within_an_attempt() -> None:
     """A part whose server went back is told of once it has caught up."""
     told = Told()
-    whole = Whole(100, [30, 30], [0, 0], told.watch)
+    whole = PartsProgress(100, [30, 30], [0, 0], told.watch)
     whole.begin()
     whole.confirmed(0, 10, 0)
     assert told.confirmed == 60

@@ -12,7 +12,7 @@ from tus_model import ENDPOINT, REFUSALS, Model, Told, file_of, make_client, mak
 from uploader_cli import errors
 from uploader_cli.core.tus import parts
 from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_terms import Known, Watch
+from uploader_cli.transfer.tus_types import Known, Watch
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from fakes import Supplied
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
-from uploader_cli.core.sightings import Sightings
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
@@ -215,7 +215,7 @@ class Run:
         self.api = api or FakeApi()
         self.settings = Settings(server="http://server.invalid", **settings)
         self.events: list[ev.Event] = []
-        self.followers, self.sightings = Followers(), Sightings()
+        self.followers, self.last_heard = Followers(), LastHeard()
         self.stop: FakeStop = FakeStop()
         self.remembered: list[Limits] = []
         self.files: list[LocalFile] = []
@@ -237,7 +237,7 @@ class Run:
                 self.settings,
                 self.events.append,
                 self.followers,
-                self.sightings,
+                self.last_heard,
                 self.stop,
                 run=journal.begin(Target(self.settings.server, "personal"), {}),
                 remember=self.remembered.append,

@@ -22,13 +22,13 @@ from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.stop import Stop
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_terms import Terms, Watch
+from uploader_cli.transfer.tus_types import Terms, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from uploader_cli.transfer.tus_terms import Sent
+    from uploader_cli.transfer.tus_types import Sent
 
 ENDPOINT = "https://up.example/files/"
 TUS = {"Tus-Resumable": "1.0.0"}

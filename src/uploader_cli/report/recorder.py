@@ -39,7 +39,7 @@ def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, sai
 
 
 @dataclass(slots=True)
-class Keeper:
+class Recorder:
     """Bounded in memory by what is under way. What goes wrong here does not touch the upload, it is in `said`."""
 
     outputs: Sequence[Output]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal_store import Store
 
 
-class Past:
+class History:
     """Receipts of one target; `target` is None where nothing was ever sent there, `since` where no run is gone on with.
 
     `oldest` is the time (seconds since the epoch) before which a receipt says nothing any more.

@@ -7,59 +7,59 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from uploader_cli.doctor.configuration import named_proxy
+from uploader_cli.doctor.context import ANSWER_LIMIT
 from uploader_cli.doctor.findings import Finding, failed, fine
-from uploader_cli.doctor.start import named_proxy
-from uploader_cli.doctor.visit import ANSWER_LIMIT
 
 if TYPE_CHECKING:
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 ASK_DNS = "Check the name for typing errors, and this machine's DNS server or VPN."
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
-def dns(visit: Visit) -> Finding:
+def dns(context: Context) -> Finding:
     """The addresses of the first hop's name."""
-    host, port = visit.next_hop
+    host, port = context.next_hop
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        option = "--proxy" if visit.proxy else "--server"
+        option = "--proxy" if context.proxy else "--server"
         why = getattr(error, "strerror", None) or "it is no name"
         return failed(
             f"the host name {host} is unknown ({why})",
             f"Check the name in {option} for typing errors, and this machine's DNS server or VPN.",
         )
-    visit.addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
-    if visit.addresses == [host]:
-        return fine(f"{host} is an address", addresses=visit.addresses)
-    shown = ", ".join(visit.addresses[:3]) + (" …" if len(visit.addresses) > 3 else "")
-    return fine(f"{host} is {shown}", addresses=visit.addresses)
+    context.addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
+    if context.addresses == [host]:
+        return fine(f"{host} is an address", addresses=context.addresses)
+    shown = ", ".join(context.addresses[:3]) + (" …" if len(context.addresses) > 3 else "")
+    return fine(f"{host} is {shown}", addresses=context.addresses)
 
 
-def tcp(visit: Visit) -> Finding:
+def tcp(context: Context) -> Finding:
     """A connection to the first hop, over any of its addresses; they share the time."""
-    port = visit.next_hop.port
+    port = context.next_hop.port
     until = time.monotonic() + ANSWER_LIMIT
     problem: OSError = TimeoutError()
-    for place, address in enumerate(visit.addresses):
-        left = (until - time.monotonic()) / (len(visit.addresses) - place)
+    for place, address in enumerate(context.addresses):
+        left = (until - time.monotonic()) / (len(context.addresses) - place)
         began = time.perf_counter()
         try:
             with socket.create_connection((address, port), timeout=max(0.1, left)):
-                visit.connect_ms = (time.perf_counter() - began) * 1000
+                context.connect_ms = (time.perf_counter() - began) * 1000
         except OSError as error:
             problem = error
         else:
             return fine(f"port {port} of {address} is open", address=address, port=port)
-    return _closed(visit, problem)
+    return _closed(context, problem)
 
 
-def _closed(visit: Visit, problem: OSError) -> Finding:
-    where, what = visit.next_hop, named_proxy(visit)
-    option = "--proxy" if visit.proxy else "--server"
+def _closed(context: Context, problem: OSError) -> Finding:
+    where, what = context.next_hop, named_proxy(context)
+    option = "--proxy" if context.proxy else "--server"
     if isinstance(problem, ConnectionRefusedError):
-        own = "" if visit.proxy else " (`uploader serve` listens on 8005)"
+        own = "" if context.proxy else " (`uploader serve` listens on 8005)"
         return failed(
             f"port {where.port} of {where.host} is closed: nothing listens there",
             f"Start {what}, or correct the port in {option}{own}.",

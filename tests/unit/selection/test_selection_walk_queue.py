@@ -12,9 +12,9 @@ from fakes import local_file
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.selection import selection as selection_module
-from uploader_cli.selection.backlog import Backlog
 from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection
 from uploader_cli.selection.walk import Skipped, Unusable
+from uploader_cli.selection.walk_queue import WalkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,11 @@ def files(count: int, *, start: int = 0) -> list[LocalFile]:
     return [local_file(f"{number}.mp4", number) for number in range(start, start + count)]
 
 
-def taken(backlog: Backlog, count: int) -> list[int]:
+def taken(walk_queue: WalkQueue, count: int) -> list[int]:
     """The numbers of the next files; waits for each."""
     out: list[int] = []
     while len(out) < count:
-        file = backlog.take(GUARD)
+        file = walk_queue.take(GUARD)
         assert file is not None
         out.append(file.file)
     return out
@@ -84,10 +84,10 @@ def test_what_is_known_is_told_in_order_and_without_a_thread() -> None:
     told: list[ev.Event] = []
     one, two = files(2)
     odd = [Skipped(2, "link", SkipReason.SYMLINK), Unusable(3, "locked", FailureCode.UNREADABLE, "no")]
-    backlog = Backlog(Selection([one, *odd, two]), told.append)
+    walk_queue = WalkQueue(Selection([one, *odd, two]), told.append)
     assert told == []
     before = threading.active_count()
-    backlog.start()
+    walk_queue.start()
     assert threading.active_count() == before
     assert [type(event) for event in told] == [
         *[ev.FileSelected] * 4,
@@ -95,10 +95,10 @@ def test_what_is_known_is_told_in_order_and_without_a_thread() -> None:
         ev.FileSkipped,
         ev.FileFailed,
     ]
-    assert taken(backlog, 2) == [0, 1]
-    assert not backlog.ended
-    assert backlog.take() is None
-    assert backlog.ended
+    assert taken(walk_queue, 2) == [0, 1]
+    assert not walk_queue.ended
+    assert walk_queue.take() is None
+    assert walk_queue.ended
 
 
 # --- a walk that goes on ----------------------------------------------------------------------------------------------
@@ -113,32 +113,32 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_walk_goes_no_further_than_what_is_not_over() -> None:
     """However many files there are, no more than `most` are known and not over."""
     looked = itertools.count()
-    backlog = Backlog(
+    walk_queue = WalkQueue(
         Selection(local_file(f"{n}.mp4", next(looked)) for n in itertools.count()), lambda _: None, most=5
     )
-    backlog.start()
-    assert taken(backlog, 5) == [0, 1, 2, 3, 4]
-    assert backlog.take(0.05) is None
-    backlog.settled()
-    backlog.settled()
-    assert taken(backlog, 2) == [5, 6]
-    assert backlog.close() == []
+    walk_queue.start()
+    assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
+    assert walk_queue.take(0.05) is None
+    walk_queue.settled()
+    walk_queue.settled()
+    assert taken(walk_queue, 2) == [5, 6]
+    assert walk_queue.close() == []
     assert next(looked) <= 9, "the next one may have been looked at, in hand of the walk"
 
 
 @pytest.mark.usefixtures("_short")
 def test_the_end_of_a_walk_makes_totals_final() -> None:
     told: list[ev.Event] = []
-    backlog = Backlog(
+    walk_queue = WalkQueue(
         Selection([*files(3), None, Skipped(3, "x", SkipReason.SPECIAL), *files(2, start=4)]), told.append
     )
-    backlog.start()
-    assert taken(backlog, 5) == [0, 1, 2, 4, 5]
-    assert backlog.take(GUARD) is None
-    assert backlog.ended
+    walk_queue.start()
+    assert taken(walk_queue, 5) == [0, 1, 2, 4, 5]
+    assert walk_queue.take(GUARD) is None
+    assert walk_queue.ended
     assert sum(isinstance(event, ev.FileSelected) for event in told) == 6
     assert isinstance(told[-1], ev.SelectionEnded)
-    backlog.close()
+    walk_queue.close()
 
 
 @pytest.mark.usefixtures("_short")
@@ -148,23 +148,23 @@ def test_what_ends_a_walk_early_is_raised_where_files_are_taken() -> None:
         raise RuntimeError("the disk is gone")
 
     told: list[ev.Event] = []
-    backlog = Backlog(Selection(broken()), told.append)
-    backlog.start()
-    assert taken(backlog, 4) == [0, 1, 2, 3]
+    walk_queue = WalkQueue(Selection(broken()), told.append)
+    walk_queue.start()
+    assert taken(walk_queue, 4) == [0, 1, 2, 3]
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        backlog.take(GUARD)
-    assert backlog.ended
+        walk_queue.take(GUARD)
+    assert walk_queue.ended
     assert not any(isinstance(event, ev.SelectionEnded) for event in told)
 
 
 @pytest.mark.usefixtures("_short")
 def test_closed_it_hands_back_what_nobody_took_and_leaves_no_thread() -> None:
     threads = threading.active_count()
-    backlog = Backlog(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
-    backlog.start()
-    assert taken(backlog, 1) == [0]
-    left = [file.file for file in backlog.close()]
+    walk_queue = WalkQueue(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
+    walk_queue.start()
+    assert taken(walk_queue, 1) == [0]
+    left = [file.file for file in walk_queue.close()]
     assert left == list(range(1, 1 + len(left)))
-    assert backlog.ended
-    assert backlog.take() is None
+    assert walk_queue.ended
+    assert walk_queue.take() is None
     assert threading.active_count() == threads

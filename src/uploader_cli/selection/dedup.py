@@ -6,7 +6,7 @@ import os
 import sqlite3
 
 
-class Seen:
+class SeenNames:
     """What was met before. To be used in one thread at a time; the file is gone when this is."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe, span, wrap
-from uploader_cli.smoke.table import CHECKS
+from uploader_cli.smoke.checks import CHECKS
 from uploader_cli.smoke.verdicts import Verdict
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.report import RunFacts
 from uploader_cli.core.state import ProgressState
-from uploader_cli.report.keeper import Keeper
+from uploader_cli.report.recorder import Recorder
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports, settled
 from uploader_cli.settings.values import report_file
@@ -28,12 +28,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def keeper(*names: str, failed_to: str | None = None) -> Keeper:
+def recorder(*names: str, failed_to: str | None = None) -> Recorder:
     reports = Reports([report_file(name) for name in names], Path(failed_to) if failed_to else None, {}, "tag")
-    return Keeper(reports.outputs, FACTS, lambda: 9.0)
+    return Recorder(reports.outputs, FACTS, lambda: 9.0)
 
 
-def play(observer: Keeper, files: int) -> None:
+def play(observer: Recorder, files: int) -> None:
     state = ProgressState()
     for number in range(files):
         path = f"some/directory/file-{number:07d}.bin"
@@ -50,7 +50,7 @@ def play(observer: Keeper, files: int) -> None:
 
 def test_rows_are_not_held_in_memory(place: Path) -> None:
     """20,000 rows are more than 6 MiB of JSON; all formats together need less than one at any time."""
-    observer = keeper("r.json", "r.csv", "r.xml", "r.md", failed_to="again.jsonl")
+    observer = recorder("r.json", "r.csv", "r.xml", "r.md", failed_to="again.jsonl")
     tracemalloc.start()
     try:
         play(observer, 20_000)
@@ -70,7 +70,7 @@ def test_a_disk_without_room_costs_the_report_and_not_the_run(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(Spool, "put", full)
-    observer = keeper("r.json")
+    observer = recorder("r.json")
     play(observer, 3)
     assert not (place / "r.json").exists()
     assert len(observer.said.problems) == 1
@@ -80,7 +80,7 @@ def test_a_disk_without_room_costs_the_report_and_not_the_run(
 
 def test_a_report_without_a_file_is_whole(place: Path) -> None:
     """Nothing was selected in time, or the run broke at once."""
-    play(keeper("r.json", "r.csv", "r.xml", "r.md", failed_to="again.csv"), 0)
+    play(recorder("r.json", "r.csv", "r.xml", "r.md", failed_to="again.csv"), 0)
     assert json.loads((place / "r.json").read_text())["files"] == []
     assert (place / "r.csv").read_text().count("\n") == 1
     assert "<testsuites>\n</testsuites>" in (place / "r.xml").read_text()
@@ -88,7 +88,7 @@ def test_a_report_without_a_file_is_whole(place: Path) -> None:
 
 
 def test_the_order_is_that_in_which_files_were_found(place: Path) -> None:
-    state, observer = ProgressState(), keeper("r.json")
+    state, observer = ProgressState(), recorder("r.json")
     for number in (2, 0, 1):
         observer.handle(ev.FileSkipped(number, f"{number}", ev.SkipReason.EMPTY), state, 1.0)
     observer.close(state, 2.0)

@@ -23,7 +23,7 @@ _FOOT = """
 """
 
 
-def starter(hints: Mapping[str, tuple[str, str]]) -> str:
+def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
     """TOML; `hints` are for each setting a sentence and the word that stands for its value in the help."""
     parts = [_HEAD]
     for name, option in OPTIONS.items():

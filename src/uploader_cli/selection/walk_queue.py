@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.expected import differs
+from uploader_cli.selection.checksum import differs
 from uploader_cli.selection.walk import Skipped
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _Closed(Exception):
     """Nobody waits for more."""
 
 
-class Backlog:
+class WalkQueue:
     """Files in the order of the selection, for one thread to take.
 
     The walk tells of each item by `emit`: that it is selected, and how it ended where it is no file to be sent. It

@@ -12,9 +12,9 @@ import pytest
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection import backlog as backlog_module
-from uploader_cli.selection.backlog import Backlog
+from uploader_cli.selection import walk_queue as backlog_module
 from uploader_cli.selection.selection import Selection
+from uploader_cli.selection.walk_queue import WalkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +38,11 @@ def test_what_differs_is_a_failed_file_and_not_handed_on(files: list[LocalFile])
     """It is told with the file as it was listed, for the reports."""
     told: list[ev.Event] = []
     files[1] = replace(files[1], sha256="0" * 64)
-    backlog = Backlog(Selection(files), told.append)
-    backlog.start()
-    found = [backlog.take(GUARD) for _ in range(3)]
+    walk_queue = WalkQueue(Selection(files), told.append)
+    walk_queue.start()
+    found = [walk_queue.take(GUARD) for _ in range(3)]
     assert [file.file for file in found if file is not None] == [0, 2]
-    assert backlog.ended
+    assert walk_queue.ended
     (failed,) = [event for event in told if isinstance(event, ev.FileFailed)]
     assert (failed.file, failed.code, failed.local) == (1, FailureCode.MISMATCH, files[1])
     assert sum(isinstance(event, ev.FileSelected) for event in told) == 3
@@ -53,10 +53,10 @@ def test_what_takes_long_is_told(files: list[LocalFile], monkeypatch: pytest.Mon
     monkeypatch.setattr(backlog_module, "NOTICEABLE", 3)
     told: list[ev.Event] = []
     files[1] = replace(files[1], sha256=None)
-    backlog = Backlog(Selection(files), told.append)
-    backlog.start()
-    while not backlog.ended:
-        backlog.take(GUARD)
+    walk_queue = WalkQueue(Selection(files), told.append)
+    walk_queue.start()
+    while not walk_queue.ended:
+        walk_queue.take(GUARD)
     checked = [event.path for event in told if isinstance(event, ev.ContentChecked)]
     assert checked == [files[0].path, "", files[2].path, ""]
 
@@ -76,11 +76,11 @@ def test_an_interrupt_ends_the_checks_and_loses_no_file(
 
     monkeypatch.setattr(backlog_module, "differs", slow)
     monkeypatch.setattr(backlog_module, "_JOIN", GUARD)
-    backlog = Backlog(Selection(files), lambda _event: None)
-    backlog.start()
+    walk_queue = WalkQueue(Selection(files), lambda _event: None)
+    walk_queue.start()
     assert begun.wait(GUARD)
     shutting = threading.Timer(0.05, closed.set)
     shutting.start()
-    left = backlog.close()
+    left = walk_queue.close()
     shutting.join()
     assert [file.file for file in left] == [0, 1, 2]

@@ -27,7 +27,7 @@ LOST = 2
 """Answers in a row that do not know a session after which it is gone: one may have crossed its first message."""
 
 
-class Vigil:
+class WatchedSession:
     """One session. `session` is its place in the state; times are seconds of the run clock."""
 
     def __init__(self, session: SessionState, began: float, wait: float, patience: float) -> None:

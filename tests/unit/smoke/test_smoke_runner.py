@@ -9,7 +9,7 @@ import pytest
 from uploader_cli import Settings
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
-from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, course, go_through
+from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, go_through, runner
 from uploader_cli.smoke.made import StoredThing
 from uploader_cli.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
 
@@ -84,7 +84,7 @@ def test_what_was_not_made_explains_what_could_not_be() -> None:
 
 def test_an_interruption_ends_the_checks_but_not_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(course, "sweep", swept.append)
+    monkeypatch.setattr(runner, "sweep", swept.append)
     report = made(check("one"), check("two", Stopped(Exit.SIGTERM)), check("three"))
     assert [found.verdict for found in report.results] == [Verdict.PASS, Verdict.NOT_RUN, Verdict.NOT_RUN]
     assert (report.exit_code, len(swept)) == (Exit.SIGTERM, 1)
@@ -98,7 +98,7 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
         site.made.sessions.add("a-session")
         site.made.files.append(StoredThing("an-id", "/uploads/a.mp4"))
 
-    monkeypatch.setattr(course, "sweep", sweep)
+    monkeypatch.setattr(runner, "sweep", sweep)
     report = made(check("one", Stopped(Exit.SIGINT)), prepare=prepare)
     assert report.exit_code is Exit.SIGINT
     assert report.left == ("/uploads/a.mp4 (file an-id): interrupted", "a-session: interrupted")
@@ -106,7 +106,7 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
 
 def test_a_bug_is_not_hidden_and_what_was_made_is_removed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(course, "sweep", swept.append)
+    monkeypatch.setattr(runner, "sweep", swept.append)
     with pytest.raises(ZeroDivisionError):
         made(check("one", ZeroDivisionError()))
     assert len(swept) == 1

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from uploader_cli.transfer.tus import TusClient
-    from uploader_cli.transfer.tus_terms import Terms
+    from uploader_cli.transfer.tus_types import Terms
 
 
-class Patience:
+class TusRetry:
     """How long one upload goes on trying. `advanced` renews all of it."""
 
     def __init__(

@@ -12,7 +12,7 @@ from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.vigil import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, Vigil
+from uploader_cli.run.watched_session import ASK_FIRST, ASK_LATER, FIRST, LOST, SETTLE, WatchedSession
 
 BEGAN, WAIT, PATIENCE = 100.0, 30.0, 1200.0
 REFUSED = errors.ConnectFailed("no connection")
@@ -26,7 +26,7 @@ class Watch:
         self.state = state or ProgressState()
         self.name = name
         reduce(self.state, ev.SessionWatched(name), BEGAN)
-        self.vigil = Vigil(self.state.sessions[name], BEGAN, WAIT, PATIENCE)
+        self.watched = WatchedSession(self.state.sessions[name], BEGAN, WAIT, PATIENCE)
 
     def hear(self, now: float, status: str = "uploading", **more: Any) -> None:
         """A message from the room; with `source=Transport.HTTP` the answer to a poll."""
@@ -43,10 +43,10 @@ class Watch:
 
     def asked(self, *times: float) -> list[float]:
         """Those of the times at which a question is due."""
-        return [now for now in times if self.vigil.due(now)]
+        return [now for now in times if self.watched.due(now)]
 
     def verdict(self, now: float) -> Exit | None:
-        return self.vigil.verdict(self.state, now)
+        return self.watched.verdict(self.state, now)
 
 
 # --- when to ask -----------------------------------------------------------------------------------------------------
@@ -152,7 +152,9 @@ def test_a_session_that_never_shows_up_ends_with_6_after_the_wait() -> None:
 def test_without_a_wait_one_answer_is_heard_all_the_same() -> None:
     """For five seconds, where the server says nothing at all."""
     hasty, silent = Watch(), Watch()
-    hasty.vigil, silent.vigil = (Vigil(w.state.sessions["s"], BEGAN, 0.0, PATIENCE) for w in (hasty, silent))
+    hasty.watched, silent.watched = (
+        WatchedSession(w.state.sessions["s"], BEGAN, 0.0, PATIENCE) for w in (hasty, silent)
+    )
     assert hasty.verdict(BEGAN + 1.0) is None
     hasty.miss(BEGAN + 1.1)
     assert hasty.verdict(BEGAN + 1.1) is Exit.NO_SERVER

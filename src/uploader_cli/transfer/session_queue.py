@@ -37,7 +37,7 @@ class Supply(Protocol):
         """End the walk; the files that were not taken."""
 
 
-class Upcoming:
+class SessionQueue:
     """Cuts what `supply` yields into sessions, in its order."""
 
     def __init__(self, supply: Supply, accept: Callable[[LocalFile], bool], limits: Limits, stop: Stop) -> None:

@@ -6,11 +6,11 @@ import pytest
 from fakes import captured
 
 from uploader_cli.core.events import FileStatus, SessionProgress, Transport
+from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.protocol import parse_progress
-from uploader_cli.core.sightings import Sightings
 
 
-def say(seen: Sightings, *statuses: str, session: str = "s", name: str = "a.mp4") -> None:
+def say(seen: LastHeard, *statuses: str, session: str = "s", name: str = "a.mp4") -> None:
     for status in statuses:
         seen.note(SessionProgress(session, Transport.WEBSOCKET, None, None, files=(FileStatus(name, status),)))
 
@@ -25,7 +25,7 @@ def say(seen: Sightings, *statuses: str, session: str = "s", name: str = "a.mp4"
     ],
 )
 def test_the_last_word_counts_and_an_end_stays(heard: list[str], known: str) -> None:
-    seen = Sightings()
+    seen = LastHeard()
     say(seen, *heard)
     status = seen.of("s", "a.mp4")
     assert status is not None
@@ -33,7 +33,7 @@ def test_the_last_word_counts_and_an_end_stays(heard: list[str], known: str) -> 
 
 
 def test_sessions_and_names_are_apart() -> None:
-    seen = Sightings()
+    seen = LastHeard()
     say(seen, "completed")
     say(seen, "uploading", session="other")
     assert seen.of("s", "b.mp4") is None
@@ -45,7 +45,7 @@ def test_sessions_and_names_are_apart() -> None:
 
 
 def test_a_captured_stream_tells_which_file_was_stored() -> None:
-    seen = Sightings()
+    seen = LastHeard()
     for message in captured("events-one-failed"):
         parsed = parse_progress(message.data, Transport.WEBSOCKET)
         assert parsed is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.settings import mask
-from uploader_cli.smoke.cleaning import sweep
+from uploader_cli.smoke.cleanup import sweep
 from uploader_cli.smoke.verdicts import (
     Doubtful,
     Needless,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.exit_status import Exit
+    from uploader_cli.smoke.checks import Check
     from uploader_cli.smoke.site import Site
-    from uploader_cli.smoke.table import Check
 
 BROKEN = (Verdict.FAIL, Verdict.ERROR)
 

@@ -1,4 +1,4 @@
-"""One visit to a server: what the steps share, and the calls they make, which are counted."""
+"""What the steps of one examination share, and the calls they make, which are counted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 
 
 @dataclass
-class Visit:
+class Context:
     """What one step leaves for the next. `session` is an id to look at, `new_session` asks for one to be made.
 
     Everything of the machine that a test may want to be different is a field: environment, wall clock, `fsync`.
@@ -68,7 +68,7 @@ class Visit:
     speaks: bool = False
     """True once something answered as an upload server does."""
     opened: str | None = None
-    """The session that this visit opened, until it is cancelled."""
+    """The session that this examination opened, until it is cancelled."""
     calls: int = 0
     limited: float | None = None
     """Seconds until the server takes calls again, once it answered 429."""

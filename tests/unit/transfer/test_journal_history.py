@@ -38,38 +38,38 @@ def sent(journal: Journal, *paths: str, ok: bool) -> None:
 
 
 def test_nothing_at_first(journal: Journal) -> None:
-    past = journal.past(HERE, A)
-    assert not past.done(a_file())
-    assert not past.sent_before(a_file())
+    history = journal.history(HERE, A)
+    assert not history.done(a_file())
+    assert not history.sent_before(a_file())
     assert journal.runs() == []
 
 
 def test_what_the_interrupted_run_has_done(journal: Journal) -> None:
     """By the same command, the same target, and only while the file is the same."""
     sent(journal, "/data/1", ok=False)
-    past = journal.past(HERE, A)
-    assert past.done(a_file("/data/1"))
-    assert not past.done(a_file("/data/1", size=11))
-    assert not past.done(a_file("/data/2"))
-    assert not journal.past(HERE, {"paths": ["b"]}).done(a_file("/data/1"))
-    assert not journal.past(Target(HERE.server, "scenic"), A).done(a_file("/data/1"))
-    assert not journal.past(HERE, A, fresh=True).done(a_file("/data/1"))
+    history = journal.history(HERE, A)
+    assert history.done(a_file("/data/1"))
+    assert not history.done(a_file("/data/1", size=11))
+    assert not history.done(a_file("/data/2"))
+    assert not journal.history(HERE, {"paths": ["b"]}).done(a_file("/data/1"))
+    assert not journal.history(Target(HERE.server, "scenic"), A).done(a_file("/data/1"))
+    assert not journal.history(HERE, A, fresh=True).done(a_file("/data/1"))
 
 
 def test_a_finished_run_is_not_gone_on_with(journal: Journal, clock: Clock) -> None:
     """Its receipts are what --skip-existing asks for, for 90 days."""
     sent(journal, "/data/1", ok=True)
-    past = journal.past(HERE, A)
-    assert not past.done(a_file("/data/1"))
-    assert past.sent_before(a_file("/data/1"))
+    history = journal.history(HERE, A)
+    assert not history.done(a_file("/data/1"))
+    assert history.sent_before(a_file("/data/1"))
     clock.at += 91 * DAY
-    assert not journal.past(HERE, A).sent_before(a_file("/data/1"))
+    assert not journal.history(HERE, A).sent_before(a_file("/data/1"))
 
 
 def test_asking_changes_nothing(journal: Journal) -> None:
     """The run can still be gone on with, and is under its own id."""
     sent(journal, "/data/1", ok=False)
     before = journal.runs()
-    journal.past(HERE, A).done(a_file("/data/1"))
+    journal.history(HERE, A).done(a_file("/data/1"))
     assert journal.runs() == before
     assert begin(journal, "a").resumed_from == before[0].id

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
-from uploader_cli.smoke import basics, batches, cancelling, cleaning, extensions, limits, live, resumable, safety
+from uploader_cli.smoke import basics, batches, cancelling, cleanup, extensions, limits, live, resumable, safety
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -190,7 +190,7 @@ CHECKS = (
         "clean-up",
         "what the checks made can be removed",
         "what was uploaded by mistake stays",
-        cleaning.clean_up,
+        cleanup.clean_up,
     ),
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.tus import VERSION
 from uploader_cli.render.words import plural
-from uploader_cli.smoke.shapes import answered, said
+from uploader_cli.smoke.assertions import answered, said
 from uploader_cli.smoke.verdicts import Needless, OutOfCalls, Violation
 
 if TYPE_CHECKING:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uploader_cli.doctor.context import address_of
 from uploader_cli.doctor.findings import Finding, fine, warning
-from uploader_cli.doctor.visit import address_of
 from uploader_cli.settings.layers import DEFAULT
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
-    from uploader_cli.doctor.visit import Visit
+    from uploader_cli.doctor.context import Context
 
 
-def settings(visit: Visit) -> Finding:
+def settings(context: Context) -> Finding:
     """Where the server's URL comes from, and the token, which is read here. Raises `UsageError`."""
-    given = visit.settings
+    given = context.settings
     source = given.sources.get("server", DEFAULT)
-    visit.token = given.bearer()
-    token = "withheld" if given.token_withheld else "present" if visit.token else "none"
+    context.token = given.bearer()
+    token = "withheld" if given.token_withheld else "present" if context.token else "none"
     cause = f"{given.server} from {source}; token: {token}"
     details = {"server": given.server, "source": str(source), "layer": str(source.layer), "token": token}
     if given.token_withheld:
@@ -28,7 +28,7 @@ def settings(visit: Visit) -> Finding:
             "Name the server yourself, with --server, UPLOADER_SERVER or in your own config, and it gets the token.",
             **details,
         )
-    if given.insecure and visit.secure:
+    if given.insecure and context.secure:
         return warning(
             f"certificates are not checked (--insecure): {cause}",
             "Name the authority's certificate with --ca-bundle instead of --insecure.",
@@ -37,23 +37,23 @@ def settings(visit: Visit) -> Finding:
     return fine(cause, **details)
 
 
-def proxy(visit: Visit) -> Finding:
+def proxy(context: Context) -> Finding:
     """The proxy that calls go through, by --proxy or by the environment, as the upload finds it."""
-    session = make_session(visit.settings, Sockets())
-    scheme = "https" if visit.secure else "http"
-    visit.proxy = session.proxies.get(scheme) or session.proxies.get("all")
+    session = make_session(context.settings, Sockets())
+    scheme = "https" if context.secure else "http"
+    context.proxy = session.proxies.get(scheme) or session.proxies.get("all")
     session.close()
-    if not visit.proxy:
+    if not context.proxy:
         return fine("none", proxy=None)
-    where = address_of(visit.proxy)
-    if visit.settings.proxy:
-        source = str(visit.settings.sources.get("proxy", "--proxy"))
+    where = address_of(context.proxy)
+    if context.settings.proxy:
+        source = str(context.settings.sources.get("proxy", "--proxy"))
     else:
         names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-        source = next((name for name in names if visit.environment.get(name)), "the system")
+        source = next((name for name in names if context.environment.get(name)), "the system")
     return fine(f"{where}, from {source}", proxy=str(where), source=source)
 
 
-def named_proxy(visit: Visit) -> str:
+def named_proxy(context: Context) -> str:
     """`the proxy` or `the server`, for sentences about the first hop."""
-    return "the proxy" if visit.proxy else "the server"
+    return "the proxy" if context.proxy else "the server"

@@ -27,7 +27,7 @@ CUT_LIMIT = 0.5
 """Seconds until a connection that was cut is taken for gone."""
 
 
-class Ear:
+class Listener:
     """One connection over one transport. A context manager: left at the end, unless it was cut before."""
 
     def __init__(self, site: Site, transport: Transport) -> None:
@@ -82,7 +82,7 @@ class Ear:
         """End it as one should; the site sees to it that this comes to an end."""
         self._end(() if self._room is None else (self._room,))
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,8 +113,8 @@ def over_polling(site: Site) -> ChannelReason | None:
 
 
 def _tried(site: Site, transport: Transport) -> ChannelReason | None:
-    with Ear(site, transport) as ear:
-        reason = ear.dial()
+    with Listener(site, transport) as listener:
+        reason = listener.dial()
     if reason is ChannelReason.TIMEOUT or reason is None:
         return reason
     if site.call("GET", f"/socket.io/?EIO=4&transport={Transport.POLLING}", limit=DIAL_LIMIT).status == 404:

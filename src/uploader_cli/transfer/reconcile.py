@@ -1,4 +1,4 @@
-"""Look before a retry: what became of a request whose answer was lost (wire contract 3.15)."""
+"""Before a retry: what became of a request whose answer was lost (wire contract 3.15)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.events import FileStatus
+    from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.sightings import Sightings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.session import Work
     from uploader_cli.transfer.stop import Stop
@@ -53,14 +53,14 @@ class Verdict:
 UNKNOWN = Verdict(Fate.UNKNOWN)
 
 
-class Look:
+class Reconciler:
     """Asks, in this order: what was heard on the channel, the stored file itself, `/progress`."""
 
-    def __init__(self, api: Api, sightings: Sightings, stop: Stop) -> None:
+    def __init__(self, api: Api, last_heard: LastHeard, stop: Stop) -> None:
         """Nothing is asked yet."""
-        self._api, self._sightings, self._stop = api, sightings, stop
+        self._api, self._last_heard, self._stop = api, last_heard, stop
 
-    def at(self, work: Work, files: Sequence[LocalFile]) -> dict[int, Verdict]:
+    def verdicts(self, work: Work, files: Sequence[LocalFile]) -> dict[int, Verdict]:
         """A verdict for the number of each of `files`, which went into the session of `work`.
 
         Takes seconds where the server is still at work, or gone.
@@ -83,7 +83,7 @@ class Look:
         return verdicts
 
     def _heard(self, session: str, file: LocalFile) -> Verdict:
-        return _verdict(self._sightings.of(session, wire_name(file.name)))
+        return _verdict(self._last_heard.of(session, wire_name(file.name)))
 
     def _ask(self, session: str) -> bool:
         """One poll; True where it brought news of the session."""
@@ -95,7 +95,7 @@ class Look:
             return False
         if message is None:
             return False
-        self._sightings.note(message)
+        self._last_heard.note(message)
         return True
 
     def _stored_bytes(self, category: str, file: LocalFile) -> Verdict:

@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli import errors
-    from uploader_cli.transfer.tus_terms import Watch
+    from uploader_cli.transfer.tus_types import Watch
 
 
-class Whole:
+class PartsProgress:
     """The sums over the parts. Lives in one thread."""
 
     def __init__(self, size: int, confirmed: Sequence[int], checked: Sequence[int], watch: Watch) -> None:

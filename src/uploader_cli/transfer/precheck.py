@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.context import Context
 
 
-class Present:
+class Precheck:
     """Decides for each file before a session is opened for it. `claims` is what the journal had of those to be sent."""
 
     def __init__(self, context: Context, limits: Limits) -> None:

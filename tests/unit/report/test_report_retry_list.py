@@ -10,7 +10,7 @@ import pytest
 
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.report import FileRow, Phase
-from uploader_cli.report import again
+from uploader_cli.report import retry_list
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.spool import Spool
 from uploader_cli.selection import manifest_lines
@@ -53,9 +53,9 @@ def fill(spool: Spool, names: list[bytes], **more: str) -> None:
 
 
 def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entry]:
-    from uploader_cli.report import place
+    from uploader_cli.report import output_file
 
-    place.write(path, again.as_manifest(path, spool), "tag")
+    output_file.write(path, retry_list.as_manifest(path, spool), "tag")
     with path.open("rb") as stream:
         entries = list(parse(stream, kind or format_of(path.name)))
     assert all(isinstance(entry, Entry) for entry in entries), entries
@@ -73,7 +73,7 @@ def test_any_name_survives(spool: Spool, tmp_path: Path, suffix: str) -> None:
 def test_line_breaks_survive(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
     fill(spool, NAMES + WITH_BREAKS)
     path = tmp_path / f"again.{suffix}"
-    assert again.needs_nul(path, spool) == (kind is Format.NUL)
+    assert retry_list.needs_nul(path, spool) == (kind is Format.NUL)
     entries = read_back(path, spool, kind)
     assert [os.fsencode(entry.path) for entry in entries] == NAMES + WITH_BREAKS
 

@@ -1,4 +1,4 @@
-"""What the server was heard to say of each file: the memory that a look before a retry needs (wire contract 3.15)."""
+"""The last thing the server said of each file, which decides whether a retry is needed (wire contract 3.15)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import FileStatus, SessionProgress
 
 
-class Sightings:
+class LastHeard:
     """The last status by session and wire name. Written by the channel's threads, read by the transfer's: whole values
     in a dict, so no lock is needed.
     """
