@@ -59,12 +59,15 @@ class Bench:
 
     # --- the client ---------------------------------------------------------------------------------------------------
 
-    def start(self, *arguments: str | Path, server: str | None = None) -> None:
-        """`uploader ARGUMENTS --json` at the proxy. Its output goes to files: nobody has to read it while it runs."""
+    def start(self, *arguments: str | Path, server: str | None = None, terminal: int | None = None) -> None:
+        """`uploader ARGUMENTS --json` at the proxy. Its output goes to files: nobody has to read it while it runs.
+
+        With the descriptor of a `terminal` stderr goes there.
+        """
         line = [sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json"]
         settings = environment(self.home, UPLOADER_SERVER=server or self.proxy.url)
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.client = subprocess.Popen(line, stdout=out, stderr=err, cwd=self.home, env=settings)
+            self.client = subprocess.Popen(line, stdout=out, stderr=terminal or err, cwd=self.home, env=settings)
 
     def wait(self, deadline: float = 90.0) -> Done:
         """The end of the client, however it comes about."""

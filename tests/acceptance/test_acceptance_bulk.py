@@ -1,0 +1,219 @@
+"""A hundred thousand small files: all there, in little memory, with a picture that moves, and nothing sent twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from accidents import CREATION, Moment, Trap
+from arrivals import Arrivals, log_to
+from bench import MIB, Bench, make_files, peak_memory, watched_memory
+from command import start, uploader
+from patience import ROOM
+from screen import Screen
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from command import Done
+
+KIB = 1 << 10
+JOBS = 4
+MEMORY = 200 * MIB
+FIRST, FRAME = 2.0, 0.2
+"""Seconds to the first byte, and from one frame of the live view to the next."""
+LONG, SHORT = (100_000, 1_000), (120, 12)
+"""Files and directories."""
+DEADLINE = 1500.0
+
+
+class Set:
+    """Files of 1 KiB, each unlike the others, and a server that logs what arrives."""
+
+    def __init__(self, directory: Path, volume: tuple[int, int], seed: int) -> None:
+        self.top, self._log = directory / "files", directory / "access.log"
+        self.count, directories = volume
+        names = (f"{number % directories:04}/{number:06}.mp4" for number in range(self.count))
+        self.expected = make_files(self.top, dict.fromkeys(names, KIB), seed)
+        """SHA-256 by the path on the server."""
+        self.server_options = log_to(self._log)
+
+    def check_stored(self, bench: Bench) -> None:
+        """Every file once with its bytes, nothing else, and nothing begun."""
+        stored = bench.stored()
+        assert len(stored) == self.count
+        assert stored == self.expected
+        assert bench.left_over() == []
+
+    def check_sent_once(self, kills: int) -> Arrivals:
+        """After a kill, what was under way may travel again: a file for each worker. Nothing else does."""
+        arrivals = Arrivals(self._log)
+        print(f"{arrivals.requests - self.count} files sent again after {kills} kills")
+        assert self.count <= arrivals.requests <= self.count + kills * JOBS
+        assert arrivals.bytes <= KIB * arrivals.requests
+        return arrivals
+
+
+def last_event(done: Done) -> dict[str, Any]:
+    """`run.finished`, without a look at hundreds of thousands before it."""
+    end: dict[str, Any] = json.loads(done.out[done.out.rindex("\n", 0, -1) :])
+    assert end["type"] == "run.finished"
+    return end
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def send_all(directory: Path, volume: tuple[int, int], seed: int) -> dict[str, Any]:
+    """In one go, with the live view. Returns the run's first event."""
+    files = Set(directory, volume, seed)
+    with Bench(directory, None, *files.server_options) as bench:
+        with Screen() as screen:
+            began = time.time()
+            bench.start("upload", files.top, "--progress", "live", server=bench.server.url, terminal=screen.theirs)
+            with watched_memory(bench.client.pid) as memory:
+                done = bench.wait(DEADLINE)
+        server, end = peak_memory(bench.server.pid), last_event(done)
+        assert (done.code, end["completed"]) == (0, files.count), screen.last
+        files.check_stored(bench)
+    first, seconds = files.check_sent_once(kills=0).first - began, end["seconds"]
+    print(f"{files.count} files in {seconds:.1f} s, {files.count / seconds:.0f}/s; first byte after {first:.2f} s")
+    print(f"client {memory[-1] / MIB:.1f} MiB, server {server / MIB:.1f} MiB at most")
+    assert 0 < memory[-1] < MEMORY
+    assert abs(end["peak_rss"] - memory[-1]) < MIB
+    assert 0 < first < FIRST * ROOM
+    check_picture(screen)
+    return dict(json.loads(done.out.partition("\n")[0]))
+
+
+def check_picture(screen: Screen) -> None:
+    """It moves as long as the run lasts, and makes room for the summary."""
+    gaps = screen.gaps()
+    middle, nearly, late = gaps[len(gaps) // 2], gaps[len(gaps) * 99 // 100], sum(gap > FRAME for gap in gaps)
+    told = f"median {middle:.3f}, 99 % {nearly:.3f}, longest {gaps[-1]:.3f} s; {late} took more than {FRAME} s"
+    print(f"{len(screen.frames)} frames, from one to the next: {told}")
+    assert middle < FRAME
+    assert gaps[-1] < FRAME * ROOM
+    assert "all confirmed by the server" in screen.last
+
+
+def test_some_small_files(tmp_path: Path) -> None:
+    """Short form."""
+    assert send_all(tmp_path, SHORT, seed=1)["files"] == SHORT[0]
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_files(tmp_path: Path) -> None:
+    """Sending begins while the walk goes on: how many there are is not known at the start."""
+    assert send_all(tmp_path, LONG, seed=2)["files"] is None
+
+
+# --- killed in the middle ---------------------------------------------------------------------------------------------
+
+
+def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
+    """At seeded moments; the same command goes on, then `resume`. Returns what the last one said."""
+    source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
+    moments = [Moment(CREATION, source.randint(files.count // 10, files.count // 3), source.random()) for _ in range(2)]
+    with Bench(directory, trap, *files.server_options) as bench:
+        for epoch, moment in enumerate(moments):
+            trap.set([moment], bench.kill_client, born=epoch)
+            bench.start("upload", files.top, "--progress", "none")
+            assert bench.wait(DEADLINE).code == -9
+            bench.proxy.epoch += 1
+        bench.start("resume", "--progress", "none")
+        with watched_memory(bench.client.pid) as memory:
+            done = bench.wait(DEADLINE)
+        end = last_event(done)
+        print(f"killed at {', '.join(map(str, moments))}; client {memory[-1] / MIB:.1f} MiB at most")
+        print(f"then {end['skipped']} were there, {end['completed']} were sent in {end['seconds']:.1f} s")
+        assert done.code == 0, done.err
+        files.check_stored(bench)
+    files.check_sent_once(kills=len(moments))
+    assert end["completed"] + end["skipped"] == files.count
+    assert end["skipped"] >= sum(moment.nth for moment in moments) - len(moments) * JOBS
+    assert 0 < memory[-1] < MEMORY
+    return done
+
+
+def test_some_small_files_with_two_kills(tmp_path: Path) -> None:
+    """Short form; what was there is said to be, and each file ends once."""
+    done = kill_twice(tmp_path, SHORT, seed=3)
+    assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
+    ends = [event["path"] for kind in ("file.completed", "file.skipped") for event in done.of(kind)]
+    assert len(set(ends)) == len(ends) == SHORT[0]
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_files_with_two_kills(tmp_path: Path) -> None:
+    """Nothing that was stored travels again."""
+    kill_twice(tmp_path, LONG, seed=4)
+
+
+# --- in shards --------------------------------------------------------------------------------------------------------
+
+
+def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: int) -> None:
+    """All at once, in one home; one is killed, and goes on while the others are under way or have ended."""
+    source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
+    reports = [directory / f"shard-{number}.json" for number in range(1, shards + 1)]
+    victim, moment = source.randrange(shards), Moment(CREATION, source.randint(1, files.count // shards // 2))
+    with Bench(directory, trap, *files.server_options) as bench:
+        running = [
+            start(
+                *("upload", files.top, "-q", "--shard", f"{number + 1}/{shards}", "--report", report),
+                home=bench.home,
+                UPLOADER_SERVER=bench.proxy.url if number == victim else bench.server.url,
+            )
+            for number, report in enumerate(reports)
+        ]
+        try:
+            trap.set([moment], running[victim].kill)
+            assert running[victim].wait(DEADLINE) == -9
+            running[victim].communicate()
+            assert not reports[victim].exists()
+            running[victim] = start("resume", "-q", "--report", reports[victim], home=bench.home)
+            check_ended(running)
+        finally:
+            for process in running:
+                process.kill()
+        files.check_stored(bench)
+    print(f"shard {victim + 1} of {shards} killed at {moment}")
+    files.check_sent_once(kills=1)
+    check_merged(reports, sorted(files.expected), directory)
+
+
+def check_ended(running: Sequence[subprocess.Popen[str]]) -> None:
+    """All with success. None writes more than a pipe holds, with `-q`."""
+    for process in running:
+        _, said = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, said
+
+
+def check_merged(reports: Sequence[Path], paths: list[str], directory: Path) -> None:
+    """One report that has every file once, and says that nothing is missing."""
+    assert uploader("report", "merge", *reports, "-q", "-o", "all.json", home=directory).code == 0
+    whole = json.loads((directory / "all.json").read_text())
+    print(f"merged: {whole['counts']}, {whole['skips']}, of {[run['counts']['selected'] for run in whole['runs']]}")
+    assert sorted(row["relative_path"] for row in whole["files"]) == paths
+    assert (whole["ok"], whole["missing"], whole["in_several_shards"]) == (True, [], 0)
+    assert whole["counts"]["completed"] + whole["skips"].get("present", 0) == len(paths)
+
+
+def test_some_small_files_in_two_shards(tmp_path: Path) -> None:
+    """Short form."""
+    send_in_shards(tmp_path, SHORT, 2, seed=5)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_files_in_four_shards(tmp_path: Path) -> None:
+    """One of them killed on its way."""
+    send_in_shards(tmp_path, LONG, 4, seed=6)

@@ -1,0 +1,125 @@
+"""docs/bulk-import.md: what a scheduler is told to run is run, as often as it would, and what is joined is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command import DEADLINE, environment
+from pages import codes, page, rows, section
+
+from uploader_cli.__main__ import main
+from uploader_cli.settings import shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from server_stub.serving import EmbeddedServer
+
+PAGE = page("bulk-import.md")
+JOBS, FILES = 4, 40
+SLURM = {"SLURM_ARRAY_TASK_MIN": 1, "SLURM_ARRAY_TASK_STEP": 1, "SLURM_ARRAY_TASK_COUNT": JOBS}
+ARRAYS = {
+    "Kubernetes": [{"JOB_COMPLETION_INDEX": number} for number in range(JOBS)],
+    "SLURM": [{**SLURM, "SLURM_ARRAY_TASK_ID": number} for number in range(1, JOBS + 1)],
+    "GitLab": [{"CI_NODE_INDEX": number, "CI_NODE_TOTAL": JOBS} for number in range(1, JOBS + 1)],
+}
+"""What each scheduler sets for each job."""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where everything is that the page names."""
+    for number in range(FILES):
+        file = tmp_path / f"videos/{number % 3}/{number}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"%03d" % number)
+    (tmp_path / "reports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands(scheduler: str) -> list[list[str]]:
+    """What the section has run, in the order of the page, as words that still have their variables in them."""
+    folded = re.sub(r"\\?\n +--", " --", section(PAGE, f"### {scheduler}"))
+    return [shlex.split(line) for line in re.findall(r"^ +(?:- )?((?:uploader|mkdir) .*)$", folded, re.MULTILINE)]
+
+
+def run(words: Sequence[str], place: Path) -> int:
+    """As the shell would: variables and patterns are replaced, and the page's places by those of the test."""
+    named = (os.path.expandvars(word).replace("/data/", f"{place}/") for word in words)
+    moved = (re.sub(r"^/reports\b", f"{place}/reports", word) for word in named)
+    command, *rest = [part for word in moved for part in _matching(word)]
+    return main([*rest, "-q"]) if command == "uploader" else subprocess.run([command, *rest], check=False).returncode
+
+
+def _matching(word: str) -> Iterator[str]:
+    pattern = Path(word)
+    yield from sorted(map(str, pattern.parent.glob(pattern.name))) if "*" in pattern.name else (word,)
+
+
+def check_all_there(server: EmbeddedServer, joined: Path) -> None:
+    """Every file is on the server, and in the report, once."""
+    whole = json.loads(joined.read_text())
+    assert (whole["missing"], whole["in_several_shards"], whole["counts"]["completed"]) == ([], 0, FILES)
+    assert len(whole["runs"]) == JOBS
+    assert len(list((server.root / "personal/videos").rglob("*.mp4"))) == FILES
+
+
+@pytest.mark.parametrize("scheduler", ARRAYS)
+def test_a_job_array(
+    scheduler: str, server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Each job with the variables that are set for it; then the joining."""
+    monkeypatch.setenv("SERVER", server.url)
+    *of_each, joining = commands(scheduler)
+    for variables in ARRAYS[scheduler]:
+        with monkeypatch.context() as job:
+            for name, value in variables.items():
+                job.setenv(name, str(value))
+            for words in of_each:
+                assert run([word.replace("files.example", server.url) for word in words], place) == 0
+    assert run(joining, place) == 0
+    check_all_there(server, next(place.rglob("import.json")))
+    assert "error" not in capsys.readouterr().err
+
+
+def test_a_container_that_is_started_again_after_exit_4(
+    server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends what was refused, and nothing else another time."""
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    words = [word.replace("files.example", server.url) for word in commands("Kubernetes")[0]]
+    server.faults.next_answers("POST", "/api/upload/files/", [400])
+    assert run(words, place) == 4
+    before = server.faults.count("POST", "/api/upload/files/")
+    assert run(words, place) == 0
+    assert server.faults.count("POST", "/api/upload/files/") == before + 1
+
+
+def test_by_hand(server: EmbeddedServer, place: Path) -> None:
+    """All at once, by a shell."""
+    (script,) = re.findall(r"(?:^    .*\n)+", section(PAGE, "### By hand"), re.MULTILINE)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script.replace("localhost:8005", server.url)],
+        cwd=place,
+        env=environment(place, PATH=path),
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0
+    check_all_there(server, place / "import.json")
+
+
+def test_the_variables_are_those_that_are_read() -> None:
+    told = {name for row in rows(section(PAGE, "## Shards")) for cell in row[1:] for name in codes(cell)}
+    read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', Path(shard.__file__).read_text(encoding="utf-8")))
+    assert {name for name in told if name.isupper() and "/" not in name} == read
