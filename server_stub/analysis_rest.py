@@ -91,7 +91,7 @@ class AnalysisCalls:
             body = None
         if not isinstance(body, dict):
             raise _invalid("the body must be a JSON object")
-        if body.get("category") not in {None, *CATEGORIES}:
+        if body.get("category") not in (None, *CATEGORIES):  # a tuple: what is no text may have no hash
             raise _invalid(f"category must be one of {', '.join(CATEGORIES)}")
         return body
 

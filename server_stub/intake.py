@@ -86,6 +86,8 @@ class Intake:
     async def text(self, name: str, value: str) -> None:
         """A text part: refused at once where it makes the request pointless."""
         if name == "relativePath":
+            if len(self.paths) >= self.server.limits.max_files:  # they are held in memory until the end
+                raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
             self.paths.append(value)
         elif name == "sessionId":
             if self.session is not None:

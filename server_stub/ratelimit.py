@@ -18,16 +18,24 @@ class RateLimit:
         self.window = window
         self._clock = clock
         self._counts: dict[str, tuple[float, int]] = {}
+        self._pruned = clock()
+
+    @property
+    def addresses(self) -> int:
+        """How many client addresses are remembered."""
+        return len(self._counts)
 
     def spend(self, address: str) -> tuple[bool, dict[str, str]]:
         """Count one request: whether it may pass, and the headers that its answer carries."""
         if not self.limit:
             return True, {}
         now = self._clock()
+        if now >= self._pruned + self.window:  # an address that never comes again would stay for ever
+            self._counts = {key: value for key, value in self._counts.items() if value[0] > now}
+            self._pruned = now
         reset, used = self._counts.get(address, (now + self.window, 0))
         if now >= reset:
             reset, used = now + self.window, 0
-            self._counts = {key: value for key, value in self._counts.items() if value[0] > now}
         used += 1
         self._counts[address] = (reset, used)
         headers = {

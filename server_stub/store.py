@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from server_stub.config import StartupError
-from server_stub.stored_paths import UnsafePathError, place, safe_parts
+from server_stub.stored_paths import place, safe_parts
 from server_stub.wire import CATEGORIES
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Store:
         try:
             path = base.joinpath(*safe_parts(relative_path)).resolve()
             return path if path.is_relative_to(base) and path.is_file() else None
-        except (UnsafePathError, OSError):
+        except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
             return None
 
     def digest_of(self, path: Path) -> bytes:

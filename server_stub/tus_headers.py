@@ -183,7 +183,10 @@ def parse_concat(text: str | None) -> Concat:
 
 def _upload_id(url: str) -> str:
     """The id in an upload URL, absolute or not. Raises ApiError 400 for a URL that is none of ours."""
-    path, found, upload_id = urlsplit(url).path.rpartition(ENDPOINT)
+    try:
+        path, found, upload_id = urlsplit(url).path.rpartition(ENDPOINT)
+    except ValueError:  # brackets that hold no address
+        path, found, upload_id = "", "", ""
     if not found or not is_upload_id(upload_id) or (path and not path.startswith("/")):
         raise ApiError(400, "INVALID_HEADER", "Upload-Concat names a URL that is no upload here", details=url)
     return upload_id

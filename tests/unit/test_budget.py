@@ -169,6 +169,11 @@ def test_retry_after_may_be_a_date() -> None:
     assert retry_after({"Retry-After": format_datetime(now - timedelta(hours=1), usegmt=True)}) == 0.0
 
 
+@pytest.mark.parametrize("date", ["1 Jan 99999999999999999 00:00:00 GMT", "1 Jan 2020 00:00:00 +99999999999999"])
+def test_a_date_beyond_all_calendars_is_none(date: str) -> None:
+    assert retry_after({"Retry-After": date}) is None
+
+
 @given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} \d\d:\d\d:\d\d [+-]?\w{0,6}"))
 def test_no_retry_after_raises(value: str) -> None:
     seconds = retry_after({"Retry-After": value})

@@ -222,6 +222,15 @@ def parse_time(value: object) -> float | None:
     return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
+def parse_http_date(value: str | None) -> float | None:
+    """The date of an HTTP header (RFC 9110, 5.6.7) as unix seconds; None where it is none."""
+    try:
+        date = parsedate_to_datetime(value or "")
+    except (ValueError, OverflowError):  # a year or a time zone that no integer of C holds
+        return None
+    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+
+
 def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float] | None:
     """The server's time as an answer tells it, in unix seconds, and by how many seconds it may be off; None for none.
 
@@ -230,10 +239,8 @@ def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float]
     stamp = parse_time(as_object(body).get("timestamp"))
     if stamp is not None:
         return stamp, 0.001
-    try:
-        return parsedate_to_datetime(headers.get("Date", "")).timestamp() + 0.5, 0.5
-    except ValueError:
-        return None
+    date = parse_http_date(headers.get("Date"))
+    return None if date is None else (date + 0.5, 0.5)
 
 
 def wire_name(name: str) -> str:
@@ -259,3 +266,9 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < float("inf") else None
+
+
+def whole(value: str | None) -> int | None:
+    """A header's whole number; None for anything else: `"²".isdigit()` is True, and `int` reads `+1` and `1_0`."""
+    value = (value or "").strip()
+    return int(value) if value.isascii() and value.isdecimal() and len(value) <= 18 else None

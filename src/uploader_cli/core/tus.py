@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from uploader_cli.core.protocol import as_object, number, text, utf8
+from uploader_cli.core.protocol import as_object, number, text, utf8, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,12 +131,6 @@ def parts(length: int, count: int) -> Iterator[tuple[int, int]]:
         yield start, end - start
 
 
-def whole(value: str | None) -> int | None:
-    """A header's whole number; None for anything else: `"²".isdigit()` is True, and `int` reads `+1` and `1_0`."""
-    value = (value or "").strip()
-    return int(value) if value.isascii() and value.isdecimal() and len(value) <= 18 else None
-
-
 def place(base: str, location: str) -> str:
     """A `Location` as an absolute URL (wire contract 5). `ValueError` where it must not be followed.
 
@@ -145,8 +139,8 @@ def place(base: str, location: str) -> str:
     """
     url = urljoin(base, location.strip())
     ours, theirs = urlsplit(base), urlsplit(url)
-    if theirs.scheme not in ("http", "https") or not theirs.hostname:
-        raise ValueError(f"{location!r} is no address")
+    if theirs.scheme not in ("http", "https") or not theirs.hostname or theirs.port == 0:  # `port` checks the port
+        raise ValueError(f"{location!r} is not a usable URL")
     if ours.scheme == "https" and theirs.scheme == "http":
         if ours.hostname != theirs.hostname:
             raise ValueError(f"{location} would leave https")
@@ -156,17 +150,17 @@ def place(base: str, location: str) -> str:
 
 def trusts(base: str, url: str) -> bool:
     """True where credentials for `base` may go to `url`: the same origin, or its host with http turned into https."""
-    ours, theirs = urlsplit(base), urlsplit(url)
-    if ours.hostname != theirs.hostname:
+    try:
+        ours, theirs = _origin(base), _origin(url)
+    except ValueError:  # not a URL at all
         return False
-    if ours.scheme == theirs.scheme:
-        return _port(base) == _port(url)
-    return (ours.scheme, theirs.scheme) == ("http", "https") and _port(url) == 443
+    return ours == theirs or (ours[:2] == ("http", theirs[1]) and theirs[::2] == ("https", 443))
 
 
-def _port(url: str) -> int | None:
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port. Raises `ValueError`."""
     parts = urlsplit(url)
-    return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _listed(header: str | None) -> list[str]:

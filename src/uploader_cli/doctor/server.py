@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import as_object, error_code, parse_limits, parse_time, text
+from uploader_cli.core.protocol import as_object, error_code, parse_http_date, parse_limits, parse_time, text
 from uploader_cli.doctor.context import ANSWER_LIMIT, NOBODY, Timed
 from uploader_cli.doctor.findings import Detail, Finding, Status, failed, fine, skipped, warning
 from uploader_cli.exit_status import Exit, of_error
@@ -186,7 +185,7 @@ def clock(context: Context) -> Finding:
         return skipped("because there is no answer that could tell")
     answer, ms = context.health
     stamp = parse_time(as_object(answer.body).get("timestamp"))
-    date = _date(answer.headers.get("Date"))
+    date = parse_http_date(answer.headers.get("Date"))
     told = stamp if stamp is not None else date
     if told is None:
         return skipped("because the server does not tell its time")
@@ -207,10 +206,3 @@ def clock(context: Context) -> Finding:
             **details,
         )
     return fine(f"within {max(1, round(abs(skew)))} s of the server's", **details)
-
-
-def _date(value: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp() if value else None
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import as_object, error_code, parse_session, text
+from uploader_cli.core.protocol import as_object, error_code, parse_session, text, whole
 from uploader_cli.doctor.context import ANSWER_LIMIT, NOBODY
 from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
 from uploader_cli.exit_status import Exit, of_error
@@ -128,14 +128,14 @@ def token(context: Context) -> Finding:
 def rate_limit(context: Context) -> Finding:
     """How many calls the server still takes (`X-RateLimit-*`, wire contract 3.11)."""
     headers: Mapping[str, str] = context.meter or {}
-    most, left = _number(headers, "X-RateLimit-Limit"), _number(headers, "X-RateLimit-Remaining")
+    most, left = whole(headers.get("X-RateLimit-Limit")), whole(headers.get("X-RateLimit-Remaining"))
     if context.limited is not None:
         return _used_up(context, context.limited, most)
     if context.meter is None:
         return skipped("because no call was made that could tell")
     if left is None:
         return fine(f"none: the server counts no calls ({context.calls} spent)", limit=None, remaining=None)
-    reset = _number(headers, "X-RateLimit-Reset")
+    reset = whole(headers.get("X-RateLimit-Reset"))
     seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
     anew = "" if seconds is None else f", all of them again in {clock(seconds)}"
     of = f" of {most}" if most is not None else ""
@@ -213,8 +213,3 @@ def clean_up(context: Context) -> None:
         with contextlib.suppress(errors.UploaderError):
             context.call("POST", f"/api/upload/cancel/{context.opened}")
     context.opened = None
-
-
-def _number(headers: Mapping[str, str], name: str) -> int | None:
-    value = (headers.get(name) or "").strip()
-    return int(value) if value.isdecimal() and len(value) < 19 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.tus import whole
+from uploader_cli.core.protocol import whole
 from uploader_cli.render.words import plural, size
 from uploader_cli.smoke.assertions import answered, quoted, refused, said, same, shaped
 from uploader_cli.smoke.sending import ask_for_session, first_answer, send, terms

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.smoke.assertions import answered, header, same
 from uploader_cli.smoke.resumable import GONE, append, ask, create, data, halfway, offered, offset, read_back
 from uploader_cli.smoke.verdicts import Violation
@@ -48,18 +48,11 @@ def expiration(site: Site) -> str:
     offered(site, "expiration")
     answer = site.once(halfway).answer
     what = "a PATCH of an unfinished upload"
-    when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: _date(value) is not None)
-    left = (_date(when) or 0.0) - time.time()
+    when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: parse_http_date(value) is not None)
+    left = (parse_http_date(when) or 0.0) - time.time()
     if left <= 0:
         raise Violation(f"Upload-Expires in the answer to {what}", expected="a time to come", got=when)
     return f"in {left / 3600:,.0f} h"
-
-
-def _date(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except ValueError:
-        return None
 
 
 def termination(site: Site) -> str:

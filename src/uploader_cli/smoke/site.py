@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import error_code, parse_session
-from uploader_cli.core.tus import trusts, whole
+from uploader_cli.core.protocol import error_code, parse_session, whole
+from uploader_cli.core.tus import trusts
 from uploader_cli.smoke.made import Made
 from uploader_cli.smoke.verdicts import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.transfer.api import answer_error

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uploader_cli import errors
 from uploader_cli.core import protocol
 from uploader_cli.core.events import Paused, RunWarning, ServerClock, SessionProgress, Transport, WarningCode
-from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts, whole
+from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
 from uploader_cli.transfer.request_ids import RequestIds
@@ -186,7 +186,7 @@ class Api:
         answer = self._call("HEAD", where, raises=False)
         if not answer.ok:
             return None
-        length = whole(answer.headers.get("Content-Length"))
+        length = protocol.whole(answer.headers.get("Content-Length"))
         return length, sha256_of(answer.headers.get("Repr-Digest", ""))
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:

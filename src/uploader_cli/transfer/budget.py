@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.protocol import parse_http_date, whole
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -37,7 +39,7 @@ class RateBudget:
 
     def note(self, headers: Mapping[str, str]) -> None:
         """Read an answer's headers."""
-        remaining, left = _whole(headers.get("X-RateLimit-Remaining")), _whole(headers.get("X-RateLimit-Reset"))
+        remaining, left = whole(headers.get("X-RateLimit-Remaining")), whole(headers.get("X-RateLimit-Reset"))
         if remaining is None:
             return
         with self._lock:
@@ -69,20 +71,8 @@ class RateBudget:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """`Retry-After` in seconds; None where it is missing or can't be read. A date counts from now."""
     value = headers.get("Retry-After") or ""
-    seconds = _whole(value)
+    seconds = whole(value)
     if seconds is not None:
         return float(seconds)
-    if not value:
-        return None
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _whole(value: str | None) -> int | None:
-    """A header's number; None for anything else: `"²".isdigit()` is True, and `int` takes no 5,000 digits."""
-    value = (value or "").strip()
-    return int(value) if len(value) <= 18 and value.isdecimal() else None
+    date = parse_http_date(value)
+    return None if date is None else max(0.0, date - time.time())

@@ -27,5 +27,5 @@ class Stop:
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or raise `Interrupted` as soon as stopped: what tenacity is given to sleep with."""
-        if self._event.wait(seconds):
+        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may ask for any number of years
             raise Interrupted("interrupted")

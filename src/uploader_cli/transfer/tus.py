@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
-from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts, whole
+from uploader_cli.core.protocol import whole
+from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts
 from uploader_cli.transfer.api import not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
 from uploader_cli.transfer.tus_refusals import gone_error, refusal, session_lost

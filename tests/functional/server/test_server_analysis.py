@@ -179,6 +179,7 @@ def test_a_hanging_server_never_answers_and_still_stops() -> None:
         ("content", {}),
         ("content", {"videoPath": 7}),
         ("content", {"videoPath": "/uploads/personal/a.mp4", "category": "other"}),
+        ("content", {"videoPath": "/uploads/personal/a.mp4", "category": ["personal"]}),
         ("content", {"videoPath": "/uploads/personal/a.mp4", "sessionId": "x"}),
         ("fusion", {"video1Path": "/uploads/personal/a.mp4"}),
         ("music", {"fusionPlan": {}}),
@@ -219,6 +220,7 @@ def test_a_path_outside_of_the_uploads_is_refused(server: EmbeddedServer, path: 
         "/uploads/.uploader/server.sqlite3",
         "/uploads/personal/%2e%2e/.uploader/server.sqlite3",
         "/uploads/personal",
+        "/uploads/personal/\ud800.mp4",
     ],
 )
 def test_what_is_no_uploaded_file_is_not_found(server: EmbeddedServer, path: str) -> None:

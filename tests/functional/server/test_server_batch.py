@@ -266,6 +266,12 @@ class TestEarlyRefusals:
             status, answer = self.refused(server, *head_of(new_session(server.url)), *files)
             assert (status, b"TOO_MANY_FILES" in answer) == (400, True)
 
+    def test_more_paths_than_files_may_come(self) -> None:
+        with running_server(max_files=2) as server:
+            paths = [text("relativePath", str(n)) for n in range(3)]
+            status, answer = self.refused(server, *head_of(new_session(server.url)), *paths, file("a", b"x"))
+            assert (status, b"TOO_MANY_FILES" in answer) == (400, True)
+
     def test_mixed_types(self) -> None:
         with running_server(mixed_types=False) as server:
             files = [file("a.mp4", b"x"), file("b.avi", b"x")]

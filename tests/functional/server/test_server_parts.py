@@ -87,6 +87,16 @@ def test_the_rate_limit_starts_anew_with_each_window() -> None:
     assert (passes, headers["x-ratelimit-remaining"]) == (True, "1")
 
 
+def test_the_rate_limit_forgets_addresses_that_never_come_again() -> None:
+    now = 1000.0
+    limit = RateLimit(2, 900.0, lambda: now)
+    for number in range(10):
+        limit.spend(f"old {number}")
+    now = 1900.0
+    limit.spend("new")
+    assert limit.addresses == 1
+
+
 def test_no_rate_limit_counts_nothing() -> None:
     assert RateLimit(0, 900.0).spend("a") == (True, {})
 

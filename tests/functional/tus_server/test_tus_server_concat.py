@@ -108,6 +108,7 @@ def test_only_parts_can_be_parts(server: EmbeddedServer) -> None:
     assert concatenate(server.url, server.url + ENDPOINT + UNKNOWN).status_code == 404
     assert concatenate(server.url, "http://elsewhere.example.org/x").status_code == 400
     assert concatenate(server.url, "../" + ENDPOINT + "x").status_code == 400
+    assert concatenate(server.url, "http://[" + ENDPOINT).status_code == 400
     assert concatenate(server.url).status_code == 400
 
 

@@ -21,10 +21,12 @@ from uploader_cli.core.protocol import (
     error_sentence,
     number,
     parse_batch,
+    parse_http_date,
     parse_limits,
     parse_progress,
     parse_session,
     parse_time,
+    server_time,
     utf8,
     wire_name,
 )
@@ -323,3 +325,21 @@ def test_the_rooms_helpers_read_one_type_each() -> None:
     assert protocol.as_object({"a": 1}) == {"a": 1}
     assert protocol.text(b"a") is None
     assert protocol.text("a") == "a"
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777.0),
+        ("Sun, 06 Nov 1994 08:49:37 -0000", 784111777.0),
+        ("Sun, 06 Nov 1994 08:49:37 +0100", 784108177.0),
+        *((text, None) for text in (None, "", "soon", "1 Jan 2020 00:00:00 +99999999999999")),
+        ("1 Jan 99999999999999999 00:00:00 GMT", None),
+    ],
+)
+def test_dates_of_headers(date: str | None, seconds: float | None) -> None:
+    assert parse_http_date(date) == seconds
+
+
+def test_an_answer_without_a_usable_date_tells_no_time() -> None:
+    assert server_time({"Date": "1 Jan 99999999999999999 00:00:00 GMT"}, None) is None

@@ -30,6 +30,14 @@ def test_a_stop_is_told_to_whoever_asks() -> None:
         stop.sleep(0)
 
 
+def test_a_sleep_may_be_longer_than_any_timer() -> None:
+    """A server may ask for 99999999999 seconds by Retry-After."""
+    stop = Stop()
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(errors.Interrupted):
+        stop.sleep(99_999_999_999.0)
+
+
 def test_a_stop_ends_a_sleep_from_another_thread() -> None:
     stop = Stop()
     timer = threading.Timer(0.05, stop.set)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.core.protocol import whole
 from uploader_cli.core.tus import (
     Capabilities,
     capabilities_of,
@@ -18,7 +19,6 @@ from uploader_cli.core.tus import (
     parts,
     place,
     trusts,
-    whole,
 )
 
 SERVER = "https://up.example:8443"
@@ -198,9 +198,11 @@ def test_where_a_location_is(base: str, location: str, url: str) -> None:
     assert place(base, location) == url
 
 
-@pytest.mark.parametrize("location", ["http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1"])
+@pytest.mark.parametrize(
+    "location", ["http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1", "//h:99999/1"]
+)
 def test_where_nothing_goes(location: str) -> None:
-    with pytest.raises(ValueError, match=r"https|no address"):
+    with pytest.raises(ValueError, match=r"https|not a usable URL|Port"):
         place("https://h/files/", location)
 
 
@@ -217,6 +219,9 @@ def test_where_nothing_goes(location: str) -> None:
         ("http://h/files/", "https://h:8443/files/1", False),
         ("http://h:8005/files/", "http://h:8005/files/1", True),
         ("http://h:8005/files/", "http://h/files/1", False),
+        ("http://h/files/", "http://h:99999/files/1", False),
+        ("http://h/files/", "http://h:x/files/1", False),
+        ("http://h/files/", "http://[h/files/1", False),
     ],
 )
 def test_whom_the_token_may_reach(base: str, url: str, trusted: bool) -> None:
