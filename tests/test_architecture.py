@@ -23,8 +23,8 @@ ROOMS = {
     "report": "core errors exit_status report render.words",
     "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
     "transfer.wire transfer.api transfer.budget transfer.journal_schema transfer.journal_store",
-    "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words transfer.http "
-    "transfer.wire transfer.api transfer.budget transfer.multipart",
+    "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
+    "transfer.http transfer.wire transfer.api transfer.budget transfer.multipart",
     "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
+from uploader_cli.report.recorder import Said
+from uploader_cli.run.reports import settled
 from uploader_cli.run.terminal import Terminal
 from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
 from uploader_cli.smoke.junit import junit
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     from uploader_cli.settings import Settings
     from uploader_cli.smoke import Check, Report, Result
+
+
+def smoke_checks() -> tuple[str, ...]:
+    """The ids of all checks."""
+    return tuple(check.id for check in CHECKS)
 
 
 def smoke_list() -> None:
@@ -55,17 +61,18 @@ def smoke(
             report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
     except Stopped as stop:  # in the last moment
         return stop.code
-    if file is not None:
-        _save(file, junit(report, datetime.now(UTC)))
     view.end(report)
-    return report.exit_code
+    return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
 
 
-def _save(file: Path, text: str) -> None:
+def _save(file: Path, report: Report) -> Said:
+    """The JUnit file, written; or why it could not be."""
+    said = Said()
     try:
-        output_file.write(file, [text], secrets.token_hex(4))
+        output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
     except OSError as error:
-        raise UsageError(f"--junit: {file} can't be written: {error.strerror}", hint="name another file") from error
+        said.problems.append(f"--junit: {file} can't be written: {error.strerror}")
+    return said
 
 
 @contextmanager

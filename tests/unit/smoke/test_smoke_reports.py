@@ -165,7 +165,7 @@ def test_a_server_that_is_none_or_lets_nobody_in() -> None:
 
 def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     """Whatever the verdicts are, and whatever characters a server's answer had."""
-    document = junit(report(*EVERY, left=("a\x07.mp4",)), WHEN)
+    document = "".join(junit(report(*EVERY, left=("a\x07.mp4",)), WHEN))
     suite = check_junit(document)[0]
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     failure = cases["batch-one"].find("failure")
@@ -186,7 +186,7 @@ def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
 
 
 def test_strict_failures_are_failures_in_the_junit_file_too() -> None:
-    suite = check_junit(junit(report(*EVERY, strict=True), WHEN))[0]
+    suite = check_junit("".join(junit(report(*EVERY, strict=True), WHEN)))[0]
     tags = {case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")}
     assert tags["validate"] == tags["rate-limit"] == ["failure"]
 
