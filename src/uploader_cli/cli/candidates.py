@@ -19,6 +19,13 @@ def among(names: Iterable[str]) -> Candidates:
     return begin
 
 
+def smoke_checks(incomplete: str) -> list[str]:
+    """The ids of the checks of `smoke`."""
+    from uploader_cli import run  # the checks bring all that they check with
+
+    return among(run.smoke_checks())(incomplete)
+
+
 def profile_names(incomplete: str) -> list[str]:
     """The profiles of the config files, none where one of the files is broken: the command itself will say so."""
     try:

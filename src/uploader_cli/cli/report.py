@@ -5,11 +5,15 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli import options as opt
+from uploader_cli.cli.candidates import among
 from uploader_cli.errors import UsageError
 
 
 def report(
-    action: Annotated[str, typer.Argument(metavar="merge", help="merge: make one report of several.")],
+    action: Annotated[
+        str,
+        typer.Argument(metavar="merge", help="merge: make one report of several.", autocompletion=among(("merge",))),
+    ],
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Reports, as JSON.", show_default=False)],
     reports: Annotated[
         list[str] | None,

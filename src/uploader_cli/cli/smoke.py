@@ -6,16 +6,29 @@ from typing import Annotated
 import typer
 
 from uploader_cli.cli import options as opt
+from uploader_cli.cli.candidates import smoke_checks
 
 
 def smoke(
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="ID|GLOB", help="Make only these checks; repeatable.", show_default=False),
+        typer.Option(
+            "--only",
+            metavar="ID|GLOB",
+            help="Make only these checks; repeatable.",
+            show_default=False,
+            autocompletion=smoke_checks,
+        ),
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option("--skip", metavar="ID|GLOB", help="Leave these checks out; repeatable.", show_default=False),
+        typer.Option(
+            "--skip",
+            metavar="ID|GLOB",
+            help="Leave these checks out; repeatable.",
+            show_default=False,
+            autocompletion=smoke_checks,
+        ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print the checks, and end. Needs no server.")] = False,
     junit: Annotated[

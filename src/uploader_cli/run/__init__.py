@@ -12,7 +12,7 @@ from uploader_cli.run.rest_commands import status as status_command
 from uploader_cli.run.rest_commands import validate as validate_command
 from uploader_cli.run.resume import resume_command, resume_forget, resume_list
 from uploader_cli.run.smoke import smoke as smoke_command
-from uploader_cli.run.smoke import smoke_list
+from uploader_cli.run.smoke import smoke_checks, smoke_list
 
 __all__ = [
     "cancel_command",
@@ -25,6 +25,7 @@ __all__ = [
     "resume_command",
     "resume_forget",
     "resume_list",
+    "smoke_checks",
     "smoke_command",
     "smoke_list",
     "status_command",
