@@ -101,12 +101,15 @@ def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) 
     return ""
 
 
-def _write_again(_head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> str:
+def _write_again(head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> str:
     with _named("--failed-to", path):
         output_file.write(path, retry_list.as_manifest(path, spool), tag)
+    notes = []
     if retry_list.needs_nul(path, spool):
-        return f"--failed-to: names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0"
-    return ""
+        notes.append(f"names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0")
+    if head.get("selection_complete") is False:
+        notes.append(f"the run ended before it had found all files: {path} has only those that it knew of")
+    return f"--failed-to: {'; '.join(notes)}" if notes else ""
 
 
 @contextmanager

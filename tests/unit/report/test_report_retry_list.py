@@ -13,6 +13,7 @@ from uploader_cli.core.report import FileRow, Phase
 from uploader_cli.report import retry_list
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.spool import Spool
+from uploader_cli.run.reports import Reports
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import Entry, Format, parse
@@ -102,3 +103,12 @@ def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
 def test_what_is_written_of_an_odd_name() -> None:
     name = os.fsdecode(b"odd\xff.mp4")
     assert (escaped(name), base64.b64decode(as_base64(name) or "")) == ("odd\\xff.mp4", b"odd\xff.mp4")
+
+
+def test_a_list_of_a_run_that_had_not_found_all_files_says_so(spool: Spool, tmp_path: Path) -> None:
+    """Who takes it for all that is left would lose files in silence."""
+    fill(spool, [b"a.mp4"])
+    (write,) = Reports([], tmp_path / "again.txt", {}, "tag").outputs
+    assert write({"selection_complete": True}, spool) == ""
+    assert "before it had found all files" in write({"selection_complete": False}, spool)
+    assert (tmp_path / "again.txt").read_text() == "a.mp4\n"
