@@ -26,25 +26,40 @@ from uploader_cli.settings import resolve
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from uploader_cli.core.state import ProgressState
 
 OUTCOMES = ("completed", "failed", "skipped", "cancelled")
-SENT = {"a.mp4": "completed", "bad.mp4": "failed", "c.mp4": "completed"}
-LATER = ["d.mp4", "line\nbreak|`<b>`.mp4", "odd\udcff\x1b.mp4", "z-空.mp4"]
-FOUND = {**SENT, **dict.fromkeys(LATER, "cancelled"), "link.mp4": "skipped", "notes.txt": "skipped", "x.txt": "skipped"}
+SENT = ["a.mp4", "bad.mp4", "c.mp4"]
+LOST = ["e.mp4", "f.mp4", "g.mp4"]
+LATER = ["h.mp4", "line\nbreak|`<b>`.mp4", "odd\udcff\x1b.mp4", "z-空.mp4"]
+LISTED = ["other.mp4", "x.txt", SENT[0], *SENT, *LOST, *LATER, LATER[0]]
+"""The second of two equal lines is skipped."""
+FOUND = [
+    ("other.mp4", "failed", "mismatch"),
+    ("x.txt", "failed", "refused_type"),
+    ("a.mp4", "completed", ""),
+    ("a.mp4", "skipped", "duplicate"),
+    ("bad.mp4", "failed", "server_failed"),
+    ("c.mp4", "completed", ""),
+    *((name, "failed", "outcome_unknown") for name in LOST),
+    *((name, "cancelled", "") for name in LATER),
+    (LATER[0], "skipped", "duplicate"),
+]
+"""Name, outcome, and why."""
 REPORTS = ("r.json", "r.csv", "r.xml", "r.md")
 
 
 class CtrlC:
-    """Interrupts the run once a file failed: the rest is cancelled."""
+    """Interrupts the run once nobody knows what became of a file: the rest is cancelled."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
 
     def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        if isinstance(event, ev.FileFailed):
+        if isinstance(event, ev.FileFailed) and event.code is ev.FailureCode.OUTCOME_UNKNOWN:
             self._interrupts.raise_(Exit.SIGINT)
 
     def refresh(self, _state: ProgressState, _now: float) -> None: ...
@@ -67,23 +82,31 @@ class Seen:
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Seen:
-    """Three files are sent, one of which fails; an interrupt cancels four, which wait; three are left out."""
+    """Two files are never sent; of six that are, one fails, and the answer for three is lost; an interrupt cancels
+    four, which wait; two lines of the list say nothing new.
+    """
     files = tmp_path / "files"
     files.mkdir()
-    for name in FOUND:
-        if name != "link.mp4":
-            (files / name).write_bytes(name.encode("utf-8", "surrogateescape"))
-    (files / "link.mp4").symlink_to("a.mp4")
+    lines = []
+    for name in LISTED:
+        raw = os.fsencode(f"files/{name}")
+        (tmp_path / os.fsdecode(raw)).write_bytes(os.fsencode(name))
+        lines.append({"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()})
+    lines[0]["sha256"] = "0" * 64
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uploader_cli.transfer.budget.POLL_INTERVAL", 0.02)  # five looks tell that nobody knows
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     (tmp_path / "summary.md").write_text("# what another step said\n")
-    with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
-        server.faults.next_answers("POST", "/api/upload/session", [None, Answer(429, {"Retry-After": "600"})])
+    with running_server(flavour="reference", processing_seconds=0.01, rate_limit=0, fail_files=("bad*",)) as server:
+        server.faults.next_answers("POST", "/api/upload/session", [None, None, Answer(429, {"Retry-After": "600"})])
+        server.faults.next_answers("POST", "/api/upload/batch", [None, Answer(when="after_body", close=True)])
         flags = {"server": server.url, "json": True, "progress": "plain", "failed_to": "again.jsonl"}
+        flags["from_file"] = "list.jsonl"
         settings = resolve({**flags, "report": list(REPORTS)}, env={}, cwd=tmp_path, user_config=None)
-        found, interrupts = select(settings, ["files"]), Interrupts()
+        found, interrupts = select(settings, []), Interrupts()
         with Journal(settings.state_path) as journal:
-            run = begin(settings, ["files"], journal, "run-1")
+            run = begin(settings, [], journal, "run-1")
             kept = of_settings(settings, "run-1").recorder(settings, "run-1", run.resumed_from)
             receipts = Receipts()
             views = [*kept, *observers(settings, "run-1"), receipts, CtrlC(interrupts)]
@@ -104,11 +127,17 @@ def outcomes_of_the_stream(seen: Seen) -> dict[str, int]:
 
 def outcomes_of_the_summary(seen: Seen) -> dict[str, int]:
     done, total = re.search(r"interrupted: (\d+) of (\d+) files confirmed", seen.err).groups()  # type: ignore[union-attr]
-    failed = re.search(r"✗ (\d+) failed: ", seen.err)[1]  # type: ignore[index]
+    failed = sum(map(int, re.findall(r"✗ (\d+) failed: ", seen.err)))
     skipped = re.search(r"- (\d+) skipped: ", seen.err)[1]  # type: ignore[index]
     return dict(
         zip(OUTCOMES, (int(done), int(failed), int(skipped), int(total) - int(done) - int(failed)), strict=True)
     )
+
+
+def outcomes_of_the_log(seen: Seen) -> dict[str, int]:
+    """The lines that came as it went on; of what was cancelled the summary alone speaks."""
+    signs = zip(OUTCOMES, "✓✗-", strict=False)
+    return {name: len(re.findall(rf"^{sign} files/", seen.err, re.MULTILINE)) for name, sign in signs}
 
 
 def outcomes_of_the_junit(seen: Seen) -> dict[str, int]:
@@ -126,10 +155,9 @@ def outcomes_of_the_markdown(seen: Seen, name: str = "r.md") -> dict[str, int]:
 
 
 def test_every_output_of_one_run_has_the_same_numbers(seen: Seen) -> None:
-    """Plain summary, event stream, JSON, CSV, JUnit, Markdown, step summary, the library's result, and the manifest."""
-    expected = {name: list(FOUND.values()).count(name) for name in OUTCOMES}
+    """Plain lines and summary, event stream, JSON, CSV, JUnit, Markdown, step summary, library, and the new list."""
+    expected = {name: [outcome for _, outcome, _ in FOUND].count(name) for name in OUTCOMES}
     assert all(expected.values()), "each outcome is there"
-    rows = list(csv.DictReader(seen.text("r.csv").splitlines(keepends=True)))
     told = {
         "stream": outcomes_of_the_stream(seen),
         "summary": outcomes_of_the_summary(seen),
@@ -137,47 +165,66 @@ def test_every_output_of_one_run_has_the_same_numbers(seen: Seen) -> None:
         "result's numbers": {name: getattr(seen.result.outcome, name) for name in OUTCOMES},
         "json": {name: seen.json()["counts"][name] for name in OUTCOMES},
         "json's rows": Counter(row["outcome"] for row in seen.json()["files"]),
-        "csv": Counter(row["outcome"] for row in rows),
+        "csv": Counter(row["outcome"] for row in _csv(seen)),
         "junit": outcomes_of_the_junit(seen),
         "markdown": outcomes_of_the_markdown(seen),
         "step summary": outcomes_of_the_markdown(seen, "summary.md"),
     }
     assert told == dict.fromkeys(told, expected)
+    assert outcomes_of_the_log(seen) == {name: expected[name] for name in OUTCOMES[:3]}
     assert seen.code == seen.result.exit_code == seen.json()["exit_code"] == 130
     again = seen.text("again.jsonl").splitlines()
     assert len(again) == expected["failed"] + expected["cancelled"]
-    sizes = sum(len(name) for name, outcome in FOUND.items() if outcome == "completed")
+    sizes = sum(len(name) for name, outcome, _ in FOUND if outcome == "completed")
     assert seen.json()["bytes"] == seen.result.outcome.bytes == sizes
 
 
 def test_each_file_is_there_once_under_its_own_name(seen: Seen) -> None:
-    expected = {os.fsencode(f"files/{name}"): outcome for name, outcome in FOUND.items()}
     document = seen.json()
     paths = [_raw(row["path"], row.get("path_b64")) for row in document["files"]]
-    assert dict(zip(paths, (row["outcome"] for row in document["files"]), strict=True)) == expected
     assert len(paths) == document["counts"]["selected"] == len(FOUND)
-    rows = list(csv.DictReader(seen.text("r.csv").splitlines(keepends=True)))
-    assert [_raw(row["path"], row["path_b64"]) for row in rows] == paths
+    assert [_raw(row["path"], row["path_b64"]) for row in _csv(seen)] == paths
     cases = [case.get("name") for case in check_junit(seen.text("r.xml")).iter("testcase")]
     shown = [row["path"].replace("\x1b", "\\x1b") for row in document["files"]]
     assert sorted(cases) == sorted(shown), "all but what XML can't carry"
     again = [json.loads(line) for line in seen.text("again.jsonl").splitlines()]
-    left = {os.fsencode(f"files/{name}") for name in [*LATER, "bad.mp4"]}
-    assert {_raw(row["path"], row.get("path_b64")) for row in again} == left
+    left = sorted(os.fsencode(f"files/{name}") for name, outcome, _ in FOUND if outcome in ("failed", "cancelled"))
+    assert sorted(_raw(row["path"], row.get("path_b64")) for row in again) == left
+
+
+def test_why_a_file_is_not_there_is_the_same_in_every_output(seen: Seen) -> None:
+    """Another digest than the list's, a type, a failure of the server, a lost answer; and a line said twice."""
+    expected = sorted((os.fsencode(f"files/{name}"), why) for name, _, why in FOUND)
+    counts = Counter(why for _, why in expected if why)
+    assert _whys(seen.json()["files"]) == _whys(_csv(seen)) == expected
+    events = [json.loads(line) for line in seen.out.splitlines()]
+    ends = [event for event in events if event["type"] in ("file.failed", "file.skipped")]
+    assert _whys(ends) == [(path, why) for path, why in expected if why]
+    assert (
+        Counter(str(receipt.code or receipt.message) for receipt in seen.result.receipts if receipt.message) == counts
+    )
+    root = check_junit(seen.text("r.xml"))
+    told = [case.get("type") for case in root.iter("failure")] + [case.get("message") for case in root.iter("skipped")]
+    assert Counter(told) == counts
+    assert f"| skipped ({counts.pop('duplicate')} duplicate) |" in seen.text("r.md")
+    for code, count in counts.items():
+        assert seen.text("r.md").replace("\\", "").count(f"| {code}: ") == count
+        assert f"✗ {count} failed: {code.replace('_', ' ')}" in seen.err
 
 
 def test_the_suites_are_the_sessions(seen: Seen) -> None:
     root = check_junit(seen.text("r.xml"))
     sessions = {row["session"] for row in seen.json()["files"] if "session" in row}
     names = [suite.get("name") for suite in root]
-    assert len(sessions) == 1
+    assert len(sessions) == 2
     assert sorted(names) == sorted([*sessions, "without a session"])
-    (suite,) = (suite for suite in root if suite.get("name") in sessions)
-    assert {case.get("name"): [verdict.tag for verdict in case] for case in suite.iter("testcase")} == {
-        "files/a.mp4": [],
-        "files/bad.mp4": ["failure"],
-        "files/c.mp4": [],
-    }
+    cases = [
+        {case.get("name"): [verdict.tag for verdict in case] for case in suite.iter("testcase")}
+        for suite in root
+        if suite.get("name") in sessions
+    ]
+    assert {"files/a.mp4": [], "files/bad.mp4": ["failure"], "files/c.mp4": []} in cases
+    assert {f"files/{name}": ["failure"] for name in LOST} in cases
 
 
 def test_names_are_text_in_markdown(seen: Seen) -> None:
@@ -186,6 +233,14 @@ def test_names_are_text_in_markdown(seen: Seen) -> None:
     assert line.count(" | ") == 2
     assert seen.text("summary.md").startswith("# what another step said\n")
     assert seen.text("summary.md").endswith(seen.text("r.md"))
+
+
+def _csv(seen: Seen) -> list[dict[str, str]]:
+    return list(csv.DictReader(seen.text("r.csv").splitlines(keepends=True)))
+
+
+def _whys(rows: Iterable[dict[str, Any]]) -> list[tuple[bytes, str]]:
+    return sorted((_raw(row["path"], row.get("path_b64")), row.get("code") or row.get("reason") or "") for row in rows)
 
 
 def _raw(path: str, encoded: str | None) -> bytes:
