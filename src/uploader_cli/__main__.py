@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.details if isinstance(error, UsageError) else ():
             _say(f"  {mask(line)}")
         if error.hint:
-            _say(f"hint: {error.hint}")
+            _say(f"hint: {mask(error.hint)}")
         return of_error(error)
     except Exception as error:  # noqa: BLE001 - a bug: no traceback on the screen, but a report that can be sent
         _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")

@@ -7,6 +7,7 @@
     │   ├── ConnectionLost      the connection broke with a request under way
     │   └── TimedOut            a time limit passed without an answer
     ├── AnswerError             the server answered, with a refusal
+    │   ├── ServerFault         5xx: the server's own trouble
     │   ├── RateLimited         429
     │   ├── Unauthorized        401, 403
     │   ├── NotFound            404, 410

@@ -175,6 +175,16 @@ def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
 
 
+def test_a_kept_list_may_be_removed_by_another_run_meanwhile(make_files: Files, tmp_path: Path) -> None:
+    """Of what is swept some may be gone already: a link to nowhere stands for that here."""
+    make_files(**{"a.mp4": 1})
+    lists = tmp_path / "state" / "uploader" / "lists"
+    lists.mkdir(parents=True)
+    (lists / "gone").symlink_to("nowhere")
+    done = piped(b"files/a.mp4\n", "--dry-run", "--json", home=tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_pipe_is_read_once(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """What the shell makes of `<(command)`: it is kept like standard input, and its suffix still counts."""
     make_files(**{"a.mp4": 1})

@@ -14,6 +14,7 @@ from following import ended, read_until
 from junit_rules import check_junit
 from serving import running_server
 
+from server_stub.faults import Answer
 from uploader_cli.__main__ import main
 
 if TYPE_CHECKING:
@@ -231,3 +232,29 @@ def test_a_resumed_run_says_which_one_it_goes_on_with(
         ("files/a.mp4", "skipped", "present"),
         ("files/b.mp4", "completed", None),
     ]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_token_that_a_server_quotes_goes_no_further(
+    server: EmbeddedServer,
+    make_files: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+) -> None:
+    """Neither into a view nor into the stream, a report or the summary of a job: all of them are read by others."""
+    token = "a-token-that-is-nobodys-business"
+    monkeypatch.setenv("UPLOADER_TOKEN", token)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    make_files(**{"a.mp4": 10})
+    said = json.dumps({"error": "ODD", "message": f"not for {token}", "details": f"Authorization: {token}"}).encode()
+    server.faults.next_answers("POST", "/api/upload/batch", [Answer(status, {}, said, "after_body")])
+    outputs = [f"--report=r.{suffix}" for suffix in ("json", "csv", "xml", "md")] + ["--failed-to=f.jsonl"]
+    options = ("--protocol=batch", "--retries=0", "--json", "--progress=plain", "--state-dir=state", *outputs)
+    assert main(["upload", "files", "-s", server.url, *options]) in (3, 4)
+    captured = capfd.readouterr()
+    written = [path.read_bytes() for path in (*tmp_path.glob("*.*"), *(tmp_path / "state").iterdir())]
+    texts = [captured.out.encode(), captured.err.encode(), *written]
+    assert sum(b"not for" in text for text in texts) >= 7, "the rest of the sentence is there"
+    assert not any(token.encode() in text for text in texts)

@@ -1,6 +1,6 @@
 """Everything that can happen in a run, as frozen values.
 
-Workers put these into one queue; `state.reduce` takes them one by one and answers with those that changed anything.
+Workers put these into one queue; `reducer.reduce` takes them one by one and answers with those that changed anything.
 The public ones (`PUBLIC`) are the event stream of `--json`; the others are facts only the state needs.
 
 Byte counts are absolute totals since the start of an attempt, never deltas; times are seconds.

@@ -106,9 +106,7 @@ def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
     place, digest = _place(settings.state_path), hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        drop(
-            settings.state_path, [file for file in place.iterdir() if time.time() - file.stat().st_mtime > LEFT_BEHIND]
-        )
+        drop(settings.state_path, [file for file in place.iterdir() if _age(file) > LEFT_BEHIND])
         handle, name = tempfile.mkstemp(dir=place)
         try:
             with open(handle, "wb") as file:
@@ -123,6 +121,14 @@ def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
         raise UsageError(
             f"--from-file: the list can't be kept in {place}: {error.strerror}", hint="name another --state-dir"
         ) from error
+
+
+def _age(file: Path) -> float:
+    """Seconds since it was written; 0 where another run has removed it just now."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def drop(state: Path, files: Sequence[Path]) -> None:

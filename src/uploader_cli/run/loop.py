@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
+from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
+from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +58,7 @@ class Loop:
                 self.apply(waiting)
             return
         now = self._clock()
-        for public in reduce(self.state, event, now):
+        for public in reduce(self.state, _without_secrets(event), now):
             for observer in self._observers:
                 observer.handle(public, self.state, now)
 
@@ -131,6 +134,25 @@ class Loop:
     def failure_codes(self) -> list[Exit]:
         """The exit codes that the failed files ask for."""
         return [exit_status.of_failure(code, retryable=retryable) for code, retryable in self.state.failed_as]
+
+
+def _without_secrets(event: Event) -> Event:
+    """A server's words may quote the token that it was sent: no view, stream or report may pass it on."""
+    match event:
+        case ev.FileFailed() | ev.FileRetry() | ev.AnalysisMessage():
+            return replace(event, message=mask(event.message))
+        case ev.RunWarning() | ev.ServerMessage():
+            return replace(event, text=mask(event.text))
+        case ev.PollFailed():
+            return replace(event, reason=mask(event.reason))
+        case ev.AnalysisEnded():
+            return replace(event, summary=mask(event.summary), error=mask(event.error))
+        case ev.SessionProgress():
+            files = tuple(replace(file, error=mask(file.error)) if file.error else file for file in event.files)
+            return replace(event, message=mask(event.message), files=files)
+        case ev.EngineStopped(UploaderError() as error):
+            error.args = (mask(str(error)),)
+    return event
 
 
 def alarms(settings: Settings) -> Alarms:

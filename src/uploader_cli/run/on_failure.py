@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import Phase
@@ -104,7 +105,8 @@ class OnFailure:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """The command, and on systems with process groups whatever it started."""
     if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)  # its group: it was started as the leader of one
+        with suppress(ProcessLookupError, PermissionError):  # it ended by itself just now
+            os.killpg(process.pid, signal.SIGKILL)  # its group: it was started as the leader of one
     else:
         process.kill()
     process.wait()

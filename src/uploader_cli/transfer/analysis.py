@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from uploader_cli import errors
 from uploader_cli.core.protocol import JsonObject, analysis_data, error_sentence
 from uploader_cli.core.stages import Kind, assumed
+from uploader_cli.settings import mask
 from uploader_cli.transfer.analysis_status import Status
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Analyst:
             raise call.error
         data = analysis_data(call.body)
         if data is None:
-            said = error_sentence(call.body) or (self._failed[1] if self._failed else "")
+            said = mask(error_sentence(call.body)) or (self._failed[1] if self._failed else "")
             raise errors.AnalysisFailed(said or "the server's answer holds no result", retryable=False)
         return data
 

@@ -12,6 +12,7 @@ from uploader_cli import errors
 from uploader_cli.core import protocol
 from uploader_cli.core.events import Paused, RunWarning, ServerClock, SessionProgress, Transport, WarningCode
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
+from uploader_cli.settings import mask
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
 from uploader_cli.transfer.request_ids import RequestIds
@@ -300,7 +301,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
 
     A 5xx is told with the id of the request, by which the server's people find it in their log.
     """
-    said = protocol.error_sentence(answer.body)
+    said = mask(protocol.error_sentence(answer.body))  # it may quote the request, token and all
     code = protocol.error_code(answer.body)
     named = f", request {answer.request_id}" if answer.request_id and answer.status >= 500 else ""
     words = f"{answer.status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")

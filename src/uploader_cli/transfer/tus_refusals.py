@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence
 from uploader_cli.core.tus import VERSION
+from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error
 from uploader_cli.transfer.budget import retry_after
 
@@ -47,5 +48,5 @@ def refusal(answer: Answer) -> errors.UploaderError:
     kind, words = _KINDS.get(answer.status, (None, ""))
     if kind is None:
         return plain
-    said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), error_sentence(answer.body)]))
+    said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))
     return kind(f"{words} ({said})", status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))
