@@ -3,15 +3,25 @@
 Workers put these into one queue; `reducer.reduce` takes them one by one and answers with those that changed anything.
 The public ones (`PUBLIC`) are the event stream of `--json`; the others are facts only the state needs.
 
+The closed vocabularies in their fields (`ev.Phase`, `ev.FailureCode` …) are in `codes`.
+
 Byte counts are absolute totals since the start of an attempt, never deltas; times are seconds.
 """
 
+# ruff: noqa: TC001 - the codes are part of this vocabulary: `ev.Phase`
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from uploader_cli.core.codes import ChannelReason as ChannelReason
+from uploader_cli.core.codes import ChannelState as ChannelState
+from uploader_cli.core.codes import FailureCode as FailureCode
+from uploader_cli.core.codes import LimitsOrigin as LimitsOrigin
+from uploader_cli.core.codes import Phase as Phase
+from uploader_cli.core.codes import SkipReason as SkipReason
+from uploader_cli.core.codes import Transport as Transport
+from uploader_cli.core.codes import WarningCode as WarningCode
 from uploader_cli.core.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -20,120 +30,6 @@ if TYPE_CHECKING:
 
 INTERNAL = {"internal": True}
 """Field metadata: needed by the state, not shown in the event stream."""
-
-
-class Phase(StrEnum):
-    """Where a file stands. No way back, except `sending` → `queued` when it is tried again."""
-
-    QUEUED = "queued"
-    CHECKING = "checking"
-    SENDING = "sending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-
-    @property
-    def terminal(self) -> bool:
-        """True once nothing more can happen to the file."""
-        return self in _TERMINAL
-
-
-_TERMINAL = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.SKIPPED})
-
-
-class ChannelState(StrEnum):
-    """How the server's progress reaches us."""
-
-    CONNECTING = "connecting"
-    LIVE = "live"
-    RECONNECTING = "reconnecting"
-    POLLING = "polling"
-    CLOSED = "closed"
-
-
-class Transport(StrEnum):
-    """What carries the channel: a websocket, Engine.IO long polling, or plain HTTP polls of `/progress`."""
-
-    WEBSOCKET = "websocket"
-    POLLING = "polling"
-    HTTP = "http"
-
-
-class ChannelReason(StrEnum):
-    """Why the channel moved. Closed: scripts branch on it."""
-
-    START = "start"
-    CONNECTED = "connected"
-    RECOVERED = "recovered"
-    REFUSED = "refused"
-    TIMEOUT = "timeout"
-    HANDSHAKE_FAILED = "handshake_failed"
-    LOST = "lost"
-    SERVER_CLOSED = "server_closed"
-    RETRIES_EXHAUSTED = "retries_exhausted"
-    DEADLINE = "deadline"
-    FINISHED = "finished"
-
-
-class FailureCode(StrEnum):
-    """Why a file failed. Closed: scripts branch on it."""
-
-    REFUSED_TYPE = "refused_type"
-    REFUSED_SIZE = "refused_size"
-    EMPTY = "empty"
-    BAD_LINE = "bad_line"
-    MISMATCH = "mismatch"
-    UNREADABLE = "unreadable"
-    VANISHED = "vanished"
-    CHANGED = "changed"
-    NETWORK = "network"
-    TIMEOUT = "timeout"
-    TOO_SLOW = "too_slow"
-    RATE_LIMITED = "rate_limited"
-    UNAUTHORIZED = "unauthorized"
-    IN_USE = "in_use"
-    SERVER_ERROR = "server_error"
-    SERVER_REFUSED = "server_refused"
-    SERVER_FAILED = "server_failed"
-    OUTCOME_UNKNOWN = "outcome_unknown"
-    PROTOCOL = "protocol"
-    INTEGRITY = "integrity"
-
-
-class SkipReason(StrEnum):
-    """Why a selected path was left out without being a failure."""
-
-    TYPE = "type"
-    SIZE = "size"
-    EMPTY = "empty"
-    SYMLINK = "symlink"
-    SPECIAL = "special"
-    DUPLICATE = "duplicate"
-    PRESENT = "present"
-    FAIL_FAST = "fail_fast"
-
-
-class WarningCode(StrEnum):
-    """What a warning is about."""
-
-    STALLED = "stalled"
-    TOKEN_WITHHELD = "token_withheld"  # noqa: S105 - the name of a warning, not a secret
-    INSECURE = "insecure"
-    RATE_LIMITED = "rate_limited"
-    SESSION_LOST = "session_lost"
-    FINISH_FAILED = "finish_failed"
-    CANCEL_FAILED = "cancel_failed"
-    MAY_BE_STORED = "may_be_stored"
-    FILE_CHANGED = "file_changed"
-    UNVERIFIABLE = "unverifiable"
-    RECEIPTS_ONLY = "receipts_only"
-    JOURNAL = "journal"
-    ANALYSIS_FAILED = "analysis_failed"
-    LATENCY = "latency"
-    ERROR_RATE = "error_rate"
-    RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,13 +229,6 @@ class RunFinished(Event):
 
 
 # --- public as well: the lines of a dry run --------------------------------------------------------------------------
-
-
-class LimitsOrigin(StrEnum):
-    """How it is known what a server takes: it said so when it was last asked, or nobody ever asked."""
-
-    SEEN = "seen"
-    ASSUMED = "assumed"
 
 
 @dataclass(frozen=True, slots=True)

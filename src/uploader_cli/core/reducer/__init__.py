@@ -1,0 +1,51 @@
+"""The one door through which the state changes.
+
+`reduce` takes an event and the time, and answers with the public events that follow: the event itself where it
+changed something, nothing where it was stale, a duplicate, or a step backwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.recovery import hear
+from uploader_cli.core.reducer import analysis, files, run, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.state import ProgressState
+
+_HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+    **run.HANDLERS,
+    **files.HANDLERS,
+    **sessions.HANDLERS,
+    **analysis.HANDLERS,
+    ev.AlarmOver: lambda _state, _event, _now: [],
+}
+
+_ADVANCES = (
+    ev.SessionCreated,
+    ev.FileStarted,
+    ev.BytesSent,
+    ev.BodySent,
+    ev.FileCompleted,
+    ev.FileFailed,
+    ev.SessionProgress,
+)
+"""What ends a stall when it changes anything."""
+
+
+def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
+    """Apply `event`, which happened at `now` (run clock, seconds); answer with what observers are told of.
+
+    That is public events, and `FileCancelled`.
+    """
+    handler = _HANDLERS.get(type(event))
+    if handler is None:
+        return [event] if event.type else []
+    out = handler(state, event, now)
+    if out and isinstance(event, _ADVANCES):
+        state.advanced = now
+    return [*out, *hear(state, event, now)]

@@ -1,0 +1,198 @@
+"""Files of a run: attempts, bytes, and how each of them ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import Phase
+from uploader_cli.core.state import MOST_KEPT, FileState, Finished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.state import ProgressState
+
+
+def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    before = state.running.get(event.file)
+    if before is not None and event.attempt <= before.attempt:
+        return []
+    file = FileState(
+        event.file,
+        event.path,
+        event.size,
+        event.session,
+        event.wire_name,
+        event.attempt,
+        event.offset,
+        now if before is None else before.started,
+        sent=event.offset,
+        confirmed=event.offset,
+    )
+    session = state.sessions.get(event.session)
+    if before is not None and session is not None:
+        file.server_time = session.server_time  # what the server said of the attempt before is old
+    file.meter.update(now, event.offset)
+    state.running[event.file] = file
+    state.sizes.pop(event.file, None)
+    if session is not None:
+        session.by_name[event.wire_name] = event.file
+    return [event]
+
+
+def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[ev.Event]:
+    file = state.running.get(event.file)
+    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.sent <= file.sent:
+        return []
+    state.sent_total += event.sent - file.sent
+    state.meter.update(now, state.sent_total)
+    file.sent = event.sent
+    file.meter.update(now, event.sent)
+    return [progress_of(file, now)]
+
+
+def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> list[ev.Event]:
+    """What the server has beyond what was told as sent, it got in an earlier attempt: `sent` follows."""
+    file = state.running.get(event.file)
+    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.confirmed <= file.confirmed:
+        return []
+    file.confirmed = event.confirmed
+    file.sent = max(file.sent, event.confirmed)
+    return [progress_of(file, now)]
+
+
+def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
+    out: list[ev.Event] = []
+    for number in event.files:
+        file = state.running.get(number)
+        if file is not None and file.phase is Phase.SENDING:
+            file.phase = Phase.PROCESSING
+            out.append(progress_of(file, now))
+    return out
+
+
+def _file_retry(state: ProgressState, event: ev.FileRetry, _now: float) -> list[ev.Event]:
+    file = state.running.get(event.file)
+    if file is None or event.attempt <= file.attempt or file.phase is Phase.QUEUED:
+        return []
+    state.retries += 1
+    file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
+    file.server_percent, file.server_status = None, ""
+    return [event]
+
+
+def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
+    """The file is stored; what its bar still lacks comes before that."""
+    if _is_over(state, event.file):
+        return []
+    out: list[ev.Event] = []
+    file = state.running.get(event.file)
+    if file is not None and (file.confirmed < event.size or file.sent < event.size):
+        file.sent = file.confirmed = event.size
+        file.phase = Phase.PROCESSING
+        out.append(progress_of(file, now))
+    state.completed += 1
+    state.completed_bytes += event.size
+    state.measures.file_over(well=True)
+    _settle(state, event.file, event.path, Phase.COMPLETED, now, size=event.size)
+    return [*out, event]
+
+
+def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
+    """The file is over and not stored."""
+    if _is_over(state, event.file):
+        return []
+    state.failed += 1
+    state.measures.file_over(well=False)
+    state.failed_as[event.code, event.retryable] += 1
+    state.last_failures.append(event)
+    if len(state.failures) < MOST_KEPT:
+        state.failures.append(event)
+    _settle(state, event.file, event.path, Phase.FAILED, now, note=event.message)
+    return [event]
+
+
+def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
+    if _is_over(state, event.file):
+        return []
+    state.skipped += 1
+    state.skips[event.reason] += 1
+    _settle(state, event.file, event.path, Phase.SKIPPED, now, note=event.reason)
+    return [event]
+
+
+def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
+    out: list[ev.Event] = []
+    local = {file.file: file for file in event.local}
+    for number in event.files:
+        if _is_over(state, number):
+            continue
+        file = state.running.get(number)
+        if file is not None:
+            if file.phase is Phase.QUEUED:
+                file.attempt += 1  # the one that was waited for: within an attempt no number falls
+            file.phase = Phase.CANCELLED
+            out.append(progress_of(file, now))
+        state.cancelled += 1
+        _settle(state, number, file.path if file else "", Phase.CANCELLED, now)
+        if number in local:
+            out.append(ev.FileCancelled(local[number]))
+    return out
+
+
+def _settle(
+    state: ProgressState,
+    number: int,
+    path: str,
+    phase: Phase,
+    now: float,
+    *,
+    size: int | None = None,
+    note: str = "",
+) -> None:
+    """Make a number of a file that is over."""
+    file = state.running.pop(number, None)
+    waiting = state.sizes.pop(number, None)
+    if size is None:
+        size = (file.size if file is not None else waiting) or 0
+    if number >= len(state.marks):
+        state.marks.extend(bytes(number + 1 - len(state.marks)))
+    state.marks[number] = 1
+    state.settled_bytes += size
+    if file is not None or phase is Phase.FAILED:
+        seconds = now - file.started if file is not None else 0.0
+        state.finished.append(Finished(number, path, phase, size, seconds, note))
+
+
+def _is_over(state: ProgressState, number: int) -> bool:
+    return number < len(state.marks) and state.marks[number] == 1
+
+
+def progress_of(file: FileState, now: float) -> ev.FileProgress:
+    """Where a running file is, as observers are told."""
+    return ev.FileProgress(
+        file=file.file,
+        attempt=file.attempt,
+        sent=file.sent,
+        confirmed=file.confirmed,
+        size=file.size,
+        rate=round(file.meter.rate(now), 1),
+        phase=file.phase,
+        server_percent=file.server_percent,
+    )
+
+
+HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+    ev.FileStarted: _file_started,
+    ev.BytesSent: _bytes_sent,
+    ev.BytesConfirmed: _bytes_confirmed,
+    ev.BodySent: _body_sent,
+    ev.FileRetry: _file_retry,
+    ev.FileSkipped: _file_skipped,
+    ev.FilesCancelled: _files_cancelled,
+    ev.FileCompleted: completed,
+    ev.FileFailed: failed,
+}

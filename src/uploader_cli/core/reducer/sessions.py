@@ -1,0 +1,168 @@
+"""Sessions, ours and watched ones, and what the server says of them and of their files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import Phase, Transport
+from uploader_cli.core.reducer.files import completed, failed, progress_of
+from uploader_cli.core.state import SERVER_TERMINAL, FileState, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uploader_cli.core.state import ProgressState
+
+
+def _session_created(state: ProgressState, event: ev.SessionCreated, _now: float) -> list[ev.Event]:
+    state.sessions[event.session] = SessionState(event.session, event.category, event.files)
+    state.session = event.session
+    return [event]
+
+
+def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float) -> list[ev.Event]:
+    state.sessions[event.session] = SessionState(event.session, watched=True)
+    state.session = event.session
+    return []
+
+
+def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: float) -> list[ev.Event]:
+    session = state.sessions.get(event.session)
+    if session is None or session.over:
+        return []
+    session.over = True
+    if session.watched:
+        session.status = event.status
+    state.sessions_done += 1
+    return [event]
+
+
+def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
+    """Those that are watched stay: their number is what was asked for, and all that is said of the whole."""
+    session = state.sessions.get(event.session)
+    if session is not None and not session.watched:
+        del state.sessions[event.session]
+    return []
+
+
+def _session_missing(state: ProgressState, event: ev.SessionMissing, _now: float) -> list[ev.Event]:
+    state.channel.stale, state.channel.failure = "", None
+    session = state.sessions.get(event.session)
+    if session is not None:
+        session.missing += 1
+    return []
+
+
+def _session_progress(state: ProgressState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
+    state.measures.heard(event)
+    session = state.sessions.get(event.session)
+    if session is None:
+        return []
+    state.channel.heard, state.channel.stale, state.channel.failure = now, "", None
+    session.heard, session.missing = now, 0
+    if event.source is Transport.HTTP:
+        session.answered = now
+    out: list[ev.Event] = []
+    stamp = event.timestamp if event.timestamp is not None else session.server_time
+    for status in event.files:
+        out.extend(_file_status(state, session, status, stamp, now))
+    if stamp < session.server_time:
+        return out
+    session.server_time = stamp
+    _session_totals(session, event)
+    if event.message and (not state.messages or state.messages[-1] != event.message):
+        state.messages.append(event.message)
+        out.append(ev.ServerMessage(event.message))
+    return out
+
+
+def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
+    """Totals never fall; the first terminal status stays (the server sends a second, cruder one, wire contract 3.4)."""
+    if event.percent is not None:
+        session.percent = max(session.percent, clamped(event.percent))
+    total = event.total if event.total is not None else session.total
+    session.total = total
+    if event.completed is not None:
+        cap = total if total is not None else event.completed
+        session.completed = max(session.completed, min(event.completed, cap))
+    if event.failed is not None:
+        session.failed = max(session.failed, event.failed)
+    if event.status and session.status not in SERVER_TERMINAL:
+        session.status = event.status
+
+
+def _file_status(
+    state: ProgressState, session: SessionState, status: ev.FileStatus, stamp: float, now: float
+) -> list[ev.Event]:
+    """What the server says of a file is a percentage and a message: never its end (the HTTP answer is)."""
+    number = session.by_name.get(status.name)
+    out: list[ev.Event] = []
+    if number is None:
+        if not session.watched:
+            return []
+        number, started = _discover(state, session, status, now)
+        out.append(started)
+    file = state.running.get(number)
+    if file is None or file.session != session.session or file.phase is Phase.QUEUED or stamp < file.server_time:
+        return out
+    changed = status.status != file.server_status
+    file.server_time, file.server_status = stamp, status.status
+    file.server_id = status.server_id or file.server_id
+    if status.percent is not None:
+        percent = clamped(status.percent)
+        if file.server_percent is None or percent > file.server_percent:
+            file.server_percent, changed = percent, True
+    if session.watched and status.status in ("completed", "failed"):
+        return [*out, *_watched_end(state, file, status, now)]
+    return [*out, progress_of(file, now)] if changed else out
+
+
+def clamped(percent: float) -> float:
+    """A server's percentage, brought into 0–100."""
+    return max(0.0, min(100.0, percent))
+
+
+def _discover(
+    state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
+) -> tuple[int, ev.FileStarted]:
+    """A watched session's file shows up for the first time; its size is not known."""
+    number = state.selected
+    state.selected += 1
+    session.by_name[status.name] = number
+    state.running[number] = FileState(number, status.name, None, session.session, status.name, 1, 0, now)
+    return number, ev.FileStarted(number, status.name, 0, session.session, 0, 1)
+
+
+def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
+    """For a watcher the server's messages are all there is."""
+    if status.status == "completed":
+        stored = ev.FileCompleted(
+            file.file,
+            file.path,
+            0,
+            file.server_id,
+            None,
+            verified=False,
+            attempts=1,
+            seconds=round(now - file.started, 3),
+        )
+        return completed(state, stored, now)
+    broken = ev.FileFailed(
+        file.file,
+        file.path,
+        ev.FailureCode.SERVER_FAILED,
+        status.error or "the server could not store this file",
+        retryable=False,
+    )
+    return failed(state, broken, now)
+
+
+HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+    ev.SessionCreated: _session_created,
+    ev.SessionWatched: _session_watched,
+    ev.SessionFinished: _session_finished,
+    ev.SessionLeft: _session_left,
+    ev.SessionMissing: _session_missing,
+    ev.SessionProgress: _session_progress,
+}
