@@ -69,8 +69,8 @@ def last_event(done: Done) -> dict[str, Any]:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
-def send_all(directory: Path, volume: tuple[int, int], seed: int) -> dict[str, Any]:
-    """In one go, with the live view. Returns the run's first event."""
+def send_all(directory: Path, volume: tuple[int, int], seed: int) -> tuple[dict[str, Any], Screen]:
+    """In one go, with the live view. Returns the run's first event, and the view."""
     files = Set(directory, volume, seed)
     with Bench(directory, None, *files.server_options) as bench:
         with Screen() as screen:
@@ -84,34 +84,36 @@ def send_all(directory: Path, volume: tuple[int, int], seed: int) -> dict[str, A
     first, seconds = files.check_sent_once(kills=0).first - began, end["seconds"]
     print(f"{files.count} files in {seconds:.1f} s, {files.count / seconds:.0f}/s; first byte after {first:.2f} s")
     print(f"client {memory[-1] / MIB:.1f} MiB, server {server / MIB:.1f} MiB at most")
-    assert 0 < memory[-1] < MEMORY
-    assert abs(end["peak_rss"] - memory[-1]) < MIB
+    assert max(memory[-1], end["peak_rss"]) < MEMORY
     assert 0 < first < FIRST * ROOM
-    check_picture(screen)
-    return dict(json.loads(done.out.partition("\n")[0]))
+    assert "all confirmed by the server" in screen.last
+    return dict(json.loads(done.out.partition("\n")[0])), screen
 
 
-def check_picture(screen: Screen) -> None:
-    """It moves as long as the run lasts, and makes room for the summary."""
+def usual_gap(screen: Screen) -> float:
+    """The median of the seconds from one frame to the next."""
     gaps = screen.gaps()
     middle, nearly, late = gaps[len(gaps) // 2], gaps[len(gaps) * 99 // 100], sum(gap > FRAME for gap in gaps)
     told = f"median {middle:.3f}, 99 % {nearly:.3f}, longest {gaps[-1]:.3f} s; {late} took more than {FRAME} s"
     print(f"{len(screen.frames)} frames, from one to the next: {told}")
-    assert middle < FRAME
-    assert gaps[-1] < FRAME * ROOM
-    assert "all confirmed by the server" in screen.last
+    return middle
 
 
 def test_some_small_files(tmp_path: Path) -> None:
     """Short form."""
-    assert send_all(tmp_path, SHORT, seed=1)["files"] == SHORT[0]
+    begun, screen = send_all(tmp_path, SHORT, seed=1)
+    assert begun["files"] == SHORT[0]
+    assert usual_gap(screen) < FRAME * ROOM
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_files(tmp_path: Path) -> None:
-    """Sending begins while the walk goes on: how many there are is not known at the start."""
-    assert send_all(tmp_path, LONG, seed=2)["files"] is None
+    """Sending begins while the walk goes on: how many there are is not known at the start. The view never stands."""
+    begun, screen = send_all(tmp_path, LONG, seed=2)
+    assert begun["files"] is None
+    assert usual_gap(screen) < FRAME
+    assert screen.gaps()[-1] < FRAME * ROOM
 
 
 # --- killed in the middle ---------------------------------------------------------------------------------------------
