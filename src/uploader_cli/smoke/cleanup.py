@@ -50,6 +50,9 @@ def sweep(site: Site) -> None:
 
 
 def _remove(site: Site, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
+    if site.gone:
+        site.made.left.append(f"{what}: the server does not answer any more")
+        return
     try:
         answer: Answer = site.call(method, where, headers=headers)
     except OutOfCalls:

@@ -100,6 +100,7 @@ def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
         return _blocked(check, culprit)
     calls, began = site.calls, time.perf_counter()
     result = _verdict(site, check, before)
+    site.gone = result.verdict is Verdict.ERROR and site.answered and not site.answers()
     culprit = _culprit(check, (check.rests_on,), before) if result.verdict in BROKEN else ""
     if culprit:
         result = _blocked(check, culprit)
@@ -107,7 +108,9 @@ def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
 
 
 def _hopeless(site: Site, before: Sequence[Result]) -> str:
-    """The check after which no other makes sense: nothing answers, or nobody is let in."""
+    """The check after which no other makes sense: nothing answers, or not any more, or nobody is let in."""
+    if site.gone:
+        return next(result.id for result in reversed(before) if result.verdict is Verdict.ERROR)
     broken = next((result.id for result in before if result.verdict in BROKEN), "")
     return broken if site.shut_out or not site.answered else ""
 

@@ -75,6 +75,8 @@ class Site:
         """Seconds until calls are taken again, as a 429 told."""
         self.limited = False
         """Whether the server said 429."""
+        self.gone = False
+        """Whether it answered once, and does not any more."""
         self.cleaning = False
         self.endings: list[threading.Thread] = []
         """Live connections that are being left."""
@@ -129,6 +131,16 @@ class Site:
         if counted and token == "" and not may_refuse:
             self._let_in(answer)
         return answer
+
+    def answers(self) -> bool:
+        """Whether it still does, be it with an error; a call that no server counts."""
+        try:
+            self.call("GET", "/health", limit=PATIENCE)
+        except errors.NetworkError:
+            return False
+        except errors.UploaderError:
+            pass
+        return True
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a stored file; None where the server does not give them out."""

@@ -11,15 +11,16 @@ from relays import http_proxy, tls_front
 from serving import running_server
 
 from server_stub.tokens import issue_token
+from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
-from uploader_cli.smoke import CHECKS, Verdict
+from uploader_cli.smoke import CHECKS, Site, Verdict, go_through
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from server_stub.serving import EmbeddedServer
-    from uploader_cli.smoke import Report
+    from uploader_cli.smoke import Report, Result
 
 SECRET = "a secret of this test that is long enough"
 TOKEN = issue_token(SECRET)
@@ -118,6 +119,23 @@ def test_nobody_there() -> None:
     assert report.exit_code is Exit.NO_SERVER
     assert failed(report) == {"health"}
     assert {found.blocked_by for found in report.results[1:]} == {"health"}
+
+
+def test_a_server_that_goes_away() -> None:
+    """The check that met it says so, no other waits for an answer that never comes, and what is left is named."""
+    with running_server(jwt_secret=SECRET) as server:
+        site = Site(Settings(server=server.url, token=TOKEN))
+
+        def tell(result: Result) -> None:
+            if result.id == "batch-one":
+                server.stop()
+
+        report = go_through(site, CHECKS, tell=tell)
+    assert report.exit_code is Exit.RETRY_MAY_HELP
+    assert failed(report) == {"stored-file"}
+    after = report.results[[found.id for found in report.results].index("stored-file") + 1 :]
+    assert {(found.verdict, found.blocked_by, found.calls) for found in after} == {(Verdict.SKIPPED, "stored-file", 0)}
+    assert [thing.rpartition(": ")[2] for thing in report.left] == ["the server does not answer any more"]
 
 
 def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
