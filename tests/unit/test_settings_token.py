@@ -111,3 +111,16 @@ def test_masking_hides_what_was_seen_and_what_looks_like_a_secret(tmp_path: Path
     settle(tmp_path, {"UPLOADER_HEADER": "X-Api-Key: key-of-a-test"}, token_file=str(file)).bearer()
     text = mask("a-word-from-a-file key-of-a-test http://u:p@h/x Authorization: Basic QQ==\n{'Bearer zzz'}")
     assert text == "*** *** http://***@h/x Authorization: ***\n{'Bearer ***'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Authorization: Digest a=1, b=2; c=3", "Authorization: ***"),
+        ("{'Authorization': 'Digest a=\"1\", b=\"2\"', 'X': 1}", "{'Authorization': ***, 'X': 1}"),
+        ("('cookie', 'a=b; c=d')", "('cookie', ***)"),
+        ("send Authorization: Bearer <token>. Or set UPLOADER_TOKEN", "send Authorization: *** Or set UPLOADER_TOKEN"),
+    ],
+)
+def test_masking_leaves_the_rest_of_a_sentence(text: str, masked: str) -> None:
+    assert mask(text) == masked

@@ -8,8 +8,15 @@ MASK = "***"
 
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|password|credential|session|api-?key|signature", re.IGNORECASE)
 _PATTERNS = (
+    # What is quoted, or the scheme, the value and what a comma or semicolon joins to it: not the rest of a sentence.
+    (
+        re.compile(
+            r"(?i)((?:authorization|cookie)['\"]?\s*[:=,]\s*)"
+            r"(?:'[^'\r\n]*'|\"[^\"\r\n]*\"|(?:[\w-]+\s+)?[^\s,;]+(?:[,;]\s*[^\s,;]+)*)"
+        ),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"]+"), rf"\1\2{MASK}"),
-    (re.compile(r"(?i)((?:authorization|cookie)['\"]?\s*[:=,]\s*)[^\r\n]+"), rf"\1{MASK}"),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),
 )
 _TOO_SHORT = 4  # masking every "a" would say more about the secret than it hides
