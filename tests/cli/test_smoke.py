@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -170,7 +169,6 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
     assert check_junit((tmp_path / "report.xml").read_text())[0].get("tests") == str(len(CHECKS))
 
 
-@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
 def test_on_a_terminal_of_40_columns(server: EmbeddedServer, tmp_path: Path) -> None:
     """Colours, and the check under way; nothing is wider than the terminal."""
     command = (

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
-import pytest
 from command import environment, finish, start, uploader
 from patience import PATIENCE, ROOM
 from serving import running_server
@@ -103,7 +101,6 @@ def test_quiet_and_verbose(server: EmbeddedServer, tmp_path: Path) -> None:
     assert "kind: bundled server" in uploader("doctor", "-s", server.url, "-v", home=tmp_path).err
 
 
-@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
 def test_on_a_terminal_of_40_columns(tmp_path: Path) -> None:
     """Colours, and the step under way; nothing is wider than the terminal."""
     with running_server(websocket="refuse") as server:
