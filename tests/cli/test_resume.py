@@ -23,14 +23,14 @@ from patience import ROOM
 from recording import recorder
 from serving import running_server, server_process
 
-from server_stub.faults import Answer
-from server_stub.store import Store
+from uploader_server.faults import Answer
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 

@@ -12,13 +12,13 @@ import requests
 from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, upload
 from serving import running_server
 
-from server_stub.sink import Sink
-from server_stub.tokens import issue_token
+from uploader_server.http.auth import issue_token
+from uploader_server.storage.writing import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from tus_client import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_session_is_kept_while_an_upload_of_it_is_asked_for() -> None:
             time.sleep(0.2)
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
-        eventually(lambda: session not in server.app.state.backend.sessions, "the end of the session")
+        eventually(lambda: session not in server.app.state.backend.known, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
 
