@@ -36,7 +36,7 @@ class ServerProcess:
     """`python -m uploader_server --port 0 …` as a child; a context manager that never leaves it running."""
 
     def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        path = os.pathsep.join(filter(None, [str(REPOSITORY / "server_stub"), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uploader_server", "--port", "0", *arguments],
             stdout=subprocess.PIPE,

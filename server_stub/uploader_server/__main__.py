@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -230,7 +231,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def _announce(url: str, root: Path, config: ServerConfig, *, verbose: bool) -> None:
-    kept = f"files in {root}" + (", removed at the stop" if config.root is None else "")
+    shown = os.fsencode(root).decode(errors="backslashreplace")
+    kept = f"files in {shown}" + (", removed at the stop" if config.root is None else "")
     sys.stdout.write(f"uploader server ready on {url} ({kept}; Ctrl-C stops)\n")
     if verbose:
         sys.stdout.write(f"token for DELETE: {issue_token(config.jwt_secret)}\n")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """What a flavour does; each call may raise ApiError."""
 
-    def create(self, category: str, expected: int) -> tuple[str, str]:
+    async def create(self, category: str, expected: int) -> tuple[str, str]:
         """Open a session; its id and when it was created."""
 
     def progress(self, session_id: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,7 @@ class Bundled(Sessions):
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
         session.status = "cancelled"
         session.touch()
-        self.store.save_session(session.row())
+        await self.keep(session)
         for task in session.requests:
             task.cancel()
         await self.emit(session.id, session.event("The upload was cancelled"))
@@ -68,8 +70,8 @@ class Bundled(Sessions):
             if self.tus is not None:
                 self.tus.release(session)
             session.finish()
-            self.store.save_session(session.row())
             await self.emit(session.id, session.event(ending(session)))
+        await self.keep(session)
         return {
             "success": True,
             "sessionId": session.id,
@@ -91,7 +93,8 @@ class Bundled(Sessions):
             for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
                 logger.info("session %s expired", session.id)
                 del self.known[session.id]
-                self.store.forget_session(session.id)
+                with contextlib.suppress(sqlite3.Error):  # then a later server forgets it
+                    await self.store.save(self.store.session_forgotten(session.id))
 
     def _active(self, session: Session) -> bool:
         """Whether a request works at it: receiving, or storing what it received."""

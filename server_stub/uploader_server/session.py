@@ -225,8 +225,8 @@ class Session:
         }
 
 
-def file_row(session: str, position: int, file: FileState) -> dict[str, Any]:
-    """A file as the database keeps it."""
+def file_row(session: str, position: int, file: FileState, path: str | None) -> dict[str, Any]:
+    """A file as the database keeps it; `path` is below the root."""
     return {
         "id": file.id,
         "session": session,
@@ -237,7 +237,7 @@ def file_row(session: str, position: int, file: FileState) -> dict[str, Any]:
         "status": file.status,
         "progress": file.progress,
         "speed": file.speed,
-        "path": file.path,
+        "path": path,
         "error": file.error,
         "error_code": file.error_code,
     }

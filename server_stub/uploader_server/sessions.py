@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
-    from uploader_server.storage.store import Store
+    from uploader_server.storage.store import Change, Store
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +47,14 @@ class Sessions:
         self.store = store
         self.faults = faults
         self.emit = emit
-        self.known = {row["id"]: _restored(store, row) for row in store.sessions()}
+        self.known = {row["id"]: _restored(row, files) for row, files in store.sessions()}
         """The sessions by their ids, with those of an earlier server on this root."""
 
-    def create(self, category: str, expected: int) -> tuple[str, str]:
+    async def create(self, category: str, expected: int) -> tuple[str, str]:
         """Open a session; its id and when it was created."""
         session = Session(str(uuid.uuid4()), category, expected)
+        await self.keep(session)
         self.known[session.id] = session
-        self.store.save_session(session.row())
         return session.id, session.created
 
     def find(self, session_id: str) -> Session:
@@ -98,20 +99,32 @@ class Sessions:
             "lastUpdate": timestamp(),
         }
 
-    async def account(self, session: Session, files: list[FileState]) -> None:
-        """Record files that have ended, tell the room, and end the session when they were the last."""
-        position = len(session.files)
-        rows = [file_row(session.id, position + place, file) for place, file in enumerate(files)]
-        await asyncio.to_thread(self.store.save_files, rows)
+    async def keep(self, session: Session) -> None:
+        """Save a session. Raises sqlite3.Error."""
+        await self.store.save(self.store.session_saved(session.row()))
+
+    async def record(self, session: Session | None, files: list[FileState], *more: Change) -> None:
+        """Save files that have ended, with what else belongs into this transaction. Raises sqlite3.Error."""
+        position = len(session.files) if session is not None else 0
+        owner = session.id if session is not None else ""
+        paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
+        rows = [file_row(owner, position + n, file, paths[n]) for n, file in enumerate(files)]
+        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None]
+        changes = [self.store.files_saved(rows), self.store.digests_saved(stored), *more]
+        if session is not None:
+            changes.append(self.store.session_saved(session.row()))
+        await self.store.save(*changes)
+
+    async def announce(self, session: Session, files: list[FileState]) -> None:
+        """Count recorded files, tell the room, and end the session when they were the last. Raises sqlite3.Error."""
         for number, file in enumerate(files):
             session.count(file)
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)  # a thousand ends at once must not hold up everybody else's heartbeat
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
-        ended = session.settle()
         session.touch()
-        self.store.save_session(session.row())
-        if ended:
+        if session.settle():
+            await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
 
     def place(self, category: str, files: list[FileState]) -> None:
@@ -129,7 +142,6 @@ class Sessions:
             except OSError as error:
                 file.fail("UPLOAD_FAILED", error.strerror or str(error))
             else:
-                file.temporary = None
                 file.status, file.progress, file.ended = "completed", 100, timestamp()
                 file.path = str(final)
                 file.file_name = final.relative_to(self.store.root / category).as_posix()
@@ -139,7 +151,8 @@ class Sessions:
         return counted((session.status for session in self.known.values()), STATUSES)
 
 
-def _restored(store: Store, row: sqlite3.Row) -> Session:
+def _restored(row: sqlite3.Row, files: list[sqlite3.Row]) -> Session:
+    """A session as its files say how far it is: its own row may be older."""
     session = Session(
         id=row["id"],
         category=row["category"],
@@ -149,7 +162,7 @@ def _restored(store: Store, row: sqlite3.Row) -> Session:
         touched=row["touched"],
         progress=row["progress"],
     )
-    for known in store.files(session.id):
+    for known in files:
         session.files[known["id"]] = FileState(
             original_name=known["original_name"],
             relative_path=known["relative_path"],
@@ -158,11 +171,13 @@ def _restored(store: Store, row: sqlite3.Row) -> Session:
             size=known["size"],
             progress=known["progress"],
             speed=known["speed"],
-            path=known["path"],
             error=known["error"],
             error_code=known["error_code"],
         )
         session.count(session.files[known["id"]])
+    if files and session.status == "pending":
+        session.status = "uploading"
+    session.settle()
     return session
 
 

@@ -250,7 +250,7 @@ def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_f
         server.kill()
     if forgets:
         with contextlib.closing(Store(root)) as store:
-            store.forget_session(old)
+            store.database.wait(store.session_forgotten(old))
     with server_process("--root", str(root), "--port", port) as server:
         assert server.url == url
         done = resumed(tmp_path)

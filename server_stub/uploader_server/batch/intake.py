@@ -34,7 +34,8 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         if session.status == "cancelled":
             raise _cancelled(intake)
         await asyncio.to_thread(sessions.place, session.category, files)
-        await sessions.account(session, files)
+        await sessions.record(session, files)
+        await sessions.announce(session, files)
         return batch_answer(session.id, files)
     except BaseException:
         await intake.undo()

@@ -83,12 +83,12 @@ class BatchReader:
             raise self._refusal
 
     async def discard(self) -> None:
-        """Remove every temporary file of this request that was not stored."""
+        """Remove every temporary name of this request."""
         if self._sink is not None:
             await self._sink.abandon()
-        for file in self.files:
-            if file.temporary is not None:
-                file.temporary.unlink(missing_ok=True)
+        names = [file.temporary for file in self.files if file.temporary is not None]
+        if names:
+            await asyncio.to_thread(_unlink, names)
 
     def _parser(self, content_type: str) -> PushMultipartParser:
         kind, options = parse_options_header(content_type)
@@ -232,3 +232,8 @@ class BatchReader:
         except UnicodeDecodeError:
             self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
             return ""
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import mimetypes
 import os
 import sys
 import time
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, read_json, zipped
+from uploader_server.http.files import StoredFile
 from uploader_server.http.validation import judge, session_request, validation_request
 from uploader_server.tus.headers import described
 from uploader_server.wire import timestamp
@@ -80,7 +80,7 @@ class Rest:
         except ValueError:
             body = None
         category, expected = session_request(body, self.limits.max_files)
-        session_id, created = self.backend.create(category, expected)
+        session_id, created = await self.backend.create(category, expected)
         shown = _shown(self.limits)
         if self.config.reference:
             shown = {key: shown[key] for key in ("maxFiles", "allowedTypes", "maxFileSize")}
@@ -120,10 +120,10 @@ class Rest:
     async def delete(self, request: Request) -> Response:
         """`DELETE /api/upload/file/{id}`."""
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
-        path = self.store.path_of(request.path_params["id"])
+        path = await self.store.path_of(request.path_params["id"])
         if path is None:
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         message = "文件删除成功" if self.config.reference else "The file was deleted"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 
@@ -133,12 +133,11 @@ class Rest:
         if path is None:
             code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
             raise ApiError(404, code, "There is no such file")
-        headers = {"x-content-type-options": "nosniff"}
+        headers = {}
         if request.method == "HEAD" and not self.config.reference:
             digest = await asyncio.to_thread(self.store.digest_of, path)
             headers["repr-digest"] = f"sha-256=:{base64.b64encode(digest).decode()}:"
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        return FileResponse(path, headers=headers, media_type=kind)
+        return StoredFile(path, headers)
 
     def _tus_shown(self) -> dict[str, Any]:
         return {} if self.tus is None else {"tus": described(self.limits.max_size)}

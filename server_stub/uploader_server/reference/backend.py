@@ -95,7 +95,7 @@ class Reference:
         self.trackers: dict[str, Tracker] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - the count is never used
+    async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - the count is never used
         """Open a session; its id and when it was created."""
         session_id = str(uuid.uuid4())
         self.sessions[session_id] = category
@@ -218,7 +218,7 @@ class Reference:
         file.started, file.progress, file.speed = timestamp(), 0, 0
         await tell(0, "uploading", f"正在上传 {name}...")
         try:
-            self._move_into_place(session_id, category, file)
+            await self._move_into_place(session_id, category, file)
         except OSError as error:
             file.fail("UPLOAD_FAILED", error.strerror or str(error))
             counts["failedFiles"] += 1
@@ -233,7 +233,7 @@ class Reference:
         counts["completedFiles"] += 1
         await tell(100, "completed", f"{name} 上传完成")
 
-    def _move_into_place(self, session_id: str, category: str, file: FileState) -> None:
+    async def _move_into_place(self, session_id: str, category: str, file: FileState) -> None:
         moment = timestamp(datetime.now(UTC)).replace(":", "-").replace(".", "-")
         stored = f"{session_id}_{moment}_{re.sub(r'[^A-Za-z0-9._-]', '_', file.original_name)}"
         path = self.store.root / category / stored
@@ -245,9 +245,9 @@ class Reference:
         if temporary is None:  # the reader gives each file of an accepted request one
             raise OSError(5, "EIO: nothing was received")
         claim(temporary, path)
-        file.temporary = None
         file.file_name, file.path = stored, str(path)
-        self.store.save_files([file_row(session_id, 0, file)])  # DELETE finds it by its id
+        row = file_row(session_id, 0, file, self.store.below(path))
+        await self.store.save(self.store.files_saved([row]))  # DELETE finds it by its id
 
     async def _tell(self, session_id: str, status: str, **fields: Any) -> None:
         await self.emit(

@@ -38,7 +38,7 @@ def candidates(path: Path) -> Iterator[Path]:
 
 
 def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
-    """Give a received file its name and return it; the temporary name is gone afterwards.
+    """Give a received file its name and return it. The temporary name is left to the caller.
 
     Nothing is ever overwritten: a file already there that is the `same` is the answer, any other makes the new one
     `name (2).ext`. Raises OSError where the file system refuses the name.
@@ -50,19 +50,18 @@ def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
         except FileExistsError:
             if not candidate.is_file() or not same(candidate):
                 continue
-            temporary.unlink()
         return candidate
     raise AssertionError("candidates() never ends")
 
 
 def claim(temporary: Path, target: Path) -> None:
-    """Rename in one step, but never over an existing file. Raises FileExistsError, or what the rename raises."""
+    """Give a file a second name in one step, but never over an existing file.
+
+    On a file system without hard links the temporary name is gone afterwards. Raises FileExistsError, or what else the
+    link raises.
+    """
     try:
         os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except PermissionError:  # a file system without hard links: reserve the name, then move over our own reservation
+    except PermissionError:  # no hard links here: reserve the name, then move over our own reservation
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         temporary.replace(target)
-    else:
-        temporary.unlink()

@@ -1,48 +1,37 @@
-"""What survives a restart: files below the root, and an embedded SQLite database of sessions, files and digests.
+"""What survives a restart: files below the root, and what the database says of sessions, files and digests.
 
 Layout below the root: `personal/…` and `scenic/…` hold the files, `.uploader/` the database and temporary files
-(same file system, so that a file gets its name by a rename). `.uploader` is never served.
-
-Every method may be called in any thread: one connection, one lock, short statements.
+(same file system, so that a file gets its name by a link). `.uploader` is never served. The database names files by
+their paths below the root, which are always UTF-8; the root itself may be any bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import shutil
 import sqlite3
 import sys
 import tempfile
-import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from uploader_server.config import StartupError
+from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.paths import place, safe_parts
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sessions (
-  id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
-  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS files (
-  id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
-  relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
-  path TEXT, error TEXT, error_code TEXT
-);
-CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
-CREATE TABLE IF NOT EXISTS digests (
-  path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
-);
-"""
+Change = Callable[[sqlite3.Connection], object]
+"""Statements that belong into one transaction (see `Store.save`)."""
 
 
 class Store:
@@ -54,7 +43,6 @@ class Store:
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
-        self._guard = threading.Lock()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
             for category in CATEGORIES:
@@ -62,22 +50,17 @@ class Store:
             self._take_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
-            self._database = self._open()
-            self._database.executescript(_SCHEMA)
+            self.database = Database(self.private / "server.sqlite3")
+        except VersionError as error:
+            self._release()
+            raise StartupError(
+                f"--root {self.root}: {error}; start a newer server, or choose another directory"
+            ) from None
         except (OSError, sqlite3.Error) as error:
             self._release()
             raise StartupError(
                 f"--root {self.root}: can't keep files there ({error}); choose a directory that you may write to"
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            self.private / "server.sqlite3", isolation_level=None, check_same_thread=False, timeout=10
-        )
-        database.row_factory = sqlite3.Row
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        return database
 
     def _take_root(self) -> None:
         """Two servers on one root would sweep each other's temporary files: the second one doesn't start."""
@@ -103,7 +86,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database, give up the root; a temporary root is removed. May be called twice."""
-        self._database.close()
+        self.database.close()
         self._release()
 
     def incoming(self) -> Path:
@@ -113,15 +96,18 @@ class Store:
     # Files
 
     def place(self, temporary: Path, category: str, relative_path: str, sha256: bytes) -> Path:
-        """Store a received file under its path, or answer with the equal one that is already there.
+        """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
 
-        Raises UnsafePathError for a path that would leave the category, OSError where the file system refuses.
+        The temporary name is left to the caller. Raises UnsafePathError for a path that would leave the category,
+        OSError where the file system refuses.
         """
         target = (self.root / category).joinpath(*safe_parts(relative_path))
         size = temporary.stat().st_size
-        final = place(temporary, target, lambda there: there.stat().st_size == size and self.digest_of(there) == sha256)
-        self._remember_digest(final, sha256)
-        return final
+
+        def same(there: Path) -> bool:
+            return there.samefile(temporary) or (there.stat().st_size == size and self.digest_of(there) == sha256)
+
+        return place(temporary, target, same)
 
     def find(self, category: str, relative_path: str) -> Path | None:
         """The stored file that a URL names, or None; nothing outside the category is ever found."""
@@ -135,98 +121,89 @@ class Store:
             return None
 
     def digest_of(self, path: Path) -> bytes:
-        """SHA-256 of a stored file: remembered while size and time of change are the same, else read anew."""
+        """SHA-256 of a stored file: remembered while size and time of change are the same (runs in a thread)."""
         stat = path.stat()
-        row = self.row(
-            "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND modified = ?",
-            (_text(path), stat.st_size, stat.st_mtime_ns),
-        )
+        known = (self.below(path), stat.st_size, stat.st_mtime_ns)
+        query = "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND modified = ?"
+        row = self.database.wait(lambda db: db.execute(query, known).fetchone())
         if row is not None:
             return bytes(row["sha256"])
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").digest()
-        self._remember_digest(path, sha256)
+        self.database.wait(self.digests_saved([(path, sha256)]))
         return sha256
 
-    def _remember_digest(self, path: Path, sha256: bytes) -> None:
-        stat = path.stat()
-        self.write(
-            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
-            (_text(path), stat.st_size, stat.st_mtime_ns, sha256),
+    def below(self, path: Path) -> str:
+        """The path of a stored file as the database names it."""
+        return path.relative_to(self.root).as_posix()
+
+    # Changes: what `save` puts into one transaction
+
+    async def save(self, *changes: Change) -> None:
+        """Make changes, all or none; they are committed when this returns. Raises sqlite3.Error."""
+
+        def change(db: sqlite3.Connection) -> None:
+            for make in changes:
+                make(db)
+
+        await self.database.transaction(change)
+
+    def digests_saved(self, files: Iterable[tuple[Path, bytes]]) -> Change:
+        """Remember the SHA-256 of stored files."""
+        rows = []
+        for path, sha256 in files:
+            with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
+                stat = path.stat()
+                rows.append((self.below(path), stat.st_size, stat.st_mtime_ns, sha256))
+        return lambda db: db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)
+
+    def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
+        """Insert or update the files of a request."""
+        statement = (
+            "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
+            " :size, :status, :progress, :speed, :path, :error, :error_code)"
         )
+        return lambda db: db.executemany(statement, rows)
 
-    # Sessions
-
-    def save_session(self, row: dict[str, Any]) -> None:
+    def session_saved(self, row: dict[str, Any]) -> Change:
         """Insert or update one session."""
-        self.write(
-            "INSERT OR REPLACE INTO sessions VALUES"
-            " (:id, :category, :expected, :status, :progress, :created, :touched)",
-            row,
+        statement = (
+            "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched)"
+        )
+        return lambda db: db.execute(statement, row)
+
+    def session_forgotten(self, session: str) -> Change:
+        """Forget a session; its files stay, and can still be deleted by their ids."""
+        return lambda db: db.execute("DELETE FROM sessions WHERE id = ?", (session,))
+
+    # What is known
+
+    def sessions(self) -> list[tuple[sqlite3.Row, list[sqlite3.Row]]]:
+        """Every session with its files, in the order in which they came (waits: for the start)."""
+        files = "SELECT * FROM files WHERE session = ? ORDER BY position"
+        return self.database.wait(
+            lambda db: [
+                (row, db.execute(files, (row["id"],)).fetchall()) for row in db.execute("SELECT * FROM sessions")
+            ]
         )
 
-    def save_files(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Insert or update the files of a request, all or none."""
-        with self._guard:
-            self._database.execute("BEGIN")
-            self._database.executemany(
-                "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
-                " :size, :status, :progress, :speed, :path, :error, :error_code)",
-                rows,
-            )
-            self._database.execute("COMMIT")
-
-    def sessions(self) -> list[sqlite3.Row]:
-        """Every session that is known."""
-        return self.rows("SELECT * FROM sessions", ())
-
-    def files(self, session: str) -> list[sqlite3.Row]:
-        """The files of a session, in the order in which they came."""
-        return self.rows("SELECT * FROM files WHERE session = ? ORDER BY position", (session,))
-
-    def forget_session(self, session: str) -> None:
-        """Forget a session; its files stay, and can still be deleted by their ids."""
-        self.write("DELETE FROM sessions WHERE id = ?", (session,))
-
-    def path_of(self, file_id: str) -> Path | None:
+    async def path_of(self, file_id: str) -> Path | None:
         """Where the file with this id is stored, or None where there is none (any more)."""
-        row = self.row("SELECT path FROM files WHERE id = ?", (file_id,))
-        path = Path(row["path"]) if row is not None and row["path"] else None
+        query = "SELECT path FROM files WHERE id = ?"
+        row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
+        path = self.root / row["path"] if row is not None and row["path"] else None
         return path if path is not None and path.is_file() else None
 
-    def delete(self, file_id: str) -> None:
+    async def delete(self, file_id: str) -> None:
         """Remove the stored file with this id, unless another upload was answered with the same one."""
-        path = self.path_of(file_id)
+        path = await self.path_of(file_id)
         if path is None:
             return
-        others = self.row("SELECT 1 FROM files WHERE path = ? AND id != ?", (str(path), file_id))
-        if others is None:
-            path.unlink(missing_ok=True)
-        self.write("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
+        name = self.below(path)
 
-    # Statements
+        def forget(db: sqlite3.Connection) -> bool:
+            db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
+            return db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
 
-    def script(self, statements: str) -> None:
-        """Run statements that take no values."""
-        with self._guard:
-            self._database.executescript(statements)
-
-    def write(self, statement: str, values: Any) -> None:
-        """Run a statement that answers nothing; it is committed when this returns."""
-        with self._guard:
-            self._database.execute(statement, values)
-
-    def row(self, statement: str, values: Any) -> sqlite3.Row | None:
-        """The first row of a query, or None."""
-        with self._guard:
-            row: sqlite3.Row | None = self._database.execute(statement, values).fetchone()
-            return row
-
-    def rows(self, statement: str, values: Any) -> list[sqlite3.Row]:
-        """Every row of a query."""
-        with self._guard:
-            return self._database.execute(statement, values).fetchall()
-
-
-def _text(path: Path) -> str:
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if await self.database.transaction(forget):
+            await asyncio.to_thread(path.unlink, missing_ok=True)

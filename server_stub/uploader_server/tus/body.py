@@ -70,7 +70,7 @@ class Receiving:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
-        appender, check = self._open()
+        appender, check = await self._open()
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
         if self._session is not None:
@@ -93,7 +93,7 @@ class Receiving:
         if not kept:
             raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
 
-    def _open(self) -> tuple[Appender, Any]:
+    async def _open(self) -> tuple[Appender, Any]:
         upload = self._upload
         if upload.hasher is None and self._start == 0:
             upload.hasher = hashlib.sha256()
@@ -101,8 +101,9 @@ class Receiving:
         check = None
         if self._checksum is not None:
             check = self._checksum.hasher()
-            upload.unchecked_from = self._start
-            self._uploads.store.save(upload)
+            if upload.unchecked_from != self._start:
+                await self._uploads.store.save(upload, unchecked_from=self._start)
+                upload.unchecked_from = self._start
         digests = [digest for digest in (upload.hasher, check) if digest is not None]
         return Appender(self._uploads.store.data(upload), self._start, digests), check
 
@@ -118,12 +119,13 @@ class Receiving:
         if kept:
             upload.offset = appender.offset
         else:
-            self._uploads.store.cut(upload, self._start)
+            await asyncio.to_thread(self._uploads.store.cut, upload, self._start)
             upload.hasher = self._before
         upload.touched, upload.file.size = time.time(), upload.offset
         if self._checksum is not None:
             upload.unchecked_from = None
-            self._uploads.store.save(upload)
+            if not upload.complete:  # else the end of the upload is saved next
+                await self._uploads.store.save(upload)
         return kept
 
     def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uploader_server.tus.uploads import Uploads
 
 
-def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
+async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
     """The upload that a creation asks for, not yet known to anybody. Raises ApiError."""
     if body.there and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
@@ -32,7 +32,7 @@ def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Up
         category=session.category if session is not None else ANONYMOUS,
         metadata=metadata,
         concat_header=request.headers.get("upload-concat"),
-        length=_length(uploads, request, body),
+        length=await _length(uploads, request, body),
     )
     if upload.concat.kind != "partial":
         _check_file(uploads, upload, session)
@@ -49,13 +49,13 @@ def _session(uploads: Uploads, session_id: str | None) -> Session | None:
     return None
 
 
-def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
+async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
     concat = parse_concat(request.headers.get("upload-concat"))
     if concat.kind != "final":
         return creation_length(request.headers, uploads.limits.max_size)
     if body.there or "upload-length" in request.headers:
         raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
-    length = sum(part.length or 0 for part in parts_of(uploads, concat))
+    length = sum(part.length or 0 for part in await parts_of(uploads, concat))
     check_length(length, uploads.limits.max_size)
     return length
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
-from uploader_server.session import file_row
 from uploader_server.tus.upload import FINISHED, OPEN
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from uploader_server.tus.uploads import Uploads
 
 
-def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
+async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
     """The parts that a final upload names, in order. Raises ApiError where one can't be used."""
-    found = [uploads.find(part) for part in concat.parts]
+    found = [await uploads.find(part) for part in concat.parts]
     for part in found:
         if part.concat.kind != "partial":
             raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
@@ -37,13 +37,15 @@ async def settle(uploads: Uploads, upload: Upload) -> None:
     """Finish an upload whose bytes are all there; nothing to do for any other. The caller has the turn.
 
     It may be repeated after a crash at any step: a file that already has its name is found by its digest. Raises
-    ApiError 400 where it can't become a file (then it is gone), OSError where the disk failed (then it is as it was).
+    ApiError 400 where it can't become a file (then it is gone); OSError, sqlite3.Error where the disk failed (then it
+    is as it was).
     """
     if upload.status != OPEN:
         return
     if upload.concat.parts:
         await _concatenate(uploads, upload)
     elif upload.complete and upload.concat.kind == "partial":
+        await uploads.store.save(upload, status=FINISHED)
         uploads.finished(upload, None)
     elif upload.complete:
         await _become_file(uploads, upload)
@@ -52,16 +54,16 @@ async def settle(uploads: Uploads, upload: Upload) -> None:
 async def _concatenate(uploads: Uploads, upload: Upload) -> None:
     async with contextlib.AsyncExitStack() as turns:
         try:
-            parts = parts_of(uploads, upload.concat)
+            parts = await parts_of(uploads, upload.concat)
             for part in sorted(set(parts), key=lambda part: part.id):
                 await turns.enter_async_context(uploads.turn(part))
         except ApiError:
-            uploads.retire(upload, "failed")
+            await uploads.retire(upload, "failed")
             raise
         await asyncio.to_thread(uploads.store.join, upload, parts)
         await _become_file(uploads, upload)
         for part in parts:
-            uploads.retire(part, "concatenated")
+            await uploads.retire(part, "concatenated")
 
 
 async def _become_file(uploads: Uploads, upload: Upload) -> None:
@@ -71,21 +73,23 @@ async def _become_file(uploads: Uploads, upload: Upload) -> None:
         await asyncio.to_thread(uploads.store.hash, upload)
     file.size, file.sha256 = upload.offset, upload.hasher.digest()
     if _cancelled(uploads, upload):
-        uploads.retire(upload, "cancelled")
-        uploads.check(upload)
-    file.temporary = uploads.store.spare(upload)
+        await uploads.retire(upload, "cancelled")
+        await uploads.check(upload)
+    file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
     await asyncio.to_thread(sessions.place, upload.category, [file])
-    if file.temporary is not None:
-        file.temporary.unlink(missing_ok=True)
     session = uploads.session_of(upload)
-    if session is not None:
-        await sessions.account(session, [file])
-    else:
-        sessions.store.save_files([file_row("", 0, file)])
     if file.path is None:
-        uploads.retire(upload, "failed")
+        await sessions.record(session, [file])
+        await uploads.retire(upload, "failed")
+    else:
+        path = Path(file.path)
+        row = uploads.store.saved(upload, status=FINISHED, path=path, sha256=file.sha256)
+        await sessions.record(session, [file], row)
+        uploads.finished(upload, path, file.sha256)
+    if session is not None:
+        await sessions.announce(session, [file])
+    if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
-    uploads.finished(upload, Path(file.path), file.sha256)
 
 
 def _cancelled(uploads: Uploads, upload: Upload) -> bool:
@@ -96,11 +100,12 @@ def _cancelled(uploads: Uploads, upload: Upload) -> bool:
 async def sweep(uploads: Uploads) -> None:
     """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
     for upload in uploads.open_ones():
-        with contextlib.suppress(ApiError, OSError):
+        with contextlib.suppress(ApiError, OSError, sqlite3.Error):
             async with uploads.turn(upload):
                 await settle(uploads, upload)
     while True:
         await asyncio.sleep(min(60.0, uploads.ttl / 4))
-        for upload_id in uploads.store.untouched_since(time.time() - uploads.ttl):
-            with contextlib.suppress(ApiError):
-                uploads.expire(upload_id)
+        with contextlib.suppress(sqlite3.Error):
+            for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
+                with contextlib.suppress(ApiError):
+                    await uploads.expire(upload_id)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import base64
 import logging
-import mimetypes
+import sqlite3
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
+from uploader_server.http.files import StoredFile
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.creation import new_upload
 from uploader_server.tus.finish import settle
@@ -85,9 +86,10 @@ class Tus:
             answer = _refusal(error, body)
         except ClientGoneError:
             answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             logger.warning("%s %s: %s", method, request.url.path, error)
-            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror), body)
+            details = error.strerror if isinstance(error, OSError) else str(error)
+            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details), body)
         answer.headers["tus-resumable"] = VERSION
         answer.headers.update(CORS)
         return answer
@@ -102,7 +104,7 @@ class Tus:
             if method == "POST":
                 return await self._create(request, body)
         elif method in {"HEAD", "PATCH", "DELETE", "GET"}:
-            upload = self.uploads.find(upload_id if is_upload_id(upload_id) else "")
+            upload = await self.uploads.find(upload_id if is_upload_id(upload_id) else "")
             if method == "PATCH":
                 return await self._append(upload, request, body)
             if method == "DELETE":
@@ -117,15 +119,20 @@ class Tus:
         headers = request.headers
         fields = parse_metadata(headers.get("upload-metadata", ""))
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
-        known = self.uploads.find_key(owner, fields.get("uploadKey", ""))
+        known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
             return await self._known(known, fields.get("sessionId", ""), body)
         checksum = parse_checksum(headers.get("upload-checksum"))
-        upload = new_upload(self.uploads, request, body, owner)
-        self.uploads.add(upload)
+        upload = await new_upload(self.uploads, request, body, owner)
+        known = self.uploads.unfinished(owner, upload.key)  # of a request that came meanwhile
+        if known is not None:
+            return await self._known(known, upload.session, body)
+        upload.unchecked_from = 0 if body.there and checksum is not None else None
+        self.uploads.keep(upload)
         location = {"location": ENDPOINT + upload.id}
         try:
             async with self.uploads.turn(upload):
+                await self.uploads.add(upload)
                 if body.there:
                     await Receiving(self.uploads, upload, body, checksum).run()
                 await settle(self.uploads, upload)
@@ -158,7 +165,7 @@ class Tus:
                 now = {"upload-offset": str(upload.offset)}
                 raise TusError(409, "WRONG_OFFSET", f"The upload is at {upload.offset}", now)
             if length is not None:
-                self.uploads.set_length(upload, length)
+                await self.uploads.set_length(upload, length)
             if body.there and upload.status == FINISHED:
                 raise ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {upload.length} bytes")
             if body.there:
@@ -186,9 +193,7 @@ class Tus:
             raise TusError(404, "UPLOAD_NOT_FOUND", "A part has no bytes to show")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        kind = mimetypes.guess_type(upload.path.name)[0] or "application/octet-stream"
-        headers = {"x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        return FileResponse(upload.path, headers={**headers, **self._where(upload)}, media_type=kind)
+        return StoredFile(upload.path, {"cache-control": "no-cache", **self._where(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}

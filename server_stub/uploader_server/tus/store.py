@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
@@ -20,72 +19,76 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
+    from pathlib import Path
 
-    from uploader_server.storage.store import Store
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tus_uploads (
-  id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
-  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, unchecked_from INTEGER,
-  path BLOB, sha256 BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
-CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
-"""
+    from uploader_server.storage.store import Change, Store
 
 COPY_BLOCK = 1 << 20
 
 
+_SAVE = (
+    "INSERT OR REPLACE INTO tus_uploads VALUES (:id, :owner, :upload_key, :session, :category, :metadata, :concat,"
+    " :length, :status, :touched, :unchecked_from, :path, :sha256)"
+)
+
+
 class TusStore:
-    """Rows and data files. Every method may be called in any thread."""
+    """Rows and data files."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._directory = store.private / "tus"
         self._directory.mkdir(exist_ok=True)
-        store.script(_SCHEMA)
 
     def data(self, upload: Upload) -> Path:
         """The data file of an unfinished upload."""
         return self._directory / upload.id
 
-    def save(self, upload: Upload) -> None:
-        """Insert or update the row. The key of an upload that is gone is free again."""
-        self._store.write(
-            "INSERT OR REPLACE INTO tus_uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                upload.id,
-                upload.owner,
-                None if upload.gone else upload.key or None,
-                upload.session,
-                upload.category,
-                upload.metadata,
-                upload.concat_header,
-                upload.length,
-                upload.status,
-                upload.touched,
-                upload.unchecked_from,
-                None if upload.path is None else os.fsencode(upload.path),
-                upload.sha256,
-            ),
-        )
+    async def save(self, upload: Upload, **changed: Any) -> None:
+        """Insert or update the row, with other values in some columns. Raises sqlite3.Error."""
+        await self._store.save(self.saved(upload, **changed))
 
-    def forget(self, upload: Upload) -> None:
+    def saved(self, upload: Upload, **changed: Any) -> Change:
+        """The same as a change. The key of an upload that is gone is free again."""
+        path: Path | None = changed.pop("path", upload.path)
+        row = {
+            "id": upload.id,
+            "owner": upload.owner,
+            "upload_key": None if upload.gone else upload.key or None,
+            "session": upload.session,
+            "category": upload.category,
+            "metadata": upload.metadata,
+            "concat": upload.concat_header,
+            "length": upload.length,
+            "status": upload.status,
+            "touched": upload.touched,
+            "unchecked_from": upload.unchecked_from,
+            "path": None if path is None else self._store.below(path),
+            "sha256": upload.sha256,
+            **changed,
+        }
+        return lambda db: db.execute(_SAVE, row)
+
+    async def forget(self, upload: Upload) -> None:
         """Delete the row."""
-        self._store.write("DELETE FROM tus_uploads WHERE id = ?", (upload.id,))
+        await self._store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload.id,)))
 
-    def find(self, upload_id: str) -> Upload | None:
+    async def find(self, upload_id: str) -> Upload | None:
         """The upload with this id."""
-        return self._first("id = ?", upload_id)
+        return await self._first("id = ?", upload_id)
 
-    def find_key(self, owner: str, key: str) -> Upload | None:
+    async def find_key(self, owner: str, key: str) -> Upload | None:
         """The upload that this owner created with this key."""
-        return self._first("owner = ? AND upload_key = ?", owner, key)
+        return await self._first("owner = ? AND upload_key = ?", owner, key)
 
     def unfinished(self) -> list[Upload]:
-        """The open uploads that an earlier server on this root left; data files of no upload are removed."""
-        rows = self._store.rows("SELECT * FROM tus_uploads WHERE status IN (?, ?)", (OPEN, FINISHED))
-        uploads = [upload for upload in map(_loaded, rows) if upload.has_data]
+        """The open uploads that an earlier server on this root left; data files of no upload are removed.
+
+        For the start: it waits for the database.
+        """
+        query = "SELECT * FROM tus_uploads WHERE status = ? OR (status = ? AND path IS NULL)"
+        rows = self._store.database.wait(lambda db: db.execute(query, (OPEN, FINISHED)).fetchall())
+        uploads = [self._loaded(row) for row in rows]
         for stray in {entry.name for entry in self._directory.iterdir()} - {upload.id for upload in uploads}:
             (self._directory / stray).unlink()
         opened = [upload for upload in uploads if upload.status == OPEN]
@@ -93,21 +96,24 @@ class TusStore:
             self._measure(upload)
         return opened
 
-    def with_data(self, session_id: str) -> list[str]:
+    async def with_data(self, session_id: str) -> list[str]:
         """Ids of the uploads of a session that have a data file (see `Upload.has_data`)."""
-        rows = self._store.rows(
-            "SELECT id FROM tus_uploads WHERE session = ? AND (status = ? OR (status = ? AND path IS NULL))",
-            (session_id, OPEN, FINISHED),
+        return await self._ids(
+            "session = ? AND (status = ? OR (status = ? AND path IS NULL))", session_id, OPEN, FINISHED
         )
-        return [row["id"] for row in rows]
 
-    def untouched_since(self, moment: float) -> list[str]:
+    async def untouched_since(self, moment: float) -> list[str]:
         """Ids of uploads whose row was last touched before a moment (seconds since the epoch)."""
-        return [row["id"] for row in self._store.rows("SELECT id FROM tus_uploads WHERE touched < ?", (moment,))]
+        return await self._ids("touched < ?", moment)
 
-    def _first(self, condition: str, *values: str) -> Upload | None:
-        row = self._store.row(f"SELECT * FROM tus_uploads WHERE {condition}", values)  # noqa: S608 - of our own
-        return None if row is None else _loaded(row)
+    async def _ids(self, condition: str, *values: object) -> list[str]:
+        query = f"SELECT id FROM tus_uploads WHERE {condition}"  # noqa: S608 - of our own
+        return await self._store.database.read(lambda db: [row["id"] for row in db.execute(query, values)])
+
+    async def _first(self, condition: str, *values: str) -> Upload | None:
+        query = f"SELECT * FROM tus_uploads WHERE {condition}"  # noqa: S608 - of our own
+        row = await self._store.database.read(lambda db: db.execute(query, values).fetchone())
+        return None if row is None else self._loaded(row)
 
     def _measure(self, upload: Upload) -> None:
         """Learn the offset from the data file, after cutting off what no checksum vouches for."""
@@ -117,19 +123,33 @@ class TusStore:
         if upload.unchecked_from is not None:
             self.cut(upload, min(upload.unchecked_from, path.stat().st_size))
             upload.unchecked_from = None
-            self.save(upload)
+            self._store.database.wait(self.saved(upload))
         stat = path.stat()
         upload.offset = 0 if upload.concat.parts else stat.st_size
         upload.touched = max(upload.touched, stat.st_mtime)
 
+    def _loaded(self, row: sqlite3.Row) -> Upload:
+        upload = Upload(
+            owner=row["owner"],
+            session=row["session"],
+            category=row["category"],
+            metadata=row["metadata"],
+            concat_header=row["concat"],
+            length=row["length"],
+            id=row["id"],
+            status=row["status"],
+            touched=row["touched"],
+            unchecked_from=row["unchecked_from"],
+            path=None if row["path"] is None else self._store.root / row["path"],
+            sha256=row["sha256"],
+        )
+        if upload.status == FINISHED:
+            upload.offset = upload.length or 0
+        return upload
+
     def cut(self, upload: Upload, offset: int) -> None:
         """Shorten the data file."""
         os.truncate(self.data(upload), offset)
-
-    def drop_data(self, upload: Upload) -> None:
-        """Remove the data file."""
-        self.data(upload).unlink(missing_ok=True)
-        upload.hasher = None
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
@@ -146,18 +166,6 @@ class TusStore:
         with self.data(upload).open("rb") as file:
             upload.hasher = hashlib.file_digest(file, "sha256")
 
-    def spare(self, upload: Upload) -> Path:
-        """A second name for the data, to be given away; the data file stays until everything is recorded.
-
-        On a file system without hard links it is the data file itself.
-        """
-        spare = self._store.incoming()
-        try:
-            os.link(self.data(upload), spare)
-        except OSError:
-            return self.data(upload)
-        return spare
-
 
 def _copy(read: Callable[..., int], write: Callable[..., int], digest: Any, buffer: memoryview) -> None:
     while count := read(buffer):
@@ -165,23 +173,3 @@ def _copy(read: Callable[..., int], write: Callable[..., int], digest: Any, buff
         digest.update(block)
         while block:
             block = block[write(block) :]
-
-
-def _loaded(row: sqlite3.Row) -> Upload:
-    upload = Upload(
-        owner=row["owner"],
-        session=row["session"],
-        category=row["category"],
-        metadata=row["metadata"],
-        concat_header=row["concat"],
-        length=row["length"],
-        id=row["id"],
-        status=row["status"],
-        touched=row["touched"],
-        unchecked_from=row["unchecked_from"],
-        path=None if row["path"] is None else Path(os.fsdecode(row["path"])),
-        sha256=row["sha256"],
-    )
-    if upload.status == FINISHED:
-        upload.offset = upload.length or 0
-    return upload

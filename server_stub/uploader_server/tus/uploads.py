@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -15,7 +16,7 @@ from uploader_server.tus.store import TusStore
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from uploader_server.session import Session
@@ -36,16 +37,14 @@ class Uploads:
         """Unfinished ones: their offset and hash state live here."""
         self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
         """Every one that a request is using, so that all of them use the same object."""
+        self._keys: dict[tuple[str, str], Upload] = {}
+        """The unfinished ones that were created with a key, by their owner and key."""
         for upload in self.store.unfinished():
-            self._keep(upload)
             self._restore(upload)
 
     def _restore(self, upload: Upload) -> None:
-        """Take up an unfinished upload of an earlier server, which may have stored its file already."""
-        path = self.sessions.store.path_of(upload.id)
-        if path is not None:
-            self.finished(upload, path, self.sessions.store.digest_of(path))
-            return
+        """Take up an unfinished upload of an earlier server."""
+        self.keep(upload)
         session = self.session_of(upload)
         if session is not None and upload.concat.kind != "partial":
             upload.file.size = upload.offset
@@ -53,31 +52,39 @@ class Uploads:
 
     # Finding
 
-    def find(self, upload_id: str) -> Upload:
+    def in_use(self, upload_id: str) -> Upload | None:
+        """The upload with this id, if it is unfinished or a request is using it."""
+        return self._known.get(upload_id)
+
+    async def find(self, upload_id: str) -> Upload:
         """The upload with this id. Raises TusError: 404 where it never was, 410 where it is gone."""
-        upload = self._known.get(upload_id) or self.store.find(upload_id)
+        upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
-        self._known[upload.id] = upload
-        self.check(upload)
+        upload = self._known.setdefault(upload_id, upload)  # another request may have loaded it meanwhile
+        await self.check(upload)
         return upload
 
-    def find_key(self, owner: str, key: str) -> Upload | None:
+    async def find_key(self, owner: str, key: str) -> Upload | None:
         """The upload that was created with this `uploadKey`, unless it is gone."""
-        row = self.store.find_key(owner, key) if key else None
-        if row is None:
+        found = self.unfinished(owner, key) or (await self.store.find_key(owner, key) if key else None)
+        if found is None:
             return None
         try:
-            return self.find(row.id)
+            return await self.find(found.id)
         except TusError:
             return None
 
-    def check(self, upload: Upload) -> None:
+    def unfinished(self, owner: str, key: str) -> Upload | None:
+        """The unfinished upload that was created with this `uploadKey`."""
+        return self._keys.get((owner, key))
+
+    async def check(self, upload: Upload) -> None:
         """Raises TusError 410 where it is gone, or goes now: it expired, or its file was deleted."""
         if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
-            self.retire(upload, "expired")
+            await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not upload.path.is_file():
-            self.retire(upload, "deleted")
+            await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
             raise TusError(410, code, f"This upload is gone ({upload.status}): make a new one")
@@ -86,10 +93,6 @@ class Uploads:
         """Its session, while that is known and has not ended."""
         session = self.sessions.known.get(upload.session)
         return None if session is None or session.ended else session
-
-    def _keep(self, upload: Upload) -> None:
-        self._known[upload.id] = upload
-        self._open[upload.id] = upload
 
     # Turns
 
@@ -107,7 +110,7 @@ class Uploads:
         finally:
             upload.waiting -= 1
         try:
-            self.check(upload)
+            await self.check(upload)
             upload.touched = time.time()
             session = self.session_of(upload)
             if session is not None:
@@ -118,11 +121,26 @@ class Uploads:
 
     # Life
 
-    def add(self, upload: Upload) -> None:
-        """A new upload."""
-        self.store.data(upload).touch()
-        self.store.save(upload)
-        self._keep(upload)
+    def keep(self, upload: Upload) -> None:
+        """Make an unfinished upload known to all requests."""
+        self._known[upload.id] = self._open[upload.id] = upload
+        if upload.key:
+            self._keys[upload.owner, upload.key] = upload
+
+    def _drop(self, upload: Upload) -> None:
+        self._open.pop(upload.id, None)
+        if self._keys.get((upload.owner, upload.key)) is upload:
+            del self._keys[upload.owner, upload.key]
+
+    async def add(self, upload: Upload) -> None:
+        """Save a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
+        try:
+            self.store.data(upload).touch()
+            await self.store.save(upload)
+        except BaseException:
+            upload.status = "failed"
+            self._drop(upload)
+            raise
         session = self.session_of(upload)
         if session is not None:
             self._enter(upload, session)
@@ -133,33 +151,32 @@ class Uploads:
         session.status = "uploading"
         session.touch()
 
-    def set_length(self, upload: Upload, length: int) -> None:
+    async def set_length(self, upload: Upload, length: int) -> None:
         """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
         if upload.length is None and length >= upload.offset:
             check_length(length, self.limits.max_size)
+            await self.store.save(upload, length=length)
             upload.length = upload.file.announced = length
-            self.store.save(upload)
         elif upload.length != length:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
 
     def finished(self, upload: Upload, path: Path | None, sha256: bytes = b"") -> None:
-        """Every byte is here and, unless it is a part (None), the file has its name."""
+        """Every byte is here and, unless it is a part (None), the file has its name; the row says so already."""
         upload.status, upload.path, upload.sha256, upload.touched = FINISHED, path, sha256, time.time()
-        self.store.save(upload)
         if path is not None:
-            self.store.drop_data(upload)
+            self.store.data(upload).unlink(missing_ok=True)  # one of two names: nothing that takes time
         upload.hasher = None
-        self._open.pop(upload.id, None)
+        self._drop(upload)
 
-    def retire(self, upload: Upload, reason: str) -> None:
-        """Let an upload go: its data is removed, its URL answers 410, its key is free. A stored file stays."""
+    async def retire(self, upload: Upload, reason: str) -> None:
+        """End an upload: its data is removed, its URL answers 410, its key is free. A stored file stays."""
         session = self.sessions.known.get(upload.session)
         if session is not None and upload.status == OPEN and upload.file.status == "uploading":
             session.drop(upload.file)
-        upload.status, upload.touched = reason, time.time()
-        self.store.save(upload)
-        self.store.drop_data(upload)
-        self._open.pop(upload.id, None)
+        upload.status, upload.touched, upload.hasher = reason, time.time(), None
+        self._drop(upload)
+        await self.store.save(upload)
+        await asyncio.to_thread(self.store.data(upload).unlink, missing_ok=True)
 
     async def terminate(self, upload: Upload, authorization: str | None) -> None:
         """Remove an upload (tus 1.0, termination), with its file if it became one.
@@ -170,9 +187,9 @@ class Uploads:
             if upload.path is not None:
                 if upload.session:
                     check_token(authorization, self.sessions.config.jwt_secret, self.sessions.config.auth_token)
-                self.sessions.store.delete(upload.id)
+                await self.sessions.store.delete(upload.id)
             session = self.session_of(upload) if upload.status == OPEN else None
-            self.retire(upload, "terminated")
+            await self.retire(upload, "terminated")
             if session is not None:
                 await self.sessions.emit(session.id, session.event(f"{upload.name} was taken back"))
 
@@ -197,31 +214,29 @@ class Uploads:
             upload.file.status, upload.file.progress, upload.file.size = "completed", 100, upload.offset
             upload.file.path = str(upload.path)
             self._enter(upload, session)
-            await self.sessions.account(session, [upload.file])
-        self.store.save(upload)
+            await self.sessions.record(session, [upload.file], self.store.saved(upload))
+            await self.sessions.announce(session, [upload.file])
+            return
+        await self.store.save(upload)
 
     async def discard(self, session_id: str) -> None:
         """The session was cancelled: end its requests under way and remove what they sent."""
-        for upload in self._of_session(session_id):
+        for upload_id in await self.store.with_data(session_id):
             with contextlib.suppress(TusError):
+                upload = await self.find(upload_id)
                 async with self.turn(upload):
                     if upload.has_data:
-                        self.retire(upload, "cancelled")
+                        await self.retire(upload, "cancelled")
 
     def release(self, session: Session) -> None:
         """The session ends without its unfinished uploads: they can be finished later, or in another session."""
-        for upload in self._of_session(session.id):
-            if upload.status == OPEN:
+        for upload in self._open.values():
+            if upload.session == session.id:
                 session.drop(upload.file)
 
     def busy(self, session: Session) -> bool:
         """Whether a request is using an unfinished upload of this session."""
-        return any(upload.lock.locked() for upload in self._of_session(session.id))
-
-    def _of_session(self, session_id: str) -> Iterable[Upload]:
-        for upload_id in self.store.with_data(session_id):
-            with contextlib.suppress(TusError):
-                yield self.find(upload_id)
+        return any(upload.session == session.id and upload.lock.locked() for upload in self._open.values())
 
     # Expiry
 
@@ -229,14 +244,14 @@ class Uploads:
         """The unfinished uploads."""
         return list(self._open.values())
 
-    def expire(self, upload_id: str) -> None:
+    async def expire(self, upload_id: str) -> None:
         """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""
-        upload = self._known.get(upload_id) or self.store.find(upload_id)
+        upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             return
         if upload.has_data:
-            self.find(upload_id)
+            await self.find(upload_id)
         elif not upload.lock.locked():
             logger.info("upload %s is forgotten", upload_id)
-            self.store.forget(upload)
+            await self.store.forget(upload)
             self._known.pop(upload_id, None)

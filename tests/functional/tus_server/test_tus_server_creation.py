@@ -141,7 +141,7 @@ def test_a_creation_that_breaks_off_keeps_what_came(server: EmbeddedServer) -> N
     with ByHand("POST", server.url + ENDPOINT, sent, claimed=6) as request:
         request.send(b"abc")
         key = ("", "broken creation")
-        eventually(lambda: server.app.state.backend.tus.find_key(*key), "the upload")
+        eventually(lambda: server.app.state.backend.tus.unfinished(*key), "the upload")
     again = create(server.url, 6, uploadKey="broken creation")
     assert again.status_code == 200
     offset = int(again.headers["upload-offset"])
