@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
+from uploader_server.storage.writing import SMALL
 from uploader_server.tus.upload import FINISHED, OPEN
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ async def _become_file(uploads: Uploads, upload: Upload) -> None:
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
-    await asyncio.to_thread(sessions.place, upload.category, [file])
+    if upload.offset <= SMALL and not (sessions.store.root / upload.category / upload.wanted_path).exists():
+        sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
+    else:
+        await asyncio.to_thread(sessions.place, upload.category, [file])
     session = uploads.session_of(upload)
     if file.path is None:
         await sessions.record(session, [file])

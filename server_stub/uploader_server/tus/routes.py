@@ -20,6 +20,7 @@ from starlette.routing import Route
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
 from uploader_server.http.files import StoredFile
+from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.creation import new_upload
 from uploader_server.tus.finish import settle
@@ -36,12 +37,13 @@ from uploader_server.tus.headers import (
     parse_checksum,
     parse_metadata,
 )
-from uploader_server.tus.upload import FINISHED
+from uploader_server.tus.upload import FINISHED, OPEN
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
 
@@ -124,7 +126,9 @@ class Tus:
             return await self._known(known, fields.get("sessionId", ""), body)
         checksum = parse_checksum(headers.get("upload-checksum"))
         upload = await new_upload(self.uploads, request, body, owner)
-        known = self.uploads.unfinished(owner, upload.key)  # of a request that came meanwhile
+        if upload.concat.parts:  # it took time: one with this key may have been made meanwhile, and have ended
+            known = await self.uploads.find_key(owner, upload.key)
+        known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
             return await self._known(known, upload.session, body)
         upload.unchecked_from = 0 if body.there and checksum is not None else None
@@ -132,13 +136,22 @@ class Tus:
         location = {"location": ENDPOINT + upload.id}
         try:
             async with self.uploads.turn(upload):
-                await self.uploads.add(upload)
-                if body.there:
-                    await Receiving(self.uploads, upload, body, checksum).run()
-                await settle(self.uploads, upload)
+                await self._begin(upload, body, checksum)
         except ApiError as error:
             raise _with(error, location) from error
         return Response(status_code=201, headers={**location, **self._state(upload)})
+
+    async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
+        """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL
+        await self.uploads.add(upload, save=not late)
+        try:
+            if body.there:
+                await Receiving(self.uploads, upload, body, checksum).run()
+            await settle(self.uploads, upload)
+        finally:
+            if late and upload.status == OPEN:
+                await self.uploads.store.save(upload)
 
     async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
         """A creation whose answer was lost comes again: 200, the same Location, the offset; its body is dropped."""

@@ -132,11 +132,12 @@ class Uploads:
         if self._keys.get((upload.owner, upload.key)) is upload:
             del self._keys[upload.owner, upload.key]
 
-    async def add(self, upload: Upload) -> None:
-        """Save a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
+    async def add(self, upload: Upload, *, save: bool) -> None:
+        """Begin a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
         try:
-            self.store.data(upload).touch()
-            await self.store.save(upload)
+            if save:
+                self.store.data(upload).touch()
+                await self.store.save(upload)
         except BaseException:
             upload.status = "failed"
             self._drop(upload)
