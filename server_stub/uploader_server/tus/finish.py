@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -77,7 +78,8 @@ async def _become_file(uploads: Uploads, upload: Upload) -> None:
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
-    if upload.offset <= SMALL and not (sessions.store.root / upload.category / upload.wanted_path).exists():
+    target = sessions.store.root / upload.category / upload.wanted_path
+    if upload.offset <= SMALL and not os.path.lexists(target):
         sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
     else:
         await asyncio.to_thread(sessions.place, upload.category, [file])
