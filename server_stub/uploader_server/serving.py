@@ -35,6 +35,8 @@ START_DEADLINE = 30.0
 STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 BACKLOG = 1024
+LARGEST_PIECE = 1 << 20
+"""Bytes of a body that granian hands over at once; with its own 400 KiB a large upload costs a quarter more CPU."""
 KEEP_ALIVE = {"bundled": 75.0, "reference": 5.0}
 """Seconds that an idle connection is kept (reference: docs/protocol.md, section 3.16)."""
 
@@ -48,7 +50,7 @@ class Granian(Server):
             app,
             interface=Interfaces.ASGI,
             http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000)),
+            http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000), max_buffer_size=LARGEST_PIECE),
             backlog=BACKLOG,
             backpressure=BACKLOG,
             log_enabled=False,

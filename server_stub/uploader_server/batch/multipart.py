@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import re
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +18,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from uploader_server.http.errors import ApiError, ClientGoneError
 from uploader_server.session import FileState
-from uploader_server.storage.writing import Sink
+from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ class BatchReader:
         """The file that is arriving; None while a text part does."""
         self._name = ""
         self._text = bytearray()
-        self._sink: Sink | None = None
+        self._writing: Appender | None = None
+        self._digest = hashlib.sha256()
         self._began = 0.0
 
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
@@ -84,8 +87,9 @@ class BatchReader:
 
     async def discard(self) -> None:
         """Remove every temporary name of this request."""
-        if self._sink is not None:
-            await self._sink.abandon()
+        if self._writing is not None:
+            with contextlib.suppress(OSError):
+                await self._writing.close()
         names = [file.temporary for file in self.files if file.temporary is not None]
         if names:
             await asyncio.to_thread(_unlink, names)
@@ -139,7 +143,8 @@ class BatchReader:
         self._check(file, segment.name)
         if self._refusal is None:
             file.temporary = self._incoming()
-            self._sink = Sink(file.temporary)
+            self._digest = hashlib.sha256()
+            self._writing = Appender(file.temporary, 0, [self._digest])
             await self._listener.started(file)
 
     def _file_name(self, segment: MultipartSegment) -> str | None:
@@ -210,8 +215,8 @@ class BatchReader:
             return
         file.size += len(piece)
         self._check_size(file, file.size)
-        if self._refusal is None and self._sink is not None:
-            await self._sink.write(piece)
+        if self._refusal is None and self._writing is not None:
+            await self._writing.write(piece)
 
     async def _end(self) -> None:
         file, self._file = self._file, None
@@ -219,9 +224,10 @@ class BatchReader:
             await self._listener.text(self._name, self._decoded())
             return
         file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
-        if self._sink is not None:
-            file.sha256 = await self._sink.finish()
-            self._sink = None
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing.close()
+            file.sha256 = self._digest.digest()
         if self._refusal is None:
             file.announced = file.size
             await self._listener.arriving(file)

@@ -6,73 +6,17 @@ Never more than two blocks of a request are in memory: one that is being gathere
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import os
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-BLOCK = 1 << 20
+BLOCK = 512 << 10
+"""Bytes that are gathered before a thread hashes and writes them."""
 SMALL = 64 << 10
 """Bytes of a file that is written at once: handing it to a thread would take longer."""
-
-
-class Sink:
-    """One temporary file: blocks are hashed and written in a thread, one block at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._held: list[bytes] = []
-        self._size = 0
-        self._job: asyncio.Future[None] | None = None
-
-    async def write(self, piece: bytes) -> None:
-        """Take a piece; waits only when the block before is still being written. Raises OSError (late)."""
-        self._held.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK:
-            await self._pass_on()
-
-    async def finish(self) -> bytes:
-        """Write what is left and return the SHA-256 of the whole. Raises OSError."""
-        if self._job is None and self._file is None and self._size <= SMALL:
-            self._write(self._held, last=True)
-        else:
-            await self._pass_on(last=True)
-            await self._wait()
-        return self._digest.digest()
-
-    async def abandon(self) -> None:
-        """Close and remove the file, whatever state it is in."""
-        if self._job is not None:
-            await asyncio.wait({self._job})
-        if self._file is not None:
-            self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    async def _pass_on(self, *, last: bool = False) -> None:
-        await self._wait()
-        held, self._held, self._size = self._held, [], 0
-        self._job = asyncio.get_running_loop().run_in_executor(None, functools.partial(self._write, held, last=last))
-
-    async def _wait(self) -> None:
-        if self._job is not None:
-            await asyncio.shield(self._job)
-            self._job = None
-
-    def _write(self, pieces: list[bytes], *, last: bool) -> None:
-        if self._file is None:
-            self._file = self._path.open("xb")
-        for piece in pieces:
-            self._digest.update(piece)
-            self._file.write(piece)
-        if last:
-            self._file.close()
 
 
 class Appender:
@@ -83,6 +27,7 @@ class Appender:
     """
 
     def __init__(self, path: Path, start: int, digests: Sequence[Any]) -> None:
+        self._start = start
         self.offset = start
         """How much of the file is written: start, and what was added since."""
         self.taken = start
@@ -111,7 +56,7 @@ class Appender:
     async def _close(self) -> None:
         try:
             await self._wait()
-            if self._size > SMALL:
+            if self._size and self.taken - self._start > SMALL:
                 await asyncio.get_running_loop().run_in_executor(None, self._append, self._held)
             else:
                 self._append(self._held)
@@ -126,11 +71,11 @@ class Appender:
             self._job = None
 
     def _append(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                count = os.pwrite(self._fd, view, self.offset)
-                for digest in self._digests:
-                    digest.update(view[:count])
-                self.offset += count
-                view = view[count:]
+        """Write pieces with one system call, if the system takes them; hash what is written, also where it fails."""
+        view = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        while view:
+            count = os.pwrite(self._fd, view, self.offset)
+            for digest in self._digests:
+                digest.update(view[:count])
+            self.offset += count
+            view = view[count:]
