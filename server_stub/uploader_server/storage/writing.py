@@ -56,9 +56,9 @@ class Appender:
     async def _close(self) -> None:
         try:
             await self._wait()
-            if self._size and self.taken - self._start > SMALL:
+            if self.taken - self._start > SMALL:
                 await asyncio.get_running_loop().run_in_executor(None, self._append, self._held)
-            else:
+            elif self._held:
                 self._append(self._held)
         finally:
             self._held = []
