@@ -20,7 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "server_stub"))
 
 BLOCK = b"\xa5" * (1 << 20)
 MEMORY = Path("/dev/shm")

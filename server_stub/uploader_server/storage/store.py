@@ -25,7 +25,7 @@ from uploader_server.storage.paths import place, safe_parts
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
@@ -148,14 +148,17 @@ class Store:
 
         await self.database.transaction(change)
 
-    def digests_saved(self, files: Iterable[tuple[Path, bytes]]) -> Change:
+    def digests_saved(self, files: Sequence[tuple[Path, bytes]]) -> Change:
         """Remember the SHA-256 of stored files."""
-        rows = []
-        for path, sha256 in files:
-            with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
-                stat = path.stat()
-                rows.append((self.below(path), stat.st_size, stat.st_mtime_ns, sha256))
-        return lambda db: db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)
+
+        def change(db: sqlite3.Connection) -> None:
+            for path, sha256 in files:
+                with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
+                    stat = path.stat()
+                    row = (self.below(path), stat.st_size, stat.st_mtime_ns, sha256)
+                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+
+        return change
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
         """Insert or update the files of a request."""
