@@ -20,7 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "server_stub"))
 
 BLOCK = b"\xa5" * (1 << 20)
 MEMORY = Path("/dev/shm")
@@ -28,18 +28,18 @@ SERVERS = ("granian", "uvicorn")
 
 
 def serve(kind: str, root: Path) -> None:
-    from server_stub.config import ServerConfig
+    from uploader_server.config import ServerConfig
 
     config = ServerConfig(port=0, root=root)
     if kind == "granian":
-        from server_stub.serving import serve as serve_granian
+        from uploader_server.serving import serve as serve_granian
 
         serve_granian(config, lambda url, _: print("ready", url, flush=True))
         return
     import uvicorn
 
-    from server_stub.app import create_app
-    from server_stub.serving import listen, url_of
+    from uploader_server.app import create_app
+    from uploader_server.serving import listen, url_of
 
     app = create_app(config)
     listener = listen(config)

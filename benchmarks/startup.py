@@ -33,7 +33,7 @@ def command(arguments: list[str]) -> float:
 def server(number: signal.Signals) -> tuple[float, float]:
     """Milliseconds from the start of a server to its ready line, and from the signal to its end."""
     began = time.perf_counter()
-    arguments = [sys.executable, "-m", "server_stub", "--port", "0"]
+    arguments = [sys.executable, "-m", "uploader_server", "--port", "0"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()

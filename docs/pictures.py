@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from server_stub.config import ServerConfig
-from server_stub.serving import EmbeddedServer
-from server_stub.tokens import issue_token
+from uploader_server.config import ServerConfig
+from uploader_server.http.auth import issue_token
+from uploader_server.serving import EmbeddedServer
 
 HERE = Path(__file__).resolve().parent / "pictures"
 COLUMNS, LINES = 80, 24

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from patience import PATIENCE
 
-from server_stub.config import ServerConfig
-from server_stub.serving import EmbeddedServer
+from uploader_server.config import ServerConfig
+from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +33,12 @@ def running_server(**config: Any) -> Iterator[EmbeddedServer]:
 
 
 class ServerProcess:
-    """`python -m server_stub --port 0 …` as a child; a context manager that never leaves it running."""
+    """`python -m uploader_server --port 0 …` as a child; a context manager that never leaves it running."""
 
     def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        path = os.pathsep.join(filter(None, [str(REPOSITORY / "server_stub"), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server_stub", "--port", "0", *arguments],
+            [sys.executable, "-m", "uploader_server", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ SHARED = {
     "tenacity": "core.retry transfer",
     "pathspec": "selection.filters selection.ignores",
     "typer": "cli",
-    "server_stub": "cli.serve cli.demo testing",
+    "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",
 }
 """A dependency, and who may import it."""
@@ -75,7 +76,7 @@ def modules(top: Path) -> dict[str, set[str]]:
 
 
 CLIENT = modules(ROOT / "src" / OURS)
-STUB = modules(ROOT / "server_stub")
+SERVER = modules(ROOT / "server_stub" / "uploader_server")
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -111,5 +112,27 @@ def test_every_dependency_has_its_place() -> None:
 
 def test_the_server_does_not_know_the_client() -> None:
     """One mistake about the protocol must not pass on both sides."""
-    assert STUB
-    assert {name for name, used in STUB.items() if any(within(item, OURS) for item in used)} == set()
+    assert SERVER
+    assert {name for name, used in SERVER.items() if any(within(item, OURS) for item in used)} == set()
+
+
+def test_the_server_has_no_import_cycles() -> None:
+    """Imports for types count, and those inside of functions."""
+    top = "uploader_server"
+    graph = {
+        name: {target for item in used if within(item, top) for target in loaded(item.removeprefix(top)[1:], name)}
+        for name, used in SERVER.items()
+    }
+    assert graph["app"] >= {"config", "faults", "http.middleware", "storage.store"}
+    graphlib.TopologicalSorter(graph).prepare()
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({**graph, "wire": {"app"}}).prepare()
+
+
+def loaded(name: str, importer: str) -> set[str]:
+    """The modules of the server that an import of `name` loads: its own, and the packages around that have content."""
+    parts = name.split(".")
+    while parts and ".".join(parts) not in SERVER:  # the name of a class or function
+        parts.pop()
+    around = {".".join(parts[:count]) for count in range(1, len(parts))}
+    return {".".join(parts)} | {package for package in around if SERVER[package] and not within(importer, package)}

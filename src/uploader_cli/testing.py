@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from server_stub.config import ServerConfig
-    from server_stub.faults import Faults
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.config import ServerConfig
+    from uploader_server.faults import Faults
+    from uploader_server.serving import EmbeddedServer
 
 _OURS = ("host", "port")
 """What a test has no say in: the port is a free one of this machine."""
@@ -62,8 +62,8 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     Raises `UsageError` for an option that there isn't or that the server refuses, and without the extra `server`.
     """
     need_server_extra("the fixture `upload_server`")
-    from server_stub.config import StartupError
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.config import StartupError
+    from uploader_server.serving import EmbeddedServer
 
     options: dict[str, Any] = {}
     answers: list[tuple[str, str, Sequence[Any]]] = []
@@ -82,7 +82,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
 
 
 def _config(options: Mapping[str, Any]) -> ServerConfig:
-    from server_stub.config import ServerConfig
+    from uploader_server.config import ServerConfig
 
     known = [field.name for field in fields(ServerConfig) if field.name not in _OURS]
     for name in options:

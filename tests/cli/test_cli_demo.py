@@ -51,7 +51,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable
             return upload(samples, samples.parent / "server")
 
         fake = SimpleNamespace(upload_command=upload_command)
-        monkeypatch.setitem(sys.modules, "server_stub.serving", SimpleNamespace(EmbeddedServer=Server))
+        monkeypatch.setitem(sys.modules, "uploader_server.serving", SimpleNamespace(EmbeddedServer=Server))
         monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)
         monkeypatch.setattr(uploader_cli, "run", fake, raising=False)
         return seen

@@ -15,9 +15,9 @@ import pytest
 from patience import PATIENCE
 from typer.main import get_command
 
-from server_stub.__main__ import parser
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
+from uploader_server.__main__ import parser
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda _: object())
-    monkeypatch.setitem(sys.modules, "server_stub.__main__", SimpleNamespace(main=serve))
+    monkeypatch.setitem(sys.modules, "uploader_server.__main__", SimpleNamespace(main=serve))
     return calls
 
 

@@ -21,7 +21,7 @@ from uploader_cli.settings import shard
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 PAGE = page("bulk-import.md")
 JOBS, FILES = 4, 40

@@ -12,7 +12,6 @@ import pytest
 from command import Done, uploader
 from serving import running_server
 
-from server_stub.faults import Answer
 from uploader_cli import upload
 from uploader_cli.__main__ import main
 from uploader_cli.core.alarms import Alarms
@@ -20,12 +19,13 @@ from uploader_cli.run.connections import Connections
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import Settings
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 SHARDS = 3
 

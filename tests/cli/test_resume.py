@@ -23,14 +23,14 @@ from patience import ROOM
 from recording import recorder
 from serving import running_server, server_process
 
-from server_stub.faults import Answer
-from server_stub.store import Store
+from uploader_server.faults import Answer
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 
@@ -250,7 +250,7 @@ def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_f
         server.kill()
     if forgets:
         with contextlib.closing(Store(root)) as store:
-            store.forget_session(old)
+            store.database.wait(store.session_forgotten(old))
     with server_process("--root", str(root), "--port", port) as server:
         assert server.url == url
         done = resumed(tmp_path)

@@ -15,15 +15,15 @@ from command import Done, environment, finish, start, uploader
 from junit_rules import check_junit
 from serving import running_server
 
-from server_stub.tokens import issue_token
 from uploader_cli.__main__ import main
 from uploader_cli.smoke import CHECKS
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"
 FEW = ("--only", "health", "--only", "session", "--only", "batch-one")

@@ -12,14 +12,14 @@ from command import Done, finish, start, uploader
 from patience import ROOM
 from serving import running_server
 
-from server_stub.tokens import issue_token
 from uploader_cli.core.stages import STAGES, Kind
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret that is long enough to sign with"
 QUICK = {"analysis_seconds": 0.3, "jwt_secret": SECRET}

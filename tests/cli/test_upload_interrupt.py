@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 PROMISED = 2.0
 """Seconds to the end after Ctrl-C."""
@@ -98,7 +98,7 @@ def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
 
 def test_ctrl_c_while_waiting_to_try_again(server: EmbeddedServer, tmp_path: Path) -> None:
     """A long Retry-After is no reason to wait."""
-    from server_stub.faults import Answer
+    from uploader_server.faults import Answer
 
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "600"})])
     process = start("upload", sparse(tmp_path / "a.mp4", 10), "-s", server.url, "--json", home=tmp_path)

@@ -20,7 +20,7 @@ from serving import running_server, server_process
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 NAMES = (
     "plain.mp4",

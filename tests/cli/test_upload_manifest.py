@@ -18,22 +18,22 @@ from command import Done, environment, uploader
 from following import ended, read_confirmed
 from serving import running_server
 
-from server_stub.faults import Answer
 from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.report import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import walk_queue
 from uploader_cli.selection.shard import holds
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.result import Result
     from uploader_cli.selection.walk import Unusable
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 

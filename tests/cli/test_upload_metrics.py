@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from command import uploader
 from serving import running_server
 
-from server_stub.faults import Answer
-from server_stub.tokens import issue_token
 from uploader_cli import Settings, upload
+from uploader_server.faults import Answer
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def test_the_report_is_on_its_stdin(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:

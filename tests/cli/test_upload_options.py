@@ -11,13 +11,13 @@ from command import uploader
 from relays import http_proxy, tls_front
 from serving import running_server
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 BATCH, TUS = "/api/upload/batch", "/api/upload/files/"

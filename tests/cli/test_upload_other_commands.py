@@ -12,14 +12,14 @@ from following import ended, read_until
 from patience import PATIENCE
 from serving import running_server
 
-from server_stub.tokens import issue_token
 from uploader_cli import Settings, upload
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 

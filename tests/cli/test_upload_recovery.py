@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from command import uploader
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def test_a_server_s_fault_degrades_the_run_which_goes_on(

@@ -14,14 +14,14 @@ from following import ended, read_until
 from junit_rules import check_junit
 from serving import running_server
 
-from server_stub.faults import Answer
 from uploader_cli.__main__ import main
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 pytestmark = pytest.mark.usefixtures("_there")
 

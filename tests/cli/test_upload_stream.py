@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def test_a_plain_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_every_line_fits_the_schema(flavour: str, make_files: Callable[..., Path
 
 def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A 503 with Retry-After: the delay is the server's, the next attempt has the next number."""
-    from server_stub.faults import Answer
+    from uploader_server.faults import Answer
 
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "1"})])
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)

@@ -14,13 +14,13 @@ from plain_tus import plain_tus_server
 from recording import recorder
 from serving import running_server
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 

@@ -15,9 +15,9 @@ import pytest
 import requests
 from pages import codes, names_of_tests, page, rows, section
 
-from server_stub.__main__ import configured, parser
-from server_stub.serving import EmbeddedServer
 from uploader_cli.__main__ import main
+from uploader_server.__main__ import configured, parser
+from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
     from pathlib import Path

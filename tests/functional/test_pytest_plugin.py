@@ -79,7 +79,7 @@ def test_a_project_that_does_not_use_it_imports_no_server(foreign: Callable[...,
 
         def test_nothing():
             assert "uploader_cli.pytest_plugin" in sys.modules
-            heavy = {"server_stub", "granian", "starlette", "requests", "typer", "uploader_cli.testing"}
+            heavy = {"uploader_server", "granian", "starlette", "requests", "typer", "uploader_cli.testing"}
             assert not heavy & sys.modules.keys()
     """
     foreign(source).assert_outcomes(passed=1)

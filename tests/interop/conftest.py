@@ -14,7 +14,7 @@ from foreign import Destination, Node, open_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 HERE = Path(__file__).parent
 INSTALL = ["npm", "install", "--engine-strict", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"]

@@ -14,7 +14,7 @@ from patience import PATIENCE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 class Node:

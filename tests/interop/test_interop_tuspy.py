@@ -13,7 +13,7 @@ from tusclient.exceptions import TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
 from tusclient.uploader import Uploader
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,9 +53,9 @@ def demo(
 
 
 def _run(place: Path, files: int, total: int, progress: str | None) -> int:
-    from server_stub.config import ServerConfig
-    from server_stub.serving import EmbeddedServer
     from uploader_cli import run
+    from uploader_server.config import ServerConfig
+    from uploader_server.serving import EmbeddedServer
 
     # Nothing of the user's own: no token or header of theirs has any business here.
     asked = {"progress": progress} | {"server": "localhost"}

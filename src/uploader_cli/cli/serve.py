@@ -86,13 +86,13 @@ def serve(
     """Run the bundled server, with faults on demand, until Ctrl-C."""
     given = dict(locals())
     need_server_extra("`uploader serve`")
-    from server_stub.__main__ import main
+    from uploader_server.__main__ import main
 
     raise typer.Exit(main(_as_argv(given), prog="uploader serve"))
 
 
 def _as_argv(given: dict[str, object]) -> list[str]:
-    """The server's own command line: it checks the values, so that `python -m server_stub` and this say the same."""
+    """The server's own command line: it checks the values, and `python -m uploader_server` says the same."""
     argv: list[str] = []
     for name, value in given.items():
         flag = "--as" if name == "flavour" else "--" + name.replace("_", "-")

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from uploader_cli.errors import UsageError
 
-_PACKAGES = ("server_stub", "starlette", "granian", "multipart", "jwt", "prometheus_client")
+_PACKAGES = ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client")
 
 
 def need_server_extra(user: str) -> None:

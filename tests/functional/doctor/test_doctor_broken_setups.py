@@ -29,9 +29,9 @@ from troubles import (
     wrong_clock,
 )
 
-from server_stub.faults import Answer
 from uploader_cli.doctor import Status, context, network, server
 from uploader_cli.exit_status import Exit
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from troubles import UNKNOWN, closed_port, silent_server, web_site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 IDS = [
     *("settings", "proxy", "dns", "tcp", "tls", "health", "load", "clock", "session", "polling", "token"),

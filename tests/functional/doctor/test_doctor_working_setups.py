@@ -12,15 +12,15 @@ from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
 
-from server_stub.tokens import issue_token
 from uploader_cli.doctor import Status, server
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ class _Icy:
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_both_sides_notice_a_line_that_is_dead(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """The client goes its way of recovery, the server forgets the connection. Here with a quick heartbeat."""
-    monkeypatch.setattr("server_stub.socket.HEARTBEAT", {"bundled": (1, 1)})
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 1)})
     with running_server(websocket="off" if transport == "polling" else None) as server:
         relay = Freezer(address(server.url))
         bench = Bench(f"http://127.0.0.1:{relay.port}").start()

@@ -15,7 +15,6 @@ from command import check_stream
 from junit_rules import check_junit
 from serving import running_server
 
-from server_stub.faults import Answer
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
 from uploader_cli.result import Receipts, Result
@@ -24,6 +23,7 @@ from uploader_cli.run.upload import Interrupts, begin, execute, select
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve
 from uploader_cli.transfer.journal import Journal
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

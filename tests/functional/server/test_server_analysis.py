@@ -13,13 +13,13 @@ import requests
 from batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, upload
 from serving import running_server
 
-from server_stub.analysis import KINDS, AnalysisMode
-from server_stub.tokens import issue_token
+from uploader_server.analysis.stages import KINDS, AnalysisMode
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of the analysis tests, long enough"
 JWT = {"authorization": f"Bearer {issue_token(SECRET)}"}

@@ -14,13 +14,13 @@ from batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, tex
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
-from server_stub.tokens import issue_token
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 TOKEN = "the-one-token.for/tests+0="
 SECRET = "a secret of the auth tests, which is long enough"

@@ -28,7 +28,7 @@ from serving import running_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from serving import running_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
 

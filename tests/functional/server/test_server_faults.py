@@ -15,13 +15,13 @@ from batches import DEADLINE, UNKNOWN, eventually, file, new_session, progress, 
 from serving import running_server
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 TRANSPORTS = ["websocket", "polling"]
 

@@ -15,10 +15,10 @@ from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def sockets(server: EmbeddedServer) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_a_long_run_on_one_socket_never_meets_the_limit_and_leaves_nothing() -> 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """By the heartbeat, here a quick one: after an interval and twice what a pong may take."""
-    monkeypatch.setattr("server_stub.socket.HEARTBEAT", {"bundled": (1, 0.4)})
+    monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 0.4)})
     with running_server() as server:
         if transport == "polling":
             requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)
@@ -111,15 +111,15 @@ def test_a_session_is_not_swept_right_after_a_long_body() -> None:
     """Its time to live starts again at the end of a request, also of one that broke off."""
     with running_server(session_ttl=2.0) as server:
         session = new_session(server.url)
-        known: Any = server.app.state.backend
+        backend: Any = server.app.state.backend
         body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
-            eventually(lambda: known.sessions[session].requests, "the request")
+            eventually(lambda: backend.known[session].requests, "the request")
             time.sleep(2.2)
-        eventually(lambda: not known.sessions[session].requests, "its end")
+        eventually(lambda: not backend.known[session].requests, "its end")
         time.sleep(0.6)  # a sweep comes every 0.5 s; asking over HTTP would keep the session alive
-        assert session in known.sessions
+        assert session in backend.known
 
 
 def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:
@@ -146,7 +146,7 @@ def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
         session = new_session(server.url)
         requests.post(f"{server.url}/api/upload/session/{session}/finish", timeout=DEADLINE)
         backend: Any = server.app.state.backend
-        eventually(lambda: backend.sessions == {}, "the sweep")
+        eventually(lambda: backend.known == {}, "the sweep")
         assert server.app.state.store.sessions() == []
 
 

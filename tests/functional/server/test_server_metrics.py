@@ -12,14 +12,14 @@ from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session,
 from prometheus_client.parser import text_string_to_metric_families
 from serving import running_server
 
-from server_stub.metrics import route_of
-from server_stub.tokens import issue_token
+from uploader_server.http.auth import issue_token
+from uploader_server.metrics import route_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of the metrics tests, long enough"
 

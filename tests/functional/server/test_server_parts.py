@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server_stub.config import RealtimeMode, ServerConfig, parse_size
-from server_stub.faults import Gate
-from server_stub.ratelimit import RateLimit
-from server_stub.sessions import FileState, Session
-from server_stub.stored_paths import UnsafePathError, candidates, claim, safe_parts
-from server_stub.wire import extension, is_uuid, js_round, timestamp
+from uploader_server.config import RealtimeMode, ServerConfig, parse_size
+from uploader_server.faults import Gate
+from uploader_server.http.ratelimit import RateLimit
+from uploader_server.session import FileState, Session
+from uploader_server.storage.paths import UnsafePathError, candidates, claim, safe_parts
+from uploader_server.wire import extension, is_uuid, js_round, timestamp
 
 if TYPE_CHECKING:
     from pathlib import Path

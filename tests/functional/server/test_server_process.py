@@ -20,8 +20,8 @@ from batches import DEADLINE, HalfSent, body_of, connected, eventually, file, ne
 from patience import ROOM
 from serving import REPOSITORY, running_server, server_process
 
-from server_stub.config import ServerConfig, StartupError
-from server_stub.serving import EmbeddedServer, listen
+from uploader_server.config import ServerConfig, StartupError
+from uploader_server.serving import EmbeddedServer, listen
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "server_stub", *arguments],
+        [sys.executable, "-m", "uploader_server", *arguments],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -56,8 +56,8 @@ def test_sigint_stops_it_too() -> None:
 
 TO_A_SLEEPER = """
 import signal, threading, time
-from server_stub.config import ServerConfig
-from server_stub.serving import serve
+from uploader_server.config import ServerConfig
+from uploader_server.serving import serve
 
 def send():
     time.sleep(0.3)  # until the loop sleeps

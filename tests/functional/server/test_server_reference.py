@@ -29,13 +29,13 @@ from batches import (
 )
 from serving import running_server, server_process
 
-from server_stub import serving as serving_module
-from server_stub.tokens import issue_token
+from uploader_server import serving as serving_module
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 WIRE = Path(__file__).resolve().parents[2] / "wire"
 QUICK = 0.09

@@ -12,13 +12,13 @@ import requests
 from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, upload
 from serving import running_server
 
-from server_stub.sink import Sink
-from server_stub.tokens import issue_token
+from uploader_server.http.auth import issue_token
+from uploader_server.storage.writing import Appender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")
@@ -261,13 +261,13 @@ def test_no_hashing_and_writing_holds_up_the_event_loop(
     """A large body's blocks go to other threads, and calls are answered while it is on its way."""
     session = new_session(server.url)
     body = body_of([text("sessionId", session), text("category", "personal"), file("large", b"x" * (16 << 20))])
-    write, writers = Sink._write, []
+    write, writers = Appender._append, []
 
-    def watched(sink: Sink, pieces: list[bytes], **how: bool) -> None:
+    def watched(appender: Appender, pieces: list[bytes]) -> None:
         writers.append(threading.current_thread().name)
-        write(sink, pieces, **how)
+        write(appender, pieces)
 
-    monkeypatch.setattr(Sink, "_write", watched)
+    monkeypatch.setattr(Appender, "_append", watched)
     with HalfSent(server.url, body) as request:
         request.send(8 << 20)
         eventually(lambda: writers, "a block")

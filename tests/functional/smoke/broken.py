@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from serving import running_server
 
-from server_stub.middleware import Gatekeeper
 from uploader_cli import Settings
 from uploader_cli.smoke import Site, Verdict, chosen, go_through
+from uploader_server.http.middleware import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import pytest
 
-    from server_stub.serving import EmbeddedServer
     from uploader_cli.smoke import Report, Result
+    from uploader_server.serving import EmbeddedServer
 
 
 @dataclass
@@ -68,9 +68,9 @@ class Broken:
     @contextlib.contextmanager
     def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
         """The server, so broken."""
-        original, asked, said = Gatekeeper._serve_rest, self.asked, self.said
+        original, asked, said = Router._serve_rest, self.asked, self.said
 
-        async def serve(gate: Gatekeeper, scope: Any, receive: Any, send: Any) -> None:
+        async def serve(gate: Router, scope: Any, receive: Any, send: Any) -> None:
             named = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
             call = Call(scope["method"], scope["path"], named)
             reply = asked(call)
@@ -86,7 +86,7 @@ class Broken:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else reply.body})
 
-        monkeypatch.setattr(Gatekeeper, "_serve_rest", serve)
+        monkeypatch.setattr(Router, "_serve_rest", serve)
         self.patches(monkeypatch)
         with running_server(**self.config) as server:
             yield server

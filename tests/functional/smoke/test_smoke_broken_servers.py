@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broken import Broken, Call, Reply, failed, smoke
 
-from server_stub import rest, validation
-from server_stub.intake import Intake
-from server_stub.socket import Realtime
-from server_stub.tokens import issue_token
-from server_stub.wire import ApiError
 from uploader_cli.smoke import CHECKS, Verdict
+from uploader_server.batch.intake import Intake
+from uploader_server.http import routes, validation
+from uploader_server.http.auth import issue_token
+from uploader_server.http.errors import ApiError
+from uploader_server.realtime.rooms import Realtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from server_stub.sessions import Session
+    from uploader_server.session import Session
 
 SECRET = "a secret of this test that is long enough"
 TUS = "/api/upload/files/"
@@ -90,12 +90,12 @@ def flipped(label: str) -> Callable[[Call, Reply], None]:
 
 def accepts_any_session(patch: pytest.MonkeyPatch) -> None:
     """Categories and keys are not looked at."""
-    original = rest.session_request
+    original = routes.session_request
 
     def lenient(body: Any, most: int) -> tuple[str, int]:
         return original({"category": "personal", "expectedFiles": body.get("expectedFiles") or 1}, most)
 
-    patch.setattr(rest, "session_request", lenient)
+    patch.setattr(routes, "session_request", lenient)
 
 
 def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
@@ -110,8 +110,8 @@ def accepts_any_size(patch: pytest.MonkeyPatch) -> None:
 
 def accepts_any_count(patch: pytest.MonkeyPatch) -> None:
     """Sessions for any number of files."""
-    original = rest.session_request
-    patch.setattr(rest, "session_request", lambda body, _most: original(body, 1 << 60))
+    original = routes.session_request
+    patch.setattr(routes, "session_request", lambda body, _most: original(body, 1 << 60))
 
 
 def one_request_a_session(patch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,17 @@ from broken import Broken, Call, Reply, failed, result, smoke
 from relays import http_proxy, tls_front
 from serving import running_server
 
-from server_stub.tokens import issue_token
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
 from uploader_cli.smoke import CHECKS, Site, Verdict, go_through
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from server_stub.serving import EmbeddedServer
     from uploader_cli.smoke import Report, Result
+    from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"
 TOKEN = issue_token(SECRET)

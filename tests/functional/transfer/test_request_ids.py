@@ -18,7 +18,7 @@ from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.stop import Stop
 
 if TYPE_CHECKING:
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 def logged(server: EmbeddedServer) -> list[str]:

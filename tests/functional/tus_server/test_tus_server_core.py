@@ -15,7 +15,7 @@ from tus_client import BODY, DEADLINE, ENDPOINT, TUS, append, content, create, c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,12 @@ from tus_client import (
     terminate,
 )
 
-from server_stub.tokens import issue_token
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 MAX = 1 << 20
 
@@ -141,7 +141,7 @@ def test_a_creation_that_breaks_off_keeps_what_came(server: EmbeddedServer) -> N
     with ByHand("POST", server.url + ENDPOINT, sent, claimed=6) as request:
         request.send(b"abc")
         key = ("", "broken creation")
-        eventually(lambda: server.app.state.backend.tus.find_key(*key), "the upload")
+        eventually(lambda: server.app.state.backend.tus.unfinished(*key), "the upload")
     again = create(server.url, 6, uploadKey="broken creation")
     assert again.status_code == 200
     offset = int(again.headers["upload-offset"])
@@ -305,7 +305,7 @@ def test_keys_of_different_owners_are_different(server: EmbeddedServer) -> None:
 def test_a_key_whose_session_is_lost_goes_on_in_another(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     upload = created(server.url, 5, b"ab", uploadKey="lost session", sessionId=lost, filename="lost.txt")
-    del server.app.state.backend.sessions[lost]
+    del server.app.state.backend.known[lost]
     fresh = new_session(server.url, category="scenic")
     again = create(server.url, 5, uploadKey="lost session", sessionId=fresh, filename="lost.txt")
     assert (again.status_code, again.headers["upload-offset"]) == (200, "2")
@@ -316,7 +316,7 @@ def test_a_key_whose_session_is_lost_goes_on_in_another(server: EmbeddedServer) 
 def test_a_finished_key_counts_in_the_session_that_names_it_anew(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     first = create(server.url, 3, b"abc", uploadKey="lost but finished", sessionId=lost, filename="counted.txt")
-    del server.app.state.backend.sessions[lost]
+    del server.app.state.backend.known[lost]
     fresh = new_session(server.url)
     again = create(server.url, 3, uploadKey="lost but finished", sessionId=fresh, filename="counted.txt")
     assert again.headers["content-location"] == first.headers["content-location"]

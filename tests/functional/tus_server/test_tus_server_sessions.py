@@ -37,7 +37,7 @@ from tus_client import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
+    from uploader_server.serving import EmbeddedServer
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_cancel_ends_writers_and_removes_what_they_sent(server: EmbeddedServer) 
     done = created(server.url, 3, b"abc", sessionId=session, filename="done before cancel.txt")
     with listening(server.url, session) as listener, patching(busy, 0, 5) as request:
         request.send(b"abc")
-        eventually(lambda: server.app.state.backend.tus.find(busy.rpartition("/")[2]).writer)
+        eventually(lambda: server.app.state.backend.tus.in_use(busy.rpartition("/")[2]).writer)
         assert post(server, f"cancel/{session}").status_code == 200
         assert request.status() == 410
         while (event := listener.event())["overallStatus"] != "cancelled":
@@ -183,7 +183,7 @@ def test_finish_waits_for_writers(server: EmbeddedServer) -> None:
     up = created(server.url, 5, sessionId=session)
     with patching(up, 0, 5) as request:
         request.send(b"a")
-        eventually(lambda: server.app.state.backend.tus.find(up.rpartition("/")[2]).writer)
+        eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).writer)
         assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
     assert eventually(lambda: post(server, f"session/{session}/finish").status_code == 200)
 
@@ -235,7 +235,7 @@ def test_processing_takes_its_time_and_can_be_cancelled() -> None:
         up = created(server.url, 3, sessionId=session, filename="stopped.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.find(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).offset == 3)
             assert post(server, f"cancel/{session}").status_code == 200
             assert request.status() == 410
         assert not (server.root / "personal" / "stopped.mp4").exists()
@@ -256,7 +256,7 @@ def test_a_session_is_kept_while_an_upload_of_it_is_asked_for() -> None:
             time.sleep(0.2)
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
-        eventually(lambda: session not in server.app.state.backend.sessions, "the end of the session")
+        eventually(lambda: session not in server.app.state.backend.known, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
 
@@ -267,7 +267,7 @@ def test_finish_waits_for_a_file_that_is_being_stored() -> None:
         up = created(server.url, 3, sessionId=session, filename="being stored.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.find(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: server.app.state.backend.tus.in_use(up.rpartition("/")[2]).offset == 3)
             assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
             assert request.status() == 204
         answer = post(server, f"session/{session}/finish").json()

@@ -16,13 +16,13 @@ from patience import PATIENCE
 from serving import running_server
 from tus_client import append, checksum, content, create, created, error, head, offset_of, patching
 
-from server_stub.faults import Answer
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server_stub.serving import EmbeddedServer
-    from server_stub.tus_upload import Upload
+    from uploader_server.serving import EmbeddedServer
+    from uploader_server.tus.upload import Upload
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def state_of(server: EmbeddedServer, upload: str) -> Upload:
-    found: Upload = server.app.state.backend.tus.find(upload.rpartition("/")[2])
+    found: Upload = server.app.state.backend.tus.in_use(upload.rpartition("/")[2])
     return found
 
 

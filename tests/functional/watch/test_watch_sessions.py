@@ -13,10 +13,10 @@ from patience import PATIENCE
 from serving import running_server
 from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
 
-from server_stub.config import ServerConfig
-from server_stub.serving import EmbeddedServer
 from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit
+from uploader_server.config import ServerConfig
+from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,11 +128,11 @@ def test_files_of_equal_name_in_different_directories_are_two(make_files: Callab
         uploading = threading.Thread(target=upload, args=(top, Settings(server=server.url, protocol="batch")))
         uploading.start()
         known: Any = server.app.state.backend
-        wait_until(lambda: known.sessions)
-        with Watching(server.url, *known.sessions) as early:
+        wait_until(lambda: known.known)
+        with Watching(server.url, *known.known) as early:
             assert early.end() is Exit.OK
         uploading.join()
-        with Watching(server.url, *known.sessions) as late:
+        with Watching(server.url, *known.known) as late:
             assert late.end() is Exit.OK
         for watching in (early, late):
             assert watching.files == dict.fromkeys(["files/a/x.mp4", "files/b/x.mp4"], "completed")

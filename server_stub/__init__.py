@@ -1,1 +1,0 @@
-"""The bundled upload server: the same wire contract as the reference backend, plus faults on demand."""

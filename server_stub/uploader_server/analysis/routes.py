@@ -1,0 +1,163 @@
+"""The calls of the analysis (docs/protocol.md, section 4): what they take, whether it is there, and what they answer.
+
+Files are named by the `filePath` of a batch answer, or by `/uploads/{category}/{fileName}`, which a tus answer carries
+as `Content-Location` (percent-encoded there). Nothing outside the server's categories is ever looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from starlette.routing import Route
+
+from uploader_server.http.auth import check_token
+from uploader_server.http.errors import ApiError, Json, read_json
+from uploader_server.wire import CATEGORIES, is_uuid, timestamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from uploader_server.analysis.analyses import Analyses
+    from uploader_server.config import ServerConfig
+    from uploader_server.storage.store import Store
+
+LONGEST_ID = 200
+"""Characters of a session id; the reference backend takes any."""
+
+
+class AnalysisCalls:
+    """The handlers."""
+
+    def __init__(self, config: ServerConfig, store: Store, analyses: Analyses) -> None:
+        self._config = config
+        self._store = store
+        self._analyses = analyses
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
+            Route("/api/ai/analyze/content", self.content, methods=["POST"]),
+            Route("/api/ai/analyze/fusion", self.fusion, methods=["POST"]),
+            Route("/api/ai/generate/music-prompt", self.music, methods=["POST"]),
+            Route("/api/ai/analysis/{id}/status", self.status),
+        ]
+
+    async def content(self, request: Request) -> Response:
+        """`POST /api/ai/analyze/content`: one video."""
+        fields = await self._fields(request)
+        path = await self._file(fields, "videoPath")
+        return await self._run(fields, "content", lambda: _content(path, fields["videoPath"], fields.get("category")))
+
+    async def fusion(self, request: Request) -> Response:
+        """`POST /api/ai/analyze/fusion`: two videos; the answer has the plan that the music needs."""
+        fields = await self._fields(request)
+        first, second = await self._file(fields, "video1Path"), await self._file(fields, "video2Path")
+        return await self._run(fields, "fusion", lambda: _fusion(first, second))
+
+    async def music(self, request: Request) -> Response:
+        """`POST /api/ai/generate/music-prompt`: on the plan of a fusion."""
+        fields = await self._fields(request)
+        plan = fields.get("fusionPlan")
+        if not isinstance(plan, (dict, str)) or not plan:
+            raise _invalid("fusionPlan must be the plan of a fusion")
+        return await self._run(fields, "music", lambda: _music(plan))
+
+    async def status(self, request: Request) -> Response:
+        """`GET /api/ai/analysis/{id}/status`, by the session id that the client chose or by the `analysisId`."""
+        self._authorise(request)
+        chosen: str = request.path_params["id"]
+        analysis = self._analyses.find(chosen if self._config.reference else chosen.lower())
+        if analysis is None:
+            raise ApiError(404, "ANALYSIS_NOT_FOUND", "There is no such analysis")
+        return Json(analysis.answer())
+
+    async def _run(self, fields: dict[str, Any], kind: str, result: Any) -> Response:
+        data = await self._analyses.run(self._session_id(fields), kind, result)
+        return Json({"success": True, "data": data, "timestamp": timestamp()})
+
+    def _authorise(self, request: Request) -> None:
+        check_token(request.headers.get("authorization"), self._config.jwt_secret, self._config.auth_token)
+
+    async def _fields(self, request: Request) -> dict[str, Any]:
+        """The JSON object of the body. Raises ApiError 400 or 401."""
+        self._authorise(request)
+        try:
+            body = await read_json(request)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise _invalid("the body must be a JSON object")
+        if body.get("category") not in (None, *CATEGORIES):  # a tuple: what is no text may have no hash
+            raise _invalid(f"category must be one of {', '.join(CATEGORIES)}")
+        return body
+
+    def _session_id(self, fields: dict[str, Any]) -> str | None:
+        chosen = fields.get("sessionId")
+        if chosen is None:
+            return None
+        if self._config.reference and isinstance(chosen, str) and 0 < len(chosen) <= LONGEST_ID:
+            return chosen
+        if not isinstance(chosen, str) or not is_uuid(chosen):
+            raise _invalid("sessionId must be a UUID")
+        return chosen.lower()
+
+    async def _file(self, fields: dict[str, Any], name: str) -> Path:
+        """The stored file that a field names. Raises ApiError: 400 for what can't be one, 404 for what is none."""
+        self._session_id(fields)
+        named = fields.get(name)
+        if not isinstance(named, str) or not named:
+            raise _invalid(f"{name} must be the filePath of a batch answer")
+        root = f"{self._store.root.as_posix()}/"
+        prefix = next((start for start in (root, "/uploads/") if named.startswith(start)), None)
+        below = "" if prefix is None else named.removeprefix(prefix)
+        if prefix is None or any(part in {"", ".", ".."} for part in below.split("/")) or "\0" in below:
+            raise ApiError(400, "INVALID_PATH", f"{name} is no path of an uploaded file")
+        spellings = [below] if prefix == root else [below, unquote(below)]
+        for spelling in spellings:
+            category, _, rest = spelling.partition("/")
+            path = await asyncio.to_thread(self._store.find, category, rest)
+            if path is not None:
+                return path
+        raise ApiError(404, "FILE_NOT_FOUND", "There is no such file", details=name)
+
+
+def _invalid(details: str) -> ApiError:
+    return ApiError(400, "VALIDATION_ERROR", "The request can't be understood", details=details)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _content(path: Path, video: str, category: str | None) -> dict[str, Any]:
+    size = _size(path)
+    scenes = [{"scene": n + 1, "share": 25, "summary": f"Quarter {n + 1} of {path.name}"} for n in range(4)]
+    return {
+        "videoPath": video,
+        "category": category,
+        "structuredData": {"name": path.name, "size": size, "scenes": scenes},
+        "finalReport": f"# {path.name}\n\n{size} bytes in four scenes.\nThis report is simulated.\n",
+    }
+
+
+def _fusion(first: Path, second: Path) -> dict[str, Any]:
+    segments = [{"position": n + 1, "video": 1 + n % 2, "name": (first, second)[n % 2].name} for n in range(4)]
+    return {
+        "fusionPlan": {"title": f"{first.name} and {second.name}", "segments": segments},
+        "finalReport": f"# {first.name} + {second.name}\n\nFour segments in turn.\nThis report is simulated.\n",
+    }
+
+
+def _music(plan: dict[str, Any] | str) -> dict[str, Any]:
+    title = plan.get("title", "the fusion") if isinstance(plan, dict) else "the fusion"
+    prompt = f"A calm beginning that opens up: music for {str(title)[:200]}"
+    return {
+        "musicPrompt": prompt,
+        "instruments": ["piano", "strings"],
+        "finalReport": f"# Music\n\n{prompt}.\nThis prompt is simulated.\n",
+    }

@@ -1,0 +1,139 @@
+"""The composition root: store, flavour, Socket.IO, REST and faults become one ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from uploader_server.analysis.analyses import Analyses
+from uploader_server.analysis.routes import AnalysisCalls
+from uploader_server.bundled import Bundled
+from uploader_server.config import ServerConfig, StartupError
+from uploader_server.faults import Faults
+from uploader_server.faults.wrapper import FaultyApp
+from uploader_server.http.accesslog import AccessLog
+from uploader_server.http.middleware import Gatekeeper, Router
+from uploader_server.http.ratelimit import RateLimit
+from uploader_server.http.routes import Rest, create_rest
+from uploader_server.metrics import CONTENT_TYPE, Metrics
+from uploader_server.realtime.rooms import Realtime
+from uploader_server.reference.backend import Reference
+from uploader_server.storage.store import Store
+from uploader_server.tus.routes import Tus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from uploader_server.backend import Backend
+    from uploader_server.http.accesslog import LoggedRequest
+
+
+@dataclass
+class State:
+    """What an application consists of, for those who start it and for tests."""
+
+    config: ServerConfig
+    store: Store
+    faults: Faults
+    backend: Backend
+    realtime: Realtime
+    analyses: Analyses
+    metrics: Metrics
+
+
+class UploadApp:
+    """The ASGI application. `stop()` ends what runs; `close()` releases the root, after the server has stopped."""
+
+    def __init__(self, state: State, *, faulty: bool) -> None:
+        self.state = state
+        self.started = asyncio.Event()
+        limits = state.config.limits
+        uploads = state.backend.tus if isinstance(state.backend, Bundled) else None
+        tus = None if uploads is None else Tus(uploads)
+        more = AnalysisCalls(state.config, state.store, state.analyses).routes()
+        if not state.config.reference:
+            more.append(Route("/metrics", self._metrics))
+        rest = create_rest(Rest(state.config, state.store, state.backend, tus), self._lifespan, more)
+        router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
+        app = FaultyApp(router, state.faults) if faulty else router
+        self._gatekeeper = Gatekeeper(app, self._keep, echo=not state.config.reference)
+        self._rest = rest
+        try:
+            self._log = AccessLog(state.config)
+        except OSError as error:
+            raise StartupError(
+                f"--access-log {state.config.access_log}: can't write there ({error.strerror}); choose another file"
+            ) from error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection."""
+        if scope["type"] == "lifespan":
+            await self._rest(scope, receive, send)
+        else:
+            await self._gatekeeper(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.state.faults.runs_on(asyncio.get_running_loop())
+        sweeping = asyncio.create_task(self.state.backend.sweep())
+        self.started.set()
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            self.stop()
+            await self.state.realtime.close()
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    def _keep(self, entry: LoggedRequest) -> None:
+        self.state.faults.requests.append(entry)
+        self.state.metrics.request(entry)
+        self._log.write(entry)
+
+    def stop(self) -> None:
+        """End every request under way: it gets 503, or the end of its websocket."""
+        self.state.analyses.stop()
+        self.state.realtime.drop()
+        self._gatekeeper.stop()
+
+    def close(self) -> None:
+        """Release the root and the log; a temporary root is removed. Only after the server has stopped."""
+        self.state.faults.loop = None
+        self._log.close()
+        self.state.store.close()
+
+
+def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
+    """Build the application. Raises StartupError where the root or the access log can't be used.
+
+    Without `scripted` nobody changes faults at run time: their layer is there only where the configuration has any.
+    """
+    store = Store(config.root)
+    faults = Faults(config)
+    metrics = Metrics()
+    realtime = Realtime(config, metrics)
+    analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
+    flavour = Reference if config.reference else Bundled
+    backend: Backend = flavour(config, store, faults, realtime.emit)
+    realtime.serve(backend, analyses)
+    metrics.gauge("uploader_sessions", "Upload sessions that are known", "status", backend.statuses)
+    metrics.gauge("uploader_analyses_running", "Analyses under way", "", lambda: {"": analyses.running()})
+    faults.realtime_gate.on_cut = realtime.drop
+    faults.websocket_gate.on_cut = lambda: realtime.drop(websockets_only=True)
+    try:
+        state = State(config, store, faults, backend, realtime, analyses, metrics)
+        return UploadApp(state, faulty=scripted or config.breaks_connections)
+    except StartupError:
+        store.close()
+        raise

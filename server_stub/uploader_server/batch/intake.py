@@ -1,0 +1,180 @@
+"""One batch request to the bundled server while it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.batch.multipart import BatchReader
+from uploader_server.http.errors import ApiError
+from uploader_server.session import EVENT_INTERVAL, batch_answer
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from uploader_server.session import FileState, Session
+    from uploader_server.sessions import Sessions
+
+
+async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
+    """Receive one batch, store its files and return the answer.
+
+    Raises ApiError; ClientGoneError where the connection broke off (nothing is stored).
+    """
+    intake = Intake(sessions, request)
+    receiving = asyncio.ensure_future(intake.receive())
+    intake.task = receiving
+    try:
+        await asyncio.wait({receiving})
+        if receiving.cancelled():
+            raise _cancelled(intake)
+        receiving.result()
+        session, files = intake.checked()
+        if session.status == "cancelled":
+            raise _cancelled(intake)
+        await asyncio.to_thread(sessions.place, session.category, files)
+        await sessions.record(session, files)
+        await sessions.announce(session, files)
+        return batch_answer(session.id, files)
+    except BaseException:
+        await intake.undo()
+        raise
+    finally:
+        if not receiving.done():  # the server stops
+            receiving.cancel()
+            await asyncio.wait({receiving})
+        await intake.reader.discard()
+        intake.detach()
+
+
+def _cancelled(intake: Intake) -> ApiError:
+    error = ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
+    error.drain = not intake.reader.complete
+    return error
+
+
+class Intake:
+    """One batch request while it arrives: ties what the reader finds to the session."""
+
+    def __init__(self, sessions: Sessions, request: Request) -> None:
+        self.sessions = sessions
+        self.request = request
+        self.reader = BatchReader(sessions.limits, sessions.store.incoming, self, eager=True)
+        self.session: Session | None = None
+        self.category: str | None = None
+        self.paths: list[str] = []
+        self.task: asyncio.Task[None] | None = None
+        self.total = int(request.headers.get("content-length", 0))
+        self._file_began = 0
+        self._began = 0.0
+
+    async def receive(self) -> None:
+        """Read the whole body, then wait out the processing. Raises what `receive_batch` raises."""
+        try:
+            await self._read()
+            self.checked()
+            await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
+        except ApiError as error:
+            error.drain = not self.reader.complete
+            raise
+
+    async def _read(self) -> None:
+        try:
+            await self.reader.read(
+                self.request.receive, self.request.headers.get("content-type", ""), self.sessions.config.idle_timeout
+            )
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        except OSError as error:
+            raise ApiError(
+                500, "UPLOAD_FAILED", "The server could not write the file", details=error.strerror
+            ) from error
+
+    async def undo(self) -> None:
+        """Let the session forget this request (its temporary files go when the request ends)."""
+        if self.session is None:
+            return
+        for file in self.reader.files:
+            self.session.drop(file)
+        if not self.session.ended:
+            await self.sessions.emit(
+                self.session.id, self.session.event("A request broke off; nothing of it was stored")
+            )
+
+    def checked(self) -> tuple[Session, list[FileState]]:
+        """The session and the files of a whole body. Raises ApiError where something is missing."""
+        if self.session is None:
+            raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
+        if self.category is None or not self.reader.files:
+            missing = "category" if self.category is None else "files"
+            raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
+        if self.paths and len(self.paths) != len(self.reader.files):
+            raise ApiError(
+                400,
+                "VALIDATION_ERROR",
+                "Send relativePath once for each file, or not at all",
+                details=f"{len(self.paths)} paths, {len(self.reader.files)} files",
+            )
+        for file, path in zip(self.reader.files, self.paths, strict=False):
+            file.relative_path = path
+        return self.session, self.reader.files
+
+    async def text(self, name: str, value: str) -> None:
+        """A text part: refused at once where it makes the request pointless."""
+        if name == "relativePath":
+            if len(self.paths) >= self.sessions.limits.max_files:  # they are held in memory until the end
+                raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
+            self.paths.append(value)
+        elif name == "sessionId":
+            if self.session is not None:
+                raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
+            self._attach(self.sessions.find_open(value))
+        elif name == "category":
+            if self.category is not None:
+                raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
+            self.category = value
+        if self.session is not None and self.category not in {None, self.session.category}:
+            raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
+
+    def _attach(self, session: Session) -> None:
+        self.session = session
+        if not session.requests:
+            session.began = time.monotonic()
+        if self.task is not None:
+            session.requests.add(self.task)
+        session.status = "uploading"
+        session.touch()
+        for file in self.reader.files:
+            session.add(file)
+
+    def detach(self) -> None:
+        """The request has ended: its session may be swept again."""
+        if self.session is not None and self.task is not None:
+            self.session.requests.discard(self.task)
+            self.session.touch()
+
+    async def started(self, file: FileState) -> None:
+        """A file begins."""
+        self._file_began, self._began = self.reader.received, time.monotonic()
+        if len(self.paths) >= len(self.reader.files):
+            file.relative_path = self.paths[len(self.reader.files) - 1]
+        if self.session is not None:
+            self.session.add(file)
+
+    async def arriving(self, file: FileState) -> None:
+        """More of a file is here: tell the room, at most ten times a second."""
+        # Without a length of its own the part can't be longer than the rest of the request.
+        length = file.announced if file.announced is not None else self.total - self._file_began
+        percent = min(99, 100 * file.size // length) if length > 0 else 0
+        session = self.session
+        if session is None:
+            file.progress = max(file.progress, percent)
+            return
+        if percent > file.progress:
+            session.advance(file, percent)
+        now = time.monotonic()
+        if now - session.reported >= EVENT_INTERVAL:
+            session.reported = now
+            file.speed = file.size / max(now - self._began, 1e-6)
+            await self.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))

@@ -1,0 +1,245 @@
+"""The body of a batch, taken apart as it arrives: text parts, and files that go to temporary names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.session import FileState
+from uploader_server.storage.writing import Appender
+from uploader_server.wire import extension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import Receive
+
+    from uploader_server.config import Limits
+
+MAX_TEXT = 64 << 10
+_PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
+
+
+class Listener(Protocol):
+    """Who is told what arrives; each of these may raise ApiError to refuse the request."""
+
+    async def text(self, name: str, value: str) -> None:
+        """A text part has arrived."""
+
+    async def started(self, file: FileState) -> None:
+        """The headers of a file have arrived."""
+
+    async def arriving(self, file: FileState) -> None:
+        """More bytes of a file have arrived."""
+
+
+class BatchReader:
+    """Reads one batch request.
+
+    With `eager`, a refusal is raised as soon as it is known; without, only after the whole body was read, as the
+    reference backend does it (docs/protocol.md, section 3.12).
+    """
+
+    def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
+        self.files: list[FileState] = []
+        self.received = 0
+        self.complete = False
+        """Whether the last byte of the body has arrived."""
+        self._limits = limits
+        self._incoming = incoming
+        self._listener = listener
+        self._eager = eager
+        self._refusal: ApiError | None = None
+        self._file: FileState | None = None
+        """The file that is arriving; None while a text part does."""
+        self._name = ""
+        self._text = bytearray()
+        self._writing: Appender | None = None
+        self._digest = hashlib.sha256()
+        self._began = 0.0
+
+    async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
+        """Read to the end of the body.
+
+        Raises ApiError for what is refused, ClientGoneError where the connection broke off, TimeoutError where
+        nothing came for `idle_timeout` seconds, OSError where the disk failed. In all these cases the temporary
+        files are left to `discard`.
+        """
+        try:
+            await self._read_parts(receive, self._parser(content_type), idle_timeout)
+        except MultipartError as error:
+            raise ApiError(400, "VALIDATION_ERROR", "The multipart body is malformed", details=str(error)) from error
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def discard(self) -> None:
+        """Remove every temporary name of this request."""
+        if self._writing is not None:
+            with contextlib.suppress(OSError):
+                await self._writing.close()
+        names = [file.temporary for file in self.files if file.temporary is not None]
+        if names:
+            await asyncio.to_thread(_unlink, names)
+
+    def _parser(self, content_type: str) -> PushMultipartParser:
+        kind, options = parse_options_header(content_type)
+        if kind != "multipart/form-data" or not options.get("boundary"):
+            raise ApiError(
+                400, "VALIDATION_ERROR", "A batch is multipart/form-data with a boundary", details=content_type
+            )
+        return PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
+
+    async def _read_parts(self, receive: Receive, parser: PushMultipartParser, idle_timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(idle_timeout) as idle:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGoneError
+                idle.reschedule(loop.time() + idle_timeout)
+                more = message.get("more_body", False)
+                self.complete = not more
+                piece = message.get("body", b"")
+                if piece and not parser.closed:
+                    await self._take(parser, piece)
+                    self.received += len(piece)
+        parser.close()
+
+    async def _take(self, parser: PushMultipartParser, piece: bytes) -> None:
+        for event in parser.parse(piece):
+            if isinstance(event, MultipartSegment):
+                await self._begin(event)
+            elif event is None:
+                await self._end()
+            else:
+                await self._data(bytes(event))
+        if self._file is not None and self._refusal is None:
+            await self._listener.arriving(self._file)
+
+    async def _begin(self, segment: MultipartSegment) -> None:
+        self._name, self._text = segment.name or "", bytearray()
+        name = self._file_name(segment)
+        if name is None:
+            return
+        self._began = time.monotonic()
+        length = segment.header("Content-Length")
+        file = FileState(name, announced=None if length is None else int(length))
+        self.files.append(file)
+        self._file = file
+        self._check(file, segment.name)
+        if self._refusal is None:
+            file.temporary = self._incoming()
+            self._digest = hashlib.sha256()
+            self._writing = Appender(file.temporary, 0, [self._digest])
+            await self._listener.started(file)
+
+    def _file_name(self, segment: MultipartSegment) -> str | None:
+        """The name as sent, or None for a text part.
+
+        Percent-escapes stay as they are, and `filename*` is refused (docs/protocol.md, section 3.13).
+        """
+        disposition = segment.header("Content-Disposition", "")
+        head, _, _ = disposition.partition(";")
+        parameters: dict[str, str] = {}
+        end = len(head)
+        for match in _PARAMETER.finditer(disposition, end):
+            if match.start() != end:
+                break
+            end = match.end()
+            parameters[match["name"].lower()] = match["quoted"] if match["quoted"] is not None else match["token"]
+        if end != len(disposition) or "filename*" in parameters:
+            self._refuse(
+                400,
+                "VALIDATION_ERROR",
+                'Send the file name as plain UTF-8 in filename="…", with %22 for a quote',
+                details=disposition,
+            )
+        return parameters.get("filename", "" if "filename*" in parameters else None)
+
+    def _check(self, file: FileState, field: str | None) -> None:
+        limits = self._limits
+        ending = extension(file.original_name)
+        if field != "files":
+            self._refuse(400, "VALIDATION_ERROR", "Files are sent in parts named 'files'", details=field)
+        elif len(self.files) > limits.max_files:
+            self._refuse(
+                400,
+                "TOO_MANY_FILES",
+                f"A batch holds at most {limits.max_files} files",
+                number=limits.max_files,
+            )
+        elif not limits.allows(ending):
+            self._refuse(
+                400,
+                "INVALID_FILE_FORMAT",
+                f"Files of this type are not accepted: {file.original_name}",
+                allowedFormats=[f".{kind}" for kind in limits.types],
+            )
+        elif not limits.mixed_types and ending != extension(self.files[0].original_name):
+            self._refuse(400, "INVALID_FILE_FORMAT", "All files of a batch must have the same type")
+        elif file.announced is not None:
+            self._check_size(file, file.announced)
+
+    def _check_size(self, file: FileState, size: int) -> None:
+        if size > self._limits.max_size:
+            self._refuse(413, "FILE_TOO_LARGE", f"{file.original_name} is larger than {self._limits.max_size} bytes")
+
+    def _refuse(self, status: int, code: str, message: str, **extra: Any) -> None:
+        """Refuse now, or remember the first refusal until the body has been read."""
+        refusal = ApiError(status, code, message, **extra)
+        if self._eager:
+            raise refusal
+        self._refusal = self._refusal or refusal
+
+    async def _data(self, piece: bytes) -> None:
+        file = self._file
+        if file is None:
+            self._text += piece
+            if len(self._text) > MAX_TEXT:
+                self._text.clear()
+                self._refuse(413, "VALIDATION_ERROR", f"The text part {self._name!r} is too long")
+            return
+        file.size += len(piece)
+        self._check_size(file, file.size)
+        if self._refusal is None and self._writing is not None:
+            await self._writing.write(piece)
+
+    async def _end(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
+            await self._listener.text(self._name, self._decoded())
+            return
+        file.speed = file.size / max(time.monotonic() - self._began, 1e-6)
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing.close()
+            file.sha256 = self._digest.digest()
+        if self._refusal is None:
+            file.announced = file.size
+            await self._listener.arriving(file)
+
+    def _decoded(self) -> str:
+        try:
+            return self._text.decode("utf-8")
+        except UnicodeDecodeError:
+            self._refuse(400, "VALIDATION_ERROR", f"The text part {self._name!r} is not UTF-8")
+            return ""
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""The bundled flavour: progress while bytes arrive, early refusals, paths kept, sessions that survive a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.batch.intake import receive_batch
+from uploader_server.http.errors import ApiError
+from uploader_server.sessions import Sessions, ending
+from uploader_server.tus import finish
+from uploader_server.tus.uploads import Uploads
+from uploader_server.wire import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from uploader_server.config import ServerConfig
+    from uploader_server.faults import Faults
+    from uploader_server.session import Session
+    from uploader_server.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Bundled(Sessions):
+    """The backend of the bundled server (docs/protocol.md, section 1): its sessions, batches and tus uploads."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        faults: Faults,
+        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        super().__init__(config, store, faults, emit)
+        self.tus = Uploads(self) if config.tus else None
+        """The resumable uploads, where they are offered."""
+
+    async def batch(self, request: Request) -> dict[str, Any]:
+        """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
+        return await receive_batch(self, request)
+
+    async def cancel(self, session_id: str) -> None:
+        """Cancel a session and end its requests under way; nothing of those is stored. Raises ApiError 404."""
+        session = self.find(session_id)
+        if session.status in {"completed", "partial"}:
+            raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+        session.status = "cancelled"
+        session.touch()
+        await self.keep(session)
+        for task in session.requests:
+            task.cancel()
+        await self.emit(session.id, session.event("The upload was cancelled"))
+        if self.tus is not None:
+            await self.tus.discard(session.id)
+
+    async def finish(self, session_id: str) -> dict[str, Any]:
+        """End a session although fewer files came than were expected. Raises ApiError 404 or 409."""
+        session = self.find(session_id)
+        if not session.ended:
+            if session.requests or (self.tus is not None and self.tus.busy(session)):
+                raise ApiError(409, "SESSION_BUSY", "An upload of this session is still under way")
+            if self.tus is not None:
+                self.tus.release(session)
+            session.finish()
+            await self.emit(session.id, session.event(ending(session)))
+        await self.keep(session)
+        return {
+            "success": True,
+            "sessionId": session.id,
+            "overallStatus": session.status,
+            "completedFiles": session.completed,
+            "failedFiles": session.failed,
+            "timestamp": timestamp(),
+        }
+
+    async def sweep(self) -> None:
+        """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
+        await asyncio.gather(self._sweep_sessions(), *(() if self.tus is None else (finish.sweep(self.tus),)))
+
+    async def _sweep_sessions(self) -> None:
+        ttl = self.config.session_ttl
+        while True:
+            await asyncio.sleep(min(60.0, ttl / 4))
+            stale = time.time() - ttl
+            for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
+                logger.info("session %s expired", session.id)
+                del self.known[session.id]
+                with contextlib.suppress(sqlite3.Error):  # then a later server forgets it
+                    await self.store.save(self.store.session_forgotten(session.id))
+
+    def _active(self, session: Session) -> bool:
+        """Whether a request works at it: receiving, or storing what it received."""
+        return bool(session.requests) or (self.tus is not None and self.tus.busy(session))

@@ -1,0 +1,171 @@
+"""What is known of each request, and the access log: one line for each, plain or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from uploader_server.wire import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from uploader_server.config import ServerConfig
+
+logger = logging.getLogger(__name__)
+
+LONGEST_ID = 128
+"""Characters of a request id that are kept."""
+_HARMLESS = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
+
+
+def request_id(scope: Scope) -> str:
+    """What the client sent in `X-Request-ID`, without what could harm a log or a header; empty where it sent none."""
+    sent = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), b"")
+    return _HARMLESS.sub(b"", sent)[:LONGEST_ID].decode()
+
+
+class LoggedRequest(NamedTuple):
+    """One request as it was seen: monotonic time of its arrival (seconds), and its status once answered.
+
+    Status 0: it never got an answer (cut, or the client left). `received` are the bytes of its body that came, `client`
+    is an address, `request_id` what the client sent in `X-Request-ID` (harmless characters only).
+    """
+
+    time: float
+    method: str
+    path: str
+    status: int
+    seconds: float
+    received: int = 0
+    client: str = ""
+    request_id: str = ""
+
+
+class AccessLog:
+    """Where the lines go. Raises OSError where the file can't be written."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._json = config.access_log_format == "json"
+        self._file: IO[str] | None = None
+        if config.access_log == "-":
+            self._file = sys.stderr
+        elif config.access_log is not None:
+            self._file = config.access_log.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, entry: LoggedRequest) -> None:
+        """Append one line. A path is shown without its query; control characters in it are escaped."""
+        if self._file is None:
+            return
+        line = _as_json(entry) if self._json else _plain(entry)
+        self._file.write(line + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None and self._file is not sys.stderr:
+            self._file.close()
+        self._file = None
+
+
+def _as_json(entry: LoggedRequest) -> str:
+    """`time` is when the request came (RFC 3339, UTC); `status` 0 says that it got no answer."""
+    came = datetime.fromtimestamp(time.time() - (time.monotonic() - entry.time), UTC)
+    fields = {
+        "time": timestamp(came),
+        "method": entry.method,
+        "path": entry.path,
+        "status": entry.status,
+        "seconds": round(entry.seconds, 6),
+        "bytesIn": entry.received,
+        "client": entry.client,
+        "requestId": entry.request_id or None,
+    }
+    return json.dumps(fields)
+
+
+def _plain(entry: LoggedRequest) -> str:
+    path = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in entry.path)
+    return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
+
+
+class Seen:
+    """A `send` that notes what was answered, and can still answer when nothing was; `receive` counts what came.
+
+    With `echo` the answer carries the request id of the client. A request is noted just before its answer is
+    complete: who has read the answer finds it in the log.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, keep: Callable[[LoggedRequest], None], *, echo: bool
+    ) -> None:
+        self.method = scope.get("method", "WEBSOCKET")
+        self.path = scope["path"]
+        self._http = scope["type"] == "http"
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._client = str(scope["client"][0]) if scope.get("client") else ""
+        self._request_id = request_id(scope)
+        self._echoed = [(b"x-request-id", self._request_id.encode())] if echo and self._request_id else []
+        self._keep: Callable[[LoggedRequest], None] | None = keep
+        self._began = time.monotonic()
+        self._status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send on."""
+        kind = message["type"]
+        if not self._status:
+            if kind in {"http.response.start", "websocket.http.response.start"}:
+                self._status = message["status"]
+                if self._echoed:
+                    message["headers"] = [*message.get("headers", ()), *self._echoed]
+            elif kind in {"websocket.accept", "websocket.close"}:
+                self._status = 101 if kind == "websocket.accept" else 403
+        if kind not in {"http.response.start", "websocket.http.response.start"} and not message.get("more_body"):
+            self.note()
+        await self._send(message)
+
+    async def receive(self) -> Message:
+        """Receive, and count the bytes of the body."""
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        return message
+
+    async def give_up(self) -> None:
+        """End an unanswered request with 503 and close its connection; close a websocket."""
+        try:
+            if not self._http:
+                await self._send({"type": "websocket.close", "code": 1012})
+            elif not self._status:
+                self._status = 503
+                self.note()
+                headers = [(b"connection", b"close"), (b"content-length", b"0")]
+                await self._send({"type": "http.response.start", "status": 503, "headers": headers})
+                await self._send({"type": "http.response.body", "body": b""})
+        except Exception as error:  # noqa: BLE001 - the peer is gone, in whatever words the ASGI server says so
+            logger.debug("nobody to answer: %r", error)
+
+    def note(self) -> None:
+        """Write the line of the log, once."""
+        if self._keep is not None:
+            seconds = time.monotonic() - self._began
+            keep, self._keep = self._keep, None
+            keep(
+                LoggedRequest(
+                    self._began,
+                    self.method,
+                    self.path,
+                    self._status,
+                    seconds,
+                    self._received,
+                    self._client,
+                    self._request_id,
+                )
+            )

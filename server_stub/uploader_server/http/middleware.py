@@ -1,0 +1,141 @@
+"""The layers around the REST calls and Socket.IO: the log of requests, the way to either, limits and the auth token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.http.accesslog import Seen
+from uploader_server.http.auth import check_access, check_token
+from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from uploader_server.config import ServerConfig
+    from uploader_server.http.accesslog import LoggedRequest
+    from uploader_server.http.ratelimit import RateLimit
+    from uploader_server.realtime.rooms import Realtime
+
+logger = logging.getLogger(__name__)
+
+REALTIME_PATH = "/socket.io/"
+
+
+def is_realtime(scope: Scope) -> bool:
+    """Whether a request or websocket is for Socket.IO."""
+    path: str = scope["path"]
+    return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
+
+
+class Gatekeeper:
+    """The outermost layer: passes every request to `keep`, and can end all of them at once for a stop.
+
+    With `echo` an answer carries the request id of its client.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Seen], Awaitable[None]],
+        keep: Callable[[LoggedRequest], None],
+        *,
+        echo: bool,
+    ) -> None:
+        self._app = app
+        self._keep = keep
+        self._echo = echo
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or websocket."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
+        self._running.add(task)
+        seen = Seen(scope, receive, send, self._keep, echo=self._echo)
+        try:
+            await self._app(scope, seen.receive, seen)
+        except asyncio.CancelledError:
+            await seen.give_up()
+        except Exception:
+            logger.exception("%s %s failed", seen.method, seen.path)
+            await seen.give_up()
+        finally:
+            self._running.discard(task)
+            seen.note()
+
+    def stop(self) -> None:
+        """End whatever runs: unanswered requests get 503, websockets are closed."""
+        for task in list(self._running):
+            task.cancel()
+
+
+class Router:
+    """Passes a request on to Socket.IO or to the REST calls, if the limits and the auth token permit it."""
+
+    def __init__(self, config: ServerConfig, limit: RateLimit, rest: ASGIApp, realtime: Realtime) -> None:
+        self._config = config
+        self._limit = limit
+        self._rest = rest
+        self._realtime = realtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or websocket."""
+        if is_realtime(scope):
+            if self._realtime.full(scope):
+                await refuse(429, scope, receive, send)
+            else:
+                await self._realtime.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await refuse(404, scope, receive, send)
+        else:
+            await self._serve_rest(scope, receive, send)
+
+    async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
+        if not scope["path"].startswith("/api/"):
+            await self._serve_authorised(scope, receive, send)
+            return
+        passes, headers = self._limit.spend(scope["client"][0] if scope.get("client") else "")
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *raw]
+            await send(message)
+
+        if passes:
+            await self._serve_authorised(scope, receive, with_headers)
+            return
+        body = ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds").body(
+            chinese=self._config.reference
+        )
+        del body["timestamp"]  # as captured
+        await RefusalResponse(body, 429)(scope, receive, with_headers)
+
+    async def _serve_authorised(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Where there is an auth token only with it, before a byte of the body is read."""
+        try:
+            self._authorise(scope)
+        except ApiError as error:
+            await RefusalResponse(error.body(chinese=self._config.reference), error.status)(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+    def _authorise(self, scope: Scope) -> None:
+        """Raises ApiError 401. `/health` is free, and so are the preflights of browsers, which carry no token.
+
+        The calls that ask for a JWT themselves pass with one as well.
+        """
+        token, path = self._config.auth_token, scope["path"]
+        if token is None or path == "/health" or scope["method"] == "OPTIONS":
+            return
+        authorization = next(
+            (value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), ""
+        )
+        if scope["method"] == "DELETE" or path.startswith("/api/ai/"):
+            check_token(authorization, self._config.jwt_secret, token)
+        else:
+            check_access(authorization, token)

@@ -1,0 +1,217 @@
+"""The REST calls (docs/protocol.md, section 1): thin handlers over a flavour, which owns sessions and batches."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from uploader_server.http.auth import check_token
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, read_json, zipped
+from uploader_server.http.files import StoredFile
+from uploader_server.http.validation import judge, session_request, validation_request
+from uploader_server.tus.headers import described
+from uploader_server.wire import timestamp
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterable
+
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+    from uploader_server.backend import Backend
+    from uploader_server.config import Limits, ServerConfig
+    from uploader_server.storage.store import Store
+    from uploader_server.tus.routes import Tus
+
+logger = logging.getLogger(__name__)
+
+
+class Rest:
+    """The handlers, with what they need."""
+
+    def __init__(self, config: ServerConfig, store: Store, backend: Backend, tus: Tus | None = None) -> None:
+        self.tus = tus
+        self.config = config
+        self.limits = config.limits
+        self.store = store
+        self.backend = backend
+        self._started = time.monotonic()
+
+    async def health(self, _: Request) -> Response:
+        """`GET /health`: alive, and (bundled) the limits, so that a client can plan before its first session."""
+        more = {} if self.config.reference else {"limits": _shown(self.limits), **self._tus_shown()}
+        return Json(
+            {
+                "status": "OK",
+                "timestamp": timestamp(),
+                "uptime": round(time.monotonic() - self._started, 3),
+                "memory": _memory(reference=self.config.reference),
+                **more,
+            }
+        )
+
+    async def validate(self, request: Request) -> Response:
+        """`POST /api/upload/validate`."""
+        try:
+            body = await read_json(request)
+        except ValueError:
+            body = None
+        files = validation_request(body, self.limits)
+        judged = await asyncio.to_thread(judge, files, self.limits, chinese=self.config.reference)
+        valid = all(file["valid"] for file in judged)
+        return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
+
+    async def session(self, request: Request) -> Response:
+        """`POST /api/upload/session`."""
+        try:
+            body = await read_json(request)
+        except ValueError:
+            body = None
+        category, expected = session_request(body, self.limits.max_files)
+        session_id, created = await self.backend.create(category, expected)
+        shown = _shown(self.limits)
+        if self.config.reference:
+            shown = {key: shown[key] for key in ("maxFiles", "allowedTypes", "maxFileSize")}
+        answer = {
+            "sessionId": session_id,
+            "category": category,
+            "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
+            **shown,
+            **self._tus_shown(),
+            "createdAt": created,
+            "timestamp": timestamp(),
+        }
+        return Json(answer, 201)
+
+    async def batch(self, request: Request) -> Response:
+        """`POST /api/upload/batch`."""
+        try:
+            answer = Json(await self.backend.batch(request))
+            return zipped(answer, request) if self.config.reference else answer
+        except ClientGoneError:
+            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
+
+    async def progress(self, request: Request) -> Response:
+        """`GET /api/upload/progress/{id}`."""
+        return Json(self.backend.progress(request.path_params["id"]))
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /api/upload/cancel/{id}`."""
+        await self.backend.cancel(request.path_params["id"])
+        message = "上传已取消" if self.config.reference else "The upload was cancelled"
+        return Json({"success": True, "message": message, "timestamp": timestamp()})
+
+    async def finish(self, request: Request) -> Response:
+        """`POST /api/upload/session/{id}/finish` (bundled)."""
+        return Json(await self.backend.finish(request.path_params["id"]))
+
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /api/upload/file/{id}`."""
+        check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
+        path = await self.store.path_of(request.path_params["id"])
+        if path is None:
+            raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        message = "文件删除成功" if self.config.reference else "The file was deleted"
+        return Json({"success": True, "message": message, "timestamp": timestamp()})
+
+    async def stored(self, request: Request) -> Response:
+        """`GET` and `HEAD /uploads/{category}/{path}`: with ranges; `Repr-Digest` on HEAD (bundled)."""
+        path = self.store.find(request.path_params["category"], request.path_params["path"])
+        if path is None:
+            code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
+            raise ApiError(404, code, "There is no such file")
+        headers = {}
+        if request.method == "HEAD" and not self.config.reference:
+            digest = await asyncio.to_thread(self.store.digest_of, path)
+            headers["repr-digest"] = f"sha-256=:{base64.b64encode(digest).decode()}:"
+        return StoredFile(path, headers)
+
+    def _tus_shown(self) -> dict[str, Any]:
+        return {} if self.tus is None else {"tus": described(self.limits.max_size)}
+
+    async def refused(self, _: Request, error: Exception) -> Response:
+        """Any ApiError as its answer."""
+        if not isinstance(error, ApiError):
+            raise error
+        if not error.code:  # 408 of the reference backend: no body at all (3.10)
+            return Response(status_code=error.status, headers={"connection": "close"})
+        body = error.body(chinese=self.config.reference)
+        return RefusalResponse(body, error.status) if error.drain else Json(body, error.status)
+
+    async def not_found(self, request: Request, _: Exception) -> Response:
+        """Whatever has no route, or not for this method."""
+        return await self.refused(request, ApiError(404, "NOT_FOUND", "There is nothing here"))
+
+    async def broken(self, request: Request, error: Exception) -> Response:
+        """A bug: logged with its traceback, answered without it."""
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return Json(ApiError(500, "INTERNAL_ERROR", "The server failed; see its log").body(), 500)
+
+
+def create_rest(
+    rest: Rest,
+    lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]],
+    more: Iterable[BaseRoute] = (),
+) -> Starlette:
+    """The Starlette application over the handlers, and the routes of others."""
+    upload = "/api/upload"
+    return Starlette(
+        routes=[
+            Route("/health", rest.health),
+            Route(f"{upload}/validate", rest.validate, methods=["POST"]),
+            Route(f"{upload}/session", rest.session, methods=["POST"]),
+            Route(f"{upload}/session/{{id}}/finish", rest.finish, methods=["POST"]),
+            Route(f"{upload}/batch", rest.batch, methods=["POST"]),
+            Route(f"{upload}/progress/{{id}}", rest.progress),
+            Route(f"{upload}/cancel/{{id}}", rest.cancel, methods=["POST"]),
+            Route(f"{upload}/file/{{id}}", rest.delete, methods=["DELETE"]),
+            Route("/uploads/{category}/{path:path}", rest.stored),
+            *(rest.tus.routes() if rest.tus is not None else ()),
+            *more,
+        ],
+        exception_handlers={
+            ApiError: rest.refused,
+            HTTPException: rest.not_found,
+            Exception: rest.broken,
+        },
+        lifespan=lifespan,
+    )
+
+
+def _shown(limits: Limits) -> dict[str, Any]:
+    return {
+        "maxFiles": limits.max_files,
+        "allowedTypes": list(limits.types),
+        "maxFileSize": limits.max_size,
+        "mixedTypes": limits.mixed_types,
+        "relativePaths": limits.relative_paths,
+    }
+
+
+def _memory(*, reference: bool) -> dict[str, int]:
+    """Resident bytes; the reference flavour shows the other names of a Node process too."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        rss = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    elif sys.platform == "win32":  # pragma: no cover - no cheap way to know
+        rss = 0
+    else:  # pragma: no cover - macOS counts bytes here
+        import resource
+
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if not reference:
+        return {"rss": rss}
+    return {"rss": rss, "heapTotal": rss // 2, "heapUsed": rss // 4, "external": 0, "arrayBuffers": 0}

@@ -1,0 +1,109 @@
+"""Numbers for monitoring, at `GET /metrics` (bundled): a registry of its own for each application.
+
+No label has values that a client can invent: paths become one of a few routes, methods one of the usual ones.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from uploader_server.http.accesslog import LoggedRequest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "WEBSOCKET"})
+SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 300.0)
+"""Upper bounds of the latencies: from a small call to a whole body or analysis."""
+
+_ROUTES = (
+    ("/socket.io", "realtime"),
+    ("/api/upload/files", "tus"),
+    ("/api/upload/progress/", "progress"),
+    ("/api/upload/batch", "batch"),
+    ("/api/upload/session", "session"),
+    ("/api/upload/validate", "validate"),
+    ("/api/upload/cancel/", "cancel"),
+    ("/api/upload/file/", "delete"),
+    ("/api/ai/analysis/", "analysis-status"),
+    ("/api/ai/", "analysis"),
+    ("/uploads/", "stored"),
+    ("/health", "health"),
+    ("/metrics", "metrics"),
+)
+
+
+def route_of(path: str) -> str:
+    """The route that a path belongs to; `other` for whatever is none."""
+    return next((route for start, route in _ROUTES if path.startswith(start)), "other")
+
+
+class Live(Collector):
+    """What is counted only when somebody asks: each gauge is a function of label value → number."""
+
+    def __init__(self) -> None:
+        self.gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
+        """(name, help, label) → the values; with an empty label there is one value."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Every gauge now."""
+        for (name, text, label), values in self.gauges.items():
+            family = GaugeMetricFamily(name, text, labels=[label] if label else [])
+            for value, number in values().items():
+                family.add_metric([value] if label else [], number)
+            yield family
+
+
+class Metrics:
+    """Counters that the server raises, and gauges that it answers for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.live = Live()
+        self.registry.register(self.live)
+        own: Any = {"registry": self.registry}
+        self._requests = Counter("uploader_requests", "Answered requests", ["method", "route", "status"], **own)
+        self._errors = Counter("uploader_errors", "Requests that failed: client, server, unanswered", ["kind"], **own)
+        self._received = Counter("uploader_received_bytes", "Bytes of request bodies", ["route"], **own)
+        self._seconds = Histogram("uploader_request_seconds", "Time to answer", ["route"], buckets=SECONDS, **own)
+        self.events = Counter("uploader_events", "Events sent to rooms and to those who join", ["event"], **own)
+        self.joins = Counter("uploader_joins", "Joins by their outcome", ["outcome"], **own)
+        self.refused = Counter("uploader_refused_connections", "Realtime connections refused", ["reason"], **own)
+        self.analyses = Counter("uploader_analyses", "Analyses that ended", ["kind", "status"], **own)
+
+    def gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:
+        """Show a gauge, whose values are asked for at each scrape."""
+        self.live.gauges[name, text, label] = values
+
+    def request(self, entry: LoggedRequest) -> None:
+        """Count one request. Long polls and websockets have no latency worth a histogram."""
+        route = route_of(entry.path)
+        method = entry.method if entry.method in METHODS else "OTHER"
+        self._requests.labels(method, route, str(entry.status)).inc()
+        if entry.received:
+            self._received.labels(route).inc(entry.received)
+        if route != "realtime":
+            self._seconds.labels(route).observe(entry.seconds)
+        if entry.status >= 400 or entry.status == 0:
+            kind = "unanswered" if entry.status == 0 else "client" if entry.status < 500 else "server"
+            self._errors.labels(kind).inc()
+
+    def ended(self, kind: str, status: str) -> None:
+        """Count an analysis that ended."""
+        self.analyses.labels(kind, status).inc()
+
+    def text(self) -> bytes:
+        """Everything in the text format of Prometheus 0.0.4."""
+        return generate_latest(self.registry)
+
+
+def counted(statuses: collections.abc.Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
+    """How many have each status; each known one is named even where there is none."""
+    return {**dict.fromkeys(known, 0), **collections.Counter(statuses)}

@@ -1,0 +1,209 @@
+"""Socket.IO (docs/protocol.md, section 2): who may connect, rooms, joins and events, on both transports."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import engineio  # type: ignore[import-untyped]
+import socketio  # type: ignore[import-untyped]
+
+from uploader_server.http.auth import bearer, same_token
+from uploader_server.http.connections import cut
+from uploader_server.wire import is_uuid
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from uploader_server.analysis.analyses import Analyses
+    from uploader_server.backend import Backend
+    from uploader_server.config import ServerConfig
+    from uploader_server.metrics import Metrics
+
+# Both ends refuse a polling payload of more than 16 packets by default: a burst would end the connection.
+engineio.payload.Payload.max_decode_packets = 1000
+
+HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
+"""Seconds between pings, and to wait for a pong.
+
+A client notices a frozen bundled server within 6 s. The server notices a frozen client within 9 s: it looks at all of
+its connections in turn, which takes as long as a pong may.
+"""
+CLOSE_REFUSED = 1.0
+"""Seconds until the transport of a refused connection is closed: the refusal must get through before."""
+
+
+class Realtime:
+    """The Socket.IO server of one application."""
+
+    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+        interval, timeout = HEARTBEAT[config.flavour]
+        self._config = config
+        self._metrics = metrics
+        self._backend: Backend | None = None
+        self._analyses: Analyses | None = None
+        self._joined: dict[str, set[str]] = {}
+        """The rooms of each connection; python-socketio would search all rooms for them."""
+        self._dialling: dict[int, Scope] = {}
+        """Handshakes under way, by the identity of their scope."""
+        self.server: Any = socketio.AsyncServer(
+            async_mode="asgi",
+            ping_interval=interval,
+            ping_timeout=timeout,
+            logger=False,
+            engineio_logger=False,
+        )
+        self._app: Any = socketio.ASGIApp(self.server, socketio_path=None)
+        self.server.on("connect", self._connect)
+        self.server.on("disconnect", self._disconnect)
+        self.server.on("join-session", self._join)
+        self.server.on("leave-session", self._leave)
+        metrics.gauge("uploader_sockets", "Realtime connections", "transport", self._sockets)
+
+    def serve(self, backend: Backend, analyses: Analyses) -> None:
+        """Answer joins from this flavour's sessions, and from the analyses."""
+        self._backend, self._analyses = backend, analyses
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if not _dials(scope):
+            await self._app(scope, receive, send)
+            return
+        self._dialling[id(scope)] = scope
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            del self._dialling[id(scope)]
+
+    def full(self, scope: Scope) -> bool:
+        """Whether this is a handshake of a client address that has as many connections as it may."""
+        limit = self._config.max_connections
+        if not limit or not _dials(scope):
+            return False
+        scopes = {id(environ["asgi.scope"]): environ["asgi.scope"] for environ in self.server.environ.values()}
+        theirs = sum(_address(known) == _address(scope) for known in {**scopes, **self._dialling}.values())
+        if theirs >= limit:
+            self._metrics.refused.labels("limit").inc()
+        return theirs >= limit
+
+    async def emit(self, session_id: str, event: dict[str, Any]) -> None:
+        """Send an `upload-progress` event to everybody in the session's room."""
+        await self.tell(session_id, "upload-progress", event)
+
+    async def tell(self, session_id: str, name: str, event: dict[str, Any]) -> None:
+        """Send an event to everybody in the room of an id."""
+        self._metrics.events.labels(name).inc()
+        await self.server.emit(name, event, room=f"session:{session_id}")
+
+    def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        """Let somebody in; with an auth token only who shows it, in the header or as `auth: {token}`."""
+        expected = self._config.auth_token
+        if expected is not None:
+            given = [bearer(environ.get("HTTP_AUTHORIZATION"))]
+            if isinstance(auth, dict) and isinstance(auth.get("token"), str):
+                given.append(auth["token"])
+            if not any([same_token(token, expected) for token in given]):  # noqa: C419 - each is compared: constant time
+                self._metrics.refused.labels("token").inc()
+                self._close_soon(environ)
+                raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
+        self._joined[sid] = set()
+
+    def _close_soon(self, environ: dict[str, Any]) -> None:
+        eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
+        connection = self.server.eio.sockets.get(eio_sid)
+        scope = environ["asgi.scope"]
+
+        def close() -> None:
+            _end(connection)
+            if scope["type"] == "websocket":  # granian would send the end only with the next packet of the client
+                cut(scope)
+
+        if connection is not None:
+            asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
+
+    def _disconnect(self, sid: str, *_: object) -> None:
+        self._joined.pop(sid, None)
+
+    async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
+        if self._config.reference:  # 3.7: never acknowledged, no replay, any id will do
+            if isinstance(session_id, str) and self._may_join(sid, session_id):
+                await self.server.enter_room(sid, f"session:{session_id}")
+            return self.server.not_handled
+        answer = await self._join_bundled(sid, session_id)
+        self._metrics.joins.labels(answer.get("error", "ok")).inc()
+        return answer
+
+    async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:
+        """Enter the room, and tell at once how things stand.
+
+        An id that nobody knows is answered with an error, but its room is entered: a client joins the room of an
+        analysis before that exists (docs/protocol.md, section 4). The server chooses the ids of upload sessions.
+        """
+        if not isinstance(session_id, str) or not is_uuid(session_id):
+            return {"ok": False, "error": "INVALID_SESSION_ID"}
+        session_id = session_id.lower()
+        if not self._may_join(sid, session_id):
+            return {"ok": False, "error": "TOO_MANY_JOINS"}
+        snapshot = self._backend.snapshot(session_id) if self._backend is not None else None
+        known = self._analyses is not None and self._analyses.find(session_id) is not None
+        await self.server.enter_room(sid, f"session:{session_id}")
+        if snapshot is not None:
+            await self._tell_one(sid, "upload-progress", snapshot)
+        analysis = self._analyses.snapshot(session_id) if self._analyses is not None else None
+        if analysis is not None:
+            await self._tell_one(sid, *analysis)
+        return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
+
+    def _may_join(self, sid: str, session_id: str) -> bool:
+        rooms = self._joined.get(sid)
+        if rooms is None:  # it disconnects just now
+            return False
+        limit = self._config.max_joins
+        if limit and len(rooms) >= limit and session_id not in rooms:
+            return False
+        rooms.add(session_id)
+        return True
+
+    async def _tell_one(self, sid: str, name: str, event: dict[str, Any]) -> None:
+        self._metrics.events.labels(name).inc()
+        await self.server.emit(name, event, to=sid)
+
+    async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
+        valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
+        if valid and isinstance(session_id, str):
+            room = session_id if self._config.reference else session_id.lower()
+            self._joined.get(sid, set()).discard(room)
+            await self.server.leave_room(sid, f"session:{room}")
+        if self._config.reference:
+            return self.server.not_handled
+        return {"ok": True} if valid else {"ok": False, "error": "INVALID_SESSION_ID"}
+
+    def _sockets(self) -> dict[str, int]:
+        upgraded = [s.upgraded for s in list(self.server.eio.sockets.values()) if not s.closed]
+        return {"websocket": sum(upgraded), "polling": len(upgraded) - sum(upgraded)}
+
+    def drop(self, *, websockets_only: bool = False) -> None:
+        """Forget live connections without a word, as a server does that was cut off from its clients."""
+        for connection in list(self.server.eio.sockets.values()):
+            if connection.upgraded or not websockets_only:
+                _end(connection)
+
+    async def close(self) -> None:
+        """Disconnect everybody and end the server's own tasks."""
+        await self.server.shutdown()
+
+
+def _end(connection: Any) -> None:
+    """Close an Engine.IO connection without a word."""
+    closing = asyncio.ensure_future(connection.close(wait=False, abort=True))
+    closing.add_done_callback(lambda _: connection.queue.put_nowait(None))  # ends its poll
+
+
+def _dials(scope: Scope) -> bool:
+    """Whether this is the handshake of a new connection."""
+    return "sid" not in parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _address(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""

@@ -1,0 +1,273 @@
+"""The reference backend as it was observed (docs/protocol.md, section 3), quirk by quirk; each quirk has a named test.
+
+Kept in memory only: after a restart its sessions are gone. Messages are the captured ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.batch.multipart import BatchReader
+from uploader_server.http.errors import ApiError
+from uploader_server.metrics import counted
+from uploader_server.session import STATUSES, FileState, batch_answer, file_row
+from uploader_server.storage.paths import claim
+from uploader_server.wire import js_number, js_round, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from uploader_server.config import ServerConfig
+    from uploader_server.faults import Faults
+    from uploader_server.storage.store import Store
+
+STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)
+"""Percentages that the processing of a file reports, at equal intervals."""
+
+NAME_MAX = 255
+"""Bytes that a file name may have; the reference backend runs on a file system with this limit."""
+
+
+class Tracker:
+    """The cruder of the two trackers: what `/progress` and the event with `totalFiles` show (3.4, 3.6).
+
+    Its ids are its own, its total stays 0, and at the end it counts every file twice.
+    """
+
+    def __init__(self, files: list[FileState]) -> None:
+        self.status = "uploading"
+        self.completed = 0
+        self.total = len(files)
+        self.files = [(str(uuid.uuid4()), file) for file in files]
+        self.updated = timestamp()
+
+    def finish(self) -> None:
+        """Everything is completed, whatever really happened."""
+        self.status, self.completed = "completed", 2 * self.total
+
+    def answer(self, session_id: str) -> dict[str, Any]:
+        """The answer to `/progress`."""
+        done = self.status == "completed"
+        return {
+            "sessionId": session_id,
+            "overallStatus": self.status,
+            "totalProgress": 0,
+            "completedFiles": self.completed,
+            "failedFiles": 0,
+            "totalFiles": self.total,
+            "files": [
+                {
+                    "id": file_id,
+                    "originalName": file.original_name,
+                    "progress": (100 if done else 0) if file.size else None,  # 0 / 0 is null in JSON
+                    "status": "completed" if done else "uploading",
+                }
+                for file_id, file in self.files
+            ],
+            "estimatedTimeRemaining": 0,
+            "lastUpdate": timestamp(),
+        }
+
+
+class Reference:
+    """Sessions and batches of the reference backend."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        faults: Faults,
+        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.store = store
+        self.faults = faults
+        self.emit = emit
+        self.sessions: dict[str, str] = {}
+        self.trackers: dict[str, Tracker] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - the count is never used
+        """Open a session; its id and when it was created."""
+        session_id = str(uuid.uuid4())
+        self.sessions[session_id] = category
+        return session_id, timestamp()
+
+    def snapshot(self, session_id: str) -> dict[str, Any] | None:  # noqa: ARG002
+        """There is no replay (3.7)."""
+        return None
+
+    def progress(self, session_id: str) -> dict[str, Any]:
+        """404 until a body is complete, and again soon after the end (3.1, 3.6). Raises ApiError."""
+        tracker = self.trackers.get(session_id)
+        if tracker is None:
+            raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在")
+        return tracker.answer(session_id)
+
+    async def cancel(self, session_id: str) -> None:
+        """Says cancelled and stops nothing (3.9). Raises ApiError 404 where nothing is under way."""
+        tracker = self.trackers.get(session_id)
+        if tracker is None or tracker.status == "completed":
+            raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在或已完成")
+        tracker.status = "cancelled"
+        event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": tracker.total}
+        await self._tell(session_id, "cancelled", **event, message="上传已取消")
+
+    async def finish(self, session_id: str) -> dict[str, Any]:  # noqa: ARG002
+        """There is no such call. Raises ApiError 404."""
+        raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
+
+    def statuses(self) -> dict[str, int]:
+        """What the trackers say; a session without one is pending or was forgotten."""
+        tracked = [tracker.status for tracker in self.trackers.values()]
+        return counted((*tracked, *["pending"] * (len(self.sessions) - len(tracked))), STATUSES)
+
+    async def sweep(self) -> None:
+        """Its sessions live as long as the process."""
+
+    async def batch(self, request: Request) -> dict[str, Any]:
+        """Receive a whole body in silence, then process its files one after another.
+
+        Raises ApiError for refusals, all of them after the body was read; a body that takes longer than the
+        request timeout ends with 408 and an empty body (3.10). Once the body is complete nothing stops the
+        processing, not even a client that goes away (3.9).
+        """
+        listener = Fields()
+        reader = BatchReader(self.limits, self.store.incoming, listener, eager=False)
+        try:
+            async with asyncio.timeout(self.limits.request_timeout or None):
+                await reader.read(request.receive, request.headers.get("content-type", ""), self.config.idle_timeout)
+            session_id, category = self._checked(listener, reader.files)
+        except TimeoutError:
+            await reader.discard()
+            raise ApiError(408, "", "") from None
+        except BaseException:
+            await reader.discard()
+            raise
+        processing = asyncio.ensure_future(self._process(session_id, category, reader))
+        self._running.add(processing)
+        processing.add_done_callback(self._running.discard)
+        return await asyncio.shield(processing)
+
+    def _checked(self, fields: Fields, files: list[FileState]) -> tuple[str, str]:
+        """The text parts, in the order in which the reference backend misses them."""
+        if not fields.values.get("sessionId"):
+            raise ApiError(400, "NO_SESSION_ID", "缺少会话ID")
+        if not fields.values.get("category") or not files:
+            raise ApiError(400, "MISSING_PARAMETERS", "缺少必要参数")
+        if fields.values["category"] not in ("personal", "scenic"):
+            raise ApiError(400, "INVALID_CATEGORY", "无效的文件分类")
+        if fields.values["sessionId"] not in self.sessions:  # 3.14
+            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details="会话不存在")
+        return fields.values["sessionId"], fields.values["category"]
+
+    async def _process(self, session_id: str, category: str, reader: BatchReader) -> dict[str, Any]:
+        files = reader.files
+        for file in files:
+            file.original_name = re.split(r"[/\\]", file.original_name)[-1]
+        tracker = self.trackers[session_id] = Tracker(files)
+        counts = {"completedFiles": 0, "failedFiles": 0}
+        await self._tell(session_id, "uploading", **counts, totalFiles=len(files), message="开始上传...")
+        await self._tell(session_id, "uploading", totalProgress=5, **counts, message="开始上传文件...")
+        try:
+            for number, file in enumerate(files):
+                await self._process_file(session_id, category, file, number, len(files), counts)
+        finally:
+            await reader.discard()
+        status, message = (
+            ("partial", "部分文件上传失败") if counts["failedFiles"] else ("completed", "所有文件上传完成")
+        )
+        await self._tell(session_id, status, totalProgress=100, **counts, message=message)
+        tracker.finish()
+        crude = {"completedFiles": len(files), "failedFiles": 0, "totalFiles": len(files)}
+        await self._tell(session_id, "completed", totalProgress=100, **crude, message="所有文件上传完成")
+        asyncio.get_running_loop().call_later(self.config.progress_linger, self._forget, session_id, tracker)
+        return batch_answer(session_id, files)
+
+    def _forget(self, session_id: str, tracker: Tracker) -> None:
+        if self.trackers.get(session_id) is tracker:
+            del self.trackers[session_id]
+
+    async def _process_file(
+        self, session_id: str, category: str, file: FileState, number: int, total: int, counts: dict[str, int]
+    ) -> None:
+        """One file: moved into place first (3.15), then nine steps of waiting."""
+
+        async def tell(percent: float, status: str, message: str, **extra: Any) -> None:
+            current = {
+                "id": file.id,
+                "originalName": file.original_name,
+                "progress": file.progress,
+                "status": status,
+                **extra,
+            }
+            share = js_round((100 * number + percent) / total)
+            await self._tell(
+                session_id, "uploading", totalProgress=share, **counts, currentFile=current, message=message
+            )
+
+        name = file.original_name
+        file.started, file.progress, file.speed = timestamp(), 0, 0
+        await tell(0, "uploading", f"正在上传 {name}...")
+        try:
+            await self._move_into_place(session_id, category, file)
+        except OSError as error:
+            file.fail("UPLOAD_FAILED", error.strerror or str(error))
+            counts["failedFiles"] += 1
+            await tell(0, "failed", f"{name} 上传失败", error=file.error)
+            return
+        file.speed = file.size / 1000
+        for step in STEPS:
+            await asyncio.sleep(self.limits.processing / len(STEPS))
+            file.progress = step
+            await tell(step, "uploading", f"正在上传 {name}... {step}%", uploadSpeed=js_number(file.speed))
+        file.status, file.ended = "completed", timestamp()
+        counts["completedFiles"] += 1
+        await tell(100, "completed", f"{name} 上传完成")
+
+    async def _move_into_place(self, session_id: str, category: str, file: FileState) -> None:
+        moment = timestamp(datetime.now(UTC)).replace(":", "-").replace(".", "-")
+        stored = f"{session_id}_{moment}_{re.sub(r'[^A-Za-z0-9._-]', '_', file.original_name)}"
+        path = self.store.root / category / stored
+        if self.faults.fails(file.original_name):
+            raise OSError(5, f"EIO: i/o error, rename '{path}'")
+        if len(os.fsencode(stored)) > NAME_MAX:
+            raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")
+        temporary = file.temporary
+        if temporary is None:  # the reader gives each file of an accepted request one
+            raise OSError(5, "EIO: nothing was received")
+        claim(temporary, path)
+        file.file_name, file.path = stored, str(path)
+        row = file_row(session_id, 0, file, self.store.below(path))
+        await self.store.save(self.store.files_saved([row]))  # DELETE finds it by its id
+
+    async def _tell(self, session_id: str, status: str, **fields: Any) -> None:
+        await self.emit(
+            session_id,
+            {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields},
+        )
+
+
+class Fields:
+    """Collects the text parts; says nothing while the body travels (3.1)."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    async def text(self, name: str, value: str) -> None:
+        """Keep the text parts."""
+        self.values[name] = value
+
+    async def started(self, file: FileState) -> None:
+        """Nothing is reported."""
+
+    async def arriving(self, file: FileState) -> None:
+        """Nothing is reported."""

@@ -1,0 +1,250 @@
+"""Running the application: `serve` for a process of its own, `EmbeddedServer` for a thread of this one.
+
+granian takes uploads several times as fast as uvicorn (benchmarks/asgi_servers.py). Three things are added to it:
+the port is bound here, so that a taken one is an error with a name and port 0 has a number; a stop ends requests
+under way and cuts what is left, so that it takes less than two seconds whoever is connected; nothing is printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.embed import Server
+
+from uploader_server.app import UploadApp, create_app
+from uploader_server.config import ServerConfig, StartupError
+from uploader_server.http.connections import cut_connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+    from types import TracebackType
+
+    from uploader_server.faults import Faults
+
+START_DEADLINE = 30.0
+STOP_GRACE = 0.3
+STOP_DEADLINE = 1.5
+BACKLOG = 1024
+LARGEST_PIECE = 1 << 20
+"""Bytes of a body that granian hands over at once; with its own 400 KiB a large upload costs a quarter more CPU."""
+KEEP_ALIVE = {"bundled": 75.0, "reference": 5.0}
+"""Seconds that an idle connection is kept (reference: docs/protocol.md, section 3.16)."""
+
+
+class Granian(Server):
+    """granian in this process, on a socket that is already bound."""
+
+    def __init__(self, app: UploadApp, listener: socket.socket, keep_alive: float) -> None:
+        self._listener = listener
+        super().__init__(
+            app,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000), max_buffer_size=LARGEST_PIECE),
+            backlog=BACKLOG,
+            backpressure=BACKLOG,
+            log_enabled=False,
+        )
+
+    def _init_shared_socket(self) -> None:
+        is_unix_socket = False
+        # granian's own annotations leave the constructor out that its pickling uses
+        self._shd = SocketHolder(self._listener.detach(), is_unix_socket, BACKLOG)  # type: ignore[assignment,call-arg]
+
+
+def listen(config: ServerConfig) -> socket.socket:
+    """Bind the address. Raises StartupError naming the option and the fix."""
+    where = f"{config.host}:{config.port}"
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        # Accepted connections inherit it: without, the second of two events waits 40 ms for the client's late ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except socket.gaierror as error:
+        raise StartupError(f"--host {config.host}: no address of this machine ({error.strerror})") from error
+    except OverflowError as error:
+        raise StartupError(f"--port {config.port}: a port is a number from 0 to 65535") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            fix = "another program listens there; stop it, or choose another port (--port 0 takes a free one)"
+            raise StartupError(f"--port {config.port}: {where} is taken: {fix}") from error
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            raise StartupError(f"--port {config.port}: not allowed to listen there; choose one above 1023") from error
+        raise StartupError(f"--host {config.host}: can't listen on {where} ({error.strerror})") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL of a bound socket, with its real port."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Serve until `stop` is set; then end everything within STOP_DEADLINE seconds."""
+    port = listener.getsockname()[1]
+    server = Granian(app, listener, KEEP_ALIVE[app.state.config.flavour])
+    serving = asyncio.ensure_future(server.serve())
+    started = asyncio.ensure_future(app.started.wait())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({serving, started, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            ready()
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        started.cancel()
+        stopping.cancel()
+        app.stop()
+        server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait({serving}, timeout=STOP_GRACE)
+        if not serving.done():  # slow requests and half-sent heads would hold granian up for as long as they like
+            cut_connections(port)
+            await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
+        serving.cancel()
+    if serving.done() and not serving.cancelled():
+        serving.result()
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run`, but tasks that don't end when they are cancelled are left behind.
+
+    granian loses the wake-up of a task that is cancelled in the moment in which its connection ends (seen with 2.8,
+    once in twenty stops with live websockets); asyncio.run would wait for it for ever.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=STOP_GRACE))
+        loop.set_exception_handler(lambda *_: None)  # it would be told of those that are still pending
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
+    """Serve until SIGTERM or SIGINT, in the main thread. Calls `on_ready(url, root)` once requests are answered.
+
+    Raises StartupError.
+    """
+    listener = listen(config)
+    try:
+        app = create_app(replace(config, remembered_requests=0), scripted=False)  # no test runs in this process
+    except StartupError:
+        listener.close()
+        raise
+    try:
+        run_loop(_until_signal(app, listener, on_ready))
+    finally:
+        app.close()
+
+
+async def _until_signal(app: UploadApp, listener: socket.socket, on_ready: Callable[[str, Path], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            # A plain handler is not enough: it runs between two steps of Python, and a signal that comes just before
+            # the loop goes to sleep would be heard at its next timer, up to a minute later.
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows, where the loop looks for signals by itself
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    url = url_of(listener)
+    await run(app, listener, stop, lambda: on_ready(url, app.state.store.root))
+
+
+class EmbeddedServer:
+    """The server in a thread of this process, for `uploader demo` and for tests; a context manager.
+
+    The port of `config` is used as it is when given to `EmbeddedServer(config, port=…)`; by default a free one is
+    taken. After `stop()` no thread, socket or temporary directory is left.
+    """
+
+    def __init__(self, config: ServerConfig | None = None, *, port: int = 0) -> None:
+        self.config = replace(config or ServerConfig(), port=port)
+        self.url = ""
+        self._app: UploadApp | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def app(self) -> UploadApp:
+        """The running application. Raises RuntimeError before the start."""
+        if self._app is None:
+            raise RuntimeError("the embedded server was not started")
+        return self._app
+
+    @property
+    def root(self) -> Path:
+        """Where the files are kept."""
+        return self.app.state.store.root
+
+    @property
+    def faults(self) -> Faults:
+        """What is broken, to be changed at run time."""
+        return self.app.state.faults
+
+    def start(self) -> None:
+        """Start, and return when requests are answered. Raises StartupError."""
+        listener = listen(self.config)
+        try:
+            self._app = create_app(self.config)
+        except StartupError:
+            listener.close()
+            raise
+        self.url = url_of(listener)
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="uploader-server", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(START_DEADLINE) or self._failure is not None:
+            failure = self._failure
+            self.stop()
+            raise StartupError(f"the embedded server did not start within {START_DEADLINE:.0f} s") from failure
+
+    def stop(self) -> None:
+        """Stop, within two seconds whoever is connected. May be called twice."""
+        if self._thread is None:
+            return
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_DEADLINE)
+        self._thread = None
+        self.app.close()
+
+    def _run(self, listener: socket.socket) -> None:
+        try:
+            run_loop(self._main(listener))
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _main(self, listener: socket.socket) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await run(self.app, listener, self._stop, self._ready.set)
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

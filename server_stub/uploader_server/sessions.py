@@ -1,0 +1,188 @@
+"""The sessions of the bundled server: found, restored after a restart, counted, expired; their events and files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.http.errors import ApiError
+from uploader_server.metrics import counted
+from uploader_server.session import STATUSES, FileState, Session, file_row
+from uploader_server.storage.paths import UnsafePathError
+from uploader_server.wire import is_uuid, timestamp
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Awaitable, Callable
+
+    from uploader_server.config import ServerConfig
+    from uploader_server.faults import Faults
+    from uploader_server.storage.store import Change, Store
+
+logger = logging.getLogger(__name__)
+
+BURST = 20
+"""Events that are sent in one go."""
+
+
+class Sessions:
+    """Every session of one server (docs/protocol.md, section 1), with what its uploads need; on the event loop.
+
+    `emit(id, event)` sends an event to the room of a session.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        faults: Faults,
+        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.store = store
+        self.faults = faults
+        self.emit = emit
+        self.known = {row["id"]: _restored(row, files) for row, files in store.sessions()}
+        """The sessions by their ids, with those of an earlier server on this root."""
+
+    async def create(self, category: str, expected: int) -> tuple[str, str]:
+        """Open a session; its id and when it was created."""
+        session = Session(str(uuid.uuid4()), category, expected)
+        await self.keep(session)
+        self.known[session.id] = session
+        return session.id, session.created
+
+    def find(self, session_id: str) -> Session:
+        """The session with this id. Raises ApiError 404."""
+        session = self.known.get(session_id.lower()) if is_uuid(session_id) else None
+        if session is None:
+            raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
+        return session
+
+    def find_open(self, session_id: str) -> Session:
+        """The session with this id, to send files into. Raises ApiError: 404, or 409 where it has ended."""
+        session = self.find(session_id)
+        if session.ended:
+            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
+            raise ApiError(409, code, f"The session is {session.status}: make a new one")
+        return session
+
+    def snapshot(self, session_id: str) -> dict[str, Any] | None:
+        """What somebody who joins is told at once, or None where there is no such session."""
+        try:
+            session = self.find(session_id)
+        except ApiError:
+            return None
+        running = [file for file in session.files.values() if file.status == "uploading"]
+        return session.event(f"Joined: {session.status}", running[-1] if running else None)
+
+    def progress(self, session_id: str) -> dict[str, Any]:
+        """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
+        session = self.find(session_id)
+        session.touch()
+        percent = session.measure()
+        elapsed = time.monotonic() - session.began if session.requests else 0.0
+        return {
+            "sessionId": session.id,
+            "overallStatus": session.status,
+            "totalProgress": percent,
+            "completedFiles": session.completed,
+            "failedFiles": session.failed,
+            "totalFiles": session.total,
+            "files": [file.in_progress() for file in session.files.values()],
+            "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
+            "lastUpdate": timestamp(),
+        }
+
+    async def keep(self, session: Session) -> None:
+        """Save a session. Raises sqlite3.Error."""
+        await self.store.save(self.store.session_saved(session.row()))
+
+    async def record(self, session: Session | None, files: list[FileState], *more: Change) -> None:
+        """Save files that have ended, with what else belongs into this transaction. Raises sqlite3.Error."""
+        position = len(session.files) if session is not None else 0
+        owner = session.id if session is not None else ""
+        paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
+        rows = [file_row(owner, position + n, file, paths[n]) for n, file in enumerate(files)]
+        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None]
+        changes = [self.store.files_saved(rows), self.store.digests_saved(stored), *more]
+        if session is not None:
+            changes.append(self.store.session_saved(session.row()))
+        await self.store.save(*changes)
+
+    async def announce(self, session: Session, files: list[FileState]) -> None:
+        """Count recorded files, tell the room, and end the session when they were the last. Raises sqlite3.Error."""
+        for number, file in enumerate(files):
+            session.count(file)
+            if number % BURST == BURST - 1:
+                await asyncio.sleep(0)  # a thousand ends at once must not hold up everybody else's heartbeat
+            await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
+        session.touch()
+        if session.settle():
+            await self.keep(session)
+            await self.emit(session.id, session.event(ending(session)))
+
+    def place(self, category: str, files: list[FileState]) -> None:
+        """Give every file its name (runs in a thread); what can't be stored fails alone."""
+        for file in files:
+            path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+            if self.faults.fails(file.original_name, path):
+                file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+                continue
+            assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
+            try:
+                final = self.store.place(file.temporary, category, path, file.sha256)
+            except UnsafePathError as error:
+                file.fail("INVALID_PATH", str(error))
+            except OSError as error:
+                file.fail("UPLOAD_FAILED", error.strerror or str(error))
+            else:
+                file.status, file.progress, file.ended = "completed", 100, timestamp()
+                file.path = str(final)
+                file.file_name = final.relative_to(self.store.root / category).as_posix()
+
+    def statuses(self) -> dict[str, int]:
+        """How many sessions have each status."""
+        return counted((session.status for session in self.known.values()), STATUSES)
+
+
+def _restored(row: sqlite3.Row, files: list[sqlite3.Row]) -> Session:
+    """A session as its files say how far it is: its own row may be older."""
+    session = Session(
+        id=row["id"],
+        category=row["category"],
+        expected=row["expected"],
+        status=row["status"],
+        created=row["created"],
+        touched=row["touched"],
+        progress=row["progress"],
+    )
+    for known in files:
+        session.files[known["id"]] = FileState(
+            original_name=known["original_name"],
+            relative_path=known["relative_path"],
+            id=known["id"],
+            status=known["status"],
+            size=known["size"],
+            progress=known["progress"],
+            speed=known["speed"],
+            error=known["error"],
+            error_code=known["error_code"],
+        )
+        session.count(session.files[known["id"]])
+    if files and session.status == "pending":
+        session.status = "uploading"
+    session.settle()
+    return session
+
+
+def ending(session: Session) -> str:
+    """Say in an event how a session ended."""
+    if session.status == "completed":
+        return "All files were uploaded"
+    return f"{session.failed} of {session.completed + session.failed} files failed"

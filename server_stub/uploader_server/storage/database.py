@@ -1,0 +1,178 @@
+"""The database of a root: one SQLite connection on a thread of its own, and the one place that owns transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+VERSION = 1
+"""`PRAGMA user_version` of this schema. Version 0, of earlier servers, has the same tables and absolute paths."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+  id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
+  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS files (
+  id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
+  relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
+  path TEXT, error TEXT, error_code TEXT
+);
+CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
+CREATE TABLE IF NOT EXISTS digests (
+  path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tus_uploads (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
+  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, unchecked_from INTEGER,
+  path TEXT, sha256 BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
+CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
+"""
+
+MOST_TOGETHER = 500
+"""Actions in one transaction."""
+
+
+class VersionError(Exception):
+    """The database was made by a newer server."""
+
+
+class _Job(NamedTuple):
+    action: Callable[[sqlite3.Connection], Any]
+    writes: bool
+    done: Future[Any]
+
+
+class Database:
+    """The only user of `path`. What queues up while a transaction is committed goes into the next one together.
+
+    An action gets the connection, runs statements and returns what its caller awaits. It may run a second time: where
+    one of a group fails, the group is rolled back and each action runs in a transaction of its own. So a failure
+    is its caller's alone, and who has an answer knows that it is committed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it. Raises sqlite3.Error, VersionError."""
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(path, opened), name="uploader-database", daemon=True)
+        self._thread.start()
+        opened.result()
+
+    async def transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action that writes; it is committed when this returns. Raises what it raises, after a rollback."""
+        return await asyncio.wrap_future(self._submit(action, writes=True))
+
+    async def read(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action that only reads. Raises what it raises."""
+        return await asyncio.wrap_future(self._submit(action, writes=False))
+
+    def wait(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Do what `transaction` does, for threads: never on an event loop, which it would hold up."""
+        return self._submit(action, writes=True).result()
+
+    def close(self) -> None:
+        """Finish what was asked for, then close. May be called twice."""
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _submit(self, action: Callable[[sqlite3.Connection], T], *, writes: bool) -> Future[T]:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the database is closed")
+        done: Future[T] = Future()
+        self._jobs.put(_Job(action, writes, done))
+        return done
+
+    def _serve(self, path: Path, opened: Future[None]) -> None:
+        """The thread: nothing else touches the connection (sqlite3 checks that)."""
+        try:
+            connection = _open(path)
+        except Exception as error:  # noqa: BLE001 - raised in the constructor
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        while (job := self._jobs.get()) is not None:
+            jobs = [job]
+            while len(jobs) < MOST_TOGETHER and not self._jobs.empty():
+                following = self._jobs.get()
+                if following is None:
+                    self._jobs.put(None)
+                    break
+                jobs.append(following)
+            _run(connection, [job for job in jobs if job.done.set_running_or_notify_cancel()])
+        connection.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise VersionError(f"its database has version {version}, and this server knows {VERSION} at most")
+        connection.executescript(_SCHEMA)
+        if version < VERSION:
+            _together(connection, [lambda db: _upgrade(db, path.parent.parent)], writes=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _upgrade(connection: sqlite3.Connection, root: Path) -> None:
+    """From version 0: paths become relative to the root."""
+    prefix = f"{root}/".encode("utf-8", "surrogateescape")
+    for table in ("files", "digests", "tus_uploads"):
+        connection.execute(
+            f"UPDATE OR REPLACE {table} SET path = CAST(substr(CAST(path AS BLOB), ?1) AS TEXT)"  # noqa: S608 - our own
+            " WHERE substr(CAST(path AS BLOB), 1, ?1 - 1) = ?2",
+            (len(prefix) + 1, prefix),
+        )
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    """Run jobs in one transaction or, where that fails, each in one of its own; then tell who waits."""
+    if not jobs:
+        return
+    try:
+        results = _together(connection, [job.action for job in jobs], writes=any(job.writes for job in jobs))
+    except Exception as error:  # noqa: BLE001 - raised where it is waited for
+        if len(jobs) == 1:
+            jobs[0].done.set_exception(error)
+            return
+        for job in jobs:
+            _run(connection, [job])
+    else:
+        for job, result in zip(jobs, results, strict=True):
+            job.done.set_result(result)
+
+
+def _together(
+    connection: sqlite3.Connection, actions: list[Callable[[sqlite3.Connection], Any]], *, writes: bool
+) -> list[Any]:
+    """Run actions in one transaction. Raises what one raises, or the commit; then everything is rolled back."""
+    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    try:
+        results = [action(connection) for action in actions]
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return results

@@ -1,0 +1,67 @@
+"""Where a received file goes: safe paths, and names that never overwrite anything."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class UnsafePathError(ValueError):
+    """A relative path that must not become a path on this disk."""
+
+
+def safe_parts(relative_path: str) -> list[str]:
+    """The segments of a path below a category.
+
+    Raises UnsafePathError for anything that could leave the category or that no file system can name: absolute
+    paths, empty segments, `.` and `..`, NUL. Over-long names are left to the file system, which knows its limits.
+    """
+    parts = relative_path.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise UnsafePathError(f"not a path below the category: {relative_path!r}")
+    if os.name == "nt" and any(set(part) & set('\\:*?"<>|') for part in parts):  # pragma: no cover
+        raise UnsafePathError(f"not a file name on this system: {relative_path!r}")
+    return parts
+
+
+def candidates(path: Path) -> Iterator[Path]:
+    """`name.ext`, `name (2).ext`, `name (3).ext` …"""
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.stem} ({number}){path.suffix}")
+        number += 1
+
+
+def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
+    """Give a received file its name and return it. The temporary name is left to the caller.
+
+    Nothing is ever overwritten: a file already there that is the `same` is the answer, any other makes the new one
+    `name (2).ext`. Raises OSError where the file system refuses the name.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for candidate in candidates(target):
+        try:
+            claim(temporary, candidate)
+        except FileExistsError:
+            if not candidate.is_file() or not same(candidate):
+                continue
+        return candidate
+    raise AssertionError("candidates() never ends")
+
+
+def claim(temporary: Path, target: Path) -> None:
+    """Give a file a second name in one step, but never over an existing file.
+
+    On a file system without hard links the temporary name is gone afterwards. Raises FileExistsError, or what else the
+    link raises.
+    """
+    try:
+        os.link(temporary, target)
+    except PermissionError:  # no hard links here: reserve the name, then move over our own reservation
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        temporary.replace(target)

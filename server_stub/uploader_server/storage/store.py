@@ -1,0 +1,212 @@
+"""What survives a restart: files below the root, and what the database says of sessions, files and digests.
+
+Layout below the root: `personal/…` and `scenic/…` hold the files, `.uploader/` the database and temporary files
+(same file system, so that a file gets its name by a link). `.uploader` is never served. The database names files by
+their paths below the root, which are always UTF-8; the root itself may be any bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import sqlite3
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from uploader_server.config import StartupError
+from uploader_server.storage.database import Database, VersionError
+from uploader_server.storage.paths import place, safe_parts
+from uploader_server.wire import CATEGORIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ANONYMOUS = "tus"
+"""The category of uploads without a session."""
+
+Change = Callable[[sqlite3.Connection], object]
+"""Statements that belong into one transaction (see `Store.save`)."""
+
+
+class Store:
+    """The root directory and its database. `close()` releases both; a temporary root is removed."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._temporary = root is None
+        self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.absolute()
+        self.private = self.root / ".uploader"
+        self._incoming = self.private / "incoming"
+        self._lock: IO[bytes] | None = None
+        try:
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            for category in CATEGORIES:
+                (self.root / category).mkdir(exist_ok=True)
+            self._take_root()
+            for orphan in self._incoming.iterdir():
+                orphan.unlink(missing_ok=True)
+            self.database = Database(self.private / "server.sqlite3")
+        except VersionError as error:
+            self._release()
+            raise StartupError(
+                f"--root {self.root}: {error}; start a newer server, or choose another directory"
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            self._release()
+            raise StartupError(
+                f"--root {self.root}: can't keep files there ({error}); choose a directory that you may write to"
+            ) from error
+
+    def _take_root(self) -> None:
+        """Two servers on one root would sweep each other's temporary files: the second one doesn't start."""
+        if sys.platform == "win32":  # pragma: no cover
+            return
+        import fcntl
+
+        self._lock = (self.private / "lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise StartupError(
+                f"--root {self.root}: another server is using it; stop that one or choose another directory"
+            ) from None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._temporary:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the database, give up the root; a temporary root is removed. May be called twice."""
+        self.database.close()
+        self._release()
+
+    def incoming(self) -> Path:
+        """A fresh temporary name on the same file system as the final one."""
+        return self._incoming / uuid.uuid4().hex
+
+    # Files
+
+    def place(self, temporary: Path, category: str, relative_path: str, sha256: bytes) -> Path:
+        """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
+
+        The temporary name is left to the caller. Raises UnsafePathError for a path that would leave the category,
+        OSError where the file system refuses.
+        """
+        target = (self.root / category).joinpath(*safe_parts(relative_path))
+        size = temporary.stat().st_size
+
+        def same(there: Path) -> bool:
+            return there.samefile(temporary) or (there.stat().st_size == size and self.digest_of(there) == sha256)
+
+        return place(temporary, target, same)
+
+    def find(self, category: str, relative_path: str) -> Path | None:
+        """The stored file that a URL names, or None; nothing outside the category is ever found."""
+        if category not in {*CATEGORIES, ANONYMOUS}:
+            return None
+        base = (self.root / category).resolve()
+        try:
+            path = base.joinpath(*safe_parts(relative_path)).resolve()
+            return path if path.is_relative_to(base) and path.is_file() else None
+        except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
+            return None
+
+    def digest_of(self, path: Path) -> bytes:
+        """SHA-256 of a stored file: remembered while size and time of change are the same (runs in a thread)."""
+        stat = path.stat()
+        known = (self.below(path), stat.st_size, stat.st_mtime_ns)
+        query = "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND modified = ?"
+        row = self.database.wait(lambda db: db.execute(query, known).fetchone())
+        if row is not None:
+            return bytes(row["sha256"])
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").digest()
+        self.database.wait(self.digests_saved([(path, sha256)]))
+        return sha256
+
+    def below(self, path: Path) -> str:
+        """The path of a stored file as the database names it."""
+        return path.relative_to(self.root).as_posix()
+
+    # Changes: what `save` puts into one transaction
+
+    async def save(self, *changes: Change) -> None:
+        """Make changes, all or none; they are committed when this returns. Raises sqlite3.Error."""
+
+        def change(db: sqlite3.Connection) -> None:
+            for make in changes:
+                make(db)
+
+        await self.database.transaction(change)
+
+    def digests_saved(self, files: Sequence[tuple[Path, bytes]]) -> Change:
+        """Remember the SHA-256 of stored files."""
+
+        def change(db: sqlite3.Connection) -> None:
+            for path, sha256 in files:
+                with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
+                    stat = path.stat()
+                    row = (self.below(path), stat.st_size, stat.st_mtime_ns, sha256)
+                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+
+        return change
+
+    def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
+        """Insert or update the files of a request."""
+        statement = (
+            "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
+            " :size, :status, :progress, :speed, :path, :error, :error_code)"
+        )
+        return lambda db: db.executemany(statement, rows)
+
+    def session_saved(self, row: dict[str, Any]) -> Change:
+        """Insert or update one session."""
+        statement = (
+            "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched)"
+        )
+        return lambda db: db.execute(statement, row)
+
+    def session_forgotten(self, session: str) -> Change:
+        """Forget a session; its files stay, and can still be deleted by their ids."""
+        return lambda db: db.execute("DELETE FROM sessions WHERE id = ?", (session,))
+
+    # What is known
+
+    def sessions(self) -> list[tuple[sqlite3.Row, list[sqlite3.Row]]]:
+        """Every session with its files, in the order in which they came (waits: for the start)."""
+        files = "SELECT * FROM files WHERE session = ? ORDER BY position"
+        return self.database.wait(
+            lambda db: [
+                (row, db.execute(files, (row["id"],)).fetchall()) for row in db.execute("SELECT * FROM sessions")
+            ]
+        )
+
+    async def path_of(self, file_id: str) -> Path | None:
+        """Where the file with this id is stored, or None where there is none (any more)."""
+        query = "SELECT path FROM files WHERE id = ?"
+        row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
+        path = self.root / row["path"] if row is not None and row["path"] else None
+        return path if path is not None and path.is_file() else None
+
+    async def delete(self, file_id: str) -> None:
+        """Remove the stored file with this id, unless another upload was answered with the same one."""
+        path = await self.path_of(file_id)
+        if path is None:
+            return
+        name = self.below(path)
+
+        def forget(db: sqlite3.Connection) -> bool:
+            db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
+            return db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
+
+        if await self.database.transaction(forget):
+            await asyncio.to_thread(path.unlink, missing_ok=True)

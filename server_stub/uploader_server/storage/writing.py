@@ -1,0 +1,81 @@
+"""Files that are hashed and written while their bytes arrive: temporary ones (batch) and data files (tus).
+
+Never more than two blocks of a request are in memory: one that is being gathered and one that a thread is writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BLOCK = 512 << 10
+"""Bytes that are gathered before a thread hashes and writes them."""
+SMALL = 64 << 10
+"""Bytes of a file that is written at once: handing it to a thread would take longer."""
+
+
+class Appender:
+    """Appends to a file from `start` on (bytes); every digest is fed with what is written.
+
+    What is written is handed to the operating system at once, without fsync: it survives `kill -9` of the server,
+    not a loss of power.
+    """
+
+    def __init__(self, path: Path, start: int, digests: Sequence[Any]) -> None:
+        self._start = start
+        self.offset = start
+        """How much of the file is written: start, and what was added since."""
+        self.taken = start
+        """The same with what is still in memory."""
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._digests = digests
+        self._held: list[bytes] = []
+        self._size = 0
+        self._job: asyncio.Future[None] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Take a piece; waits only while the block before is being written. Raises OSError (late)."""
+        self._held.append(piece)
+        self._size += len(piece)
+        self.taken += len(piece)
+        if self._size >= BLOCK:
+            await self._wait()
+            held, self._held, self._size = self._held, [], 0
+            self._job = asyncio.get_running_loop().run_in_executor(None, self._append, held)
+
+    async def close(self) -> None:
+        """Write what is left, and close the file. Raises OSError; `offset` is right in any case."""
+        # Whoever is cancelled meanwhile leaves the file to a task of its own: a thread may still be writing.
+        await asyncio.shield(asyncio.ensure_future(self._close()))
+
+    async def _close(self) -> None:
+        try:
+            await self._wait()
+            if self.taken - self._start > SMALL:
+                await asyncio.get_running_loop().run_in_executor(None, self._append, self._held)
+            elif self._held:
+                self._append(self._held)
+        finally:
+            self._held = []
+            os.close(self._fd)
+
+    async def _wait(self) -> None:
+        if self._job is not None:
+            job = self._job
+            await asyncio.shield(job)
+            self._job = None
+
+    def _append(self, pieces: Sequence[bytes]) -> None:
+        """Write pieces with one system call, if the system takes them; hash what is written, also where it fails."""
+        view = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        while view:
+            count = os.pwrite(self._fd, view, self.offset)
+            for digest in self._digests:
+                digest.update(view[:count])
+            self.offset += count
+            view = view[count:]

@@ -1,0 +1,174 @@
+"""The body of a tus request: kept as far as it came or, with a checksum, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.session import EVENT_INTERVAL
+from uploader_server.storage.writing import Appender
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from uploader_server.session import Session
+    from uploader_server.tus.headers import Checksum
+    from uploader_server.tus.upload import Upload
+    from uploader_server.tus.uploads import Uploads
+
+
+class Body:
+    """What a request carries."""
+
+    def __init__(self, request: Request) -> None:
+        length = request.headers.get("content-length", "")
+        self.length = int(length) if length.isdigit() else None
+        """Bytes; None: not announced (chunked)."""
+        self.there = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
+        self.complete = not self.there
+        """Whether nothing of it is still on its way."""
+        self.kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._receive = request.receive
+
+    async def piece(self) -> bytes:
+        """The next bytes. Raises ClientGoneError where the connection broke off."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        self.complete = not message.get("more_body", False)
+        data: bytes = message.get("body", b"")
+        return data
+
+
+class Receiving:
+    """One body, appended to one upload. Whoever starts it has the upload's turn."""
+
+    def __init__(self, uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> None:
+        self._uploads = uploads
+        self._upload = upload
+        self._body = body
+        self._checksum = checksum
+        self._start = upload.offset
+        self._limit = upload.length if upload.length is not None else uploads.limits.max_size
+        self._session: Session | None = uploads.session_of(upload)
+        self._began = time.monotonic()
+        self._before: Any = None
+        """The upload's hash state before a body with a checksum."""
+        self._failure: OSError | None = None
+
+    async def run(self) -> None:
+        """Read to the end of the body, or as far as it comes.
+
+        Raises ApiError: 460 for a checksum that doesn't match, 408 where nothing more came, 413 for too many bytes, 423
+        where another request took over, 410 where the session was cancelled; ClientGoneError where the connection
+        broke off, OSError where the disk failed.
+        """
+        if self._start + (self._body.length or 0) > self._limit:
+            raise self._too_large()
+        if self._upload.waiting:
+            raise self._ended()
+        appender, check = await self._open()
+        reading = asyncio.create_task(self._read(appender))
+        self._upload.writer = reading
+        if self._session is not None:
+            self._attach(self._session, reading)
+        try:
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()  # of no effect unless the server stops
+            await asyncio.wait({reading})
+            self._upload.writer = None
+            if self._session is not None:
+                self._session.requests.discard(reading)
+                self._session.touch()
+            kept = await self._close(appender, check, reading)
+        if reading.cancelled():
+            raise self._ended()
+        reading.result()
+        if self._failure is not None:
+            raise self._failure
+        if not kept:
+            raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
+
+    async def _open(self) -> tuple[Appender, Any]:
+        upload = self._upload
+        if upload.hasher is None and self._start == 0:
+            upload.hasher = hashlib.sha256()
+        self._before = upload.hasher.copy() if upload.hasher is not None and self._checksum is not None else None
+        check = None
+        if self._checksum is not None:
+            check = self._checksum.hasher()
+            if upload.unchecked_from != self._start:
+                await self._uploads.store.save(upload, unchecked_from=self._start)
+                upload.unchecked_from = self._start
+        digests = [digest for digest in (upload.hasher, check) if digest is not None]
+        return Appender(self._uploads.store.data(upload), self._start, digests), check
+
+    async def _close(self, appender: Appender, check: Any, reading: asyncio.Task[None]) -> bool:
+        """Bring file, offset and hash state in line; whether the bytes were kept."""
+        upload = self._upload
+        whole = not reading.cancelled() and reading.exception() is None
+        try:
+            await appender.close()
+        except OSError as error:
+            self._failure, whole = error, False
+        kept = self._checksum is None or (whole and check.digest() == self._checksum.expected)
+        if kept:
+            upload.offset = appender.offset
+        else:
+            await asyncio.to_thread(self._uploads.store.cut, upload, self._start)
+            upload.hasher = self._before
+        upload.touched, upload.file.size = time.time(), upload.offset
+        if self._checksum is not None:
+            upload.unchecked_from = None
+            if not upload.complete:  # else the end of the upload is saved next
+                await self._uploads.store.save(upload)
+        return kept
+
+    def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
+        if not session.requests:
+            session.began = self._began
+        session.requests.add(reading)
+        session.touch()
+
+    async def _read(self, appender: Appender) -> None:
+        loop = asyncio.get_running_loop()
+        idle_timeout = self._uploads.sessions.config.idle_timeout
+        try:
+            async with asyncio.timeout(idle_timeout) as idle:
+                while not self._body.complete:
+                    piece = await self._body.piece()
+                    idle.reschedule(loop.time() + idle_timeout)
+                    if appender.taken + len(piece) > self._limit:
+                        raise self._too_large()
+                    if piece:
+                        await appender.write(piece)
+                        await self._report(appender.taken)
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+
+    async def _report(self, taken: int) -> None:
+        """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""
+        session, file = self._session, self._upload.file
+        file.size = taken
+        if session is None or self._upload.concat.kind == "partial":
+            return
+        percent = min(99, 100 * taken // self._upload.length) if self._upload.length else 0
+        if percent > file.progress:
+            session.advance(file, percent)
+        now = time.monotonic()
+        if now - session.reported >= EVENT_INTERVAL:
+            session.reported = now
+            file.speed = (taken - self._start) / max(now - self._began, 1e-6)
+            await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._limit} bytes")
+
+    def _ended(self) -> ApiError:
+        if self._session is not None and self._session.status == "cancelled":
+            return ApiError(410, "CANCELLED", "The session was cancelled")
+        return ApiError(423, "UPLOAD_TAKEN_OVER", "Another request for this upload ended this one; ask for the offset")

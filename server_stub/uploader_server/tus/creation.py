@@ -1,0 +1,78 @@
+"""A creation (tus 1.0, creation and concatenation): everything that is refused before an upload exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_server.http.errors import ApiError
+from uploader_server.storage.paths import UnsafePathError, safe_parts
+from uploader_server.storage.store import ANONYMOUS
+from uploader_server.tus.finish import parts_of
+from uploader_server.tus.headers import BODY_TYPE, check_length, creation_length, parse_concat, parse_metadata
+from uploader_server.tus.upload import Upload
+from uploader_server.wire import extension
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from uploader_server.session import Session
+    from uploader_server.tus.body import Body
+    from uploader_server.tus.uploads import Uploads
+
+
+async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
+    """The upload that a creation asks for, not yet known to anybody. Raises ApiError."""
+    if body.there and body.kind != BODY_TYPE:
+        raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
+    metadata = request.headers.get("upload-metadata") or None
+    session = _session(uploads, parse_metadata(metadata or "").get("sessionId"))
+    upload = Upload(
+        owner=owner,
+        session=session.id if session is not None else "",
+        category=session.category if session is not None else ANONYMOUS,
+        metadata=metadata,
+        concat_header=request.headers.get("upload-concat"),
+        length=await _length(uploads, request, body),
+    )
+    if upload.concat.kind != "partial":
+        _check_file(uploads, upload, session)
+    if upload.length is not None and (body.length or 0) > upload.length:
+        raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
+    return upload
+
+
+def _session(uploads: Uploads, session_id: str | None) -> Session | None:
+    if session_id is not None:
+        return uploads.sessions.find_open(session_id)
+    if not uploads.sessions.config.anonymous_tus:
+        raise ApiError(403, "SESSION_REQUIRED", "This server takes uploads of sessions only: send sessionId")
+    return None
+
+
+async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
+    concat = parse_concat(request.headers.get("upload-concat"))
+    if concat.kind != "final":
+        return creation_length(request.headers, uploads.limits.max_size)
+    if body.there or "upload-length" in request.headers:
+        raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
+    length = sum(part.length or 0 for part in await parts_of(uploads, concat))
+    check_length(length, uploads.limits.max_size)
+    return length
+
+
+def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
+    """Raises ApiError 400 for what could not become a file of its session, as a batch does."""
+    try:
+        safe_parts(upload.wanted_path)
+    except UnsafePathError as error:
+        raise ApiError(400, "INVALID_PATH", str(error)) from error
+    ending, limits = extension(upload.name), uploads.limits
+    if not limits.allows(ending):
+        formats = [f".{kind}" for kind in limits.types]
+        message = f"Files of this type are not accepted: {upload.name}"
+        raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
+    files = list(session.files.values()) if session is not None else []
+    if len(files) >= limits.max_files:
+        raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {limits.max_files} files")
+    if files and not limits.mixed_types and ending != extension(files[0].original_name):
+        raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")

@@ -1,0 +1,117 @@
+"""The end of a tus upload whose bytes are all there.
+
+A plain or final upload becomes a file as one of a batch does (docs/protocol.md, section 1), under the upload's own id.
+A part (concatenation) is never a file; it is bound to its session only for cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_server.http.errors import ApiError
+from uploader_server.storage.writing import SMALL
+from uploader_server.tus.upload import FINISHED, OPEN
+
+if TYPE_CHECKING:
+    from uploader_server.tus.headers import Concat
+    from uploader_server.tus.upload import Upload
+    from uploader_server.tus.uploads import Uploads
+
+
+async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
+    """The parts that a final upload names, in order. Raises ApiError where one can't be used."""
+    found = [await uploads.find(part) for part in concat.parts]
+    for part in found:
+        if part.concat.kind != "partial":
+            raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
+        if part.status != FINISHED:
+            raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=part.id)
+    return found
+
+
+async def settle(uploads: Uploads, upload: Upload) -> None:
+    """Finish an upload whose bytes are all there; nothing to do for any other. The caller has the turn.
+
+    It may be repeated after a crash at any step: a file that already has its name is found by its digest. Raises
+    ApiError 400 where it can't become a file (then it is gone); OSError, sqlite3.Error where the disk failed (then it
+    is as it was).
+    """
+    if upload.status != OPEN:
+        return
+    if upload.concat.parts:
+        await _concatenate(uploads, upload)
+    elif upload.complete and upload.concat.kind == "partial":
+        await uploads.store.save(upload, status=FINISHED)
+        uploads.finished(upload, None)
+    elif upload.complete:
+        await _become_file(uploads, upload)
+
+
+async def _concatenate(uploads: Uploads, upload: Upload) -> None:
+    async with contextlib.AsyncExitStack() as turns:
+        try:
+            parts = await parts_of(uploads, upload.concat)
+            for part in sorted(set(parts), key=lambda part: part.id):
+                await turns.enter_async_context(uploads.turn(part))
+        except ApiError:
+            await uploads.retire(upload, "failed")
+            raise
+        await asyncio.to_thread(uploads.store.join, upload, parts)
+        await _become_file(uploads, upload)
+        for part in parts:
+            await uploads.retire(part, "concatenated")
+
+
+async def _become_file(uploads: Uploads, upload: Upload) -> None:
+    sessions, file = uploads.sessions, upload.file
+    await asyncio.sleep(uploads.limits.processing)
+    if upload.hasher is None:  # its state went with an earlier server
+        await asyncio.to_thread(uploads.store.hash, upload)
+    file.size, file.sha256 = upload.offset, upload.hasher.digest()
+    if _cancelled(uploads, upload):
+        await uploads.retire(upload, "cancelled")
+        await uploads.check(upload)
+    file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
+    target = sessions.store.root / upload.category / upload.wanted_path
+    if upload.offset <= SMALL and not os.path.lexists(target):  # noqa: ASYNC240 - one system call
+        sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
+    else:
+        await asyncio.to_thread(sessions.place, upload.category, [file])
+    session = uploads.session_of(upload)
+    if file.path is None:
+        await sessions.record(session, [file])
+        await uploads.retire(upload, "failed")
+    else:
+        path = Path(file.path)
+        row = uploads.store.saved(upload, status=FINISHED, path=path, sha256=file.sha256)
+        await sessions.record(session, [file], row)
+        uploads.finished(upload, path, file.sha256)
+    if session is not None:
+        await sessions.announce(session, [file])
+    if file.path is None:
+        raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
+
+
+def _cancelled(uploads: Uploads, upload: Upload) -> bool:
+    session = uploads.sessions.known.get(upload.session)
+    return session is not None and session.status == "cancelled"
+
+
+async def sweep(uploads: Uploads) -> None:
+    """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
+    for upload in uploads.open_ones():
+        with contextlib.suppress(ApiError, OSError, sqlite3.Error):
+            async with uploads.turn(upload):
+                await settle(uploads, upload)
+    while True:
+        await asyncio.sleep(min(60.0, uploads.ttl / 4))
+        with contextlib.suppress(sqlite3.Error):
+            for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
+                with contextlib.suppress(ApiError):
+                    await uploads.expire(upload_id)

@@ -1,0 +1,238 @@
+"""tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5): each method, and what its answer carries.
+
+Answers about a finished upload say where its file is: `Content-Location: /uploads/{category}/{fileName}`,
+`Upload-File-Id` (the id that events, `/progress` and DELETE know) and `Repr-Digest: sha-256=:…:` of its bytes.
+`Location` is an absolute path, so that it is right behind any proxy that keeps paths.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import sqlite3
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from uploader_server.http.auth import owner_of
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
+from uploader_server.http.files import StoredFile
+from uploader_server.storage.writing import SMALL
+from uploader_server.tus.body import Body, Receiving
+from uploader_server.tus.creation import new_upload
+from uploader_server.tus.finish import settle
+from uploader_server.tus.headers import (
+    BODY_TYPE,
+    CORS,
+    ENDPOINT,
+    PREFLIGHT,
+    VERSION,
+    TusError,
+    capabilities,
+    is_upload_id,
+    number,
+    parse_checksum,
+    parse_metadata,
+)
+from uploader_server.tus.upload import FINISHED, OPEN
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from uploader_server.tus.headers import Checksum
+    from uploader_server.tus.upload import Upload
+    from uploader_server.tus.uploads import Uploads
+
+logger = logging.getLogger(__name__)
+
+METHODS = ["OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET"]
+
+
+class Early(Response):
+    """A success given before the body has arrived: the rest is dropped, as with a RefusalResponse."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, then drain."""
+        self.headers["connection"] = "close"
+        await super().__call__(scope, receive, send)
+        await drain(receive, RefusalResponse.DRAIN_SECONDS)
+
+
+class Tus:
+    """The handlers over the uploads."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self.uploads = uploads
+        self.limits = uploads.limits
+        self.config = uploads.sessions.config
+
+    def routes(self) -> list[Route]:
+        """The routes; any method may come as a POST with X-HTTP-Method-Override (tus 1.0, core)."""
+        return [
+            Route(ENDPOINT.rstrip("/"), self.serve, methods=METHODS),
+            Route(ENDPOINT, self.serve, methods=METHODS),
+            Route(ENDPOINT + "{id}", self.serve, methods=METHODS),
+        ]
+
+    async def serve(self, request: Request) -> Response:
+        """Any request."""
+        method = request.headers.get("x-http-method-override", request.method).upper()
+        body = Body(request)
+        try:
+            answer = await self._answer(method, request, body)
+        except ApiError as error:
+            answer = _refusal(error, body)
+        except ClientGoneError:
+            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("%s %s: %s", method, request.url.path, error)
+            details = error.strerror if isinstance(error, OSError) else str(error)
+            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details), body)
+        answer.headers["tus-resumable"] = VERSION
+        answer.headers.update(CORS)
+        return answer
+
+    async def _answer(self, method: str, request: Request, body: Body) -> Response:
+        if method == "OPTIONS":
+            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **PREFLIGHT})
+        if method != "GET" and request.headers.get("tus-resumable") != VERSION:
+            raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
+        upload_id = request.path_params.get("id")
+        if upload_id is None:
+            if method == "POST":
+                return await self._create(request, body)
+        elif method in {"HEAD", "PATCH", "DELETE", "GET"}:
+            upload = await self.uploads.find(upload_id if is_upload_id(upload_id) else "")
+            if method == "PATCH":
+                return await self._append(upload, request, body)
+            if method == "DELETE":
+                await self.uploads.terminate(upload, request.headers.get("authorization"))
+                return Response(status_code=204)
+            return await self._head(upload) if method == "HEAD" else self._bytes(upload)
+        raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(METHODS)})
+
+    # Creation
+
+    async def _create(self, request: Request, body: Body) -> Response:
+        headers = request.headers
+        fields = parse_metadata(headers.get("upload-metadata", ""))
+        owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
+        known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
+        if known is not None:
+            return await self._known(known, fields.get("sessionId", ""), body)
+        checksum = parse_checksum(headers.get("upload-checksum"))
+        upload = await new_upload(self.uploads, request, body, owner)
+        if upload.concat.parts:  # it took time: one with this key may have been made meanwhile, and have ended
+            known = await self.uploads.find_key(owner, upload.key)
+        known = known or self.uploads.unfinished(owner, upload.key)
+        if known is not None:
+            return await self._known(known, upload.session, body)
+        upload.unchecked_from = 0 if body.there and checksum is not None else None
+        self.uploads.keep(upload)
+        location = {"location": ENDPOINT + upload.id}
+        try:
+            async with self.uploads.turn(upload):
+                await self._begin(upload, body, checksum)
+        except ApiError as error:
+            raise _with(error, location) from error
+        return Response(status_code=201, headers={**location, **self._state(upload)})
+
+    async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
+        """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL
+        await self.uploads.add(upload, save=not late)
+        try:
+            if body.there:
+                await Receiving(self.uploads, upload, body, checksum).run()
+            await settle(self.uploads, upload)
+        finally:
+            if late and upload.status == OPEN:
+                await self.uploads.store.save(upload)
+
+    async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
+        """A creation whose answer was lost comes again: 200, the same Location, the offset; its body is dropped."""
+        async with self.uploads.turn(upload):
+            await self.uploads.adopt(upload, session_id)
+            await settle(self.uploads, upload)
+        headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
+        return Response(headers=headers) if body.complete else Early(headers=headers)
+
+    # The others
+
+    async def _append(self, upload: Upload, request: Request, body: Body) -> Response:
+        headers = request.headers
+        if body.kind != BODY_TYPE:
+            raise ApiError(415, "WRONG_CONTENT_TYPE", f"A PATCH has Content-Type: {BODY_TYPE}")
+        offset, length = number(headers, "Upload-Offset"), number(headers, "Upload-Length")
+        if offset is None:
+            raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
+        checksum = parse_checksum(headers.get("upload-checksum"))
+        if upload.concat.kind == "final":
+            raise ApiError(403, "FINAL_UPLOAD", "A final upload is made of its parts alone")
+        async with self.uploads.turn(upload):
+            if offset != upload.offset:
+                now = {"upload-offset": str(upload.offset)}
+                raise TusError(409, "WRONG_OFFSET", f"The upload is at {upload.offset}", now)
+            if length is not None:
+                await self.uploads.set_length(upload, length)
+            if body.there and upload.status == FINISHED:
+                raise ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {upload.length} bytes")
+            if body.there:
+                await Receiving(self.uploads, upload, body, checksum).run()
+            await settle(self.uploads, upload)
+        return Response(status_code=204, headers=self._state(upload))
+
+    async def _head(self, upload: Upload) -> Response:
+        async with self.uploads.turn(upload):
+            await settle(self.uploads, upload)
+        headers = {**self._state(upload), "cache-control": "no-store"}
+        if upload.length is None:
+            headers["upload-defer-length"] = "1"
+        else:
+            headers["upload-length"] = str(upload.length)
+        if upload.metadata is not None:
+            headers["upload-metadata"] = upload.metadata
+        if upload.concat_header is not None:
+            headers["upload-concat"] = upload.concat_header
+        return Response(headers=headers)
+
+    def _bytes(self, upload: Upload) -> Response:
+        """`GET`: the finished file, with ranges; a part is never shown."""
+        if upload.concat.kind == "partial":
+            raise TusError(404, "UPLOAD_NOT_FOUND", "A part has no bytes to show")
+        if upload.path is None:
+            raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
+        return StoredFile(upload.path, {"cache-control": "no-cache", **self._where(upload)})
+
+    def _state(self, upload: Upload) -> dict[str, str]:
+        headers = {"upload-offset": str(upload.offset), **self._where(upload)}
+        if upload.has_data:
+            headers["upload-expires"] = formatdate(upload.touched + self.uploads.ttl, usegmt=True)
+        return headers
+
+    def _where(self, upload: Upload) -> dict[str, str]:
+        if upload.status != FINISHED or upload.path is None:
+            return {}
+        stored = upload.path.relative_to(self.uploads.sessions.store.root).as_posix()
+        return {
+            "content-location": "/uploads/" + quote(stored),
+            "upload-file-id": upload.id,
+            "repr-digest": f"sha-256=:{base64.b64encode(upload.sha256).decode()}:",
+        }
+
+
+def _refusal(error: ApiError, body: Body) -> Response:
+    answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
+    answer.headers.update(error.headers if isinstance(error, TusError) else {})
+    return answer
+
+
+def _with(error: ApiError, headers: dict[str, str]) -> ApiError:
+    """The same error, whose answer names the upload, too."""
+    named = TusError(error.status, error.code, error.message, headers)
+    named.details = error.details
+    return named

@@ -1,0 +1,83 @@
+"""One tus upload: what was said at its creation, and how far it has come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from uploader_server.session import FileState
+from uploader_server.tus.headers import Concat, parse_concat, parse_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPEN, FINISHED = "open", "finished"
+"""The states of an upload that exists; any other says why it is gone."""
+
+
+@dataclass(eq=False)
+class Upload:
+    """One upload resource (tus 1.0). Sizes in bytes."""
+
+    owner: str
+    session: str
+    """Id of its session, or empty."""
+    category: str
+    metadata: str | None
+    """Upload-Metadata as it was sent."""
+    concat_header: str | None
+    length: int | None
+    """None: not known yet (creation-defer-length)."""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    status: str = OPEN
+    touched: float = field(default_factory=time.time)
+    unchecked_from: int | None = None
+    path: Path | None = None
+    """Where the finished file is stored; None for a part."""
+    sha256: bytes = b""
+    offset: int = 0
+    hasher: Any = None
+    """SHA-256 of the first `offset` bytes; None where that is not known (after a restart)."""
+    writer: asyncio.Future[Any] | None = None
+    """The request that is sending bytes."""
+    waiting: int = 0
+    """How many requests wait for their turn."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.fields = parse_metadata(self.metadata or "")
+        self.concat: Concat = parse_concat(self.concat_header)
+        self.file = FileState(self.name, self.fields.get("relativePath") or None, self.length, self.id)
+
+    @property
+    def name(self) -> str:
+        """The file's name as its sender calls it; the id where it has none."""
+        return self.fields.get("filename") or self.fields.get("name") or self.id
+
+    @property
+    def wanted_path(self) -> str:
+        """Where it is to be stored below its category."""
+        return self.fields.get("relativePath") or self.name.rpartition("/")[2]
+
+    @property
+    def key(self) -> str:
+        """What makes its creation idempotent (docs/protocol.md, section 5); empty where there is none."""
+        return self.fields.get("uploadKey", "")
+
+    @property
+    def gone(self) -> bool:
+        """Whether its URL answers 410."""
+        return self.status not in {OPEN, FINISHED}
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it has a data file: an unfinished upload, or a part that waits for its concatenation."""
+        return self.status == OPEN or (self.status == FINISHED and self.path is None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is here."""
+        return self.length == self.offset

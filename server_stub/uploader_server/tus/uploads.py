@@ -1,0 +1,258 @@
+"""The life of tus uploads: found, used by one request at a time, removed, expired; and what they mean for sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from uploader_server.http.auth import check_token
+from uploader_server.http.errors import ApiError
+from uploader_server.tus.headers import TusError, check_length
+from uploader_server.tus.store import TusStore
+from uploader_server.tus.upload import FINISHED, OPEN, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from uploader_server.session import Session
+    from uploader_server.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+
+class Uploads:
+    """Every upload of one server; all but the data runs on the event loop."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.limits = sessions.limits
+        self.ttl = sessions.config.upload_ttl
+        self.store = TusStore(sessions.store)
+        self._open: dict[str, Upload] = {}
+        """Unfinished ones: their offset and hash state live here."""
+        self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
+        """Every one that a request is using, so that all of them use the same object."""
+        self._keys: dict[tuple[str, str], Upload] = {}
+        """The unfinished ones that were created with a key, by their owner and key."""
+        for upload in self.store.unfinished():
+            self._restore(upload)
+
+    def _restore(self, upload: Upload) -> None:
+        """Take up an unfinished upload of an earlier server."""
+        self.keep(upload)
+        session = self.session_of(upload)
+        if session is not None and upload.concat.kind != "partial":
+            upload.file.size = upload.offset
+            session.add(upload.file)
+
+    # Finding
+
+    def in_use(self, upload_id: str) -> Upload | None:
+        """The upload with this id, if it is unfinished or a request is using it."""
+        return self._known.get(upload_id)
+
+    async def find(self, upload_id: str) -> Upload:
+        """The upload with this id. Raises TusError: 404 where it never was, 410 where it is gone."""
+        upload = self._known.get(upload_id) or await self.store.find(upload_id)
+        if upload is None:
+            raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
+        upload = self._known.setdefault(upload_id, upload)  # another request may have loaded it meanwhile
+        await self.check(upload)
+        return upload
+
+    async def find_key(self, owner: str, key: str) -> Upload | None:
+        """The upload that was created with this `uploadKey`, unless it is gone."""
+        found = self.unfinished(owner, key) or (await self.store.find_key(owner, key) if key else None)
+        if found is None:
+            return None
+        try:
+            return await self.find(found.id)
+        except TusError:
+            return None
+
+    def unfinished(self, owner: str, key: str) -> Upload | None:
+        """The unfinished upload that was created with this `uploadKey`."""
+        return self._keys.get((owner, key))
+
+    async def check(self, upload: Upload) -> None:
+        """Raises TusError 410 where it is gone, or goes now: it expired, or its file was deleted."""
+        if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
+            await self.retire(upload, "expired")
+        elif upload.path is not None and not upload.gone and not upload.path.is_file():
+            await self.retire(upload, "deleted")
+        if upload.gone:
+            code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
+            raise TusError(410, code, f"This upload is gone ({upload.status}): make a new one")
+
+    def session_of(self, upload: Upload) -> Session | None:
+        """Its session, while that is known and has not ended."""
+        session = self.sessions.known.get(upload.session)
+        return None if session is None or session.ended else session
+
+    # Turns
+
+    @contextlib.asynccontextmanager
+    async def turn(self, upload: Upload) -> AsyncIterator[None]:
+        """Be the only one to use an upload; whoever is sending bytes is ended, what arrived is kept.
+
+        Raises TusError 410 where it went meanwhile.
+        """
+        upload.waiting += 1
+        try:
+            if upload.writer is not None:
+                upload.writer.cancel()
+            await upload.lock.acquire()
+        finally:
+            upload.waiting -= 1
+        try:
+            await self.check(upload)
+            upload.touched = time.time()
+            session = self.session_of(upload)
+            if session is not None:
+                session.touch()
+            yield
+        finally:
+            upload.lock.release()
+
+    # Life
+
+    def keep(self, upload: Upload) -> None:
+        """Make an unfinished upload known to all requests."""
+        self._known[upload.id] = self._open[upload.id] = upload
+        if upload.key:
+            self._keys[upload.owner, upload.key] = upload
+
+    def _drop(self, upload: Upload) -> None:
+        self._open.pop(upload.id, None)
+        if self._keys.get((upload.owner, upload.key)) is upload:
+            del self._keys[upload.owner, upload.key]
+
+    async def add(self, upload: Upload, *, save: bool) -> None:
+        """Begin a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
+        try:
+            if save:
+                self.store.data(upload).touch()
+                await self.store.save(upload)
+        except BaseException:
+            upload.status = "failed"
+            self._drop(upload)
+            raise
+        session = self.session_of(upload)
+        if session is not None:
+            self._enter(upload, session)
+
+    def _enter(self, upload: Upload, session: Session) -> None:
+        if upload.concat.kind != "partial":
+            session.add(upload.file)
+        session.status = "uploading"
+        session.touch()
+
+    async def set_length(self, upload: Upload, length: int) -> None:
+        """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
+        if upload.length is None and length >= upload.offset:
+            check_length(length, self.limits.max_size)
+            await self.store.save(upload, length=length)
+            upload.length = upload.file.announced = length
+        elif upload.length != length:
+            raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
+
+    def finished(self, upload: Upload, path: Path | None, sha256: bytes = b"") -> None:
+        """Every byte is here and, unless it is a part (None), the file has its name; the row says so already."""
+        upload.status, upload.path, upload.sha256, upload.touched = FINISHED, path, sha256, time.time()
+        if path is not None:
+            self.store.data(upload).unlink(missing_ok=True)  # one of two names: nothing that takes time
+        upload.hasher = None
+        self._drop(upload)
+
+    async def retire(self, upload: Upload, reason: str) -> None:
+        """End an upload: its data is removed, its URL answers 410, its key is free. A stored file stays."""
+        session = self.sessions.known.get(upload.session)
+        if session is not None and upload.status == OPEN and upload.file.status == "uploading":
+            session.drop(upload.file)
+        upload.status, upload.touched, upload.hasher = reason, time.time(), None
+        self._drop(upload)
+        await self.store.save(upload)
+        await asyncio.to_thread(self.store.data(upload).unlink, missing_ok=True)
+
+    async def terminate(self, upload: Upload, authorization: str | None) -> None:
+        """Remove an upload (tus 1.0, termination), with its file if it became one.
+
+        The file of a session goes only with a token, as `DELETE /api/upload/file/{id}` asks for. Raises ApiError 401.
+        """
+        async with self.turn(upload):
+            if upload.path is not None:
+                if upload.session:
+                    check_token(authorization, self.sessions.config.jwt_secret, self.sessions.config.auth_token)
+                await self.sessions.store.delete(upload.id)
+            session = self.session_of(upload) if upload.status == OPEN else None
+            await self.retire(upload, "terminated")
+            if session is not None:
+                await self.sessions.emit(session.id, session.event(f"{upload.name} was taken back"))
+
+    # Sessions
+
+    async def adopt(self, upload: Upload, session_id: str) -> None:
+        """Move an upload to the session that its creation names anew, if that is another one and can take it.
+
+        So a client goes on after its session was lost. A finished one is counted there.
+        """
+        session = self.sessions.known.get(session_id.lower())
+        if session is None or session.ended or session.id == upload.session:
+            return
+        before = self.session_of(upload)
+        if before is not None and upload.status == OPEN:
+            before.drop(upload.file)
+        upload.session = session.id
+        if upload.status == OPEN:
+            upload.category = session.category
+            self._enter(upload, session)
+        elif upload.path is not None:
+            upload.file.status, upload.file.progress, upload.file.size = "completed", 100, upload.offset
+            upload.file.path = str(upload.path)
+            self._enter(upload, session)
+            await self.sessions.record(session, [upload.file], self.store.saved(upload))
+            await self.sessions.announce(session, [upload.file])
+            return
+        await self.store.save(upload)
+
+    async def discard(self, session_id: str) -> None:
+        """The session was cancelled: end its requests under way and remove what they sent."""
+        for upload_id in await self.store.with_data(session_id):
+            with contextlib.suppress(TusError):
+                upload = await self.find(upload_id)
+                async with self.turn(upload):
+                    if upload.has_data:
+                        await self.retire(upload, "cancelled")
+
+    def release(self, session: Session) -> None:
+        """The session ends without its unfinished uploads: they can be finished later, or in another session."""
+        for upload in self._open.values():
+            if upload.session == session.id:
+                session.drop(upload.file)
+
+    def busy(self, session: Session) -> bool:
+        """Whether a request is using an unfinished upload of this session."""
+        return any(upload.session == session.id and upload.lock.locked() for upload in self._open.values())
+
+    # Expiry
+
+    def open_ones(self) -> list[Upload]:
+        """The unfinished uploads."""
+        return list(self._open.values())
+
+    async def expire(self, upload_id: str) -> None:
+        """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""
+        upload = self._known.get(upload_id) or await self.store.find(upload_id)
+        if upload is None:
+            return
+        if upload.has_data:
+            await self.find(upload_id)
+        elif not upload.lock.locked():
+            logger.info("upload %s is forgotten", upload_id)
+            await self.store.forget(upload)
+            self._known.pop(upload_id, None)

@@ -1,0 +1,225 @@
+"""The server's database: one thread, one owner of transactions; what fails is rolled back and harms nobody else."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from functional.server.batches import DEADLINE, file, new_session, progress, upload
+from functional.tus_server.tus_client import content, create, created, head, offset_of
+from serving import running_server, server_process
+
+from uploader_server.config import StartupError
+from uploader_server.storage.database import VERSION, Database
+from uploader_server.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def database_of(root: Path) -> Path:
+    return root / ".uploader" / "server.sqlite3"
+
+
+def edit(root: Path, *statements: str) -> None:
+    """Change the database from outside, also while a server uses it."""
+    with closing(sqlite3.connect(database_of(root), timeout=DEADLINE)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+REFUSE_BAD = (
+    "CREATE TRIGGER refuse BEFORE INSERT ON files WHEN NEW.original_name LIKE 'bad%'"
+    " BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    (tmp_path / ".uploader").mkdir()
+    with closing(Database(database_of(tmp_path))) as database:
+        database.wait(lambda db: db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+        yield database
+
+
+def numbers(database: Database) -> list[int]:
+    return database.wait(lambda db: [n for (n,) in db.execute("SELECT n FROM t ORDER BY n")])
+
+
+def insert(number: int, *then: str) -> Any:
+    """An action that inserts a number, and then runs more statements."""
+
+    def action(db: sqlite3.Connection) -> int:
+        db.execute("INSERT INTO t VALUES (?)", (number,))
+        for statement in then:
+            db.execute(statement)
+        return number
+
+    return action
+
+
+@pytest.mark.parametrize("broken", ["no SQL", "INSERT INTO t VALUES (1)", "ROLLBACK"])
+def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_kept(
+    database: Database, tmp_path: Path, broken: str
+) -> None:
+    database.wait(insert(1))
+    with pytest.raises(sqlite3.Error):
+        database.wait(insert(2, broken))
+    database.wait(insert(3))
+    with closing(sqlite3.connect(database_of(tmp_path))) as other:
+        assert other.execute("SELECT n FROM t ORDER BY n").fetchall() == [(1,), (3,)]
+
+
+def test_what_queues_up_is_committed_together_and_a_failure_is_its_callers_alone(database: Database) -> None:
+    statements: list[str] = []
+    free = threading.Event()
+    blocker = database._submit(lambda db: free.wait(DEADLINE), writes=False)
+    database._submit(lambda db: db.set_trace_callback(statements.append), writes=False)
+    waiting = [database._submit(insert(n), writes=True) for n in range(5)]
+    free.set()
+    assert [one.result(DEADLINE) for one in waiting] == [0, 1, 2, 3, 4]
+    assert blocker.result(DEADLINE)
+    assert sum(statement == "COMMIT" for statement in statements) == 1
+
+    free.clear()
+    database._submit(lambda db: free.wait(DEADLINE), writes=False)
+    waiting = [database._submit(insert(n, *then), writes=True) for n, then in ((5, ()), (6, ("no SQL",)), (7, ()))]
+    free.set()
+    assert isinstance(waiting[1].exception(DEADLINE), sqlite3.OperationalError)
+    assert [waiting[0].result(DEADLINE), waiting[2].result(DEADLINE)] == [5, 7]
+    assert numbers(database) == [0, 1, 2, 3, 4, 5, 7]
+
+
+def test_what_was_asked_for_is_done_before_it_closes(tmp_path: Path) -> None:
+    (tmp_path / ".uploader").mkdir()
+    database = Database(database_of(tmp_path))
+    database._submit(lambda db: db.execute("CREATE TABLE t (n INTEGER)"), writes=True)
+    last = database._submit(insert(1), writes=True)
+    database.close()
+    assert last.result(0) == 1
+    with pytest.raises(sqlite3.ProgrammingError):
+        database.wait(insert(2))
+
+
+def test_an_upload_that_can_not_be_recorded_fails_and_later_ones_survive_a_restart(tmp_path: Path) -> None:
+    """Nobody is told that a file is stored before the database says so."""
+    with running_server(root=tmp_path) as server:
+        edit(tmp_path, REFUSE_BAD)
+        old, session = server.url, new_session(server.url, 3)
+        refused = create(old, 3, b"bad", sessionId=session, filename="bad.txt", uploadKey="bad")
+        assert (refused.status_code, refused.json()["error"]) == (500, "UPLOAD_FAILED")
+        good = created(old, 4, b"good", sessionId=session, filename="good.txt")
+        (batch,) = upload(old, file("batch.txt", b"batch"), session=session)
+        edit(tmp_path, "DROP TRIGGER refuse")
+    with running_server(root=tmp_path) as server:
+        assert content(good.replace(old, server.url)) == b"good"
+        known = progress(server.url, session).json()
+        assert {f["originalName"]: f["status"] for f in known["files"]}["batch.txt"] == "completed"
+        assert batch["id"] in {f["id"] for f in known["files"]}
+        again = create(server.url, 3, sessionId=session, filename="bad.txt", uploadKey="bad")
+        assert (again.status_code, again.headers["upload-offset"]) == (200, "3")
+        assert (tmp_path / "personal" / "bad.txt").read_bytes() == b"bad"
+        known = progress(server.url, session).json()
+        assert (known["completedFiles"], known["overallStatus"]) == (3, "completed")
+
+
+def test_a_failed_record_counts_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    """File row, upload row and session row are one transaction."""
+    with running_server(root=tmp_path) as server:
+        edit(tmp_path, REFUSE_BAD)
+        session = new_session(server.url, 1)
+        assert create(server.url, 3, b"bad", sessionId=session, filename="bad.txt", uploadKey="b").status_code == 500
+        assert progress(server.url, session).json()["completedFiles"] == 0
+        edit(tmp_path, "DROP TRIGGER refuse")
+        assert create(server.url, 3, sessionId=session, filename="bad.txt", uploadKey="b").status_code == 200
+        known = progress(server.url, session).json()
+        assert (known["completedFiles"], known["overallStatus"]) == (1, "completed")
+        assert [path.name for path in (tmp_path / "personal").iterdir()] == ["bad.txt"]
+
+
+def test_other_requests_are_answered_while_the_database_is_busy() -> None:
+    free = threading.Event()
+    with running_server() as server:
+        session, upload = new_session(server.url), created(server.url, 6, b"abc")
+        try:
+            server.app.state.store.database._submit(lambda db: free.wait(DEADLINE), writes=False)
+            creating = threading.Thread(target=create, args=(server.url, 3, b"abc"))
+            creating.start()
+            assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+            assert progress(server.url, session).json()["overallStatus"] == "pending"
+            assert offset_of(upload) == 3
+            assert creating.is_alive()
+        finally:
+            free.set()
+        creating.join(DEADLINE)
+        assert not creating.is_alive()
+
+
+def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
+    free = threading.Event()
+    with running_server() as server:
+        database = server.app.state.store.database
+        database._submit(lambda db: free.wait(DEADLINE), writes=False)
+        answers: list[requests.Response] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(create(server.url, 3, uploadKey="one"))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        free.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert sorted(answer.status_code for answer in answers) == [200, 201]
+        assert len({answer.headers["location"] for answer in answers}) == 1
+
+
+def test_a_database_of_a_newer_server_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    edit(tmp_path, f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StartupError, match="start a newer server"):
+        Store(tmp_path)
+
+
+def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
+    """Version 0 had absolute paths."""
+    with running_server(root=tmp_path) as server:
+        old, session = server.url, new_session(server.url, 2)
+        resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
+        upload(old, file("batch.txt", b"batch"), session=session)
+    tables = ("files", "digests", "tus_uploads")
+    edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")
+    edit(tmp_path, "UPDATE tus_uploads SET path = CAST(path AS BLOB)")
+    with running_server(root=tmp_path) as server:
+        assert content(resumable.replace(old, server.url)) == b"abc"
+    with closing(sqlite3.connect(database_of(tmp_path))) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        for table in tables:
+            paths = {path for (path,) in database.execute(f"SELECT path FROM {table}")}
+            assert paths == {"personal/tus é.txt"} | ({"personal/batch.txt"} if table != "tus_uploads" else set())
+
+
+def test_a_root_that_is_not_utf8(tmp_path: Path) -> None:
+    """Uploads of both kinds arrive, are shown, and are still known after a restart."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with server_process("--root", str(root), "--access-log", "-") as server:
+        old, session = server.url, new_session(server.url, 2)
+        resumable = created(old, 3, b"abc", sessionId=session, filename="tus.txt", uploadKey="key")
+        (sent,) = upload(old, file("batch.txt", b"batch"), session=session)
+        assert sent["status"] == "completed"
+        assert content(resumable) == b"abc"
+        stored = requests.get(f"{old}/uploads/personal/batch.txt", timeout=DEADLINE)
+        assert (stored.status_code, stored.content) == (200, b"batch")
+        assert "repr-digest" in requests.head(f"{old}/uploads/personal/batch.txt", timeout=DEADLINE).headers
+        assert server.stop() == 0
+        assert "Traceback" not in server.errors
+    with server_process("--root", str(root)) as server:
+        assert progress(server.url, session).json()["completedFiles"] == 2
+        known = head(resumable.replace(old, server.url))
+        assert known.headers["content-location"] == "/uploads/personal/tus.txt"
+    assert (root / "personal" / "tus.txt").read_bytes() == b"abc"
