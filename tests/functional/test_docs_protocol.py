@@ -1,0 +1,157 @@
+"""docs/protocol.md: its examples are run, its captures compared, its numbering and its codes checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pages import ROOT, names_of_tests, page
+from serving import running_server
+
+from uploader_server.http.auth import issue_token
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGE = page("protocol.md")
+WIRE = ROOT / "tests" / "wire"
+MARK = "===== next example"
+PRELUDE = f"""
+set -eu
+curl() {{ command curl -w '%{{stderr}}status %{{http_code}}\\n' "$@"; }}
+next() {{ echo '{MARK}'; echo '{MARK}' >&2; }}
+"""
+VARYING = [
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
+    (r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "TIME"),
+    (r'("(?:uptime|rss|uploadSpeed)": ?)[\d.]+', r"\1 0"),
+]
+
+
+@dataclass
+class Example:
+    """A block of commands, and what the page shows below it."""
+
+    commands: str
+    kind: str
+    output: str
+
+    @property
+    def statuses(self) -> list[str]:
+        """Those that the ends of its lines name, in their order."""
+        return re.findall(r" # (\d{3})$", self.commands, re.MULTILINE)
+
+    @property
+    def lines(self) -> list[str]:
+        """What its lines print that look into a saved answer."""
+        return re.findall(r"^(?:value|grep) .* # (.+)$", self.commands, re.MULTILINE)
+
+
+EXAMPLES = [
+    Example(*found)
+    for found in re.findall(r"^```sh\n(.*?)^```$(?:\n\n```(json|http)\n(.*?)^```$)?", PAGE, re.DOTALL | re.MULTILINE)
+]
+
+
+def normalised(text: str) -> str:
+    """Without what differs from run to run."""
+    for pattern, word in VARYING:
+        text = re.sub(pattern, word, text)
+    return text
+
+
+def headers(text: str) -> set[str]:
+    """The lines of a response's head; names of headers are in lower case."""
+    split = (line.strip().partition(": ") for line in normalised(text).splitlines())
+    return {f"{name.lower() if colon else name}{colon}{value}" for name, colon, value in split if name}
+
+
+def run(directory: Path, server: str, token: str) -> tuple[list[str], list[str]]:
+    """Run all examples in one shell; what each one wrote to stdout and to stderr."""
+    script = PRELUDE + "".join(f"next\n{example.commands}" for example in EXAMPLES)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=directory,
+        env={**os.environ, "SERVER": server, "TOKEN": token, "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split(f"{MARK}\n")[1:], done.stderr.split(f"{MARK}\n")[1:]
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="the examples are commands for bash, curl, openssl"
+)
+def test_the_examples_answer_as_shown(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    with running_server(root=root, analysis_seconds=0.02) as server:
+        outputs, errors = run(tmp_path, server.url, issue_token(server.config.jwt_secret))
+    assert len(outputs) == len(errors) == len(EXAMPLES)
+    for example, output, error in zip(EXAMPLES, outputs, errors, strict=True):
+        assert re.findall(r"^status (\d+)$", error, re.MULTILINE) == example.statuses, example.commands
+        shown = normalised(output.replace(str(root), "/srv/files"))
+        if example.lines:
+            assert shown.splitlines() == example.lines
+        if example.kind == "json":
+            assert json.loads(shown) == json.loads(normalised(example.output)), example.commands
+        elif example.kind == "http":
+            assert headers(example.output) <= headers(shown), example.commands
+
+
+def test_each_example_is_found_and_states_what_it_answers() -> None:
+    assert len(EXAMPLES) == PAGE.count("\n```sh\n") > 30
+    assert sum(example.kind == "http" for example in EXAMPLES) == PAGE.count("\n```http\n")
+    assert [example.commands for example in EXAMPLES[1:] if not example.statuses] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), re.findall(r"^<!-- wire: (\S+) -->\n```json\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+)
+def test_a_quoted_capture_is_the_captured_one(name: str, shown: str) -> None:
+    text = (WIRE / name).read_text(encoding="utf-8")
+    if name.endswith(".jsonl"):
+        events = [json.loads(line)["data"] for line in text.splitlines()]
+        assert all(json.loads(line) in events for line in shown.splitlines())
+    else:
+        assert json.loads(shown) == json.loads(text)["body"]
+
+
+def test_the_sections_have_the_numbers_that_code_cites() -> None:
+    titles = re.findall(r"^#{2,3} (\d\S*)", PAGE, re.MULTILINE)
+    quirks = [f"3.{number}" for number in range(1, 18)]
+    assert titles == ["1.", "2.", "3.", *quirks, "4.", "5."]
+
+
+def test_every_captured_error_code_is_on_the_page() -> None:
+    captured = {code for path in WIRE.glob("*.json") for code in _codes(json.loads(path.read_text())["body"])}
+    assert len(captured) > 10
+    assert [code for code in captured if f"`{code}`" not in PAGE] == []
+
+
+def _codes(body: Any) -> list[str]:
+    if not isinstance(body, dict):
+        return []
+    failed = [file for file in body.get("files", ()) if "errorCode" in file]
+    return [*([body["error"]] if "error" in body else []), *(file["errorCode"] for file in failed)]
+
+
+def test_the_tests_that_it_names_exist() -> None:
+    named = re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE)
+    assert len(named) > 30
+    assert [(path, name) for path, name in named if name not in names_of_tests(path)] == []
+
+
+def test_the_links_within_the_page_lead_somewhere() -> None:
+    titles = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) - anchors == set()
