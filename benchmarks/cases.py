@@ -116,7 +116,7 @@ def small(setup: Setup) -> list[Entry]:
 def small_plain_tus(setup: Setup) -> list[Entry]:
     count = 2000 if setup.full else 300
     files = setup.files(f"small-plain-{count}", [4 * KIB] * count)
-    clients = {name: uploader(command) for name, command in setup.own.items()} | setup.peers(JOBS)
+    clients = {name: uploader(command) for name, command in setup.own.items()} | setup.peers(JOBS, tuspy_too=setup.full)
     node = setup.installed.node
     serve = tus_node(node / "tus_server.mjs") if node else setup.bundled(setup.server, endpoint=True)
     where = "@tus/server" if node else "the bundled server, tus alone"
@@ -124,7 +124,7 @@ def small_plain_tus(setup: Setup) -> list[Entry]:
 
 
 def slow_large(setup: Setup) -> list[Entry]:
-    size = 60_000_000 if setup.full else 24_000_000
+    size = 60_000_000 if setup.full else 16_000_000
     files = setup.files(f"slow-large-{size}", [size])
     mine = setup.own_entries(files, "--jobs", str(JOBS))
     peers = setup.peers(parts=JOBS, tuspy_too=setup.full)
@@ -226,14 +226,14 @@ def watchers(setup: Setup) -> list[Entry]:
     count = 1000 if setup.full else 100
     files = setup.files(f"watched-{count}", [64 * KIB] * count)
     entries = []
-    for watching in (1, 100, 500):
+    for watching in (1, 100, 500) if setup.full else (1, 100):
         mine = setup.own_entries(files, serving=("--max-connections", "0"))
         entries += _each(mine, f"{{}}, {watching} watching", watchers=watching)
     return entries
 
 
 def server_memory(setup: Setup) -> list[Entry]:
-    count = 100_000 if setup.full else 1000
+    count = 100_000 if setup.full else 500
     return setup.own_entries(setup.files(f"tiny-{count}", [KIB] * count))
 
 
@@ -273,7 +273,7 @@ CASES = {
         Case("large-sha256", "one file, SHA-256 of each chunk: 1 GiB (quick: 128 MiB)", large_sha256),
         Case("small", "2,000 and 10,000 files of 4 KiB (quick: 400)", small, "files", 2, extras=_BOTH_CPU),
         Case("small-plain-tus", "2,000 files of 4 KiB to a tus server (quick: 300)", small_plain_tus, "files", 2),
-        Case("slow-large", f"one file of 60 MB (quick: 24 MB); {_SLOW}", slow_large, quick_runs=1),
+        Case("slow-large", f"one file of 60 MB (quick: 16 MB); {_SLOW}", slow_large, quick_runs=1),
         Case("slow-small", f"200 files of 20 kB (quick: 80); {_SLOW}", slow_small, "files", 1),
         Case(
             "batch-sessions",
@@ -291,14 +291,14 @@ CASES = {
         Case("view", "the live view, on 2,000 files of 16 KiB (quick: 200)", view, "files", 2),
         Case(
             "watchers",
-            "1, 100 and 500 Socket.IO watchers of 1,000 files of 64 KiB (quick: 100)",
+            "1, 100 and 500 Socket.IO watchers of 1,000 files of 64 KiB (quick: 1 and 100 of 100 files)",
             watchers,
             "files",
             1,
             3,
             ("messages",),
         ),
-        Case("server-memory", "100,000 files of 1 KiB (quick: 1,000)", server_memory, "files", 1, 3),
+        Case("server-memory", "100,000 files of 1 KiB (quick: 500)", server_memory, "files", 1, 3),
         Case(
             "curve",
             "1,000 to 1,000,000 files of 1 KiB (quick: 250 and 1,000)",

@@ -52,6 +52,8 @@ class Entry:
                     cpu = cpu_seconds(server.process.pid) - before
             peak = peak_bytes(server.process.pid)
             self.files.check(server.stored())
+            transfer = transfer_seconds(directory / "0.out")
+            journal = _bytes_below(directory / "state")
         finally:
             stop(server.process)
             drop_large(directory)
@@ -59,10 +61,10 @@ class Entry:
             "server start, s": server.start_seconds,
             "client CPU, ms a file": measured.cpu / self.files.count * 1e3,
             "server CPU, ms a file": cpu / self.files.count * 1e3,
-            "journal, bytes a file": _bytes_below(directory / "state") / self.files.count,
+            "journal, bytes a file": journal / self.files.count,
             "messages": float(sum(messages)),
         }
-        return Sample.of(measured, self.files, transfer_seconds(directory / "0.out"), cpu, peak, extra)
+        return Sample.of(measured, self.files, transfer, cpu, peak, extra)
 
     @contextlib.contextmanager
     def _reached(self, server: Server, settings: dict[str, str]) -> Iterator[Server]:

@@ -88,11 +88,10 @@ def machine(directory: Path, commands: dict[str, str]) -> str:
     """Return a list that says what this was measured on, and with which programs."""
     cpu = re.search(r"model name\s*:\s*(.+)", _read("/proc/cpuinfo"))
     memory = re.search(r"MemTotal:\s*(\d+)", _read("/proc/meminfo"))
-    where = subprocess.run(["df", "--output=fstype", directory], capture_output=True, text=True, check=False)
     lines = [
         f"{os.cpu_count()} × {cpu[1] if cpu else platform.machine()}",
         f"{int(memory[1]) / (1 << 20) if memory else 0:.0f} GiB of memory",
-        f"files on {(where.stdout.split() or ['?'])[-1]}",
+        f"files on {_file_system(directory)}",
         f"Linux {platform.release()}; load before the first case: {os.getloadavg()[0]:.1f}",
         f"Python {platform.python_version()}, " + ", ".join(_programs()),
         *(f"{name}: {_first_line([command, '--version'])}" for name, command in commands.items()),
@@ -112,6 +111,13 @@ def _programs() -> list[str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _file_system(directory: Path) -> str:
+    """Return the type of the file system that a directory is on."""
+    mounts = [line.split()[1:3] for line in _read("/proc/mounts").splitlines()]
+    above = [(len(place), kind) for place, kind in mounts if directory.resolve().is_relative_to(place)]
+    return max(above, default=(0, "?"))[1]
 
 
 def _first_line(command: list[str]) -> str:

@@ -32,8 +32,8 @@ class Lane:
     def __init__(self, rate: float, delay: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Take `rate` bytes a second (0: no limit), which arrive `delay` seconds after they left."""
         self._rate, self._delay, self._clock = rate, delay, clock
-        self._paid = clock()
-        """The moment up to which the rate is used up."""
+        self._paid = float("-inf")
+        """The moment up to which the rate is used up; one piece may be made up for, as sleeps take too long."""
 
     def departure(self, size: int) -> float:
         """Return the moment at which a piece of `size` bytes that is ready now has left."""
