@@ -81,7 +81,12 @@ def run_together(
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
             for command, (out, err) in zip(commands, files, strict=True)
         ]
-        measured = _wait(processes, began, limit)
+        try:
+            measured = _wait(processes, began, limit)
+        finally:
+            for process in processes:
+                if process.returncode is None:
+                    process.kill()
     for number, (process, command) in enumerate(zip(processes, commands, strict=True)):
         if process.returncode:
             error = directory / f"{number}.err"
