@@ -15,7 +15,7 @@ from benchmarks.measure import BenchmarkError, cpu_seconds, peak_bytes, run_toge
 from benchmarks.servers import relay, stop, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from benchmarks.clients import Client, Command
@@ -52,7 +52,7 @@ class Entry:
                     cpu = cpu_seconds(server.process.pid) - before
             peak = peak_bytes(server.process.pid)
             self.files.check(server.stored())
-            transfer = transfer_seconds(directory / "0.out")
+            transfer = transfer_seconds(directory.glob("*.out"))
             journal = _bytes_below(directory / "state")
         finally:
             stop(server.process)
@@ -144,17 +144,24 @@ def in_turns(
     return samples, failed
 
 
-def transfer_seconds(events: Path) -> float:
-    """Return the seconds from `run.started` to `run.finished`; 0 where the file has no events of `uploader --json`."""
-    moments = {}
-    with contextlib.suppress(OSError), events.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if '"run.started"' in line or '"run.finished"' in line:
-                event = json.loads(line)
-                moments[event["type"]] = datetime.fromisoformat(event["ts"])
-    if len(moments) < 2:
-        return 0.0
-    return (moments["run.finished"] - moments["run.started"]).total_seconds()
+def transfer_seconds(outputs: Iterable[Path]) -> float:
+    """Return the seconds from the first `run.started` to the last `run.finished` in the outputs of `uploader --json`.
+
+    0 where there are none.
+    """
+    started, finished = [], []
+    for output in outputs:
+        with output.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if '"run.started"' in line:
+                    started.append(_moment(line))
+                elif '"run.finished"' in line:
+                    finished.append(_moment(line))
+    return (max(finished) - min(started)).total_seconds() if started and finished else 0.0
+
+
+def _moment(line: str) -> datetime:
+    return datetime.fromisoformat(json.loads(line)["ts"])
 
 
 def _bytes_below(directory: Path) -> int:

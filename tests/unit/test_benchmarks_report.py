@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.contest import Sample
+import json
+from typing import TYPE_CHECKING
+
+from benchmarks.contest import Sample, transfer_seconds
 from benchmarks.files import MIB, log_normal
 from benchmarks.report import number, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def sample(seconds: float, transfer: float = 0.0, size: int = 100 * MIB, **extra: float) -> Sample:
@@ -55,6 +61,18 @@ def test_extra_columns_are_medians() -> None:
 def test_an_entry_that_never_succeeded_has_no_row() -> None:
     assert len(table({"a": [sample(1.0)], "b": []}, "MiB").splitlines()) == 3
     assert table({"a": []}, "MiB") == "No run succeeded."
+
+
+def test_transfer_is_from_the_first_start_to_the_last_finish(tmp_path: Path) -> None:
+    for name, start, end in (("0.out", 1, 5), ("1.out", 2, 9)):
+        lines = [
+            {"ts": f"2026-01-01T00:00:0{start}.500Z", "type": "run.started"},
+            {"ts": f"2026-01-01T00:00:0{end}.000Z", "type": "run.finished"},
+        ]
+        (tmp_path / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "2.out").write_text("curl says nothing\n")
+    assert transfer_seconds(tmp_path.glob("*.out")) == 7.5
+    assert transfer_seconds([tmp_path / "2.out"]) == 0.0
 
 
 def test_numbers_have_three_digits() -> None:
