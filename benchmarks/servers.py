@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -124,12 +125,13 @@ def _start(
     arguments: list[str], ready: str, environment: Mapping[str, str]
 ) -> tuple[subprocess.Popen[str], str, float]:
     """Start a process; return it, what the group of `ready` finds in its first line, and the seconds until then."""
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, a pipe that nobody reads would stop the process
     began = time.perf_counter()
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         text=True,
         env=environment,
     )
@@ -137,5 +139,7 @@ def _start(
     line = process.stdout.readline()
     found = re.search(ready, line)
     if found is None:
-        raise BenchmarkError(f"`{' '.join(arguments)}` did not start: {line}{stop(process)}".strip())
+        stop(process)
+        errors.seek(0)
+        raise BenchmarkError(f"`{' '.join(arguments)}` did not start: {line}{errors.read()}".strip())
     return process, found[1], time.perf_counter() - began
