@@ -67,7 +67,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["upload", "--help"]], ids=" ".join)
 def test_help_and_version_start_with_typer_alone(argv: list[str]) -> None:
-    """What makes a start slow is what is imported; `benchmarks/startup.py` measures the time."""
+    """What makes a start slow is what is imported; `python -m benchmarks startup` measures the time."""
     _, _, modules = modules_after(*argv)
     foreign = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
     assert foreign <= {"uploader_cli", "typer", "annotated_doc", "shellingham"}

@@ -129,7 +129,7 @@ def test_an_embedded_server_stops_with_clients_and_leaves_no_thread() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the time of the processor from /proc")
 def test_it_is_ready_within_a_second() -> None:
-    """A second of the processor, with room for a busy one and for measuring coverage; see `benchmarks/startup.py`."""
+    """A second of CPU time, generous for a busy machine; `python -m benchmarks single` measures the start."""
     with server_process() as server:
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
         fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()

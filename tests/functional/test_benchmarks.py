@@ -1,0 +1,46 @@
+"""`python -m benchmarks` as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from patience import PATIENCE
+from serving import REPOSITORY
+
+
+def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=REPOSITORY,
+        env=environment or None,
+        check=False,
+    )
+
+
+def test_the_list_names_each_case() -> None:
+    done = benchmarks("--list")
+    assert done.returncode == 0
+    assert "| single | one file of 4 KiB |" in done.stdout.splitlines()
+
+
+def test_a_case_prints_a_table_and_what_is_missing(tmp_path: Path) -> None:
+    """Without curl and node, which are not in this PATH; nothing is left behind."""
+    uploader = Path(sys.executable).with_name("uploader")
+    done = benchmarks("single", "--runs", "1", "--where", str(tmp_path), PATH=str(uploader.parent))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("| uploader | ") and line.endswith(" | 1 |") for line in lines)
+    assert "- curl: is not in PATH" in lines
+    assert any(line.startswith("- tus-js-client") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_case_is_refused() -> None:
+    done = benchmarks("singel")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no case singel; --list shows them" in done.stderr
