@@ -95,9 +95,10 @@ def _parted(
 ) -> Incident | None:
     """These files are tried again no longer: with the last one of them the trouble is over."""
     log = state.incidents
-    before = len(log.retrying)
+    if not log.retrying:
+        return None
     log.retrying.difference_update(files)
-    if log.retrying or not before:
+    if log.retrying:
         return None
     ending, log.given_up = Ending.NEEDS_PERSON if log.given_up else ending, False
     return log.end(IncidentKind.TRANSFER, now, ending)

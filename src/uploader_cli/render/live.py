@@ -35,9 +35,8 @@ class LiveView:
         self._live: Live | None = None
         self._due = float("-inf")
 
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - drawn from the state
-        """Nothing is drawn for an event: `refresh` shows what the state has become."""
-        self._frame.note(event, now)
+    def handle(self, event: Event, state: ProgressState, now: float) -> None:
+        """Do nothing: `refresh` draws from the state."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Draw, unless the last frame is less than a tenth of a second old."""

@@ -74,12 +74,13 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
     return out
 
 
-def _file_retry(state: ProgressState, event: ev.FileRetry, _now: float) -> list[ev.Event]:
+def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[ev.Event]:
     file = state.running.get(event.file)
     if file is None or event.attempt <= file.attempt or file.phase is Phase.QUEUED:
         return []
     state.retries += 1
     file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
+    file.retry_at, file.retry_reason = now + event.delay, event.message
     file.server_percent, file.server_status = None, ""
     return [event]
 
