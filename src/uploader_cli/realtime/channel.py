@@ -225,7 +225,7 @@ class Channel:
                 then(connection)
 
     def _heard(self, body: object, transport: Transport) -> None:
-        """A message from the room, in a thread of the connection; several may come at once, in any order."""
+        """Pass on a message of a session's room. The thread that reads the connection calls this, in order."""
         event = parse_progress(body, transport)
         if event is None or self._closing.is_set():
             return

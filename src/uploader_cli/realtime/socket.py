@@ -100,7 +100,7 @@ class Connection:
     # -- dialling -----------------------------------------------------------------------------------------------------
 
     def _make_client(self) -> Any:
-        client = socketio.Client(
+        client = _Client(
             reconnection=False,
             handle_sigint=False,
             logger=_quiet,
@@ -111,7 +111,7 @@ class Connection:
             # a TLS proxy servers refuse the one that the library makes up.
             websocket_extra_options={"class_": self._make_websocket, "redirect_limit": 0, "suppress_origin": True},
         )
-        client.eio.start_background_task = self._spawn
+        client.eio.spawn = self._spawn
         client.on("connect", self._settled.set)
         client.on("connect_error", lambda *_: self._settled.set())
         client.on("disconnect", self._disconnected)
@@ -152,13 +152,13 @@ class Connection:
     # -- talking ------------------------------------------------------------------------------------------------------
 
     def _spawn(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Every thread of the client is one of ours: counted, named, and quiet when a peer's nonsense ends it."""
+        """Start a thread of the client as one of ours: counted, named, and quiet when a peer's nonsense ends it."""
 
         def run() -> None:
             try:
                 target(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
-                _log.debug("%s: ignored: %s", self.transport, type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the library raises what it likes on a peer's nonsense
+                _log.debug("%s: ended: %s", self.transport, type(error).__name__)
             finally:
                 self._count(-1)
 
@@ -223,6 +223,31 @@ class Connection:
             with contextlib.suppress(Exception):  # half-made: its loops stop all the same
                 engine.disconnect(abort=True)
         engine.queue.put(None)  # wakes the writer, which would wait for half a minute
+
+
+class _Engine(engineio.Client):  # type: ignore[misc]
+    """Engine.IO whose reader handles the messages itself, in order; the library starts a thread for each."""
+
+    spawn: Callable[..., threading.Thread]
+
+    def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Handle a message now; start a thread for the loops that read and write."""
+        if target != self.handlers.get("message"):
+            return self.spawn(target, *args, **kwargs)
+        try:
+            target(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
+            _log.debug("ignored: %s", type(error).__name__)
+        return None
+
+    def disconnect(self, abort: bool = False, reason: str | None = None) -> None:
+        """Disconnect without waiting for the reader where the reader calls this: the server's goodbye is a message."""
+        super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
+
+
+class _Client(socketio.Client):  # type: ignore[misc]
+    def _engineio_client_class(self) -> type[_Engine]:
+        return _Engine
 
 
 class _WebSocket(websocket.WebSocket):
