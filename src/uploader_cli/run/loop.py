@@ -51,7 +51,9 @@ class Loop:
         Each of `listeners` is called once for every applied batch, with the events that observers got (see `reduce`).
         """
         self.state = ProgressState()
-        self._observers, self._alarms, self._clock, self._listeners = observers, alarms, clock, listeners
+        self.listeners = list(listeners)
+        """May be added to before the first event."""
+        self._observers, self._alarms, self._clock = observers, alarms, clock
         self._queue: deque[tuple[float, Event]] = deque()
         self._wake = threading.Event()
         self._due = clock()
@@ -117,7 +119,7 @@ class Loop:
                         observer.handle(public, self.state, at)
         finally:  # an observer that fails (a closed pipe) keeps no event from the listeners
             if told:
-                for listener in self._listeners:
+                for listener in self.listeners:
                     listener(told)
 
     def _held_back(self, batch: list[tuple[float, Event]]) -> list[tuple[float, Event]]:
@@ -168,7 +170,7 @@ class Loop:
         return outcome
 
     def failure_codes(self) -> list[Exit]:
-        """The exit codes that the failed files ask for."""
+        """Return the exit codes of the failed files."""
         return [exit_status.of_failure(code, retryable=retryable) for code, retryable in self.state.failed_as]
 
 
@@ -210,19 +212,19 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
 
 
 def alarms(settings: Settings) -> Alarms:
-    """The thresholds that the user wants to be warned of."""
+    """Return the thresholds of `settings` at which the user is warned."""
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
 
 
 def peak_rss() -> int:
-    """The most memory this process has held, in bytes; 0 where the system does not tell."""
+    """Return the most memory that this process has held, in bytes; 0 where the system does not tell."""
     try:
         import resource
     except ImportError:  # not on Windows
         return 0
     import sys
 
-    try:  # Linux: what getrusage says may be the peak of whoever started us
+    try:  # Linux: getrusage may give the peak of the process that started this one
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
