@@ -1,4 +1,4 @@
-"""One picture of the state, as rows of styled text that fit a given terminal. It knows the layout and no terminal.
+"""One picture of the state, as rows of styled text for a terminal of a given size.
 
 From the top: header, the whole, one row for what is wrong (kept free for it, so nothing moves when it comes), the
 running files, and what was said and finished last. A running file keeps its row; the next one takes it over.
@@ -44,7 +44,7 @@ class Frame:
         self._lately_due = float("-inf")
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
-        """Rows of at most `width` cells each, fewer than `height` of them."""
+        """Return rows of at most `width` cells each, fewer than `height` of them."""
         room = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
         alert = overview.alert(state, now, self._stall)
@@ -59,14 +59,14 @@ class Frame:
         return [fit(row, width) for row in rows]
 
     def _last(self, state: ProgressState, now: float) -> list[Finished]:
-        """The files that finished last; looked at twice a second, because hundreds a second can't be read."""
+        """Return the files that finished last, twice a second: nobody can read hundreds a second."""
         if now >= self._lately_due or len(state.finished) <= FINISHED:
             self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
             self._lately_due = now + LATELY
         return self._lately
 
     def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
-        """The running files and, where they don't all fit, how many more there are; a third of the room is left."""
+        """Return the running files and, where they don't all fit, how many more there are; a third is left empty."""
         each = rows_each(width)
         room -= room // 3
         capacity = room // each

@@ -1,4 +1,4 @@
-"""The analysis after an upload: what is analysed, one thing after the other, with the view still up."""
+"""The analysis after an upload: one file or pair after the other, while the view is still shown."""
 
 from __future__ import annotations
 

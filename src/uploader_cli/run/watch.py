@@ -80,7 +80,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
 
 
 def _part(loop: Loop, connections: Connections, session: SessionState, code: Exit) -> None:
-    """It is over for us: say how, and leave its room."""
+    """End the following of a session, and emit how it ended."""
     state, status, failure = loop.state, session.status, loop.state.channel.failure
     connections.leave(session.session)
     if status not in SERVER_TERMINAL:
