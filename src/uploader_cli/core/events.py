@@ -532,17 +532,28 @@ PUBLIC: tuple[type[Event], ...] = (
 
 
 def as_fields(event: Event) -> dict[str, Any]:
-    """The event's public fields by their names in the stream; optional ones that are None are left out."""
+    """Return the fields of a public event or a `CallMade` by their names in the stream.
+
+    Optional ones that are None are left out.
+    """
     out: dict[str, Any] = {}
-    for spec in fields(event):
-        name = spec.name
-        if spec.metadata.get("internal"):
-            continue
+    for name, key, optional in _COLUMNS[type(event)]:
         value = getattr(event, name)
-        if value is None and name in _OPTIONAL:
-            continue
-        out["from" if name == "from_" else name] = asdict(value) if isinstance(value, ChannelStats | Metrics) else value
+        if value is not None or not optional:
+            out[key] = asdict(value) if name in _NESTED else value
     return out
 
 
 _OPTIONAL = frozenset({"resumed_from", "server_percent", "checksum", "attempt", "latency_ms"})
+_NESTED = frozenset({"channel", "metrics"})
+
+
+_COLUMNS = {
+    kind: [
+        (spec.name, "from" if spec.name == "from_" else spec.name, spec.name in _OPTIONAL)
+        for spec in fields(kind)
+        if not spec.metadata.get("internal")
+    ]
+    for kind in (*PUBLIC, CallMade)
+}
+"""Each public field of an event: its name here, its name in the stream, and whether it is left out when it is None."""

@@ -1,34 +1,48 @@
-"""The last thing the server said of each file, which decides whether a retry is needed (wire contract 3.15)."""
+"""What the server last said of each file, which decides whether a retry is needed (docs/protocol.md, section 3)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from uploader_cli.core.events import FileStatus, SessionProgress
 
+_ENDS = ("completed", "failed")
+
+
+@dataclass(slots=True)
+class _Session:
+    """Statuses by wire name: the first one that is an end, and the newest of the others."""
+
+    ends: dict[str, FileStatus] = field(default_factory=dict)
+    others: dict[str, FileStatus] = field(default_factory=dict)
+
 
 class LastHeard:
-    """The last status by session and wire name. Written by the channel's threads, read by the transfer's: whole values
-    in a dict, so no lock is needed.
+    """The last status of each file, by session and wire name; safe to use from any thread.
+
+    Nothing is read to decide what is written: each change is one operation of a dict, and an end that was once said
+    can't be overwritten. So no lock is needed.
     """
 
     def __init__(self) -> None:
-        """Empty."""
-        self._seen: dict[str, dict[str, FileStatus]] = {}
+        self._seen: dict[str, _Session] = {}
 
     def note(self, message: SessionProgress) -> None:
-        """Keep what a message says of files; an end that was heard stays."""
-        known = self._seen.setdefault(message.session, {})
+        """Keep what a message says of files. The first end of a file stays, whatever is said later."""
+        session = self._seen.setdefault(message.session, _Session())
         for status in message.files:
-            before = known.get(status.name)
-            if before is None or before.status not in ("completed", "failed"):
-                known[status.name] = status
+            if status.status in _ENDS:
+                session.ends.setdefault(status.name, status)
+            else:
+                session.others[status.name] = status
 
     def of(self, session: str, name: str) -> FileStatus | None:
-        """The last word on a file, or None."""
-        return self._seen.get(session, {}).get(name)
+        """Return the last status of a file, or None where none was heard."""
+        seen = self._seen.get(session)
+        return None if seen is None else seen.ends.get(name) or seen.others.get(name)
 
     def forget(self, session: str) -> None:
-        """The session is over."""
+        """Drop what was heard of a session that is over."""
         self._seen.pop(session, None)

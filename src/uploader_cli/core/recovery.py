@@ -1,4 +1,4 @@
-"""Events → incidents: what of all that happens is trouble, and what shows that it is over."""
+"""Events → incidents: which events begin trouble, and which ones end it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def needs_person(outcome: ev.RunFinished | None) -> bool:
 
 
 def hear(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
-    """Take down what an event means, once the state has changed by it; answer with a line for what is over."""
+    """Begin or end incidents after `event` has changed the state; return a warning for one that recovered."""
     handler = _HANDLERS.get(type(event))
     over = handler(state, event, now) if handler is not None else None
     if over is None or over.ending is not Ending.RECOVERED:
@@ -93,11 +93,12 @@ def _cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> In
 def _parted(
     state: ProgressState, files: Iterable[int], now: float, ending: Ending = Ending.RECOVERED
 ) -> Incident | None:
-    """These files are tried again no longer: with the last one of them the trouble is over."""
+    """Remove files from those that are retried; the last one ends the incident."""
     log = state.incidents
-    before = len(log.retrying)
+    if not log.retrying:
+        return None
     log.retrying.difference_update(files)
-    if log.retrying or not before:
+    if log.retrying:
         return None
     ending, log.given_up = Ending.NEEDS_PERSON if log.given_up else ending, False
     return log.end(IncidentKind.TRANSFER, now, ending)

@@ -47,6 +47,10 @@ class FileState:
     server_status: str = ""
     server_id: str | None = None
     server_time: float = float("-inf")
+    retry_at: float | None = None
+    """When the next attempt starts (run clock, seconds), while the file waits for it."""
+    retry_reason: str = ""
+    """What went wrong in the attempt before."""
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 

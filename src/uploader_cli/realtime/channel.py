@@ -1,7 +1,7 @@
 """The realtime channel of a run: one connection for all its sessions, HTTP polls while there is none.
 
-One thread drives the policy machine; everything else only puts signals into its queue. Nothing here makes the upload
-wait: each public method returns at once, `close` in well under a second.
+One thread drives the policy machine; all others only put signals into its queue. Each public method returns at once,
+`close` in less than a second.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from uploader_cli.realtime.socket import Connection
 
 EARLY = 0.02
-"""Seconds before a deadline at which its timer is set: timers come late, and «at the latest» is promised."""
+"""Seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised."""
 CLOSE_WITHIN = 0.8
-"""Seconds that `close` may take at the most."""
+"""Seconds that `close` takes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class _Leave:
 
 
 class Channel:
-    """How the server's progress reaches the state. Everything that touches the network is handed in.
+    """Turns what the server pushes, or answers when it is polled, into events.
 
     `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`,
-    `AnalysisMessage`, `PollFailed` and `CallMade` from any thread.
-    `fetch(session)` makes one bounded `/progress` call: None for a 404, an exception
-    for a failure. `interval()` is the distance in seconds that two polls of a session should have now, at least 1;
-    infinite means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its
-    `auth` must be None or a pair); `shut(session)` makes whatever it is doing fail, as often as it is called.
-    `headers` go with each handshake; a callable is asked anew for each, in the dialling thread.
+    `SessionMissing`, `AnalysisMessage`, `PollFailed` and `CallMade` from any thread; those of one connection come in
+    the server's order. `fetch(session)` makes one `/progress` call that is bounded in time: it returns None for a 404
+    and raises for a failure. `interval()` returns the seconds between two polls of a session, at least 1; infinite
+    means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its `auth` must
+    be None or a pair); `shut(session)` makes the request under way fail, as often as it is called. `headers` are sent
+    with each handshake; a callable is called for each, in the dialling thread.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Channel:
         headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         policy: Policy | None = None,
     ) -> None:
-        """Nothing happens before `start`."""
+        """Dial nothing before `start`."""
         self._url, self._emit = url, emit
         self._session_factory, self._shut = session_factory, shut
         self._headers: Callable[[], Mapping[str, str]] = headers if callable(headers) else lambda: headers or {}
@@ -102,35 +102,35 @@ class Channel:
         self._thread.start()
 
     def follow(self, session: str) -> None:
-        """Join the session's room now if connected, else as soon as that is so."""
+        """Join the session's room, now or as soon as there is a connection; poll the session while there is none."""
         self._poller.follow(session)
         self._queue.put(_Follow(session))
 
     def enter(self, room: str) -> None:
-        """Join a room in which no session is reported: it is never polled (an analysis, wire contract 4)."""
+        """Join a room that is never polled: an analysis (docs/protocol.md, section 4)."""
         self._queue.put(_Follow(room))
 
     def body_sent(self, session: str) -> None:
-        """The session's body is out: polling it makes sense even if the server did not know it before."""
+        """Poll the session even if the server did not know it before: its body has been sent."""
         self._poller.body_sent(session)
 
     def ask(self, session: str) -> None:
-        """Poll the session once, also while there is a connection: the socket may have nothing to say of it."""
+        """Poll the session once, also while there is a connection."""
         self._poller.ask(session)
 
     def leave(self, session: str) -> None:
-        """The session is over: leave its room, poll it no more."""
+        """Leave the session's room and stop polling it."""
         self._poller.leave(session)
         self._queue.put(_Leave(session))
 
     def stats(self) -> ChannelStats:
-        """The channel in numbers, so far."""
+        """Return the channel in numbers, so far."""
         return ChannelStats(self._connect_ms, self._events, self._poller.polls, self._reconnects, self._fallbacks)
 
     def close(self) -> None:
-        """Leave the rooms, disconnect, end every thread and socket. Drain before: nothing is emitted afterwards.
+        """Leave the rooms, disconnect, end every thread and socket. Nothing is emitted afterwards.
 
-        May be called again, and from any thread; takes `CLOSE_WITHIN` seconds at the most.
+        May be called again, and from any thread; takes at most `CLOSE_WITHIN` seconds.
         """
         self._closing.set()
         self._queue.put(Close())
@@ -188,7 +188,7 @@ class Channel:
         self._emit(event)
 
     def _dial(self, dial: Dial) -> None:
-        # Imported here, behind the upload's back: it takes a tenth of a second.
+        # Imported here, while the upload starts: it takes 0.14 s.
         from uploader_cli.realtime.socket import Connection
 
         connection = Connection(
@@ -225,7 +225,7 @@ class Channel:
                 then(connection)
 
     def _heard(self, body: object, transport: Transport) -> None:
-        """A message from the room, in a thread of the connection; several may come at once, in any order."""
+        """Pass on a message of a session's room. The thread that reads the connection calls this, in order."""
         event = parse_progress(body, transport)
         if event is None or self._closing.is_set():
             return
@@ -234,7 +234,7 @@ class Channel:
         self._emit(replace(event, received=time.time()))
 
     def _called(self, call: CallMade) -> None:
-        """A websocket was dialled. One that our own end cut short did not fail."""
+        """Report the dial of a websocket, unless it failed because the channel was closed."""
         if call.error is None or not self._closing.is_set():
             self._emit(call)
 

@@ -1,13 +1,13 @@
-"""The connection policy (wire contract 2) as a machine without clock, thread or socket.
+"""The connection policy (docs/protocol.md, section 2) as a state machine without clock, thread or socket.
 
-Signals go in with the time at which they happened; what to do comes out as values. Whoever drives it calls `handle`
-with a `Tick` no later than `next_deadline`.
+Signals go in with the time at which they happened; actions come out as values. The caller sends a `Tick` no later than
+`next_deadline`.
 
     closed ─▶ connecting ─▶ live ⇄ reconnecting ─▶ polling ─▶ live
                    └──▶ reconnecting, polling            any ─▶ closed
 
 A dial tries the websocket first and Engine.IO polling after it. Each of the two tries has a number of its own, so that
-news of one that was given up can be told from news of the present one.
+signals of one that was given up can be told from those of the current one.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from uploader_cli.realtime.signals import (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers, in seconds except `retries`. Defaults are the wire contract's; tests scale them."""
+    """Limits and delays, in seconds except `retries`. The defaults are those of docs/protocol.md; tests scale them."""
 
     dial: float = 5.0
-    """A dial, both transports together."""
+    """Limit of a dial, both transports together."""
     websocket: float = 2.5
-    """What a silent websocket may use of it, so that polling still gets its chance."""
+    """What a silent websocket may use of it, so that time for polling is left."""
     retries: int = 3
     """Dials after the first one that failed, or after a loss."""
     retry_delay: float = 1.0
@@ -56,7 +56,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """A try under way: when it is given up, and when the dial that it belongs to is."""
+    """A try under way: when it is given up, and when its dial is."""
 
     number: int
     transport: Transport
@@ -65,7 +65,7 @@ class _Try:
 
 
 class Machine:
-    """The policy in motion. `handle` is its only way in; not thread-safe, one thread drives it."""
+    """The state of the policy, changed by `handle` alone; not thread-safe."""
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
@@ -83,14 +83,14 @@ class Machine:
 
     @property
     def next_deadline(self) -> float | None:
-        """When a `Tick` is due at the latest (the clock of `handle`); None while only news can move anything."""
+        """When a `Tick` is due at the latest (the clock of `handle`); None while only other signals change anything."""
         times = [self._try.until if self._try else None, self._redial_at]
         if self._waiting:
             times.append(self._since + self.policy.fallback)
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, now: float, signal: Signal) -> list[Action]:
-        """What to do about `signal` at `now` (seconds of any clock that never goes back). Late news changes nothing."""
+        """Return the actions for `signal` at `now` (seconds of any clock that never goes back); none for a late one."""
         match signal:
             case Start() if self.state is ChannelState.CLOSED and not self._ended:
                 self._since = now
@@ -110,7 +110,7 @@ class Machine:
 
     @property
     def _waiting(self) -> bool:
-        """No socket yet, and no polls either."""
+        """True while there is neither a socket nor polls."""
         return self.state in (ChannelState.CONNECTING, ChannelState.RECONNECTING)
 
     def _current(self, number: int) -> _Try | None:
@@ -168,7 +168,7 @@ class Machine:
         return [self._move(ChannelState.POLLING, reason), StartPolling()]
 
     def _live(self, tried: _Try, latency: float) -> list[Action]:
-        """Up, or up again: then the rooms are gone, and so is whatever was said in the meantime."""
+        """Join all rooms; after a loss, fetch what was said in the meantime: the server restores neither."""
         was, self._try = self.state, None
         self._connected, self._transport = tried.number, tried.transport
         self._failures, self._backoff = 0, self.policy.retry_delay

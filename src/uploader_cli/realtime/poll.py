@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Poller:
-    """Polls the followed sessions, each at most once in `minimum` seconds and as seldom as `interval()` asks.
+    """Polls the followed sessions, each at most once in `minimum` seconds and in `interval()` seconds.
 
-    `fetch(session)` makes one HTTP call: None stands for a 404, any exception for a poll that failed. It must be
-    bounded in time: `close` can't interrupt it. `interval()` says how many seconds from now the next poll of a session
-    may come (infinite: never, as things stand). It is asked after each poll, and again each second in case it has
-    become less; it must not block.
+    `fetch(session)` makes one HTTP call: it returns None for a 404 and raises for a poll that failed. It must be
+    bounded in time: `close` can't interrupt it. `interval()` returns the seconds from now to the next poll of a session
+    (infinite: none for now). It is called after each poll, and each second in case it has become less; it must not
+    block.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Poller:
         self._due: dict[str, float] = {}  # followed session → its next poll
         self._last: dict[str, float] = {}  # the end of its last one
         self._once: set[str] = set()
-        self._unknown: set[str] = set()  # answered 404: not asked again before the body is sent (wire contract 2)
+        self._unknown: set[str] = set()  # answered 404: not polled again before the body is sent
         self._sent: set[str] = set()
         self._thread: threading.Thread | None = None
 
@@ -50,7 +50,7 @@ class Poller:
             self._changed.notify()
 
     def leave(self, session: str) -> None:
-        """Poll this session no more."""
+        """Stop polling this session."""
         with self._changed:
             self._due.pop(session, None)
             self._last.pop(session, None)
@@ -59,7 +59,7 @@ class Poller:
             self._sent.discard(session)
 
     def body_sent(self, session: str) -> None:
-        """The session's body is out: from now on a 404 stops nothing, its last bytes may still be on their way."""
+        """Poll the session even after a 404: its body was sent, and the last bytes may still be on their way."""
         with self._changed:
             self._sent.add(session)
             self._changed.notify()
@@ -73,7 +73,7 @@ class Poller:
             self._wake()
 
     def once(self) -> None:
-        """Poll each followed session one time more, whether polling goes on or not; not those that are unknown."""
+        """Poll each followed session once more, also after `stop`, except those that the server does not know."""
         with self._changed:
             wanted = self._due.keys() - (self._unknown - self._sent)
             if not self._polling:
@@ -83,7 +83,7 @@ class Poller:
             self._wake()
 
     def ask(self, session: str) -> None:
-        """Poll this one once more, as soon as that may be, whether polling goes on or not."""
+        """Poll this session once more as soon as `interval()` allows, also after `stop`."""
         with self._changed:
             if session in self._due and session not in self._once:
                 if not self._polling:
@@ -92,7 +92,7 @@ class Poller:
                 self._wake()
 
     def stop(self) -> None:
-        """Begin no further poll, except those that `once` asked for."""
+        """Begin no further poll, except those that `once` and `ask` ask for."""
         with self._changed:
             self._polling = False
 
@@ -105,7 +105,7 @@ class Poller:
             self._thread.join(timeout)
 
     def _begin(self, session: str) -> None:
-        """The first of a row of polls comes at once where nothing speaks against it."""
+        """Make the first poll of a session due at once, unless the interval is longer than usual."""
         now = time.monotonic()
         self._due[session] = max(
             self._last.get(session, -math.inf) + self._minimum, now + max(0.0, self._interval() - self._minimum)
@@ -122,7 +122,7 @@ class Poller:
             self._poll(session)
 
     def _next(self) -> str | None:
-        """The session whose poll is due, waiting for it; None once closed."""
+        """Wait for the next poll that is due and return its session; None once closed."""
         with self._changed:
             while not self._closed:
                 wanted = (self._due.keys() if self._polling else self._once) - (self._unknown - self._sent)
@@ -147,7 +147,7 @@ class Poller:
         found, failure, caught = None, "", None
         try:
             found = self._fetch(session)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the last known state stays and the next poll comes
+        except Exception as error:  # noqa: BLE001 - any failure keeps the last known state until the next poll
             caught, failure = error, (str(error).splitlines() or [""])[0] or type(error).__name__
         with self._changed:
             if self._closed or session not in self._due:

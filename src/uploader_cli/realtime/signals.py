@@ -1,4 +1,4 @@
-"""What the connection policy hears (signals) and what it wants done (actions), as values.
+"""The input (signals) and the output (actions) of the connection policy, as values.
 
 Tries are numbered: one dial makes up to two, the websocket and Engine.IO polling after it.
 """
@@ -29,7 +29,7 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """Try `number` came to nothing."""
+    """Try `number` failed."""
 
     number: int
     reason: ChannelReason
@@ -77,7 +77,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Leave all rooms over try `number`, then end it."""
+    """Leave all rooms over the connection of try `number`, then end it."""
 
     number: int
 
@@ -91,7 +91,7 @@ class JoinAll:
 
 @dataclass(frozen=True, slots=True)
 class Reconcile:
-    """Fetch each followed session once over HTTP: what was said while nobody listened is not said again."""
+    """Fetch each followed session once over HTTP: what was sent while there was no connection is not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,12 @@ class StartPolling:
 
 @dataclass(frozen=True, slots=True)
 class StopPolling:
-    """Poll no more."""
+    """Stop polling over HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Tell the state."""
+    """Emit an event."""
 
     event: ChannelChanged
 

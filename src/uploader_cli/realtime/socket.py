@@ -1,8 +1,8 @@
-"""One try at a Socket.IO connection, and the connection that comes of it. The only import of `socketio`.
+"""One try at a Socket.IO connection, and the connection that it may become. The only import of `socketio`.
 
-python-socketio dials only the first transport of a list, retries by rules of its own and bounds a dripping peer by
-nothing. So each try is one fresh client for one transport that never reconnects, in threads that can be ended from
-outside at any time: by shutting the sockets under them.
+python-socketio dials only the first transport of a list, retries by rules of its own, sets no limit to a dripping peer
+and handles each message in a new thread. So each try is a new client for one transport that never reconnects, whose
+reader handles the messages, and whose threads can be ended at any time: by shutting their sockets.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 GOODBYE = 0.25
-"""Seconds that a polite end may take; after that the sockets are shut."""
+"""Seconds that leaving and disconnecting may take; after that the sockets are shut."""
 GIVE_UP = 10.0
-"""Seconds beyond a try's own limit for which its end is pursued: a lookup of a name is bounded by nothing of ours."""
+"""Seconds beyond a try's own limit after which its end is given up: the lookup of a name can't be interrupted."""
 BURST = 10_000
-"""Messages in one polling answer. The library takes 16 and gives the session up at the seventeenth."""
+"""Messages accepted in one polling answer. The library's own limit is 16; with one more it ends the session."""
 
 _log = logging.getLogger("uploader_cli.realtime")
 _quiet = logging.getLogger("uploader_cli.realtime.engine")
 _quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False  # the library says on its own what we say in events, and tells of errors that are none
+_quiet.propagate = False  # the library logs what events say here, and errors that are none
 
 engineio.payload.Payload.max_decode_packets = BURST
 
@@ -47,8 +47,9 @@ class Connection:
 
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
     websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under
-    way fail, and is called again and again. `headers()` is called in the dialling thread, for the handshake; nothing
-    logs them. `called` hears of each dial of a websocket: the session's calls are the session's to tell.
+    way fail, and is called repeatedly. `headers()` is called in the dialling thread, for the handshake; they are never
+    logged. `progress` and `analysis` get the messages, one after the other in the thread that reads, so they must not
+    block. `called` gets each dial of a websocket; the session reports its own calls.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Connection:
         analysis: Callable[[object, bool], None] | None = None,
         called: Callable[[CallMade], None] = lambda _call: None,
     ) -> None:
-        """Nothing is dialled before `start`."""
+        """Dial nothing before `start`."""
         self.number, self.transport = dial.number, dial.transport
         self._url, self._limit = url, dial.seconds
         self._session, self._shut, self._headers = session, shut, headers
         self._report, self._progress, self._analysis, self._called = report, progress, analysis, called
-        self._settled = threading.Event()  # the namespace is ours, or never will be
+        self._settled = threading.Event()  # the namespace is connected, or never will be
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._running = 0  # threads
@@ -81,7 +82,7 @@ class Connection:
         self._spawn(self._dial)
 
     def join(self, session: str) -> None:
-        """Enter the room of an upload session. The argument is the bare id; no answer is waited for (contract 3.7)."""
+        """Join the room of an upload session; not every server acknowledges that (docs/protocol.md, section 3)."""
         self._send("join-session", session)
 
     def leave(self, session: str) -> None:
@@ -89,9 +90,9 @@ class Connection:
         self._send("leave-session", session)
 
     def end(self, leaving: tuple[str, ...] | None = None) -> threading.Thread:
-        """End it, whatever it is doing; with `leaving`, first leave these rooms and disconnect as one should.
+        """End the connection, whatever it is doing; with `leaving`, first leave these rooms and disconnect.
 
-        The thread that is returned sees to it, and is over when the last one of this connection is.
+        Returns the thread that does this; it ends after all others of this connection.
         """
         thread = threading.Thread(target=self._end, args=(leaving,), name="uploader-socket-end", daemon=True)
         thread.start()
@@ -100,18 +101,18 @@ class Connection:
     # -- dialling -----------------------------------------------------------------------------------------------------
 
     def _make_client(self) -> Any:
-        client = socketio.Client(
+        client = _Client(
             reconnection=False,
             handle_sigint=False,
             logger=_quiet,
             engineio_logger=_quiet,
             http_session=self._session,
             request_timeout=self._limit,
-            # A redirect would carry the credentials to wherever the answer says; an Origin is for browsers, and behind
-            # a TLS proxy servers refuse the one that the library makes up.
+            # A redirect would send the credentials to another host; an Origin is for browsers, and behind a TLS proxy
+            # servers refuse the one that the library makes up.
             websocket_extra_options={"class_": self._make_websocket, "redirect_limit": 0, "suppress_origin": True},
         )
-        client.eio.start_background_task = self._spawn
+        client.eio.spawn = self._spawn
         client.on("connect", self._settled.set)
         client.on("connect_error", lambda *_: self._settled.set())
         client.on("disconnect", self._disconnected)
@@ -134,9 +135,9 @@ class Connection:
                 headers=dict(self._headers()),
                 transports=[str(self.transport)],
                 socketio_path=path,
-                wait=False,  # its own wait is one second long and not to be interrupted
+                wait=False,  # its own wait takes one second and can't be interrupted
             )
-        except Exception as error:  # noqa: BLE001 - libraries raise what they like on a peer's nonsense
+        except Exception as error:  # noqa: BLE001 - libraries raise anything on an invalid answer
             _log.debug("%s: no connection: %s", self.transport, type(error.__context__ or error).__name__)
             late = time.monotonic() - began >= self._limit
             self._report(DialFailed(self.number, ChannelReason.TIMEOUT if late else ChannelReason.REFUSED))
@@ -152,13 +153,13 @@ class Connection:
     # -- talking ------------------------------------------------------------------------------------------------------
 
     def _spawn(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Every thread of the client is one of ours: counted, named, and quiet when a peer's nonsense ends it."""
+        """Start a thread of the client: counted, named, and without a traceback when an invalid answer ends it."""
 
         def run() -> None:
             try:
                 target(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
-                _log.debug("%s: ignored: %s", self.transport, type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the library raises anything on an invalid answer
+                _log.debug("%s: ended: %s", self.transport, type(error).__name__)
             finally:
                 self._count(-1)
 
@@ -185,7 +186,7 @@ class Connection:
         self._report(Lost(self.number, ChannelReason.SERVER_CLOSED if closed else ChannelReason.LOST))
 
     def _send(self, event: str, session: str) -> None:
-        with contextlib.suppress(socketio.exceptions.SocketIOError):  # lost a moment ago: that news is on its way
+        with contextlib.suppress(socketio.exceptions.SocketIOError):  # lost a moment ago: `Lost` is on its way
             self._client.emit(event, session)
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Connection:
     def _say_goodbye(self, leaving: tuple[str, ...]) -> None:
         for session in leaving:
             self.leave(session)
-        # `disconnect` stops the writer at once, whatever is queued: so the word goes out before it, with the others.
+        # `disconnect` stops the writer at once, whatever is queued: so the packet is queued here, after the others.
         self._client.eio.send(socketio.packet.Packet(socketio.packet.DISCONNECT).encode())
         queued, until = self._client.eio.queue, time.monotonic() + 0.8 * GOODBYE
         while queued.unfinished_tasks and time.monotonic() < until:
@@ -214,19 +215,44 @@ class Connection:
         self._client.disconnect()
 
     def _cut(self) -> None:
-        """End what reads and writes now. Again and again: a thread between two requests opens a new connection."""
+        """End what reads and writes now; called repeatedly, as a thread between two requests opens a new connection."""
         for opened in self._websockets:
             opened.cut()
         self._shut(self._session)
         engine = self._client.eio
         if engine.state == "connected":
-            with contextlib.suppress(Exception):  # half-made: its loops stop all the same
+            with contextlib.suppress(Exception):  # half connected: its loops stop all the same
                 engine.disconnect(abort=True)
-        engine.queue.put(None)  # wakes the writer, which would wait for half a minute
+        engine.queue.put(None)  # wakes the writer, which would wait for 30 s
+
+
+class _Engine(engineio.Client):  # type: ignore[misc]
+    """Engine.IO whose reader handles the messages itself, in order; the library starts a thread for each."""
+
+    spawn: Callable[..., threading.Thread]
+
+    def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Handle a message now; start a thread for the loops that read and write."""
+        if target != self.handlers.get("message"):
+            return self.spawn(target, *args, **kwargs)
+        try:
+            target(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a message that can't be read is no message
+            _log.debug("ignored: %s", type(error).__name__)
+        return None
+
+    def disconnect(self, abort: bool = False, reason: str | None = None) -> None:
+        """Disconnect without waiting for the reader where the reader calls this: the server's goodbye is a message."""
+        super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
+
+
+class _Client(socketio.Client):  # type: ignore[misc]
+    def _engineio_client_class(self) -> type[_Engine]:
+        return _Engine
 
 
 class _WebSocket(websocket.WebSocket):
-    """A websocket whose socket can be shut while it is still connecting: the library's own is out of reach then."""
+    """A websocket whose socket can be shut while it is still connecting, when the library's can't be reached."""
 
     _raw: socket.socket | None = None
     _is_cut = False
@@ -236,7 +262,7 @@ class _WebSocket(websocket.WebSocket):
         self._called = called
 
     def connect(self, url: str, **options: Any) -> None:
-        """Dial `url`, and tell how that went."""
+        """Dial `url`, and report the dial."""
         began, status, error = time.monotonic(), None, None
         try:
             self._connect(url, **options)
@@ -252,7 +278,7 @@ class _WebSocket(websocket.WebSocket):
             self._called(CallMade("GET", url.partition("?")[0], name, status, took, error))
 
     def _connect(self, url: str, **options: Any) -> None:
-        """Through the session's proxy as the library does it, else on a socket that `cut` reaches."""
+        """Connect through the session's proxy as the library does, else with a socket that `cut` can shut."""
         if not options.get("http_proxy_host"):
             parts = urlsplit(url)
             secure = parts.scheme == "wss"
@@ -260,7 +286,7 @@ class _WebSocket(websocket.WebSocket):
         super().connect(url, **options)  # type: ignore[no-untyped-call]
 
     def cut(self) -> None:
-        """Wake whoever reads, writes or connects; the thread that did so closes it."""
+        """Make the thread that reads, writes or connects fail; that thread closes the socket."""
         self._is_cut = True
         raw = self._raw or self.sock
         if raw is not None:
@@ -268,14 +294,14 @@ class _WebSocket(websocket.WebSocket):
                 socket.socket.shutdown(raw, socket.SHUT_RDWR)  # not the TLS one: it changes state under its reader
 
     def shutdown(self) -> None:
-        """Where the library would close the socket, under a thread that is about to wait for it: only cut.
+        """Shut the socket where the library would close it under a thread that is about to wait for it.
 
-        The number of a closed socket is soon another one's, and the thread would wait for that.
+        The descriptor of a closed socket is soon that of another one, and the thread would wait for that.
         """
         self.cut()
 
     def release(self) -> None:
-        """Close the socket, once no thread uses it any more."""
+        """Close the socket, after the last thread that uses it."""
         super().shutdown()  # type: ignore[no-untyped-call]
 
     def _open(self, host: str, port: int, *, secure: bool) -> socket.socket:
@@ -295,7 +321,7 @@ class _WebSocket(websocket.WebSocket):
         raise failure
 
     def _wrap(self, raw: socket.socket, host: str) -> socket.socket:
-        """TLS as engineio's options ask for it: it knows of a CA file, a client certificate, and no verification."""
+        """Wrap the socket in TLS, by engineio's options: a CA file, a client certificate, no verification."""
         asked = self.sock_opt.sslopt
         bundle = asked.get("ca_certs")
         directory = bundle if bundle is not None and Path(bundle).is_dir() else None
@@ -311,7 +337,7 @@ class _WebSocket(websocket.WebSocket):
 
 
 def _split(url: str) -> tuple[str, str]:
-    """`https://host/prefix` → the origin, and the path of Socket.IO below the prefix."""
+    """Split `https://host/prefix` into the origin and the path of Socket.IO below the prefix."""
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     return f"{parts.scheme}://{parts.netloc}", f"{prefix}/socket.io" if prefix else "socket.io"

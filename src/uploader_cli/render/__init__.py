@@ -1,4 +1,4 @@
-"""What a person, a log and a script see of a run: each renderer draws from the state, none counts."""
+"""The views of a run for a person, a log and a script: each renderer draws from the state, none counts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ Kind = Literal["live", "plain", "none"]
 
 
 class Renderer(Protocol):
-    """What the run loop calls, always from its own thread. `now` is the run clock (monotonic seconds)."""
+    """What the run loop calls, always in its own thread. Times are of the run clock (monotonic seconds).
+
+    The events of a frame come at its end, before `refresh`; each with the state that it led to, and its own time.
+    """
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """A public event, or a `FileCancelled`, just changed the state."""
+        """Take a public event, a `CallMade` or a `FileCancelled`."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Called about ten times a second, with or without events."""
+        """Draw; called about ten times a second, with or without events."""
 
     def close(self, state: ProgressState, now: float) -> None:
-        """The run is over: leave the terminal as it was. Also called when the run ends by an error."""
+        """Leave the terminal as it was: the run is over, perhaps by an error."""
 
 
 def choose(

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import FileState, Finished
     from uploader_cli.render.rows import Row, Span
 
-Retry = tuple[float, str]
-"""When a waiting file is tried again (run clock), and what went wrong."""
-
 SENDING, PROCESSING = "cyan", "magenta"
 MARKS = {
     Phase.COMPLETED: ("✓", "green"),
@@ -39,9 +36,9 @@ def rows_each(width: int) -> int:
     return 2 if _TWO_ROWS <= width < ONE_ROW else 1
 
 
-def running(file: FileState, retry: Retry | None, now: float, width: int) -> list[Row]:
+def running(file: FileState, now: float, width: int) -> list[Row]:
     """One row, or two in a narrow terminal. Words stand where the numbers are while a file doesn't send."""
-    words, mark, percent = _words(file, retry, now), _glyph(file), overview.percent(file_fraction(file))
+    words, mark, percent = _words(file, now), _glyph(file), overview.percent(file_fraction(file))
     if width < _TWO_ROWS:
         return [[mark, *_name(file, width - 8), (" " + percent, "")]]
     if width < ONE_ROW:
@@ -65,11 +62,11 @@ def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
     return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
 
 
-def _words(file: FileState, retry: Retry | None, now: float) -> Span | None:
+def _words(file: FileState, now: float) -> Span | None:
     """What a file does that isn't sending, None for one whose bytes are on their way."""
     match file.phase:
         case Phase.QUEUED:
-            due, reason = retry or (now, "")
+            due, reason = file.retry_at or now, file.retry_reason
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
             return f"retry {file.attempt}{wait}" + (f" · {safe(reason[:200])}" if reason else ""), "yellow"
         case Phase.CHECKING:

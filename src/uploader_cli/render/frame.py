@@ -1,4 +1,4 @@
-"""One picture of the state, as rows of styled text that fit a given terminal. It knows the layout and no terminal.
+"""One picture of the state, as rows of styled text for a terminal of a given size.
 
 From the top: header, the whole, one row for what is wrong (kept free for it, so nothing moves when it comes), the
 running files, and what was said and finished last. A running file keeps its row; the next one takes it over.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import ChannelState, FileCompleted, FileFailed, FileRetry, FileStarted, Phase, WarningCode
+from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
@@ -16,9 +16,7 @@ from uploader_cli.render.slots import Slots
 from uploader_cli.render.words import RATE_WIDTH, clock, rate, safe, size_of
 
 if TYPE_CHECKING:
-    from uploader_cli.core.events import Event
     from uploader_cli.core.state import Finished, ProgressState
-    from uploader_cli.render.file_rows import Retry
     from uploader_cli.render.rows import Row
 
 FAILURES, FINISHED = 3, 6
@@ -36,26 +34,17 @@ _CHANNEL_STYLE = {
 
 
 class Frame:
-    """Draws the state again and again; remembers only which file has which row, and when retries are due."""
+    """Draws the state; remembers only which file has which row."""
 
     def __init__(self, *, stall: float = 30.0) -> None:
         """`stall`: seconds without progress after which the picture says so."""
         self._stall = stall
         self._slots = Slots()
-        self._retries: dict[int, Retry] = {}
         self._lately: list[Finished] = []
         self._lately_due = float("-inf")
 
-    def note(self, event: Event, now: float) -> None:
-        """Remember what the state does not hold: when a waiting file is tried again, and why it has to be."""
-        match event:
-            case FileRetry():
-                self._retries[event.file] = (now + event.delay, event.message)
-            case FileStarted() | FileCompleted() | FileFailed():
-                self._retries.pop(event.file, None)
-
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
-        """Rows of at most `width` cells each, fewer than `height` of them."""
+        """Return rows of at most `width` cells each, fewer than `height` of them."""
         room = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
         alert = overview.alert(state, now, self._stall)
@@ -70,14 +59,14 @@ class Frame:
         return [fit(row, width) for row in rows]
 
     def _last(self, state: ProgressState, now: float) -> list[Finished]:
-        """The files that finished last; looked at twice a second, because hundreds a second can't be read."""
+        """Return the files that finished last, twice a second: nobody can read hundreds a second."""
         if now >= self._lately_due or len(state.finished) <= FINISHED:
             self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
             self._lately_due = now + LATELY
         return self._lately
 
     def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
-        """The running files and, where they don't all fit, how many more there are; a third of the room is left."""
+        """Return the running files and, where they don't all fit, how many more there are; a third is left empty."""
         each = rows_each(width)
         room -= room // 3
         capacity = room // each
@@ -89,7 +78,7 @@ class Frame:
             if number is None:
                 rows += [[] for _ in range(each)]
             else:
-                rows += running(state.running[number], self._retries.get(number), now, width)
+                rows += running(state.running[number], now, width)
         more = len(state.running) - sum(number is not None for number in numbers)
         if more and room > 0:
             rows.append([(f"  … and {more:,} more", "dim")])

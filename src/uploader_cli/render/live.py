@@ -1,4 +1,4 @@
-"""The live view: puts the picture of `frame` on a terminal, again and again in the same place."""
+"""The live view: draws the picture of `frame` on a terminal, always in the same place."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ class LiveView:
         self._live: Live | None = None
         self._due = float("-inf")
 
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - drawn from the state
-        """Nothing is drawn for an event: `refresh` shows what the state has become."""
-        self._frame.note(event, now)
+    def handle(self, event: Event, state: ProgressState, now: float) -> None:
+        """Do nothing: `refresh` draws from the state."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Draw, unless the last frame is less than a tenth of a second old."""
@@ -65,14 +64,14 @@ class LiveView:
         self._write(_SYNC_OFF)
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Take the picture away and show the cursor again. May be called twice."""
+        """Erase the picture and show the cursor again. May be called twice."""
         if self._live is not None:
             self._make_room(self._console.size.width)
             self._live.stop()
             self._live = None
 
     def _make_room(self, width: int) -> None:
-        """After the terminal became narrower: its rows have been folded, so there is more to wipe than was drawn."""
+        """Erase rows that a terminal which became narrower has folded: they are more than were drawn."""
         rows = self._picture.rows
         if self._live is None or width >= self._picture.width or not rows:
             return
@@ -87,7 +86,7 @@ class LiveView:
 
 
 class _Picture:
-    """What rich asks for the rows; it measures and wraps nothing."""
+    """The rows as a renderable of rich, without measuring or wrapping."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

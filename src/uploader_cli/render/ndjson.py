@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _SPACING = 0.34
-"""Seconds between two lines of progress of a file: three a second, so that the last word, which is never dropped, is
-the fourth at most."""
+"""Seconds between two progress lines of a file: three a second, and a fourth for the last, which is never dropped."""
+_MOST = 1000
+"""Lines kept back for one write."""
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def schema_text() -> str:
@@ -27,32 +29,38 @@ def schema_text() -> str:
     return resources.files("uploader_cli").joinpath("events.schema.json").read_text(encoding="utf-8")
 
 
+_PUBLIC = frozenset(ev.PUBLIC)
+
+
 @dataclass(slots=True)
 class _Throttle:
-    """A file's progress: when a line may come again, and the newest fact that waits for it."""
+    """A file's progress: when the next line may be written, and the newest event that waits for it."""
 
     due: float
     held: ev.FileProgress | None = None
 
 
 class NdjsonView:
-    """Writes and flushes each line at once, in UTF-8. A closed pipe raises BrokenPipeError: the run's to handle."""
+    """Writes the lines of a frame at once, in UTF-8, and flushes them; the last line of a run or a plan immediately.
+
+    A closed pipe raises BrokenPipeError.
+    """
 
     def __init__(self, stream: TextIO, run_id: str, wall_clock: Callable[[], float]) -> None:
-        """`wall_clock` answers unix seconds; a stream with a `buffer` gets bytes, whatever its encoding."""
+        """`wall_clock` returns unix seconds; a stream with a `buffer` gets bytes, whatever its encoding."""
         self._stream = stream
         self._buffer = getattr(stream, "buffer", None)
         self._run = run_id
         self._wall_clock = wall_clock
         self._seq = 0
+        self._lines: list[str] = []
+        self._stamp = (0, "")
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Write the event's line; progress of a file that just had one is held back until it may come."""
+        """Make the event's line; progress of a file that just had one is held back."""
         match event:
-            case ev.CallMade():
-                return
             case ev.FileProgress() if not event.phase.terminal:
                 self._progress(event, now)
                 return
@@ -62,21 +70,26 @@ class NdjsonView:
                 self._drop(event.file)
             case ev.FileCompleted() | ev.FileFailed():
                 self._flush(event.file)
-            case ev.RunFinished():
+            case ev.RunFinished() | ev.PlanFinished():
                 for file in list(self._files):
                     self._flush(file)
+                self._write(event)
+                self._ended = True
+                self._put()
+                return
         self._write(event)
-        self._ended = self._ended or isinstance(event, ev.RunFinished)
 
     def refresh(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Write what was held back and is due: the newest fact is never lost."""
+        """Write the lines since the last refresh, and progress that was held back and is due."""
         for throttle in self._files.values():
             if throttle.held is not None and now >= throttle.due:
                 held, throttle.held, throttle.due = throttle.held, None, now + _SPACING
                 self._write(held)
+        self._put()
 
-    def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to undo: every line is out already."""
+    def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+        """Write what is left, of a run that ended by an error."""
+        self._put()
 
     def _progress(self, event: ev.FileProgress, now: float) -> None:
         throttle = self._files.setdefault(event.file, _Throttle(now))
@@ -87,43 +100,53 @@ class NdjsonView:
         self._write(event)
 
     def _drop(self, file: int) -> None:
-        """What was held is of an attempt that is over: it would be a step back."""
+        """Forget what was held: it is of an attempt that is over, and would be a step back."""
         if file in self._files:
             self._files[file].held = None
 
     def _flush(self, file: int) -> None:
-        """The last word of a file that is over, which is forgotten then."""
+        """Write the last progress of a file that is over."""
         throttle = self._files.pop(file, None)
         if throttle is not None and throttle.held is not None:
             self._write(throttle.held)
 
     def _write(self, event: ev.Event) -> None:
-        if self._ended or type(event) not in ev.PUBLIC:
+        if self._ended or type(event) not in _PUBLIC:
             return
-        stamp = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
-        line = {
-            "v": VERSION,
-            "seq": self._seq + 1,
-            "run": self._run,
-            "ts": stamp.replace("+00:00", "Z"),
-            "type": event.type,
-            **_fields(event),
-        }
-        text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+        self._seq += 1
+        line = {"v": VERSION, "seq": self._seq, "run": self._run, "ts": self._now(), "type": event.type}
+        self._lines.append(_encode(line | _fields(event)))
+        if len(self._lines) >= _MOST:
+            self._put()
+
+    def _now(self) -> str:
+        """The time as RFC 3339; made once for all lines of a millisecond."""
+        now = self._wall_clock()
+        millisecond = int(now * 1000)
+        if millisecond != self._stamp[0]:
+            text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            self._stamp = (millisecond, text)
+        return self._stamp[1]
+
+    def _put(self) -> None:
+        if not self._lines:
+            return
+        text = "\n".join([*self._lines, ""])
+        self._lines.clear()  # before the write: what a closed pipe refused is not tried again
         if self._buffer is not None:
             self._buffer.write(text.encode())
             self._buffer.flush()
         else:
             self._stream.write(text)
             self._stream.flush()
-        self._seq += 1
 
 
 def _fields(event: ev.Event) -> dict[str, Any]:
-    """The event's fields as JSON may carry them; an undecodable path comes in its bytes too."""
-    out: dict[str, Any] = {}
-    for name, value in ev.as_fields(event).items():
-        out[name] = escaped(value) if isinstance(value, str) else value
+    """The event's fields as JSON can carry them; an undecodable path also in its bytes."""
+    out = ev.as_fields(event)
+    for name in [name for name, value in out.items() if type(value) is str and not value.isascii()]:
+        value = out[name]
+        out[name] = escaped(value)
         if name == "path" and (raw := as_base64(value)) is not None:
             out["path_b64"] = raw
     return out

@@ -48,8 +48,10 @@ class PlainView:
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        """Say it, if it is worth a line."""
+        """Write a line, if the event is worth one."""
         match event:
+            case ev.FileProgress() | ev.CallMade():  # by far the most frequent
+                return
             case ev.RunStarted():
                 self._started(event)
             case ev.SessionCreated() if self._verbose:

@@ -1,4 +1,4 @@
-"""The analysis after an upload: what is analysed, one thing after the other, with the view still up."""
+"""The analysis after an upload: one file or pair after the other, while the view is still shown."""
 
 from __future__ import annotations
 
@@ -60,24 +60,25 @@ class Subject:
 
 @dataclass(slots=True)
 class Places:
-    """An observer that notes where the server keeps each file: by its own path where it told it, else below /uploads.
+    """Where the server keeps each file: its own path where it told it, else the one below /uploads.
 
-    Of a file that was there already it is what an earlier run took down.
+    Of a file that was there already, it is what an earlier run wrote into the journal. `listen` is for the run's loop.
     """
 
     run: RunHandle
     subjects: dict[int, Subject] = field(default_factory=dict)
     nowhere: list[str] = field(default_factory=list)
-    """Files that are on the server, nobody knows where."""
+    """Files on the server whose place is not known."""
 
-    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        """Note the ends."""
-        match event:
-            case ev.FileCompleted():
-                self._note(event.file, event.path, event.file_path or event.location)
-            case ev.FileSkipped(reason=SkipReason.PRESENT) if event.local is not None:
-                receipt = self.run.receipt(event.local)
-                self._note(event.file, event.path, receipt.location if receipt else None)
+    def listen(self, events: Sequence[ev.Event]) -> None:
+        """Note the places of the files that ended."""
+        for event in events:
+            match event:
+                case ev.FileCompleted():
+                    self._note(event.file, event.path, event.file_path or event.location)
+                case ev.FileSkipped(reason=SkipReason.PRESENT) if event.local is not None:
+                    receipt = self.run.receipt(event.local)
+                    self._note(event.file, event.path, receipt.location if receipt else None)
 
     def _note(self, number: int, path: str, place: str | None) -> None:
         if place:
@@ -85,11 +86,17 @@ class Places:
         else:
             self.nowhere.append(path)
 
+    # Until `run.upload` adds `listen` to the loop's listeners, this is one of its observers.
+
+    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
+        """Note the place of a file that ended."""
+        self.listen([event])
+
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
+        """Do nothing."""
 
     def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to put away."""
+        """Do nothing."""
 
 
 def analyse(

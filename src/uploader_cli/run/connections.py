@@ -1,4 +1,4 @@
-"""The clients of one run, wired to each other: transfer and realtime never import one another."""
+"""The clients of one run, connected to each other: transfer and realtime never import one another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 DRAIN = 0.25
-"""Seconds to listen on after the end: final events come up to 18 ms after the answer (wire contract 3.8)."""
+"""Seconds to listen on after the end: final events come up to 18 ms after the answer (docs/protocol.md, section 3)."""
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ class Connections:
     api: Api = field(init=False)
     polls: Api = field(init=False)
     channel: Channel | None = field(init=False, default=None)
-    """None for a tus endpoint: there is no Socket.IO there."""
+    """None for a tus endpoint, which has no Socket.IO."""
     on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
-    """Who listens to the room of an analysis."""
+    """Gets the messages of an analysis, in a thread of the channel."""
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -73,43 +73,43 @@ class Connections:
             headers=lambda: self.api.request_ids.added({**self.settings.headers, **self.api.authorization()}),
         )
 
-    # --- what the engine wants to be followed (never blocks) ----------------------------------------------------------
+    # --- what is followed; none of these blocks -----------------------------------------------------------------------
 
     def follow(self, session: str) -> None:
-        """Join the session's room as soon as there is a connection."""
+        """Follow a session of uploads, as soon as there is a connection."""
         if self.channel is not None:
             self.channel.follow(session)
 
     def body_sent(self, session: str) -> None:
-        """From now on polling the session makes sense."""
+        """Poll the session from now on even where the server does not know it yet."""
         if self.channel is not None:
             self.channel.body_sent(session)
 
     def ask(self, session: str) -> None:
-        """Ask for the session once over HTTP, whatever the socket says."""
+        """Poll the session once over HTTP, also while the socket is connected."""
         if self.channel is not None:
             self.channel.ask(session)
 
     def leave(self, session: str) -> None:
-        """Leave the room once the last messages had their time: they come after the answer (wire contract 3.8)."""
+        """Stop following the session in `DRAIN` seconds: its last messages come after the answer."""
         self._leaving.append((time.monotonic() + DRAIN, session))
 
     def enter(self, room: str) -> None:
-        """Join the room of an analysis."""
+        """Follow an analysis."""
         if self.channel is not None:
             self.channel.enter(room)
 
     def quit(self, room: str) -> None:
-        """Leave it."""
+        """Stop following an analysis."""
         if self.channel is not None:
             self.channel.leave(room)
 
     def another_api(self) -> Api:
-        """A client for one more thread."""
+        """Return a client for one more thread."""
         return Api(self.settings, self.loop.emit, self.stop, beside=self.api)
 
     def tend(self) -> None:
-        """Leave what is due; the loop's thread calls this every frame."""
+        """Stop following the sessions whose time has come; called in the loop's thread, every frame."""
         while self._leaving and self._leaving[0][0] <= time.monotonic():
             _, session = self._leaving.popleft()
             if self.channel is not None:
@@ -131,11 +131,15 @@ class Connections:
             self.channel.start()
 
     def stats(self) -> ChannelStats:
-        """The channel in numbers."""
+        """Return the channel in numbers."""
         return self.channel.stats() if self.channel is not None else ChannelStats()
 
+    def drain_seconds(self) -> float:
+        """Return how long to listen on after the end: not at all where the channel was never live."""
+        return DRAIN if self.stats().connect_ms is not None else 0.0
+
     def close(self) -> None:
-        """Leave rooms, close connections; bounded to well under a second."""
+        """Close the channel and all connections, and end their threads; takes less than a second."""
         self.polls.shut()
         if self.channel is not None:
             self.channel.close()

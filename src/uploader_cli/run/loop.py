@@ -1,13 +1,14 @@
-"""The reduce loop: one queue in, one state, any number of observers. Everything that draws or calls back runs here."""
+"""The run loop: one queue of events, one state, any number of observers. All drawing and calling back happens here."""
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import contextmanager
+from collections import deque
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uploader_cli import exit_status
 from uploader_cli.core import events as ev
@@ -28,86 +29,123 @@ if TYPE_CHECKING:
 FRAME = 0.1
 """Seconds between two refreshes."""
 
+_Value = TypeVar("_Value", bound="ev.Event | ev.FileStatus")
+
 
 class Loop:
-    """Takes events from any thread by `emit`, and applies them in the thread that calls `turn`."""
+    """Takes events from any thread by `emit`; the thread that calls `turn` applies those of a frame at once.
+
+    Observers draw; listeners are everything else that follows the run (back-pressure, receipts, an analysis).
+    """
 
     def __init__(
-        self, observers: Sequence[Renderer], alarms: Alarms, clock: Callable[[], float] = time.monotonic
+        self,
+        observers: Sequence[Renderer],
+        alarms: Alarms,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        listeners: Sequence[Callable[[Sequence[Event]], None]] = (),
     ) -> None:
-        """`clock` answers in seconds of any origin that never go back."""
+        """`clock` returns seconds of any origin that never go back.
+
+        Each of `listeners` is called once for every applied batch, with the events that observers got (see `reduce`).
+        """
         self.state = ProgressState()
+        self.listeners = list(listeners)
+        """May be added to before the first event."""
         self._observers, self._alarms, self._clock = observers, alarms, clock
-        self._queue: SimpleQueue[Event] = SimpleQueue()
-        self._drawn = 0.0
+        self._queue: deque[tuple[float, Event]] = deque()
+        self._wake = threading.Event()
+        self._due = clock()
         self._started = False
-        self._early: list[Event] = []
+        self._early: list[tuple[float, Event]] = []
 
     def emit(self, event: Event) -> None:
-        """Put an event in line; never blocks, from any thread."""
-        self._queue.put(event)
+        """Put an event in the queue, with the time at which it happened; never blocks, from any thread."""
+        self._queue.append((self._clock(), event))
+        if type(event) is ev.EngineStopped:
+            self._wake.set()
 
     def apply(self, event: Event) -> None:
-        """Change the state and tell the observers. What comes before the run's start is told after it."""
-        if not self._started and not isinstance(event, ev.CallMade):
-            if not isinstance(event, ev.RunStarted):
-                self._early.append(event)
-                return
-            self._started = True
-            for waiting in (event, *self._early):
-                self.apply(waiting)
-            return
-        now = self._clock()
-        for public in reduce(self.state, _without_secrets(event), now):
-            for observer in self._observers:
-                observer.handle(public, self.state, now)
+        """Apply one event now, ahead of the queue. What precedes the run's start is applied after it."""
+        self._apply([(self._clock(), event)])
 
     def turn(self) -> ev.EngineStopped | None:
-        """Wait for events for one frame at most, apply what is there, refresh. The engine's last word, once it came."""
-        due = self._drawn + FRAME
-        while True:
-            try:
-                event = self._queue.get(timeout=max(0.001, due - self._clock()))
-            except Empty:
-                break
-            self.apply(event)
-            if isinstance(event, ev.EngineStopped):
-                return event
-            if self._clock() >= due:
-                break
-        self._drawn = self._clock()
-        if self._started:  # before it, there is nothing to tell
-            self.apply(ev.Ticked())
-            for alarm in self._alarms.look(self.state, self._drawn):
-                self.apply(alarm)
-            for observer in self._observers:
-                observer.refresh(self.state, self._drawn)
-        return None
+        """Wait for the end of the frame, apply everything in the queue, refresh the observers.
+
+        Returns at once, without a refresh, with an `EngineStopped`.
+        """
+        return self._frame(self._due)
 
     def drain(self, seconds: float) -> None:
-        """Go on for `seconds`, then apply whatever is still in line."""
+        """Run for `seconds`, then apply what is left in the queue."""
         end = self._clock() + seconds
         while self._clock() < end:
-            self.turn()
+            self._frame(min(self._due, end))
         self.flush()
 
     def flush(self) -> None:
-        """Apply what is in line, without waiting."""
-        while True:
-            try:
-                event = self._queue.get_nowait()
-            except Empty:
-                return
-            self.apply(event)
+        """Apply everything in the queue, without waiting."""
+        self._apply(self._take())
+
+    def _frame(self, due: float) -> ev.EngineStopped | None:
+        self._wake.wait(max(0.0, due - self._clock()))
+        self._wake.clear()
+        batch = self._take()
+        self._apply(batch)
+        for _, event in batch:
+            if type(event) is ev.EngineStopped:
+                return event
+        now = self._clock()
+        self._due = max(self._due, now - FRAME) + FRAME
+        if self._started:  # before it, there is nothing to show
+            self._apply([(now, ev.Ticked()), *((now, alarm) for alarm in self._alarms.look(self.state, now))])
+            for observer in self._observers:
+                observer.refresh(self.state, now)
+        return None
+
+    def _take(self) -> list[tuple[float, Event]]:
+        return [self._queue.popleft() for _ in range(len(self._queue))]
+
+    def _apply(self, batch: list[tuple[float, Event]]) -> None:
+        if not self._started:
+            batch = self._held_back(batch)
+        told: list[Event] = []
+        try:
+            for at, event in batch:
+                for public in reduce(self.state, _without_secrets(event), at):
+                    told.append(public)
+                    for observer in self._observers:
+                        observer.handle(public, self.state, at)
+        finally:  # an observer that fails (a closed pipe) keeps no event from the listeners
+            if told:
+                for listener in self.listeners:
+                    listener(told)
+
+    def _held_back(self, batch: list[tuple[float, Event]]) -> list[tuple[float, Event]]:
+        """What of `batch` can be applied: before the run's start that is only calls, which the log has."""
+        out: list[tuple[float, Event]] = []
+        for at, event in batch:
+            if isinstance(event, ev.RunStarted):
+                self._started = True
+                out += [(at, event), *self._early]
+                self._early.clear()
+            elif self._started or isinstance(event, ev.CallMade):
+                out.append((at, event))
+            else:
+                self._early.append((at, event))
+        return out
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        """Observers are closed at the end, however it comes."""
-        try:
+        """Close every observer at the end, in order, also where one of them or the run fails."""
+        with ExitStack() as closing:
+            for observer in reversed(self._observers):
+                closing.callback(self._close, observer)
             yield
-        finally:
-            for observer in self._observers:
-                observer.close(self.state, self._clock())
+
+    def _close(self, observer: Renderer) -> None:
+        observer.close(self.state, self._clock())
 
     def finish(self, code: Exit, channel: ev.ChannelStats) -> ev.RunFinished:
         """Apply and return the last event."""
@@ -132,43 +170,61 @@ class Loop:
         return outcome
 
     def failure_codes(self) -> list[Exit]:
-        """The exit codes that the failed files ask for."""
+        """Return the exit codes of the failed files."""
         return [exit_status.of_failure(code, retryable=retryable) for code, retryable in self.state.failed_as]
 
 
+_TEXTS: dict[type[Event], tuple[str, ...]] = {
+    ev.FileFailed: ("message",),
+    ev.FileRetry: ("message",),
+    ev.AnalysisMessage: ("message",),
+    ev.AnalysisEnded: ("summary", "error"),
+    ev.RunWarning: ("text",),
+    ev.ServerMessage: ("text",),
+    ev.PollFailed: ("reason",),
+    ev.SessionProgress: ("message",),
+    ev.EngineStopped: (),
+}
+"""Events that may carry words of the server, and the fields that do."""
+
+
 def _without_secrets(event: Event) -> Event:
-    """A server's words may quote the token that it was sent: no view, stream or report may pass it on."""
+    """Mask what a server quoted of the token that it was sent: no view, stream or report may show it."""
+    names = _TEXTS.get(type(event))
+    if names is None:
+        return event
     match event:
-        case ev.FileFailed() | ev.FileRetry() | ev.AnalysisMessage():
-            return replace(event, message=mask(event.message))
-        case ev.RunWarning() | ev.ServerMessage():
-            return replace(event, text=mask(event.text))
-        case ev.PollFailed():
-            return replace(event, reason=mask(event.reason))
-        case ev.AnalysisEnded():
-            return replace(event, summary=mask(event.summary), error=mask(event.error))
-        case ev.SessionProgress():
-            files = tuple(replace(file, error=mask(file.error)) if file.error else file for file in event.files)
-            return replace(event, message=mask(event.message), files=files)
+        case ev.SessionProgress(files=files) if any(file.error for file in files):
+            event = replace(event, files=tuple(_masked(file, ("error",)) for file in files))
         case ev.EngineStopped(UploaderError() as error):
             error.args = (mask(str(error)),)
-    return event
+    return _masked(event, names)
+
+
+def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
+    """`value` with its texts `names` masked; itself where that changes nothing."""
+    changed: dict[str, Any] = {}
+    for name in names:
+        text = getattr(value, name)
+        if text and (clean := mask(text)) != text:
+            changed[name] = clean
+    return replace(value, **changed) if changed else value
 
 
 def alarms(settings: Settings) -> Alarms:
-    """The thresholds that the user wants to be warned of."""
+    """Return the thresholds of `settings` at which the user is warned."""
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
 
 
 def peak_rss() -> int:
-    """The most memory this process has held, in bytes; 0 where the system does not tell."""
+    """Return the most memory that this process has held, in bytes; 0 where the system does not tell."""
     try:
         import resource
     except ImportError:  # not on Windows
         return 0
     import sys
 
-    try:  # Linux: what getrusage says may be the peak of whoever started us
+    try:  # Linux: getrusage may give the peak of the process that started this one
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):

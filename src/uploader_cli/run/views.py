@@ -110,34 +110,37 @@ def width_of(stream: TextIO) -> int:
 
 
 class OnTerminal:
-    """An observer whose terminal may be closed while the run is to go on, as `nohup` and `disown` want it."""
+    """An observer whose terminal may be closed while the run continues, as `nohup` and `disown` want it."""
 
     def __init__(self, observer: Renderer, terminals: Sequence[int]) -> None:
         self._observer, self._terminals = observer, terminals
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Tell the observer."""
-        with self._bearing_a_hangup():
+        """Pass the event on."""
+        try:  # not a context manager: it would cost more than most observers do
             self._observer.handle(event, state, now)
+        except OSError as error:
+            self._hung_up(error)
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Let it draw."""
-        with self._bearing_a_hangup():
+        """Refresh the observer."""
+        try:
             self._observer.refresh(state, now)
+        except OSError as error:
+            self._hung_up(error)
 
     def close(self, state: ProgressState, now: float) -> None:
-        """Let it say its last words."""
-        with self._bearing_a_hangup():
-            self._observer.close(state, now)
-
-    @contextmanager
-    def _bearing_a_hangup(self) -> Iterator[None]:
+        """Close the observer."""
         try:
-            yield
+            self._observer.close(state, now)
         except OSError as error:
-            if error.errno != errno.EIO:  # what a terminal that is gone answers
-                raise
-            _silence(self._terminals)
+            self._hung_up(error)
+
+    def _hung_up(self, error: OSError) -> None:
+        """Write to nowhere from now on, if the terminal is gone; raise any other error again."""
+        if error.errno != errno.EIO:
+            raise error
+        _silence(self._terminals)
 
 
 def _terminals() -> list[int]:

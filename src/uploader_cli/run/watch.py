@@ -9,7 +9,7 @@ from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.connections import DRAIN, Connections
+from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.upload import caution
 from uploader_cli.run.watched_session import WatchedSession
@@ -52,7 +52,7 @@ def watch(
         connections.start()
         try:
             code = _follow(loop, connections, wait, settings.max_wait, interrupts)
-            loop.drain(DRAIN if not interrupts.count else 0.0)
+            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0)
         finally:
             connections.close()
         loop.flush()
@@ -80,7 +80,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
 
 
 def _part(loop: Loop, connections: Connections, session: SessionState, code: Exit) -> None:
-    """It is over for us: say how, and leave its room."""
+    """End the following of a session, and emit how it ended."""
     state, status, failure = loop.state, session.status, loop.state.channel.failure
     connections.leave(session.session)
     if status not in SERVER_TERMINAL:

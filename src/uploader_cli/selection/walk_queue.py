@@ -1,4 +1,4 @@
-"""The walk runs ahead of the transfer in a thread of its own, but not far: no more is known than will soon be sent."""
+"""The walk of the selection, in a thread of its own: ahead of the transfer, by a bounded number of files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from uploader_cli.selection.checksum import differs
 from uploader_cli.selection.walk import Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from uploader_cli.selection.selection import Selection
     from uploader_cli.selection.walk import Selected, Unusable
 
 MOST = 10_000
-"""Selected items that are not over yet. More than one session holds and less than memory feels."""
+"""Selected items that are not over yet: more than one session holds, and little memory."""
 NOTICEABLE = 64 << 20
-"""Bytes from which on it is told that a file's content is being compared."""
+"""Bytes of a file from which the comparison of its content is announced."""
 _JOIN = 0.5
-"""Seconds that the walk gets to end: a file system that hangs is not waited for."""
+"""Seconds that `close` waits for the walk: a file system may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class _End:
 
 
 class _Closed(Exception):
-    """Nobody waits for more."""
+    """No more files are wanted."""
 
 
 class WalkQueue:
     """Files in the order of the selection, for one thread to take.
 
-    The walk tells of each item by `emit`: that it is selected, and how it ended where it is no file to be sent. It
-    waits while `MOST` items are not over; `settled` is to be called for each that is.
+    The walk emits an event for each item that is selected, and another for one that ends here: skipped or refused. It
+    waits while `MOST` items are not over; `settle` or `settled` reports those that are.
     """
 
     def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST) -> None:
-        """Nothing is told before `start`."""
+        """Emit nothing before `start`."""
         self.ahead = selection.files
         self.ended = False
         self._selection, self._emit = selection, emit
@@ -53,7 +53,7 @@ class WalkQueue:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Go on with the walk; what is known as a whole is told at once."""
+        """Continue the walk; announce a selection that is already complete at once."""
         if not self._selection.complete:
             self._thread = threading.Thread(target=self._walk, name="uploader-walk", daemon=True)
             self._thread.start()
@@ -68,9 +68,9 @@ class WalkQueue:
         self._thread.start()
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
-        """The next file; None where none came in `wait` seconds, or none will come any more: then `ended` is set.
+        """Return the next file; None where none came within `wait` seconds, or where `ended` is set: none is left.
 
-        Raises what ended the walk early.
+        Raises the error that ended the walk early.
         """
         if self.ended:
             return None
@@ -85,12 +85,18 @@ class WalkQueue:
             raise item.error
         return None
 
-    def settled(self) -> None:
-        """One item is over: there is room for another. From any thread."""
-        self._room.release()
+    def settle(self, events: Sequence[ev.Event]) -> None:
+        """Count the files that ended, as a listener of the run's loop."""
+        ended = sum(isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped) for event in events)
+        if ended:
+            self.settled(ended)
+
+    def settled(self, count: int = 1) -> None:
+        """Let the walk go on by `count` items (at least 1), because as many are over. From any thread."""
+        self._room.release(count)
 
     def close(self) -> list[LocalFile]:
-        """End the walk where it is; the files that nobody took."""
+        """End the walk where it is; return the files that were not taken."""
         self._closed.set()
         self._room.release()
         if self._thread is not None:
@@ -115,7 +121,7 @@ class WalkQueue:
                     self._select(step)
                     self._hand_on(step)
             self._emit(ev.SelectionEnded())
-        except BaseException as bug:  # noqa: BLE001 - handed to the thread that takes, which raises it
+        except BaseException as bug:  # noqa: BLE001 - `take` raises it
             error = bug
         finally:
             self._queue.put(_End(error))
@@ -139,7 +145,7 @@ class WalkQueue:
             self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False, local=item.local))
 
     def _checked(self, file: LocalFile) -> LocalFile | Unusable:
-        """What of the file is expected is compared here, ahead of the transfer; not any more once this is closed."""
+        """Compare a file's content with the digest that its list gives, unless this is closed."""
         slow = file.sha256 is not None and file.size >= NOTICEABLE
         try:
             self._go_on()

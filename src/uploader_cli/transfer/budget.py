@@ -1,4 +1,4 @@
-"""The one account of the server's rate limit: what is left, what is kept for the upload, when to wait."""
+"""The server's rate limit: how many calls are left, how many are kept for the upload, how long to wait."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 KEPT_BACK = 5
-"""Calls that polls leave alone, beside two for each session still to come (wire contract 2)."""
+"""Calls that polls leave unused, besides two for each session still to come (docs/protocol.md, section 2)."""
 POLL_INTERVAL = 1.0
 ROOMY = 60
-"""With this many calls to spare polls come every second; below it the interval stretches in proportion."""
+"""With this many calls to spare there is a poll every second; with fewer the interval grows in proportion."""
 DEFAULT_WAIT = 60.0
 """Seconds to wait after a 429 that names no time."""
 
 
 class RateBudget:
-    """Calls left, by the `X-RateLimit-*` headers. Thread-safe: the upload and the polls share it."""
+    """Calls left, by the `X-RateLimit-*` headers, and pauses after a 429. Thread-safe: uploads and polls share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
-        """`clock` for waits, `wall` for the reset time, which servers give in unix seconds."""
+        """`clock` measures waits; `wall` is for the reset time, which servers give in unix seconds."""
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._remaining: int | None = None
         self._reset: float | None = None
-        self._paused_until = 0.0
+        self._paused_until = self._polls_paused_until = 0.0
         self.sessions_to_come = 0
 
     @property
@@ -38,7 +38,7 @@ class RateBudget:
         return self._remaining is not None
 
     def note(self, headers: Mapping[str, str]) -> None:
-        """Read an answer's headers."""
+        """Read the headers of an answer."""
         remaining, left = whole(headers.get("X-RateLimit-Remaining")), whole(headers.get("X-RateLimit-Reset"))
         if remaining is None:
             return
@@ -48,17 +48,26 @@ class RateBudget:
                 self._reset = self._clock() + max(0.0, left - self._wall() if left > 1e9 else left)
 
     def pause(self, seconds: float) -> None:
-        """The server said 429: nobody calls before `seconds` have passed."""
+        """Let no call be made for `seconds`: one of the upload's was answered 429."""
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
+    def pause_polls(self, seconds: float) -> None:
+        """Let no poll be made for `seconds`: one was answered 429. The upload is not delayed."""
+        with self._lock:
+            self._polls_paused_until = max(self._polls_paused_until, self._clock() + seconds)
+
     def pause_left(self) -> float:
-        """Seconds until calls are allowed again."""
+        """Return the seconds until calls of the upload are allowed again."""
         return max(0.0, self._paused_until - self._clock())
 
+    def poll_pause_left(self) -> float:
+        """Return the seconds until polls are allowed again, which is never before the upload's calls are."""
+        return max(0.0, max(self._paused_until, self._polls_paused_until) - self._clock())
+
     def poll_interval(self) -> float:
-        """Seconds between two polls: 1 while there is room, more as it runs out, until the reset when there is none."""
-        pause = self.pause_left()
+        """Return the seconds between two polls: 1 while calls are left, more as they run out, then until the reset."""
+        pause = self.poll_pause_left()
         if self._remaining is None:
             return max(POLL_INTERVAL, pause)
         room = self._remaining - (2 * self.sessions_to_come + KEPT_BACK)
@@ -69,7 +78,7 @@ class RateBudget:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds; None where it is missing or can't be read. A date counts from now."""
+    """Return `Retry-After` in seconds, a date counted from now; None where it is missing or can't be read."""
     value = headers.get("Retry-After") or ""
     seconds = whole(value)
     if seconds is not None:

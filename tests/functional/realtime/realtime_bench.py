@@ -113,11 +113,13 @@ class Bench:
         self.before = set(threading.enumerate())
         self.events: list[tuple[float, Event]] = []
         self.fetched: list[tuple[str, float]] = []
+        self.most_threads = 0
+        """Threads of this process when a message was emitted, at most."""
         self.answer: Callable[[str], SessionProgress | None] = lambda session: progress(session)
         sessions = Sessions(verify, proxy)
         self.channel = Channel(
             url,
-            emit=lambda event: self.events.append((time.monotonic() - self.began, event)),
+            emit=self._emit,
             fetch=self._fetch,
             session_factory=sessions.make,
             shut=sessions.shut,
@@ -125,6 +127,11 @@ class Bench:
             **options,
         )
         self.began = time.monotonic()
+
+    def _emit(self, event: Event) -> None:
+        self.events.append((time.monotonic() - self.began, event))
+        if isinstance(event, SessionProgress):
+            self.most_threads = max(self.most_threads, threading.active_count())
 
     def _fetch(self, session: str) -> SessionProgress | None:
         self.fetched.append((session, time.monotonic() - self.began))

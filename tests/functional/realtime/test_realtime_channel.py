@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engineio
 import pytest
 from patience import ROOM
 from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, ServerProcess, progress, wait_until
@@ -145,6 +146,23 @@ def test_a_burst_over_polling_is_neither_lost_nor_deadly(server: ServerProcess, 
     assert one.story()[-1] == "live polling connected"
 
 
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_burst_arrives_in_order_without_a_thread_for_each_message(
+    server: ServerProcess, bench: Callable[..., Bench], transport: str
+) -> None:
+    if transport == "polling":
+        server(websocket="refuse")
+    one = bench().start(SESSION)
+    one.reach("live")
+    wait_until(lambda: {"join": SESSION} in server(seen=True))
+    threads = threading.active_count()
+    numbers = list(range(500))
+    server(emit=[SESSION, *(MESSAGE | {"message": str(number)} for number in numbers)])
+    wait_until(lambda: len(one.heard()) == 500, told=lambda: len(one.heard()))
+    assert [int(message.message) for message in one.heard()] == numbers
+    assert one.most_threads <= threads
+
+
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_a_dead_socket_is_polled_around_at_the_deadline(
     server: ServerProcess, bench: Callable[..., Bench], fault: str
@@ -208,6 +226,7 @@ def test_a_server_that_hangs_up_is_dialled_again(
     server(close=True)
     one.reach("live", times=2)
     assert one.story()[2:] == ["reconnecting server_closed 1", f"live {transport} recovered"]
+    wait_until(lambda: len(engineio.base_client.connected_clients) == 1)  # the library keeps what is not disconnected
 
 
 def test_a_server_that_comes_and_goes_is_followed(server: ServerProcess, bench: Callable[..., Bench]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from fakes import captured
 
 from uploader_cli.core.events import FileStatus, SessionProgress, Transport
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.protocol import parse_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def say(seen: LastHeard, *statuses: str, session: str = "s", name: str = "a.mp4") -> None:
@@ -30,6 +35,37 @@ def test_the_last_word_counts_and_an_end_stays(heard: list[str], known: str) -> 
     status = seen.of("s", "a.mp4")
     assert status is not None
     assert status.status == known
+
+
+class Interrupted(str):
+    """A status at whose first comparison another thread gets its turn."""
+
+    __slots__ = ("others",)
+    others: list[Callable[[], None]]
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        while self.others:
+            self.others.pop()()
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize("interrupted", ["before", "now"])
+def test_end_heard_in_another_thread_is_not_lost(interrupted: str) -> None:
+    """The socket says "completed" while a poll's older answer is being noted."""
+    seen = LastHeard()
+    words = {"before": Interrupted("uploading"), "now": Interrupted("uploading")}
+    for word in words.values():
+        word.others = []
+    say(seen, words["before"])
+    waiting = words[interrupted].others
+    waiting.append(lambda: say(seen, "completed"))
+    say(seen, words["now"])
+    for other in waiting:  # it was never compared
+        other()
+    status = seen.of("s", "a.mp4")
+    assert status is not None
+    assert status.status == "completed"
 
 
 def test_sessions_and_names_are_apart() -> None:

@@ -25,12 +25,6 @@ class Screen:
     def __init__(self, script: Script, stall: float = 30.0) -> None:
         self.script = script
         self.frame = Frame(stall=stall)
-        script.view = self  # type: ignore[assignment]
-
-    def handle(self, event: ev.Event, _state: object, now: float) -> None:
-        self.frame.note(event, now)
-
-    def refresh(self, _state: object, _now: float) -> None: ...
 
     def lines(self, width: int = 80, height: int = 24) -> list[str]:
         rows = self.frame.rows(self.script.state, self.script.now, width, height)

@@ -34,6 +34,8 @@ class Stream(Script):
 
     @property
     def lines(self) -> list[dict[str, Any]]:
+        assert self.view is not None
+        self.view.close(self.state, self.now)  # writes what waits for the end of the frame
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -258,10 +260,11 @@ def test_bytes_are_utf8_whatever_the_encoding_of_the_stream() -> None:
     raw = io.BytesIO()
     run = Script(NdjsonView(io.TextIOWrapper(raw, encoding="latin-1"), "r", lambda: 0.0))
     run.put(ev.ServerMessage("正在上传"))
+    run.tick()
     assert json.loads(raw.getvalue().decode("utf-8"))["text"] == "正在上传"
 
 
-def test_each_line_is_flushed() -> None:
+def test_lines_of_a_frame_are_flushed_at_its_end_and_the_last_line_at_once() -> None:
     flushed = []
 
     class Counting(io.StringIO):
@@ -270,17 +273,42 @@ def test_each_line_is_flushed() -> None:
 
     run = Script(NdjsonView(Counting(), "r", lambda: 0.0))
     run.put(ev.ServerMessage("a"), ev.ServerMessage("b"))
-    assert flushed == [1, 2]
+    assert flushed == []
+    run.tick()
+    run.tick()
+    assert flushed == [2]
+    run.end()
+    assert flushed == [2, 3]
 
 
-def test_a_closed_pipe_is_the_runs_to_handle() -> None:
+def test_a_large_batch_is_written_in_parts() -> None:
+    run = Stream()
+    run.put(*(ev.RunWarning(ev.WarningCode.STALLED, "x") for _ in range(2500)))
+    assert run.stream.getvalue().count("\n") == 2000
+    assert [line["seq"] for line in run.lines] == list(range(1, 2501))
+
+
+def test_lines_of_a_run_that_breaks_are_written_at_its_end() -> None:
+    stream = io.StringIO()
+    run = Script(NdjsonView(stream, "r", lambda: 0.0))
+    run.put(ev.ServerMessage("a"))
+    assert run.view is not None
+    run.view.close(run.state, run.now)
+    run.view.close(run.state, run.now)
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_closed_pipe_raises_once() -> None:
     class Closed(io.StringIO):
         def write(self, _text: str) -> int:
             raise BrokenPipeError
 
     run = Script(NdjsonView(Closed(), "r", lambda: 0.0))
+    run.put(ev.ServerMessage("a"))
     with pytest.raises(BrokenPipeError):
-        run.put(ev.ServerMessage("a"))
+        run.tick()
+    assert run.view is not None
+    run.view.close(run.state, run.now)  # the run closes its observers on the way out
 
 
 def test_a_watched_file_has_no_size() -> None:

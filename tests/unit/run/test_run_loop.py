@@ -1,31 +1,68 @@
-"""The loop between what happens and who looks on."""
+"""The loop between the events of a run and those who follow it."""
 
 from __future__ import annotations
 
+import io
+import threading
 from typing import TYPE_CHECKING
+
+import pytest
+from fakes import Clock
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
-from uploader_cli.run.loop import Loop
+from uploader_cli.render.plain import PlainView
+from uploader_cli.run import loop as run_loop
+from uploader_cli.run.loop import Loop, _without_secrets
+from uploader_cli.settings.masking import MASK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uploader_cli.core.state import ProgressState
+
+STARTED = ev.RunStarted("http://127.0.0.1:1", None, None, 0, "batch")
+LEAK = "Authorization: Bearer abcdefgh"
 
 
 class Onlooker:
     """Keeps what it is told, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails_on: type[ev.Event] | None = None) -> None:
         self.told: list[str] = []
+        self._fails_on = fails_on
 
     def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
         self.told.append(type(event).__name__)
+        if type(event) is self._fails_on:
+            raise BrokenPipeError
 
     def refresh(self, _state: ProgressState, _now: float) -> None:
         self.told.append("refresh")
 
     def close(self, _state: ProgressState, _now: float) -> None:
         self.told.append("close")
+        if self._fails_on is not None:
+            raise BrokenPipeError
+
+    def listen(self, events: Sequence[ev.Event]) -> None:
+        self.told.append(" ".join(type(event).__name__ for event in events))
+
+
+def started(file: int) -> ev.FileStarted:
+    return ev.FileStarted(file, f"{file}.mp4", 5, "s", 0, 1)
+
+
+def completed(file: int) -> ev.FileCompleted:
+    return ev.FileCompleted(file, f"{file}.mp4", 5, None, None, False, 1, 0.1)
+
+
+def loop_of(*observers: Onlooker, listeners: Sequence[Onlooker] = (), clock: Clock | None = None) -> Loop:
+    loop = Loop(observers, Alarms(stall=30.0), clock or Clock(), listeners=[one.listen for one in listeners])
+    loop.apply(STARTED)
+    for one in (*observers, *listeners):
+        one.told.clear()
+    return loop
 
 
 def test_nothing_is_shown_or_told_before_the_run_has_started() -> None:
@@ -34,7 +71,110 @@ def test_nothing_is_shown_or_told_before_the_run_has_started() -> None:
     loop.emit(ev.RunWarning(ev.WarningCode.STALLED, "early"))
     loop.turn()
     assert onlooker.told == []
-    loop.apply(ev.RunStarted("http://127.0.0.1:1", None, None, 0, "batch"))
+    loop.emit(ev.CallMade("GET", "http://127.0.0.1:1/health", None, 200, 0.1))  # the log has all calls
     loop.turn()
-    assert onlooker.told[:2] == ["RunStarted", "RunWarning"]
+    assert onlooker.told == ["CallMade"]
+    loop.apply(STARTED)
+    loop.turn()
+    assert onlooker.told[1:3] == ["RunStarted", "RunWarning"]
     assert "refresh" in onlooker.told
+
+
+def test_listeners_get_a_batch_at_once_before_the_observers_refresh() -> None:
+    both = Onlooker()
+    loop = loop_of(both, listeners=[both])
+    loop.emit(started(0))
+    loop.emit(ev.FileSelected(1, "1.mp4", 5))  # not public
+    loop.emit(completed(0))
+    loop.turn()
+    told = ["FileStarted", "FileProgress", "FileCompleted"]
+    assert both.told == [*told, " ".join(told), "refresh"]
+    both.told.clear()
+    loop.turn()
+    assert both.told == ["refresh"]
+
+
+def test_observer_that_fails_keeps_no_event_from_the_listeners() -> None:
+    failing, listener = Onlooker(fails_on=ev.FileStarted), Onlooker()
+    loop = loop_of(failing, listeners=[listener])
+    loop.emit(started(0))
+    with pytest.raises(BrokenPipeError):
+        loop.turn()
+    assert listener.told == ["FileStarted"]
+
+
+def test_observers_are_all_closed_where_one_fails() -> None:
+    failing, other = Onlooker(fails_on=ev.FileStarted), Onlooker()
+    loop = loop_of(failing, other)
+    with pytest.raises(BrokenPipeError), loop.observed():
+        pass
+    assert other.told == ["close"]
+
+
+def test_event_has_the_time_at_which_it_was_emitted() -> None:
+    """The loop looks at its queue once per frame; a file that took 30 ms is not said to have taken none."""
+    clock = Clock()
+    loop = loop_of(clock=clock)
+    loop.emit(started(0))
+    clock.pass_(0.03)
+    loop.emit(completed(0))
+    clock.pass_(5)
+    loop.turn()
+    assert loop.state.finished[0].seconds == pytest.approx(0.03)
+
+
+def test_observer_sees_the_state_of_the_event_within_a_batch() -> None:
+    """The file that is retried is over when its batch is; the line of its retry still names it."""
+    stream = io.StringIO()
+    loop = Loop([PlainView(stream)], Alarms(stall=0.0), Clock())
+    loop.apply(STARTED)
+    retry = ev.FileRetry(0, 2, 0.0, ev.FailureCode.NETWORK, "reset")
+    for event in (started(0), retry, completed(0)):
+        loop.emit(event)
+    loop.turn()
+    assert "↻ 0.mp4: retry 1 (reset)" in stream.getvalue()
+
+
+def test_end_of_the_engine_ends_the_frame_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_loop, "FRAME", 600.0)
+    loop = loop_of()
+    loop.turn()
+    threading.Timer(0.05, loop.emit, [ev.EngineStopped()]).start()
+    assert loop.turn() == ev.EngineStopped()
+
+
+def test_drain_of_no_seconds_applies_what_is_queued() -> None:
+    loop = loop_of()
+    loop.emit(started(0))
+    loop.drain(0.0)
+    assert 0 in loop.state.running
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.FileFailed(0, "a", ev.FailureCode.SERVER_FAILED, LEAK, retryable=False),
+        ev.RunWarning(ev.WarningCode.STALLED, LEAK),
+        ev.PollFailed("s", LEAK),
+        ev.AnalysisEnded(error=LEAK),
+        ev.SessionProgress("s", ev.Transport.HTTP, None, None, message=LEAK),
+        ev.SessionProgress(
+            "s", ev.Transport.HTTP, None, None, files=(ev.FileStatus("a", "failed", error=LEAK), ev.FileStatus("b", ""))
+        ),
+    ],
+)
+def test_what_a_server_quotes_of_a_secret_is_masked(event: ev.Event) -> None:
+    clean = repr(_without_secrets(event))
+    assert "abcdefgh" not in clean
+    assert MASK in clean
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        started(0),
+        ev.SessionProgress("s", ev.Transport.HTTP, None, None, files=(ev.FileStatus("a", "uploading"),), message="on"),
+    ],
+)
+def test_event_without_a_secret_is_not_copied(event: ev.Event) -> None:
+    assert _without_secrets(event) is event

@@ -127,6 +127,20 @@ def test_a_walk_goes_no_further_than_what_is_not_over() -> None:
 
 
 @pytest.mark.usefixtures("_short")
+def test_walk_goes_on_by_as_many_as_a_batch_of_events_ended() -> None:
+    walk_queue = WalkQueue(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
+    walk_queue.start()
+    assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
+    stored = ev.FileCompleted(0, "0.mp4", 10, None, None, verified=False, attempts=1, seconds=0.1)
+    refused = ev.FileFailed(1, "1.mp4", ev.FailureCode.SERVER_FAILED, "no", retryable=False)
+    walk_queue.settle([stored, ev.Ticked(), refused, ev.FileSkipped(2, "2.mp4", ev.SkipReason.PRESENT)])
+    walk_queue.settle([ev.Ticked()])
+    assert taken(walk_queue, 3) == [5, 6, 7]
+    assert walk_queue.take(0.05) is None
+    walk_queue.close()
+
+
+@pytest.mark.usefixtures("_short")
 def test_the_end_of_a_walk_makes_totals_final() -> None:
     told: list[ev.Event] = []
     walk_queue = WalkQueue(

@@ -1,7 +1,7 @@
-"""The one door through which the state changes.
+"""The only writer of the state.
 
-`reduce` takes an event and the time, and answers with the public events that follow: the event itself where it
-changed something, nothing where it was stale, a duplicate, or a step backwards.
+`reduce` takes an event and its time, and returns the public events that follow: the event itself where it changed
+something, nothing where it was stale, a duplicate, or a step backwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Ev
     ev.AlarmOver: lambda _state, _event, _now: [],
 }
 
-_ADVANCES = (
+_ADVANCES = {
     ev.SessionCreated,
     ev.FileStarted,
     ev.BytesSent,
@@ -33,19 +33,20 @@ _ADVANCES = (
     ev.FileCompleted,
     ev.FileFailed,
     ev.SessionProgress,
-)
-"""What ends a stall when it changes anything."""
+}
+"""Events that end a stall, where they change anything."""
 
 
 def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
-    """Apply `event`, which happened at `now` (run clock, seconds); answer with what observers are told of.
+    """Apply `event`, which happened at `now` (run clock, seconds); return the events for observers and listeners.
 
-    That is public events, and `FileCancelled`.
+    These are public events, `CallMade` and `FileCancelled`.
     """
-    handler = _HANDLERS.get(type(event))
+    kind = type(event)
+    handler = _HANDLERS.get(kind)
     if handler is None:
         return [event] if event.type else []
     out = handler(state, event, now)
-    if out and isinstance(event, _ADVANCES):
+    if out and kind in _ADVANCES:
         state.advanced = now
-    return [*out, *hear(state, event, now)]
+    return out + hear(state, event, now)

@@ -1,4 +1,4 @@
-"""The analysis after an upload: its percentages, its messages, and how it ends."""
+"""Events of the analysis after an upload: percentages, messages, and the end."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: floa
     if analysis is None or analysis.ended is not None:
         return []
     before = analysis.percent
-    news = analysis.say(event.message)
+    is_new = analysis.say(event.message)
     moves = [] if event.percent is None else analysis.advance(now, clamped(event.percent), guess=event.assumed)
-    if news or (analysis.percent > before and not event.assumed):
+    if is_new or (analysis.percent > before and not event.assumed):
         state.advanced = now
     return _stages(moves)
 

@@ -1,4 +1,4 @@
-"""Files of a run: attempts, bytes, and how each of them ends."""
+"""Events of the files of a run: attempts, bytes, and their ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     )
     session = state.sessions.get(event.session)
     if before is not None and session is not None:
-        file.server_time = session.server_time  # what the server said of the attempt before is old
+        file.server_time = session.server_time  # messages of the attempt before are stale
     file.meter.update(now, event.offset)
     state.running[event.file] = file
     state.sizes.pop(event.file, None)
@@ -55,7 +55,7 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
 
 
 def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> list[ev.Event]:
-    """What the server has beyond what was told as sent, it got in an earlier attempt: `sent` follows."""
+    """Raise `confirmed`; also `sent`, where the server got more than that in an earlier attempt."""
     file = state.running.get(event.file)
     if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.confirmed <= file.confirmed:
         return []
@@ -74,18 +74,19 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
     return out
 
 
-def _file_retry(state: ProgressState, event: ev.FileRetry, _now: float) -> list[ev.Event]:
+def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[ev.Event]:
     file = state.running.get(event.file)
     if file is None or event.attempt <= file.attempt or file.phase is Phase.QUEUED:
         return []
     state.retries += 1
     file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
+    file.retry_at, file.retry_reason = now + event.delay, event.message
     file.server_percent, file.server_status = None, ""
     return [event]
 
 
 def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
-    """The file is stored; what its bar still lacks comes before that."""
+    """Count a file that is stored; its progress is completed before."""
     if _is_over(state, event.file):
         return []
     out: list[ev.Event] = []
@@ -102,7 +103,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
 
 
 def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
-    """The file is over and not stored."""
+    """Count a file that is over and not stored."""
     if _is_over(state, event.file):
         return []
     state.failed += 1
@@ -133,7 +134,7 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         file = state.running.get(number)
         if file is not None:
             if file.phase is Phase.QUEUED:
-                file.attempt += 1  # the one that was waited for: within an attempt no number falls
+                file.attempt += 1  # the one that it waited for: within an attempt no number falls
             file.phase = Phase.CANCELLED
             out.append(progress_of(file, now))
         state.cancelled += 1
@@ -153,7 +154,7 @@ def _settle(
     size: int | None = None,
     note: str = "",
 ) -> None:
-    """Make a number of a file that is over."""
+    """Replace the state of a file that is over by its mark and the totals."""
     file = state.running.pop(number, None)
     waiting = state.sizes.pop(number, None)
     if size is None:
@@ -172,7 +173,7 @@ def _is_over(state: ProgressState, number: int) -> bool:
 
 
 def progress_of(file: FileState, now: float) -> ev.FileProgress:
-    """Where a running file is, as observers are told."""
+    """Return the progress of a running file as an event."""
     return ev.FileProgress(
         file=file.file,
         attempt=file.attempt,

@@ -1,4 +1,4 @@
-"""Sessions, ours and watched ones, and what the server says of them and of their files."""
+"""Events of sessions, our own and watched ones, and the server's messages on them and their files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: flo
 
 
 def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
-    """Those that are watched stay: their number is what was asked for, and all that is said of the whole."""
+    """Drop a session of ours; watched ones stay, because the view of the whole is made of them."""
     session = state.sessions.get(event.session)
     if session is not None and not session.watched:
         del state.sessions[event.session]
@@ -78,7 +78,7 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
 
 
 def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
-    """Totals never fall; the first terminal status stays (the server sends a second, cruder one, wire contract 3.4)."""
+    """Raise the totals; keep the first terminal status: a second, less exact one follows (docs/protocol.md, 3)."""
     if event.percent is not None:
         session.percent = max(session.percent, clamped(event.percent))
     total = event.total if event.total is not None else session.total
@@ -95,7 +95,7 @@ def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
 def _file_status(
     state: ProgressState, session: SessionState, status: ev.FileStatus, stamp: float, now: float
 ) -> list[ev.Event]:
-    """What the server says of a file is a percentage and a message: never its end (the HTTP answer is)."""
+    """Take the percentage and status of a file; its HTTP answer decides its end, unless it is watched."""
     number = session.by_name.get(status.name)
     out: list[ev.Event] = []
     if number is None:
@@ -119,14 +119,14 @@ def _file_status(
 
 
 def clamped(percent: float) -> float:
-    """A server's percentage, brought into 0–100."""
+    """Return a server's percentage, limited to 0–100."""
     return max(0.0, min(100.0, percent))
 
 
 def _discover(
     state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
 ) -> tuple[int, ev.FileStarted]:
-    """A watched session's file shows up for the first time; its size is not known."""
+    """Begin a file that is new in a watched session; its size is not known."""
     number = state.selected
     state.selected += 1
     session.by_name[status.name] = number
@@ -135,7 +135,7 @@ def _discover(
 
 
 def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
-    """For a watcher the server's messages are all there is."""
+    """End a watched file by the server's message, the only source that there is."""
     if status.status == "completed":
         stored = ev.FileCompleted(
             file.file,

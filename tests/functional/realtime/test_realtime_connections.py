@@ -1,0 +1,64 @@
+"""The clients of one run: how long they listen on at its end, and what they leave behind."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from patience import ROOM
+from realtime_bench import wait_until
+from serving import running_server
+
+from uploader_cli.core.alarms import Alarms
+from uploader_cli.core.events import ChannelState, RunStarted
+from uploader_cli.run.connections import DRAIN, Connections
+from uploader_cli.run.loop import Loop
+from uploader_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def connections(url: str) -> Iterator[tuple[Loop, Connections]]:
+    """Started ones; after their end no thread of theirs is left."""
+    before = set(threading.enumerate())
+    loop = Loop([], Alarms(stall=30.0))
+    made = Connections(Settings(server=url), loop, "cafe")
+    loop.apply(RunStarted(url, None, None, 1, "tus"))
+    made.start()
+    yield loop, made
+    began = time.monotonic()
+    made.close()
+    assert time.monotonic() - began < ROOM * 1.0
+    left = [thread.name for thread in threading.enumerate() if thread not in before]
+    wait_until(lambda: not [name for name in left if name.startswith("uploader-")], told=lambda: left)
+
+
+@pytest.mark.parametrize("faults", [{}, {"websocket": "off"}], ids=["websocket", "polling"])
+def test_last_messages_are_waited_for_where_the_channel_was_live(faults: dict[str, str]) -> None:
+    with running_server(port=0, **faults) as server, connections(server.url) as (loop, made):
+        assert made.drain_seconds() == 0.0
+        made.follow("2ba25c4c-a0ea-4983-89fc-cf63711e7de2")
+        wait_until(lambda: loop.turn() or loop.state.channel.state is ChannelState.LIVE)
+        assert made.drain_seconds() == DRAIN
+
+
+def test_nothing_is_waited_for_where_the_channel_was_never_live() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # and never an answer
+        with connections(f"http://127.0.0.1:{silent.getsockname()[1]}") as (loop, made):
+            wait_until(lambda: loop.turn() or loop.state.channel.state is ChannelState.CONNECTING)
+            assert made.drain_seconds() == 0.0
+
+
+def test_tus_endpoint_has_no_channel_to_wait_for() -> None:
+    made = Connections(Settings(tus_endpoint="http://127.0.0.1:1/files"), Loop([], Alarms(stall=30.0)))
+    made.start()
+    assert made.drain_seconds() == 0.0
+    made.close()
