@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Journal, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

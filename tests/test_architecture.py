@@ -23,9 +23,9 @@ ROOMS = {
     "render": "core render",
     "report": "core errors exit_status report render.words",
     "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
-    "transfer.wire transfer.api transfer.budget transfer.journal_schema transfer.journal_store",
+    "transfer.wire transfer.api transfer.budget transfer.journal.schema",
     "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
-    "transfer.http transfer.wire transfer.api transfer.budget transfer.multipart",
+    "transfer.http transfer.wire transfer.api transfer.budget transfer.bodies",
     "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""

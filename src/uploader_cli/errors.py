@@ -4,6 +4,7 @@
     ├── UsageError              bad option, bad config, missing path, nothing selected
     ├── NetworkError            the server could not be reached, or the connection broke
     │   ├── ConnectFailed       no connection was made: nothing was sent
+    │   │   └── Unreachable     a server that has answered before stays unreachable: the run ends
     │   ├── ConnectionLost      the connection broke with a request under way
     │   └── TimedOut            a time limit passed without an answer
     ├── AnswerError             the server answered, with a refusal
@@ -22,6 +23,7 @@
     ├── NotAnUploadServer       something answered that does not speak the contract
     ├── ProtocolError           an answer that can't be read
     ├── FileError               a local file can't be sent: unreadable, vanished, changed while being read
+    ├── FileFailure             the server, or the plan, gives a reason that is no error of a request
     ├── AnalysisFailed          the server gave up an analysis, or answered without a result
     ├── OutcomeUnknown          the file may or may not be stored (wire contract 3.15)
     └── Interrupted             the user asked to stop
@@ -69,6 +71,10 @@ class NetworkError(UploaderError):
 
 class ConnectFailed(NetworkError):
     """No connection: nothing was sent."""
+
+
+class Unreachable(ConnectFailed):
+    """A server that has answered in this run can't be reached any more, and waiting did not help."""
 
 
 class ConnectionLost(NetworkError):
@@ -190,6 +196,16 @@ class FileError(UploaderError):
         super().__init__(message, hint=hint)
         self.path = path
         self.code = code  # type: ignore[misc]  # the one error whose code depends on the file
+
+
+class FileFailure(UploaderError):
+    """A file failed for a reason that is no error of a request: the server's word on it, or a rule of the plan."""
+
+    def __init__(self, message: str, *, code: FailureCode, retryable: bool = False) -> None:
+        """`retryable`: the same file can succeed later."""
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # as in FileError
+        self.retryable = retryable
 
 
 class AnalysisFailed(UploaderError):

@@ -46,7 +46,9 @@ def upload(
     if settings is None:
         settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
     elif server is not None:
-        settings = replace(settings, server=resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server)
+        url = resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server
+        protocol = "auto" if settings.tus_endpoint else settings.protocol  # an endpoint makes it tus
+        settings = replace(settings, server=url, tus_endpoint=None, protocol=protocol)
     names = [os.fspath(path) for path in given]
     receipts = Receipts()
     observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]

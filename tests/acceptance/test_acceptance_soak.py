@@ -58,6 +58,8 @@ def fill(url: str, sessions: list[str]) -> None:
             http.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=30).raise_for_status()
 
 
+SERVER_THREADS = ("uploader-server", "uploader-database")
+
 # --- short form: what is kept for a session is counted, in one process ------------------------------------------------
 
 
@@ -127,7 +129,7 @@ class Inside:
 
 def client_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("uploader-") and name != "uploader-server"]
+    return [name for name in names if name.startswith("uploader-") and name not in SERVER_THREADS]
 
 
 def descriptors() -> list[str]:

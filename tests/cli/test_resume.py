@@ -109,10 +109,8 @@ def test_nothing_is_left_to_resume(server: EmbeddedServer, make_files: Files, tm
     assert uploader("resume", "x", home=tmp_path).code == 2  # an id is hexadecimal: no run can begin so
 
 
-def test_files_that_failed_or_were_not_started_are_tried_again(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
-    """After a failure that may pass, and after one for good that kept others from starting; else nothing is left."""
+def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """After a failure that may pass, one that is permanent, and one that kept others from starting."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     options = ("-s", server.url, "--retries", "0", "-j", "1")
     server.faults.next_answers("POST", ENDPOINT, [503])
@@ -124,7 +122,8 @@ def test_files_that_failed_or_were_not_started_are_tried_again(
     assert resumed(tmp_path).finished["completed"] == 2
     server.faults.next_answers("POST", ENDPOINT, [400])
     assert uploader("upload", files, *options, home=tmp_path).code == 4
-    assert uploader("resume", home=tmp_path).code == 2
+    assert resumed(tmp_path).finished["skipped"] == 1, "what is stored is not sent again"
+    assert uploader("resume", home=tmp_path).code == 2, "all files are stored"
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

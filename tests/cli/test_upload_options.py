@@ -144,7 +144,7 @@ def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
     """After the first failure no other file is started."""
     with running_server(max_files=1, fail_files=("a*",)) as server:
         files = make_files(**{"a.mp4": 1, "b.mp4": 1, "c.mp4": 1})
-        done = uploader("upload", files, "-s", server.url, "--fail-fast", "--json", home=tmp_path)
+        done = uploader("upload", files, "-s", server.url, "-j", "1", "--fail-fast", "--json", home=tmp_path)
         assert server.faults.count("POST", TUS) == 1
     assert done.code == 4
     assert {event["reason"] for event in done.of("file.skipped")} == {"fail_fast"}

@@ -7,9 +7,8 @@ import threading
 import time
 
 import pytest
-from fakes import Clock
-
 from benchmarks.slow_link import PIECE, Lane, Link
+from fakes import Clock
 
 RATE = PIECE * 10
 """Bytes a second: a piece takes a tenth of one."""

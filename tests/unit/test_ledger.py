@@ -1,8 +1,10 @@
-"""What is told of each file: exactly one end, and attempts that are counted."""
+"""The events of each file: exactly one end, attempts that are counted, and what the journal keeps of a failure."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from fakes import Clock, local_files
@@ -13,17 +15,43 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import Refusal
-from uploader_cli.transfer.ledger import Ledger
+from uploader_cli.transfer.job import Ledger, Outcome, failed
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import LocalFile
+
+
+class FakeRun:
+    """Records which files the journal forgets and which claims it gives up."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[int] = []
+        self.released: list[int] = []
+
+    def forget(self, files: list[LocalFile]) -> None:
+        self.forgotten += [file.file for file in files]
+
+    def release(self, files: list[LocalFile]) -> None:
+        self.released += [file.file for file in files]
 
 
 class Book:
-    """A ledger of a few files, and what it told."""
+    """A ledger of a few files, and the events that it emitted."""
 
     def __init__(self, words: str = "a.mp4 b.mp4 c.mp4", *, named: bool = False) -> None:
         self.files = local_files(words, named=named)
         self.told: list[ev.Event] = []
         self.clock = Clock()
-        self.ledger = Ledger(self.files, self.told.append, self.clock)
+        self.run = FakeRun()
+        self.ledger = Ledger(self.told.append, self.run, self.clock)  # type: ignore[arg-type]
+        for file in self.files:
+            self.ledger.admit(file)
+
+    def complete(self, file: LocalFile) -> None:
+        self.ledger.end([Outcome(file)])
+
+    def fail(self, file: LocalFile, error: errors.UploaderError) -> None:
+        self.ledger.end([Outcome(file, error)])
 
     def ends(self) -> Counter[int]:
         counted: Counter[int] = Counter()
@@ -35,16 +63,16 @@ class Book:
         return counted
 
 
-def test_attempts_are_counted_from_1_and_the_time_from_the_first() -> None:
+def test_completed_file_has_its_attempts_and_the_time_since_the_first() -> None:
     book = Book()
     file, ledger = book.files[0], book.ledger
     ledger.start(file, "s", "wire%22name")
     book.clock.pass_(2)
-    ledger.again([file], errors.ConnectionLost("lost"), delay=0.12345)
+    ledger.retry([file], errors.ConnectionLost("lost"), delay=0.12345)
     ledger.start(file, "s2", "wire%22name")
     assert ledger.attempt(file) == 2
     book.clock.pass_(3)
-    ledger.complete(file, "id", "personal/a.mp4")
+    ledger.end([Outcome(file, server_id="id", location="personal/a.mp4")])
     assert book.told == [
         ev.FileStarted(0, "a.mp4", 10, "s", 0, 1, "wire%22name"),
         ev.FileRetry(0, 2, 0.123, FailureCode.NETWORK, "lost"),
@@ -58,31 +86,32 @@ def test_attempts_are_counted_from_1_and_the_time_from_the_first() -> None:
     [
         (errors.TimedOut("late"), FailureCode.TIMEOUT, "late"),
         (errors.RateLimited("slow down", status=429), FailureCode.RATE_LIMITED, "slow down"),
-        (OSError("odd"), FailureCode.NETWORK, "odd"),
-        (None, FailureCode.NETWORK, "None"),
+        (errors.FileFailure("odd", code=FailureCode.SERVER_FAILED), FailureCode.SERVER_FAILED, "odd"),
     ],
 )
-def test_another_attempt_says_why(error: BaseException | None, code: FailureCode, message: str) -> None:
+def test_retry_has_the_code_and_message_of_the_error(
+    error: errors.UploaderError, code: FailureCode, message: str
+) -> None:
     book = Book()
     for file in book.files[:2]:
         book.ledger.start(file, "s", file.name)
-    book.ledger.again(book.files[:2], error)
+    book.ledger.retry(book.files[:2], error)
     assert book.told[-2:] == [ev.FileRetry(0, 2, 0.0, code, message), ev.FileRetry(1, 2, 0.0, code, message)]
 
 
-def test_verified_means_that_bytes_were_compared() -> None:
+def test_checksum_makes_a_file_verified() -> None:
     book = Book()
-    book.ledger.complete(book.files[0], None, None, checksum="ab" * 32)
+    book.ledger.end([Outcome(book.files[0], checksum="ab" * 32)])
     (done,) = book.told
     assert isinstance(done, ev.FileCompleted)
     assert (done.verified, done.checksum) == (True, "sha256:" + "ab" * 32)
     assert (done.attempts, done.seconds) == (1, 0.0)  # found on the server: it was never sent
 
 
-def test_a_failure_has_the_errors_code_and_words() -> None:
+def test_failure_has_the_code_and_message_of_the_error() -> None:
     book = Book()
-    book.ledger.fail(book.files[0], errors.ServerFault("broken", status=500))
-    book.ledger.fail_with(book.files[1], FailureCode.SERVER_FAILED, "no room")
+    broken = Outcome(book.files[0], errors.ServerFault("broken", status=500))
+    book.ledger.end([broken, failed(book.files[1], FailureCode.SERVER_FAILED, "no room")])
     assert book.told == [
         ev.FileFailed(0, "a.mp4", FailureCode.SERVER_ERROR, "broken", retryable=True),
         ev.FileFailed(1, "b.mp4", FailureCode.SERVER_FAILED, "no room", retryable=False),
@@ -99,7 +128,7 @@ def test_a_failure_has_the_errors_code_and_words() -> None:
         (FailureCode.EMPTY, SkipReason.EMPTY),
     ],
 )
-def test_a_refused_file_fails_where_it_was_named_and_is_skipped_where_it_was_found(
+def test_refused_file_fails_if_it_was_named_and_is_skipped_if_it_was_found(
     code: FailureCode, reason: SkipReason
 ) -> None:
     named, found = Book("a.mov", named=True), Book("a.mov")
@@ -110,26 +139,72 @@ def test_a_refused_file_fails_where_it_was_named_and_is_skipped_where_it_was_fou
     assert (named.ledger.failures, found.ledger.failures) == (1, 0)
 
 
-def test_an_interrupt_ends_what_is_open() -> None:
+def test_cancel_all_ends_the_open_files() -> None:
     book = Book()
-    book.ledger.complete(book.files[1], None, None)
+    book.complete(book.files[1])
     book.ledger.cancel_all()
     assert book.told[-1] == ev.FilesCancelled((0, 2))
     assert book.told[-1].local == (book.files[0], book.files[2])
     assert not book.ledger.open
 
 
-def test_an_error_that_ends_the_run_fails_what_is_open() -> None:
+def test_fail_all_ends_the_open_files() -> None:
     book = Book()
     book.ledger.skip(book.files[0], SkipReason.FAIL_FAST)
     book.ledger.fail_all(errors.Unauthorized("no", status=401))
     assert [event.type for event in book.told] == ["file.skipped", "file.failed", "file.failed"]
 
 
+def test_end_reports_files_in_their_order() -> None:
+    book = Book()
+    book.ledger.end([Outcome(book.files[2]), failed(book.files[0], FailureCode.EMPTY, "empty"), Outcome(book.files[1])])
+    assert [(event.type, event.file) for event in book.told] == [  # type: ignore[attr-defined]
+        ("file.completed", 2),
+        ("file.failed", 0),
+        ("file.completed", 1),
+    ]
+
+
+def test_changed_file_with_a_listed_sha256_is_a_mismatch() -> None:
+    """It is not the listed file any more."""
+    book = Book()
+    changed = errors.FileError("changed", path="a.mp4", code=FailureCode.CHANGED)
+    book.fail(replace(book.files[0], sha256="ab" * 32), changed)
+    book.fail(book.files[1], changed)
+    assert [event.code for event in book.told] == [FailureCode.MISMATCH, FailureCode.CHANGED]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "forgotten"),
+    [
+        (errors.TooLarge("no", status=413), True),
+        (errors.AnswerError("no", status=415), True),
+        (errors.AnswerError("no", status=422), True),
+        (errors.AnswerError("no", status=400), False),
+        (errors.Unauthorized("no", status=403), False),
+        (errors.NotFound("no", status=404), False),
+        (errors.ServerFault("no", status=503), False),
+        (errors.ConnectionLost("no"), False),
+        (errors.FileError("no", path="a.mp4", code=FailureCode.CHANGED), True),
+        (errors.FileError("no", path="a.mp4", code=FailureCode.VANISHED), True),
+        (errors.FileError("no", path="a.mp4", code=FailureCode.UNREADABLE), False),
+        (errors.ChecksumMismatch("no"), False),
+        (errors.FileFailure("no", code=FailureCode.INTEGRITY), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, errors.UploaderError) else str(value),
+)
+def test_journal_forgets_only_files_that_can_never_be_resumed(error: errors.UploaderError, forgotten: bool) -> None:
+    """Another refusal may come from a proxy, a captive portal, an expired token or a redeploy."""
+    book = Book()
+    book.ledger.end([Outcome(book.files[0]), Outcome(book.files[1], error)])
+    assert book.run.forgotten == ([1] if forgotten else [])
+    assert book.run.released == [1]
+
+
 STEPS = {
     "start": lambda book, file: book.ledger.start(file, "s", file.name),
-    "complete": lambda book, file: book.ledger.complete(file, None, None),
-    "fail": lambda book, file: book.ledger.fail(file, errors.ConnectionLost("lost")),
+    "complete": lambda book, file: book.complete(file),
+    "fail": lambda book, file: book.fail(file, errors.ConnectionLost("lost")),
     "skip": lambda book, file: book.ledger.skip(file, SkipReason.FAIL_FAST),
     "refuse": lambda book, file: book.ledger.refuse(file, Refusal(FailureCode.EMPTY, "empty")),
     "cancel": lambda book, _file: book.ledger.cancel_all(),
@@ -138,7 +213,7 @@ STEPS = {
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 2))), st.booleans())
-def test_whatever_happens_each_file_has_one_end(steps: list[tuple[str, int]], named: bool) -> None:
+def test_any_order_of_calls_ends_each_file_once(steps: list[tuple[str, int]], named: bool) -> None:
     book = Book(named=named)
     for step, number in steps:
         STEPS[step](book, book.files[number])

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from uploader_cli.settings import OPTIONS, Header, Layer, Settings, resolve
 
-STORED = [name for name, option in OPTIONS.items() if option.stored and name != "profile"]
+CONNECTION = ("ca_bundle", "client_cert", "proxy")
+"""Remembered where a run had them; a later environment may still add them to a run that had none."""
+STORED = [name for name, option in OPTIONS.items() if option.stored and name not in ("profile", *CONNECTION)]
 """What decides a run by itself; for the profile see test_settings_profiles.py."""
 NOWHERE = Path("/nowhere")
 LATER = {
@@ -100,7 +102,21 @@ def test_a_run_that_is_resumed_does_resume() -> None:
     assert rebuilt(stored, {"UPLOADER_RESUME": "no"}).resume
 
 
-def test_neither_secrets_nor_how_the_server_is_reached_are_stored(tmp_path: Path) -> None:
+def test_certificates_and_a_proxy_without_password_are_remembered(tmp_path: Path) -> None:
+    """A resume without --ca-bundle would not reach the server at all."""
+    for name in ("ca.pem", "me.pem"):
+        (tmp_path / name).touch()
+    settings = Settings(
+        server="https://localhost:1",
+        proxy="http://proxy.example:3128",
+        ca_bundle=tmp_path / "ca.pem",
+        client_cert=tmp_path / "me.pem",
+    )
+    again = rebuilt(json.loads(json.dumps(settings.storable())))
+    assert [getattr(again, name) for name in CONNECTION] == [getattr(settings, name) for name in CONNECTION]
+
+
+def test_no_secret_is_stored(tmp_path: Path) -> None:
     settings = Settings(
         server="http://localhost:1",
         token="s3cret",
@@ -108,8 +124,6 @@ def test_neither_secrets_nor_how_the_server_is_reached_are_stored(tmp_path: Path
         token_command="echo s3cret",
         header=(Header("X-Key", "s3cret"),),
         proxy="http://me:s3cret@proxy:1",
-        ca_bundle=tmp_path / "s3cret",
-        client_cert=tmp_path / "s3cret",
         insecure=True,
     )
     assert settings.storable() == Settings(server="http://localhost:1").storable()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.doctor.findings import Detail, Finding, failed, fine, warning
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
-from uploader_cli.transfer.journal_schema import VERSION
-from uploader_cli.transfer.journal_store import NAME
+from uploader_cli.transfer.journal.schema import NAME, VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,13 +19,12 @@ from uploader_cli.transfer.analysis import Analyst
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.run.connections import Connections
     from uploader_cli.run.loop import Loop
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal_run import RunHandle
+    from uploader_cli.transfer.journal import RunHandle
 
 PAIR = 2
 """Files that a fusion is made of (wire contract 4)."""
@@ -77,7 +76,7 @@ class Places:
                 case ev.FileCompleted():
                     self._note(event.file, event.path, event.file_path or event.location)
                 case ev.FileSkipped(reason=SkipReason.PRESENT) if event.local is not None:
-                    receipt = self.run.receipt(event.local)
+                    (receipt,) = self.run.receipts([event.local])
                     self._note(event.file, event.path, receipt.location if receipt else None)
 
     def _note(self, number: int, path: str, place: str | None) -> None:
@@ -85,18 +84,6 @@ class Places:
             self.subjects[number] = Subject(path, place)
         else:
             self.nowhere.append(path)
-
-    # Until `run.upload` adds `listen` to the loop's listeners, this is one of its observers.
-
-    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        """Note the place of a file that ended."""
-        self.listen([event])
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Do nothing."""
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Do nothing."""
 
 
 def analyse(

@@ -13,7 +13,7 @@ from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
-from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, refusal
+from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
@@ -24,21 +24,18 @@ from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
 from uploader_cli.selection.checksum import differs
 from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_store import NAME
-from uploader_cli.transfer.ledger import SKIPS
+from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.limits_cache import KnownServer, recall
-from uploader_cli.transfer.negotiation import ENDLESS, choose, endless
-from uploader_cli.transfer.session_queue import SessionQueue
-from uploader_cli.transfer.stop import Stop
-from uploader_cli.transfer.tus_files import AUTO_JOBS
+from uploader_cli.transfer.scheduler import AUTO_JOBS, ENDLESS, choose, endless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.exit_status import Exit
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal_history import History
+    from uploader_cli.transfer.journal import History
 
 FIRST = 3
 """Files of a session that are named in its row."""
@@ -101,8 +98,7 @@ class Plan:
         """Tell all of it, and return the last event."""
         self._begin()
         sessions = files = size = calls = 0
-        queue = SessionQueue(_Known(found, self._leave_out), self._accepts, self._limits, Stop())
-        while (session := queue.next()) is not None:
+        for session in plan_sessions(self._acceptable(found), self._limits):
             left = PlannedSession([file for file in session.files if not self._is_done(file)])
             if not left.files:
                 continue
@@ -150,11 +146,15 @@ class Plan:
             self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
         return planned
 
-    def _leave_out(self, item: Skipped | Unusable) -> None:
-        if isinstance(item, Skipped):
-            self._skip(item.file, item.path, item.reason)
-        else:
-            self._fail(item)
+    def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
+        """Yield the files that would be sent; report the others."""
+        for item in found:
+            if isinstance(item, Skipped):
+                self._skip(item.file, item.path, item.reason)
+            elif isinstance(item, Unusable):
+                self._fail(item)
+            elif self._accepts(item):
+                yield item
 
     def _accepts(self, file: LocalFile) -> bool:
         self._met += 1
@@ -184,29 +184,6 @@ class Plan:
     def _fail(self, item: Unusable) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))
         self._tell(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
-
-
-class _Known:
-    """The supply of a selection that nobody has to wait for."""
-
-    def __init__(self, found: Iterable[Selected], leave_out: Callable[[Skipped | Unusable], None]) -> None:
-        """`leave_out` is told of what is no file to be sent."""
-        self.ahead: Sequence[LocalFile] = ()
-        self.ended = False
-        self._found, self._leave_out = iter(found), leave_out
-
-    def take(self, wait: float = 0.0) -> LocalFile | None:  # noqa: ARG002 - the protocol's signature
-        """The next file, None at the end."""
-        for item in self._found:
-            if isinstance(item, LocalFile):
-                return item
-            self._leave_out(item)
-        self.ended = True
-        return None
-
-    def close(self) -> list[LocalFile]:
-        """Nothing waits to be taken."""
-        return []
 
 
 def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:

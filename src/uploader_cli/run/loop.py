@@ -85,8 +85,11 @@ class Loop:
         self.flush()
 
     def flush(self) -> None:
-        """Apply everything in the queue, without waiting."""
+        """Apply everything in the queue, without waiting, and what follows from it for the alarms."""
         self._apply(self._take())
+        if self._started:
+            now = self._clock()
+            self._apply([(now, alarm) for alarm in self._alarms.look(self.state, now)])
 
     def _frame(self, due: float) -> ev.EngineStopped | None:
         self._wake.wait(max(0.0, due - self._clock()))

@@ -17,8 +17,8 @@ from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import select
 from uploader_cli.selection.walk import Selected, Skipped
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.multipart import content_type
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.bodies import content_type
+from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal_records import RunInfo
+    from uploader_cli.transfer.journal import RunInfo
 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:

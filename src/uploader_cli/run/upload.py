@@ -1,4 +1,4 @@
-"""An upload: selection, engine, channel and observers around one loop, and what interrupts do to it."""
+"""An upload: selection, scheduler, channel and observers around one loop, and what interrupts do to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uploader_cli.core.report import Shard
 from uploader_cli.exit_status import Exit
 from uploader_cli.run import from_file
 from uploader_cli.run.analysis import Places, analyse
-from uploader_cli.run.connections import DRAIN, Connections
+from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection
@@ -25,20 +25,18 @@ from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import limits_cache
-from uploader_cli.transfer.engine import Engine
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Target
+from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import Journal
-    from uploader_cli.transfer.journal_run import RunHandle
+    from uploader_cli.transfer.journal import Journal, RunHandle
 
 GRACE = 1.5
-"""Seconds that a request under way gets to end after an interrupt: 2 s are promised."""
+"""Seconds that a running request gets to end after an interrupt: 2 s are promised."""
 
 
 @dataclass(slots=True)
@@ -105,16 +103,18 @@ def execute(
     journal: Journal,
     run: RunHandle,
 ) -> ev.RunFinished:
-    """Upload what was selected; the outcome also of a run that was interrupted or lost its server.
+    """Upload what was selected; return the outcome also of a run that was interrupted or lost its server.
 
-    `run` is the hold on the journal, which is let go at the end. Raises what is a bug of ours, after the run was closed
-    in order.
+    `run` is this run in the journal. Raise what is a bug of ours, after the run was closed in order.
     """
-    places, settled, known = Places(run), _Settled(), list[Limits]()
-    loop = Loop([*observers, settled, *([places] if settings.analyze != "none" else [])], alarms(settings))
-    queue = settled.queue = WalkQueue(found, loop.emit)
+    places, known = Places(run), list[Limits]()
+    loop = Loop(observers, alarms(settings))
+    queue = WalkQueue(found, loop.emit)
+    loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
+    run.check = connections.stop.check
+    run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
     with loop.observed():
 
         def announce(protocol: str, jobs: int) -> None:
@@ -127,7 +127,7 @@ def execute(
             queue.start()
             connections.start()
 
-        engine = Engine(
+        scheduler = Scheduler(
             connections.api,
             settings,
             loop.emit,
@@ -138,27 +138,29 @@ def execute(
             remember=known.append,
             announce=announce,
         )
-        worker = threading.Thread(target=_work, args=(engine, queue, loop.emit), name="uploader-engine", daemon=True)
-        worker.start()
+        thread = threading.Thread(
+            target=_work, args=(scheduler, queue, loop.emit), name="uploader-scheduler", daemon=True
+        )
+        thread.start()
         codes: list[Exit] = []
         try:
-            stopped = _until_stopped(loop, connections, engine, interrupts)
-            worker.join()
-            loop.drain(DRAIN if not interrupts.count else 0.0)
+            stopped = _until_stopped(loop, connections, scheduler, interrupts)
+            thread.join()
+            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0)
             if settings.analyze != "none" and stopped.error is None and not interrupts.count:
                 codes = analyse(settings, loop, connections, interrupts, places, run.id)
         finally:
             connections.stop.set()
-            if worker.is_alive():  # an observer failed
-                engine.shut()
-                worker.join()
+            if thread.is_alive():  # an observer failed
+                scheduler.shut()
+                thread.join()
             queue.close()
             connections.close()
         loop.flush()
         if known:
             tus, metered = connections.api.tus, connections.api.budget.metered
             limits_cache.remember(settings.target_url, limits_cache.KnownServer(known[-1], tus, metered=metered))
-        run.finish(ok=not _can_be_resumed(loop, stopped.error))
+        run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
@@ -166,25 +168,8 @@ def execute(
     return outcome
 
 
-class _Settled:
-    """An observer that makes room in the queue for each file that is over."""
-
-    queue: WalkQueue
-
-    def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        """Count the ends."""
-        if isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped):
-            self.queue.settled()
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to put away."""
-
-
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
-    """What the journal knows a run by: where it sends, what `resume` needs, and what makes it the same as another."""
+    """Return what the journal knows a run by: its target, what `resume` needs, what makes two commands the same."""
     target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
     arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
     identity: dict[str, object] = {
@@ -201,22 +186,22 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
-    """Take this run down: it goes on with an unfinished one of the same server, destination and selection."""
+    """Begin this run in the journal: it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
 
 
-def _can_be_resumed(loop: Loop, error: BaseException | None) -> bool:
-    """True where something is left that another try could bring to its end."""
+def _is_complete(loop: Loop, error: BaseException | None) -> bool:
+    """Return whether nothing is left to resume: no file failed, and none was left out by an interrupt or an error."""
     state = loop.state
-    unfinished = state.cancelled or state.skips[ev.SkipReason.FAIL_FAST] or any(again for _, again in state.failed_as)
-    return bool(unfinished) or state.walking or error is not None
+    left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST]
+    return not left and not state.walking and error is None
 
 
 def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
-    """Tell what a user should know before anything is sent."""
+    """Warn of what a user should know before anything is sent."""
     if settings.insecure:
-        text = "certificates are not checked (--insecure): anybody on the way can read and change what is sent"
+        text = "certificates are not checked (--insecure): others on the network can read and change what is sent"
         emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
     if settings.token_withheld:
         variable = OPTIONS[settings.target_option].variable
@@ -225,18 +210,20 @@ def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
         emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
 
 
-def _work(engine: Engine, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
-    """The engine's thread: whatever happens, the loop is told of the end."""
+def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
+    """Run the scheduler in its thread: whatever happens, the loop gets an event for the end."""
     error: BaseException | None = None
     try:
-        error = engine.run(queue)
+        error = scheduler.run(queue)
     except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
         error = bug
     emit(ev.EngineStopped(error))
 
 
-def _until_stopped(loop: Loop, connections: Connections, engine: Engine, interrupts: Interrupts) -> ev.EngineStopped:
-    """Turn the loop until the engine ends; the first interrupt stops it, the second cuts its connections."""
+def _until_stopped(
+    loop: Loop, connections: Connections, scheduler: Scheduler, interrupts: Interrupts
+) -> ev.EngineStopped:
+    """Turn the loop until the scheduler ends; the first interrupt stops it, the second cuts its connections."""
     give_up: float | None = None
     while True:
         stopped = loop.turn()
@@ -249,7 +236,7 @@ def _until_stopped(loop: Loop, connections: Connections, engine: Engine, interru
             connections.stop.set()
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
-            engine.shut()
+            scheduler.shut()
             give_up = time.monotonic() + GRACE  # --cancel-on-interrupt makes one more call
 
 

@@ -1,36 +1,40 @@
-"""What a run is to send, as a stream whose beginning is known: nothing is sent before some of it was looked at."""
+"""What a run is to send, as a stream whose first items are known before anything is sent."""
 
 from __future__ import annotations
 
+import time
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from uploader_cli.selection.walk import Selected, Step
 
 AHEAD = 1000
 """Steps that are taken before anything is sent: a selection that ends within them is known as a whole."""
+AHEAD_SECONDS = 1.0
+"""The same in seconds, for a slow file system: the run starts with what was found by then."""
 MOST_AHEAD = 10_000
 """Items that are looked at where none of them can be sent."""
 
 
 class Selection:
-    """Items in a stable order, to be gone through once.
+    """Items in a stable order, to be iterated once.
 
     `ahead` are the first ones; `complete` says that there are no others.
     """
 
-    def __init__(self, steps: Iterable[Step]) -> None:
-        """Takes the first steps; raises what they raise."""
+    def __init__(self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the first steps; raise what they raise."""
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
         found = taken = 0
-        while taken < AHEAD or (not found and len(self.ahead) < MOST_AHEAD):
+        end = clock() + AHEAD_SECONDS
+        while clock() < end and (taken < AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
             try:
                 step = next(self._later)
             except StopIteration:
@@ -43,11 +47,11 @@ class Selection:
 
     @property
     def files(self) -> list[LocalFile]:
-        """Those of `ahead` that can be sent."""
+        """The items of `ahead` that can be sent."""
         return [item for item in self.ahead if isinstance(item, LocalFile)]
 
     def steps(self) -> Iterator[Step]:
-        """Every item, and None wherever something else was passed by."""
+        """Return an iterator of every item, with None for each step that found none."""
         return chain(self.ahead, self._later)
 
     def __iter__(self) -> Iterator[Selected]:

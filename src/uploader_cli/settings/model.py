@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # ruff: noqa: RUF009 - `option` is a field specifier: each call makes its own `dataclasses.field`
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from uploader_cli.settings import bearer, shard, values
@@ -15,7 +16,6 @@ from uploader_cli.settings.layers import DEFAULT, Layer, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from uploader_cli.settings.values import Header, ReportFile
 
@@ -141,10 +141,10 @@ class Settings:
     token_file: Path | None = option(values.path, default=None, stranger=False)
     token_command: str | None = option(values.command, default=None, shown=False, stranger=False)
     header: tuple[Header, ...] = option(values.header, default=(), many=True, stranger=False)
-    ca_bundle: Path | None = option(values.path, default=None, stranger=False, must_exist=True)
-    client_cert: Path | None = option(values.path, default=None, stranger=False, must_exist=True)
+    ca_bundle: Path | None = option(values.path, default=None, stranger=False, must_exist=True, stored=True)
+    client_cert: Path | None = option(values.path, default=None, stranger=False, must_exist=True, stored=True)
     insecure: bool = option(values.switch, default=False, stranger=False)
-    proxy: str | None = option(values.proxy_url, default=None, shown=False, stranger=False)
+    proxy: str | None = option(values.proxy_url, default=None, shown=False, stranger=False, stored=True)
 
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
@@ -177,9 +177,8 @@ class Settings:
     def storable(self) -> dict[str, str | list[str] | bool]:
         """What defines a run, fit for JSON: `resolve(flags, stored=…)` rebuilds it.
 
-        Complete, so that neither the environment nor a config file of later changes the run. Nothing that says who
-        the user is or how the server is reached (token, header, certificates, `insecure`, proxy) is in it: that is
-        asked for anew each time. `resume` is always on.
+        Complete, so that neither the environment nor a later config file changes the run. No secret is in it (token,
+        header, a proxy with user and password), nor `insecure`: they are asked for each time. `resume` is always on.
         """
         stored: dict[str, str | list[str] | bool] = {"resume": True}
         for name, spec in OPTIONS.items():
@@ -190,7 +189,9 @@ class Settings:
                 stored[name] = list(value) or ""  # an empty list stands for a flag that was not used
             elif isinstance(value, bool):
                 stored[name] = value
-            elif value is not None:
+            elif isinstance(value, Path):
+                stored[name] = str(value.absolute())
+            elif value is not None and not (name == "proxy" and "@" in value):
                 stored[name] = str(value)
         stored.setdefault("limit_rate", "none")
         stored.setdefault("shard", "none")

@@ -11,7 +11,7 @@ from uploader_cli.smoke.assertions import answered, quoted, refused, said, same,
 from uploader_cli.smoke.sending import ask_for_session, first_answer, send, terms
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import Doubtful, NotOffered, Violation
-from uploader_cli.transfer.multipart import content_type
+from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
     from uploader_cli.smoke.site import Metered, Site

@@ -8,7 +8,7 @@ from uploader_cli.smoke.assertions import answered, refused, refused_cleanly, sa
 from uploader_cli.smoke.resumable import created
 from uploader_cli.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.smoke.verdicts import NotOffered, Prevented, Violation
-from uploader_cli.transfer.multipart import content_type
+from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import wire_name
-from uploader_cli.transfer.multipart import content_type
+from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ from uploader_cli.smoke.payload import CutOff, Payload
 from uploader_cli.smoke.sending import SIZE, file_of, open_session, terms
 from uploader_cli.smoke.site import NOBODY
 from uploader_cli.smoke.verdicts import NotOffered, Violation
-from uploader_cli.transfer.multipart import content_type
+from uploader_cli.transfer.bodies import content_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -143,10 +143,10 @@ class Site:
         return True
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of a stored file; None where the server does not give them out."""
+        """Return the bytes of a stored file; None where the server does not give them out."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        with self._http.stream(self.settings.server + path, headers) as pieces:
-            return None if pieces is None else b"".join(pieces)
+        with self._http.stream(self.settings.server + path, headers) as (answer, pieces):
+            return b"".join(pieces) if answer.status == 200 else None
 
     @property
     def may_delete(self) -> bool:

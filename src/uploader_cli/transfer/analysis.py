@@ -12,17 +12,18 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
+from uploader_cli.core.events import AnalysisMessage
 from uploader_cli.core.protocol import JsonObject, analysis_data, error_sentence
 from uploader_cli.core.stages import Kind, assumed
 from uploader_cli.settings import mask
-from uploader_cli.transfer.analysis_status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uploader_cli.core.events import AnalysisMessage, Event
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.protocol import AnalysisStatus
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.stop import Stop
+    from uploader_cli.transfer.pacing import Stop
 
 CALLS = {
     Kind.CONTENT: "/api/ai/analyze/content",
@@ -43,6 +44,8 @@ DRAIN = 0.25
 """Seconds before the room is left: last events come after the answer, and would be taken for the next analysis'."""
 GATEWAY = (502, 504)
 """Answers of something between us and the server."""
+MOST_UNKNOWN = 3
+"""Answers of 404 after which the status is not asked for any more."""
 MISSES = 3
 """Questions without an answer after which a lost analysis is given up."""
 TICK = 0.1
@@ -191,3 +194,48 @@ class _Call:
             self.error = error
         finally:
             self.done.set()
+
+
+class Status:
+    """Ask for the status of one analysis: as seldom as the rate limit asks, and no more once the server denies it."""
+
+    def __init__(self, api: Api, session: str) -> None:
+        """`api` belongs to this object, which closes it; `session` is the id that was chosen for the analysis."""
+        self._api, self._session = api, session
+        self._due = 0.0
+        self._unknown = 0
+        self._answered = False
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two calls now."""
+        return self._api.budget.poll_interval()
+
+    def ask(self, now: float, guess: float) -> AnalysisMessage | None:
+        """Return what the server says; `guess` (percent) where it never said anything; None where no call is due."""
+        if now < self._due:
+            return None
+        found = self.look()
+        self._due = time.monotonic() + self.interval
+        message = found.message if found is not None else None
+        self._answered = self._answered or message is not None
+        if message is None and not self._answered:
+            return AnalysisMessage(guess, assumed=True)
+        return message
+
+    def look(self) -> AnalysisStatus | None:
+        """Call once; None without an answer, and where the server does not know the analysis."""
+        if self._unknown >= MOST_UNKNOWN:
+            return None
+        try:
+            return self._api.analysis_status(self._session)
+        except errors.NotFound:
+            self._unknown += 1
+        except errors.UploaderError:
+            pass
+        return None
+
+    def close(self) -> None:
+        """End a running call, from any thread, and close the connection."""
+        self._api.shut()
+        self._api.close()

@@ -1,4 +1,4 @@
-"""The REST calls of the wire contract, section 1. Owns the rate budget and the token; retries belong to the caller."""
+"""The REST calls of docs/protocol.md, section 1. Retries by error class belong to the caller."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from uploader_cli import errors
 from uploader_cli.core import protocol
-from uploader_cli.core.events import Paused, RunWarning, ServerClock, SessionProgress, Transport, WarningCode
+from uploader_cli.core.events import ServerClock, SessionProgress, Transport
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
 from uploader_cli.settings import mask
 from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, redirect_target
-from uploader_cli.transfer.request_ids import RequestIds
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target
+from uploader_cli.transfer.retry import LEAST_WAIT, Retry, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import Event
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.multipart import MultipartBody
-    from uploader_cli.transfer.stop import Stop
+    from uploader_cli.transfer.bodies import MultipartBody
+    from uploader_cli.transfer.pacing import Stop
 
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
 """Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
 STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
-LEAST_WAIT = 1.0
-"""Seconds after a 429 that asks for none: a server that goes on saying so is not hammered."""
+NOT_READABLE = (404, 405, 410, 501)
+"""Answers of a server that does not give out what it stores; any other refusal says nothing about the file."""
 
 
 class Api:
-    """A server, by its calls. One for each thread that calls: connections aren't shared, budget and token are."""
+    """Call a server. Each thread has its own: connections aren't shared; budget, token and retry policy are."""
 
     def __init__(
         self,
@@ -47,18 +47,31 @@ class Api:
         beside: Api | None = None,
         run: str = "",
     ) -> None:
-        """`beside` is the same server's client of another thread: budget, token and request ids are shared.
-
-        `run` is what those ids begin with.
-        """
+        """`beside` is another thread's client of the same server; `run` begins the ids of requests."""
         self._settings, self._emit, self._stop = settings, emit, stop
         self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
         self.http = Http(settings, self.request_ids)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
         self._token: _Token = beside._token if beside else _Token(settings)
         self._heard: _Heard = beside._heard if beside else _Heard()
+        self.retry: Retry = (
+            beside.retry
+            if beside
+            else Retry(
+                stop,
+                self.budget,
+                retries=settings.retries,
+                max_wait=settings.max_wait,
+                refresh=self._token.refresh,
+                emit=emit,
+            )
+        )
         self.tus: Capabilities | None = None
-        """What the server last offered of resumable uploads (wire contract 5): `/health` and session answers say so."""
+        """What the server last offered of resumable uploads: `/health` and session answers say so."""
+
+    def another(self) -> Api:
+        """Return a client of the same server for another thread."""
+        return Api(self._settings, self._emit, self._stop, beside=self)
 
     @property
     def answered(self) -> bool:
@@ -109,32 +122,34 @@ class Api:
             raise not_an_upload_server(answer)
         raise answer_error(answer)
 
-    def batch(
-        self, make_body: Callable[[], MultipartBody], files: int
-    ) -> tuple[tuple[protocol.StoredFile, ...], MultipartBody]:
-        """`POST /api/upload/batch`, with a fresh body for each time it has to be sent; the last one is given back."""
-        bodies: list[MultipartBody] = []
+    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[protocol.StoredFile, ...]:
+        """`POST /api/upload/batch`, once. Raise `SessionLost` where the server does not know the session.
 
-        def fresh() -> MultipartBody:
-            bodies.append(make_body())
-            return bodies[-1]
-
-        limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
+        A 429 or an expired token is raised as well: the request was stopped, and its body begins again.
+        """
+        body = make_body()
         try:
-            answer = self._call("POST", "/api/upload/batch", body=fresh, read_timeout=limit)
-        except errors.AnswerError as error:
+            answer = self._once(
+                "POST",
+                "/api/upload/batch",
+                body=body,
+                read_timeout=PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files,
+            )
+        finally:
+            body.close()
+        if not answer.ok:
+            error = answer_error(answer)
             if _session_is_gone(error):
                 lost = errors.SessionLost(str(error), status=error.status, error=error.error)
                 lost.retryable = True  # in another session
                 raise lost from error
-            raise
-        finally:
-            for body in bodies:
-                body.close()
+            if isinstance(error, errors.TooSlow):
+                error.retryable = False  # never repeated with the same files (3.10)
+            raise error
         stored = protocol.parse_batch(answer.body)
         if stored is None:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
-        return stored, bodies[-1]
+        return stored
 
     def finish(self, session_id: str) -> None:
         """`POST /api/upload/session/{id}/finish`, on servers that have it."""
@@ -186,6 +201,7 @@ class Api:
             return None
         answer = self._call("HEAD", where, raises=False)
         if not answer.ok:
+            _refuse_unless(NOT_READABLE, answer)
             return None
         length = protocol.whole(answer.headers.get("Content-Length"))
         return length, sha256_of(answer.headers.get("Repr-Digest", ""))
@@ -194,8 +210,10 @@ class Api:
         """Give the stored bytes to `take`, piece by piece; False where the server does not give them out."""
         if not self._is_ours(where):
             return False
-        with self.http.stream(self._url(where), self.authorization()) as pieces:
-            if pieces is None:
+        self.retry.wait_out_pause()
+        with self.http.stream(self._url(where), self.authorization()) as (answer, pieces):
+            if answer.status != 200:
+                _refuse_unless(NOT_READABLE, answer)
                 return False
             for piece in pieces:
                 self._stop.check()
@@ -205,26 +223,25 @@ class Api:
     # --- one call -----------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
-        """Send once more after a 429 or a refreshed token, which use up no retry; raise for what is left."""
-        waited, refreshed = 0.0, False
-        while True:
-            if patient:
-                self._wait_out_pause()
+        """Send one call. A 429 or an expired token is excused by the retry policy; raise for what is left.
+
+        A call that is not `patient` is a poll: a 429 slows polls alone.
+        """
+
+        def step() -> Answer:
             answer = self._once(method, path, **how)
-            if answer.status == 429:
-                delay = retry_after(answer.headers)
-                delay = DEFAULT_WAIT if delay is None else max(LEAST_WAIT, delay)
-                self.budget.pause(delay)
-                waited += delay
-                if not patient or waited > self._settings.max_wait:
-                    raise answer_error(answer)
-                continue
-            if answer.status == 401 and not refreshed and self._token.refresh():
-                refreshed = True
-                continue
-            if raises and not answer.ok:
+            if answer.status in (401, 429) or (raises and not answer.ok):
                 raise answer_error(answer)
             return answer
+
+        if patient:
+            return Tries(self.retry).excusing(step)
+        try:
+            return step()
+        except errors.RateLimited as error:
+            delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+            self.budget.pause_polls(delay)
+            raise
 
     def _once(
         self,
@@ -232,7 +249,7 @@ class Api:
         path: str,
         *,
         json: object = None,
-        body: Callable[[], MultipartBody] | None = None,
+        body: MultipartBody | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
         began = time.time()
@@ -240,7 +257,7 @@ class Api:
             method,
             self._url(path),
             json=json,
-            body=body() if body is not None else None,
+            body=body,
             headers=self.authorization(),
             read_timeout=read_timeout,
         )
@@ -257,14 +274,6 @@ class Api:
     def _is_ours(self, where: str) -> bool:
         """Credentials go to no other host, whatever an answer says (wire contract 5)."""
         return trusts(self._settings.target_url, self._url(where))
-
-    def _wait_out_pause(self) -> None:
-        left = self.budget.pause_left()
-        if left <= 0:
-            return
-        self._emit(Paused(left, "the server's rate limit"))
-        self._emit(RunWarning(WarningCode.RATE_LIMITED, f"rate limited: waiting {left:.0f} s as the server asked"))
-        self._stop.sleep(left)
 
 
 class _Heard:
@@ -294,6 +303,12 @@ class _Token:
                 return False
             before, self._value = self._value, self._settings.bearer(refresh=True)
             return self._value != before
+
+
+def _refuse_unless(statuses: tuple[int, ...], answer: Answer) -> None:
+    """Raise the error for a refusal that says nothing about the file: not one of `statuses`, nor a redirect."""
+    if answer.status not in statuses and answer.status >= 400:
+        raise answer_error(answer)
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:

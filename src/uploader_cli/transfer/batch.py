@@ -1,7 +1,13 @@
-"""One session in batch mode: request after request (wire contract 3.17), and what to do when one fails."""
+"""The job of the worker pool that speaks batch: one session, one multipart request after the other.
+
+docs/protocol.md, section 3, says how the reference backend behaves; its numbers are cited below.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,235 +17,414 @@ from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
-from uploader_cli.transfer.multipart import MultipartBody
-from uploader_cli.transfer.reconcile import Fate, Reconciler
-from uploader_cli.transfer.retrying import retrying
+from uploader_cli.transfer.bodies import MultipartBody
+from uploader_cli.transfer.checks import equal_on_server
+from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.sessions import UploadSession
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from uploader_cli.core.plan import LocalFile
-    from uploader_cli.core.protocol import StoredFile
-    from uploader_cli.transfer.confirm import Confirmation
-    from uploader_cli.transfer.context import Context
-    from uploader_cli.transfer.session import SessionDesk, Work
+    from uploader_cli.core.events import FileStatus
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.protocol import Session, StoredFile
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.job import Context
+    from uploader_cli.transfer.pool import Worker
 
 MEASURABLE = 8 * 1024 * 1024
 """Bytes a request must have for its speed to count: less fits into socket buffers."""
 REQUEST_LIMIT = 300.0
-"""Seconds in which the reference backend wants a whole request (wire contract 3.10)."""
+"""Seconds in which the reference backend wants a whole request (3.10)."""
 SPLIT_REFUSALS = (400, 413, 415, 422)
-"""A refused request says nothing of which file it is about: each goes alone then."""
+"""A refused request does not say which file it is about: its halves are sent."""
 UNAVAILABLE = 503
 """The one 5xx that says nothing was done."""
+UNTOUCHED = "the request was stopped because of another file in it"
 
 
-class Batch:
-    """Sends the files of one session at a time."""
+class Flow:
+    """What all batch jobs of a run share: the measured rate of requests in bytes/s, and counts of them."""
 
-    def __init__(self, context: Context, desk: SessionDesk, confirm: Confirmation) -> None:
-        """`context.ledger` is told how each file goes on."""
-        self._context, self._desk, self._confirm = context, desk, confirm
-        self._api, self._settings, self._emit, self._stop = context.api, context.settings, context.emit, context.stop
-        self._ledger = context.ledger
-        self._reconciler = Reconciler(context.api, context.last_heard, context.stop)
-        self._rate: float | None = None
-        self.body_out = False
-        """True while the server has a whole request and has not answered: what is in it may be stored."""
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        self.waiting = 0
+        """Sessions that no job has opened yet: polls leave calls for them."""
+        self.unanswered: set[BatchSession] = set()
+        """Jobs whose request the server has whole: what is in it may be stored."""
 
-    def send(self, work: Work) -> None:
-        """Send all files of a session. Raises what ends the whole run: no server, no permission, an interrupt."""
-        failures = self._ledger.failures
-        self._desk.open(work)
-        while work.waiting:
-            self._stop.check()
-            if self._settings.fail_fast and self._ledger.failures:
-                self._skip_the_rest(work)
-                break
-            ahead = list(islice(work.waiting, work.most))
-            count = request_length(ahead, self._rate, metered=self._api.budget.metered)
-            self._send_group(work, [work.waiting.popleft() for _ in range(count)])
-        self._desk.close(work, failures=self._ledger.failures > failures)
 
-    def _skip_the_rest(self, work: Work) -> None:
-        for file in work.waiting:
-            self._ledger.skip(file, SkipReason.FAIL_FAST)
-        work.waiting.clear()
+class BatchSession:
+    """Send the files of one planned session, in one session on the server or, once that is lost, in a second one."""
+
+    def __init__(
+        self,
+        context: Context,
+        files: Sequence[LocalFile],
+        limits: Limits,
+        flow: Flow,
+        *,
+        category: str,
+        opened: Session | None = None,
+        register: set[UploadSession],
+    ) -> None:
+        """`opened` is a session to use instead of a new one; `register` holds the sessions that are open."""
+        self.session: UploadSession | None = None
+        self.context, self.flow = context, flow
+        self._limits, self._category, self._opened, self._register = limits, category, opened, register
+        self._waiting = deque(files)
+        self._halves: deque[list[LocalFile]] = deque()
+        """Requests that are sent next as they are: halves of one that was refused."""
+        self._most = 1 << 30
+        self._renewed = False
+
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Yield outcomes as requests are answered. Raise what ends the run."""
+        context, ledger = self.context, self.context.ledger
+        self.flow.waiting -= 1
+        worker.api.budget.sessions_to_come = self.flow.waiting
+        if context.settings.fail_fast and ledger.failures:
+            self._skip_the_rest(worker.api)
+            return
+        self._open(worker.api)
+        while self._halves or self._waiting:
+            context.stop.check()
+            if context.settings.fail_fast and ledger.failures:
+                self._skip_the_rest(worker.api)
+                return
+            yield from self._send_group(worker.api, self._next_group(worker.api))
+
+    def _open(self, api: Api) -> None:
+        made = self._opened
+        if made is None:
+            made = self.context.retry.run(lambda: api.create_session(self._category, len(self._waiting)))
+        self.session = UploadSession(self.context, made, self._limits, len(self._waiting), self._register)
+        self.session.begin()
+
+    def _next_group(self, api: Api) -> list[LocalFile]:
+        if self._halves:
+            return self._halves.popleft()
+        ahead = list(islice(self._waiting, self._most))
+        count = request_length(ahead, self.flow.rate, metered=api.budget.metered)
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def _skip_the_rest(self, api: Api) -> None:
+        """Skip what was not started (`--fail-fast`)."""
+        left = [file for group in self._halves for file in group] + list(self._waiting)
+        self._halves.clear()
+        self._waiting.clear()
+        for file in left:
+            self.context.ledger.skip(file, SkipReason.FAIL_FAST)
+        if self.session is not None:
+            self.session.over(api, len(left), failed=0)
 
     # --- one request --------------------------------------------------------------------------------------------------
 
-    def _send_group(self, work: Work, group: list[LocalFile]) -> None:
-        """One request's files, until each is over or waits again. `group` shrinks as files are settled."""
-
-        def announce(error: BaseException | None, delay: float) -> None:
-            self._ledger.again(group, error, delay)
-
+    def _send_group(self, api: Api, group: list[LocalFile]) -> Iterator[Sequence[Outcome]]:
+        """Send one request until each of its files is over or waits again. `group` shrinks as files are settled."""
+        request = _Request(self, api, group)
         try:
-            retrying(self._settings, self._stop, announce)(self._attempt, work, group)
+            request.send()
         except errors.FileError as error:
-            for file in group:
-                if file.path == error.path:
-                    self._ledger.fail(file, error)
-            self._wait_again(work, group, error)
+            broken = [file for file in group if file.path == error.path]
+            request.outcomes += [Outcome(file, error) for file in broken]
+            self._put_back([file for file in group if file not in broken], errors.ConnectionLost(UNTOUCHED))
         except errors.TooSlow as error:
             if len(group) > 1:
-                self._wait_again(work, group, error, most=len(group) // 2)
+                self._most = len(group) // 2
+                self._put_back(group, error)
             else:
-                self._give_up(group, _too_slow(group[0], error))
+                request.outcomes.append(Outcome(group[0], _too_slow(group[0], error)))
         except errors.SessionLost as error:
-            self._renew(work, group, error)
-        except (errors.Unauthorized, errors.RateLimited):
-            raise
+            request.outcomes += self._move(api, group, error)
         except errors.AnswerError as error:
+            if ends_run(error):
+                raise
             if error.status in SPLIT_REFUSALS and len(group) > 1:
-                self._wait_again(work, group, error, most=1)
+                self.context.ledger.retry(group, error)
+                middle = (len(group) + 1) // 2
+                self._halves.extendleft((group[middle:], group[:middle]))
             else:
-                self._give_up(group, error)
-        except (errors.NetworkError, errors.ProtocolError) as error:
-            self._give_up(group, error)
-            self._api.health()  # a server that is gone ends the run here, not after as many waits as files are left
-
-    def _attempt(self, work: Work, group: list[LocalFile]) -> None:
-        for file in group:
-            self._ledger.start(file, work.session.session_id, _name_on_server(work, file))
-        try:
-            stored, body = self._api.batch(lambda: self._body(work, group), len(group))
+                request.outcomes += [Outcome(file, error) for file in group]
         except errors.UploaderError as error:
-            self._stop.check()
+            if ends_run(error):
+                raise
+            request.outcomes += [Outcome(file, error) for file in group]
+        if request.outcomes:
+            yield request.outcomes
+
+    def _put_back(self, files: Sequence[LocalFile], error: errors.UploaderError) -> None:
+        """Send files again, in requests that are cut anew."""
+        self.context.ledger.retry(files, error)
+        self._waiting.extendleft(reversed(files))
+
+    def _move(self, api: Api, group: Sequence[LocalFile], error: errors.SessionLost) -> list[Outcome]:
+        """Continue in a new session, once, where the server has forgotten this one (3.14)."""
+        if self.session is None:
+            raise error
+        if self._renewed:
+            left = [*group, *(file for half in self._halves for file in half), *self._waiting]
+            self._halves.clear()
+            self._waiting.clear()
+            return [Outcome(file, error) for file in left]
+        self._renewed = True
+        self.context.ledger.retry(group, error)
+        self.session.renew(api, self.session.id)
+        self._waiting.extendleft(reversed(group))
+        return []
+
+
+class _Request:
+    """One multipart request with its retries. What is settled leaves `group` and is in `outcomes`."""
+
+    def __init__(self, job: BatchSession, api: Api, group: list[LocalFile]) -> None:
+        if job.session is None:
+            raise AssertionError("no session is open")
+        self.outcomes: list[Outcome] = []
+        self._job, self._api, self._group, self._session = job, api, group, job.session
+        self._context = job.context
+        self._excused = False
+        """True where the attempt goes on after a rate limit or with a new token: it counts as the same one."""
+        self._paths = self._session.limits.relative_paths
+
+    def send(self) -> None:
+        """Send it until it is answered. Raise the error that remains for the files that are left in the group."""
+
+        def on_retry(error: errors.UploaderError, delay: float) -> None:
+            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
+            if not self._excused:
+                self._context.ledger.retry(self._group, error, delay)
+
+        Tries(self._context.retry, on_retry=on_retry).run(self._attempt)
+
+    def _attempt(self) -> None:
+        job, run = self._job, self._context.run
+        for file in self._group if not self._excused else ():
+            self._context.ledger.start(file, self._session.id, self._name(file))
+        bodies: list[MultipartBody] = []
+
+        def make_body() -> MultipartBody:
+            bodies.append(self._body())
+            return bodies[-1]
+
+        try:
+            stored = self._api.batch(make_body, len(self._group))
+        except errors.UploaderError as error:
+            self._context.stop.check()
             if self._may_have_landed(error):
-                self._settle(work, group, error)
-            self.body_out = False
-            if group:
+                self._settle(error)
+            job.flow.unanswered.discard(job)
+            if bodies and bodies[-1].given_out and self._group:
+                run.certain(self._group)
+            if self._group:
                 raise
             return
-        self.body_out = False
+        job.flow.unanswered.discard(job)
+        body = bodies[-1]
         if len(body) >= MEASURABLE and body.seconds > 0:
-            self._rate = len(body) / body.seconds
-        self._receive(work, group, stored)
+            job.flow.rate = len(body) / body.seconds
+        self._receive(stored)
 
-    def _body(self, work: Work, group: Sequence[LocalFile]) -> MultipartBody:
-        self.body_out = False
-        session_id, paths = work.session.session_id, work.limits.relative_paths
-        fields = [("sessionId", session_id), ("category", work.session.category)]
-        if paths:
-            fields += [("relativePath", utf8(file.relative_path)) for file in group]
-        numbers = tuple(file.file for file in group)
+    def _body(self) -> MultipartBody:
+        job, context = self._job, self._context
+        job.flow.unanswered.discard(job)
+        fields = [("sessionId", self._session.id), ("category", self._session.category)]
+        if self._paths:
+            fields += [("relativePath", utf8(file.relative_path)) for file in self._group]
+        group, session_id = tuple(self._group), self._session.id
 
         def on_sent(file: LocalFile, sent: int) -> None:
-            self._emit(ev.BytesSent(file.file, self._ledger.attempt(file), sent))
+            context.emit(ev.BytesSent(file.file, context.ledger.attempt(file), sent))
 
         def on_through() -> None:
-            self.body_out = True
-            self._emit(ev.BodySent(numbers))
-            self._context.followers.body_sent(session_id)
+            job.flow.unanswered.add(job)
+            context.emit(ev.BodySent(tuple(file.file for file in group)))
+            context.followers.body_sent(session_id)
 
         return MultipartBody(
             fields,
             group,
             on_sent=on_sent,
             on_through=on_through,
-            check=self._stop.check,
-            throttle=self._context.throttle,
-            sized=paths,
+            on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
+            check=context.stop.check,
+            throttle=context.throttle,
+            sized=self._paths,
         )
 
-    def _receive(self, work: Work, group: list[LocalFile], stored: Sequence[StoredFile]) -> None:
+    def _receive(self, stored: Sequence[StoredFile]) -> None:
         """Take the answer's word for each file (3.5), matched by what was sent (3.13)."""
-        for file, item in _matched(work, group, stored):
-            group.remove(file)
-            if item is None:
-                self._ledger.fail(file, errors.ProtocolError("the server's answer does not mention this file"))
-            elif item.status != "completed":
-                words = item.error or f"its status is {item.status or 'missing'}"
-                self._ledger.fail_with(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
-            elif item.size is not None and item.size != file.size:
-                words = f"the server stored {item.size} of {file.size} bytes"
-                self._ledger.fail_with(file, FailureCode.INTEGRITY, words)
-            else:
-                location = stored_path(work.session.category, item.location) if item.location else None
-                self._confirm.stored(
-                    self._api, file, server_id=item.server_id, location=location, file_path=item.file_path
-                )
+        for file, item in self._matched(stored):
+            self._group.remove(file)
+            outcome = self._outcome(file, item)
+            if outcome.error is not None:
+                self._context.run.certain([file])
+            self.outcomes.append(outcome)
 
-    # --- when it fails ------------------------------------------------------------------------------------------------
+    def _outcome(self, file: LocalFile, item: StoredFile | None) -> Outcome:
+        if item is None:
+            return Outcome(file, errors.ProtocolError("the server's answer does not mention this file"))
+        if item.status != "completed":
+            words = item.error or f"its status is {item.status or 'missing'}"
+            return _not_stored(file, words)
+        if item.size is not None and item.size != file.size:
+            words = f"the server stored {item.size} of {file.size} bytes"
+            return failed(file, FailureCode.INTEGRITY, words)
+        location = stored_path(self._session.category, item.location) if item.location else None
+        return Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
+
+    def _matched(self, stored: Sequence[StoredFile]) -> list[tuple[LocalFile, StoredFile | None]]:
+        """Pair each file with its entry in the answer: by name, and by order where names came back changed."""
+        left = list(stored)
+        found: dict[int, StoredFile] = {}
+        for file in self._group:
+            names = (self._name(file), wire_name(file.name))
+            item = next((item for item in left if (item.relative_path or item.name) in names), None)
+            if item is not None:
+                left.remove(item)
+                found[file.file] = item
+        renamed = iter(left if len(stored) == len(self._group) else ())
+        return [(file, found.get(file.file) or next(renamed, None)) for file in self._group]
+
+    def _name(self, file: LocalFile) -> str:
+        return utf8(file.relative_path) if self._paths else wire_name(file.name)
+
+    # --- when the answer is missing -----------------------------------------------------------------------------------
 
     def _may_have_landed(self, error: errors.UploaderError) -> bool:
-        """True where the server had the whole request and nobody knows what it did with it (3.15)."""
+        """Return whether the server had the whole request and it is not known what it did with it (3.15)."""
         match error:
             case errors.ConnectionLost():
                 return error.body_sent
             case errors.ServerFault():
-                return self.body_out and error.status != UNAVAILABLE
+                return self._job in self._job.flow.unanswered and error.status != UNAVAILABLE
             case _:
                 return isinstance(error, errors.ProtocolError)
 
-    def _settle(self, work: Work, group: list[LocalFile], error: errors.UploaderError) -> None:
-        """Look, and take out of `group` what needs no other attempt."""
-        verdicts = self._reconciler.verdicts(work, group)
-        for file in list(group):
+    def _settle(self, error: errors.UploaderError) -> None:
+        """Look what the server has, and take out of the group what needs no other attempt."""
+        session, settings = self._session, self._context.settings
+        looks = Looks(self._context, self._api)
+        verdicts = looks.stored(session.category, self._group) if self._paths else looks.heard(session.id, self._group)
+        for file in list(self._group):
             verdict = verdicts[file.file]
             if verdict.fate is Fate.STORED:
-                path = utf8(file.relative_path) if work.limits.relative_paths else None
-                location = stored_path(work.session.category, path) if path else None
-                self._confirm.stored(
-                    self._api, file, server_id=verdict.server_id, location=location, checksum=verdict.checksum
-                )
+                path = utf8(file.relative_path) if self._paths else None
+                location = stored_path(session.category, path) if path else None
+                outcome = Outcome(file, server_id=verdict.server_id, location=location, checksum=verdict.checksum)
             elif verdict.fate is Fate.FAILED:
-                words = verdict.error or "it says no more"
-                self._ledger.fail_with(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
-            elif verdict.fate is Fate.UNKNOWN and not self._settings.resend_unknown:
-                self._ledger.fail(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
+                outcome = _not_stored(file, verdict.error or "it gives no reason")
+            elif verdict.fate is Fate.UNKNOWN and not settings.resend_unknown:
+                outcome = Outcome(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
             else:
                 continue
-            group.remove(file)
-
-    def _renew(self, work: Work, group: list[LocalFile], error: errors.SessionLost) -> None:
-        """The server forgot the session: a new one, once (3.14)."""
-        if work.renewed:
-            self._give_up([*group, *work.waiting], error)
-            work.waiting.clear()
-            return
-        self._desk.renew(work, len(group) + len(work.waiting))
-        self._wait_again(work, group, error)
-        self._desk.open(work)
-
-    def _wait_again(
-        self, work: Work, group: list[LocalFile], error: errors.UploaderError, *, most: int | None = None
-    ) -> None:
-        """Put what is left of a group back to the front, to be cut anew."""
-        left = [file for file in group if file.file in self._ledger.open]
-        self._ledger.again(left, error)
-        work.waiting.extendleft(reversed(left))
-        if most is not None:
-            work.most = most
-
-    def _give_up(self, group: Sequence[LocalFile], error: errors.UploaderError) -> None:
-        for file in group:
-            self._ledger.fail(file, error)
+            self._group.remove(file)
+            if not isinstance(outcome.error, errors.OutcomeUnknown):
+                self._context.run.certain([file])
+            self.outcomes.append(outcome)
 
 
-def _matched(
-    work: Work, group: Sequence[LocalFile], stored: Sequence[StoredFile]
-) -> list[tuple[LocalFile, StoredFile | None]]:
-    """Each file with what the answer says of it: by name, and those whose names came back otherwise by their order."""
-    left = list(stored)
-    found: dict[int, StoredFile] = {}
-    for file in group:
-        names = (_name_on_server(work, file), wire_name(file.name))
-        item = next((item for item in left if (item.relative_path or item.name) in names), None)
-        if item is not None:
-            left.remove(item)
-            found[file.file] = item
-    strange = iter(left if len(stored) == len(group) else ())
-    return [(file, found.get(file.file) or next(strange, None)) for file in group]
+# --- what became of a request whose answer was lost -------------------------------------------------------------------
+
+LOOK_EVERY = 1.0
+LOOK_AT_LEAST = 4.0
+"""Seconds between two looks where calls are scarce: the reference backend forgets a session 5 s after its end (3.6)."""
+PATIENCE = 5
+"""Looks in a row without an answer after which it counts as unknown."""
+LONGEST = 300
+"""Looks in all: a server that still works after so many seconds is not waited for."""
 
 
-def _name_on_server(work: Work, file: LocalFile) -> str:
-    return utf8(file.relative_path) if work.limits.relative_paths else wire_name(file.name)
+class Fate(StrEnum):
+    """What became of a file."""
+
+    STORED = "stored"
+    FAILED = "failed"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The fate, with what the server said of the file; `checksum` (hex SHA-256) where its bytes were compared."""
+
+    fate: Fate
+    server_id: str | None = None
+    error: str | None = None
+    checksum: str | None = None
+
+
+class Looks:
+    """Find out what the server has: by the channel's events, the stored file itself, and `/progress`, in this order."""
+
+    def __init__(self, context: Context, api: Api) -> None:
+        self._context, self._api = context, api
+
+    def stored(self, category: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
+        """Ask for each file. Such a server stores under the given path, and never equal bytes twice."""
+        stop = self._context.stop
+        stop.sleep(LOOK_EVERY)
+        verdicts = {}
+        for file in files:
+            try:
+                checksum = equal_on_server(self._api, category, file, stop.check)
+            except errors.Interrupted:
+                raise
+            except errors.UploaderError:
+                checksum = None
+            verdicts[file.file] = Verdict(Fate.STORED, checksum=checksum) if checksum else Verdict(Fate.ABSENT)
+        return verdicts
+
+    def heard(self, session: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
+        """Wait until the server's progress settles each file. Takes seconds where it still works, or is gone."""
+        verdicts = self._verdicts(session, files)
+        misses = 0
+        for _ in range(LONGEST):
+            if misses >= PATIENCE or not any(verdict.fate is Fate.UNKNOWN for verdict in verdicts.values()):
+                break
+            self._context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
+            try:
+                misses = 0 if self._ask(session) else misses + 1
+            except errors.RateLimited:
+                break
+            verdicts = self._verdicts(session, files)
+        return verdicts
+
+    def _verdicts(self, session: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
+        last_heard = self._context.last_heard
+        return {file.file: _verdict(last_heard.of(session, wire_name(file.name))) for file in files}
+
+    def _ask(self, session: str) -> bool:
+        """Poll once; True where the server knew the session."""
+        try:
+            message = self._api.progress(session, patient=True)
+        except (errors.Interrupted, errors.RateLimited):
+            raise
+        except errors.UploaderError:
+            return False
+        if message is None:
+            return False
+        self._context.last_heard.note(message)
+        return True
+
+
+def _verdict(status: FileStatus | None) -> Verdict:
+    match status.status if status is not None else "":
+        case "completed":
+            return Verdict(Fate.STORED, server_id=status.server_id if status else None)
+        case "failed":
+            return Verdict(Fate.FAILED, error=status.error if status else None)
+        case _:
+            return Verdict(Fate.UNKNOWN)
+
+
+def _not_stored(file: LocalFile, words: str) -> Outcome:
+    return failed(file, FailureCode.SERVER_FAILED, f"the server could not store it: {words}")
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:
-    """3.10: the one file alone, with the rate it would need. Trying again as it was can't help."""
+    """Name the rate that the one file alone would need (3.10): repeating the request as it was can't help."""
     needed = max(0.01, file.size / REQUEST_LIMIT / 1e6)
     words = f"{error}; {file.size} bytes need {needed:.2f} MB/s to arrive in {REQUEST_LIMIT:.0f} s"
     out = errors.TooSlow(words, status=error.status, error=error.error)

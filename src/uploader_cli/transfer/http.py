@@ -1,9 +1,11 @@
-"""HTTP for the rest of the room: one call, one answer, errors of our own tree. The only import of `requests`."""
+"""HTTP for the rest of the package: one call, one answer, errors of our own tree. The only import of `requests`."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import secrets
 import ssl
 import time
 from contextlib import contextmanager
@@ -21,11 +23,10 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
 from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
-from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds, shown
 from uploader_cli.transfer.wire import Body, Sockets, pool_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.settings import Settings
 
@@ -35,20 +36,46 @@ BLOCK = 1 << 20
 """Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Where a machine's users expect certificates to be named for all programs; `--ca-bundle` outranks them."""
+REQUEST_ID = "X-Request-ID"
 KEEPALIVE = ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)
-"""A peer that is gone without a word is noticed after a minute, however long its answer may take."""
+"""A peer that is gone is noticed after a minute, however long its answer may take."""
+
+
+class RequestIds:
+    """Ids of HTTP calls, by which a line of the client's log is found in the server's; usable from any thread."""
+
+    def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
+        """`run` begins each id; without one it is random."""
+        self._run = run or secrets.token_hex(8)
+        self._numbers = itertools.count(1)  # its `next` is one step for all threads
+        self.tell = tell
+
+    def new(self) -> str:
+        """Return an id that no call had before."""
+        return f"{self._run}-{next(self._numbers):06d}"
+
+    def added(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return `headers` with an id for the call; one that they have already stays."""
+        has_one = any(header.lower() == REQUEST_ID.lower() for header in headers)
+        return dict(headers) if has_one else {**headers, REQUEST_ID: self.new()}
+
+
+def shown(url: str) -> str:
+    """Return `url` as a log may hold it: neither query nor user, which may carry secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said: status, headers (any case), and its JSON body (None where it is none)."""
+    """An answer: status, headers (any case), and its JSON body (None where it is none)."""
 
     status: int
     headers: Mapping[str, str]
     body: object
     url: str
     request_id: str = ""
-    """What went along as `X-Request-ID`; empty where nothing did."""
+    """The `X-Request-ID` that was sent; empty where none was."""
 
     @property
     def ok(self) -> bool:
@@ -70,7 +97,7 @@ class Http:
     """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
-        """No connection is made yet. `ids` gives each call its id and is told of it."""
+        """No connection is made yet. `ids` gives each call its id."""
         self.sockets = Sockets()
         self.session = make_session(settings, self.sockets, ids)
         self._own_headers = tuple(settings.headers)
@@ -86,9 +113,9 @@ class Http:
         read_timeout: float = READ_TIMEOUT,
         stranger: bool = False,
     ) -> Answer:
-        """One request, no retry, no redirect followed. A `stranger` does not get the headers of `--header`.
+        """Send one request; no retry, no redirect followed. A `stranger` does not get the headers of `--header`.
 
-        Raises `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
+        Raise `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
         out), and whatever `body.check` or `body.read` raises.
         """
         sent: dict[str, str | None] = dict.fromkeys(self._own_headers) if stranger else {}
@@ -113,18 +140,18 @@ class Http:
         return Answer(response.status_code, response.headers, _json(response), url, name)
 
     @contextmanager
-    def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes] | None]:
-        """`GET url`, its body in pieces; None for anything but a 200. Raises as `request` does."""
+    def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """`GET url`: the answer without its body, and the body in pieces. Raise as `request` does, in between too."""
         try:
             with self.session.get(
                 url, headers=dict(headers), stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False
             ) as response:
-                yield response.iter_content(BLOCK) if response.status_code == 200 else None
+                yield Answer(response.status_code, response.headers, None, url), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
             raise _network_error(error, url, body_sent=True) from error
 
     def shut(self) -> None:
-        """End every call under way at once, from another thread."""
+        """End every running call at once, from another thread."""
         self.sockets.shut()
 
     def close(self) -> None:
@@ -133,7 +160,7 @@ class Http:
 
 
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
-    """A `requests` session with the settings' certificates, proxy and headers, for us and for the realtime room."""
+    """Make a `requests` session with the settings' certificates, proxy and headers, for the realtime channel too."""
     session = _Session(settings.target_url, ids or RequestIds())
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
@@ -154,9 +181,9 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
 
 
 class _Session(requests.Session):
-    """Gives each call that goes to the server its id, and tells of all of them.
+    """Give each call that goes to the server its id, and report all of them.
 
-    Follows no redirect, nor looks at where one points: custom headers would go along to any host.
+    Redirects are not followed: custom headers would go along to any host.
     """
 
     def __init__(self, home: str, ids: RequestIds) -> None:
@@ -164,7 +191,7 @@ class _Session(requests.Session):
         self._home, self._ids = home, ids
 
     def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
-        """One call. An id that it has already stays: `--header` gave it, or the dial of the realtime channel."""
+        """Send one call. An id that it has already stays: `--header` gave it, or the realtime channel."""
         url = request.url or ""
         if REQUEST_ID not in request.headers and trusts(self._home, url):
             request.headers[REQUEST_ID] = self._ids.new()
@@ -268,7 +295,7 @@ def _json(response: requests.Response) -> object:
 
 
 def redirect_target(answer: Answer) -> str | None:
-    """Where a 3xx answer points, absolute; None for nonsense."""
+    """Return where a 3xx answer points, absolute; None for nonsense."""
     location = answer.headers.get("Location")
     try:
         return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
-from uploader_cli.core.protocol import whole
+from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts
-from uploader_cli.transfer.api import not_an_upload_server
+from uploader_cli.settings import mask
+from uploader_cli.transfer.api import answer_error, not_an_upload_server
+from uploader_cli.transfer.budget import retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
-from uploader_cli.transfer.tus_refusals import gone_error, refusal, session_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,17 @@ CHUNK_TIMEOUT = 60.0
 """Seconds for the answer to begin after a chunk's last byte. One that comes too late costs a HEAD, no byte."""
 JOIN_TIMEOUT = 300.0
 """Seconds for the answer to a concatenation: servers copy the bytes."""
+KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
+    409: (errors.OffsetConflict, "the server's offset is not ours"),
+    413: (errors.TooLarge, "the server does not take a body of this size"),
+    423: (errors.Locked, "another client writes to the upload"),
+    460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
+}
+NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
 class Requests(Protocol):
-    """What of `Http` is needed here: a model stands in for it in tests."""
+    """The part of `Http` that is needed here: a model stands in for it in tests."""
 
     def request(
         self,
@@ -40,7 +48,7 @@ class Requests(Protocol):
 
 
 class Chunk(Payload, Protocol):
-    """A body that can be sent once more, for a redirect."""
+    """A body that can be repeated, for a redirect."""
 
     def rewind(self) -> None:
         """Start over."""
@@ -57,7 +65,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the server is in an upload, in bytes; `length` is None where it does not say or does not know."""
+    """The server's offset in an upload, in bytes; `length` is None where the server does not say."""
 
     offset: int
     length: int | None
@@ -65,11 +73,11 @@ class Position:
 
 
 class TusClient:
-    """A tus endpoint, by its calls. One for each thread: its connections are not shared.
+    """Call a tus endpoint. Each thread has its own client: connections are not shared.
 
-    Upload URLs on another host than the endpoint's (services with upload hosts of their own) are used, but neither
-    the token nor any header of `--header` goes there; from https to http nothing goes at all (wire contract 5).
-    Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError` for an answer that is not tus 1.0.
+    Upload URLs on another host than the endpoint's are used, but neither the token nor any header of `--header` goes
+    there; from https to http nothing goes at all (docs/protocol.md, section 5). Each call raises `NetworkError`,
+    `AnswerError` by status, and `ProtocolError` for an answer that is not tus 1.0.
     """
 
     def __init__(
@@ -79,18 +87,18 @@ class TusClient:
         headers: Callable[[], Mapping[str, str]],
         note: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
-        """`headers()` gives the credentials for each request, `note(answer)` hears of every answer."""
+        """`headers()` returns the credentials for each request; `note(answer)` is called with every answer."""
         self.endpoint = endpoint
         self._http, self._headers, self._note = http, headers, note
         self._used: Mapping[str, str] = {}
 
     @property
     def stale(self) -> bool:
-        """True where the credentials changed since the last request: another worker has refreshed the token."""
+        """True where another worker has refreshed the token since the last request."""
         return dict(self._headers()) != self._used
 
     def options(self) -> Capabilities:
-        """What the server can do (tus 1.0, core). Raises `NotAnUploadServer` where nothing is at the endpoint."""
+        """Ask what the server can do (tus 1.0, core). Raise `NotAnUploadServer` where nothing is at the endpoint."""
         answer = self._send("OPTIONS", self.endpoint, {}, tus=False)
         if answer.status in (404, 410):
             raise not_an_upload_server(answer)
@@ -110,9 +118,9 @@ class TusClient:
         checksum: str | None = None,
         partial: bool = False,
     ) -> Created:
-        """A new upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
+        """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        Raises `SessionLost` where the metadata name a session that the server does not know, or that has ended.
+        Raise `SessionLost` where the metadata name a session that the server does not know, or that has ended.
         """
         headers = {"Upload-Length": str(length)}
         if partial:
@@ -122,20 +130,28 @@ class TusClient:
         return self._create(headers, metadata, body, READ_TIMEOUT if body is None else CHUNK_TIMEOUT)
 
     def concatenate(self, urls: Sequence[str], metadata: Mapping[str, str]) -> Created:
-        """One upload of finished partial ones, in their order (tus 1.0, concatenation)."""
+        """Join finished partial uploads, in their order (tus 1.0, concatenation)."""
         return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, None, JOIN_TIMEOUT)
 
     def head(self, url: str) -> Position:
-        """Where the server is. Raises `UploadGone` for 404, 410 and 403."""
+        """Return the server's offset. Raise `UploadGone` where the tus server answers 403, 404 or 410.
+
+        The same status without `Tus-Resumable` comes from something else (a proxy, a captive portal, a redeploy): it
+        is raised as a retryable `NotFound`, and says nothing about the upload.
+        """
         answer = self._send("HEAD", url, {})
         if answer.status in (403, 404, 410):
-            raise gone_error(answer)
+            if "Tus-Resumable" in answer.headers:
+                raise gone_error(answer)
+            error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
+            error.retryable = True
+            raise error
         return self._position(answer)
 
     def patch(self, url: str, offset: int, body: Chunk, checksum: str | None = None) -> Position:
-        """Send a chunk that begins at `offset` (tus 1.0, core); `checksum` is the header of core/tus.
+        """Send a chunk that begins at `offset` and return the new offset (tus 1.0, core).
 
-        Raises `UploadGone`, here retryable, for 404 and 410.
+        `checksum` is the value of `Upload-Checksum`. Raise `UploadGone`, here retryable, for 404 and 410.
         """
         headers = {"Upload-Offset": str(offset)}
         if checksum is not None:
@@ -148,7 +164,7 @@ class TusClient:
         return self._position(answer)
 
     def terminate(self, url: str) -> None:
-        """Have the server forget an upload (tus 1.0, termination); one that it does not know is none."""
+        """Delete an upload (tus 1.0, termination). One that the server does not know is no error."""
         answer = self._send("DELETE", url, {})
         if not answer.ok and answer.status not in (404, 410):
             raise refusal(answer)
@@ -168,7 +184,7 @@ class TusClient:
         self._checked(answer)
         location = answer.headers.get("Location")
         if not location:
-            raise errors.ProtocolError(f"{answer.url} made an upload without saying where (no Location)")
+            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
         return Created(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def _position(self, answer: Answer) -> Position:
@@ -197,7 +213,7 @@ class TusClient:
         read_timeout: float = READ_TIMEOUT,
         tus: bool = True,
     ) -> Answer:
-        """One request and the 307 and 308 it meets. `requests` would empty a redirected PATCH (wire contract 5)."""
+        """Send one request and follow 307 and 308: `requests` would empty a redirected PATCH."""
         sent = {"Tus-Resumable": VERSION, **headers} if tus else dict(headers)
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
@@ -217,7 +233,7 @@ class TusClient:
             url = _place(url, target)
             if body is not None:
                 body.rewind()
-        raise errors.ProtocolError(f"{self.endpoint} sends us on and on, last to {url}")
+        raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
 
 
 def _place(base: str, location: str) -> str:
@@ -225,6 +241,37 @@ def _place(base: str, location: str) -> str:
         return place(base, location)
     except ValueError as error:
         raise errors.ProtocolError(
-            f"{base} points to where we don't go: {error}",
+            f"{base} points to a URL that is not followed: {error}",
             hint="a server behind a TLS proxy has to know its own public address",
         ) from error
+
+
+# --- refusals by class (docs/protocol.md, section 5, says which of them can be retried) ------------------------------
+
+
+def session_lost(answer: Answer) -> errors.SessionLost | None:
+    """Return the error for a creation that was refused because of its session; None where it was not."""
+    code = error_code(answer.body)
+    if answer.status not in (404, 409) or code not in NO_SESSION:
+        return None
+    words = f"the server has no open session for the upload ({code})"
+    return errors.SessionLost(words, status=answer.status, error=code)
+
+
+def gone_error(answer: Answer) -> errors.UploadGone:
+    """Return the error for an upload that the server does not have."""
+    words = f"the server does not have the upload any more ({answer.status})"
+    return errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
+
+
+def refusal(answer: Answer) -> errors.UploaderError:
+    """Return the error for an answer that is not 2xx. Its `retryable` says whether the same request can succeed."""
+    if answer.status == 412:
+        versions = answer.headers.get("Tus-Version", "")
+        return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
+    plain = answer_error(answer)
+    kind, words = KINDS.get(answer.status, (None, ""))
+    if kind is None:
+        return plain
+    said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))
+    return kind(f"{words} ({said})", status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))

@@ -1,37 +1,36 @@
-"""One large file as several partial uploads at once, made one by the server (tus 1.0, concatenation)."""
+"""One large file as several partial uploads, joined by the server (tus 1.0, concatenation).
+
+Each part is a job of the worker pool. The worker that finishes the last part has the server join them.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass, replace
-from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.transfer.stop import Stop
-from uploader_cli.transfer.tus_parts_progress import PartsProgress
-from uploader_cli.transfer.tus_retry import TusRetry
-from uploader_cli.transfer.tus_types import SILENT, UNKNOWN, Known, Sent, Watch, new_key
-from uploader_cli.transfer.tus_upload import TusUpload
+from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.tus_upload import SILENT, UNKNOWN, Known, Sent, TusUpload, Watch, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.tus import TusClient
-    from uploader_cli.transfer.tus_types import Terms
+    from uploader_cli.transfer.tus_upload import Terms
 
-Joined = tuple[str, "Mapping[str, str]"]
-_TICK = 0.25
+
+TICK = 0.25
+"""Seconds between two looks at whether another part has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A range of the file, in bytes, and what the journal has of it (`core.tus.parts` cuts).
 
-    `watch` hears of this part alone, and `make_key` is called, in the thread that sends it.
+    `watch` reports this part alone; `make_key` is called in the thread that sends it.
     """
 
     start: int
@@ -41,204 +40,223 @@ class Part:
     make_key: Callable[[], str] = new_key
 
 
-def send_in_parts(
-    clients: Sequence[TusClient],
-    terms: Terms,
-    file: LocalFile,
-    metadata: Mapping[str, str],
-    parts: Sequence[Part],
-    *,
-    part_metadata: Mapping[str, str] | None = None,
-    watch: Watch = SILENT,
-    known: Known = UNKNOWN,
-    make_key: Callable[[], str] = new_key,
-) -> Sent:
-    """Send the parts, a thread for each client, then have the server join them. Raises as `TusUpload.run`.
+class PartStopped(errors.UploaderError):
+    """Another part of the file has failed: this one is not needed."""
 
-    `watch` hears of the whole file, in the caller's thread, in order: bytes are sums over the parts, and a retry of any
-    part begins a new attempt of the file. `known` is what the journal has of the joined upload: its key, where it may
-    have been asked for already, so that it is not made twice. The first failure stops the other parts.
+
+class PartedUpload:
+    """A file in parts. `send` is called once for each part, from any threads; `watch` reports the whole file.
+
+    Bytes are sums over the parts, and a retry of any part begins a new attempt of the file. `known` is what the journal
+    has of the joined upload: its key, where the server may have been asked to join already, so that it is not joined
+    twice. The first failure stops the other parts.
     """
-    terms.stop.check()
-    checked = [part.known.checked_until for part in parts]
-    whole = PartsProgress(file.size, _confirmed_before(clients[0], parts), checked, watch)
-    whole.begin()
-    joining = _Joining(clients[0], terms, metadata, whole)
-    urls = [part.known.url for part in parts if part.known.url is not None]
-    if known.key is not None and len(urls) == len(parts):
-        verified = all(part.known.verifies(part.length) for part in parts)  # what can be joined is complete
-        sent = joining.asked_before(known.key, urls, verified=verified)
-        if sent is not None:
-            return sent
-    done = _Sending(clients, terms, file, part_metadata or {}, parts, whole).run()
-    key = known.key or make_key()
-    return joining.run(key, [item.url for item in done], verified=all(item.verified for item in done))
-
-
-def _confirmed_before(client: TusClient, parts: Sequence[Part]) -> list[int]:
-    """Where the server is in each part, as far as it says so at once: what it has is not to count as sent now.
-
-    An answer that fails is no failure here: each part asks again, with patience.
-    """
-    found = [part.known.confirmed for part in parts]
-    for index, part in enumerate(parts):
-        if part.known.url is None:
-            continue
-        try:
-            found[index] = min(client.head(part.known.url).offset, part.length)
-        except errors.UploadGone:
-            found[index] = 0
-        except errors.UploaderError:
-            break
-    return found
-
-
-class _Halt(Stop):
-    """The run's stop, and one more reason to: another part has failed."""
-
-    def __init__(self, outer: Stop) -> None:
-        super().__init__()
-        self._outer = outer
-
-    def __bool__(self) -> bool:
-        return bool(self._outer) or super().__bool__()
-
-    def check(self) -> None:
-        self._outer.check()
-        super().check()
-
-    def sleep(self, seconds: float) -> None:
-        self.check()
-        while seconds > 0:
-            self._outer.sleep(min(_TICK, seconds))
-            self.check()
-            seconds -= _TICK
-
-
-class _Sending:
-    """Threads that take one part after the other. What they tell goes through a queue to the caller's thread."""
 
     def __init__(
         self,
-        clients: Sequence[TusClient],
         terms: Terms,
         file: LocalFile,
         metadata: Mapping[str, str],
         parts: Sequence[Part],
-        whole: PartsProgress,
+        *,
+        part_metadata: Mapping[str, str] | None = None,
+        watch: Watch = SILENT,
+        known: Known = UNKNOWN,
+        make_key: Callable[[], str] = new_key,
     ) -> None:
-        self._clients, self._file, self._metadata, self._parts = clients, file, metadata, parts
-        self._whole = whole
-        self._halt = _Halt(terms.stop)
-        self._terms = replace(terms, stop=self._halt)
-        self._waiting = deque(range(len(parts)))
-        self._heard: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._terms, self._file, self._metadata, self._parts = terms, file, metadata, parts
+        self._part_metadata = part_metadata or {}
+        self._known, self._make_key = known, make_key
+        self._lock = threading.Lock()
         self._done: dict[int, Sent] = {}
-        self._errors: list[BaseException] = []
+        self._left = len(parts)
+        self.error: BaseException | None = None
+        """The first failure of a part."""
+        self._whole = _Whole(file.size, [part.known.checked_until for part in parts], watch)
 
-    def run(self) -> list[Sent]:
-        threads = [
-            threading.Thread(target=self._work, args=(client,), name=f"part-{number}")
-            for number, client in enumerate(self._clients[: len(self._parts)])
-        ]
-        for thread in threads:
-            thread.start()
-        running = len(threads)
-        try:
-            while running:
-                told = self._heard.get()
-                if told is None:
-                    running -= 1
-                else:
-                    told()
-        finally:
-            self._halt.set()
-            for thread in threads:
-                thread.join()
-        if self._errors:
-            raise self._errors[0]
-        return [self._done[index] for index in range(len(self._parts))]
+    def begin(self, client: TusClient) -> Sent | None:
+        """Begin the first attempt at the server's true offset; return the upload where it is complete already.
 
-    def _work(self, client: TusClient) -> None:
-        try:
-            while self._waiting:
-                index = self._waiting.popleft()
-                self._done[index] = self._upload(client, index).run()
-        except IndexError:  # another thread was faster
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            self._errors.append(error)
-            self._halt.set()
-        finally:
-            self._heard.put(None)
+        Raise what `TusUpload.run` raises.
+        """
+        confirmed, gone = self._confirmed(client)
+        complete = sum(confirmed) == self._file.size
+        known = self._known
+        if known.key is not None and (complete or gone):  # joined parts may be gone on the server
+            urls = [part.known.url for part in self._parts if part.known.url is not None]
+            verified = all(part.known.verifies(part.length) for part in self._parts)
+            if len(urls) == len(self._parts):
+                try:
+                    return self._join(client, known.key, urls, verified=verified, joined_before=True)
+                except errors.AnswerError as error:
+                    if error.retryable:
+                        raise
+        self._whole.begin(confirmed)
+        return None
 
-    def _upload(self, client: TusClient, index: int) -> TusUpload:
+    def send(self, index: int, client: TusClient, helper: Callable[[], Executor] | None) -> Sent | None:
+        """Send one part; the thread that sends the last one joins all and returns the whole upload.
+
+        Raise the first error of any part, in the thread that ends last; `PartStopped` in the others.
+        """
         part = self._parts[index]
-        return TusUpload(
-            client,
-            self._terms,
-            self._file,
-            self._metadata,
-            watch=self._watch(index, part.watch),
-            known=part.known,
-            make_key=part.make_key,
-            part=(part.start, part.length),
-        )
+        try:
+            self._check()
+            sent = TusUpload(
+                client,
+                self._terms,
+                self._file,
+                self._part_metadata,
+                watch=self._watch(index, part.watch),
+                known=part.known,
+                make_key=part.make_key,
+                part=(part.start, part.length),
+                helper=helper,
+                check=self._check,
+                sleep=self._sleep,
+            ).run()
+            self._done[index] = sent
+        except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
+            with self._lock:
+                if self.error is None:
+                    self.error = error
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if not last:
+            if self.error is not None:
+                raise PartStopped("another part of the file failed")
+            return None
+        if self.error is not None:
+            raise self.error
+        done = [self._done[number] for number in range(len(self._parts))]
+        key = self._known.key or self._make_key()
+        return self._join(client, key, [item.url for item in done], verified=all(item.verified for item in done))
+
+    def _check(self) -> None:
+        self._terms.retry.stop.check()
+        if self.error is not None:
+            raise PartStopped("another part of the file failed")
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, until another part fails at the latest."""
+        while seconds > 0:
+            self._check()
+            self._terms.retry.stop.sleep(min(TICK, seconds))
+            seconds -= TICK
+        self._check()
+
+    def _confirmed(self, client: TusClient) -> tuple[list[int], bool]:
+        """Return the server's offset in each part, as far as it answers at once, and whether any part is gone.
+
+        A call that fails is no failure here: each part asks again, with retries.
+        """
+        found = [part.known.confirmed for part in self._parts]
+        gone = False
+        for index, part in enumerate(self._parts):
+            if part.known.url is None:
+                continue
+            try:
+                self._terms.retry.wait_out_pause()
+                found[index] = min(client.head(part.known.url).offset, part.length)
+            except errors.UploadGone:
+                found[index], gone = 0, True
+            except errors.Interrupted:
+                raise
+            except errors.UploaderError:
+                break
+        return found, gone
 
     def _watch(self, index: int, own: Watch) -> Watch:
-        """Tell the part's own watch here and now, and the whole's in the other thread."""
+        """Report to the part's own watch and to the whole file's."""
         whole = self._whole
 
         def confirmed(offset: int, checked: int) -> None:
             own.confirmed(offset, checked)
-            self._heard.put(partial(whole.confirmed, index, offset, checked))
+            whole.confirmed(index, offset, checked)
 
-        def sent(total: int) -> None:
-            own.sent(total)
-            self._heard.put(partial(whole.sent, index, total))
+        def retry(error: errors.UploaderError, delay: float, _attempt: int) -> None:
+            if self.error is None:
+                whole.retry(index, error, delay)
 
-        def retry(error: errors.UploaderError, delay: float, attempt: int) -> None:
-            own.retry(error, delay, attempt)
-            self._heard.put(partial(whole.retry, index, error, delay))
+        return replace(own, confirmed=confirmed, sent=lambda total: whole.sent(index, total), retry=retry)
 
-        def pause(seconds: float) -> None:
-            own.pause(seconds)
-            self._heard.put(partial(whole.watch.pause, seconds))
+    def _join(
+        self, client: TusClient, key: str, urls: Sequence[str], *, verified: bool, joined_before: bool = False
+    ) -> Sent:
+        """Have the server make one upload of the parts. Raise what `TusUpload.run` raises."""
 
-        return replace(own, confirmed=confirmed, sent=sent, retry=retry, pause=pause)
+        def ask() -> Sent:
+            created = client.concatenate(urls, {**self._metadata, "uploadKey": key})
+            offset, headers = created.offset, created.headers
+            if offset is None:
+                position = client.head(created.url)
+                offset, headers = position.offset, position.headers
+            if offset != self._file.size:
+                raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._file.size}")
+            if joined_before:
+                self._whole.begin([part.length for part in self._parts])
+            self._whole.joined(created.url)
+            return Sent(created.url, headers, verified, self._whole.attempt)
+
+        on_retry = self._whole.again if not joined_before else lambda _error, _delay: None
+        return Tries(self._terms.retry, on_retry=on_retry, stale=lambda: client.stale).run(ask)
 
 
-class _Joining:
-    """The last step: the server makes one upload of the parts."""
+class _Whole:
+    """The progress of the whole file: sums over its parts. The lock orders the events of several threads."""
 
-    def __init__(self, client: TusClient, terms: Terms, metadata: Mapping[str, str], whole: PartsProgress) -> None:
-        self._client, self._metadata, self._whole = client, metadata, whole
-        self._retry = TusRetry(client, terms, failed=whole.again, pause=whole.watch.pause)
+    def __init__(self, size: int, checked: Sequence[int], watch: Watch) -> None:
+        """`checked` are the bytes of each part that the server has compared before."""
+        self.attempt = 0
+        self._size, self._watch = size, watch
+        self._lock = threading.RLock()
+        self._checked = list(checked)
+        self._confirmed = [0] * len(checked)
+        self._sent = [0] * len(checked)
+        self._most_confirmed = self._most_sent = 0
 
-    def asked_before(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent | None:
-        """What an earlier run may have asked for; None where the parts have to be sent first."""
-        try:
-            return self.run(key, urls, verified=verified)
-        except errors.AnswerError as error:
-            if error.retryable:
-                raise
-            return None
+    def begin(self, confirmed: Sequence[int]) -> None:
+        """Begin the first attempt; `confirmed` are the bytes of each part that the server has."""
+        self._confirmed, self._sent = list(confirmed), list(confirmed)
+        self._begin()
 
-    def run(self, key: str, urls: Sequence[str], *, verified: bool) -> Sent:
-        """Ask, with patience. Raises what `TusUpload.run` raises."""
-        joined: list[Joined] = []
-        self._retry.run(lambda: joined.append(self._ask(key, urls)))
-        url, headers = joined[-1]
-        return Sent(url, headers, verified, self._whole.attempt)
+    def confirmed(self, index: int, offset: int, checked: int) -> None:
+        """Take the offset of a part. A sum that would fall is reported when it has risen again."""
+        with self._lock:
+            self._confirmed[index], self._checked[index] = offset, checked
+            self._sent[index] = max(self._sent[index], offset)
+            self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
+            self._watch.confirmed(self._most_confirmed, sum(self._checked))
 
-    def _ask(self, key: str, urls: Sequence[str]) -> Joined:
-        self._retry.ready()
-        created = self._client.concatenate(urls, {**self._metadata, "uploadKey": key})
-        offset, headers = created.offset, created.headers
-        if offset is None:
-            position = self._client.head(created.url)
-            offset, headers = position.offset, position.headers
-        if offset != self._whole.size:
-            raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._whole.size}")
-        self._whole.joined(created.url)
-        return created.url, headers
+    def sent(self, index: int, total: int) -> None:
+        """Take the bytes of a part that have left this machine."""
+        with self._lock:
+            self._sent[index] = total
+            if sum(self._sent) > self._most_sent:
+                self._most_sent = sum(self._sent)
+                self._watch.sent(self._most_sent)
+
+    def joined(self, url: str) -> None:
+        """Report that the server has made one upload of the parts."""
+        with self._lock:
+            self._watch.created(url)
+            self._most_confirmed = self._size
+            self._watch.confirmed(self._size, sum(self._checked))
+
+    def retry(self, index: int, error: errors.UploaderError, delay: float) -> None:
+        """Begin a new attempt because a part is tried again."""
+        with self._lock:
+            self._sent[index] = self._confirmed[index]
+            self.again(error, delay)
+
+    def again(self, error: errors.UploaderError, delay: float) -> None:
+        """Begin a new attempt: what the other parts send meanwhile belongs to it."""
+        with self._lock:
+            self._watch.retry(error, delay, self.attempt + 1)
+            self._begin()
+
+    def _begin(self) -> None:
+        self.attempt += 1
+        self._most_confirmed = self._most_sent = sum(self._confirmed)
+        self._watch.attempt(self._most_confirmed, self.attempt)

@@ -1,34 +1,137 @@
-"""One file, or one range of a file, brought to a tus server: chunk after chunk, until all is there or a reason why not.
+"""One file, or one range of a file, brought to a tus server chunk by chunk.
 
-After every failure the server is asked where it is, and its word holds (wire contract 5). Retries are counted anew
-whenever it has more than it ever had: so the loop ends, whatever a server claims.
+After every failure the server is asked for its offset, and its answer holds (docs/protocol.md, section 5). Retries are
+counted anew whenever the server has more than it ever had: so the loop ends, whatever a server claims.
 """
 
 from __future__ import annotations
 
+import secrets
+import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.tus import checksum_header, chunk_length
-from uploader_cli.transfer.chunk import ChunkBody, Digests
-from uploader_cli.transfer.multipart import open_unchanged
-from uploader_cli.transfer.tus_retry import TusRetry
-from uploader_cli.transfer.tus_types import SILENT, UNKNOWN, Known, Sent, Watch, new_key
+from uploader_cli.transfer.bodies import ChunkBody, Digests, open_unchanged
+from uploader_cli.transfer.pacing import unlimited
+from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
     from typing import IO
 
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.transfer.retry import Retry
     from uploader_cli.transfer.tus import TusClient
-    from uploader_cli.transfer.tus_types import Terms
 
-ANEW = 3
-"""How often one run begins a new upload because the server has lost the old one."""
+RESTARTS = 3
+"""How often one run creates a new upload because the server has lost the old one."""
+LEAST_CHUNK = 64 << 10
+"""Bytes below which a 413 is not answered with a smaller chunk any more (docs/protocol.md, section 5)."""
+
+
+class ChunkSize:
+    """Bytes of a chunk, shared by all workers: a 413 that one of them meets makes the chunks of all smaller."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._least = max(1, min(LEAST_CHUNK, size // 2))
+        self._lock = threading.Lock()
+
+    def refuse(self, size: int) -> bool:
+        """Note that a body of `size` bytes is too large; False where no smaller one is tried."""
+        smaller = (size + 1) // 2
+        if smaller < self._least or smaller == size:
+            return False
+        with self._lock:
+            self.size = min(self.size, smaller)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all uploads of a run share. `checksum` is an algorithm or None, `throttle` the run's one `Limiter`."""
+
+    retry: Retry
+    capabilities: Capabilities
+    chunk: ChunkSize
+    checksum: str | None = None
+    throttle: Callable[[int], int] = unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Callbacks of one upload, called from the thread that runs it, while it holds no lock.
+
+    Bytes are absolute within the range that is sent. Within one attempt neither `sent` nor `confirmed` falls.
+    `attempt(n)` is always called before the `retry` that leads to attempt `n + 1`, and before a refusal is raised.
+    """
+
+    created: Callable[[str], None] = lambda _url: None
+    """`(url)`: the upload has a URL. For the journal."""
+    attempt: Callable[[int, int], None] = lambda _offset, _attempt: None
+    """`(offset, attempt)`: an attempt begins at that offset; the first is 1."""
+    confirmed: Callable[[int, int], None] = lambda _offset, _checked: None
+    """`(offset, checked_until)`: the server has so many bytes, and compared the checksums up to `checked_until`."""
+    pledged: Callable[[int], None] = lambda _until: None
+    """`(until)`: the next chunk ends there and its checksum covers all bytes so far; 0 if it does not.
+
+    For the journal, before the chunk is sent. Called only for chunks that are not the whole range, and on a change."""
+    sent: Callable[[int], None] = lambda _sent: None
+    """`(total)`: so many bytes have left this machine."""
+    retry: Callable[[errors.UploaderError, float, int], None] = lambda _error, _delay, _attempt: None
+    """`(error, delay, attempt)`: the next attempt comes after `delay` seconds."""
+
+
+SILENT = Watch()
+"""No callbacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the journal has of an upload: its URL, or only the key of a creation whose answer never came.
+
+    `confirmed`, `checked_until` and `pledged_until` are in bytes, as they were last reported.
+    """
+
+    url: str | None = None
+    key: str | None = None
+    confirmed: int = 0
+    checked_until: int = 0
+    pledged_until: int = 0
+
+    def verifies(self, length: int) -> bool:
+        """Return whether all bytes of a complete upload of `length` bytes lay in accepted chunks."""
+        return length in (self.checked_until, self.pledged_until)
+
+
+UNKNOWN = Known()
+"""A new upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The server has every byte. `headers` are of the answer that said so; `verified` is by chunk checksums.
+
+    `attempts` counts the first.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    verified: bool
+    attempts: int
+
+
+def new_key() -> str:
+    """Return a random `uploadKey` (docs/protocol.md, section 5)."""
+    return secrets.token_urlsafe(18)
 
 
 class TusUpload:
-    """Brings one range to the server. `run` is called once, in the thread that owns the client."""
+    """Send one range. `run` is called once, in the thread that owns the client."""
 
     _source: IO[bytes]
 
@@ -43,10 +146,15 @@ class TusUpload:
         known: Known = UNKNOWN,
         make_key: Callable[[], str] = new_key,
         part: tuple[int, int] | None = None,
+        helper: Callable[[], Executor] | None = None,
+        check: Callable[[], None] | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """`metadata` without `uploadKey`: `make_key()` gives one before each new creation, journaled already.
+        """`metadata` without `uploadKey`: `make_key()` returns one before each creation, in the journal already.
 
-        `part` is `(start, bytes)` of a partial upload (tus 1.0, concatenation); None for the whole file.
+        `part` is `(start, bytes)` of a partial upload (tus 1.0, concatenation); None for the whole file. `helper()` is
+        the worker's executor, for checksums ahead; `check()` raises to stop, and so does `sleep(seconds)`:
+        by default once the run is stopped.
         """
         self._client, self._terms, self._file, self._metadata = client, terms, file, metadata
         self._watch, self._make_key = watch, make_key
@@ -56,33 +164,38 @@ class TusUpload:
         self._last, self._checked = known.confirmed, known.checked_until
         self._attempt, self._begun = 1, False
         self._offset: int | None = None
-        """Where the server is; None until it is known, and again after each failure."""
+        """The server's offset; None until it is known, and again after each failure."""
         self._most = -1
         """The highest offset that this upload ever had: only more is an advance."""
         self._reach = self._length
-        """As far as the server can possibly be: the end of what was sent of an upload made here."""
+        """The highest offset that the server can have: the end of what was sent of an upload created here."""
         self._pledged: tuple[int, int] | None = (known.checked_until, known.pledged_until)
-        """The chunk under way, where its checksum goes with it: a server stores all of it or nothing."""
-        self._pledge_told = known.pledged_until
-        self._chunk_size = terms.chunk_size
+        """The range of the chunk being sent, where it carries a checksum: a server stores all of it or nothing."""
+        self._journaled_pledge = known.pledged_until
         self._carried = 0
         """Bytes of the body of the last request."""
-        self._told = 0
-        self._anew, self._halved = 0, False
+        self._reported = 0
+        self._restarts = 0
         self._headers: Mapping[str, str] = {}
-        self._digests = Digests(file, terms.checksum, terms.stop.check) if terms.checksum is not None else None
-        self._retry = TusRetry(client, terms, failed=self._failed, pause=watch.pause, shrink=self._shrink)
+        self._check = check or terms.retry.stop.check
+        self._digests: Digests | None = None
+        if terms.checksum is not None:
+            self._digests = Digests(file, terms.checksum, self._check, helper)
+        self._sleep = sleep
+        self._tries = Tries(
+            terms.retry, on_retry=self._failed, shrink=self._shrink, stale=lambda: client.stale, sleep=sleep
+        )
 
     def run(self) -> Sent:
-        """Until the server has all of it. Raises why it has not: the last error, `FileError` or `Interrupted`."""
+        """Return once the server has all of it. Raise the last error, `FileError` or `Interrupted`."""
         try:
             with open_unchanged(self._file) as self._source:
                 while self._offset != self._length:
-                    self._retry.run(self._go_on)
+                    self._tries.run(self._advance)
         except errors.UploaderError as error:
             if not self._is_there_after_all(error):
                 if not isinstance(error, errors.FileError | errors.Interrupted):
-                    self._begin(self._last)  # what was tried is told of, before it fails
+                    self._begin(self._last)  # the attempt is reported before it fails
                 raise
         finally:
             if self._digests is not None:
@@ -91,26 +204,24 @@ class TusUpload:
 
     # --- after a failure ----------------------------------------------------------------------------------------------
 
-    def _shrink(self) -> bool:
-        """Half the chunk, once, where the refused request had one."""
-        if self._halved or self._carried < 2:
-            return False
-        self._halved, self._chunk_size = True, (self._carried + 1) // 2
-        return True
+    def _shrink(self, _error: errors.TooLarge) -> bool:
+        """Halve the chunks of all workers, where the refused request had a body that can be smaller."""
+        return self._carried > 1 and self._terms.chunk.refuse(self._carried)
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
-        """The attempt is over; another one follows, from wherever the server says that it is."""
+        """End the attempt; another one follows, from the server's offset."""
         self._begin(self._last)
         self._begun = False
         self._attempt += 1
         self._watch.retry(error, delay, self._attempt)
 
     def _is_there_after_all(self, error: errors.UploaderError) -> bool:
-        """A last look when no retry is left: an answer that was lost is no failure (wire contract 5)."""
+        """Ask once more when no retry is left: an answer that was lost is no failure."""
         lost = isinstance(error, errors.ConnectionLost | errors.ServerFault)
         if not lost or self._url is None or not self._carried or self._reach < self._length:
             return False
         try:
+            self._terms.retry.wait_out_pause(self._sleep)
             position = self._client.head(self._url)
         except errors.UploaderError:
             return False
@@ -121,7 +232,7 @@ class TusUpload:
 
     # --- the way forward ----------------------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         mark, offset = self._most, self._located()
         while offset <= mark and offset < self._length:
             offset = self._send(offset)
@@ -135,9 +246,9 @@ class TusUpload:
         return self._offset
 
     def _create(self) -> None:
-        """A new upload. A key that was sent before goes again without a body: a server that knows it tells how far."""
+        """Create an upload. A key that was sent before goes without a body: a server may know it, and its offset."""
         again, self._key = self._key is not None, self._key or self._make_key()
-        fits = self._terms.capabilities.creates_with_upload and self._length <= self._chunk_size
+        fits = self._terms.capabilities.creates_with_upload and self._length <= self._terms.chunk.size
         size = self._length if fits and not again else 0
         self._reach = self._length if again else 0
         if size:
@@ -159,36 +270,36 @@ class TusUpload:
             self._confirm(offset, created.headers)
 
     def _find(self, url: str) -> None:
-        """Ask where the server is. Its word holds, unless it can't be: more than was sent, or another length."""
+        """Ask for the server's offset. It holds, unless it is impossible: more than was sent, or another length."""
         self._carried = 0
-        self._retry.ready()
+        self._check()
+        self._terms.retry.wait_out_pause(self._sleep)
         try:
             position = self._client.head(url)
         except errors.UploadGone as error:
-            self._begin_anew(url, error)
+            self._restart(error)
             return
         if position.offset <= self._reach and position.length in (None, self._length):
             self._confirm(position.offset, position.headers)
             return
         claim = f"offset {position.offset} of {position.length} bytes"
-        self._begin_anew(url, errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
+        self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
-    def _begin_anew(self, url: str, error: errors.UploaderError) -> None:
-        if self._anew == ANEW:
+    def _restart(self, error: errors.UploaderError) -> None:
+        if self._restarts == RESTARTS:
             raise error
-        self._anew += 1
+        self._restarts += 1
         self._url = self._key = self._pledged = None
-        self._most, self._last, self._checked, self._pledge_told = -1, 0, 0, 0
-        self._watch.gone(url)
+        self._most, self._last, self._checked, self._journaled_pledge = -1, 0, 0, 0
 
     def _send(self, offset: int) -> int:
-        """One chunk; the new offset. One that no request of ours explains is a conflict: HEAD will tell."""
-        self._offset = None  # until an answer tells
-        size = chunk_length(offset, self._length, self._chunk_size)
+        """Send one chunk and return the new offset. An offset that no request of ours explains is a conflict."""
+        self._offset = None  # unknown until the answer
+        size = chunk_length(offset, self._length, self._terms.chunk.size)
         body, checksum = self._chunk(offset, size)
         if body is None or self._url is None:
-            raise AssertionError("a chunk of nothing, or sent nowhere")
-        self._tell_pledge(offset + size if self._pledged and offset <= self._checked and size < self._length else 0)
+            raise AssertionError("an empty chunk, or no URL to send it to")
+        self._journal_pledge(offset + size if self._pledged and offset <= self._checked and size < self._length else 0)
         position = self._client.patch(self._url, offset, body, checksum)
         if not offset < position.offset <= offset + size:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {position.offset}", status=204)
@@ -196,16 +307,17 @@ class TusUpload:
         return position.offset
 
     def _chunk(self, offset: int, size: int) -> tuple[ChunkBody | None, str | None]:
-        """The body and its checksum header, and the checksum of the next chunk begun. No body for no bytes."""
+        """Return the body and its checksum header, and begin with the next chunk's checksum. No body for no bytes."""
         self._carried = size
-        self._retry.ready()
+        self._check()
+        self._terms.retry.wait_out_pause(self._sleep)
         if not size:
             return None, None
         start, end = self._start + offset, offset + size
         checksum = None
         if self._digests is not None:
             checksum = checksum_header(self._terms.checksum or "", self._digests.of(start, size))
-            self._digests.prepare(start + size, chunk_length(end, self._length, self._chunk_size))
+            self._digests.prepare(start + size, chunk_length(end, self._length, self._terms.chunk.size))
         self._pledged = (offset, end) if checksum is not None else None
         self._reach = max(self._reach, end)
         body = ChunkBody(
@@ -214,38 +326,38 @@ class TusUpload:
             start,
             size,
             on_sent=lambda sent: self._sent(offset + sent),
-            check=self._terms.stop.check,
+            check=self._check,
             throttle=self._terms.throttle,
         )
         return body, checksum
 
-    # --- what is known, and told --------------------------------------------------------------------------------------
+    # --- what is known, and reported ----------------------------------------------------------------------------------
 
     def _confirm(self, offset: int, headers: Mapping[str, str]) -> None:
-        """The server has `offset` bytes: perhaps more than before, perhaps less."""
+        """Take the server's offset: it may be higher or lower than before."""
         pledged, self._pledged = self._pledged, None
         if pledged is not None and pledged[0] <= self._checked and pledged[1] == offset:
             self._checked = offset  # it stores a chunk that has a checksum whole or not at all
         self._checked = min(self._checked, offset)
         if offset > self._most:
             self._most = offset
-            self._retry.advanced()
+            self._tries.advanced()
         self._offset = self._last = offset
         self._headers = headers
         self._begin(offset)
         self._watch.confirmed(offset, self._checked)
 
-    def _tell_pledge(self, until: int) -> None:
-        if until != self._pledge_told:
-            self._pledge_told = until
+    def _journal_pledge(self, until: int) -> None:
+        if until != self._journaled_pledge:
+            self._journaled_pledge = until
             self._watch.pledged(until)
 
     def _begin(self, offset: int) -> None:
         if not self._begun:
-            self._begun, self._told = True, offset
+            self._begun, self._reported = True, offset
             self._watch.attempt(offset, self._attempt)
 
     def _sent(self, total: int) -> None:
-        if total > self._told:
-            self._told = total
+        if total > self._reported:
+            self._reported = total
             self._watch.sent(total)

@@ -1,4 +1,4 @@
-"""Every call has a name of its own, which the server's log shows too; strangers are told none."""
+"""Every call has an id, which the server's log shows too; other hosts get none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from uploader_cli import errors
 from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.request_ids import RequestIds
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.http import Http, RequestIds
+from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -26,7 +25,7 @@ def logged(server: EmbeddedServer) -> list[str]:
     return [request.request_id for request in server.faults.requests]
 
 
-def test_each_call_has_the_next_name_of_its_run(server: EmbeddedServer) -> None:
+def test_each_call_has_the_next_id_of_its_run(server: EmbeddedServer) -> None:
     told: list[Any] = []
     api = Api(Settings(server=server.url), told.append, Stop(), run="cafe")
     beside = Api(Settings(server=server.url), told.append, Stop(), beside=api)
@@ -43,7 +42,7 @@ def test_each_call_has_the_next_name_of_its_run(server: EmbeddedServer) -> None:
     beside.close()
 
 
-def test_a_call_that_is_sent_again_has_a_new_name(server: EmbeddedServer) -> None:
+def test_repeated_call_has_a_new_id(server: EmbeddedServer) -> None:
     server.faults.next_answers("GET", "/api/upload/progress/*", [429])
     api = Api(Settings(server=server.url), lambda _event: None, Stop(), run="cafe")
     api.budget.pause = lambda _seconds: None  # type: ignore[method-assign]
@@ -52,7 +51,7 @@ def test_a_call_that_is_sent_again_has_a_new_name(server: EmbeddedServer) -> Non
     api.close()
 
 
-def test_a_fault_of_the_server_is_told_with_the_name_of_the_call(server: EmbeddedServer) -> None:
+def test_server_fault_names_the_id_of_the_call(server: EmbeddedServer) -> None:
     server.faults.next_answers("GET", "/api/upload/progress/*", [500])
     api = Api(Settings(server=server.url), lambda _event: None, Stop(), run="cafe")
     with pytest.raises(errors.ServerFault, match="500, request cafe-000001"):
@@ -60,8 +59,8 @@ def test_a_fault_of_the_server_is_told_with_the_name_of_the_call(server: Embedde
     api.close()
 
 
-def test_a_stranger_is_told_no_name(server: EmbeddedServer) -> None:
-    """Another host, whatever pointed to it; not even the name that the user gave to all calls."""
+def test_other_host_gets_no_id(server: EmbeddedServer) -> None:
+    """Not even the id that `--header` gives to all calls."""
     told: list[CallMade] = []
     with running_server() as other:
         http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
@@ -76,7 +75,7 @@ def test_a_stranger_is_told_no_name(server: EmbeddedServer) -> None:
     assert [(call.request_id, call.status) for call in told] == [(None, 200)]
 
 
-def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer) -> None:
+def test_call_without_an_answer_is_reported_with_its_reason(server: EmbeddedServer) -> None:
     told: list[CallMade] = []
     server.stop()
     http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
@@ -88,8 +87,8 @@ def test_a_call_without_an_answer_is_told_with_its_reason(server: EmbeddedServer
     assert "refused" in (call.error or "")
 
 
-def test_a_call_says_whether_bytes_of_files_went_along(server: EmbeddedServer) -> None:
-    """Its time is no answer time then."""
+def test_call_is_reported_with_whether_it_carried_a_file(server: EmbeddedServer) -> None:
+    """The time of such a call is no answer time."""
     told: list[CallMade] = []
     http = Http(Settings(server=server.url), RequestIds("cafe", told.append))
     http.request("GET", f"{server.url}/health")

@@ -1,4 +1,4 @@
-"""tus over real sockets: to the bundled server, through a line that is cut, and to peers that play a script."""
+"""tus over real sockets: with the bundled server, over connections that break, and with peers that follow a script."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +23,17 @@ from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer, Http
-from uploader_cli.transfer.limiter import Limiter
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.pacing import Limiter, Stop
+from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_parts import Part, send_in_parts
-from uploader_cli.transfer.tus_types import Known, Terms, Watch
-from uploader_cli.transfer.tus_upload import TusUpload
+from uploader_cli.transfer.tus_parts import Part, PartedUpload
+from uploader_cli.transfer.tus_upload import ChunkSize, Known, Terms, TusUpload, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from uploader_cli.transfer.tus_upload import Sent
     from uploader_server.serving import EmbeddedServer
 
 MIB = 1 << 20
@@ -49,7 +50,7 @@ class Line:
 
 
 class NoWait(Stop):
-    """Backoff in no time; the waits of a limiter are real."""
+    """Shorten the waits between attempts."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(min(seconds, 0.01))
@@ -69,11 +70,31 @@ def lines() -> Iterator[Callable[..., Line]]:
 
 
 def terms_for(line: Line, *, chunk_size: int = MIB, checksum: str | None = "sha256", **more: Any) -> Terms:
-    return Terms(NoWait(), RateBudget(), line.client.options(), chunk_size, checksum=checksum, **more)
+    retry = Retry(NoWait(), RateBudget())
+    return Terms(retry, line.client.options(), ChunkSize(chunk_size), checksum=checksum, **more)
 
 
-def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB) -> Terms:
-    return Terms(NoWait(), RateBudget(), Capabilities(endpoint), chunk_size)
+def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None = None, retries: int = 5) -> Terms:
+    retry = Retry(NoWait() if stop is None else stop, RateBudget(), retries=retries)
+    return Terms(retry, Capabilities(endpoint), ChunkSize(chunk_size))
+
+
+def send_in_parts(
+    clients: list[TusClient], terms: Terms, file: LocalFile, metadata: dict[str, str], parts: list[Part], **options: Any
+) -> Sent:
+    """Send the parts with one thread for each client, in turn."""
+    upload = PartedUpload(terms, file, metadata, parts, **options)
+    complete = upload.begin(clients[0])
+    if complete is not None:
+        return complete
+    with ThreadPoolExecutor(len(clients)) as threads, ThreadPoolExecutor(1) as helper:
+        shares = [range(number, len(parts), len(clients)) for number in range(len(clients))]
+
+        def work(client: TusClient, share: range) -> list[Sent | None]:
+            return [upload.send(index, client, lambda: helper) for index in share]
+
+        (whole,) = (sent for results in threads.map(work, clients, shares) for sent in results if sent is not None)
+    return whole
 
 
 @pytest.fixture
@@ -103,7 +124,7 @@ def stored(url: str) -> bytes:
 
 
 class TestBundledServer:
-    def test_chunks_with_checksums(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_chunks_with_checksums_arrive_verified(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
         line, file = lines(endpoint_of(server)), make_file(3 * MIB + 5)
         told: list[int] = []
         watch = Watch(sent=told.append)
@@ -114,9 +135,7 @@ class TestBundledServer:
         assert told == sorted(told)
         assert told[-1] == file.size
 
-    def test_a_small_file_takes_one_request_on_one_connection(
-        self, server: EmbeddedServer, lines: Any, make_file: Any
-    ) -> None:
+    def test_small_file_takes_one_request(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
         line = lines(endpoint_of(server))
         terms = terms_for(line)
         line.answers.clear()
@@ -126,7 +145,7 @@ class TestBundledServer:
             assert stored(sent.url) == content(file)
         assert [answer.status for answer in line.answers] == [201, 201, 201]
 
-    def test_a_file_in_parts(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_file_in_parts_arrives_verified(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
         line, file = lines(endpoint_of(server)), make_file(4 * MIB + 3)
         clients = [line.client, *(lines(endpoint_of(server)).client for _ in range(2))]
         cut = [Part(start, length) for start, length in parts(file.size, 3)]
@@ -138,8 +157,8 @@ class TestBundledServer:
         assert told == sorted(told)
         assert (told[0], told[-1]) == (0, file.size)
 
-    def test_a_file_in_parts_that_was_joined_already(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
-        """The run ended between the last request and its answer: the parts are gone, the key is known."""
+    def test_parts_joined_before_are_not_sent_again(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+        """The run ended between the last request and its answer: the journal has the key, the server no parts."""
         line, file = lines(endpoint_of(server)), make_file(100)
         urls: dict[int, str] = {}
         cut = [Part(start, length, watch=Watch(created=_put(urls, start))) for start, length in parts(file.size, 2)]
@@ -151,7 +170,7 @@ class TestBundledServer:
         assert (again.url, again.verified) == (first.url, True)
         assert [answer.status for answer in line.answers] == [410, 410, 200]
 
-    def test_an_interrupt_in_the_middle_and_the_rest_later(
+    def test_interrupted_upload_resumes_at_the_servers_offset(
         self, server: EmbeddedServer, lines: Any, make_file: Any
     ) -> None:
         line, file = lines(endpoint_of(server)), make_file(6 * MIB)
@@ -161,14 +180,14 @@ class TestBundledServer:
             if total > 2 * MIB:
                 stop.set()
 
-        terms = replace(terms_for(line, checksum=None), stop=stop)
+        terms = terms_for(line, checksum=None)
+        stopping = replace(terms, retry=Retry(stop, RateBudget()))
         watch = Watch(created=urls.append, sent=sent_so_far)
         with pytest.raises(errors.Interrupted):
-            TusUpload(line.client, terms, file, {"filename": "a.bin"}, watch=watch).run()
+            TusUpload(line.client, stopping, file, {"filename": "a.bin"}, watch=watch).run()
         began: list[int] = []
         watch = Watch(attempt=lambda offset, _: began.append(offset))
-        later = replace(terms, stop=Stop())
-        sent = TusUpload(lines(endpoint_of(server)).client, later, file, {}, watch=watch, known=Known(urls[0])).run()
+        sent = TusUpload(lines(endpoint_of(server)).client, terms, file, {}, watch=watch, known=Known(urls[0])).run()
         assert stored(sent.url) == content(file)
         assert 2 * MIB <= began[0] < 4 * MIB
 
@@ -178,7 +197,7 @@ def _put(urls: dict[int, str], start: int) -> Callable[[str], None]:
 
 
 class Cutting(Relay):
-    """Cuts the line each time so many bytes have passed, `times` times."""
+    """Breaks the connection each time `every` bytes have passed, `times` times."""
 
     def __init__(self, target: tuple[str, int], every: int, times: int) -> None:
         self.every, self.left, self.seen = every, times, 0
@@ -192,7 +211,7 @@ class Cutting(Relay):
 
 
 @pytest.mark.parametrize("checksum", [None, "sha1"])
-def test_a_line_that_is_cut_again_and_again(
+def test_upload_over_connections_that_break_arrives_whole(
     server: EmbeddedServer, lines: Any, make_file: Any, checksum: str | None
 ) -> None:
     relay = Cutting(address(server.url), 900_000, 4)
@@ -210,8 +229,8 @@ def test_a_line_that_is_cut_again_and_again(
 
 
 class TestRawPeers:
-    def test_a_refusal_in_the_middle_of_a_chunk(self, lines: Any, make_file: Any) -> None:
-        """413 after the first bytes: half the chunk, and not a byte more of this one than the socket holds."""
+    def test_413_in_the_middle_of_a_chunk_halves_it(self, lines: Any, make_file: Any) -> None:
+        """No more of the refused chunk is sent than the socket holds."""
         asked: list[tuple[str, int]] = []
 
         def script(peer: Peer) -> None:
@@ -235,8 +254,8 @@ class TestRawPeers:
             TusUpload(lines(endpoint).client, plain_terms(endpoint), file, {}).run()
         assert asked == [("POST", 0), ("PATCH", 8 * MIB), ("HEAD", 0), ("PATCH", 4 * MIB), ("PATCH", 4 * MIB)]
 
-    def test_a_redirected_patch_keeps_its_body(self, lines: Any, make_file: Any) -> None:
-        """`requests` would have emptied it; nothing but this client follows."""
+    def test_redirected_patch_keeps_its_body(self, lines: Any, make_file: Any) -> None:
+        """`requests` would have sent it without the body."""
         bodies: list[tuple[str, int]] = []
 
         def script(peer: Peer) -> None:
@@ -258,8 +277,8 @@ class TestRawPeers:
             TusUpload(lines(endpoint).client, plain_terms(endpoint), file, {}).run()
         assert bodies == [("POST /files/", 0), ("PATCH /files/1", 1000), ("PATCH /moved/1", 1000)]
 
-    def test_no_header_of_ours_reaches_another_origin(self, lines: Any, make_file: Any) -> None:
-        """Neither the token nor what `--header` gives; and the endpoint gets both."""
+    def test_other_origin_gets_neither_token_nor_own_headers(self, lines: Any, make_file: Any) -> None:
+        """The endpoint gets both."""
         seen: list[dict[str, str]] = []
 
         def elsewhere(peer: Peer) -> None:
@@ -280,7 +299,7 @@ class TestRawPeers:
             (False, False),
         ]
 
-    def test_an_interrupt_while_the_peer_takes_nothing(self, lines: Any, make_file: Any) -> None:
+    def test_stop_while_the_peer_reads_nothing_raises_interrupted(self, lines: Any, make_file: Any) -> None:
         stop = Stop()
 
         def script(peer: Peer) -> None:
@@ -293,13 +312,13 @@ class TestRawPeers:
         stop_soon = threading.Timer(0.1, stop.set)
         with RawServer(script, buffer=4096) as server:
             endpoint, file = f"{server.url}/files/", make_file(16 * MIB)
-            terms = replace(plain_terms(endpoint, chunk_size=64 * MIB), stop=stop)
+            terms = plain_terms(endpoint, chunk_size=64 * MIB, stop=stop)
             with pytest.raises(errors.Interrupted):
                 TusUpload(lines(endpoint).client, terms, file, {}).run()
 
 
-def test_the_rate_limit_is_shared(server: EmbeddedServer, lines: Any, tmp_path: Path) -> None:
-    """Two uploads at once, over real sockets: together they are no faster than the limit says."""
+def test_rate_limit_is_shared_by_two_uploads(server: EmbeddedServer, lines: Any, tmp_path: Path) -> None:
+    """Together they are no faster than the limit."""
     rate, size = 3_000_000, 1_500_000
     stop = Stop()
     limiter = Limiter(rate, stop.sleep)
@@ -320,13 +339,29 @@ def test_the_rate_limit_is_shared(server: EmbeddedServer, lines: Any, tmp_path: 
     assert 2 * size / seconds < rate * 1.3  # a fifth of a second of credit in one second
 
 
-def test_a_server_that_was_never_there(lines: Any, make_file: Any) -> None:
+def test_server_that_never_answered_raises_connect_failed_after_the_retries(lines: Any, make_file: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}/files/"
-        terms = replace(plain_terms(endpoint), retries=2)
+        terms = plain_terms(endpoint, retries=2)
         delays: list[float] = []
         watch = Watch(retry=lambda _error, delay, _attempt: delays.append(delay))
         with pytest.raises(errors.ConnectFailed):
             TusUpload(lines(endpoint).client, terms, make_file(10), {}, watch=watch).run()
     assert len(delays) == 2
+
+
+def test_server_that_goes_down_during_an_upload_raises_unreachable_after_the_probes(lines: Any, make_file: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        server.close_door()
+        peer.answer(201, Location="/files/1", Connection="close", **TUS)
+
+    with RawServer(script) as server:
+        endpoint = f"{server.url}/files/"
+        line, terms = lines(endpoint), plain_terms(endpoint, retries=2)
+        probes: list[int] = []
+        terms.retry.probe = lambda: probes.append(1) or line.client.options()  # type: ignore[func-returns-value]
+        with pytest.raises(errors.Unreachable):
+            TusUpload(line.client, terms, make_file(10), {}).run()
+    assert len(probes) == 3

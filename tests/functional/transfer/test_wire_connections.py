@@ -1,4 +1,4 @@
-"""What uploads rely on in connections, on real sockets: counting, early answers, stalls, stops, reuse."""
+"""Connections on real sockets: counted bytes, early answers, stalls, stops, and reuse."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, TimedOut
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import wire
+from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.multipart import MultipartBody
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def client() -> Iterator[Callable[..., Http]]:
 
 
 class Upload:
-    """A body of one sparse file of `size` bytes, with what was told of it."""
+    """A body of one sparse file of `size` bytes, with the bytes that were reported as sent."""
 
     def __init__(self, directory: Path, size: int, check: Callable[[], None] = lambda: None) -> None:
         path = directory / f"{size}.bin"
@@ -109,7 +109,7 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Any]]:
 # --- framing and counting ---------------------------------------------------------------------------------------------
 
 
-def test_a_body_goes_with_its_exact_length_and_no_second_framing(tmp_path, client, secured) -> None:
+def test_body_has_its_exact_length_and_no_chunked_framing(tmp_path, client, secured) -> None:
     seen = []
 
     def script(peer: Peer) -> None:
@@ -172,7 +172,7 @@ def test_memory_stays_flat_for_a_file_of_gigabytes(tmp_path, client) -> None:
 # --- answers that come early ------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client, secured) -> None:
+def test_refusal_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client, secured) -> None:
     """The server answers and does not read on; the connection is not used for the next request."""
 
     def script(peer: Peer) -> None:
@@ -194,7 +194,7 @@ def test_a_refusal_in_the_middle_of_a_body_is_returned_at_once(tmp_path, client,
     assert upload.sent < BUFFERS
 
 
-def test_a_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
+def test_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
     answered = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -210,7 +210,7 @@ def test_a_refusal_followed_by_a_reset_is_still_read(tmp_path, client) -> None:
         assert post(client(server), server, upload).body == {"error": "TOO_LARGE"}
 
 
-def test_session_tickets_are_no_answer(tmp_path, client, authority) -> None:
+def test_session_tickets_are_not_taken_for_an_answer(tmp_path, client, authority) -> None:
     """TLS 1.3 servers send tickets while the body travels: bytes to read, but none of HTTP."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -232,7 +232,7 @@ def test_session_tickets_are_no_answer(tmp_path, client, authority) -> None:
 # --- connections that break -------------------------------------------------------------------------------------------
 
 
-def test_a_close_in_the_middle_says_that_the_body_was_not_out(tmp_path, client, secured) -> None:
+def test_close_in_the_middle_of_the_body_has_body_sent_false(tmp_path, client, secured) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.read(50_000)
@@ -247,7 +247,7 @@ def test_a_close_in_the_middle_says_that_the_body_was_not_out(tmp_path, client, 
     assert not upload.through.is_set()
 
 
-def test_a_close_instead_of_an_answer_says_that_the_body_was_out(tmp_path, client, secured) -> None:
+def test_close_instead_of_an_answer_has_body_sent_true(tmp_path, client, secured) -> None:
     upload = Upload(tmp_path, 1_000_000)
     with RawServer(Peer.request, tls=secured.tls) as server:
         with pytest.raises(ConnectionLost) as caught:
@@ -258,7 +258,7 @@ def test_a_close_instead_of_an_answer_says_that_the_body_was_out(tmp_path, clien
     assert upload.through.is_set()
 
 
-def test_a_reset_instead_of_an_answer_is_told_in_the_systems_words(tmp_path, client) -> None:
+def test_reset_instead_of_an_answer_quotes_the_system(tmp_path, client) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.reset()
@@ -268,7 +268,7 @@ def test_a_reset_instead_of_an_answer_is_told_in_the_systems_words(tmp_path, cli
     assert caught.value.body_sent
 
 
-def test_no_answer_within_the_limit_is_a_timeout_with_the_body_out(tmp_path, client, secured) -> None:
+def test_no_answer_within_the_limit_is_a_timeout_with_body_sent_true(tmp_path, client, secured) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.hold()
@@ -279,7 +279,7 @@ def test_no_answer_within_the_limit_is_a_timeout_with_the_body_out(tmp_path, cli
     assert caught.value.body_sent
 
 
-def test_an_answer_that_stops_in_its_middle_is_lost(client) -> None:
+def test_answer_that_ends_in_its_middle_is_a_lost_connection(client) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -289,7 +289,7 @@ def test_an_answer_that_stops_in_its_middle_is_lost(client) -> None:
     assert caught.value.body_sent
 
 
-def test_an_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
+def test_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -300,7 +300,7 @@ def test_an_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
     assert caught.value.body_sent
 
 
-def test_garbage_instead_of_http_is_a_lost_connection_on_one_line(client) -> None:
+def test_answer_that_is_not_http_is_a_lost_connection_on_one_line(client) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\nno\r\n")
@@ -313,7 +313,7 @@ def test_garbage_instead_of_http_is_a_lost_connection_on_one_line(client) -> Non
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_ends_a_body_that_nobody_reads(tmp_path, client, secured) -> None:
+def test_stop_ends_a_body_that_nobody_reads(tmp_path, client, secured) -> None:
     """`check` raising is enough, although the kernel takes nothing."""
     stop = Stop()
 
@@ -345,7 +345,7 @@ def _until_still(upload: Upload) -> None:
 
 
 @pytest.mark.parametrize("phase", ["body", "answer"])
-def test_shutting_the_sockets_ends_whatever_waits_on_them(tmp_path, client, secured, phase) -> None:
+def test_shut_ends_a_call_that_waits_on_its_socket(tmp_path, client, secured, phase) -> None:
     def script(peer: Peer) -> None:
         if phase == "answer":
             peer.request()
@@ -372,7 +372,7 @@ def test_shutting_the_sockets_ends_whatever_waits_on_them(tmp_path, client, secu
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_shutting_the_sockets_ends_a_connection_that_is_still_being_made(client, scheme) -> None:
+def test_shut_ends_a_connection_that_is_still_being_made(client, scheme) -> None:
     """A full queue of connections answers no SYN; a server that accepts may still never shake hands."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -402,7 +402,7 @@ def test_shutting_the_sockets_ends_a_connection_that_is_still_being_made(client,
 # --- reuse ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch) -> None:
+def test_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatch) -> None:
     """The reference backend closes them at five: a request on one that is about to go would be lost."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: clock.now))
@@ -435,7 +435,7 @@ def test_a_connection_idle_for_four_seconds_is_not_used_again(client, monkeypatc
     ],
     ids=["gzip", "empty", "html", "no utf-8", "endless nesting"],
 )
-def test_an_answers_body_is_json_or_none(client, body, headers, parsed) -> None:
+def test_answer_body_is_json_or_none(client, body, headers, parsed) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.answer(502, body, **headers)
@@ -445,7 +445,7 @@ def test_an_answers_body_is_json_or_none(client, body, headers, parsed) -> None:
     assert (answer.status, answer.body) == (502, parsed)
 
 
-def test_a_packed_answer_that_is_broken_is_a_lost_connection(client) -> None:
+def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.answer(200, b"no gzip at all", Content_Encoding="gzip")

@@ -1,4 +1,4 @@
-"""What is said when the network fails, and where requests (and the token) go: proxies, redirects, certificates."""
+"""Errors of the network, and where requests and the token go: proxies, redirects, certificates."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import http as http_module
+from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.http import Http
-from uploader_cli.transfer.multipart import MultipartBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def one_line(error: errors.UploaderError) -> str:
-    """The message, once it is known to be free of the libraries' noise."""
+    """Return the message, which must be free of the internals of the libraries."""
     text = str(error)
     for noise in ("\n", "Pool(", "Connection(", "Max retries", "Caused by", "object at", "Traceback", "urllib3"):
         assert noise not in text
@@ -72,7 +72,7 @@ def answering(peer: Peer) -> None:
 # --- error classes ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_listens(get) -> None:
+def test_refused_connection_is_connect_failed(get) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectFailed) as caught:
         get(url)
@@ -81,7 +81,7 @@ def test_nobody_listens(get) -> None:
     assert caught.value.hint == "is the server running there?"
 
 
-def test_a_name_that_does_not_exist(get, monkeypatch) -> None:
+def test_unknown_host_is_connect_failed(get, monkeypatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -91,12 +91,12 @@ def test_a_name_that_does_not_exist(get, monkeypatch) -> None:
     assert one_line(caught.value) == "no connection to http://nowhere.invalid:8005: Name or service not known"
 
 
-def test_a_name_that_can_be_none(get) -> None:
+def test_invalid_host_is_connect_failed(get) -> None:
     with pytest.raises(ConnectFailed, match=r"no connection to http://a\.\.b: .*label empty or too long"):
         get("http://a..b")
 
 
-def test_nobody_answers_the_dial(get, monkeypatch) -> None:
+def test_connection_timeout_is_connect_failed(get, monkeypatch) -> None:
     """A full queue of connections: the SYN stays without an answer."""
     monkeypatch.setattr(http_module, "CONNECT_TIMEOUT", 0.3)
     with socket.socket() as listener, contextlib.ExitStack() as crowd:
@@ -112,7 +112,7 @@ def test_nobody_answers_the_dial(get, monkeypatch) -> None:
     assert one_line(caught.value) == f"no connection to {url}: timed out"
 
 
-def test_the_next_address_of_a_name_is_tried(get, monkeypatch) -> None:
+def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch) -> None:
     with RawServer(answering) as server:
         there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
         refused = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
@@ -120,7 +120,7 @@ def test_the_next_address_of_a_name_is_tried(get, monkeypatch) -> None:
         assert get(f"http://two.invalid:{server.port}").ok
 
 
-def test_a_server_that_hangs_up_without_a_word(get) -> None:
+def test_close_without_an_answer_is_a_lost_connection(get) -> None:
     with RawServer(Peer.head) as server, pytest.raises(ConnectionLost) as caught:
         get(server.url)
     assert one_line(caught.value) == (
@@ -136,7 +136,7 @@ def tls() -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_of_nobody_we_trust(get, tls) -> None:
+def test_untrusted_certificate_names_the_ca_bundle_option(get, tls) -> None:
     with RawServer(answering, tls=tls) as server, pytest.raises(ConnectFailed) as caught:
         get(server.url)
     assert one_line(caught.value).startswith(f"no secure connection to {server.url}: ")
@@ -145,12 +145,12 @@ def test_a_certificate_of_nobody_we_trust(get, tls) -> None:
     assert not caught.value.retryable
 
 
-def test_insecure_asks_for_no_certificate(get, tls) -> None:
+def test_insecure_accepts_an_untrusted_certificate(get, tls) -> None:
     with RawServer(answering, tls=tls) as server:
         assert get(server.url, insecure=True).ok
 
 
-def test_a_client_certificate_is_shown(get, tmp_path) -> None:
+def test_client_certificate_is_sent(get, tmp_path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -166,7 +166,7 @@ def test_a_client_certificate_is_shown(get, tmp_path) -> None:
     one_line(caught.value)
 
 
-def test_plain_http_where_tls_was_expected(get) -> None:
+def test_plain_http_answer_to_tls_is_not_retryable(get) -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(10)
         peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -178,7 +178,7 @@ def test_plain_http_where_tls_was_expected(get) -> None:
     assert not caught.value.retryable
 
 
-def test_a_handshake_that_is_cut_can_be_tried_again(get) -> None:
+def test_handshake_that_breaks_is_retryable(get) -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(65536)
 
@@ -189,7 +189,7 @@ def test_a_handshake_that_is_cut_can_be_tried_again(get) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://", "http://["])
-def test_what_is_no_url_is_a_usage_error(url) -> None:
+def test_invalid_url_is_a_usage_error(url) -> None:
     client = Http(Settings(server="http://127.0.0.1"))
     with pytest.raises(UsageError, match="--server"):
         client.request("GET", url)
@@ -199,7 +199,7 @@ def test_what_is_no_url_is_a_usage_error(url) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed_and_the_token_goes_nowhere_else(get, status) -> None:
+def test_redirect_is_not_followed_and_gets_no_token(get, status) -> None:
     elsewhere = RawServer(answering)
 
     def script(peer: Peer) -> None:
@@ -214,7 +214,7 @@ def test_redirects_are_not_followed_and_the_token_goes_nowhere_else(get, status)
 
 
 @pytest.mark.parametrize("location", ["http://[", "//", "\x01", "http://a:b:c", "é"])
-def test_a_hostile_location_breaks_nothing(get, location) -> None:
+def test_malformed_location_is_accepted(get, location) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.answer(302, Location=location)
@@ -229,7 +229,7 @@ def test_a_hostile_location_breaks_nothing(get, location) -> None:
 
 
 class Proxy(RawServer):
-    """A forward and CONNECT proxy that keeps what it was asked."""
+    """A forward and CONNECT proxy that records its requests."""
 
     def __init__(self, *, demand: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -263,13 +263,13 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_RDWR)
 
 
-def test_plain_requests_go_to_the_proxy_that_is_set(get) -> None:
+def test_http_request_goes_to_the_proxy(get) -> None:
     with Proxy() as proxy:
         answer = get("http://files.invalid:8005", "/health", proxy=proxy.url)
         assert answer.body == {"proxied": "http://files.invalid:8005/health"}
 
 
-def test_secure_requests_go_through_the_proxy_as_they_are(get, tmp_path) -> None:
+def test_https_request_is_tunnelled_through_the_proxy(get, tmp_path) -> None:
     """The proxy sees a name and a port; the server's certificate is checked end to end."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -284,7 +284,7 @@ def test_secure_requests_go_through_the_proxy_as_they_are(get, tmp_path) -> None
         assert "authorization" not in headers
 
 
-def test_a_body_goes_through_the_tls_of_a_proxy_and_of_the_server(tmp_path) -> None:
+def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -312,7 +312,7 @@ def test_a_body_goes_through_the_tls_of_a_proxy_and_of_the_server(tmp_path) -> N
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_proxies_of_the_environment_are_used(get, monkeypatch, name) -> None:
+def test_proxy_of_the_environment_is_used(get, monkeypatch, name) -> None:
     with Proxy() as proxy:
         monkeypatch.setenv(name, proxy.url)
         assert get("http://files.invalid:8005").body == {"proxied": "http://files.invalid:8005/"}
@@ -326,7 +326,7 @@ def test_no_proxy_of_the_environment_is_respected(get, monkeypatch) -> None:
         assert not proxy.peers
 
 
-def test_a_proxys_password_is_sent_to_it_and_told_to_nobody(get) -> None:
+def test_proxy_password_is_sent_to_the_proxy_and_in_no_message(get) -> None:
     with Proxy(demand="Basic dTpoaWRkZW4=") as proxy:
         with_password = proxy.url.replace("//", "//u:hidden@")
         assert get("http://files.invalid", proxy=with_password).ok
@@ -341,7 +341,7 @@ def test_a_proxys_password_is_sent_to_it_and_told_to_nobody(get) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_is_not_there(get, scheme) -> None:
+def test_refused_proxy_connection_is_connect_failed(get, scheme) -> None:
     port = free_port()
     with pytest.raises(ConnectFailed) as caught:
         get(f"{scheme}://files.invalid", proxy=f"http://u:verysecret@127.0.0.1:{port}")
@@ -352,7 +352,7 @@ def test_a_proxy_that_is_not_there(get, scheme) -> None:
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 
-def test_extra_headers_and_our_name_go_with_each_request(get) -> None:
+def test_request_has_extra_headers_and_user_agent(get) -> None:
     from uploader_cli.settings.values import header
 
     with RawServer(answering) as server:
@@ -361,7 +361,7 @@ def test_extra_headers_and_our_name_go_with_each_request(get) -> None:
     assert sent["user-agent"].startswith("uploader (")
 
 
-def test_the_users_netrc_is_left_alone(get, tmp_path: Path, monkeypatch) -> None:
+def test_netrc_is_not_used(get, tmp_path: Path, monkeypatch) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login me password verysecret\n")
     netrc.chmod(0o600)

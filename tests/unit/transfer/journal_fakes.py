@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Stored, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.transfer.journal import Journal
-    from uploader_cli.transfer.journal_run import RunHandle
+    from uploader_cli.transfer.journal import Claim, Journal, Receipt, RunHandle
 
 HERE = Target("http://here:1", "personal")
 DAY = 86_400.0
@@ -35,6 +34,18 @@ def a_file(path: str = "/data/a.bin", *, file: int = 1, size: int = 10, mtime_ns
 def begin(journal: Journal, *paths: str, fresh: bool = False) -> RunHandle:
     """The run of `uploader upload PATHS` to HERE."""
     return journal.begin(HERE, {"paths": list(paths)}, fresh=fresh)
+
+
+def claimed(run: RunHandle, file: LocalFile) -> Claim:
+    return run.claim([file])[0]
+
+
+def complete(run: RunHandle, file: LocalFile, **fields) -> None:
+    run.completed([Stored(file, **fields)])
+
+
+def receipt(run: RunHandle, file: LocalFile) -> Receipt | None:
+    return run.receipts([file])[0]
 
 
 def names(directory: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import HERE, a_file
+from journal_fakes import HERE, a_file, claimed, complete
 from patience import PATIENCE
 
 from uploader_cli.transfer.journal import Journal
@@ -27,11 +28,16 @@ PRELUDE = """
 import os, random, sys
 from pathlib import Path
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Journal, Stored, Target
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def claimed(run, file):
+    return run.claim([file])[0]
+
+def complete(run, file, **fields):
+    run.completed([Stored(file, **fields)])
 
 def a_file(number):
     return LocalFile(number, f"/data/{number}", str(number), 10, 5)
@@ -45,7 +51,7 @@ journal = Journal(directory)
 run = journal.begin(Target("http://here:1", "personal"), {})
 say("begun", run.id, run.resumed_from or "-")
 for number in range(argument):
-    claim = run.claim(a_file(number), "s")
+    claim = claimed(run, a_file(number))
     if claim.state == "done":
         continue
     say("claimed", number, claim.upload.upload_key)
@@ -56,7 +62,7 @@ for number in range(argument):
         say("split", number, parts[1].upload_key)
         run.checked(a_file(number), 3, part=1)
         say("checked", number)
-    run.completed(a_file(number), server_id=str(number))
+    complete(run, a_file(number), server_id=str(number))
     say("completed", number)
 run.finish(ok=True)
 say("finished")
@@ -75,10 +81,10 @@ with Journal(directory) as journal:
     while left:
         busy = []
         for number in left:
-            claim = run.claim(a_file(number))
+            claim = claimed(run, a_file(number))
             if claim.state in ("new", "resume"):
                 say("sent", number)
-                run.completed(a_file(number))
+                complete(run, a_file(number))
                 if first:  # nobody runs away before the others have begun
                     sys.stdin.readline()
                     first = False
@@ -96,7 +102,7 @@ for number in range(25):
     with Journal(directory) as journal:
         assert journal.notices == ()
         run = journal.begin(Target("http://here:1", "personal"), {"n": number})
-        run.claim(a_file(number * 1000 + argument))
+        claimed(run, a_file(number * 1000 + argument))
         run.finish(ok=random.random() < 0.5)
 """
 )
@@ -142,10 +148,7 @@ class Promised:
             receipts = {int(path.rsplit(b"/", 1)[1]) for (path,) in db.execute("SELECT path FROM receipt")}
             pending = dict(db.execute("SELECT path, upload_key FROM pending"))
             urls = {path for (path,) in db.execute("SELECT path FROM pending WHERE url IS NOT NULL")}
-            parts = {
-                path: (key, until)
-                for path, key, until in db.execute("SELECT path, upload_key, checked_until FROM part WHERE number = 1")
-            }
+            parts = {path: json.loads(text) for path, text in db.execute("SELECT path, parts FROM pending")}
         assert self.completed <= receipts
         assert len(receipts - self.completed) <= 1, "no more than the one call that did not return"
         assert not finished or not pending
@@ -155,7 +158,7 @@ class Promised:
             if path in pending:
                 assert pending[path] == key
                 assert number not in self.created or path in urls
-                assert number not in self.checked or parts[path][1] == 3
+                assert number not in self.checked or parts[path][1][5] == 3
         self.completed = receipts
 
 
@@ -229,10 +232,10 @@ def test_threads_share_a_run(tmp_path: Path) -> None:
             together.wait()
             for number in range(200):
                 file = a_file(f"/data/{number}", file=worker * 1000 + number)
-                if run.claim(file).state == "new":
+                if claimed(run, file).state == "new":
                     run.checked(file, 5)
                     sent.append(number)
-                    run.completed(file)
+                    complete(run, file)
 
         threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
         for thread in threads:

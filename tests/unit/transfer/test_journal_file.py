@@ -7,17 +7,14 @@ import os
 import sqlite3
 import stat
 import sys
-from itertools import count
 from pathlib import Path
 
 import pytest
-from journal_fakes import HERE, Clock, a_file, begin, names
+from journal_fakes import HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer import journal_store, run_lock
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import PendingUpload
-from uploader_cli.transfer.run_lock import locked
+from uploader_cli.transfer.journal import Journal, PendingPart, PendingUpload, Stored, lock, schema
+from uploader_cli.transfer.journal.lock import locked
 
 VERSION_1 = """
 CREATE TABLE target (
@@ -48,6 +45,21 @@ INSERT INTO receipt VALUES (3, 1, CAST('/data/b.bin' AS BLOB), 10, 5, 'abc', 'id
 INSERT INTO session VALUES (7, 's');
 PRAGMA user_version = 1;
 """
+VERSION_3 = """
+ALTER TABLE pending ADD COLUMN checked_until INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pending ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE part (
+  target INTEGER NOT NULL, path BLOB NOT NULL, number INTEGER NOT NULL, start INTEGER NOT NULL,
+  size INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
+  pledged_until INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (target, path, number)
+) WITHOUT ROWID;
+UPDATE pending SET pledged_until = 8;
+INSERT INTO part VALUES (1, CAST('/data/a.bin' AS BLOB), 1, 6, 4, 'k1', NULL, 0, 4);
+INSERT INTO part VALUES (1, CAST('/data/a.bin' AS BLOB), 0, 0, 6, 'k0', 'http://here:1/p', 6, 0);
+INSERT INTO run VALUES (8, 'def', '', 1, 'y', '{}', 1.7e9, 1.7e9, 0, 3, 0, 0);
+INSERT INTO receipt VALUES (4, 1, CAST('/data/c.bin' AS BLOB), 10, 5, 'def', 'id2', 'http://here:1/c', NULL, 0, 1.7e9);
+PRAGMA user_version = 3;
+"""
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -65,7 +77,7 @@ def test_the_file_is_the_owners_alone_and_so_is_a_directory_made_for_it(tmp_path
     before = os.umask(0)
     try:
         with Journal(directory) as journal:
-            begin(journal).claim(a_file())
+            claimed(begin(journal), a_file())
             modes = {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
             assert {path.suffix for path in directory.iterdir()} == {
                 ".lock",
@@ -93,18 +105,36 @@ def test_version_1_is_migrated_and_its_run_goes_on(tmp_path: Path) -> None:
         assert (info.id, info.completed_files, info.open_files, info.sessions) == ("abc", 1, 1, ("s",))
         run = journal.resume("abc")
         upload = PendingUpload("key", "http://here:1/u", "s", 8)
-        assert run.claim(a_file()).upload == upload
-        assert run.claim(a_file("/data/b.bin")).receipt.server_id == "id"
+        assert claimed(run, a_file()).upload == upload
+        assert claimed(run, a_file("/data/b.bin")).receipt.server_id == "id"
         run.checked(a_file(), 8)
         run.split(a_file(), [10])
         run.pledged(a_file(), 10)
         run.pledged(a_file(), 9, part=0)
     with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
         assert journal.notices == ()
-        claim = journal.resume("abc").claim(a_file())
+        claim = claimed(journal.resume("abc"), a_file())
         assert (claim.upload.checked_until, claim.upload.pledged_until) == (8, 10)
         assert [part.pledged_until for part in claim.upload.parts] == [9]
     assert aside(tmp_path) == []
+
+
+def test_version_3_keeps_parts_receipts_and_what_is_new_to_each_run(tmp_path: Path) -> None:
+    run_sql(tmp_path, VERSION_1 + VERSION_3)
+    with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
+        assert journal.notices == ()
+        older, newer = journal.resume("abc"), journal.resume("def")
+        parts = (PendingPart(0, 0, 6, "k0", "http://here:1/p", 6, 0), PendingPart(1, 6, 4, "k1", None, 0, 4))
+        claim = claimed(older, a_file())
+        assert (claim.state, claim.upload.parts, claim.upload.pledged_until) == ("resume", parts, 8)
+        files = [a_file("/data/b.bin"), a_file("/data/c.bin")]
+        states = [[claim.state for claim in run.claim(files)] for run in (older, newer)]
+        assert states == [["done", "done"], ["new", "done"]], "b was sent before the newer run began"
+        found = receipt(newer, files[1])
+        assert (found.run, found.server_id, found.location) == (newer.id, "id2", "http://here:1/c")
+        complete(newer, a_file("/data/b.bin"))
+        assert claimed(older, a_file("/data/b.bin", file=3)).receipt.run == newer.id
+        assert journal.begin(HERE, {}).claim([a_file("/data/c.bin")])[0].state == "new"
 
 
 def test_a_migration_that_fails_half_way_leaves_the_old_journal_as_it_was(tmp_path: Path) -> None:
@@ -123,15 +153,15 @@ def test_a_migration_that_fails_half_way_leaves_the_old_journal_as_it_was(tmp_pa
         (lambda path: path.write_bytes(b"no journal at all" * 100), "is damaged"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
         (lambda path: os.truncate(path, 4096), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 4"), "was written by a newer version"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 5"), "was written by a newer version"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
-        (lambda path: run_sql(path.parent, "DROP TABLE part"), "lacks tables"),
+        (lambda path: run_sql(path.parent, "DROP TABLE period"), "lacks tables"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 1"), "is damaged"),
     ],
 )
 def test_what_cannot_be_read_is_set_aside_and_told(tmp_path: Path, spoil, why: str) -> None:
     with Journal(tmp_path) as journal:
-        begin(journal).claim(a_file())
+        claimed(begin(journal), a_file())
     spoil(tmp_path / "journal.sqlite3")
     spoilt = (tmp_path / "journal.sqlite3").read_bytes()
     with Journal(tmp_path, now=Clock(1.7e9)) as journal:
@@ -139,7 +169,7 @@ def test_what_cannot_be_read_is_set_aside_and_told(tmp_path: Path, spoil, why: s
         assert notice.startswith(f"the journal {tmp_path / 'journal.sqlite3'} {why}")
         assert "set aside as journal.sqlite3.aside-20231114T221320.000000Z" in notice
         assert journal.runs() == []
-        assert begin(journal).claim(a_file()).state == "new"
+        assert claimed(begin(journal), a_file()).state == "new"
     assert aside(tmp_path)[0].read_bytes() == spoilt
     assert Journal(tmp_path, now=Clock(1.7e9)).notices == ()
 
@@ -151,23 +181,27 @@ def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
         assert journal.runs() == []
 
 
-def test_damage_that_shows_in_use_stops_the_run_and_is_set_aside_at_the_next(tmp_path: Path) -> None:
+def test_damage_that_shows_in_use_is_told_once_and_set_aside_at_the_next_start(tmp_path: Path) -> None:
+    files = [a_file(f"/data/{number:04}") for number in range(2000)]
     with Journal(tmp_path) as journal:
         run = begin(journal)
-        for number in range(2000):
-            run.completed(a_file(f"/data/{number:04}"))
+        run.completed([Stored(file) for file in files])
         run.finish(ok=False)
     path = tmp_path / "journal.sqlite3"
     content = bytearray(path.read_bytes())
     third = len(content) // 3 // 4096 * 4096
-    content[third : 2 * third] = os.urandom(third)  # roots are in the first pages, what a start looks at in the last
+    content[2 * third :] = os.urandom(len(content) - 2 * third)  # what a start looks at is in the first pages
     path.write_bytes(content)
     with Journal(tmp_path) as journal:
         assert journal.notices == ()
-        run = begin(journal)
-        with pytest.raises(UploaderError, match="is damaged") as told:
-            [run.receipt(a_file(f"/data/{number:04}")) for number in range(2000)]
-        assert "run the same command again" in told.value.hint
+        run, told = begin(journal), list[str]()
+        run.on_trouble = told.append
+        states = {claim.state for claim in run.claim(files)}
+        run.completed([Stored(file) for file in files])
+        assert states == {"new"}, "nothing can be read"
+        run.finish(ok=False)
+    assert len(told) == 1
+    assert "is damaged" in told[0]
     with Journal(tmp_path) as journal:
         assert "is damaged: it was set aside" in journal.notices[0]
         assert begin(journal).resumed_from is None
@@ -176,14 +210,14 @@ def test_damage_that_shows_in_use_stops_the_run_and_is_set_aside_at_the_next(tmp
 
 def test_damage_that_shows_at_the_start_is_set_aside_at_once(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        begin(journal).claim(a_file())
+        claimed(begin(journal), a_file())
     path = tmp_path / "journal.sqlite3"
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)  # all but the schema
     path.write_bytes(content)
     with Journal(tmp_path) as journal:
         assert "set aside" in journal.notices[0]
-        assert begin(journal).claim(a_file()).state == "new"
+        assert claimed(begin(journal), a_file()).state == "new"
 
 
 def test_only_the_newest_journals_set_aside_are_kept(tmp_path: Path) -> None:
@@ -216,29 +250,12 @@ def test_a_directory_that_may_not_be_made_is_refused(tmp_path: Path, monkeypatch
         Journal(tmp_path / "state")
 
 
-def test_a_full_disk_is_told_in_words_and_what_was_written_stays(tmp_path: Path) -> None:
-    with Journal(tmp_path) as journal:
-        run = begin(journal)
-        journal._store._db.execute("PRAGMA max_page_count = 40")
-        numbers = count()
-        with pytest.raises(UploaderError, match="can't be written: no space left") as told:
-            [run.completed(a_file(f"/data/{number}")) for number in numbers]
-        done = next(numbers) - 1  # the last one was refused
-        assert "--state-dir" in told.value.hint
-        assert done > 10
-        assert run.claim(a_file(f"/data/{done - 1}")).state == "done"
-    with Journal(tmp_path) as journal:
-        run = begin(journal)
-        assert {run.claim(a_file(f"/data/{number}")).state for number in range(done)} == {"done"}
-        assert run.claim(a_file(f"/data/{done}")).state == "new"
-
-
 def test_locked_is_no_word_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     with Journal(tmp_path) as journal:
         holder = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UploaderError, match="other runs kept it to themselves") as told:
+        with pytest.raises(UploaderError, match="other programs kept it locked") as told:
             journal.begin(HERE, {})
         holder.close()
         assert "database is locked" not in str(told.value)
@@ -246,7 +263,7 @@ def test_locked_is_no_word_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks there belong to the process")
 def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "WAIT", 0.05)
-    with locked(tmp_path / "journal.lock"), pytest.raises(UsageError, match="kept it to themselves"):
+    monkeypatch.setattr(lock, "WAIT", 0.05)
+    with locked(tmp_path / "journal.lock"), pytest.raises(UsageError, match="other programs kept it locked"):
         Journal(tmp_path)
     Journal(tmp_path).close()

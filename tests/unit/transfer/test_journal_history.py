@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import DAY, HERE, Clock, a_file, begin
+from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Journal, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +31,8 @@ def sent(journal: Journal, *paths: str, ok: bool) -> None:
     """A run of the command `a`."""
     run = begin(journal, "a")
     for path in paths:
-        run.claim(a_file(path))
-        run.completed(a_file(path))
+        claimed(run, a_file(path))
+        complete(run, a_file(path))
     run.finish(ok=ok)
 
 

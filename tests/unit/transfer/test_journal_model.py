@@ -10,10 +10,9 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from journal_fakes import Clock, a_file, begin
+from journal_fakes import Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import PendingUpload
+from uploader_cli.transfer.journal import Journal, PendingUpload
 
 WHO = st.sampled_from([0, 1])
 PATH = st.sampled_from(["/a", "/b", "/c"])
@@ -81,7 +80,7 @@ class JournalMachine(RuleBasedStateMachine):
     def claim(self, who: int, path: str, version: int) -> None:
         if self.handles[who] is None:
             return
-        claim = self.handles[who].claim(a_file(path, size=version))
+        claim = claimed(self.handles[who], a_file(path, size=version))
         number, since = self.rows[who]
         known, (content, serial) = self.model.pending.get(path), self.model.done.get(path, (0, 0))
         is_done = serial > since
@@ -120,7 +119,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(who=WHO, path=PATH)
     def complete(self, who: int, path: str) -> None:
         if known := self.mine(who, path):
-            self.handles[who].completed(a_file(path, size=known.version))
+            complete(self.handles[who], a_file(path, size=known.version))
             self.model.serial += 1
             self.model.done[path] = (known.version, self.model.serial)
             del self.model.pending[path]
@@ -128,7 +127,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(who=WHO, path=PATH)
     def drop(self, who: int, path: str) -> None:
         if known := self.mine(who, path):
-            self.handles[who].dropped(a_file(path, size=known.version))
+            self.handles[who].forget([a_file(path, size=known.version)])
             del self.model.pending[path]
 
     @rule(who=WHO, ok=st.booleans())

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_fakes import DAY, HERE, Clock, a_file, begin, names
+from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer import journal_schema
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
+from uploader_cli.transfer.journal import Journal, Target, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,22 +68,22 @@ def test_a_run_that_lives_is_not_gone_on_with(journal: Journal, tmp_path: Path) 
 
 def test_a_finished_run_takes_interrupted_ones_of_the_same_command_along(journal: Journal) -> None:
     one, two, elsewhere = begin(journal), begin(journal), begin(journal, "b")
-    one.claim(a_file())
+    claimed(one, a_file())
     one.finish(ok=False)
     two.finish(ok=True)
     elsewhere.finish(ok=False)
     assert [(info.id, info.state) for info in journal.runs()] == [
         (elsewhere.id, "interrupted"), (two.id, "finished")
     ]  # fmt: skip
-    assert begin(journal).claim(a_file()).state == "new"
+    assert claimed(begin(journal), a_file()).state == "new"
 
 
 def test_a_finished_run_leaves_a_live_one_of_the_same_command_alone(journal: Journal) -> None:
     one, two = begin(journal), begin(journal)
-    begun = one.claim(a_file()).upload
+    begun = claimed(one, a_file()).upload
     one.session_opened("s")
     two.finish(ok=True)
-    assert one.claim(a_file()).upload == begun
+    assert claimed(one, a_file()).upload == begun
     one.finish(ok=False)
     again = begin(journal)
     assert (again.resumed_from, again.open_sessions()) == (one.id, ("s",))
@@ -95,14 +93,14 @@ def test_the_list_tells_what_is_done_and_open(journal: Journal, clock: Clock) ->
     started = clock.at
     run = begin(journal, "a", "b")
     for number, path in enumerate(("/a", "/b", "/c"), 1):
-        run.claim(a_file(path, file=number, size=number * 10))
+        claimed(run, a_file(path, file=number, size=number * 10))
     run.session_opened("s1")
     run.session_opened("s2")
     run.session_opened("s2")
     run.session_closed("s1")
     clock.at += 5
     for _ in range(2):
-        run.completed(a_file("/b", file=2, size=20))
+        complete(run, a_file("/b", file=2, size=20))
     (info,) = journal.runs()
     assert (info.id, info.server, info.destination) == (run.id, HERE.server, HERE.destination)
     assert (info.arguments, info.sessions) == ({"paths": ["a", "b"]}, ("s2",))
@@ -114,7 +112,7 @@ def test_the_list_tells_what_is_done_and_open(journal: Journal, clock: Clock) ->
 
 def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Journal) -> None:
     run = begin(journal)
-    run.claim(a_file())
+    claimed(run, a_file())
     run.session_opened("s")
     run.finish(ok=True)
     (info,) = journal.runs()
@@ -127,7 +125,7 @@ def test_a_finished_run_keeps_nothing_under_way_and_is_not_resumed(journal: Jour
 def test_resume_by_a_prefix_takes_that_very_run(journal: Journal) -> None:
     older = journal.begin(HERE, {"n": 1}, run_id="aa11")
     newer = journal.begin(HERE, {"n": 1}, run_id="ab22")
-    older.claim(a_file())
+    claimed(older, a_file())
     older.finish(ok=False)
     newer.finish(ok=False)
     with pytest.raises(UsageError, match="2 runs begin with a"):
@@ -136,20 +134,20 @@ def test_resume_by_a_prefix_takes_that_very_run(journal: Journal) -> None:
         journal.run("x")
     run = journal.resume("aa", new_id="cc")
     assert (run.id, run.resumed_from) == ("cc", "aa11")
-    assert run.claim(a_file()).state == "resume"
+    assert claimed(run, a_file()).state == "resume"
 
 
 def test_a_forgotten_run_leaves_its_receipts_only(journal: Journal) -> None:
     run = begin(journal)
-    run.claim(a_file("/a"))
-    run.claim(a_file("/b"))
-    run.completed(a_file("/b"))
+    claimed(run, a_file("/a"))
+    claimed(run, a_file("/b"))
+    complete(run, a_file("/b"))
     run.finish(ok=False)
     journal.forget(run.id)
     assert journal.runs() == []
     again = begin(journal)
-    assert again.claim(a_file("/a")).state == "new"
-    assert again.receipt(a_file("/b")).run == run.id
+    assert claimed(again, a_file("/a")).state == "new"
+    assert receipt(again, a_file("/b")).run is None
 
 
 def test_locks_and_files_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
@@ -165,11 +163,11 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
     clock = Clock()
     with Journal(tmp_path, now=clock) as journal:
         run = journal.begin(Target("http://old:1", "personal"), {})
-        run.claim(a_file("/a"))
-        run.completed(a_file("/b"))
+        claimed(run, a_file("/a"))
+        complete(run, a_file("/b"))
         run.session_opened("s")
         clock.at += 89 * DAY
-        begin(journal).completed(a_file("/c"))
+        complete(begin(journal), a_file("/c"))
     clock.at += 2 * DAY
     with Journal(tmp_path, now=clock) as journal:
         assert [info.server for info in journal.runs()] == [HERE.server]
@@ -180,9 +178,9 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
         with journal._store.read() as db:
             counts = [
                 db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("target", "run", "pending", "part", "receipt", "session")
+                for table in ("target", "run", "pending", "receipt", "session")
             ]
-        assert counts == [1, 1, 0, 0, 1, 0]
+        assert counts == [1, 1, 0, 1, 0]
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
@@ -193,14 +191,14 @@ def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path
 
 
 def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_schema, "MOST_FINISHED", 3)
-    monkeypatch.setattr(journal_schema, "MOST_UNFINISHED", 2)
-    monkeypatch.setattr(journal_schema, "MOST_RECEIPTS", 5)
-    monkeypatch.setattr(journal_schema, "_BATCH", 4)
+    monkeypatch.setattr(schema, "MOST_FINISHED", 3)
+    monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
+    monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
+    monkeypatch.setattr(schema, "_BATCH", 4)
     with Journal(tmp_path) as journal:
         for number in range(30):
             run = begin(journal, str(number))
-            run.completed(a_file(f"/{number}"))
+            complete(run, a_file(f"/{number}"))
             run.finish(ok=True)
         for number in range(4):
             begin(journal, f"open {number}").finish(ok=False)
@@ -210,21 +208,21 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
             ["open 3"], ["open 2"], ["29"], ["28"], ["27"]
         ]  # fmt: skip
         run = begin(journal)
-        kept = [number for number in range(30) if run.receipt(a_file(f"/{number}"))]
+        kept = [number for number in range(30) if receipt(run, a_file(f"/{number}"))]
         assert kept == [25, 26, 27, 28, 29]
 
 
 def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(journal_schema, "MOST_RECEIPTS", 2)
+    monkeypatch.setattr(schema, "MOST_RECEIPTS", 2)
     with Journal(tmp_path) as journal:
         before = begin(journal, "before")
-        before.completed(a_file("/before"))
+        complete(before, a_file("/before"))
         before.finish(ok=True)
         run = begin(journal)
         for number in range(10):
-            run.completed(a_file(f"/{number}"))
+            complete(run, a_file(f"/{number}"))
         run.finish(ok=False)
     with Journal(tmp_path) as journal:
         run = journal.resume(run.id)
-        assert {run.claim(a_file(f"/{number}")).state for number in range(10)} == {"done"}
-        assert run.receipt(a_file("/before")) is None
+        assert {claimed(run, a_file(f"/{number}")).state for number in range(10)} == {"done"}
+        assert receipt(run, a_file("/before")) is None

@@ -1,4 +1,4 @@
-"""The REST calls: what each asks, and what its answers mean."""
+"""The REST calls: each request, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api, answer_error, stored_path
+from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.multipart import MultipartBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def golden(name: str) -> dict[str, Any]:
 
 
 class Called:
-    """An `Api` with fake time, and what it told."""
+    """An `Api` with fake time, and the events that it emitted."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
@@ -43,7 +43,7 @@ class Called:
         self.events: list[ev.Event] = []
         self.settings = Settings(server=SERVER, **settings)
         self.api = Api(self.settings, self.events.append, self.stop)
-        self.api.budget = RateBudget(clock=self.clock, wall=lambda: 1_000_000.0)
+        self.api.budget = self.api.retry.budget = RateBudget(clock=self.clock, wall=lambda: 1_000_000.0)
 
 
 @pytest.fixture
@@ -72,28 +72,28 @@ def play(wire: responses.RequestsMock, name: str) -> dict[str, Any]:
     return capture
 
 
-# --- each call against what the reference backend really answered -----------------------------------------------------
+# --- each call against what the reference backend answered ------------------------------------------------------------
 
 
-def test_health_without_limits(called: Called, wire: Any) -> None:
+def test_health_without_limits_is_none(called: Called, wire: Any) -> None:
     play(wire, "health")
     assert called.api.health() is None
     assert called.api.answered
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
-def test_any_answer_to_health_will_do(called: Called, wire: Any, status: int) -> None:
+def test_any_answer_to_health_is_an_answer(called: Called, wire: Any, status: int) -> None:
     wire.get(f"{SERVER}/health", body="<html>", status=status)
     assert called.api.health() is None
 
 
-def test_health_with_limits(called: Called, wire: Any) -> None:
+def test_health_with_limits_returns_them(called: Called, wire: Any) -> None:
     limits = {"maxFiles": 9, "maxFileSize": 10, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
     wire.get(f"{SERVER}/health", json={"status": "OK", "limits": limits})
     assert called.api.health() == Limits(9, 10, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
 
-def test_a_session_and_its_limits(called: Called, wire: Any) -> None:
+def test_session_answer_has_id_and_limits(called: Called, wire: Any) -> None:
     capture = play(wire, "session-ok")
     session = called.api.create_session("personal", 2)
     assert session.session_id == capture["body"]["sessionId"]
@@ -101,7 +101,7 @@ def test_a_session_and_its_limits(called: Called, wire: Any) -> None:
     assert called.api.budget.metered
 
 
-def test_a_refused_session_is_told_by_its_code(called: Called, wire: Any) -> None:
+def test_refused_session_raises_the_servers_code(called: Called, wire: Any) -> None:
     capture = play(wire, "session-error")
     asked = capture["request"]["json"]
     with pytest.raises(errors.AnswerError, match="400 INVALID_CATEGORY") as caught:
@@ -120,9 +120,7 @@ def test_a_refused_session_is_told_by_its_code(called: Called, wire: Any) -> Non
         (405, ""),
     ],
 )
-def test_what_answers_a_session_call_like_this_is_no_upload_server(
-    called: Called, wire: Any, status: int, body: str
-) -> None:
+def test_other_answer_to_a_session_call_is_no_upload_server(called: Called, wire: Any, status: int, body: str) -> None:
     wire.post(f"{SERVER}/api/upload/session", body=body, status=status)
     with pytest.raises(errors.NotAnUploadServer, match=f"answered {status}") as caught:
         called.api.create_session("personal", 1)
@@ -130,14 +128,14 @@ def test_what_answers_a_session_call_like_this_is_no_upload_server(
     assert not caught.value.retryable
 
 
-def test_a_redirect_instead_of_a_session_names_where_it_points(called: Called, wire: Any) -> None:
+def test_redirected_session_call_names_the_target(called: Called, wire: Any) -> None:
     wire.post(f"{SERVER}/api/upload/session", status=301, headers={"Location": "https://other.test/x"})
     with pytest.raises(errors.NotAnUploadServer) as caught:
         called.api.create_session("personal", 1)
     assert "https://other.test/x" in caught.value.hint
 
 
-def test_progress_of_a_session(called: Called, wire: Any) -> None:
+def test_progress_of_a_session_is_parsed(called: Called, wire: Any) -> None:
     capture = play(wire, "progress-during")
     seen = called.api.progress(capture["request"]["path"].rsplit("/", 1)[-1])
     assert seen is not None
@@ -154,7 +152,7 @@ def test_progress_of_an_unknown_session_is_none(called: Called, wire: Any) -> No
 
 
 @pytest.mark.parametrize("name", ["cancel-ok", "cancel-unknown"])
-def test_cancel(called: Called, wire: Any, name: str) -> None:
+def test_cancel_returns_the_answer_or_not_found(called: Called, wire: Any, name: str) -> None:
     capture = play(wire, name)
     session = capture["request"]["path"].rsplit("/", 1)[-1]
     if capture["status"] == 200:
@@ -165,7 +163,7 @@ def test_cancel(called: Called, wire: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["delete-ok", "delete-unauthorized", "delete-bad-token", "delete-unknown"])
-def test_delete(wire: Any, name: str) -> None:
+def test_delete_returns_the_answer_or_raises_by_status(wire: Any, name: str) -> None:
     called = Called(token="sesame")
     capture = play(wire, name)
     file_id = capture["request"]["path"].rsplit("/", 1)[-1]
@@ -180,7 +178,7 @@ def test_delete(wire: Any, name: str) -> None:
     assert wire.calls[0].request.headers["Authorization"] == "Bearer sesame"
 
 
-def test_validate_asks_with_names_as_they_travel(called: Called, wire: Any) -> None:
+def test_validate_sends_names_as_they_are_on_the_wire(called: Called, wire: Any) -> None:
     wire.post(
         f"{SERVER}/api/upload/validate",
         json={"valid": True},
@@ -190,17 +188,17 @@ def test_validate_asks_with_names_as_they_travel(called: Called, wire: Any) -> N
     assert called.api.validate([file], lambda _: "video/mp4") == {"valid": True}
 
 
-def test_finish(called: Called, wire: Any) -> None:
+def test_finish_calls_the_session(called: Called, wire: Any) -> None:
     wire.post(f"{SERVER}/api/upload/session/s-1/finish", json={})
     called.api.finish("s-1")
 
 
-def test_ids_from_strangers_stay_one_segment_of_the_path(called: Called, wire: Any) -> None:
+def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Any) -> None:
     wire.post(f"{SERVER}/api/upload/cancel/..%2Fx%3Fy", json={"success": True})
     assert called.api.cancel("../x?y") == {"success": True}
 
 
-def test_a_path_of_the_server_is_kept(wire: Any) -> None:
+def test_path_of_the_server_url_is_kept(wire: Any) -> None:
     called = Called()
     called.api = Api(Settings(server=f"{SERVER}/base"), called.events.append, called.stop)
     wire.get(f"{SERVER}/base/health", json={})
@@ -210,7 +208,7 @@ def test_a_path_of_the_server_is_kept(wire: Any) -> None:
 # --- stored files -----------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_file_by_its_size_and_digest(called: Called, wire: Any) -> None:
+def test_stored_file_has_size_and_digest(called: Called, wire: Any) -> None:
     wire.head(
         f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
         headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
@@ -218,17 +216,26 @@ def test_a_stored_file_by_its_size_and_digest(called: Called, wire: Any) -> None
     assert called.api.stored("personal", "dir/a b#?.mp4") == (12, "YWJj")
 
 
-def test_a_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
+def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
     capture = golden("stored-head")
     wire.head(SERVER + capture["request"]["path"], headers=capture["headers"])
     name = capture["request"]["path"].rsplit("/", 1)[-1]
     assert called.api.stored("personal", name) == (2097152, None)
 
 
-@pytest.mark.parametrize("status", [404, 403, 500])
-def test_anything_but_a_found_file_is_none(called: Called, wire: Any, status: int) -> None:
+@pytest.mark.parametrize("status", [302, 404, 405, 410, 501])
+def test_server_that_does_not_give_out_files_is_none(called: Called, wire: Any, status: int) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", status=status)
     assert called.api.stored("personal", "a") is None
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, errors.Unauthorized), (500, errors.ServerFault)])
+def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
+    called: Called, wire: Any, status: int, kind: type[errors.AnswerError]
+) -> None:
+    wire.head(f"{SERVER}/uploads/personal/a", status=status)
+    with pytest.raises(kind):
+        called.api.stored("personal", "a")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +249,7 @@ def test_anything_but_a_found_file_is_none(called: Called, wire: Any, status: in
         ("nonsense", None),
     ],
 )
-def test_digests_as_rfc_9530_writes_them(called: Called, wire: Any, header: str, digest: str | None) -> None:
+def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Any, header: str, digest: str | None) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", headers={"Content-Length": "1", "Repr-Digest": header})
     assert called.api.stored("personal", "a") == (1, digest)
 
@@ -255,7 +262,7 @@ def test_digests_as_rfc_9530_writes_them(called: Called, wire: Any, header: str,
         ("a?b#c;d", "/uploads/personal/a%3Fb%23c%3Bd"),
     ],
 )
-def test_paths_of_stored_files_are_quoted(name: str, path: str) -> None:
+def test_path_of_a_stored_file_is_quoted(name: str, path: str) -> None:
     assert stored_path("personal", name) == path
 
 
@@ -284,14 +291,14 @@ class Bodies:
         return body
 
 
-def test_a_batch_brings_files_and_the_body_that_brought_them(called: Called, wire: Any, tmp_path: Path) -> None:
+def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_path: Path) -> None:
     capture = play(wire, "batch-one-failed-inside-200")
     bodies = Bodies(tmp_path)
-    stored, body = called.api.batch(bodies, 2)
+    stored = called.api.batch(bodies, 2)
     assert [item.status for item in stored] == ["completed", "failed"]
     assert stored[0].location == capture["body"]["files"][0]["fileName"]
     assert stored[1].error
-    assert body is bodies.made[0]
+    (body,) = bodies.made
     request = wire.calls[0].request
     assert request.headers["Content-Type"] == body.content_type
     assert request.headers["Content-Length"] == str(len(body))
@@ -312,7 +319,7 @@ def test_a_batch_brings_files_and_the_body_that_brought_them(called: Called, wir
         (503, None, errors.ServerFault),
     ],
 )
-def test_refusals_of_a_batch(
+def test_refused_batch_raises_by_status_and_code(
     called: Called, wire: Any, tmp_path: Path, status: int, body: object, kind: type[errors.AnswerError]
 ) -> None:
     """An unknown session is a 404 here and a 500 there (contract 3.14)."""
@@ -321,42 +328,45 @@ def test_refusals_of_a_batch(
         called.api.batch(Bodies(tmp_path), 1)
     assert type(caught.value) is kind
     assert caught.value.__cause__ is not caught.value
-    assert caught.value.retryable is (kind is errors.SessionLost or status in (408, 500, 503))
+    assert caught.value.retryable is (kind is errors.SessionLost or status in (500, 503))
 
 
-def test_the_reference_backends_answer_to_an_unknown_session(called: Called, wire: Any, tmp_path: Path) -> None:
+def test_reference_backends_500_for_an_unknown_session_is_session_lost(
+    called: Called, wire: Any, tmp_path: Path
+) -> None:
     play(wire, "batch-unknown-session")
     with pytest.raises(errors.SessionLost):
         called.api.batch(Bodies(tmp_path), 1)
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"success": true}', '{"files": null}', ""])
-def test_a_batch_answer_without_files_can_not_be_read(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
+def test_batch_answer_without_files_is_a_protocol_error(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
     wire.post(f"{SERVER}/api/upload/batch", body=body)
     with pytest.raises(errors.ProtocolError, match="without a list of files"):
         called.api.batch(Bodies(tmp_path), 1)
 
 
-def test_each_time_a_batch_is_sent_it_gets_a_fresh_body_and_all_are_closed(
-    called: Called, wire: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, errors.RateLimited), (401, errors.Unauthorized), (200, errors.ProtocolError)]
+)
+def test_batch_sends_one_request_and_closes_its_body(
+    wire: Any, tmp_path: Path, status: int, kind: type[errors.UploaderError]
 ) -> None:
-    def consume(request: Any) -> tuple[int, dict[str, str], str]:
-        if len(wire.calls) == 0:
-            return 429, {"Retry-After": "3"}, ""
-        return 200, {}, json.dumps({"files": []})
-
-    wire.add_callback(responses.POST, f"{SERVER}/api/upload/batch", consume)
+    """Neither a rate limit nor an expired token is excused here: the caller sends a new body."""
+    called = Called(token_command="echo $$")
+    wire.post(f"{SERVER}/api/upload/batch", status=status, headers={"Retry-After": "3"})
     bodies = Bodies(tmp_path)
-    _, body = called.api.batch(bodies, 1)
-    assert len(bodies.made) == 2
-    assert body is bodies.made[1]
-    assert all(made.read(10) == b"" for made in bodies.made)
+    with pytest.raises(kind):
+        called.api.batch(bodies, 1)
+    assert (len(wire.calls), called.stop.slept, called.api.budget.pause_left()) == (1, [], 0.0)
+    (body,) = bodies.made
+    assert body.read(10) == b""
 
 
 # --- rate limits ------------------------------------------------------------------------------------------------------
 
 
-def test_a_429_pauses_with_a_countdown_and_the_call_is_made_again(called: Called, wire: Any) -> None:
+def test_429_is_announced_and_the_call_is_repeated_after_the_pause(called: Called, wire: Any) -> None:
     wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "886"})
     wire.get(f"{SERVER}/health", json={})
     called.api.health()
@@ -371,7 +381,7 @@ def test_a_429_pauses_with_a_countdown_and_the_call_is_made_again(called: Called
     [("7", 7.0), (None, 60.0), ("soon", 60.0), ("0", 1.0), (lambda: formatdate(time.time() + 100, usegmt=True), 100.0)],
     ids=["seconds", "missing", "nonsense", "zero", "date"],
 )
-def test_retry_after_in_its_forms(called: Called, wire: Any, header: Any, waits: float) -> None:
+def test_retry_after_is_read_in_all_forms(called: Called, wire: Any, header: Any, waits: float) -> None:
     value = header() if callable(header) else header
     wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": value} if value else {})
     wire.get(f"{SERVER}/health", json={})
@@ -379,7 +389,7 @@ def test_retry_after_in_its_forms(called: Called, wire: Any, header: Any, waits:
     assert called.stop.slept == [pytest.approx(waits, abs=3.0 if waits == 100.0 else 0.0)]
 
 
-def test_max_wait_ends_the_patience(wire: Any) -> None:
+def test_429_within_max_wait_is_waited_for_and_the_next_is_raised(wire: Any) -> None:
     called = Called(max_wait=150.0)
     wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
     with pytest.raises(errors.RateLimited, match="rate limit") as caught:
@@ -390,7 +400,17 @@ def test_max_wait_ends_the_patience(wire: Any) -> None:
     assert "--max-wait" in caught.value.hint
 
 
-def test_a_server_that_asks_for_no_wait_for_ever_is_not_hammered(wire: Any) -> None:
+def test_429_beyond_max_wait_is_raised_at_once_and_pauses_nobody(wire: Any) -> None:
+    called = Called(max_wait=59.0)
+    wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
+    with pytest.raises(errors.RateLimited):
+        called.api.progress_body("s")
+    assert called.stop.slept == []
+    assert called.api.budget.pause_left() == 0.0
+    assert not [event for event in called.events if isinstance(event, ev.Paused)]
+
+
+def test_429_with_retry_after_0_pauses_for_a_second_each(wire: Any) -> None:
     called = Called(max_wait=10.0)
     wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "0"})
     with pytest.raises(errors.RateLimited):
@@ -398,7 +418,7 @@ def test_a_server_that_asks_for_no_wait_for_ever_is_not_hammered(wire: Any) -> N
     assert called.stop.slept == [1.0] * 10
 
 
-def test_a_pause_holds_every_call_also_those_of_another_thread(called: Called, wire: Any) -> None:
+def test_pause_holds_up_the_calls_of_another_thread(called: Called, wire: Any) -> None:
     beside = Api(called.settings, called.events.append, called.stop, beside=called.api)
     wire.get(f"{SERVER}/health", json={})
     called.api.budget.pause(30.0)
@@ -407,15 +427,42 @@ def test_a_pause_holds_every_call_also_those_of_another_thread(called: Called, w
     assert called.api.answered
 
 
-def test_a_poll_does_not_wait_but_tells_all_others_to(called: Called, wire: Any) -> None:
+def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any) -> None:
     play(wire, "rate-limited")
     with pytest.raises(errors.RateLimited):
         called.api.progress("x")
     assert called.stop.slept == []
-    assert called.api.budget.pause_left() == 886.0
+    assert called.api.budget.pause_left() == 0.0
+    assert called.api.budget.poll_interval() >= 886.0
 
 
-def test_an_interrupt_ends_the_pause(called: Called, wire: Any) -> None:
+def test_429_to_a_poll_beyond_max_wait_pauses_nobody(wire: Any) -> None:
+    called = Called(max_wait=10.0)
+    wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "886"})
+    wire.get(f"{SERVER}/health", json={})
+    with pytest.raises(errors.RateLimited):
+        called.api.progress("x")
+    called.api.health()
+    assert called.stop.slept == []
+    assert called.api.budget.poll_interval() == 886.0
+
+
+def test_429_to_a_patient_poll_is_waited_for(called: Called, wire: Any) -> None:
+    wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "7"})
+    wire.get(f"{SERVER}/api/upload/progress/x", status=404)
+    assert called.api.progress("x", patient=True) is None
+    assert called.stop.slept == [7.0]
+
+
+def test_poll_is_made_during_a_pause(called: Called, wire: Any) -> None:
+    """Its caller asks the budget when to poll."""
+    wire.get(f"{SERVER}/api/upload/progress/x", status=404)
+    called.api.budget.pause(30.0)
+    assert called.api.progress("x") is None
+    assert called.stop.slept == []
+
+
+def test_stop_ends_the_pause(called: Called, wire: Any) -> None:
     called.api.budget.pause(30.0)
     called.stop.set()
     with pytest.raises(errors.Interrupted):
@@ -423,7 +470,7 @@ def test_an_interrupt_ends_the_pause(called: Called, wire: Any) -> None:
     wire.assert_all_requests_are_fired = False
 
 
-def test_what_is_left_of_the_budget_is_read_from_each_answer(called: Called, wire: Any) -> None:
+def test_budget_is_read_from_each_answer(called: Called, wire: Any) -> None:
     wire.get(f"{SERVER}/health", json={}, headers={"X-RateLimit-Remaining": "6", "X-RateLimit-Reset": "900"})
     called.api.health()
     assert called.api.budget.metered
@@ -433,7 +480,7 @@ def test_what_is_left_of_the_budget_is_read_from_each_answer(called: Called, wir
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> None:
+def test_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> None:
     counter = tmp_path / "count"
     counter.write_text("")
     called = Called(token_command=f"echo x >> '{counter}'; wc -l < '{counter}' | tr -d ' '")
@@ -444,7 +491,7 @@ def test_a_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> N
     assert "--token-command" in caught.value.hint
 
 
-def test_a_new_token_is_used_from_then_on(wire: Any, tmp_path: Path) -> None:
+def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("old")
     called = Called(token_file=token)
@@ -463,7 +510,7 @@ def test_a_new_token_is_used_from_then_on(wire: Any, tmp_path: Path) -> None:
     assert len(wire.calls) == 3
 
 
-def test_a_token_that_stays_the_same_is_not_tried_twice(wire: Any) -> None:
+def test_token_that_stays_the_same_is_not_sent_twice(wire: Any) -> None:
     called = Called(token="sesame")
     wire.delete(f"{SERVER}/api/upload/file/f", status=401)
     with pytest.raises(errors.Unauthorized):
@@ -471,14 +518,14 @@ def test_a_token_that_stays_the_same_is_not_tried_twice(wire: Any) -> None:
     assert len(wire.calls) == 1
 
 
-def test_without_a_token_none_is_sent_or_refreshed(called: Called, wire: Any) -> None:
+def test_missing_token_is_neither_sent_nor_refreshed(called: Called, wire: Any) -> None:
     wire.delete(f"{SERVER}/api/upload/file/f", status=401)
     with pytest.raises(errors.Unauthorized):
         called.api.delete("f")
     assert "Authorization" not in wire.calls[0].request.headers
 
 
-def test_a_withheld_token_stays_here(wire: Any) -> None:
+def test_withheld_token_is_not_sent(wire: Any) -> None:
     called = Called(token="sesame", token_withheld=True)
     wire.get(f"{SERVER}/health", json={})
     called.api.health()
@@ -504,20 +551,20 @@ def test_a_withheld_token_stays_here(wire: Any) -> None:
         (503, errors.ServerFault, True),
     ],
 )
-def test_the_error_of_each_status(status: int, kind: type[errors.AnswerError], retryable: bool) -> None:
+def test_each_status_has_its_error_class(status: int, kind: type[errors.AnswerError], retryable: bool) -> None:
     error = answer_error(Answer(status, {"Retry-After": "5"}, {"error": "CODE", "message": "words"}, f"{SERVER}/x"))
     assert type(error) is kind
     assert (error.status, error.error, error.retryable) == (status, "CODE", retryable)
 
 
 @pytest.mark.parametrize("body", [None, [], "text", {"error": 5, "message": ["x"]}, {"error": None}])
-def test_an_error_body_of_any_shape_breaks_nothing(body: object) -> None:
+def test_error_body_of_any_shape_is_accepted(body: object) -> None:
     error = answer_error(Answer(502, {}, body, SERVER))
     assert str(error) == "the server failed: 502"
     assert error.error == ""
 
 
-def test_a_redirect_of_any_other_call_names_the_target() -> None:
+def test_redirect_of_any_other_call_names_the_target() -> None:
     error = answer_error(Answer(308, {"Location": "/elsewhere"}, None, f"{SERVER}/api/x"))
     assert f"{SERVER}/elsewhere" in str(error)
     assert not error.retryable

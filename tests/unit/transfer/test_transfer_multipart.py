@@ -1,4 +1,4 @@
-"""Multipart bodies: the exact bytes, what independent parsers read in them, and files that change underneath."""
+"""Multipart bodies: the exact bytes, what independent parsers read in them, and files that change meanwhile."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
-from uploader_cli.transfer import multipart as ours
-from uploader_cli.transfer.multipart import MultipartBody, content_type
+from uploader_cli.transfer import bodies
+from uploader_cli.transfer.bodies import MultipartBody, content_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def parsed_by_email(body: MultipartBody, data: bytes) -> list[tuple[str, str | N
 # --- exact bytes ----------------------------------------------------------------------------------------------------
 
 
-def test_a_body_is_these_bytes(tmp_path: Path) -> None:
+def test_body_has_these_exact_bytes(tmp_path: Path) -> None:
     """Text parts first, field `files` only, no `filename*`, no charset, no length of a part unless asked for."""
     body = body_of([write(tmp_path, "景区 b.mp4", b"\x00\xff\r\n--x", 0), write(tmp_path, "a.bin", b"2", 1)])
     b = body.boundary
@@ -106,7 +106,7 @@ def test_a_body_is_these_bytes(tmp_path: Path) -> None:
     assert body.content_type == f"multipart/form-data; boundary={b}"
 
 
-def test_parts_carry_their_length_where_the_server_reads_it(tmp_path: Path) -> None:
+def test_sized_parts_have_a_content_length(tmp_path: Path) -> None:
     body = body_of([write(tmp_path, "a.mp4", b"12345")], sized=True)
     data = drain(body)
     assert b"Content-Type: video/mp4\r\nContent-Length: 5\r\n\r\n12345\r\n" in data
@@ -126,7 +126,7 @@ def test_parts_carry_their_length_where_the_server_reads_it(tmp_path: Path) -> N
         ("tab\tand \x1b[31m.mp4", "tab\tand \x1b[31m.mp4"),
     ],
 )
-def test_names_on_the_wire(tmp_path: Path, name: str | bytes, sent: str) -> None:
+def test_file_name_is_escaped_as_browsers_do(tmp_path: Path, name: str | bytes, sent: str) -> None:
     """Quotes and line breaks percent-escaped as browsers do, UTF-8 as it is, other bytes as %XX (contract 3.13)."""
     body = body_of([write(tmp_path, name, b"x")])
     data = drain(body)
@@ -135,7 +135,7 @@ def test_names_on_the_wire(tmp_path: Path, name: str | bytes, sent: str) -> None
     assert parsed_by_email(body, data)[-1] == ("files", sent, b"x")
 
 
-def test_text_parts_are_utf_8(tmp_path: Path) -> None:
+def test_text_part_is_utf_8(tmp_path: Path) -> None:
     body = body_of([write(tmp_path, "a.mp4", b"x")], [*FIELDS, ("relativePath", "dir/喂 b.mp4")])
     data = drain(body)
     assert 'name="relativePath"\r\n\r\ndir/喂 b.mp4\r\n'.encode() in data
@@ -165,7 +165,7 @@ def test_independent_parsers_read_equal_bytes(tmp_path: Path, amount: int) -> No
     ),
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_names_and_bytes_come_back_equal(
+def test_any_names_and_bytes_are_parsed_equal(
     tmp_path: Path, contents: list[bytes], amount: int, names: list[str]
 ) -> None:
     files = []
@@ -181,7 +181,7 @@ def test_any_names_and_bytes_come_back_equal(
         assert f'filename="{wire_name(file.name)}"\r\n'.encode() in data
 
 
-def test_one_buffer_serves_a_sparse_file_of_gigabytes(tmp_path: Path) -> None:
+def test_file_of_gigabytes_is_read_through_one_buffer(tmp_path: Path) -> None:
     """Every piece is a view of the same megabyte."""
     path = tmp_path / "huge.mp4"
     with path.open("wb") as file:
@@ -197,7 +197,7 @@ def test_one_buffer_serves_a_sparse_file_of_gigabytes(tmp_path: Path) -> None:
     body.close()
 
 
-def test_a_closed_body_holds_no_file_open(tmp_path: Path) -> None:
+def test_closed_body_holds_no_file_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     body = body_of([write(tmp_path, "a.mp4", b"x" * 5000)])
     body.read(1000)
@@ -207,10 +207,10 @@ def test_a_closed_body_holds_no_file_open(tmp_path: Path) -> None:
     assert body.read(1000) == b""
 
 
-# --- what is told of the bytes --------------------------------------------------------------------------------------
+# --- what is reported of the bytes -----------------------------------------------------------------------------------
 
 
-def test_sent_bytes_are_told_by_file_and_end_at_its_size(tmp_path: Path) -> None:
+def test_sent_bytes_are_reported_by_file_and_end_at_its_size(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     files = [write(tmp_path, f"{n}.mp4", b"x" * 5000, n) for n in range(2)]
     ticks = iter(range(10_000))
@@ -225,7 +225,7 @@ def test_sent_bytes_are_told_by_file_and_end_at_its_size(tmp_path: Path) -> None
     assert body.through
 
 
-def test_reports_are_no_denser_than_twenty_a_second(tmp_path: Path) -> None:
+def test_reports_come_at_most_twenty_times_a_second(tmp_path: Path) -> None:
     told: list[int] = []
     now = [0.0]
     body = body_of(
@@ -238,7 +238,7 @@ def test_reports_are_no_denser_than_twenty_a_second(tmp_path: Path) -> None:
     assert len(told) <= now[0] * 20 + 2
 
 
-def test_the_end_is_told_once_after_the_last_byte(tmp_path: Path) -> None:
+def test_end_is_reported_once_after_the_last_byte(tmp_path: Path) -> None:
     ends: list[bool] = []
     files = [write(tmp_path, "a.mp4", b"x" * 1000)]
     now = [10.0]
@@ -265,7 +265,7 @@ def test_the_end_is_told_once_after_the_last_byte(tmp_path: Path) -> None:
 
 
 def failing(body: MultipartBody, amount: int = 500) -> FileError:
-    """The error that reading ends in; what came before it can't pass for the whole body."""
+    """Return the error that reading ends in; what was read before is not the whole body."""
     pieces: list[int] = []
     with pytest.raises(FileError) as caught:
         pieces.extend(map(len, iter(lambda: body.read(amount), b"")))
@@ -281,7 +281,7 @@ def half(body: MultipartBody) -> None:
 
 @pytest.mark.parametrize("change", ["shrinks", "grows", "is touched"])
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_a_file_that_changes_is_not_sent_to_its_end(tmp_path: Path, change: str, when: str) -> None:
+def test_changed_file_is_not_sent_to_its_end(tmp_path: Path, change: str, when: str) -> None:
     file = write(tmp_path, "a.mp4", b"x" * 5000)
     body = body_of([file, write(tmp_path, "b.mp4", b"y", 1)])
     if when == "while":
@@ -300,7 +300,7 @@ def test_a_file_that_changes_is_not_sent_to_its_end(tmp_path: Path, change: str,
     assert not error.retryable
 
 
-def test_a_file_that_shrinks_and_keeps_its_time_is_noticed(tmp_path: Path) -> None:
+def test_shorter_file_with_the_same_mtime_is_changed(tmp_path: Path) -> None:
     file = write(tmp_path, "a.mp4", b"x" * 5000)
     body = body_of([file])
     half(body)
@@ -309,7 +309,7 @@ def test_a_file_that_shrinks_and_keeps_its_time_is_noticed(tmp_path: Path) -> No
     assert failing(body).code is FailureCode.CHANGED
 
 
-def test_a_file_that_vanishes_before_its_turn_is_named(tmp_path: Path) -> None:
+def test_file_that_vanishes_before_it_is_opened_is_named(tmp_path: Path) -> None:
     first, second = write(tmp_path, "a.mp4", b"x" * 2000), write(tmp_path, "b.mp4", b"y", 1)
     body = body_of([first, second])
     half(body)
@@ -318,7 +318,7 @@ def test_a_file_that_vanishes_before_its_turn_is_named(tmp_path: Path) -> None:
     assert (error.code, error.path) == (FailureCode.VANISHED, second.path)
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_sent(tmp_path: Path) -> None:
+def test_file_that_vanishes_while_it_is_read_is_sent(tmp_path: Path) -> None:
     """It is open: its bytes are those of the selection, whatever its name does now."""
     file = write(tmp_path, "a.mp4", b"x" * 5000)
     body = body_of([file])
@@ -327,19 +327,19 @@ def test_a_file_that_vanishes_while_it_is_read_is_sent(tmp_path: Path) -> None:
     assert b"x" * 5000 in first + drain(body, 500)
 
 
-def test_a_file_that_became_a_directory_is_unreadable(tmp_path: Path) -> None:
+def test_file_that_became_a_directory_is_unreadable(tmp_path: Path) -> None:
     file = write(tmp_path, "a.mp4", b"x")
     os.unlink(file.path)
     os.mkdir(file.path)
     assert failing(body_of([file])).code is FailureCode.UNREADABLE
 
 
-def test_a_disk_that_fails_while_reading_is_the_files_trouble_not_the_networks(tmp_path, monkeypatch) -> None:
+def test_failing_disk_is_an_unreadable_file(tmp_path, monkeypatch) -> None:
     class Failing(io.FileIO):
         def readinto(self, buffer: object) -> int:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(ours, "open_unchanged", lambda file: Failing(file.path))
+    monkeypatch.setattr(bodies, "open_unchanged", lambda file: Failing(file.path))
     file = write(tmp_path, "a.mp4", b"x")
     error = failing(body_of([file]))
     assert (error.code, error.path) == (FailureCode.UNREADABLE, file.path)
@@ -359,5 +359,5 @@ def test_a_disk_that_fails_while_reading_is_the_files_trouble_not_the_networks(t
         ("no extension", "application/octet-stream"),
     ],
 )
-def test_media_types_by_extension(name: str, kind: str) -> None:
+def test_media_type_depends_on_the_extension(name: str, kind: str) -> None:
     assert content_type(name) == kind

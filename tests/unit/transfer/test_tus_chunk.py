@@ -1,10 +1,11 @@
-"""A chunk's body straight from disk, and checksums computed ahead."""
+"""The body of a chunk, read from disk, and checksums that are computed ahead."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,8 @@ from tus_model import file_of
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
-from uploader_cli.transfer import chunk
-from uploader_cli.transfer.chunk import PIECE, ChunkBody, Digests, hash_range
-from uploader_cli.transfer.multipart import open_unchanged
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.bodies import PIECE, ChunkBody, Digests, hash_range, open_unchanged, read_at
+from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +33,7 @@ def file(tmp_path: Path) -> LocalFile:
 
 
 class Reading:
-    """A body over a file, and what it tells."""
+    """A chunk of a file, and the counts of sent bytes that it reports."""
 
     def __init__(self, file: LocalFile, start: int, length: int, **options: Any) -> None:
         self.clock, self.stop, self.told = Clock(), Stop(), []
@@ -67,7 +66,7 @@ def reading(file: LocalFile) -> Iterator[Any]:
     ("start", "length"), [(0, len(DATA)), (5, 1), (PIECE - 1, PIECE + 2), (len(DATA) - 9, 9), (0, PIECE)]
 )
 @pytest.mark.parametrize("amount", [1 << 20, 65_537])
-def test_the_bytes_of_the_range(reading: Any, start: int, length: int, amount: int) -> None:
+def test_body_has_the_bytes_of_its_range(reading: Any, start: int, length: int, amount: int) -> None:
     item = reading(start, length)
     assert len(item.body) == length
     assert not item.body.started
@@ -77,18 +76,18 @@ def test_the_bytes_of_the_range(reading: Any, start: int, length: int, amount: i
     assert item.told[-1] == length
 
 
-def test_as_requests_would_iterate_it(reading: Any) -> None:
+def test_iteration_yields_the_same_bytes(reading: Any) -> None:
     assert b"".join(bytes(piece) for piece in reading(3, 2 * PIECE).body) == DATA[3 : 3 + 2 * PIECE]
 
 
-def test_one_buffer_of_a_mebibyte_at_most(reading: Any) -> None:
+def test_large_reads_share_one_buffer_of_a_mebibyte(reading: Any) -> None:
     body = reading(0, len(DATA)).body
     first, second = body.read(1 << 30), body.read(1 << 30)
     assert first.obj is second.obj
     assert len(first) == PIECE
 
 
-def test_sent_is_told_as_the_kernel_takes_it_and_not_too_often(reading: Any) -> None:
+def test_taken_bytes_are_reported_at_most_twenty_times_a_second(reading: Any) -> None:
     item = reading(0, 100)
     item.body.read(100)
     item.body.taken(10)
@@ -99,8 +98,7 @@ def test_sent_is_told_as_the_kernel_takes_it_and_not_too_often(reading: Any) -> 
     assert item.told == [20, 100]
 
 
-def test_once_more_from_the_start(reading: Any) -> None:
-    """A redirect; what was told as sent is not told again."""
+def test_body_after_rewind_has_the_same_bytes_and_reports_none_twice(reading: Any) -> None:
     item = reading(10, 100)
     item.all()
     item.body.rewind()
@@ -109,7 +107,7 @@ def test_once_more_from_the_start(reading: Any) -> None:
     assert item.told == [100]
 
 
-def test_an_interrupt(reading: Any) -> None:
+def test_read_after_stop_raises_interrupted(reading: Any) -> None:
     item = reading(0, 100)
     item.stop.set()
     with pytest.raises(Interrupted):
@@ -118,7 +116,7 @@ def test_an_interrupt(reading: Any) -> None:
         item.body.check()
 
 
-def test_the_limiter_is_asked_before_each_piece(reading: Any) -> None:
+def test_throttle_is_asked_before_each_piece(reading: Any) -> None:
     asked: list[int] = []
 
     def throttle(wanted: int) -> int:
@@ -129,8 +127,8 @@ def test_the_limiter_is_asked_before_each_piece(reading: Any) -> None:
     assert asked == [100, 60, 20, 0]
 
 
-class TestAFileThatChanges:
-    """Its last piece is never given out: no chunk of it is complete."""
+class TestChangedFile:
+    """The last piece of a changed file is never read out: no chunk of it is complete."""
 
     def end(self, item: Reading) -> FileError:
         data = bytes(item.body.read(50))
@@ -140,20 +138,20 @@ class TestAFileThatChanges:
         assert not item.body.through
         return caught.value
 
-    def test_in_place(self, reading: Any, file: LocalFile) -> None:
+    def test_change_in_place_fails_the_chunk(self, reading: Any, file: LocalFile) -> None:
         item = reading(0, 100)
         with open(file.path, "r+b") as other:
             other.write(b"x")
         os.utime(file.path, ns=(1, 1))
         assert self.end(item).code is FailureCode.CHANGED
 
-    def test_by_getting_longer(self, reading: Any, file: LocalFile) -> None:
+    def test_longer_file_fails_the_chunk(self, reading: Any, file: LocalFile) -> None:
         item = reading(0, 100)
         with open(file.path, "ab") as other:
             other.write(b"x")
         assert self.end(item).code is FailureCode.CHANGED
 
-    def test_by_getting_shorter(self, reading: Any, file: LocalFile) -> None:
+    def test_shorter_file_fails_the_chunk(self, reading: Any, file: LocalFile) -> None:
         item = reading(0, 100)
         os.truncate(file.path, 70)
         error = self.end(item)
@@ -161,7 +159,7 @@ class TestAFileThatChanges:
         assert not error.retryable
         assert file.path in str(error)
 
-    def test_while_it_is_hashed(self, file: LocalFile) -> None:
+    def test_change_while_it_is_hashed_fails_the_digest(self, file: LocalFile) -> None:
         def change() -> None:
             os.truncate(file.path, PIECE + 5)
 
@@ -169,50 +167,72 @@ class TestAFileThatChanges:
             hash_range(file, 0, len(DATA), "sha256", check=change)
         assert caught.value.code is FailureCode.CHANGED
 
-    def test_before_it_is_hashed(self, file: LocalFile) -> None:
+    def test_change_before_it_is_hashed_fails_the_digest(self, file: LocalFile) -> None:
         os.utime(file.path, ns=(1, 1))
         with pytest.raises(FileError):
             hash_range(file, 0, 5, "sha256")
 
 
-def test_a_disk_that_fails(file: LocalFile) -> None:
+def test_failing_disk_is_an_unreadable_file(file: LocalFile) -> None:
     class Broken:
         def seek(self, _position: int) -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(FileError, match="Input/output error") as caught:
-        chunk.read_at(file, Broken(), 0, memoryview(bytearray(5)))  # type: ignore[arg-type]
+        read_at(file, Broken(), 0, memoryview(bytearray(5)))  # type: ignore[arg-type]
     assert caught.value.code is FailureCode.UNREADABLE
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_digest_of_a_range(file: LocalFile, algorithm: str) -> None:
+def test_digest_covers_the_range(file: LocalFile, algorithm: str) -> None:
     assert hash_range(file, 7, 2 * PIECE, algorithm) == hashlib.new(algorithm, DATA[7 : 7 + 2 * PIECE]).digest()
+
+
+class Helper:
+    """A worker's executor, started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.pool = ThreadPoolExecutor(1)
+
+    def __call__(self) -> ThreadPoolExecutor:
+        self.asked += 1
+        return self.pool
+
+    def finish(self) -> None:
+        """Wait until all that was submitted is done."""
+        self.pool.submit(lambda: None).result(PATIENCE)
 
 
 class TestDigests:
     @pytest.fixture
-    def digests(self, file: LocalFile) -> Iterator[Digests]:
-        digests = Digests(file, "sha256", lambda: None)
-        yield digests
-        digests.close()
-        assert helpers() == []
+    def helper(self) -> Iterator[Helper]:
+        helper = Helper()
+        yield helper
+        helper.pool.shutdown()
 
-    def test_no_thread_for_one_chunk(self, digests: Digests) -> None:
+    @pytest.fixture
+    def digests(self, file: LocalFile, helper: Helper) -> Digests:
+        return Digests(file, "sha256", lambda: None, helper)
+
+    def test_single_chunk_does_not_start_the_helper(self, digests: Digests, helper: Helper) -> None:
         assert digests.of(0, 10) == hashlib.sha256(DATA[:10]).digest()
         digests.prepare(10, 0)
-        assert helpers() == []
+        assert helper.asked == 0
 
-    def test_the_prepared_one_is_not_read_again(self, digests: Digests, file: LocalFile) -> None:
+    def test_prepared_chunk_is_not_read_again(self, digests: Digests, file: LocalFile, helper: Helper) -> None:
         digests.prepare(10, 20)
-        digests.prepare(10, 20)
-        assert len(helpers()) == 1
-        digests._ahead[2].result()  # type: ignore[index]
+        helper.finish()
         os.unlink(file.path)
         assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
 
-    def test_another_one_than_was_prepared(self, digests: Digests) -> None:
-        """The server's offset was not where it was expected."""
+    def test_chunk_prepared_twice_is_the_same(self, digests: Digests) -> None:
+        digests.prepare(10, 20)
+        digests.prepare(10, 20)
+        assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
+
+    def test_other_chunk_than_prepared_is_computed_anew(self, digests: Digests) -> None:
+        """The server's offset is not the expected one, or the chunks have become smaller."""
         digests.prepare(10, 20)
         assert digests.of(5, 20) == hashlib.sha256(DATA[5:25]).digest()
         digests.prepare(25, 9)
@@ -220,35 +240,34 @@ class TestDigests:
         digests.prepare(25, 20)
         assert digests.of(25, 20) == hashlib.sha256(DATA[25:45]).digest()
 
-    def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(self, digests: Digests, file: LocalFile) -> None:
+    def test_without_a_helper_nothing_is_prepared(self, file: LocalFile) -> None:
+        digests = Digests(file, "sha256", lambda: None, None)
+        digests.prepare(10, 20)
+        assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
+        digests.close()
+
+    def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(self, digests: Digests, file: LocalFile) -> None:
         os.utime(file.path, ns=(1, 1))
         digests.prepare(0, 20)
         with pytest.raises(FileError):
             digests.of(0, 20)
 
-    def test_the_end_does_not_wait_for_a_long_one(self, file: LocalFile) -> None:
-        at = threading.Event()
-        go = threading.Event()
+    def test_close_ends_the_prepared_chunk_after_one_piece_and_does_not_wait(
+        self, file: LocalFile, helper: Helper
+    ) -> None:
+        at, go = threading.Event(), threading.Event()
         looks = 0
 
         def check() -> None:
             nonlocal looks
             looks += 1
             at.set()
-            go.wait(PATIENCE)
+            assert go.wait(PATIENCE)
 
-        digests = Digests(file, "sha256", check)
+        digests = Digests(file, "sha256", check, helper)
         digests.prepare(0, len(DATA))
         assert at.wait(PATIENCE)
-        closing = threading.Thread(target=digests.close)
-        closing.start()
-        while not digests._closed:
-            pass
+        digests.close()
         go.set()
-        closing.join(PATIENCE)
-        assert not closing.is_alive()
-        assert looks <= 2
-
-
-def helpers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("checksum")]
+        helper.finish()
+        assert looks == 1

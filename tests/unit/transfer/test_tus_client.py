@@ -1,4 +1,4 @@
-"""Each call of tus 1.0: what goes out, what an answer means, and to whom credentials go."""
+"""Each call of tus 1.0: the request, the meaning of the answer, and which hosts get credentials."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from tus_model import file_of
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
-from uploader_cli.transfer.chunk import ChunkBody
+from uploader_cli.transfer.bodies import ChunkBody, open_unchanged
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.multipart import open_unchanged
 from uploader_cli.transfer.tus import REDIRECTS, TusClient
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ TOKEN = {"Authorization": "Bearer secret"}
 
 
 class Scripted:
-    """Stands in for `Http`: gives answers from a list, and keeps what was sent."""
+    """Replaces `Http`: returns answers from a list and records what was sent."""
 
     def __init__(self, *answers: tuple[int, dict[str, str]], body: object = None) -> None:
         self.answers, self.body = deque(answers), body
@@ -67,7 +66,7 @@ def body(tmp_path: Path) -> Iterator[ChunkBody]:
 
 
 class TestCreate:
-    def test_what_goes_out(self) -> None:
+    def test_request_has_length_and_metadata(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "/files/1"}))
         created = client.create(10, {"filename": "ä"})
         assert (created.url, created.offset) == (URL, None)
@@ -75,12 +74,12 @@ class TestCreate:
         assert (method, url, data, stranger) == ("POST", ENDPOINT, b"", False)
         assert headers == {**TOKEN, **TUS, "Upload-Length": "10", "Upload-Metadata": "filename w6Q="}
 
-    def test_no_metadata_is_no_header(self) -> None:
+    def test_empty_metadata_is_no_header(self) -> None:
         client, http = client_of((201, {**TUS, "Location": URL}))
         client.create(0, {})
         assert "Upload-Metadata" not in http.headers
 
-    def test_with_the_first_bytes(self, body: ChunkBody) -> None:
+    def test_body_goes_with_checksum_and_returns_the_offset(self, body: ChunkBody) -> None:
         client, http = client_of((201, {**TUS, "Location": URL, "Upload-Offset": "5"}))
         created = client.create(10, {}, body=body, checksum="sha1 AAA=", partial=True)
         assert created.offset == 5
@@ -88,24 +87,24 @@ class TestCreate:
         assert http.headers["Upload-Checksum"] == "sha1 AAA="
         assert http.headers["Upload-Concat"] == "partial"
 
-    def test_no_checksum_without_bytes(self) -> None:
+    def test_checksum_without_body_is_not_sent(self) -> None:
         client, http = client_of((201, {**TUS, "Location": URL}))
         client.create(10, {}, checksum="sha1 AAA=")
         assert "Upload-Checksum" not in http.headers
 
-    def test_no_location(self) -> None:
+    def test_answer_without_location_is_a_protocol_error(self) -> None:
         client, _ = client_of((201, TUS))
         with pytest.raises(errors.ProtocolError, match="Location"):
             client.create(10, {})
 
     @pytest.mark.parametrize(("status", "code"), [(404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED")])
-    def test_the_session_is_gone(self, status: int, code: str) -> None:
+    def test_unknown_session_is_session_lost(self, status: int, code: str) -> None:
         client, _ = client_of((status, TUS), body={"error": code})
         with pytest.raises(errors.SessionLost) as caught:
             client.create(10, {"sessionId": "s"})
         assert not caught.value.retryable
 
-    def test_the_parts_are_joined(self) -> None:
+    def test_concatenation_names_the_parts_in_order(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "3"}))
         assert client.concatenate([URL, ENDPOINT + "2"], {"filename": "a"}).url == ENDPOINT + "3"
         assert http.headers["Upload-Concat"] == f"final;{URL} {ENDPOINT}2"
@@ -113,7 +112,7 @@ class TestCreate:
 
 
 class TestPatch:
-    def test_what_goes_out(self, body: ChunkBody) -> None:
+    def test_request_has_offset_and_checksum(self, body: ChunkBody) -> None:
         client, http = client_of((204, {**TUS, "Upload-Offset": "7"}))
         assert client.patch(URL, 2, body, "sha1 AAA=").offset == 7
         method, url, headers, data, _ = http.sent[0]
@@ -122,13 +121,13 @@ class TestPatch:
         assert body.content_type == "application/offset+octet-stream"
 
     @pytest.mark.parametrize("offset", [None, "", "x", "-1", "1.5"])
-    def test_no_offset_in_the_answer(self, body: ChunkBody, offset: str | None) -> None:
+    def test_answer_without_valid_offset_is_a_protocol_error(self, body: ChunkBody, offset: str | None) -> None:
         client, _ = client_of((204, TUS if offset is None else {**TUS, "Upload-Offset": offset}))
         with pytest.raises(errors.ProtocolError, match="Upload-Offset"):
             client.patch(URL, 2, body)
 
     @pytest.mark.parametrize("headers", [{}, {"Tus-Resumable": "0.2.2"}])
-    def test_another_version(self, body: ChunkBody, headers: dict[str, str]) -> None:
+    def test_answer_of_another_version_is_a_protocol_error(self, body: ChunkBody, headers: dict[str, str]) -> None:
         client, _ = client_of((204, {**headers, "Upload-Offset": "7"}))
         with pytest.raises(errors.ProtocolError, match="tus"):
             client.patch(URL, 2, body)
@@ -153,10 +152,10 @@ class TestPatch:
         (503, errors.ServerFault, True, FailureCode.SERVER_ERROR),
     ],
 )
-def test_errors_by_class(
+def test_each_status_has_its_error_class(
     body: ChunkBody, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
 ) -> None:
-    """What is retried and what is not (wire contract 5)."""
+    """docs/protocol.md, section 5, says which of them can be retried."""
     client, _ = client_of((status, {"Retry-After": "7"}))
     with pytest.raises(kind) as caught:
         client.patch(URL, 0, body)
@@ -166,54 +165,62 @@ def test_errors_by_class(
         assert getattr(caught.value, "retry_after", None) == 7.0
 
 
-def test_the_servers_own_words() -> None:
+def test_413_quotes_the_servers_code_and_message() -> None:
     client, _ = client_of((413, TUS), body={"error": "FILE_TOO_LARGE", "message": "70 bytes at most"})
     with pytest.raises(errors.TooLarge) as caught:
         client.create(71, {})
-    assert str(caught.value) == "the server does not take so much (413 FILE_TOO_LARGE: 70 bytes at most)"
+    assert str(caught.value) == "the server does not take a body of this size (413 FILE_TOO_LARGE: 70 bytes at most)"
     assert caught.value.error == "FILE_TOO_LARGE"
 
 
 class TestHead:
-    def test_where_it_is(self) -> None:
+    def test_answer_has_offset_and_length(self) -> None:
         client, http = client_of((200, {**TUS, "Upload-Offset": "3", "Upload-Length": "10"}))
         found = client.head(URL)
         assert (found.offset, found.length, http.sent[0][0]) == (3, 10, "HEAD")
 
-    def test_the_length_is_deferred(self) -> None:
+    def test_deferred_length_is_none(self) -> None:
         client, _ = client_of((204, {**TUS, "Upload-Offset": "3"}))
         assert client.head(URL).length is None
 
     @pytest.mark.parametrize("status", [403, 404, 410])
-    def test_it_is_gone(self, status: int) -> None:
+    def test_refusal_of_a_tus_server_means_that_the_upload_is_gone(self, status: int) -> None:
         client, _ = client_of((status, TUS))
         with pytest.raises(errors.UploadGone) as caught:
             client.head(URL)
         assert not caught.value.retryable
 
+    @pytest.mark.parametrize("status", [403, 404, 410])
+    def test_refusal_of_something_else_is_a_retryable_not_found(self, status: int) -> None:
+        client, _ = client_of((status, {"Content-Type": "text/html"}))
+        with pytest.raises(errors.NotFound, match=f"{status}, but not as a tus server") as caught:
+            client.head(URL)
+        assert type(caught.value) is errors.NotFound
+        assert (caught.value.status, caught.value.retryable) == (status, True)
+
 
 class TestOptions:
-    def test_what_it_can(self) -> None:
+    def test_answer_names_the_extensions(self) -> None:
         client, http = client_of((204, {"Tus-Version": "1.0.0", "Tus-Extension": "creation,checksum"}))
         assert client.options().extensions == {"creation", "checksum"}
         assert "Tus-Resumable" not in http.headers
 
     @pytest.mark.parametrize("status", [200, 405, 501])
-    def test_a_server_that_does_not_tell(self, status: int) -> None:
+    def test_answer_without_tus_headers_has_no_extensions(self, status: int) -> None:
         client, _ = client_of((status, {}))
         assert client.options().extensions == frozenset()
 
-    def test_nothing_is_there(self) -> None:
+    def test_404_is_not_an_upload_server(self) -> None:
         client, _ = client_of((404, {}))
         with pytest.raises(errors.NotAnUploadServer):
             client.options()
 
-    def test_only_an_old_version(self) -> None:
+    def test_only_an_old_version_is_a_protocol_error(self) -> None:
         client, _ = client_of((204, {"Tus-Version": "0.2.2"}))
         with pytest.raises(errors.ProtocolError, match=r"0\.2\.2"):
             client.options()
 
-    def test_refused(self) -> None:
+    def test_401_is_raised(self) -> None:
         client, _ = client_of((401, {}))
         with pytest.raises(errors.Unauthorized):
             client.options()
@@ -221,12 +228,12 @@ class TestOptions:
 
 class TestTerminate:
     @pytest.mark.parametrize("status", [204, 404, 410])
-    def test_gone_is_gone(self, status: int) -> None:
+    def test_deleted_or_unknown_upload_is_no_error(self, status: int) -> None:
         client, http = client_of((status, TUS))
         client.terminate(URL)
         assert http.sent[0][:2] == ("DELETE", URL)
 
-    def test_refused(self) -> None:
+    def test_403_is_raised(self) -> None:
         client, _ = client_of((403, TUS))
         with pytest.raises(errors.Unauthorized):
             client.terminate(URL)
@@ -234,7 +241,7 @@ class TestTerminate:
 
 class TestRedirects:
     @pytest.mark.parametrize("status", [307, 308])
-    def test_the_body_goes_again_from_its_start(self, body: ChunkBody, status: int) -> None:
+    def test_redirected_patch_sends_the_body_again_from_its_start(self, body: ChunkBody, status: int) -> None:
         client, http = client_of((status, {"Location": "/other/1"}), (204, {**TUS, "Upload-Offset": "7"}))
         client.patch(URL, 2, body)
         assert [(method, url, data) for method, url, _, data, _ in http.sent] == [
@@ -245,24 +252,24 @@ class TestRedirects:
         assert http.headers["Authorization"] == TOKEN["Authorization"]
 
     @pytest.mark.parametrize("status", [301, 302, 303])
-    def test_others_are_not_followed(self, body: ChunkBody, status: int) -> None:
+    def test_redirect_that_changes_the_method_is_not_followed(self, body: ChunkBody, status: int) -> None:
         """They would turn a PATCH into a GET."""
         client, http = client_of((status, {"Location": "/other/1"}))
         with pytest.raises(errors.AnswerError, match="/other/1"):
             client.patch(URL, 2, body)
         assert len(http.sent) == 1
 
-    def test_not_for_ever(self) -> None:
+    def test_endless_redirects_are_a_protocol_error(self) -> None:
         client, http = client_of(*[(307, {"Location": "/files/"})] * 9)
-        with pytest.raises(errors.ProtocolError, match="on and on"):
+        with pytest.raises(errors.ProtocolError, match="again and again"):
             client.head(URL)
         assert len(http.sent) == REDIRECTS + 1
 
-    def test_the_location_is_seen_from_where_the_answer_came(self) -> None:
+    def test_location_is_relative_to_the_redirected_url(self) -> None:
         client, _ = client_of((308, {"Location": "/v2/files/"}), (201, {**TUS, "Location": "1"}))
         assert client.create(1, {}).url == "https://up.example/v2/files/1"
 
-    def test_to_another_host_without_credentials(self) -> None:
+    def test_redirect_to_another_host_gets_no_credentials(self) -> None:
         client, http = client_of((307, {"Location": "https://cdn.example/1"}), (200, {**TUS, "Upload-Offset": "0"}))
         client.head(URL)
         _, url, headers, _, stranger = http.sent[1]
@@ -270,7 +277,7 @@ class TestRedirects:
         assert "Authorization" not in headers
         assert headers["Tus-Resumable"] == "1.0.0"
 
-    def test_never_out_of_https(self) -> None:
+    def test_redirect_from_https_to_http_is_not_followed(self) -> None:
         client, http = client_of((307, {"Location": "http://cdn.example/1"}))
         with pytest.raises(errors.ProtocolError, match="leave https") as caught:
             client.head(URL)
@@ -279,9 +286,9 @@ class TestRedirects:
 
 
 class TestUploadsElsewhere:
-    """Services have upload hosts of their own: they are used, without credentials."""
+    """Upload URLs on another host are used, without credentials."""
 
-    def test_a_location_on_another_host(self) -> None:
+    def test_location_on_another_host_gets_no_credentials(self) -> None:
         client, http = client_of(
             (201, {**TUS, "Location": "https://upload.example/1"}), (200, {**TUS, "Upload-Offset": "0"})
         )
@@ -289,7 +296,7 @@ class TestUploadsElsewhere:
         assert [stranger for *_, stranger in http.sent] == [False, True]
         assert "Authorization" not in http.headers
 
-    def test_http_of_its_own_host_behind_a_tls_proxy(self) -> None:
+    def test_http_location_on_the_same_host_is_called_by_https(self) -> None:
         client, http = client_of(
             (201, {**TUS, "Location": "http://up.example/files/1"}), (200, {**TUS, "Upload-Offset": "0"})
         )
@@ -297,13 +304,13 @@ class TestUploadsElsewhere:
         assert http.sent[1][1] == URL
         assert http.headers["Authorization"] == TOKEN["Authorization"]
 
-    def test_a_url_that_a_journal_remembers(self) -> None:
+    def test_http_url_from_the_journal_gets_no_credentials(self) -> None:
         client, http = client_of((200, {**TUS, "Upload-Offset": "0"}))
         client.head("http://up.example/files/1")
         assert "Authorization" not in http.headers
 
 
-def test_every_answer_is_noted() -> None:
+def test_note_is_called_with_every_answer() -> None:
     http = Scripted((307, {"Location": "/b"}), (503, {"X-RateLimit-Remaining": "5"}))
     noted: list[int] = []
     client = TusClient(http, ENDPOINT, dict, lambda answer: noted.append(answer.status))
@@ -312,7 +319,7 @@ def test_every_answer_is_noted() -> None:
     assert noted == [307, 503]
 
 
-def test_credentials_that_have_changed() -> None:
+def test_client_is_stale_when_credentials_have_changed() -> None:
     tokens = iter("aab")
     client = TusClient(
         Scripted((200, {**TUS, "Upload-Offset": "0"})), ENDPOINT, lambda: {"Authorization": next(tokens)}
@@ -321,7 +328,7 @@ def test_credentials_that_have_changed() -> None:
     assert [client.stale, client.stale] == [False, True]
 
 
-def test_a_session_id_in_metadata_is_no_path() -> None:
+def test_session_id_is_encoded_in_metadata() -> None:
     client, http = client_of((201, {**TUS, "Location": URL}))
     client.create(1, {"sessionId": "a b,c"})
     assert base64.b64decode(http.headers["Upload-Metadata"].split(" ")[1]).decode() == "a b,c"

@@ -1,4 +1,4 @@
-"""The rate limit: exact over seconds, shared, in small grants, and ended by an interrupt."""
+"""The limit of `--limit-rate`: exact over seconds, shared by threads, granted in small pieces, ended by a stop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from fakes import Clock
 from tus_model import FakeStop
 
 from uploader_cli.errors import Interrupted
-from uploader_cli.transfer.limiter import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter, unlimited
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.pacing import CREDIT, LEAST_GRANT, MOST_GRANT, Limiter, Stop, unlimited
 
 
 def drawn(rate: float, seconds: float, *, wanted: int = 1 << 20, work: float = 0.0) -> float:
-    """Bytes/s that came through, `work` seconds passing with each grant."""
+    """Return the bytes/s that were granted, where each grant takes `work` seconds to send."""
     clock = Clock()
     limiter = Limiter(rate, FakeStop(clock).sleep, clock)
     began, total = clock(), 0
@@ -26,16 +25,15 @@ def drawn(rate: float, seconds: float, *, wanted: int = 1 << 20, work: float = 0
 
 @pytest.mark.parametrize("rate", [1_000, 10_000, 1e6, 8 << 20, 1e9])
 @pytest.mark.parametrize("work", [0.0, 0.001])
-def test_the_rate_holds_within_five_percent_over_ten_seconds(rate: float, work: float) -> None:
+def test_rate_over_ten_seconds_is_within_five_percent(rate: float, work: float) -> None:
     assert drawn(rate, 10.0, work=work) == pytest.approx(rate, rel=0.05)
 
 
-def test_small_pieces_count_as_what_they_are() -> None:
+def test_rate_of_small_pieces_is_within_five_percent() -> None:
     assert drawn(100_000, 10.0, wanted=1500) == pytest.approx(100_000, rel=0.05)
 
 
-def test_a_pause_is_not_made_up_for() -> None:
-    """After a minute without a byte there is a fifth of a second to spare, no more."""
+def test_idle_time_gives_a_fifth_of_a_second_of_credit() -> None:
     clock = Clock()
     limiter = Limiter(1000.0, FakeStop(clock).sleep, clock)
     clock.pass_(60.0)
@@ -46,12 +44,12 @@ def test_a_pause_is_not_made_up_for() -> None:
 
 
 @pytest.mark.parametrize(("rate", "grant"), [(10.0, LEAST_GRANT), (1e6, 50_000), (1e12, MOST_GRANT)])
-def test_grants_are_small(rate: float, grant: int) -> None:
+def test_grant_is_limited_by_the_rate(rate: float, grant: int) -> None:
     clock = Clock()
     assert Limiter(rate, FakeStop(clock).sleep, clock)(1 << 30) == grant
 
 
-def test_nothing_costs_nothing() -> None:
+def test_request_for_no_bytes_does_not_wait() -> None:
     clock = Clock()
     stop = FakeStop(clock)
     limiter = Limiter(10.0, stop.sleep, clock)
@@ -60,8 +58,7 @@ def test_nothing_costs_nothing() -> None:
     assert stop.slept == []
 
 
-def test_workers_share_it() -> None:
-    """Whoever comes later waits for what was granted before."""
+def test_later_grants_wait_for_the_earlier_ones() -> None:
     clock = Clock()
     waits: list[float] = []
     limiter = Limiter(1000.0, waits.append, clock)
@@ -70,7 +67,7 @@ def test_workers_share_it() -> None:
     assert waits == pytest.approx([0.05, 0.1, 0.15])
 
 
-def test_an_interrupt_ends_the_wait() -> None:
+def test_stop_ends_the_wait() -> None:
     stop = Stop()
     limiter = Limiter(1.0, stop.sleep)
     limiter(1000)
@@ -79,5 +76,5 @@ def test_an_interrupt_ends_the_wait() -> None:
         limiter(1000)
 
 
-def test_no_limit() -> None:
+def test_unlimited_grants_everything() -> None:
     assert unlimited(1 << 30) == 1 << 30

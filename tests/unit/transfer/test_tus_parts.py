@@ -1,29 +1,29 @@
-"""One file in parallel parts: progress of the whole, resume of each part, one failure that stops all."""
+"""One file in parallel parts: progress of the whole file, resume of each part, a failure that stops the others."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tus_model import ENDPOINT, Model, Told, file_of, make_client, make_terms, outcome
+from tus_model import ENDPOINT, Model, Told, file_of, make_client, make_terms, outcome, send_in_parts
 
 from uploader_cli import errors
 from uploader_cli.core.tus import parts
-from uploader_cli.transfer.stop import Stop
-from uploader_cli.transfer.tus_parts import Part, _Halt, send_in_parts
-from uploader_cli.transfer.tus_parts_progress import PartsProgress
-from uploader_cli.transfer.tus_types import Known, Sent, Watch
+from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartStopped, _Whole
+from uploader_cli.transfer.tus_upload import Known, Sent, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 DATA = bytes(range(100))
 
 
 class Case:
-    """`DATA` in `count` parts, chunks of ten bytes, and what became of it."""
+    """`DATA` in `count` parts and chunks of ten bytes, to a server that follows the script `words`."""
 
     def __init__(self, tmp_path: Path, words: str = "", *, count: int = 2, clients: int = 1, **terms: Any) -> None:
         self.model, self.told, self.clients = Model(words.split()), Told(), clients
@@ -59,7 +59,7 @@ class Case:
 
 @pytest.mark.parametrize("clients", [1, 2, 4])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_whole_is_made_of_its_parts(tmp_path: Path, clients: int, count: int) -> None:
+def test_parts_are_joined_to_the_whole_file(tmp_path: Path, clients: int, count: int) -> None:
     case = Case(tmp_path, count=count, clients=clients, checksum="sha256")
     sent = case.run()
     assert (sent.verified, sent.attempts, case.told.attempts) == (True, 1, [0])
@@ -68,7 +68,7 @@ def test_the_whole_is_made_of_its_parts(tmp_path: Path, clients: int, count: int
     assert case.told.checked == len(DATA)
 
 
-def test_metadata_of_the_parts_and_of_the_whole(tmp_path: Path) -> None:
+def test_only_the_joined_upload_has_the_files_metadata(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.run()
     posts = [headers for method, _, headers, _ in case.model.calls if method == "POST"]
@@ -76,30 +76,61 @@ def test_metadata_of_the_parts_and_of_the_whole(tmp_path: Path) -> None:
     assert names == [{"sessionId", "uploadKey"}] * 2 + [{"filename", "uploadKey"}]
 
 
-def test_a_retry_of_a_part_is_an_attempt_of_the_file(tmp_path: Path) -> None:
+def test_retry_of_a_part_is_an_attempt_of_the_file(tmp_path: Path) -> None:
     case = Case(tmp_path, "ok ok ok 500")
     assert case.run().attempts == 2
     assert case.told.attempts == [0, 20]
 
 
-def test_it_is_told_in_the_callers_thread(tmp_path: Path) -> None:
-    case = Case(tmp_path, clients=2)
-    threads: set[str] = set()
-    told = case.told._sent
-    case.told._sent = lambda total: (threads.add(threading.current_thread().name), told(total))  # type: ignore[assignment]
+def test_callbacks_of_several_threads_never_overlap(tmp_path: Path) -> None:
+    case = Case(tmp_path, "ok " * 6 + "500 ok ok cut", count=4, clients=4)
+    busy, overlaps, threads = threading.Lock(), [], set[str]()
+
+    def alone(callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            if not busy.acquire(blocking=False):
+                overlaps.append(callback)
+                return
+            threads.add(threading.current_thread().name)
+            callback(*arguments)
+            busy.release()
+
+        return call
+
+    for name in ("_attempt", "_confirmed", "_sent", "_retry"):
+        setattr(case.told, name, alone(getattr(case.told, name)))
     case.run()
-    assert threads == {threading.current_thread().name}
+    assert overlaps == []
+    assert threads <= {"MainThread", *(f"part-{number}" for number in range(4))}
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
+    before = threading.active_count()
     Case(tmp_path, clients=2, checksum="sha1").run()
-    left = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in left if name.startswith(("part", "checksum"))]
+    assert threading.active_count() == before
+
+
+def test_checksums_of_all_parts_can_share_one_helper(tmp_path: Path) -> None:
+    case = Case(tmp_path, count=3, checksum="sha256")
+    upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+    client = make_client(case.model)
+    assert upload.begin(client) is None
+    with ThreadPoolExecutor(1) as helper:
+        sent = [upload.send(index, client, lambda: helper) for index in range(3)]
+    assert sent[:2] == [None, None]
+    assert sent[2] is not None
+    assert sent[2].verified
+
+
+def test_413_for_one_part_makes_the_chunks_of_the_next_smaller(tmp_path: Path) -> None:
+    case = Case(tmp_path, "ok 413", checksum="sha256")
+    case.run()
+    assert {size for method, _, _, size in case.model.calls if method == "PATCH" and size} == {5}
 
 
 class TestResume:
     def interrupted(self, tmp_path: Path) -> tuple[Case, dict[int, str]]:
-        """Two parts of fifty bytes; twenty of the first are there."""
+        """Return two parts of fifty bytes, of which the server has twenty of the first."""
         case = Case(tmp_path, "ok ok ok reset reset reset", retries=0, checksum="sha256")
         urls: dict[int, str] = {}
         watches = [Watch(created=lambda url, at=part.start: urls.update({at: url})) for part in case.parts]  # type: ignore[misc]
@@ -110,7 +141,7 @@ class TestResume:
         case.told = Told()
         return case, urls
 
-    def test_each_part_by_its_own_url(self, tmp_path: Path) -> None:
+    def test_known_url_of_a_part_resumes_that_part(self, tmp_path: Path) -> None:
         case, urls = self.interrupted(tmp_path)
         assert urls == {0: ENDPOINT + "1"}
         case.parts[0] = replace(case.parts[0], known=Known(urls[0], "k", checked_until=20))
@@ -119,22 +150,22 @@ class TestResume:
         assert sent.verified
         assert sum(size for *_, size in case.model.calls) == 80
 
-    def test_a_part_that_the_server_has_lost(self, tmp_path: Path) -> None:
+    def test_part_that_the_server_lost_is_sent_again(self, tmp_path: Path) -> None:
         case, urls = self.interrupted(tmp_path)
         case.parts[0] = replace(case.parts[0], known=Known(urls[0], "k", confirmed=20))
         case.model.uploads.clear()
         case.run()
         assert case.told.attempts == [0]
 
-    def test_a_server_that_does_not_answer_at_first(self, tmp_path: Path) -> None:
+    def test_failed_head_at_the_start_begins_at_the_journals_offset(self, tmp_path: Path) -> None:
         case, urls = self.interrupted(tmp_path)
         case.parts[0] = replace(case.parts[0], known=Known(urls[0], "k", confirmed=20))
         case.model.words.append("reset")
         case.run()
         assert case.told.attempts == [20]
 
-    def test_joined_already(self, tmp_path: Path) -> None:
-        """The answer to the last request was lost with the run: the parts are gone, and must not be sent again."""
+    def test_parts_joined_before_are_not_sent_again(self, tmp_path: Path) -> None:
+        """The run ended before the answer to the last request: the parts are gone on the server."""
         case = Case(tmp_path, "ok " * 12 + "lost", retries=0)
         case.fail()
         assert list(case.model.finals) == [ENDPOINT + "3"]
@@ -147,8 +178,10 @@ class TestResume:
         assert case.model.methods == "HEAD HEAD POST"
 
     @pytest.mark.parametrize(("pledged", "verified"), [(50, True), (40, False)])
-    def test_joined_before_the_last_chunk_was_noted(self, tmp_path: Path, pledged: int, verified: bool) -> None:
-        """Parts that can be joined are complete: the chunk that was under way at the end of each was accepted."""
+    def test_joined_upload_is_verified_by_the_pledge_of_the_last_chunk(
+        self, tmp_path: Path, pledged: int, verified: bool
+    ) -> None:
+        """Parts that can be joined are complete: the last chunk of each was accepted."""
         case = Case(tmp_path, "ok " * 12 + "lost", retries=0, checksum="sha256")
         case.fail()
         case.told, case.known = Told(), Known(key="whole")
@@ -156,8 +189,8 @@ class TestResume:
         case.parts = [replace(part, known=known) for part, known in zip(case.parts, ends, strict=True)]
         assert case.run().verified is verified
 
-    def test_not_joined_yet(self, tmp_path: Path) -> None:
-        """Parts that are not complete are refused; then they are sent."""
+    def test_parts_that_can_not_be_joined_are_sent(self, tmp_path: Path) -> None:
+        """The server refuses to join parts that are not complete."""
         case, urls = self.interrupted(tmp_path)
         case.known = Known(key="whole")
         case.parts = [replace(part, known=Known(urls.get(0, ""))) for part in case.parts]
@@ -166,23 +199,23 @@ class TestResume:
 
 
 class TestTheEnd:
-    def test_one_failure_stops_the_others(self, tmp_path: Path) -> None:
+    def test_failure_of_one_part_stops_the_others(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok ok 403", clients=2)
         assert isinstance(case.fail(), errors.Unauthorized)
         assert len(case.model.calls) < 12
 
-    def test_an_interrupt(self, tmp_path: Path) -> None:
+    def test_stop_while_parts_are_sent_raises_interrupted(self, tmp_path: Path) -> None:
         case = Case(tmp_path, clients=2)
-        case.told._confirmed = lambda offset, _: case.terms.stop.set() if offset else None  # type: ignore[method-assign]
+        case.told._confirmed = lambda offset, _: case.terms.retry.stop.set() if offset else None  # type: ignore[method-assign]
         assert isinstance(case.fail(), errors.Interrupted)
 
-    def test_an_interrupt_before_it_begins(self, tmp_path: Path) -> None:
+    def test_stop_before_the_first_request_sends_nothing(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
-        case.terms.stop.set()
+        case.terms.retry.stop.set()
         assert isinstance(case.fail(), errors.Interrupted)
         assert case.model.calls == []
 
-    def test_a_listener_that_fails_ends_it(self, tmp_path: Path) -> None:
+    def test_error_of_a_callback_is_raised(self, tmp_path: Path) -> None:
         def broken(_offset: int, _checked: int) -> None:
             raise KeyError("a bug of ours")
 
@@ -191,15 +224,15 @@ class TestTheEnd:
         with pytest.raises(KeyError):
             case.send()
 
-    def test_joining_is_retried(self, tmp_path: Path) -> None:
+    def test_joining_is_retried_and_joins_once(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok " * 12 + "503 429 lost")
         assert case.run().attempts == 4
         assert len(case.model.finals) == 1
 
-    def test_joining_is_refused(self, tmp_path: Path) -> None:
+    def test_refused_joining_fails_the_file(self, tmp_path: Path) -> None:
         assert isinstance(Case(tmp_path, "ok " * 12 + "403").fail(), errors.Unauthorized)
 
-    def test_joined_to_something_else(self, tmp_path: Path) -> None:
+    def test_joined_upload_of_another_size_is_a_protocol_error(self, tmp_path: Path) -> None:
         case = Case(tmp_path)
         create = case.model._create
 
@@ -212,34 +245,64 @@ class TestTheEnd:
         case.model._create = short  # type: ignore[method-assign]
         assert isinstance(case.fail(), errors.ProtocolError)
 
-    def test_an_offset_only_head_tells(self, tmp_path: Path) -> None:
+    def test_joined_upload_without_offset_is_asked_by_head(self, tmp_path: Path) -> None:
         assert Case(tmp_path, "ok " * 12 + "mute").run().attempts == 1
 
 
-class TestHalt:
-    def test_a_long_wait_ends_when_another_part_fails(self) -> None:
-        halt = _Halt(Stop())
-        threading.Timer(0.05, halt.set).start()
-        with pytest.raises(errors.Interrupted):
-            halt.sleep(60.0)
+class TestPartStopped:
+    def failed(self, case: Case) -> PartedUpload:
+        """Return an upload in two parts, of which the first has failed."""
+        case.model.words.extend(["ok", "403"])
+        upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+        client = make_client(case.model)
+        assert upload.begin(client) is None
+        with pytest.raises(PartStopped):
+            upload.send(0, client, None)
+        return upload
 
-    def test_the_runs_stop_is_its_stop(self) -> None:
-        outer = Stop()
-        halt = _Halt(outer)
-        assert not halt
-        outer.set()
-        assert halt
-        with pytest.raises(errors.Interrupted):
-            halt.check()
-        with pytest.raises(errors.Interrupted):
-            halt.sleep(1.0)
+    def test_part_that_ends_last_raises_the_first_error(self, tmp_path: Path) -> None:
+        case = Case(tmp_path)
+        upload = self.failed(case)
+        calls = len(case.model.calls)
+        with pytest.raises(errors.Unauthorized) as caught:
+            upload.send(1, make_client(case.model), None)
+        assert caught.value is upload.error
+        assert len(case.model.calls) == calls
+
+    def test_stop_after_a_failure_does_not_hide_the_failure(self, tmp_path: Path) -> None:
+        case = Case(tmp_path)
+        upload = self.failed(case)
+        case.terms.retry.stop.set()
+        with pytest.raises(errors.Unauthorized):
+            upload.send(1, make_client(case.model), None)
+
+    def test_retry_of_a_part_after_a_failure_is_not_reported(self, tmp_path: Path) -> None:
+        """The other part is in the middle of a chunk when the first fails."""
+        case = Case(tmp_path, "ok ok", clients=2)
+        upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+        clients = [make_client(case.model), make_client(case.model)]
+        assert upload.begin(clients[0]) is None
+        request, first = case.model.request, threading.Lock()
+
+        def fail_both(method: str, *arguments: Any, **more: Any) -> Any:
+            if method == "PATCH" and first.acquire(blocking=False):
+                case.model.words.append("403")
+                with pytest.raises(PartStopped):
+                    upload.send(1, clients[1], None)
+                raise errors.ConnectionLost("reset")
+            return request(method, *arguments, **more)
+
+        case.model.request = fail_both  # type: ignore[method-assign]
+        with pytest.raises(errors.Unauthorized):
+            upload.send(0, clients[0], None)
+        assert case.told.retries == []
 
 
-def test_sums_do_not_fall_within_an_attempt() -> None:
-    """A part whose server went back is told of once it has caught up."""
+def test_sums_never_fall_within_an_attempt() -> None:
+    """A part whose offset fell is reported when it has risen again."""
     told = Told()
-    whole = PartsProgress(100, [30, 30], [0, 0], told.watch)
-    whole.begin()
+    whole = _Whole(100, [0, 0], told.watch)
+    whole.begin([30, 30])
     whole.confirmed(0, 10, 0)
     assert told.confirmed == 60
     whole.confirmed(0, 40, 0)

@@ -1,4 +1,4 @@
-"""tus 1.0 as values: capabilities, metadata, checksums, chunks, and whose URL it is."""
+"""The values of tus 1.0: capabilities, metadata, checksums, chunks, and URLs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OFFER = {
 
 
 class TestCapabilities:
-    def test_of_a_session_answer(self) -> None:
+    def test_session_answer_is_parsed(self) -> None:
         found = parse_capabilities(OFFER, SERVER)
         assert found == Capabilities(
             "https://up.example:8443/api/upload/files/",
@@ -57,23 +57,23 @@ class TestCapabilities:
             {"endpoint": "http://[broken"},
         ],
     )
-    def test_an_offer_that_is_of_no_use(self, change: dict[str, object]) -> None:
+    def test_unusable_offer_is_none(self, change: dict[str, object]) -> None:
         assert parse_capabilities({**OFFER, **change}, SERVER) is None
 
     @pytest.mark.parametrize("body", [None, "tus", [], {}, {"endpoint": 5}])
-    def test_no_offer(self, body: object) -> None:
+    def test_missing_offer_is_none(self, body: object) -> None:
         assert parse_capabilities(body, SERVER) is None
 
-    def test_an_offer_with_nothing_in_it(self) -> None:
+    def test_offer_with_an_endpoint_only_has_no_extensions(self) -> None:
         found = parse_capabilities({"endpoint": "files/", "extensions": "all", "maxSize": -1}, SERVER + "/")
         assert found == Capabilities("https://up.example:8443/files/")
 
-    def test_an_http_endpoint_behind_a_tls_proxy(self) -> None:
+    def test_http_endpoint_on_the_servers_host_becomes_https(self) -> None:
         found = parse_capabilities({**OFFER, "endpoint": "http://up.example/files/"}, SERVER)
         assert found is not None
         assert found.endpoint == "https://up.example:8443/files/"
 
-    def test_of_options(self) -> None:
+    def test_options_headers_are_parsed(self) -> None:
         headers = {
             "Tus-Version": "1.0.0,0.2.2",
             "Tus-Extension": "creation, checksum",
@@ -85,10 +85,10 @@ class TestCapabilities:
             SERVER, extensions=frozenset({"creation", "checksum"}), checksum_algorithms=frozenset({"sha1"}), max_size=70
         )
 
-    def test_of_options_that_say_nothing(self) -> None:
+    def test_options_without_headers_have_no_extensions(self) -> None:
         assert capabilities_of({}, SERVER) == Capabilities(SERVER)
 
-    def test_of_another_version(self) -> None:
+    def test_options_of_another_version_raise_value_error(self) -> None:
         with pytest.raises(ValueError, match=r"0\.2\.2"):
             capabilities_of({"Tus-Version": "0.2.2"}, SERVER)
 
@@ -105,14 +105,14 @@ class TestCapabilities:
         ("sha256", "sha256", "sha256"),
     ],
 )
-def test_checksum_choice(wanted: str, offered: str, chosen: str | None) -> None:
+def test_checksum_is_the_best_that_is_offered(wanted: str, offered: str, chosen: str | None) -> None:
     extensions = frozenset({"checksum"})
     found = Capabilities("", extensions=extensions, checksum_algorithms=frozenset(offered.split()))
     assert found.checksum(wanted) == chosen  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("extensions", [frozenset({"checksum"}), frozenset[str]()])
-def test_a_checksum_that_is_not_offered(extensions: frozenset[str]) -> None:
+def test_checksum_that_is_not_offered_raises_value_error(extensions: frozenset[str]) -> None:
     """The algorithm alone, without the extension, is no offer."""
     algorithms = frozenset({"sha1"}) if extensions else frozenset({"sha1", "sha256"})
     found = Capabilities("", extensions=extensions, checksum_algorithms=algorithms)
@@ -130,12 +130,12 @@ def test_a_checksum_that_is_not_offered(extensions: frozenset[str]) -> None:
         ({"filename": "\udcff"}, "filename JUZG"),
     ],
 )
-def test_metadata(metadata: dict[str, str], header: str) -> None:
+def test_metadata_is_encoded(metadata: dict[str, str], header: str) -> None:
     assert encode_metadata(metadata) == header
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a,b", "ä", "a\n", "a\tb"])
-def test_keys_that_are_none(key: str) -> None:
+def test_invalid_metadata_key_raises_value_error(key: str) -> None:
     with pytest.raises(ValueError, match="Upload-Metadata"):
         encode_metadata({key: "x"})
 
@@ -145,12 +145,12 @@ def test_keys_that_are_none(key: str) -> None:
         st.from_regex(r"[a-zA-Z0-9_.-]+", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"]))
     )
 )
-def test_metadata_round_trips(metadata: dict[str, str]) -> None:
+def test_encoded_metadata_decodes_to_the_same(metadata: dict[str, str]) -> None:
     pairs = [pair.partition(" ") for pair in encode_metadata(metadata).split(",") if pair]
     assert {key: base64.b64decode(value).decode() for key, _, value in pairs} == metadata
 
 
-def test_checksum_header() -> None:
+def test_checksum_header_is_base64() -> None:
     assert checksum_header("sha1", b"\0\1") == "sha1 AAE="
 
 
@@ -176,7 +176,7 @@ def test_parts_cover_the_file(length: int, count: int) -> None:
     ("value", "number"),
     [("0", 0), (" 12 ", 12), *((text, None) for text in (None, "", "-1", "1.0", "²", "1_0", "٣", "9" * 5000))],
 )
-def test_numbers_of_headers(value: str | None, number: int | None) -> None:
+def test_header_that_is_no_whole_number_is_none(value: str | None, number: int | None) -> None:
     assert whole(value) == number
 
 
@@ -194,14 +194,14 @@ def test_numbers_of_headers(value: str | None, number: int | None) -> None:
         ("https://h/files/", " /files/1 ", "https://h/files/1"),
     ],
 )
-def test_where_a_location_is(base: str, location: str, url: str) -> None:
+def test_location_is_resolved_against_the_answers_url(base: str, location: str, url: str) -> None:
     assert place(base, location) == url
 
 
 @pytest.mark.parametrize(
     "location", ["http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1", "//h:99999/1"]
 )
-def test_where_nothing_goes(location: str) -> None:
+def test_unusable_location_raises_value_error(location: str) -> None:
     with pytest.raises(ValueError, match=r"https|not a usable URL|Port"):
         place("https://h/files/", location)
 
@@ -224,5 +224,5 @@ def test_where_nothing_goes(location: str) -> None:
         ("http://h/files/", "http://[h/files/1", False),
     ],
 )
-def test_whom_the_token_may_reach(base: str, url: str, trusted: bool) -> None:
+def test_only_the_same_origin_is_trusted_with_the_token(base: str, url: str, trusted: bool) -> None:
     assert trusts(base, url) is trusted

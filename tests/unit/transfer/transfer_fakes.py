@@ -1,4 +1,4 @@
-"""A server without a wire, and time without waiting, for the tests of the transfer room."""
+"""A server without a wire, and time without waiting, for the tests of the transfer package."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.engine import Engine
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.retry import Retry
+from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.transfer.multipart import MultipartBody
+    from uploader_cli.transfer.bodies import MultipartBody
+    from uploader_cli.transfer.scheduler import Supply
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
@@ -116,6 +117,20 @@ class FakeApi:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     budget: RateBudget = field(default_factory=RateBudget)
+    retry: Retry = field(init=False)
+    http: None = None
+
+    def another(self) -> FakeApi:
+        return self
+
+    def authorization(self) -> dict[str, str]:
+        return {}
+
+    def note(self, answer: Any) -> None:
+        del answer
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def count(self, kind: str) -> int:
         return sum(call[0] == kind for call in self.calls)
@@ -128,7 +143,7 @@ class FakeApi:
         self._play("session", self.sessions, expected)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
-    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[tuple[StoredFile, ...], MultipartBody]:
+    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[StoredFile, ...]:
         body = make_body()
         try:
             self._play("batch", self.early, files)
@@ -140,7 +155,7 @@ class FakeApi:
             self.requests.append(request)
             if isinstance(answer, errors.UploaderError):
                 raise answer
-            return (answer or stored)(request), body
+            return (answer or stored)(request)
         finally:
             body.close()
 
@@ -208,7 +223,7 @@ class Followers:
 
 
 class Run:
-    """An engine with everything around it faked."""
+    """A scheduler with everything around it faked."""
 
     def __init__(self, directory: Path, api: FakeApi | None = None, **settings: Any) -> None:
         self.directory = directory
@@ -216,7 +231,9 @@ class Run:
         self.settings = Settings(server="http://server.invalid", **settings)
         self.events: list[ev.Event] = []
         self.followers, self.last_heard = Followers(), LastHeard()
-        self.stop: FakeStop = FakeStop()
+        self.clock = Clock()
+        self.stop: FakeStop = FakeStop(self.clock)
+        self.api.budget = RateBudget(self.clock)
         self.remembered: list[Limits] = []
         self.files: list[LocalFile] = []
 
@@ -229,10 +246,21 @@ class Run:
         self.files.append(made)
         return made
 
-    def go(self) -> errors.UploaderError | None:
-        """Run the engine; every file must have exactly one end, every session that was opened one too."""
+    def go(self, supply: Supply | None = None) -> errors.UploaderError | None:
+        """Run the scheduler, by default on a walk that has ended.
+
+        Every file must have exactly one end, every session that was opened one too.
+        """
+        settings, self.ends_at = self.settings, len(self.events)
+        self.api.retry = Retry(
+            self.stop,
+            self.api.budget,
+            retries=settings.retries,
+            max_wait=settings.max_wait,
+            emit=self.events.append,
+        )
         with Journal(self.settings.state_path) as journal:
-            engine = Engine(
+            scheduler = Scheduler(
                 self.api,  # type: ignore[arg-type]
                 self.settings,
                 self.events.append,
@@ -242,7 +270,7 @@ class Run:
                 run=journal.begin(Target(self.settings.server, "personal"), {}),
                 remember=self.remembered.append,
             )
-            error = engine.run(Supplied(self.files))
+            error = scheduler.run(supply or Supplied(self.files))
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]
@@ -288,7 +316,9 @@ def fault(status: int = 500, retry_after: float | None = None) -> errors.ServerF
 
 
 def too_slow() -> errors.TooSlow:
-    return errors.TooSlow("the request did not arrive in the server's time (408)", status=408)
+    error = errors.TooSlow("the request did not arrive in the server's time (408)", status=408)
+    error.retryable = False  # as `Api.batch` raises it
+    return error
 
 
 def session_lost() -> errors.SessionLost:

@@ -1,6 +1,6 @@
-"""A tus server in this process that fails as it is told to, one word for each request; and what a loop needs besides.
+"""A tus server in this process that fails as a script says, one word for each request, and fakes for clock and sleep.
 
-It stands in for `Http`: `TusClient` and everything above it are the real ones. No socket, no clock, no sleep.
+It replaces `Http`: `TusClient` and everything above it are the real ones. No socket, no real clock, no sleep.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, Any
 from fakes import Clock
 
 from uploader_cli import errors
+from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.pacing import Stop, unlimited
+from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_types import Terms, Watch
+from uploader_cli.transfer.tus_parts import PartedUpload, PartStopped
+from uploader_cli.transfer.tus_upload import ChunkSize, Terms, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from uploader_cli.transfer.tus_types import Sent
+    from uploader_cli.transfer.tus_parts import Part
+    from uploader_cli.transfer.tus_upload import Sent
 
 ENDPOINT = "https://up.example/files/"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -37,7 +41,7 @@ PIECE = 7
 
 
 class Runaway(AssertionError):
-    """A loop that does not end."""
+    """More requests than any run that ends needs."""
 
 
 @dataclass
@@ -54,10 +58,11 @@ class Upload:
 class Model:
     """Words, one for each request, and what they do:
 
-    `ok`; a status of `REFUSALS`, before anything is done, or with `!` after the work is; `reset` before anything is
-    done; `refused`: no connection; `cut` in the middle of the body, what came is kept; `lost`: done, but the answer is
-    lost; `short`: only the first half of the body is taken; `forget`: the server loses every upload; `shrink`: it loses
-    the second half of each; `flip`: a bit of the body changes on its way; `mute`: an answer without Upload-Offset.
+    `ok`; a status of `REFUSALS`, before anything is done, or with `!` after the work is; a status with `-`: the answer
+    of something that is no tus server; `reset` before anything is done; `refused`: no connection; `cut` in the middle
+    of the body, what came is kept; `lost`: done, but the answer is lost; `short`: only the first half of the body is
+    taken; `forget`: the server loses every upload; `shrink`: it loses the second half of each; `flip`: a bit of the
+    body changes on its way; `mute`: an answer without Upload-Offset.
     """
 
     def __init__(self, words: Iterable[str] = (), *, keys: bool = True, checks: bool = True, most: int = 5000) -> None:
@@ -97,13 +102,15 @@ class Model:
         if word == "refused":
             self.calls.append((method, url, dict(headers), 0))
             raise errors.ConnectFailed("refused")
-        limit = 0 if word in REFUSALS or word == "reset" else None
+        limit = 0 if word in REFUSALS or word == "reset" or word.endswith("-") else None
         data = self._read(body, limit if word != "cut" else len(body or b"") // 2)
         self.calls.append((method, url, dict(headers), len(data) if body is not None else 0))
         if word == "reset":
             raise errors.ConnectionLost("reset")
         if word in REFUSALS:
             return self._answer(url, int(word))
+        if word.endswith("-"):
+            return Answer(int(word[:-1]), {}, None, url)
         self._happen(word)
         if word == "flip" and data:
             data = bytes([data[0] ^ 1]) + data[1:]
@@ -195,7 +202,7 @@ class Model:
 
 
 class FakeStop(Stop):
-    """Sleeps by moving a clock."""
+    """Advances a clock instead of sleeping; usable from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -209,29 +216,25 @@ class FakeStop(Stop):
 
 
 class Told:
-    """A `Watch` that keeps what it hears, and holds it to the promises of the event stream."""
+    """A `Watch` that records its callbacks and asserts the promises of the event stream."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
-        self.gone: list[str] = []
         self.retries: list[str] = []
         self.attempts: list[int] = []
         """The offset at which each attempt began."""
         self.sent = self.confirmed = self.checked = 0
         self.pledges: list[int] = []
-        self.pauses: list[float] = []
 
     @property
     def watch(self) -> Watch:
         return Watch(
             created=self.urls.append,
-            gone=self.gone.append,
             attempt=self._attempt,
             confirmed=self._confirmed,
             pledged=self.pledges.append,
             sent=self._sent,
             retry=self._retry,
-            pause=self.pauses.append,
         )
 
     def _attempt(self, offset: int, attempt: int) -> None:
@@ -256,31 +259,86 @@ class Told:
         self.retries.append(type(error).__name__)
 
 
-def make_terms(*, chunk_size: int = 10, checksum: str | None = None, cwu: bool = True, **more: Any) -> Terms:
-    """Terms with a clock of their own; `cwu`: the server takes creation-with-upload."""
+def make_terms(
+    *,
+    chunk_size: int = 10,
+    checksum: str | None = None,
+    cwu: bool = True,
+    stop: Stop | None = None,
+    throttle: Callable[[int], int] = unlimited,
+    **policy: Any,
+) -> Terms:
+    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Retry`."""
     clock = Clock()
     extensions = {"creation", "checksum", "concatenation"} | ({"creation-with-upload"} if cwu else set())
     capabilities = Capabilities(
         ENDPOINT, extensions=frozenset(extensions), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
-    stop = more.pop("stop", FakeStop(clock))
-    return Terms(stop, RateBudget(clock), capabilities, chunk_size, checksum=checksum, **more)
+    retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
+    return Terms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
+
+
+def send_in_parts(
+    clients: Sequence[TusClient],
+    terms: Terms,
+    file: LocalFile,
+    metadata: Mapping[str, str],
+    parts: Sequence[Part],
+    **options: Any,
+) -> Sent:
+    """Drive a `PartedUpload` as the jobs of the pool do, with one thread for each client. Raise the first error."""
+    upload = PartedUpload(terms, file, metadata, parts, **options)
+    complete = upload.begin(clients[0])
+    if complete is not None:
+        return complete
+    left, results, failures = deque(range(len(parts))), [], []
+
+    def work(client: TusClient) -> None:
+        while True:
+            try:
+                index = left.popleft()
+            except IndexError:
+                return
+            try:
+                results.append(upload.send(index, client, None))
+            except PartStopped:
+                continue
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(client,), name=f"part-{n}") for n, client in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        assert len(failures) == 1, "the error is raised in one thread only"
+        assert failures[0] is upload.error or len(results) == len(parts) - 1
+        raise failures[0]
+    whole = [sent for sent in results if sent is not None]
+    assert len(whole) == 1, "one thread joins the parts"
+    return whole[0]
+
+
+def pauses(events: Iterable[ev.Event]) -> list[float]:
+    """Return the seconds of each pause that was announced."""
+    return [event.seconds for event in events if isinstance(event, ev.Paused)]
 
 
 def make_client(model: Model) -> TusClient:
-    """The real client, on the model."""
+    """Return the real client, connected to the model."""
     return TusClient(model, ENDPOINT, dict)
 
 
 def file_of(path: Path, data: bytes) -> LocalFile:
-    """Write `data` to `path`, as a selected file."""
+    """Write `data` to `path` and return it as a selected file."""
     path.write_bytes(data)
     info = os.stat(path)
     return LocalFile(0, str(path), path.name, info.st_size, info.st_mtime_ns)
 
 
 def outcome(run: Callable[[], Sent]) -> Sent | errors.UploaderError:
-    """What came of it."""
+    """Return what `run` returns or raises."""
     try:
         return run()
     except errors.UploaderError as error:

@@ -257,20 +257,39 @@ def test_no_retries_means_none_at_first_contact_either(tmp_path: Path) -> None:
     assert run.api.count("health") == 1
 
 
-def test_a_400_for_a_group_sends_each_file_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+def test_refused_request_is_halved_until_one_file_is_left(tmp_path: Path, status: int) -> None:
     def picky(request: Request) -> Any:
         if "b.mp4" in request.names:
-            raise refused(400)
+            raise refused(status)
         return stored(request)
 
-    run = Run(tmp_path, FakeApi(answers=deque([picky] * 4)))
+    run = Run(tmp_path, FakeApi(answers=deque([picky] * 5)))
     for name in "abc":
         run.file(f"{name}.mp4")
     run.go()
-    assert run.groups == [["a.mp4", "b.mp4", "c.mp4"], ["a.mp4"], ["b.mp4"], ["c.mp4"]]
+    assert run.groups == [["a.mp4", "b.mp4", "c.mp4"], ["a.mp4", "b.mp4"], ["a.mp4"], ["b.mp4"], ["c.mp4"]]
     assert run.completed == [0, 2]
     assert run.failed == {1: FailureCode.SERVER_REFUSED}
     assert exit_of(run) == 4
+
+
+def test_requests_are_full_again_after_one_refused_file(tmp_path: Path) -> None:
+    """One bad file among 60 once made the rest travel one file per request: 61 requests."""
+
+    def picky(request: Request) -> Any:
+        if "7.txt" in request.names:
+            raise refused(400)
+        return stored(request)
+
+    run = Run(tmp_path, FakeApi(limits=BUNDLED, answers=deque([picky] * 99)))
+    for number in range(60):
+        run.file(f"{number}.txt")
+    run.go()
+    assert len(run.completed) == 59
+    assert run.failed == {7: FailureCode.SERVER_REFUSED}
+    assert len(run.groups) <= 13
+    assert len(run.groups[-1]) > 1
 
 
 def test_a_408_halves_the_group_and_is_never_retried_as_it_was(tmp_path: Path) -> None:
@@ -315,11 +334,12 @@ def test_a_401_ends_the_run_with_every_file_told_of(tmp_path: Path) -> None:
 
 
 def test_the_end_of_patience_with_a_rate_limit_ends_the_run_with_3(tmp_path: Path) -> None:
-    run = Run(tmp_path, FakeApi(answers=deque([errors.RateLimited("429", status=429)])))
+    run = Run(tmp_path, FakeApi(answers=deque([errors.RateLimited("429", status=429, retry_after=86400)])))
     run.file("a.mp4")
     run.file("b.avi")
     assert isinstance(run.go(), errors.RateLimited)
     assert run.failed == {0: FailureCode.RATE_LIMITED, 1: FailureCode.RATE_LIMITED}
+    assert run.stop.slept == [], "refused before any thread sleeps"
     assert exit_of(run) == 3
 
 
@@ -349,16 +369,28 @@ def test_a_session_lost_twice_is_not_hammered(tmp_path: Path) -> None:
     assert exit_of(run) == 3
 
 
-def test_a_server_that_is_gone_ends_the_run_after_one_probe(tmp_path: Path) -> None:
+def test_server_that_stays_unreachable_ends_the_run(tmp_path: Path) -> None:
     gone = errors.ConnectFailed("no connection")
-    run = Run(tmp_path, FakeApi(early=deque([gone] * 9), healths=deque([None, gone])), retries=2)
+    run = Run(tmp_path, FakeApi(early=deque([gone] * 9), healths=deque([None, *[gone] * 9])), retries=2)
     for number in range(20):
         run.file(f"{number}.mp4")
-    assert run.go() is gone
-    assert run.api.count("batch") == 3
-    assert run.api.count("health") == 2
+    assert isinstance(run.go(), errors.Unreachable)
+    assert run.api.count("batch") == 1
+    assert run.api.count("health") == 1 + 3, "one probe at once, and one for each retry"
+    assert run.stop.slept == [0.5, 1.0]
     assert set(run.failed.values()) == {FailureCode.NETWORK}
     assert exit_of(run) == 3
+
+
+def test_outage_uses_up_no_retry(tmp_path: Path) -> None:
+    gone = errors.ConnectFailed("no connection")
+    api = FakeApi(early=deque([gone, lost(body_sent=False), None]), healths=deque([None, gone, gone, None]))
+    run = Run(tmp_path, api, retries=2)
+    file = run.file()
+    assert run.go() is None
+    assert run.completed == [0]
+    assert run.attempts(file) == 3
+    assert run.stop.slept[:2] == [0.5, 1.0], "two probes failed, the third one succeeded"
 
 
 def test_a_server_that_only_hiccupped_goes_on_with_the_other_files(tmp_path: Path) -> None:
@@ -750,7 +782,7 @@ def test_requests_are_cut_by_the_rate_that_was_measured(tmp_path: Path, monkeypa
     run.api.budget.note({"X-RateLimit-Remaining": "90"})
     for number in range(3):
         run.file(f"{number}.mp4", 9_000_000)
-    monkeypatch.setattr("uploader_cli.transfer.multipart.MultipartBody.seconds", property(lambda _self: 1.0))
+    monkeypatch.setattr("uploader_cli.transfer.bodies.MultipartBody.seconds", property(lambda _self: 1.0))
     monkeypatch.setattr("uploader_cli.core.plan.REQUEST_SECONDS", 10.0)
     run.go()
     assert [len(group) for group in run.groups] == [1, 2]

@@ -1,4 +1,4 @@
-"""The engine against the bundled server in both flavours, with a relay between them that loses what it is told to."""
+"""The scheduler against the bundled server in both flavours, with a relay in between that loses what it should lose."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.engine import Engine
-from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.journal_records import Target
-from uploader_cli.transfer.stop import Stop
+from uploader_cli.transfer.journal import Journal, Target
+from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,7 +94,7 @@ class Batches:
 
 
 class Upload:
-    """A run of the engine with real calls."""
+    """A run of the scheduler with real calls."""
 
     def __init__(self, url: str, paths: Iterable[Path], **settings: Any) -> None:
         self.settings = Settings(server=url, protocol="batch", **settings)
@@ -118,11 +117,11 @@ class Upload:
         known: list[Limits] = []
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(Target(self.settings.server, "personal"), {})
-            engine = Engine(
+            scheduler = Scheduler(
                 api, self.settings, self._emit, self, self.last_heard, self.stop, run=run, remember=known.append
             )
             try:
-                return engine.run(Supplied(self.files))
+                return scheduler.run(Supplied(self.files))
             finally:
                 api.close()
 

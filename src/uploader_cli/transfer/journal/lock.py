@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 WAIT = 60.0
@@ -39,10 +39,11 @@ else:
 class FileLock:
     """An exclusive lock on the file at `path`, made where there is none, until `release` or the process's end.
 
-    Raises `TimeoutError` when others hold it for longer than `wait` seconds (`WAIT`), other `OSError`s as they come.
+    Calls `check` between tries and lets pass what it raises. Raises `TimeoutError` when others hold the lock for longer
+    than `wait` seconds (`WAIT`), other `OSError`s as they come.
     """
 
-    def __init__(self, path: Path, *, wait: float | None = None) -> None:
+    def __init__(self, path: Path, *, wait: float | None = None, check: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self._handle: int | None = None
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -51,6 +52,7 @@ class FileLock:
             while not _lock(handle, shared=False):
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{path} is locked by another process")
+                check()
                 time.sleep(_PAUSE)
         except BaseException:
             os.close(handle)
@@ -58,20 +60,20 @@ class FileLock:
         self._handle = handle
 
     def release(self, *, remove: bool = False) -> None:
-        """Let go; `remove` takes the file away too. A second call changes nothing."""
+        """Give the lock back; `remove` deletes the file too. A second call changes nothing."""
         handle, self._handle = self._handle, None
         if handle is None:
             return
-        os.close(handle)
-        if remove:
-            with suppress(OSError):
+        with suppress(OSError):  # a directory that went away under a run
+            os.close(handle)
+            if remove:
                 self._path.unlink()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock at `path` for the block; raises as `FileLock`."""
-    lock = FileLock(path)
+    lock = FileLock(path, check=check)
     try:
         yield
     finally:
@@ -79,7 +81,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process (this one too) holds the lock at `path`. Asking takes nothing from anybody."""
+    """Whether a live process (this one too) holds the lock at `path`. Asking takes no lock that others wait for."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:

@@ -1,10 +1,12 @@
-"""`--limit-rate`: one bucket that all workers draw from."""
+"""Stop and slow down: the two things that every thread of a run asks before it sends."""
 
 from __future__ import annotations
 
 import threading
 import time
 from typing import TYPE_CHECKING
+
+from uploader_cli.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +19,32 @@ LEAST_GRANT = 32
 MOST_GRANT = 1 << 20
 
 
+class Stop:
+    """A flag that is set once, from any thread or from a signal handler's loop, and never cleared."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Stop at the next resumable point."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise `Interrupted` once stopped."""
+        if self._event.is_set():
+            raise Interrupted("interrupted")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
+        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may ask for any number of years
+            raise Interrupted("interrupted")
+
+
 class Limiter:
-    """Grants bytes at `rate` bytes/s, first come first served. Thread-safe; nobody waits under the lock."""
+    """Grant bytes at `rate` bytes/s, first come, first served (`--limit-rate`). No thread waits under the lock."""
 
     def __init__(
         self, rate: float, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
@@ -30,7 +56,7 @@ class Limiter:
         self._free_at = clock()
 
     def __call__(self, wanted: int) -> int:
-        """Wait until bytes may be sent, and say how many of `wanted` (0 only for 0): a body asks before each piece."""
+        """Wait until bytes may be sent and return how many of `wanted` (0 only for 0): asked before each piece."""
         granted = min(wanted, self._most)
         if granted <= 0:
             return 0
@@ -45,5 +71,5 @@ class Limiter:
 
 
 def unlimited(wanted: int) -> int:
-    """No limit."""
+    """Grant everything."""
     return wanted

@@ -1,0 +1,417 @@
+"""Request bodies straight from disk: a multipart body, a chunk of a file, and the checksum of a chunk.
+
+No file stands in memory, and a file that changes while it is read never arrives whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from uploader_cli.core.events import FailureCode
+from uploader_cli.core.protocol import wire_name
+from uploader_cli.errors import FileError
+from uploader_cli.transfer.pacing import unlimited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from concurrent.futures import Executor, Future
+
+    from uploader_cli.core.plan import LocalFile
+
+REPORT_EVERY = 0.05
+"""Seconds between two reports of one file's bytes: a renderer can't show more."""
+PIECE = 1 << 20
+"""Bytes read from disk at a time, into one buffer."""
+
+
+# --- local files ------------------------------------------------------------------------------------------------------
+
+
+def open_unchanged(file: LocalFile) -> IO[bytes]:
+    """Open the file, unbuffered, as it was when it was selected. Raise `FileError` (vanished, unreadable, changed)."""
+    try:
+        source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError as error:
+        raise FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED) from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    try:
+        check_unchanged(file, source)
+    except FileError:
+        source.close()
+        raise
+    return source
+
+
+def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
+    """Raise `FileError` (changed) where size or mtime are not those of the selection."""
+    info = os.fstat(source.fileno())
+    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+        raise _changed(file, "changed")
+
+
+def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
+    """Fill `piece` with the file's bytes from `position` on. Raise `FileError`, also where the file ends earlier."""
+    try:
+        source.seek(position)
+        while piece:
+            count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
+            if not count:
+                raise _changed(file, "became shorter")
+            piece = piece[count:]
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def hash_range(
+    file: LocalFile, start: int, length: int, algorithm: str, *, check: Callable[[], None] = lambda: None
+) -> bytes:
+    """Return the digest of a byte range. Raise `FileError`, and what `check` raises between two pieces."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    buffer = memoryview(bytearray(min(PIECE, length)))
+    with open_unchanged(file) as source:
+        done = 0
+        while done < length:
+            check()
+            piece = buffer[: length - done]
+            read_at(file, source, start + done, piece)
+            digest.update(piece)
+            done += len(piece)
+        check_unchanged(file, source)
+    return digest.digest()
+
+
+def content_type(name: str) -> str:
+    """Return the media type by extension; servers that check it know these."""
+    import mimetypes
+
+    known = {".avi": "video/x-msvideo", ".mp4": "video/mp4", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
+    suffix = os.path.splitext(name)[1].lower()
+    return known.get(suffix) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+
+
+def _unreadable(file: LocalFile, error: OSError) -> FileError:
+    return FileError(f"{file.path} can't be read: {error.strerror}", path=file.path, code=FailureCode.UNREADABLE)
+
+
+def _changed(file: LocalFile, how: str) -> FileError:
+    return FileError(
+        f"{file.path} {how} while it was being read",
+        path=file.path,
+        code=FailureCode.CHANGED,
+        hint="upload it again when nothing writes to it any more",
+    )
+
+
+# --- a chunk ----------------------------------------------------------------------------------------------------------
+
+
+class ChunkBody:
+    """Bytes `start` to `start + length` of a file (`wire.Body`); `length` is at least 1.
+
+    The last piece is given out only after a look at the file's size and mtime: of a file that changes while it is read
+    no chunk is ever complete.
+    """
+
+    content_type = "application/offset+octet-stream"
+
+    def __init__(
+        self,
+        file: LocalFile,
+        source: IO[bytes],
+        start: int,
+        length: int,
+        *,
+        on_sent: Callable[[int], None],
+        check: Callable[[], None],
+        throttle: Callable[[int], int] = unlimited,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`source` is `file`, open and unbuffered; `on_sent(total)` reports the chunk's bytes as the kernel takes them.
+
+        `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
+        """
+        self.check = check
+        self.started = False
+        self._file, self._source, self._start, self._length = file, source, start, length
+        self._on_sent, self._throttle, self._clock = on_sent, throttle, clock
+        self._buffer = bytearray(min(PIECE, length))
+        self._read = self._taken = self._reported_bytes = 0
+        self._reported = clock()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[memoryview]:
+        while piece := self.read(PIECE):
+            yield piece
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
+        return self._taken >= self._length
+
+    def read(self, amount: int) -> memoryview:
+        """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
+        self.started = True
+        self.check()
+        amount = self._throttle(min(amount, len(self._buffer), self._length - self._read))
+        piece = memoryview(self._buffer)[:amount]
+        if piece:
+            read_at(self._file, self._source, self._start + self._read, piece)
+            self._read += amount
+            if self._read == self._length:
+                check_unchanged(self._file, self._source)
+        return piece
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took."""
+        self._taken += count
+        now = self._clock()
+        if self._taken > self._reported_bytes and (self.through or now - self._reported >= REPORT_EVERY):
+            self._reported, self._reported_bytes = now, self._taken
+            self._on_sent(self._taken)
+
+    def rewind(self) -> None:
+        """Start over: a redirect wants the body again. What was reported as sent stays reported."""
+        self._read = self._taken = 0
+        self.started = False
+
+
+class Digests:
+    """Checksums of a file's chunks. `helper` computes the next one while the chunk before it travels."""
+
+    def __init__(
+        self, file: LocalFile, algorithm: str, check: Callable[[], None], helper: Callable[[], Executor] | None
+    ) -> None:
+        """`helper()` is the worker's one-thread executor; None: nothing is computed ahead. `check` raises to stop."""
+        self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
+        self._ahead: tuple[int, int, Future[bytes]] | None = None
+        self._closed = False
+
+    def of(self, start: int, length: int) -> bytes:
+        """Return the digest of a chunk, the prepared one where it is that. Raise `FileError`."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[:2] == (start, length):
+            return ahead[2].result()
+        if ahead is not None:
+            ahead[2].cancel()
+        return hash_range(self._file, start, length, self._algorithm, check=self._check)
+
+    def prepare(self, start: int, length: int) -> None:
+        """Begin with a chunk that will be asked for."""
+        if length > 0 and self._helper is not None:
+            future = self._helper().submit(
+                hash_range, self._file, start, length, self._algorithm, check=self._check_or_closed
+            )
+            self._ahead = (start, length, future)
+
+    def close(self) -> None:
+        """Stop what was prepared and is not needed: it looks up after each piece."""
+        self._closed = True
+        if self._ahead is not None:
+            self._ahead[2].cancel()
+
+    def _check_or_closed(self) -> None:
+        self._check()
+        if self._closed:
+            raise _Closed
+
+
+class _Closed(Exception):
+    """The digest is not needed any more."""
+
+
+# --- multipart --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A run of bytes of the body: given ones, or those of a file."""
+
+    length: int
+    data: bytes = b""
+    file: LocalFile | None = None
+
+
+class MultipartBody:
+    """A multipart/form-data body with a known length (docs/protocol.md, section 3.13).
+
+    Field `files` only, text parts once each, quotes and line breaks in names percent-escaped. `sized` adds a
+    Content-Length to each file's part, for servers known to read it.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[tuple[str, str]],
+        files: Sequence[LocalFile],
+        *,
+        on_sent: Callable[[LocalFile, int], None],
+        on_through: Callable[[], None],
+        check: Callable[[], None],
+        on_last: Callable[[], None] = lambda: None,
+        throttle: Callable[[int], int] = unlimited,
+        sized: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
+
+        `on_last()` is called before the last piece is given out: without it no server has the whole request.
+        `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
+        """
+        self.boundary = f"uploader-{secrets.token_hex(12)}"
+        self.content_type = f"multipart/form-data; boundary={self.boundary}"
+        self.started = False
+        self.check = check
+        self.began: float | None = None
+        self.ended: float | None = None
+        self._on_sent, self._on_through, self._on_last = on_sent, on_through, on_last
+        self._throttle, self._clock = throttle, clock
+        self._segments = list(self._lay_out(fields, files, sized=sized))
+        self._length = sum(segment.length for segment in self._segments)
+        self._taken = self._given = self._wanted = 0
+        self._reading = self._read_all()
+        self._buffer = bytearray(0)
+        self._marks = _Marks(self._segments)
+        self._reported = 0.0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[memoryview]:
+        while piece := self.read(PIECE):
+            yield piece
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
+        return self._taken >= self._length
+
+    @property
+    def given_out(self) -> bool:
+        """True once the last piece was given out: the server may have the whole request."""
+        return self._given >= self._length
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first byte to the last (or to now)."""
+        if self.began is None:
+            return 0.0
+        return (self.ended if self.ended is not None else self._clock()) - self.began
+
+    def read(self, amount: int) -> memoryview:
+        """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
+        self.started = True
+        if self.began is None:
+            self.began = self._clock()
+        if len(self._buffer) < amount:
+            self._buffer = bytearray(amount)
+        self._wanted = self._throttle(min(amount, self._length - self._given))
+        piece = next(self._reading, memoryview(b""))
+        self._given += len(piece)
+        if piece and self._given == self._length:
+            self._on_last()
+        return piece
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took, and report whose they are."""
+        self._taken += count
+        now = self._clock()
+        due = now - self._reported >= REPORT_EVERY
+        for file, sent, whole in self._marks.advance(self._taken, due=due):
+            self._on_sent(file, sent)
+            if not whole:
+                self._reported = now
+        if self.through and self.ended is None:
+            self.ended = now
+            self._on_through()
+
+    def close(self) -> None:
+        """Close the file being read."""
+        self._reading.close()
+
+    def _lay_out(
+        self, fields: Sequence[tuple[str, str]], files: Sequence[LocalFile], *, sized: bool
+    ) -> Iterator[_Segment]:
+        for name, value in fields:
+            part = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+            data = part.encode() + value.encode() + b"\r\n"
+            yield _Segment(len(data), data)
+        for file in files:
+            length = f"Content-Length: {file.size}\r\n" if sized else ""
+            head = (
+                f"--{self.boundary}\r\n"
+                f'Content-Disposition: form-data; name="files"; filename="{wire_name(file.name)}"\r\n'
+                f"Content-Type: {content_type(file.name)}\r\n{length}\r\n"
+            ).encode()
+            yield _Segment(len(head), head)
+            yield _Segment(file.size, file=file)
+            yield _Segment(2, b"\r\n")
+        tail = f"--{self.boundary}--\r\n".encode()
+        yield _Segment(len(tail), tail)
+
+    def _read_all(self) -> Generator[memoryview, None, None]:
+        filled = 0
+        for segment in self._segments:
+            source = open_unchanged(segment.file) if segment.file is not None else None
+            try:
+                done = 0
+                while done < segment.length:
+                    space = memoryview(self._buffer)[filled : min(self._wanted, filled + segment.length - done)]
+                    count = _fill(space, segment, done, source)
+                    done += count
+                    filled += count
+                    if filled == self._wanted:
+                        yield memoryview(self._buffer)[:filled]
+                        filled = 0
+                if segment.file is not None and source is not None:
+                    check_unchanged(segment.file, source)
+            finally:
+                if source is not None:
+                    source.close()
+        if filled:
+            yield memoryview(self._buffer)[:filled]
+
+
+def _fill(space: memoryview, segment: _Segment, done: int, source: IO[bytes] | None) -> int:
+    if source is None or segment.file is None:
+        piece = segment.data[done : done + len(space)]
+        space[: len(piece)] = piece
+        return len(piece)
+    try:
+        count: int = source.readinto(space)  # type: ignore[attr-defined]  # an unbuffered file has it
+    except OSError as error:
+        raise _unreadable(segment.file, error) from error
+    if not count:
+        raise _changed(segment.file, "became shorter")
+    return count
+
+
+class _Marks:
+    """Which file's bytes a position in the body belongs to. Positions only grow, so does the pointer."""
+
+    def __init__(self, segments: Sequence[_Segment]) -> None:
+        self._files: list[tuple[int, int, LocalFile]] = []
+        position = 0
+        for segment in segments:
+            if segment.file is not None:
+                self._files.append((position, position + segment.length, segment.file))
+            position += segment.length
+        self._next = 0
+
+    def advance(self, position: int, *, due: bool) -> Iterator[tuple[LocalFile, int, bool]]:
+        """Yield files whose last byte is now through, and (where a report is `due`) the one being sent."""
+        while self._next < len(self._files):
+            start, end, file = self._files[self._next]
+            if position >= end:
+                self._next += 1
+                yield file, file.size, True
+                continue
+            if due and position > start:
+                yield file, position - start, False
+            return

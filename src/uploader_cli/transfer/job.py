@@ -1,0 +1,216 @@
+"""What all jobs share: the run's context, the outcome of a file, and the ledger of files that are not over yet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.core.events import FailureCode, RunWarning, SkipReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from uploader_cli.core.events import Event, WarningCode
+    from uploader_cli.core.last_heard import LastHeard
+    from uploader_cli.core.plan import LocalFile, Refusal
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.retry import Retry
+
+SKIPS = {
+    FailureCode.REFUSED_TYPE: SkipReason.TYPE,
+    FailureCode.REFUSED_SIZE: SkipReason.SIZE,
+    FailureCode.EMPTY: SkipReason.EMPTY,
+}
+RUN_ENDING = (
+    errors.Interrupted,
+    errors.RateLimited,
+    errors.Unreachable,
+    errors.UsageError,
+    errors.NotAnUploadServer,
+)
+"""Errors that concern every file: the run ends with them."""
+REFUSED_FOR_GOOD = (413, 415, 422)
+"""Refusals of one file's content. No other answer makes the journal forget an upload: it may come from a proxy, a
+captive portal, an expired token or a redeploy."""
+
+
+def ends_run(error: errors.UploaderError) -> bool:
+    """Return whether `error` would meet every other file too. A 403 may concern one file; a 401 never does."""
+    return isinstance(error, RUN_ENDING) or (isinstance(error, errors.Unauthorized) and error.status == 401)
+
+
+class Followers(Protocol):
+    """The realtime channel, as the transfer sees it. No call may block."""
+
+    def follow(self, session: str) -> None:
+        """Follow a session that was opened; nothing of it was sent yet."""
+
+    def body_sent(self, session: str) -> None:
+        """Note that a request of the session has left this machine."""
+
+    def leave(self, session: str) -> None:
+        """Stop following the session: it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file: the server has it, or `error` says why not.
+
+    `readable` is where the stored bytes can be read (`location` if None), `checksum` the hex SHA-256 where all bytes
+    were compared, `verified` is True also where the server has compared every chunk. `file_path` is the server's own
+    path of the file.
+    """
+
+    file: LocalFile
+    error: errors.UploaderError | None = None
+    server_id: str | None = None
+    location: str | None = None
+    readable: str | None = None
+    checksum: str | None = None
+    verified: bool = False
+    file_path: str | None = None
+
+    @property
+    def forgotten(self) -> bool:
+        """True where nothing of the file can be resumed: it was refused for good, or it has changed on disk."""
+        error = self.error
+        if isinstance(error, errors.AnswerError):
+            return error.status in REFUSED_FOR_GOOD and not error.retryable
+        return error is not None and error.code in (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
+
+
+def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
+    """Return the outcome of a file that failed for a reason that no request raised."""
+    return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+class Ledger:
+    """The files of a run that are not over yet. It emits their events: attempts, and exactly one end for each file.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(
+        self, emit: Callable[[Event], None], run: RunHandle, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.open: dict[int, LocalFile] = {}
+        self.failures = 0
+        self._emit, self._run, self._clock = emit, run, clock
+        self._lock = threading.Lock()
+        self._attempts: dict[int, int] = {}
+        self._began: dict[int, float] = {}
+
+    def admit(self, file: LocalFile) -> None:
+        """Add a file."""
+        self.open[file.file] = file
+
+    def attempt(self, file: LocalFile) -> int:
+        """Return the number of the current attempt, from 1."""
+        return self._attempts[file.file]
+
+    def start(self, file: LocalFile, session: str, name: str, offset: int = 0) -> None:
+        """Begin an attempt at `offset` (bytes); `name` is how the server will call the file."""
+        attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
+        self._began.setdefault(file.file, self._clock())
+        self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name))
+
+    def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
+        """Announce another attempt after `delay` seconds, because of `error`."""
+        for file in files:
+            self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        """Emit the end of each file, and keep or forget what the journal has of those that failed."""
+        bad = [outcome.file for outcome in outcomes if outcome.error is not None]
+        forgotten = [outcome.file for outcome in outcomes if outcome.forgotten]
+        if forgotten:
+            self._run.forget(forgotten)
+        if bad:
+            self._run.release(bad)
+        for outcome in outcomes:
+            if outcome.error is None:
+                self._complete(outcome)
+            else:
+                self._fail(outcome.file, outcome.error)
+
+    def refuse(self, file: LocalFile, refusal: Refusal) -> None:
+        """End a file that the server would not take: a named one fails, one found by walking is skipped."""
+        if file.named:
+            self._fail(file, errors.FileFailure(refusal.message, code=refusal.code))
+        else:
+            self.skip(file, SKIPS[refusal.code])
+
+    def skip(self, file: LocalFile, reason: SkipReason) -> None:
+        """Leave the file out."""
+        if self._close(file):
+            self._emit(ev.FileSkipped(file.file, file.path, reason, file))
+
+    def fail_all(self, error: errors.UploaderError) -> None:
+        """End every file that is still open with `error`."""
+        self.end([Outcome(file, error) for file in list(self.open.values())])
+
+    def cancel_all(self) -> None:
+        """End every file that is still open: the run was interrupted."""
+        left = tuple(self.open.values())
+        self.open.clear()
+        self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
+
+    def _complete(self, outcome: Outcome) -> None:
+        file = outcome.file
+        began, attempts = self._began.get(file.file), self._attempts.get(file.file, 1)
+        if self._close(file):
+            self._emit(
+                ev.FileCompleted(
+                    file.file,
+                    file.path,
+                    file.size,
+                    outcome.server_id,
+                    outcome.location,
+                    verified=outcome.verified or outcome.checksum is not None,
+                    attempts=attempts,
+                    seconds=round(self._clock() - began, 3) if began is not None else 0.0,
+                    checksum=f"sha256:{outcome.checksum}" if outcome.checksum else None,
+                    file_path=outcome.file_path,
+                    local=file,
+                )
+            )
+
+    def _fail(self, file: LocalFile, error: errors.UploaderError) -> None:
+        if self._close(file):
+            with self._lock:
+                self.failures += 1
+            # A file that changed after its listed SHA-256 was compared is not the listed file any more.
+            changed = file.sha256 is not None and error.code is FailureCode.CHANGED
+            code = FailureCode.MISMATCH if changed else error.code
+            self._emit(ev.FileFailed(file.file, file.path, code, str(error), error.retryable, file))
+
+    def _close(self, file: LocalFile) -> bool:
+        """Remove the file; False where it is over already."""
+        self._began.pop(file.file, None)
+        self._attempts.pop(file.file, None)
+        return self.open.pop(file.file, None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every job of a run uses. `throttle` is the run's one `Limiter`, asked before each piece."""
+
+    settings: Settings
+    emit: Callable[[Event], None]
+    followers: Followers
+    last_heard: LastHeard
+    stop: Stop
+    retry: Retry
+    ledger: Ledger
+    run: RunHandle
+    throttle: Callable[[int], int]
+
+    def warn(self, code: WarningCode, text: str) -> None:
+        """Report something that failed no file."""
+        self.emit(RunWarning(code, text))

@@ -1,0 +1,148 @@
+"""The worker pool: threads that live as long as the run, and the jobs they take."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+from uploader_cli import errors
+from uploader_cli.transfer.tus import TusClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor
+
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.sessions import UploadSession
+
+
+class Job(Protocol):
+    """What a worker does next."""
+
+    @property
+    def session(self) -> UploadSession | None:
+        """The session whose files it sends."""
+
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Yield groups of outcomes. Raise what ends the run."""
+
+
+class Worker(threading.Thread):
+    """One thread of the pool, with connections of its own that are kept for the whole run."""
+
+    def __init__(
+        self, pool: Pool, api: Api, endpoint: str, finish: Callable[[Worker, Job, Sequence[Outcome]], None]
+    ) -> None:
+        """`endpoint` is that of tus; `finish(worker, job, outcomes)` ends files."""
+        super().__init__(name="uploader-worker", daemon=True)
+        self.api = api
+        self.tus = TusClient(api.http, endpoint, api.authorization, api.note)
+        self._pool, self._finish = pool, finish
+        self._helper: ThreadPoolExecutor | None = None
+
+    def helper(self) -> Executor:
+        """Return an executor with one thread, made when it is first needed: it computes checksums ahead."""
+        if self._helper is None:
+            self._helper = ThreadPoolExecutor(1, thread_name_prefix="uploader-checksum")
+        return self._helper
+
+    def run(self) -> None:
+        """Do one job after the other until the pool is closed."""
+        try:
+            while (job := self._pool.take()) is not None:
+                try:
+                    for outcomes in job.run(self):
+                        self._finish(self, job, outcomes)
+                except BaseException as error:  # noqa: BLE001 - raised by the planner
+                    self._pool.fail(error)
+                finally:
+                    self._pool.done()
+        finally:
+            if self._helper is not None:
+                self._helper.shutdown(wait=True, cancel_futures=True)
+            self.api.close()
+
+
+class Pool:
+    """Jobs in line and the workers that take them, started as they are needed, at most `most`."""
+
+    def __init__(self, most: int, make_worker: Callable[[Pool], Worker]) -> None:
+        self.most, self._make_worker = most, make_worker
+        self.changed = threading.Condition()
+        self.fatal: BaseException | None = None
+        """The first error that ended the run."""
+        self._jobs: deque[Job] = deque()
+        self._workers: list[Worker] = []
+        self._busy = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Jobs that no worker has taken yet."""
+        return len(self._jobs)
+
+    @property
+    def idle(self) -> int:
+        """Workers without a job, now and once those in line are taken."""
+        return max(0, self.most - self._busy - len(self._jobs))
+
+    @property
+    def at_rest(self) -> bool:
+        """True where no job is in line and no worker is busy."""
+        return not self._busy and not self._jobs
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Put jobs at the end of the line."""
+        self._put(jobs, self._jobs.extend)
+
+    def put_first(self, jobs: Sequence[Job]) -> None:
+        """Put jobs at the head of the line, in their order."""
+        self._put(jobs[::-1], self._jobs.extendleft)
+
+    def take(self) -> Job | None:
+        """Wait for the next job; None once the pool is closed or the run has failed."""
+        with self.changed:
+            while self.fatal is not None or not self._jobs:
+                if self.fatal is not None or (self._closed and not self._busy):  # a busy one may put its parts in line
+                    return None
+                self.changed.wait()
+            self._busy += 1
+            return self._jobs.popleft()
+
+    def done(self) -> None:
+        """Count a worker as free again."""
+        with self.changed:
+            self._busy -= 1
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run: no other job is taken. An interrupt never hides another error."""
+        with self.changed:
+            if self.fatal is None or isinstance(self.fatal, errors.Interrupted):
+                self.fatal = error
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Let the workers end, when what is in line is done (or at once, after a failure), and wait for them."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def shut(self) -> None:
+        """End every request that is being sent, from another thread."""
+        for worker in list(self._workers):
+            worker.api.shut()
+
+    def _put(self, jobs: Sequence[Job], add: Callable[[Sequence[Job]], None]) -> None:
+        with self.changed:
+            add(jobs)
+            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
+            started = [self._make_worker(self) for _ in range(max(0, missing))]
+            self._workers += started
+            self.changed.notify_all()
+        for worker in started:
+            worker.start()

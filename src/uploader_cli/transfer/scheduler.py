@@ -1,0 +1,419 @@
+"""The scheduler: one pool of workers for the whole run, and the plan of what they do.
+
+The planner (the thread that calls `Scheduler.run`) takes files from the walk, has the workers check them in groups,
+cuts those that remain into sessions, and puts jobs into the pool. It stays ahead of the workers, so that nobody waits
+at a session boundary. Each worker keeps its connections until the run ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from uploader_cli import errors
+from uploader_cli.core.events import WarningCode
+from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.batch import BatchSession, Flow
+from uploader_cli.transfer.checks import Checks
+from uploader_cli.transfer.job import Context, Ledger
+from uploader_cli.transfer.pacing import Limiter, unlimited
+from uploader_cli.transfer.pool import Pool, Worker
+from uploader_cli.transfer.sessions import UploadSession
+from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus_job import Tus, TusFile
+from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uploader_cli.core.events import Event
+    from uploader_cli.core.last_heard import LastHeard
+    from uploader_cli.core.plan import PlannedSession
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.job import Followers, Outcome
+    from uploader_cli.transfer.journal import Claim, RunHandle
+    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.pool import Job
+
+AUTO_JOBS = 4
+FIRST_CONTACT_RETRIES = 2
+"""Retries of the first call: a wrong address should be reported soon."""
+ENDLESS = 1 << 62
+"""The limit of a tus server that names none."""
+AHEAD = 2 * SESSION_FILES
+"""Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
+GROUP = 64
+"""Files that a worker checks and claims at once."""
+TICK = 0.1
+"""Seconds between two looks at whether the run was stopped."""
+PATIENCE = 0.5
+"""Seconds without a new file after which a session is begun that is not full: the walk is slower than the upload."""
+
+
+class Supply(Protocol):
+    """Where the files come from: a walk that may still run."""
+
+    @property
+    def ahead(self) -> Sequence[LocalFile]:
+        """The first files, known before anything is asked of the server."""
+
+    @property
+    def ended(self) -> bool:
+        """True when no more files will come."""
+
+    def take(self, wait: float = 0.0) -> LocalFile | None:
+        """Return the next file; None where none came in `wait` seconds or none will. Raise what ended the walk."""
+
+    def close(self) -> list[LocalFile]:
+        """End the walk; return the files that were not taken."""
+
+
+class _Check:
+    """Check and claim a group of files. `picked` are those to be sent, once `done`."""
+
+    session: UploadSession | None = None
+
+    def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop) -> None:
+        self.files = files
+        self.picked: list[tuple[LocalFile, Claim]] = []
+        self.done = False
+        self._checks, self._stop = checks, stop
+
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Check them. Files that end here need no outcome of a session."""
+        self._stop.check()
+        self.picked = self._checks.pick(worker.api, self.files)
+        self.done = True
+        yield from ()
+
+
+class Scheduler:
+    """Send files, in as many sessions as the server's limits ask for."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        followers: Followers,
+        last_heard: LastHeard,
+        stop: Stop,
+        *,
+        run: RunHandle,
+        remember: Callable[[Limits], None],
+        announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
+    ) -> None:
+        """`run` is this run in the journal; `remember` takes what the server allows, for a later dry run.
+
+        `announce(protocol, jobs)` is called once, before any event of a file or a session: when it is known how files
+        will travel, or when it turns out that they won't.
+        """
+        throttle = Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited
+        ledger = Ledger(emit, run)
+        self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
+        self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, throttle)
+        self._remember, self._announce, self._announced = remember, announce, False
+        self._tus: Capabilities | None = None
+        self._opened: Session | None = None
+        """A session to use first, and how many files it has room for."""
+        self._room = 0
+        self._pool = Pool(1, self._make_worker)
+        self._sessions: set[UploadSession] = set()
+        """Those that are open."""
+        self._flow = Flow()
+        self._claims: dict[int, Claim] = {}
+        """What the journal has of files that are checked and not in a session yet."""
+
+    def run(self, supply: Supply) -> errors.UploaderError | None:
+        """Send all files. Return the error that ended the run early, if one did.
+
+        Every file ends exactly once either way, those too that the walk finds after an error; an interrupt ends the
+        walk. Raise what is a bug of ours.
+        """
+        ended: errors.UploaderError | None = None
+        try:
+            try:
+                self._run(supply)
+            except errors.Interrupted:
+                raise
+            except errors.UploaderError as error:
+                ended = error
+                self._fail_rest(supply, error)
+        except errors.Interrupted:
+            self._begin()
+            self._interrupted()
+            for file in supply.close():
+                self._ledger.admit(file)
+            self._ledger.cancel_all()
+        return ended
+
+    def shut(self) -> None:
+        """End every request that is being sent, from another thread."""
+        self._api.shut()
+        self._pool.shut()
+
+    # --- beginning and end --------------------------------------------------------------------------------------------
+
+    def _run(self, supply: Supply) -> None:
+        early = None
+        if not supply.ahead:
+            self._begin()
+            early = supply.take()
+            if supply.ended:
+                return
+        limits = self._endpoint() if self._settings.tus_endpoint else self._limits(supply.ahead)
+        self._context.retry.probe = self._probe
+        self._tus = choose(self._settings, self._api.tus)
+        if self._tus is not None:
+            limits = replace(limits, empty_files=True)
+            self._pool.most = AUTO_JOBS if self._settings.jobs == "auto" else self._settings.jobs
+            self._terms = self._make_terms(self._tus)
+        self._begin()
+        self._checks = Checks(self._context, limits)
+        try:
+            self._plan(supply, limits, early)
+        except BaseException as error:
+            self._pool.fail(error)
+            raise
+        finally:
+            self._pool.close()
+        if self._pool.fatal is not None:
+            raise self._pool.fatal
+
+    def _make_terms(self, capabilities: Capabilities) -> Terms:
+        """Raise `UsageError` for a checksum that the server does not offer."""
+        settings = self._settings
+        try:
+            checksum = capabilities.checksum(settings.checksum)
+        except ValueError as error:
+            raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
+        chunk = ChunkSize(settings.chunk_size)
+        return Terms(self._context.retry, capabilities, chunk, checksum=checksum, throttle=self._context.throttle)
+
+    def _begin(self) -> None:
+        if not self._announced:
+            self._announced = True
+            tus = self._tus is not None or self._settings.protocol == "tus"
+            self._announce("tus" if tus else "batch", self._pool.most)
+
+    def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
+        """End the run, also for the files that the walk has not found yet."""
+        self._begin()
+        self._ledger.fail_all(error)
+        for session in list(self._sessions):
+            session.abandon("partial")
+        while not supply.ended:
+            self._stop.check()
+            file = supply.take(TICK)
+            if file is not None:
+                self._ledger.admit(file)
+                self._ledger.fail_all(error)
+
+    def _interrupted(self) -> None:
+        if self._flow.unanswered:
+            text = "the server had the whole request already: what was in it may be stored"
+            self._context.warn(WarningCode.MAY_BE_STORED, text)
+        for session in list(self._sessions):
+            if self._settings.cancel_on_interrupt:
+                session.cancel(self._api)
+            session.abandon("cancelled")
+
+    def _make_worker(self, pool: Pool) -> Worker:
+        endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
+        return Worker(pool, self._api.another(), endpoint, self._finish)
+
+    def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
+        """End files in the worker: receipts, verification, events, and the session after its last file."""
+        if not outcomes:
+            return
+        final = self._checks.finish(worker.api, outcomes)
+        self._ledger.end(final)
+        if job.session is not None:
+            job.session.over(worker.api, len(final), failed=sum(outcome.error is not None for outcome in final))
+
+    def _probe(self) -> None:
+        """Make one cheap call that succeeds when the server answers at all."""
+        api = self._api.another()
+        try:
+            if self._settings.tus_endpoint:
+                TusClient(api.http, self._settings.target_url, api.authorization, api.note).options()
+            else:
+                api.health()
+        finally:
+            api.close()
+
+    # --- what the server takes ----------------------------------------------------------------------------------------
+
+    def _endpoint(self) -> Limits:
+        """Ask a tus server what it takes: one endless session, as it were."""
+        api = self._api
+        client = TusClient(api.http, self._settings.target_url, api.authorization, api.note)
+        api.tus = api.retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
+        limits = endless(api.tus)
+        self._remember(limits)
+        return limits
+
+    def _limits(self, files: Sequence[LocalFile]) -> Limits:
+        """Ask the server what it takes. Afterwards a session may be open already.
+
+        Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
+        """
+        api = self._api
+        limits = api.retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+        if limits is not None:
+            self._remember(limits)
+            self._rejoin()
+            return limits
+        assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
+        category = (assumed.category if assumed is not None else None) or self._settings.category
+        room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
+        try:
+            session = self._new_session(category, room)
+        except errors.AnswerError as error:
+            if error.status != 400 or room == 1:
+                raise
+            room = 1
+            session = self._new_session(category, room)
+        if session.limits is not None:
+            self._remember(session.limits)
+        self._opened, self._room = session, room
+        return session.limits or ASSUMED
+
+    def _rejoin(self) -> None:
+        """Use a session of the run before, where the server still knows it and it has not ended."""
+        run = self._context.run
+        for session_id in run.open_sessions():
+            try:
+                known = self._context.retry.run(lambda: self._api.progress(session_id, patient=True))  # noqa: B023 - called at once
+            except errors.AnswerError:
+                known = None
+            if known is not None and known.status in ("pending", "uploading") and known.total:
+                room = known.total - (known.completed or 0) - (known.failed or 0)
+                if room > 0:
+                    self._opened, self._room = Session(session_id, self._settings.category, None), room
+                    return
+            run.session_closed(session_id)
+
+    def _new_session(self, category: str, expected: int) -> Session:
+        return self._context.retry.run(lambda: self._api.create_session(category, expected))
+
+    # --- the plan -----------------------------------------------------------------------------------------------------
+
+    def _plan(self, supply: Supply, limits: Limits, early: LocalFile | None) -> None:
+        """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
+        planner, checking = Planner(limits), deque[_Check]()
+        group = self._acceptable(early, limits) if early is not None else []
+        idle = 0.0
+        while True:
+            self._check()
+            self._collect(checking, planner, limits)
+            full = len(self._ledger.open) >= AHEAD
+            if not full and not supply.ended:
+                file = supply.take(0.0 if group or checking else TICK)
+                if file is not None:
+                    idle = 0.0
+                    group += self._acceptable(file, limits)
+                    if len(group) < GROUP:
+                        continue
+                elif not group and not checking:
+                    idle += TICK
+            if group:
+                checking.append(_Check(self._checks, group, self._stop))
+                self._pool.put([checking[-1]])
+                group = []
+            elif checking:
+                self._wait(lambda: checking[0].done)
+            elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
+                session = planner.cut()
+                if session is None and supply.ended:
+                    return
+                self._dispatch(session, limits)
+            elif full:
+                self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
+
+    def _collect(self, checking: deque[_Check], planner: Planner, limits: Limits) -> None:
+        """Plan the files of groups that are checked, in the order of the walk."""
+        while checking and checking[0].done:
+            for file, claim in checking.popleft().picked:
+                self._claims[file.file] = claim
+                self._dispatch(planner.add(file), limits)
+
+    def _acceptable(self, file: LocalFile, limits: Limits) -> list[LocalFile]:
+        """Admit a file; return it unless the server would refuse it."""
+        self._ledger.admit(file)
+        refused = refusal(file, limits)
+        if refused is None:
+            return [file]
+        self._ledger.refuse(file, refused)
+        return []
+
+    def _dispatch(self, planned: PlannedSession | None, limits: Limits) -> None:
+        """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
+        if planned is None:
+            return
+        files, category = planned.files, planned.category or self._settings.category
+        if self._opened is not None and self._opened.category == category:
+            opened, room = self._opened, self._room
+            self._opened = None
+            self._put(files[:room], limits, category, opened)
+            files = files[room:]
+        if files:
+            self._put(files, limits, category, None)
+
+    def _put(self, files: Sequence[LocalFile], limits: Limits, category: str, opened: Session | None) -> None:
+        context, claims = self._context, [self._claims.pop(file.file) for file in files]
+        if self._tus is None:
+            job = BatchSession(
+                context, files, limits, self._flow, category=category, opened=opened, register=self._sessions
+            )
+            self._flow.waiting += 1
+            self._api.budget.sessions_to_come = self._flow.waiting
+            self._pool.put([job])
+            return
+        if self._settings.tus_endpoint:
+            opened = Session("", "", None)
+        session = UploadSession(
+            context, opened or self._new_session(category, len(files)), limits, len(files), self._sessions
+        )
+        session.begin()
+        if session.id:
+            context.followers.body_sent(session.id)
+        tus = Tus(context, self._terms, self._pool)
+        self._pool.put([TusFile(tus, session, file, claim) for file, claim in zip(files, claims, strict=True)])
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until a worker has changed something, `TICK` at most."""
+        with self._pool.changed:
+            if not ready() and self._pool.fatal is None:
+                self._pool.changed.wait(TICK)
+
+    def _check(self) -> None:
+        """Raise what ended the run."""
+        self._stop.check()
+        if self._pool.fatal is not None:
+            raise self._pool.fatal
+
+
+def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
+    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
+    if offered is None and settings.protocol == "tus":
+        raise errors.UsageError(
+            f"--protocol tus: {settings.server} offers no resumable uploads",
+            hint="leave the option out: files then travel in batch mode",
+        )
+    return None if settings.protocol == "batch" else offered
+
+
+def endless(offered: Capabilities) -> Limits:
+    """Return what a tus server takes: one endless session, as it were."""
+    return Limits(
+        max_files=ENDLESS,
+        max_file_size=offered.max_size or ENDLESS,
+        allowed_types=frozenset({"*"}),
+        mixed_types=True,
+        relative_paths=False,
+    )

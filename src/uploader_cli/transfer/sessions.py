@@ -1,0 +1,123 @@
+"""Upload sessions on the server, each shared by the jobs that fill it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import Limits
+    from uploader_cli.core.protocol import Session
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.job import Context
+
+
+class UploadSession:
+    """An open session, until its last file is over. A tus endpoint has none: its id is empty, and nothing is reported.
+
+    Methods may be called from any thread; each passes its own `Api`. No lock is held during a call.
+    """
+
+    def __init__(
+        self, context: Context, session: Session, limits: Limits, files: int, register: set[UploadSession]
+    ) -> None:
+        """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
+        self.id, self.category, self.limits = session.session_id, session.category, limits
+        self.failures = 0
+        self._context, self._left, self._register = context, files, register
+        self._lock = threading.Lock()
+        self._renewal: threading.Event | None = None
+        self._open = False
+
+    def begin(self) -> None:
+        """Report the session and follow its progress."""
+        self._open = True
+        self._register.add(self)
+        if not self.id:
+            return
+        context = self._context
+        if self.category == context.settings.category:  # a resumed run joins only such a session
+            context.run.session_opened(self.id)
+        context.emit(SessionCreated(self.id, self.category, self._left))
+        context.followers.follow(self.id)
+
+    def over(self, api: Api, files: int, *, failed: int) -> None:
+        """Count files that are over; after the last one close the session on a server that wants to know."""
+        with self._lock:
+            self._left -= files
+            self.failures += failed
+            if self._left > 0 or not self._open:
+                return
+            self._open = False
+        if self.id:
+            self._close(api)
+        self._register.discard(self)
+
+    def renew(self, api: Api, lost: str) -> bool:
+        """Replace the session `lost`, which the server has forgotten (docs/protocol.md, section 3.14).
+
+        One thread creates the new one, others wait for it. False where that was done once and is lost as well.
+        """
+        with self._lock:
+            if self.id != lost:
+                return True
+            if self._renewal is None:
+                renewal, leads = threading.Event(), True
+                self._renewal = renewal
+            else:
+                renewal, leads = self._renewal, False
+        if not leads:
+            while not renewal.wait(0.1):
+                self._context.stop.check()
+            return self.id != lost
+        try:
+            self._replace(api, lost)
+        finally:
+            renewal.set()
+        return True
+
+    def abandon(self, status: str) -> None:
+        """Report the end of a run in the middle of the session: a resumed run may join it again."""
+        with self._lock:
+            was_open, self._open = self._open, False
+        if was_open and self.id:
+            self._leave(self.id, status)
+
+    def cancel(self, api: Api) -> None:
+        """Cancel the session on the server (`--cancel-on-interrupt`)."""
+        if not self._open or not self.id:
+            return
+        context = self._context
+        try:
+            api.cancel(self.id)
+            context.run.session_closed(self.id)
+        except errors.UploaderError as error:
+            context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
+
+    def _close(self, api: Api) -> None:
+        context = self._context
+        if self.limits.relative_paths:
+            try:
+                context.retry.run(lambda: api.finish(self.id))
+            except (errors.AnswerError, errors.NetworkError) as error:
+                context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
+        context.run.session_closed(self.id)
+        self._leave(self.id, "partial" if self.failures else "completed")
+
+    def _replace(self, api: Api, lost: str) -> None:
+        context = self._context
+        left = max(1, self._left)
+        made = context.retry.run(lambda: api.create_session(self.category, left))
+        text = f"session {lost} is gone on the server: continuing in {made.session_id}"
+        context.warn(WarningCode.SESSION_LOST, text)
+        context.run.session_closed(lost)
+        self._leave(lost, "lost")
+        self.id = made.session_id
+        self.begin()
+
+    def _leave(self, session_id: str, status: str) -> None:
+        self._context.emit(SessionFinished(session_id, status))
+        self._context.followers.leave(session_id)

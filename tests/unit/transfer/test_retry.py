@@ -1,0 +1,378 @@
+"""The retry policy: what is repeated, pauses that hold up all threads, and outages that one thread probes."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import Clock
+from patience import PATIENCE
+from transfer_fakes import fault, lost, refused, session_lost, too_slow
+from tus_model import FakeStop, pauses
+
+from uploader_cli import errors
+from uploader_cli.core import events as ev
+from uploader_cli.transfer import retry as retry_module
+from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Retry, Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Policy:
+    """A `Retry` with a fake clock, and the events and reports of it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.stop = FakeStop(self.clock)
+        self.events: list[ev.Event] = []
+        self.reports: list[tuple[str, float]] = []
+        self.retry = Retry(self.stop, RateBudget(self.clock), emit=self.events.append, **options)
+
+    def report(self, error: errors.UploaderError, delay: float) -> None:
+        self.reports.append((type(error).__name__, delay))
+
+
+def failing(*script: BaseException | None) -> tuple[Callable[[], str], list[int]]:
+    """Return a call that raises what the script says, the last of it for ever, and the list of its calls."""
+    calls: list[int] = []
+
+    def call() -> str:
+        error = script[min(len(calls), len(script) - 1)]
+        calls.append(len(calls))
+        if error is not None:
+            raise error
+        return "done"
+
+    return call, calls
+
+
+def rate_limited(seconds: float | None) -> errors.RateLimited:
+    return errors.RateLimited("the rate limit", status=429, retry_after=seconds)
+
+
+# --- retries ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (fault(500), 4),
+        (lost(body_sent=False), 4),
+        (errors.ConnectFailed("refused"), 4),
+        (errors.TimedOut("late"), 4),
+        (refused(400), 1),
+        (errors.Unauthorized("no", status=401), 1),
+        (errors.NotFound("no", status=404), 1),
+        (too_slow(), 1),
+        (session_lost(), 1),
+        (errors.RateLimited("later", status=429), 1),
+        (errors.Unreachable("down"), 1),
+        (errors.NotAnUploadServer("no"), 1),
+        (errors.Interrupted("stop"), 1),
+        (ValueError("a bug"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_class_of_the_error_decides_whether_it_is_retried(error: BaseException, times: int) -> None:
+    call, calls = failing(error)
+    with pytest.raises(type(error)) as caught:
+        Policy(retries=3).retry.run(call)
+    assert caught.value is error
+    assert len(calls) == times
+
+
+@pytest.mark.parametrize(("retries", "at_most", "times"), [(0, None, 1), (5, 2, 3), (1, 2, 2), (5, 0, 1)])
+def test_at_most_lowers_the_number_of_retries(retries: int, at_most: int | None, times: int) -> None:
+    call, calls = failing(fault(500))
+    with pytest.raises(errors.ServerFault):
+        Policy(retries=retries).retry.run(call, at_most=at_most)
+    assert len(calls) == times
+
+
+def test_retry_after_within_max_wait_is_the_delay() -> None:
+    policy = Policy(max_wait=10.0)
+    call, _ = failing(fault(503, retry_after=10.0), None)
+    assert policy.retry.run(call, on_retry=policy.report) == "done"
+    assert policy.stop.slept == [10.0]
+    assert policy.reports == [("ServerFault", 10.0)]
+
+
+def test_retry_after_beyond_max_wait_is_not_retried() -> None:
+    policy = Policy(max_wait=9.0)
+    call, calls = failing(fault(503, retry_after=10.0), None)
+    with pytest.raises(errors.ServerFault):
+        policy.retry.run(call)
+    assert (len(calls), policy.stop.slept) == (1, [])
+
+
+# --- rate limits ------------------------------------------------------------------------------------------------------
+
+
+def test_429_within_max_wait_costs_no_retry() -> None:
+    policy = Policy(retries=0, max_wait=6.0)
+    call, calls = failing(rate_limited(2.0), rate_limited(4.0), None)
+    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert policy.stop.slept == [2.0, 4.0]
+    assert policy.reports == [("RateLimited", 2.0), ("RateLimited", 4.0)]
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("seconds", [6.5, None])
+def test_429_beyond_max_wait_is_raised_before_any_sleep_and_pauses_nobody(seconds: float | None) -> None:
+    policy = Policy(max_wait=6.0)
+    call, calls = failing(rate_limited(seconds), None)
+    with pytest.raises(errors.RateLimited):
+        Tries(policy.retry, on_retry=policy.report).run(call)
+    assert (len(calls), policy.stop.slept, policy.reports) == (1, [], [])
+    assert policy.retry.budget.pause_left() == 0.0
+    policy.retry.wait_out_pause()
+    assert policy.stop.slept == []
+    assert policy.events == []
+
+
+def test_pauses_of_one_call_add_up_until_it_advances() -> None:
+    policy = Policy(max_wait=6.0)
+    tries = Tries(policy.retry)
+    call, _ = failing(rate_limited(4.0), None, rate_limited(4.0))
+    assert tries.run(call) == "done"
+    tries.advanced()
+    with pytest.raises(errors.RateLimited):
+        tries.run(call)
+    assert policy.stop.slept == [4.0, 4.0]
+
+
+def test_pause_is_announced_once_for_all_threads() -> None:
+    policy = Policy()
+    all_sleep = threading.Barrier(4, action=lambda: policy.clock.pass_(30.0), timeout=PATIENCE)
+    policy.stop.sleep = lambda _seconds: all_sleep.wait()  # type: ignore[method-assign]
+    policy.retry.budget.pause(30.0)
+    assert in_threads(*[policy.retry.wait_out_pause] * 4) == [None] * 4
+    assert pauses(policy.events) == [30.0]
+    warnings = [event for event in policy.events if isinstance(event, ev.RunWarning)]
+    assert [event.code for event in warnings] == [ev.WarningCode.RATE_LIMITED]
+    assert "30 s" in str(warnings[0])
+
+
+def test_each_new_pause_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy()
+    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=policy.clock))
+    for seconds in (5.0, 2.0, 60.0):
+        policy.retry.budget.pause(seconds)
+        policy.retry.wait_out_pause()
+    assert pauses(policy.events) == [5.0, 2.0, 60.0]
+
+
+def test_pause_that_grows_while_it_is_waited_for_is_announced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy()
+    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=policy.clock))
+    sleep = policy.stop.sleep
+
+    def longer(seconds: float) -> None:
+        if not policy.stop.slept:
+            policy.retry.budget.pause(90.0)
+        sleep(seconds)
+
+    policy.stop.sleep = longer  # type: ignore[method-assign]
+    policy.retry.budget.pause(30.0)
+    policy.retry.wait_out_pause()
+    assert pauses(policy.events) == [30.0, 60.0]
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def unauthorized(status: int = 401) -> errors.Unauthorized:
+    return errors.Unauthorized("no", status=status)
+
+
+def test_401_with_a_new_token_costs_no_retry() -> None:
+    call, calls = failing(unauthorized(), None)
+    assert Tries(Policy(retries=0, refresh=lambda: True).retry).run(call) == "done"
+    assert len(calls) == 2
+
+
+def test_403_does_not_refresh_the_token() -> None:
+    asked: list[int] = []
+    call, _ = failing(unauthorized(403))
+    with pytest.raises(errors.Unauthorized):
+        Tries(Policy(refresh=lambda: not asked.append(1)).retry).run(call)
+    assert asked == []
+
+
+def test_401_after_another_thread_refreshed_the_token_is_repeated_without_asking() -> None:
+    asked: list[int] = []
+    call, _ = failing(unauthorized(), None)
+    tries = Tries(Policy(refresh=lambda: bool(asked.append(1))).retry, stale=lambda: True)
+    assert tries.run(call) == "done"
+    assert asked == []
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+def in_threads(*calls: Callable[[], object]) -> list[object]:
+    """Run each call in its own thread; return what each returned or raised."""
+    results: list[object] = [None] * len(calls)
+
+    def run(index: int, call: Callable[[], object]) -> None:
+        try:
+            results[index] = call()
+        except Exception as error:  # noqa: BLE001 - what it raised is what is asked about
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    return results
+
+
+class Server:
+    """A server that refuses connections for the first `down` probes; `down` is None for ever.
+
+    The first probe waits until all of `threads` but the prober wait for it.
+    """
+
+    def __init__(self, policy: Policy, *, threads: int, down: int | None) -> None:
+        self.probes: list[int] = []
+        """The thread of each probe."""
+        self.calls = 0
+        self.up = False
+        self._down, self._waiting, self._all_wait = down, set[int](), threading.Event()
+        self._threads, self._lock = threads, threading.Lock()
+        self._check = policy.stop.check
+        policy.stop.check = self._count_waiting  # type: ignore[method-assign]
+        policy.retry.probe = self.probe
+        if threads == 1:
+            self._all_wait.set()
+
+    def _count_waiting(self) -> None:
+        """Count the threads that wait for the prober: they look at the stop flag meanwhile."""
+        self._check()
+        self._waiting.add(threading.get_ident())
+        if len(self._waiting - set(self.probes)) >= self._threads - 1 and self.probes:
+            self._all_wait.set()
+
+    def call(self) -> str:
+        with self._lock:
+            self.calls += 1
+        if not self.up:
+            raise errors.ConnectFailed("refused", hint="is the server running there?")
+        return "done"
+
+    def probe(self) -> None:
+        self.probes.append(threading.get_ident())
+        assert self._all_wait.wait(PATIENCE)
+        if self._down is None or len(self.probes) <= self._down:
+            raise errors.ConnectFailed("refused")
+        self.up = True
+
+
+def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
+    policy = Policy(retries=5)
+    server = Server(policy, threads=4, down=3)
+    results = in_threads(*[lambda: policy.retry.run(server.call, on_retry=policy.report, at_most=0)] * 4)
+    assert results == ["done"] * 4
+    assert (len(server.probes), len(set(server.probes))) == (4, 1)
+    assert server.calls == 8
+    assert policy.stop.slept == [FIRST_PROBE, 2 * FIRST_PROBE, 4 * FIRST_PROBE]
+    assert sorted(policy.reports) == [("ConnectFailed", 0.0)] * 3 + [("ConnectFailed", FIRST_PROBE)]
+
+
+def test_outage_beyond_the_probes_raises_unreachable_in_all_threads() -> None:
+    policy = Policy(retries=3)
+    server = Server(policy, threads=4, down=None)
+    results = in_threads(*[lambda: policy.retry.run(server.call)] * 4)
+    assert [type(result) for result in results] == [errors.Unreachable] * 4
+    assert (len(server.probes), len(set(server.probes)), server.calls) == (4, 1, 4)
+    assert {result.hint for result in results} == {"is the server running there?"}  # type: ignore[attr-defined]
+
+
+def test_call_after_the_end_of_an_outage_raises_unreachable_without_a_probe() -> None:
+    policy = Policy(retries=1)
+    server = Server(policy, threads=1, down=None)
+    for _ in range(2):
+        with pytest.raises(errors.Unreachable):
+            policy.retry.run(server.call)
+    assert (len(server.probes), server.calls) == (2, 2)
+
+
+def test_stop_during_an_outage_raises_interrupted_in_all_threads() -> None:
+    policy = Policy(retries=3)
+    server = Server(policy, threads=3, down=None)
+    probe = server.probe
+
+    def stop_then_fail() -> None:
+        try:
+            probe()
+        finally:
+            policy.stop.set()
+
+    policy.retry.probe = stop_then_fail
+    results = in_threads(*[lambda: policy.retry.run(server.call)] * 3)
+    assert [type(result) for result in results] == [errors.Interrupted] * 3
+    assert len(server.probes) == 1
+
+
+def test_second_outage_is_probed_again() -> None:
+    policy = Policy(retries=2)
+    for _ in range(2):
+        server = Server(policy, threads=1, down=1)
+        assert policy.retry.run(server.call, at_most=0) == "done"
+        assert len(server.probes) == 2
+
+
+def test_refused_connection_to_a_server_that_answers_costs_retries() -> None:
+    """The first probe succeeds: the failure concerns this call alone, as with a URL on another host."""
+    policy = Policy(retries=2)
+    policy.retry.probe = lambda: None
+    call, calls = failing(errors.ConnectFailed("refused"))
+    with pytest.raises(errors.ConnectFailed) as caught:
+        policy.retry.run(call)
+    assert type(caught.value) is errors.ConnectFailed
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("answer", [fault(503), unauthorized(), rate_limited(5.0)])
+def test_refusal_of_the_probe_is_an_answer(answer: errors.AnswerError) -> None:
+    policy = Policy(retries=2)
+    policy.retry.probe, probes = failing(errors.ConnectFailed("refused"), answer)
+    call, _ = failing(errors.ConnectFailed("refused"), None)
+    assert policy.retry.run(call, at_most=0) == "done"
+    assert len(probes) == 2
+
+
+def test_connect_error_that_no_wait_can_cure_is_not_probed() -> None:
+    """A certificate that nobody trusts."""
+    policy = Policy(retries=2)
+    policy.retry.probe, probes = failing(None)
+    error = errors.ConnectFailed("no secure connection")
+    error.retryable = False
+    call, calls = failing(error)
+    with pytest.raises(errors.ConnectFailed):
+        policy.retry.run(call)
+    assert (len(calls), probes) == (1, [])
+
+
+def test_server_that_never_answered_is_not_probed() -> None:
+    policy = Policy(retries=2)
+    call, calls = failing(errors.ConnectFailed("refused"))
+    with pytest.raises(errors.ConnectFailed) as caught:
+        policy.retry.run(call)
+    assert type(caught.value) is errors.ConnectFailed
+    assert len(calls) == 3
+
+
+def test_delay_between_probes_doubles_up_to_30_seconds() -> None:
+    policy = Policy(retries=9)
+    policy.retry.probe, _ = failing(errors.ConnectFailed("refused"))
+    call, _ = failing(errors.ConnectFailed("refused"))
+    with pytest.raises(errors.Unreachable):
+        policy.retry.run(call)
+    assert policy.stop.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, LAST_PROBE, LAST_PROBE, LAST_PROBE]
