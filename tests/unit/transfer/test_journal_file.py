@@ -14,7 +14,7 @@ from journal_fakes import HERE, Clock, a_file, begin, claimed, complete, names, 
 
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.transfer.journal import Journal, PendingPart, PendingUpload, Stored, lock, schema
-from uploader_cli.transfer.journal.lock import locked
+from uploader_cli.transfer.journal.lock import FileLock
 
 VERSION_1 = """
 CREATE TABLE target (
@@ -264,6 +264,6 @@ def test_locked_is_no_word_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(sys.platform == "win32", reason="locks there belong to the process")
 def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "WAIT", 0.05)
-    with locked(tmp_path / "journal.lock"), pytest.raises(UsageError, match="other programs kept it locked"):
+    with FileLock(tmp_path / "journal.lock"), pytest.raises(UsageError, match="other programs kept it locked"):
         Journal(tmp_path)
     Journal(tmp_path).close()

@@ -8,7 +8,7 @@ import pytest
 from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal import Journal, Target, schema
+from uploader_cli.transfer.journal import Journal, Target, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,10 +191,10 @@ def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path
 
 
 def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "MOST_FINISHED", 3)
-    monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
-    monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
-    monkeypatch.setattr(schema, "_BATCH", 4)
+    monkeypatch.setattr(rows, "MOST_FINISHED", 3)
+    monkeypatch.setattr(rows, "MOST_UNFINISHED", 2)
+    monkeypatch.setattr(rows, "MOST_RECEIPTS", 5)
+    monkeypatch.setattr(rows, "_BATCH", 4)
     with Journal(tmp_path) as journal:
         for number in range(30):
             run = begin(journal, str(number))
@@ -213,7 +213,7 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
 
 
 def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(schema, "MOST_RECEIPTS", 2)
+    monkeypatch.setattr(rows, "MOST_RECEIPTS", 2)
     with Journal(tmp_path) as journal:
         before = begin(journal, "before")
         complete(before, a_file("/before"))

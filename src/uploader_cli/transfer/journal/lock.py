@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 WAIT = 60.0
@@ -37,10 +37,9 @@ else:
 
 
 class FileLock:
-    """An exclusive lock on the file at `path`, made where there is none, until `release` or the process's end.
+    """An exclusive lock on the file at `path`, which is made if missing. It ends with `release`, a block, the process.
 
-    Calls `check` between tries and lets pass what it raises. Raises `TimeoutError` when others hold the lock for longer
-    than `wait` seconds (`WAIT`), other `OSError`s as they come.
+    `check` is called between tries, and may raise. Raises `TimeoutError` after `wait` seconds (`WAIT`), and `OSError`.
     """
 
     def __init__(self, path: Path, *, wait: float | None = None, check: Callable[[], None] = lambda: None) -> None:
@@ -59,29 +58,24 @@ class FileLock:
             raise
         self._handle = handle
 
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self, *, remove: bool = False) -> None:
-        """Give the lock back; `remove` deletes the file too. A second call changes nothing."""
+        """Release the lock; `remove` deletes the file too. A second call changes nothing."""
         handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        with suppress(OSError):  # a directory that went away under a run
-            os.close(handle)
-            if remove:
-                self._path.unlink()
-
-
-@contextmanager
-def locked(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock at `path` for the block; raises as `FileLock`."""
-    lock = FileLock(path, check=check)
-    try:
-        yield
-    finally:
-        lock.release()
+        if handle is not None:
+            with suppress(OSError):  # a directory that went away under a run
+                os.close(handle)
+                if remove:
+                    self._path.unlink()
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process (this one too) holds the lock at `path`. Asking takes no lock that others wait for."""
+    """Return whether a live process (this one too) holds the lock at `path`, without taking it from others."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:

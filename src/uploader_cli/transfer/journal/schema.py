@@ -1,4 +1,4 @@
-"""The journal's file: tables and their versions, opening and setting aside, transactions, pruning."""
+"""The journal's file: its tables and their versions, opening it and setting it aside, transactions."""
 
 from __future__ import annotations
 
@@ -11,45 +11,38 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer.journal.lock import locked
+from uploader_cli.transfer.journal import rows
+from uploader_cli.transfer.journal.lock import FileLock, is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
 VERSION = 4
-DAY = 86_400.0
-KEPT_SECONDS = 90 * DAY
-"""How long receipts, and runs that nobody resumes, are remembered."""
-MOST_FINISHED = 50
-"""Finished runs in the list."""
-MOST_UNFINISHED = 1000
-"""Unfinished runs in the list; the oldest beyond these are forgotten."""
-MOST_RECEIPTS = 1_000_000
-"""Receipts kept, give or take a period; those that an unfinished run may ask for come on top."""
-PERIOD_RECEIPTS = 100_000
-"""Receipts after which a new period begins."""
 BUSY_SECONDS = 60.0
 """How long a transaction waits for other processes: they hold the file for milliseconds at a time."""
 MOST_ASIDE = 5
 """Journals set aside that are kept."""
 
-_BATCH = 10_000
 _PAUSE = 0.01
-_WAL_PAGES = 128
-_WAL_BYTES = 512 * 1024
+# A checkpoint costs two fsyncs. The WAL is written over, not cut, so that an fsync need not write its size; half-size
+# pages hold it under 1 MB with as few checkpoints as pages of 4 KiB and twice the bytes.
+_PAGE_BYTES = 2048
+_CHECKPOINT_BYTES = 768 * 1024
+_WAL_BYTES = 1_000_000
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
 
 # run.number stays the same for a run's life, run.id is new each time it is resumed. A period begins with each run, and
-# after PERIOD_RECEIPTS: periods only grow, so that `period > run.since` means "since this run began" whatever the clock
+# after some receipts: periods only grow, so that `period > run.since` means "since this run began" whatever the clock
 # did, and pruning finds the oldest receipts without an index, which would hold each path a second time.
-# period.receipts is an upper bound: a receipt that is replaced moves to a new period. Paths are bytes: they need not be
-# text. A receipt's location is text, or the number of bytes at the end of its path that follow target.prefix.
+# period.receipts and last_at are upper bounds: runs reserve 1000 receipts and the rest of the day, and a receipt that
+# is replaced moves to a new period.
 _RECEIPTS = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
 CREATE TABLE receipt (
@@ -60,7 +53,7 @@ CREATE TABLE receipt (
 """
 _TABLES = """
 CREATE TABLE target (
-  id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, prefix TEXT, UNIQUE (server, destination)
+  id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
 );
 CREATE TABLE run (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
@@ -78,21 +71,8 @@ CREATE TABLE pending (
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
 INSERT INTO period (number) VALUES (0);
 """
-_STEP_1 = """
-ALTER TABLE pending ADD COLUMN checked_until INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE part (
-  target INTEGER NOT NULL, path BLOB NOT NULL, number INTEGER NOT NULL, start INTEGER NOT NULL,
-  size INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (target, path, number)
-) WITHOUT ROWID;
-"""
-_STEP_2 = """
-ALTER TABLE pending ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE part ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;
-"""
-# Version 3 had a table of parts, and receipts with the run's id and a serial number. run.since was a serial.
-_STEP_3 = """
-ALTER TABLE target ADD COLUMN prefix TEXT;
+# Version 3 had a table of parts, and receipts with the run's id and a serial number; run.since was such a number.
+_FROM_3 = """
 ALTER TABLE pending ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pending ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';
 UPDATE pending SET parts = (
@@ -113,11 +93,12 @@ INSERT INTO period (number) SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequenc
 """
 _STEPS = {
     0: _RECEIPTS + _TABLES,
-    1: _STEP_1,
-    2: _STEP_2,
-    3: "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _STEP_3,
+    1: "ALTER TABLE pending ADD COLUMN checked_until INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE part (target, path, number, start, size, upload_key, url, checked_until);",
+    2: "ALTER TABLE pending ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE part ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;",
+    3: "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _FROM_3,
 }
-_NAMES = frozenset({"target", "run", "pending", "receipt", "period", "session"})
 
 
 class Unreadable(Exception):
@@ -133,20 +114,21 @@ class JournalError(UploaderError):
 
 
 class Store:
-    """One connection for all threads, behind a lock: SQLite has one writer anyway.
+    """One connection for all threads, behind a lock: SQLite has one writer anyway. Opening it migrates and prunes.
 
-    `check` is called between tries while others hold the file, and may raise. `notices` are sentences about a journal
-    that was set aside. Raises `UsageError` where the journal can't be made or read.
+    `check` is called between tries while others hold the file, and may raise. `notices` are sentences for the user.
+    Raises `UsageError` where the journal can't be made or read.
     """
 
-    def __init__(self, directory: Path, now: float, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, directory: Path, now: float, check: Callable[[], None]) -> None:
         self.path = directory / NAME
         self.check = check
         self.notices: list[str] = []
         self._mutex = threading.Lock()
+        self._marker = directory / f"{NAME}.damaged"  # damage came out in use; looking for it reads the whole file
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # one that is there keeps its mode
-            with locked(directory / "journal.lock", check):
+            with FileLock(directory / "journal.lock", check=check):
                 self._db = self._open_or_replace(now)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
@@ -159,195 +141,122 @@ class Store:
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
+    def run_lock(self, run_id: str) -> Path:
+        """Return the file that the live process of a run has locked."""
+        return self.path.with_name(f"run-{run_id}.lock")
+
     def patient(self, waited: float) -> bool:
-        """Whether to wait on for other processes after `waited` seconds. Raises what `check` raises."""
+        """Return whether to wait on for other processes after `waited` seconds. Raises what `check` raises."""
         self.check()
         return waited < BUSY_SECONDS
 
     @contextmanager
-    def write(self, wait: Callable[[float], bool] | None = None) -> Iterator[sqlite3.Connection]:
-        """A transaction: on disk when the block ends, undone when it raises. Raises `JournalError`.
+    def write(
+        self, wait: Callable[[float], bool] | None = None, begin: str = "BEGIN IMMEDIATE"
+    ) -> Iterator[sqlite3.Connection]:
+        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`.
 
         `wait` is asked between tries as `patient` is. SQLite's write lock is taken at once: a read that becomes a write
         could fail with "database is locked".
         """
-        with self._transaction("BEGIN IMMEDIATE", wait) as db:
-            yield db
-
-    @contextmanager
-    def read(self, wait: Callable[[float], bool] | None = None) -> Iterator[sqlite3.Connection]:
-        """One consistent view. Raises `JournalError`."""
-        with self._transaction("BEGIN", wait) as db:
-            yield db
-
-    @contextmanager
-    def _transaction(self, begin: str, wait: Callable[[float], bool] | None) -> Iterator[sqlite3.Connection]:
         with self._mutex:
             try:
                 _persist(lambda: self._db.execute(begin), wait or self.patient)
-                yield self._db
-                self._db.execute("COMMIT")
+                with self._db:
+                    yield self._db
             except (sqlite3.Error, OSError) as error:
-                self._undo()
                 raise self._explained(error) from error
-            except BaseException:
-                self._undo()
-                raise
 
-    def _undo(self) -> None:
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+    def read(self, wait: Callable[[float], bool] | None = None) -> AbstractContextManager[sqlite3.Connection]:
+        """Open one consistent view. Raises `JournalError`."""
+        return self.write(wait, "BEGIN")
 
     def _explained(self, error: Exception) -> JournalError:
         if _code(error) in _DAMAGED:
             with suppress(OSError):
-                self._damaged.touch(mode=0o600)
+                self._marker.touch(mode=0o600)
             hint = "run the same command again: the damaged journal is set aside, and a new one begun"
             return JournalError(f"the journal {self.path} is damaged ({error})", hint=hint, damaged=True)
         return JournalError(f"the journal {self.path} can't be written: {_words(error)}", hint=_ELSEWHERE)
 
-    @property
-    def _damaged(self) -> Path:
-        """Marks a journal whose damage came out in use: a full check at each start would read all of it."""
-        return self.path.with_name(f"{NAME}.damaged")
-
     def _open_or_replace(self, now: float) -> sqlite3.Connection:
-        if self._damaged.exists():
+        if self._marker.exists():
             self._set_aside("is damaged", now)
         try:
-            return _persist(self._open, self.patient)
+            return _persist(lambda: self._open(now), self.patient)
         except Unreadable as error:
             self._set_aside(str(error), now)
         except sqlite3.DatabaseError as error:
             if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
                 raise  # a full disk, a read-only one: the file itself may be well
             self._set_aside(f"is damaged ({error})", now)
-        return self._open()
+        return self._open(now)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, now: float) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
-        # SQLite waits in C, where no signal handler runs: a short time only, the rest is waited for in `_persist`.
+        # SQLite waits in C, where no signal handler runs: a short time only, `_persist` waits for the rest.
         db = sqlite3.connect(self.path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in (
-                "journal_mode = WAL",  # where a file system can't, SQLite keeps a slower, equally safe one
-                "synchronous = NORMAL",
-                f"wal_autocheckpoint = {_WAL_PAGES}",
-                f"journal_size_limit = {_WAL_BYTES}",
-            ):
-                db.execute(f"PRAGMA {pragma}")
-            migrate(db)
+            db.create_function("alive", 1, lambda run_id: run_id is not None and is_held(self.run_lock(run_id)))
+            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
+            db.execute(
+                "PRAGMA journal_mode = WAL"
+            )  # where a file system can't, SQLite keeps a slower, equally safe one
+            db.execute("PRAGMA synchronous = NORMAL")
+            (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+            db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
+            db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            _migrate(db)
+            self._prune(db, now)
         except BaseException:
             db.close()
             raise
         return db
 
+    def _prune(self, db: sqlite3.Connection, now: float) -> None:
+        with db:
+            db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
+            for path in self.path.parent.glob("run-*.lock"):
+                if not is_held(path):
+                    path.unlink(missing_ok=True)
+            stale = rows.prune_runs(db, now)
+        if stale:
+            self.notices.append(
+                f"interrupted runs forgotten by the journal: {stale}, untouched for 90 days or beyond the newest"
+                f" {rows.MOST_UNFINISHED}"
+            )
+        rows.prune_receipts(db, now)
+
     def _set_aside(self, why: str, now: float) -> None:
-        """Rename the journal and what belongs to it, with a notice. The oldest such files beyond `MOST_ASIDE` go."""
-        aside = self.path.with_name(f"{NAME}.aside-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S.%fZ}")
+        """Rename the journal and what belongs to it, with a notice; delete all but `MOST_ASIDE` of those before."""
+        aside = f"{NAME}.aside-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S.%fZ}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
-                self.path.with_name(NAME + suffix).rename(aside.with_name(aside.name + suffix))
-        self._damaged.unlink(missing_ok=True)
-        old = sorted(path for path in self.path.parent.glob(f"{NAME}.aside-*Z"))[:-MOST_ASIDE]
-        for path in (path.with_name(path.name + suffix) for path in old for suffix in ("", "-wal", "-shm")):
-            path.unlink(missing_ok=True)
-        self.notices.append(
-            f"the journal {self.path} {why}: it was set aside as {aside.name}; runs in it can't be resumed"
-        )
+                self.path.with_name(NAME + suffix).rename(self.path.with_name(aside + suffix))
+        self._marker.unlink(missing_ok=True)
+        for old in sorted(self.path.parent.glob(f"{NAME}.aside-*Z"))[:-MOST_ASIDE]:
+            for path in old.parent.glob(f"{old.name}*"):
+                path.unlink(missing_ok=True)
+        self.notices.append(f"the journal {self.path} {why}: it was set aside as {aside}; runs in it can't be resumed")
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring the file behind `db` to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the file to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise Unreadable("was written by a newer version of uploader")
-    names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if version == 0 and names:
+    if version == 0 and _tables(db):
         raise Unreadable("is not uploader's")
     while version < VERSION:
-        following = VERSION if version == 0 else version + 1
+        following = version + 1 if version else VERSION
         db.executescript(f"BEGIN IMMEDIATE;{_STEPS[version]}PRAGMA user_version = {following};COMMIT;")
         version = following
-    names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if not names >= _NAMES:
+    if not _tables(db) >= {"target", "run", "pending", "receipt", "period", "session"}:
         raise Unreadable("lacks tables")
 
 
-def prune_runs(db: sqlite3.Connection, now: float) -> list[tuple[int, str]]:
-    """Forget finished runs beyond the bound, and what belonged to runs that are gone.
-
-    Returns (number, id) of unfinished runs that are too old or too many: the caller knows which are alive.
-    """
-    db.execute(
-        "DELETE FROM run WHERE finished AND number NOT IN"
-        " (SELECT number FROM run WHERE finished ORDER BY updated_at DESC, number DESC LIMIT ?)",
-        (MOST_FINISHED,),
-    )
-    for table in ("pending", "session"):
-        db.execute(f"DELETE FROM {table} WHERE run NOT IN (SELECT number FROM run)")  # noqa: S608  # names from here
-    db.execute(
-        "DELETE FROM target WHERE id NOT IN (SELECT target FROM run) AND id NOT IN (SELECT target FROM pending)"
-        " AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.target = target.id)"
-    )
-    return db.execute(
-        "SELECT number, id FROM run WHERE NOT finished AND (updated_at < ? OR number NOT IN"
-        " (SELECT number FROM run WHERE NOT finished ORDER BY updated_at DESC, number DESC LIMIT ?))",
-        (now - KEPT_SECONDS, MOST_UNFINISHED),
-    ).fetchall()
-
-
-def prune_receipts(store: Store, now: float) -> None:
-    """Delete the receipts of periods that are too old (a day late) or too many, some at a time: others may write.
-
-    All receipts are read for that, so it is done only when a period is to go.
-    """
-    with store.write() as db:
-        last = max(_outdated(db, now), _surplus(db))
-    after: tuple[int, bytes] | None = (0, b"") if last >= 0 else None
-    while after is not None:
-        with store.write() as db:
-            rows = db.execute(
-                "SELECT target, path, period FROM receipt WHERE (target, path) > (?, ?) ORDER BY target, path LIMIT ?",
-                (*after, _BATCH),
-            ).fetchall()
-            old = [row[:2] for row in rows if row[2] <= last]
-            db.executemany("DELETE FROM receipt WHERE target = ? AND path = ?", old)
-            after = rows[-1][:2] if len(rows) == _BATCH else None
-    with store.write() as db:
-        db.execute("UPDATE period SET receipts = 0 WHERE number <= ?", (last,))
-        db.execute("DELETE FROM period WHERE NOT receipts AND number < (SELECT max(number) FROM period)")
-
-
-def _outdated(db: sqlite3.Connection, now: float) -> int:
-    """The last period that is older than `KEPT_SECONDS`, -1 for none: also while the oldest is not a day older."""
-    (oldest,) = db.execute("SELECT min(last_at) FROM period WHERE receipts").fetchone()
-    if oldest is None or oldest > now - KEPT_SECONDS - DAY:
-        return -1
-    young = db.execute("SELECT min(number) FROM period WHERE receipts AND last_at >= ?", (now - KEPT_SECONDS,))
-    (first,) = young.fetchone()
-    return int(first - 1 if first is not None else db.execute("SELECT max(number) FROM period").fetchone()[0])
-
-
-def _surplus(db: sqlite3.Connection) -> int:
-    """The last period beyond `MOST_RECEIPTS` that no unfinished run asks for, -1 for none."""
-    if _beyond(db) < 0:
-        return -1
-    counted = db.execute("SELECT count(*), period FROM receipt GROUP BY period").fetchall()
-    db.execute("UPDATE period SET receipts = 0")
-    db.executemany("UPDATE period SET receipts = ? WHERE number = ?", counted)
-    return _beyond(db)
-
-
-def _beyond(db: sqlite3.Connection) -> int:
-    (wanted,) = db.execute("SELECT min(since) FROM run WHERE NOT finished").fetchone()
-    kept = 0
-    for number, receipts in db.execute("SELECT number, receipts FROM period WHERE receipts ORDER BY number DESC"):
-        if kept >= MOST_RECEIPTS and (wanted is None or number <= wanted):
-            return int(number)
-        kept += receipts
-    return -1
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
 
 def _persist(action: Callable[[], T], wait: Callable[[float], bool]) -> T:
@@ -363,9 +272,8 @@ def _persist(action: Callable[[], T], wait: Callable[[float], bool]) -> T:
 
 
 def _code(error: BaseException) -> int:
-    """SQLite's primary code of an error (extended ones add bits above); 0 where it has none."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
+    """Return SQLite's primary code of an error (extended ones add bits above), 0 where it has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _words(error: BaseException) -> str:
