@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal.records import RunInfo, Stored, Target
     from uploader_cli.transfer.journal.rows import Run, RunRow
 
+    _Known = tuple[Pending | None, Receipt | None]
+
 LIST = "`uploader resume --list` shows them"
 RETRY_SECONDS = 5.0
 """How often a journal that could not be written is tried again."""
@@ -232,19 +234,18 @@ class RunHandle:
         all are BUSY. Raises `Interrupted`.
         """
         claims: list[Claim] = []
+        keys = [path_key(file) for file in files]
 
         def take(db: sqlite3.Connection) -> None:
-            known = [self._look(db, path_key(file)) for file in files]
-            claims.extend(self._take(file, *found) for file, found in zip(files, known, strict=True))
+            known = [self._look(db, key) for key in keys]
+            claims.extend(map(self._take, files, keys, known))
             self._write(db)
 
         with self._mutex:
             if self._over:
                 return [Claim(ClaimState.BUSY) for _ in files]
             self._save(take, begins=True)
-            if not claims:  # nothing can be written
-                claims = [self._take(file, *found) for file, found in zip(files, self._look_only(files), strict=True)]
-        return claims
+            return claims or list(map(self._take, files, keys, self._look_only(keys)))
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Receipt | None]:
         """Return for each file the newest receipt of any run for its size and mtime, not older than 90 days."""
@@ -393,21 +394,19 @@ class RunHandle:
 
     # --- what a file is -----------------------------------------------------------------------------------------------
 
-    def _look(self, db: sqlite3.Connection, key: bytes) -> tuple[Pending | None, Receipt | None]:
+    def _look(self, db: sqlite3.Connection, key: bytes) -> _Known:
         pending = rows.get_pending(db, self._target, key, self._number)
         return pending, rows.get_receipt(db, self._target, key, self._since)
 
-    def _look_only(self, files: Sequence[LocalFile]) -> list[tuple[Pending | None, Receipt | None]]:
+    def _look_only(self, keys: Sequence[bytes]) -> list[_Known]:
         """As `_look` while nothing can be written; of a journal that can't be read either, nothing is known."""
         try:
             with self._store.read(self._wait) as db:
-                return [self._look(db, path_key(file)) for file in files]
+                return [self._look(db, key) for key in keys]
         except JournalError:
-            return [(None, None)] * len(files)
+            return [(None, None)] * len(keys)
 
-    def _overlaid(
-        self, key: bytes, pending: Pending | None, receipt: Receipt | None
-    ) -> tuple[Pending | None, Receipt | None]:
+    def _overlaid(self, key: bytes, pending: Pending | None, receipt: Receipt | None) -> _Known:
         """What is written for a path, and what is not written yet in its place."""
         change = self._changes.get(key)
         if change is None:
@@ -416,10 +415,9 @@ class RunHandle:
             receipt = None
         return change.pending, change.receipt or receipt
 
-    def _take(self, file: LocalFile, pending: Pending | None, receipt: Receipt | None) -> Claim:
-        key = path_key(file)
+    def _take(self, file: LocalFile, key: bytes, known: _Known) -> Claim:
         held = self._held.get(key)
-        pending, receipt = self._overlaid(key, pending, receipt)
+        pending, receipt = self._overlaid(key, *known)
         if (pending is not None and pending.busy) or (held is not None and held[0].file != file.file):
             return Claim(ClaimState.BUSY)
         if receipt is not None and is_of(file, receipt):
