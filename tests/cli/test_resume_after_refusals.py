@@ -68,11 +68,11 @@ def test_second_client_with_a_bad_token_keeps_the_uploads_of_a_live_run(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     files = make_files(**{"a.mp4": os.urandom(640 * KIB)})
-    options = ("-s", server.url, "--chunk-size", "64K", "--json")
+    options = ("--tus-endpoint", server.url + "/api/upload/files/", "--chunk-size", "64K", "--json")
     process = start("upload", files, *options, "--limit-rate", "400K", home=tmp_path)
     seen = read_confirmed(process, CHUNK)
     process.send_signal(signal.SIGSTOP)
-    server.faults.next_answers("GET", "/health", [401])
+    server.faults.next_answers("OPTIONS", ANY, [401])
     second = uploader("upload", files / "a.mp4", *options, home=tmp_path)
     assert [event["code"] for event in second.of("file.failed")] == ["unauthorized"]
     assert ended(process, seen, signal.SIGKILL).code == -signal.SIGKILL
