@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +20,6 @@ from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -75,17 +74,19 @@ def locked(home: Path) -> closing[sqlite3.Connection]:
 def wait_for_journal(process: subprocess.Popen[str]) -> None:
     """Return when the process has its journal open."""
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        names = [os.readlink(link) for link in (f"/proc/{process.pid}/fd/{fd}" for fd in _descriptors(process.pid))]
-        if any(name.endswith("journal.sqlite3") for name in names):
-            time.sleep(0.2)  # what comes next waits for the lock
-            return
+    while not any(name.endswith("journal.sqlite3") for name in open_files(process.pid)):
+        assert time.monotonic() < until, "the journal was never opened"
         time.sleep(0.01)
-    raise AssertionError("the journal was never opened")
+    time.sleep(0.2)  # what comes next waits for the lock
 
 
-def _descriptors(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/fd")
+def open_files(pid: int) -> list[str]:
+    """The paths of what a process has open."""
+    paths = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            paths.append(str(link.readlink()))
+    return paths
 
 
 def test_ctrl_c_during_a_run_with_a_locked_journal_ends_in_time(
