@@ -300,14 +300,27 @@ def test_killed_during_verification_is_not_sent_again(tmp_path: Path) -> None:
 # --- prechecks, pauses, parts ----------------------------------------------------------------------------------------
 
 
-def test_one_dropped_head_does_not_end_a_skip_existing_run(tmp_path: Path) -> None:
-    heads = deque([lost(body_sent=True), equal(b"A" * 10), None])
+STALLED = errors.TimedOut("no answer within 60 s", body_sent=True)
+
+
+@pytest.mark.parametrize("trouble", [lost(body_sent=True), STALLED], ids=["dropped", "stalled"])
+def test_one_failed_head_does_not_end_a_skip_existing_run(tmp_path: Path, trouble: errors.UploaderError) -> None:
+    heads = deque([trouble, equal(b"A" * 10), None])
     run = Run(tmp_path, FakeApi(limits=BUNDLED, heads=heads), skip_existing=True)
     run.file("a.mp4")
     run.file("b.mp4")
     assert run.go() is None
     assert [event.file for event in run.all(ev.FileSkipped)] == [0]
     assert run.completed == [1]
+
+
+def test_head_that_always_fails_sends_the_file(tmp_path: Path) -> None:
+    """Such a server does not store equal bytes twice."""
+    run = Run(tmp_path, FakeApi(limits=BUNDLED, heads=deque([STALLED] * 2)), skip_existing=True, retries=1)
+    run.file("a.mp4")
+    run.file("b.mp4")
+    assert run.go() is None
+    assert sorted(run.completed) == [0, 1]
 
 
 def test_interrupt_while_a_rate_limit_is_waited_for_claims_nothing(tmp_path: Path) -> None:
