@@ -21,6 +21,7 @@ from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from uploader_cli.core.plan import Limits, LocalFile
@@ -123,19 +124,27 @@ def test_permanent_refusal_of_a_file_forgets_it(tmp_path: Path, status: str) -> 
         assert [info.open_files for info in journal.runs()] == [0]
 
 
-def test_changed_file_does_not_make_the_others_travel_again(tmp_path: Path) -> None:
+def touch(path: str) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize(("change", "code"), [(touch, FailureCode.CHANGED), (os.unlink, FailureCode.VANISHED)])
+def test_changed_file_does_not_make_the_others_travel_again(
+    tmp_path: Path, change: Callable[[str], None], code: FailureCode
+) -> None:
     run = Run(tmp_path)
     changed = run.file("a.mp4")
     run.file("b.mp4")
 
     class Meddling(FakeApi):
         def batch(self, make_body: Any, files: int) -> Any:
-            os.utime(changed.path, ns=(0, 0))
+            if os.path.exists(changed.path):
+                change(changed.path)
             return super().batch(make_body, files)
 
     run.api = Meddling()
     run.go()
-    assert run.failed == {0: FailureCode.CHANGED}
+    assert run.failed == {0: code}
     assert [event.code for event in run.all(ev.FileRetry)] == [FailureCode.NETWORK], "not the code of the other file"
     second = again(run)
     assert second.groups == []
