@@ -34,7 +34,7 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
     analysis.check(settings, found)
     run_id = secrets.token_hex(8)
     written = of_settings(settings, run_id)
-    with interruptible() as interrupts, Journal(settings.state_path) as journal:
+    with interruptible() as interrupts, Journal(settings.state_path, check=interrupts.check) as journal:
         run = begin(settings, paths, journal, run_id)
         kept = written.recorder(settings, run_id, run.resumed_from)
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)

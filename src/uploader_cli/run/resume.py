@@ -19,7 +19,7 @@ from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.from_file import as_typed, at_hand, drop
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
-from uploader_cli.run.upload import execute, select
+from uploader_cli.run.upload import Interrupts, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.settings import resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     """Go on with an interrupted run, the newest by default; `flags` are what the user says anew."""
-    with Journal(_state_path(flags)) as journal:
+    interrupts = Interrupts()
+    with Journal(_state_path(flags), check=interrupts.check) as journal:
         info = journal.run(run_id) if run_id is not None else journal.newest_unfinished()
         if info is None:
             raise UsageError(
@@ -43,15 +44,15 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
         if settings.dry_run:
             return dry_run(settings, paths)
         with at_hand(settings, paths):
-            return _go_on(journal, info.id, settings, paths)
+            return _go_on(journal, info.id, settings, paths, interrupts)
 
 
-def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[str]) -> int:
+def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[str], interrupts: Interrupts) -> int:
     found = select(settings, paths)
     analysis.check(settings, found)
     new_id = secrets.token_hex(8)
     written = of_settings(settings, new_id)
-    with interruptible() as interrupts:
+    with interruptible(interrupts):
         run = journal.resume(run_id, new_id=new_id)
         kept = written.recorder(settings, new_id, run.resumed_from)
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)

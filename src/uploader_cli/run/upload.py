@@ -52,6 +52,11 @@ class Interrupts:
             self.code = code
         self.count += 1
 
+    def check(self) -> None:
+        """End the process with the interrupt's exit code, where there was one: before a run there is nothing to end."""
+        if self.count:
+            raise SystemExit(self.code)
+
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
     """Everything under `paths`, or where there are none in the list of `settings`, that the filters want.

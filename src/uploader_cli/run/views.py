@@ -156,9 +156,9 @@ def _silence(terminals: Iterable[int]) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupts]:
-    """SIGINT, SIGTERM and SIGHUP are counted instead of raised: the loop stops in order."""
-    interrupts = Interrupts()
+def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
+    """Count SIGINT, SIGTERM and SIGHUP, in `interrupts` or a new one, instead of raising: the loop stops in order."""
+    interrupts = Interrupts() if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

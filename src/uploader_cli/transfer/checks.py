@@ -76,10 +76,11 @@ class Checks:
 
     def _done_before(self, api: Api, file: LocalFile, claim: Claim) -> Outcome:
         receipt = claim.receipt
-        outcome = Outcome(file)
-        if receipt is None or receipt.verified or not self._context.settings.verify:
-            return outcome
-        return self.verified(api, replace(outcome, server_id=receipt.server_id, location=receipt.location))
+        if receipt is None or receipt.checksum is not None or not self._context.settings.verify:
+            return Outcome(file)
+        return self.verified(
+            api, Outcome(file, server_id=receipt.server_id, location=receipt.location, verified=receipt.verified)
+        )
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
         """Look before anything is sent twice (docs/protocol.md, section 3.15)."""

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes import local_file
+from fakes import Clock, local_file
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
@@ -70,6 +70,24 @@ def test_the_first_file_is_waited_for() -> None:
     selection = Selection([*[None] * (AHEAD * 2), *files(1), *[None] * AHEAD])
     assert [file.file for file in selection.files] == [0]
     assert not selection.complete
+
+
+@pytest.mark.parametrize("step", [None, "file"])
+def test_of_a_slow_walk_a_second_is_waited_for(step: str | None) -> None:
+    """Whether it finds files or passes by others."""
+    clock = Clock()
+
+    def walk() -> Iterator[Step]:
+        for number in itertools.count():
+            clock.pass_(0.3)
+            yield local_file(f"{number}.mp4", number) if step or not number else None
+
+    selection = Selection(walk(), clock)
+    assert not selection.complete
+    assert 1 <= len(selection.files) <= 4
+    assert clock.now - Clock().now < 1.5
+    following = next(itertools.islice(selection.steps(), len(selection.ahead), None))
+    assert following is None or following.file == len(selection.ahead), "no step is lost"
 
 
 def test_what_can_not_be_sent_is_not_collected_without_end() -> None:

@@ -21,6 +21,7 @@ from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from uploader_cli.core.plan import Limits, LocalFile
@@ -123,19 +124,27 @@ def test_permanent_refusal_of_a_file_forgets_it(tmp_path: Path, status: str) -> 
         assert [info.open_files for info in journal.runs()] == [0]
 
 
-def test_changed_file_does_not_make_the_others_travel_again(tmp_path: Path) -> None:
+def touch(path: str) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize(("change", "code"), [(touch, FailureCode.CHANGED), (os.unlink, FailureCode.VANISHED)])
+def test_changed_file_does_not_make_the_others_travel_again(
+    tmp_path: Path, change: Callable[[str], None], code: FailureCode
+) -> None:
     run = Run(tmp_path)
     changed = run.file("a.mp4")
     run.file("b.mp4")
 
     class Meddling(FakeApi):
         def batch(self, make_body: Any, files: int) -> Any:
-            os.utime(changed.path, ns=(0, 0))
+            if os.path.exists(changed.path):
+                change(changed.path)
             return super().batch(make_body, files)
 
     run.api = Meddling()
     run.go()
-    assert run.failed == {0: FailureCode.CHANGED}
+    assert run.failed == {0: code}
     assert [event.code for event in run.all(ev.FileRetry)] == [FailureCode.NETWORK], "not the code of the other file"
     second = again(run)
     assert second.groups == []
@@ -300,14 +309,27 @@ def test_killed_during_verification_is_not_sent_again(tmp_path: Path) -> None:
 # --- prechecks, pauses, parts ----------------------------------------------------------------------------------------
 
 
-def test_one_dropped_head_does_not_end_a_skip_existing_run(tmp_path: Path) -> None:
-    heads = deque([lost(body_sent=True), equal(b"A" * 10), None])
+STALLED = errors.TimedOut("no answer within 60 s", body_sent=True)
+
+
+@pytest.mark.parametrize("trouble", [lost(body_sent=True), STALLED], ids=["dropped", "stalled"])
+def test_one_failed_head_does_not_end_a_skip_existing_run(tmp_path: Path, trouble: errors.UploaderError) -> None:
+    heads = deque([trouble, equal(b"A" * 10), None])
     run = Run(tmp_path, FakeApi(limits=BUNDLED, heads=heads), skip_existing=True)
     run.file("a.mp4")
     run.file("b.mp4")
     assert run.go() is None
     assert [event.file for event in run.all(ev.FileSkipped)] == [0]
     assert run.completed == [1]
+
+
+def test_head_that_always_fails_sends_the_file(tmp_path: Path) -> None:
+    """Such a server does not store equal bytes twice."""
+    run = Run(tmp_path, FakeApi(limits=BUNDLED, heads=deque([STALLED] * 2)), skip_existing=True, retries=1)
+    run.file("a.mp4")
+    run.file("b.mp4")
+    assert run.go() is None
+    assert sorted(run.completed) == [0, 1]
 
 
 def test_interrupt_while_a_rate_limit_is_waited_for_claims_nothing(tmp_path: Path) -> None:

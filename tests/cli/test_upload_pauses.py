@@ -1,0 +1,100 @@
+"""Long pauses that a server asks for, single calls that fail, and single files that are refused."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from command import start, uploader
+from following import ended, read_until
+from plain_tus import plain_tus_server
+from serving import running_server
+
+from uploader_cli import Settings, upload
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+BATCH, TUS, STORED = "/api/upload/batch", "/api/upload/files/", "/uploads/*"
+A_DAY = Answer(429, {"Retry-After": "86400"})
+
+
+def test_poll_that_is_told_to_wait_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
+    """Polls begin three seconds after the dials that are refused; the second session comes after the first poll."""
+    with running_server(flavour="reference", processing_seconds=3.5, realtime="off") as server:
+        server.faults.next_answers("GET", "/api/upload/progress/*", [A_DAY])
+        files = make_files(**{"a.mp4": 10, "b.avi": 10})
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        polls = server.faults.count("GET", "/api/upload/progress/*")
+    assert polls >= 1, "the fault was met"
+    assert (done.code, done.finished["completed"]) == (0, 2)
+    assert "rate_limited" not in [event["code"] for event in done.of("warning")]
+
+
+CALLS = {
+    "tus": ("bundled", "POST", TUS, (), 3),
+    "batch": ("reference", "POST", BATCH, (), 3),
+    "verification": ("bundled", "HEAD", STORED, ("--verify",), 3),
+    "skip existing": ("bundled", "HEAD", STORED, ("--skip-existing",), 0),
+}
+
+
+@pytest.mark.parametrize(("flavour", "method", "path", "options", "code"), CALLS.values(), ids=CALLS)
+def test_call_that_is_told_to_wait_a_day_is_not_waited_for(
+    flavour: str, method: str, path: str, options: tuple[str, ...], code: int, make_files: Files, tmp_path: Path
+) -> None:
+    """Nobody sleeps: the run ends with 3, or it sends a file of which it could not ask."""
+    with running_server(flavour=flavour, processing_seconds=0.01) as server:
+        server.faults.next_answers(method, path, [A_DAY])
+        files = make_files(**{"a.mp4": 10, "b.avi": 10})
+        done = uploader("upload", files, "-s", server.url, *options, "--json", home=tmp_path)
+    assert done.code == code
+    assert {event["code"] for event in done.of("file.failed")} == ({"rate_limited"} if code else set())
+    assert done.finished["completed"] + done.finished["failed"] == 2
+
+
+def test_ctrl_c_during_a_pause_claims_nothing(make_files: Files, tmp_path: Path) -> None:
+    """The request was refused: nothing of it can be stored."""
+    with running_server(flavour="reference", processing_seconds=0.01) as server:
+        server.faults.next_answers("POST", BATCH, [Answer(429, {"Retry-After": "600"}, when="after_body")])
+        process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
+        seen = read_until(process, "warning", lambda event: event["code"] == "rate_limited")
+        done = ended(process, seen, signal.SIGINT)
+    assert (done.code, done.finished["cancelled"]) == (130, 1)
+    assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
+
+
+def test_dropped_head_of_skip_existing_ends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    files, elsewhere = make_files(**{"a.mp4": 10, "b.mp4": 10}), make_files("elsewhere", x=1)
+    assert uploader("upload", files, "-s", server.url, home=elsewhere).code == 0
+    server.faults.next_answers("HEAD", STORED, [Answer(close=True, when="after_body")])
+    done = uploader("upload", files, "-s", server.url, "--skip-existing", "--json", home=tmp_path)
+    assert (done.code, done.finished["skipped"]) == (0, 2)
+    assert server.faults.count("HEAD", STORED) == 3
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_refused_request_is_halved_and_then_full_again(status: int, make_files: Files, tmp_path: Path) -> None:
+    """16 files, the first request refused once: its halves, not one request for each file."""
+    with running_server(tus=False) as server:
+        server.faults.next_answers("POST", BATCH, [Answer(status, when="after_body")])
+        files = make_files(**{f"{number:02}.mp4": 10 for number in range(16)})
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        assert server.faults.count("POST", BATCH) == 3
+    assert (done.code, done.finished["completed"]) == (0, 16)
+
+
+def test_library_sends_to_the_server_that_the_call_names(server: EmbeddedServer, make_files: Files) -> None:
+    """Also where its settings name a tus endpoint."""
+    with plain_tus_server() as (url, uploads):
+        result = upload(make_files(**{"a.mp4": 10}), Settings(tus_endpoint=url), server=server.url)
+    assert result.ok
+    assert (server.root / "personal" / "files" / "a.mp4").stat().st_size == 10
+    assert not uploads

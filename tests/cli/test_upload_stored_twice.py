@@ -1,0 +1,101 @@
+"""What the reference backend may have stored is never sent again unasked, however the client ended."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Done, start, uploader
+from following import ended, read_until
+from patience import PATIENCE
+from relays import Relay, address
+from serving import running_server
+
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Files = Callable[..., Path]
+
+BATCH = "/api/upload/batch"
+
+
+class Holding(Relay):
+    """Passes everything on except, until `released` is set, the first request that has `words` in its head."""
+
+    def __init__(self, url: str, words: bytes) -> None:
+        self.held, self.released, self._words = threading.Event(), threading.Event(), words
+        super().__init__(address(url))
+
+    def _look(self, piece: bytes) -> None:
+        if self._words in piece:
+            self.held.set()
+            self.released.wait(PATIENCE)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def stored(root: Path) -> list[str]:
+    """The stored files by the names that they were sent with."""
+    return sorted(path.name.rpartition("_")[2] for path in root.rglob("*.mp4"))
+
+
+def codes(done: Done) -> list[str]:
+    return [event["code"] for event in done.of("file.failed")]
+
+
+def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
+    """`kill -9` after the body: exit 4 by `resume` and by the same command, and one copy; --resend-unknown sends it."""
+    with running_server(flavour="reference", processing_seconds=1.0, realtime="off") as server:
+        command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
+        process = start(*command, home=tmp_path)
+        seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
+        assert ended(process, seen, signal.SIGKILL).code == -signal.SIGKILL
+        for again in (("resume", "--json"), command):
+            done = uploader(*again, home=tmp_path)
+            assert (done.code, codes(done)) == (4, ["outcome_unknown"])
+        assert stored(server.root) == ["a.mp4"]
+        assert server.faults.count("POST", BATCH) == 1
+        assert uploader(*command, "--resend-unknown", home=tmp_path).code == 0
+        assert server.faults.count("POST", BATCH) == 2
+
+
+def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
+    lost = Answer(when="after_body", close=True)
+    with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
+        command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
+        server.faults.next_answers("POST", BATCH, [lost])
+        for again in (command, ("resume", "--json")):
+            done = uploader(*again, home=tmp_path)
+            assert (done.code, codes(done)) == (4, ["outcome_unknown"])
+        assert server.faults.count("POST", BATCH) == 1
+        assert uploader("resume", "--resend-unknown", "--json", home=tmp_path).code == 0
+        assert stored(server.root) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]], ids=["kill", "ctrl-c"])
+def test_run_that_ends_during_verification_is_not_sent_again(
+    signals: list[int], make_files: Files, tmp_path: Path
+) -> None:
+    """Killed or interrupted while it reads the stored bytes back; the next run verifies them."""
+    with running_server(flavour="reference", processing_seconds=0.01) as server:
+        relay = Holding(server.url, b"GET /uploads/")
+        command = ("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), "-s", relay.url, "--verify", "--json")
+        process = start(*command, home=tmp_path)
+        assert relay.held.wait(PATIENCE)
+        done = ended(process, "", *signals)
+        assert done.code in (-signal.SIGKILL, 130)
+        relay.released.set()
+        done = uploader(*command, home=tmp_path)
+        relay.close()
+        assert done.code == 0, done.err
+        assert [event["reason"] for event in done.of("file.skipped")] == ["present", "present"]
+        assert server.faults.count("POST", BATCH) == 1
+        assert server.faults.count("GET", "/uploads/*") >= 2
+        assert stored(server.root) == ["a.mp4", "b.mp4"]

@@ -1,0 +1,78 @@
+"""`--verify` where the file or the server fails after the bytes were sent: that file alone, and no byte again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from command import start, uploader
+from following import ended, read_until
+from serving import running_server
+
+from uploader_server.faults import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+STORED = "/uploads/*"
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize(("change", "code"), [(vanish, "vanished"), (grow, "changed")])
+@pytest.mark.parametrize("flavour", ["bundled", "reference"])
+def test_file_that_changes_after_it_was_sent_fails_alone(
+    flavour: str, change: Callable[[Path], None], code: str, make_files: Files, tmp_path: Path
+) -> None:
+    """By tus and in batch mode: the others are verified, each file has one end, and nothing is sent again."""
+    files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10})
+    with running_server(flavour=flavour, processing_seconds=0.5) as server:
+        process = start("upload", files, "-s", server.url, "-j", "1", "--verify", "--json", home=tmp_path)
+        seen = read_until(process, "file.progress", lambda event: event["sent"] == 10)
+        change(files / "a.mp4")
+        done = ended(process, seen)
+        stored = list((server.root / "personal").rglob("*.mp4"))
+    assert done.code == 4
+    assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [(str(files / "a.mp4"), code)]
+    completed = done.of("file.completed")
+    assert [event["path"] for event in completed] == [str(files / "b.mp4"), str(files / "c.mp4")]
+    assert all(event["verified"] for event in completed)
+    assert len(stored) == 3
+
+
+FAULTS = {
+    "503": (Answer(503, {"Retry-After": "0"}, when="after_body"), 3),
+    "reset": (Answer(close=True, when="after_body"), 3),
+    "401": (Answer(401, when="after_body"), 5),
+}
+
+
+@pytest.mark.parametrize(("fault", "code"), FAULTS.values(), ids=FAULTS)
+def test_verification_read_that_keeps_failing_is_a_retryable_failure(
+    fault: Answer, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The run after it verifies what is stored, after one more fault where that is retried, and sends nothing."""
+    command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--verify", "--json")
+    server.faults.next_answers("HEAD", STORED, [fault])
+    failed = uploader(*command, "--retries", "0", home=tmp_path)
+    assert failed.code == code
+    assert failed.of("file.completed") == failed.of("warning") == []
+    assert [event["retryable"] for event in failed.of("file.failed")] == [True]
+    server.faults.next_answers("HEAD", STORED, [fault] if code == 3 else [])
+    done = uploader(*command, "--retries", "1", home=tmp_path)
+    assert done.code == 0, done.err
+    assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
+    assert server.faults.count("POST", "/api/upload/files/") == 1
+    assert server.faults.count("HEAD", STORED) == (3 if code == 3 else 2)

@@ -1,0 +1,111 @@
+"""A session that the server has lost is replaced by one thread, and holds up nobody else meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from patience import PATIENCE
+from transfer_fakes import BUNDLED, Followers
+
+from uploader_cli import errors
+from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.sessions import UploadSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Slow:
+    """A server whose answer to a session call comes when `answer` is set; `error` comes in its place."""
+
+    def __init__(self) -> None:
+        self.called, self.answer = threading.Event(), threading.Event()
+        self.calls, self.error = 0, None
+
+    def create_session(self, category: str, _expected: int) -> Session:
+        self.calls += 1
+        self.called.set()
+        assert self.answer.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        return Session("second", category, None)
+
+    def finish(self, _session: str) -> None:
+        """Nothing to do."""
+
+
+@pytest.fixture
+def api() -> Iterator[Slow]:
+    slow = Slow()
+    yield slow
+    slow.answer.set()
+
+
+def a_session(stop: Stop | None = None) -> UploadSession:
+    kept = SimpleNamespace(session_opened=lambda _id: None, session_closed=lambda _id: None)
+    context: Any = SimpleNamespace(
+        settings=SimpleNamespace(category="personal"),
+        emit=lambda _event: None,
+        warn=lambda _code, _text: None,
+        followers=Followers(),
+        stop=Stop() if stop is None else stop,
+        retry=SimpleNamespace(run=lambda step: step()),
+        run=kept,
+    )
+    session = UploadSession(context, Session("first", "personal", None), BUNDLED, 3, set())
+    session.begin()
+    return session
+
+
+def in_thread(call: Callable[[], object], answers: list[object]) -> threading.Thread:
+    def run() -> None:
+        try:
+            answers.append(call())
+        except errors.UploaderError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_renewal_creates_one_session_and_holds_no_lock_during_the_call(api: Any) -> None:
+    """Files of other workers end while the server is slow to answer."""
+    session, answers = a_session(), list[object]()
+    threads = [in_thread(lambda: session.renew(api, "first"), answers) for _ in range(3)]
+    assert api.called.wait(PATIENCE)
+    ended = in_thread(lambda: session.over(api, 1, failed=0), [])
+    ended.join(PATIENCE)
+    assert not ended.is_alive()
+    assert answers == []
+    api.answer.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == [True, True, True]
+    assert (session.id, api.calls) == ("second", 1)
+    assert session.renew(api, "first"), "renewed already"
+
+
+def test_interrupt_ends_the_wait_for_anothers_renewal(api: Any) -> None:
+    stop, answers = Stop(), list[object]()
+    session = a_session(stop)
+    leader = in_thread(lambda: session.renew(api, "first"), [])
+    assert api.called.wait(PATIENCE)
+    follower = in_thread(lambda: session.renew(api, "first"), answers)
+    stop.set()
+    follower.join(PATIENCE)
+    assert [type(answer) for answer in answers] == [errors.Interrupted]
+    api.answer.set()
+    leader.join(PATIENCE)
+
+
+def test_session_that_is_lost_twice_is_not_renewed(api: Any) -> None:
+    session = a_session()
+    api.answer.set()
+    assert session.renew(api, "first")
+    assert not session.renew(api, "second")
+    assert api.calls == 1
