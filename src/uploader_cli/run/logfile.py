@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
-from uploader_cli.render.logfile import LogFile
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
+    from uploader_cli.render.logfile import LogFile
     from uploader_cli.settings import Settings
 
 
@@ -22,6 +22,8 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     """
     if settings.log_file is None:
         return None
+    from uploader_cli.render.logfile import LogFile
+
     try:
         stream = open(settings.log_file, "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - `LogFile.end` closes it
     except OSError as error:
