@@ -33,7 +33,7 @@ _PLAN = ("fusionPlan", "plan")
 
 
 def check(settings: Settings, found: Selection) -> None:
-    """Refuse what can't be analysed before anything is sent. Raises `UsageError`."""
+    """Refuse what can't be analysed before anything is sent. Raise `UsageError`."""
     if settings.analyze == "none":
         return
     from uploader_cli.run.analysis_file import AnalysisFile

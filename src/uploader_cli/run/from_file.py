@@ -51,7 +51,7 @@ def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
 
 
 def manifest(settings: Settings) -> Manifest | None:
-    """The list that the settings name. Raises `UsageError` for what speaks of a list where there is none."""
+    """Return the list that the settings name. Raise `UsageError` for options that need a list where there is none."""
     file = settings.from_file
     if not isinstance(file, Path):
         for name in ("null", "lenient", "from_format"):
@@ -105,7 +105,7 @@ def _is_pipe(file: Path) -> bool:
 
 
 def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
-    """All of `source` in a file that only the user can read, named by what is in it, and with that suffix."""
+    """Copy `source` to a file that only the user can read, named by its digest, with that suffix."""
     import hashlib
     import tempfile
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_log(settings: Settings, run_id: str) -> LogFile | None:
-    """The log of this run, None where none was asked for. Raises `UsageError` where the file can't be written.
+    """Open the log of this run; None where none was asked for. Raise `UsageError` where the file can't be written.
 
     A file that is made is the user's alone: to some servers the URL of an upload is all it takes to write to it.
     """

@@ -34,7 +34,7 @@ _LOOK = 0.1
 def on_failure(
     settings: Settings, run: str, resumed_from: str | None, interrupted: Callable[[], int]
 ) -> list[OnFailure]:
-    """The observer that runs the command of the settings, where there is one; it is to be closed last."""
+    """Return the observer that runs the command of the settings, if there is one; it is to be closed last."""
     if settings.on_failure is None:
         return []
     return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]

@@ -52,7 +52,7 @@ class Reports:
             self.outputs.append(partial(_append_summary, path=self._summary))
 
     def recorder(self, settings: Settings, run: str, resumed_from: str | None) -> list[Recorder]:
-        """The observer of a run, where there is anything to write."""
+        """Return the observer of a run, if there is anything to write."""
         if not self.outputs:
             return []
         from uploader_cli.report.recorder import Recorder
@@ -68,7 +68,7 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
 
 
 def _check_list(path: Path) -> None:
-    """A list is named as one: whoever forgot the value of the option would lose the file that was to be uploaded."""
+    """Refuse a name that is no list's: without a value, the option takes the next word, which is a file to upload."""
     from uploader_cli.report import output_file, retry_list
 
     if path.suffix.lower() not in retry_list.SUFFIXES and not output_file.is_special(path):
@@ -76,7 +76,7 @@ def _check_list(path: Path) -> None:
 
 
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
-    """What a report says of a run that begins now, besides what comes of it."""
+    """Return what a report says of a run that begins now, apart from its outcome."""
     from uploader_cli.core.report import RunFacts
 
     category = None if settings.tus_endpoint else settings.category
@@ -151,7 +151,7 @@ def _named(option: str, path: Path) -> Iterator[None]:
 
 
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    """Nobody asked for it on the command line: that it can't be written is said, and changes nothing."""
+    """Append the summary; return why that failed, which fails nothing: no option asked for it."""
     from uploader_cli.report import output_file
     from uploader_cli.report.markdown import as_markdown
 

@@ -91,7 +91,7 @@ class LastWords:
         """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Say it."""
+        """Print the summary."""
         outcome = state.outcome
         if outcome is None or (self._quiet and outcome.ok):
             return

@@ -46,7 +46,7 @@ class Ignores:
 
 
 def _read(path: str) -> GitIgnoreSpec | None:
-    """The patterns of a file, None where there is none."""
+    """Return the patterns of a file, None where there is none."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
