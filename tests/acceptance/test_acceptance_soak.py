@@ -15,6 +15,7 @@ import requests
 from serving import running_server, server_process
 from soak import Soak
 
+import uploader_cli.realtime.socket  # noqa: F401 - in the middle of a short run, this takes as long as the run
 from uploader_cli import Settings, upload
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.upload import Interrupts
