@@ -14,8 +14,8 @@ OURS = "uploader_cli"
 
 ROOMS = {
     "core": "core",
-    "errors": "core.events",  # the vocabulary of failures
-    "exit_status": "errors core.events",
+    "errors": "core.codes",  # the vocabulary of failures
+    "exit_status": "errors core.codes",
     "settings": "errors settings",
     "selection": "core errors selection",
     "transfer": "core errors settings transfer",
@@ -26,7 +26,7 @@ ROOMS = {
     "transfer.wire transfer.api transfer.budget transfer.journal.schema",
     "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
     "transfer.http transfer.wire transfer.api transfer.budget transfer.bodies",
-    "cli": "run settings errors exit_status render.ndjson cli",  # ndjson: --json-schema
+    "cli": "run settings errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uploader_cli.result import Receipt, Result
     from uploader_cli.settings import Settings
 
+__version__ = "0.1.0"
 __all__ = ["Receipt", "Result", "Settings", "upload"]
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.codes import FailureCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.codes import FailureCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

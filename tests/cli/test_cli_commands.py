@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-import uploader_cli
 from uploader_cli import render
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
@@ -19,11 +18,12 @@ from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
 RESUME_OPTIONS = {param.name for param in _RESUME.params} & OPTIONS.keys()
+RUN_MODULES = ("commands", "config", "doctor", "dry_run", "report_merge", "rest_commands", "resume", "smoke", "watch")
 ID = "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 
 
 class Runs:
-    """Stands where `uploader_cli.run` is; keeps what each function was called with, and ends with `code`."""
+    """Replace the modules of `uploader_cli.run`; keep what each function was called with, and end with `code`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any, tuple[Any, ...]]] = []
@@ -49,8 +49,9 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
-    monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)
-    monkeypatch.setattr(uploader_cli, "run", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "uploader_cli.run", SimpleNamespace(**dict.fromkeys(RUN_MODULES, fake)))
+    for name in RUN_MODULES:
+        monkeypatch.setitem(sys.modules, f"uploader_cli.run.{name}", fake)
     for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -193,22 +194,22 @@ def test_watch_wait_must_be_seconds(runs: Runs, capsys: pytest.CaptureFixture[st
 
 def test_status(runs: Runs) -> None:
     assert main(["status", ID, "--json"]) == 0
-    assert (runs.calls[0][0], runs.calls[0][2], runs.settings.json) == ("status_command", (ID,), True)
+    assert (runs.calls[0][0], runs.calls[0][2], runs.settings.json) == ("status", (ID,), True)
 
 
 def test_cancel(runs: Runs) -> None:
     assert main(["cancel", ID]) == 0
-    assert (runs.calls[0][0], runs.calls[0][2]) == ("cancel_command", (ID,))
+    assert (runs.calls[0][0], runs.calls[0][2]) == ("cancel", (ID,))
 
 
 def test_delete(runs: Runs) -> None:
     assert main(["delete", ID]) == 0
-    assert (runs.calls[0][0], runs.calls[0][2]) == ("delete_command", (ID,))
+    assert (runs.calls[0][0], runs.calls[0][2]) == ("delete", (ID,))
 
 
 def test_validate(runs: Runs) -> None:
     assert main(["validate", "a", "b", "--exclude", "*.tmp"]) == 0
-    assert (runs.calls[0][0], runs.calls[0][2]) == ("validate_command", (["a", "b"],))
+    assert (runs.calls[0][0], runs.calls[0][2]) == ("validate", (["a", "b"],))
 
 
 def test_resume(runs: Runs) -> None:

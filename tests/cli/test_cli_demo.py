@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from patience import PATIENCE
 
-import uploader_cli
 from uploader_cli.__main__ import main
 from uploader_cli.cli import demo as demo_module
 
@@ -52,8 +51,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable
 
         fake = SimpleNamespace(upload_command=upload_command)
         monkeypatch.setitem(sys.modules, "uploader_server.serving", SimpleNamespace(EmbeddedServer=Server))
-        monkeypatch.setitem(sys.modules, "uploader_cli.run", fake)
-        monkeypatch.setattr(uploader_cli, "run", fake, raising=False)
+        monkeypatch.setitem(sys.modules, "uploader_cli.run.commands", fake)
         return seen
 
     return set_up

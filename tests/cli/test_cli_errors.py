@@ -128,11 +128,11 @@ def test_a_bug_is_told_also_where_no_report_can_be_written(
 
 
 def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:
-    """Run `main` in a process whose stdout nobody reads, with `body` in the place of `run.upload_command`."""
+    """Run `main` in a process whose stdout nobody reads, with `body` in the place of `upload_command`."""
     script = (
-        "import sys, types, uploader_cli\n"
+        "import sys, types\n"
         f"def upload_command(settings, paths):\n    {body}\n"
-        "uploader_cli.run = types.SimpleNamespace(upload_command=upload_command)\n"
+        "sys.modules['uploader_cli.run.commands'] = types.SimpleNamespace(upload_command=upload_command)\n"
         "from uploader_cli.__main__ import main\nsys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, *argv]

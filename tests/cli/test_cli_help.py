@@ -37,9 +37,14 @@ HEAVY = {
 
 def modules_after(*argv: str) -> tuple[int, str, set[str]]:
     """Exit code, stdout and the modules that one run imports, in a process of its own."""
+    return modules_of(f"from uploader_cli.__main__ import main\ncode = main({list(argv)!r})")
+
+
+def modules_of(body: str) -> tuple[int, str, set[str]]:
+    """Exit code (`code` of the body), stdout and the modules that a script imports, in a process of its own."""
     script = (
-        "import sys, json\nbefore = set(sys.modules)\nfrom uploader_cli.__main__ import main\n"
-        f"code = main({list(argv)!r})\nsys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))\nsys.exit(code)"
+        f"import sys, json\nbefore, code = set(sys.modules), 0\n{body}\n"
+        "sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))\nsys.exit(code)"
     )
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", script]  # measuring coverage would import modules of its own
@@ -71,6 +76,26 @@ def test_help_and_version_start_with_typer_alone(argv: list[str]) -> None:
     _, _, modules = modules_after(*argv)
     foreign = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
     assert foreign <= {"uploader_cli", "typer", "annotated_doc", "shellingham"}
+
+
+def test_version_starts_without_typer() -> None:
+    _, _, modules = modules_after("--version")
+    assert not {"typer", "inspect", "dataclasses", "importlib.metadata"} & modules
+
+
+def test_help_of_a_command_imports_that_command_alone() -> None:
+    _, _, modules = modules_after("status", "--help")
+    commands = {module for module in modules if module.removeprefix("uploader_cli.cli.") in COMMANDS}
+    assert commands == {"uploader_cli.cli.status"}
+    assert not {module for module in modules if module.startswith(("uploader_cli.run", "uploader_cli.core.events"))}
+
+
+def test_upload_imports_only_what_every_upload_needs() -> None:
+    _, _, modules = modules_of("import uploader_cli.run.commands")
+    assert "requests" in modules
+    assert not {"socketio", "engineio", "rich", "pathspec", "xml.sax"} & modules
+    rare = ("doctor", "smoke", "report", "render.live", "transfer.analysis", "selection.manifest")
+    assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

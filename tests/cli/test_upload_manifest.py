@@ -20,7 +20,7 @@ from serving import running_server
 
 from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.report import Shard
+from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import walk_queue
 from uploader_cli.selection.shard import holds

@@ -26,6 +26,6 @@ def cancel(
 ) -> None:
     """Cancel a session on the server."""
     settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
-    from uploader_cli import run
+    from uploader_cli.run import rest_commands
 
-    raise typer.Exit(run.cancel_command(settings, session))
+    raise typer.Exit(rest_commands.cancel(settings, session))

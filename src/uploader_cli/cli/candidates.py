@@ -21,9 +21,9 @@ def among(names: Iterable[str]) -> Candidates:
 
 def smoke_checks(incomplete: str) -> list[str]:
     """The ids of the checks of `smoke`."""
-    from uploader_cli import run  # the checks bring all that they check with
+    from uploader_cli.run import smoke  # the checks bring all that they check with
 
-    return among(run.smoke_checks())(incomplete)
+    return among(smoke.smoke_checks())(incomplete)
 
 
 def profile_names(incomplete: str) -> list[str]:

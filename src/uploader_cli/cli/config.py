@@ -37,13 +37,13 @@ def config(
     if action == "path":
         typer.echo(user_config_file())
         return
-    from uploader_cli import run
+    from uploader_cli.run import config as run
 
     if action == "init":
-        raise typer.Exit(run.config_init(user_config_file(), config_template(_hints()), force=force))
+        raise typer.Exit(run.init(user_config_file(), config_template(_hints()), force=force))
     asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as it counts for an upload
     settings = opt.load(asked, need_server=False)
-    raise typer.Exit(run.config_show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
+    raise typer.Exit(run.show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
 
 
 def _check(action: str, given: dict[str, bool]) -> None:

@@ -26,6 +26,6 @@ def delete(
 ) -> None:
     """Delete a stored file; the server asks for a token."""
     settings, file_id = opt.load(locals()), opt.valid_uuid(file_id, "FILE_ID")
-    from uploader_cli import run
+    from uploader_cli.run import rest_commands
 
-    raise typer.Exit(run.delete_command(settings, file_id))
+    raise typer.Exit(rest_commands.delete(settings, file_id))

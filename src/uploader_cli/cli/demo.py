@@ -53,7 +53,7 @@ def demo(
 
 
 def _run(place: Path, files: int, total: int, progress: str | None) -> int:
-    from uploader_cli import run
+    from uploader_cli.run.commands import upload_command
     from uploader_server.config import ServerConfig
     from uploader_server.serving import EmbeddedServer
 
@@ -67,7 +67,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
         _say(f"Started a server at {server.url}.")
         _say(f"(It pretends to work {_PROCESSING} s on each file, so that there is something to see.)")
         settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
-        code = run.upload_command(settings, [str(place / "samples")], lasting=False)
+        code = upload_command(settings, [str(place / "samples")], lasting=False)
     if code:
         _say("The upload did not succeed, so there is nothing to verify.")
         return code

@@ -36,6 +36,6 @@ def doctor(
         raise UsageError("--session and --new-session exclude each other", hint="leave one of them out")
     settings = opt.load(locals())
     asked = opt.valid_uuid(session, "--session") if session is not None else None
-    from uploader_cli import run
+    from uploader_cli.run import doctor as run
 
-    raise typer.Exit(run.doctor_command(settings, session=asked, new_session=new_session))
+    raise typer.Exit(run.doctor(settings, session=asked, new_session=new_session))

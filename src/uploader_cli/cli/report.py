@@ -31,6 +31,6 @@ def report(
     if action != "merge":
         raise UsageError(f"report: there is no {action!r}", hint="there is: merge")
     settings = opt.load({"json": json, "quiet": quiet}, need_server=False)
-    from uploader_cli import run
+    from uploader_cli.run.report_merge import report_merge
 
-    raise typer.Exit(run.report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
+    raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))

@@ -59,7 +59,7 @@ def resume(
         raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
     if "" in (run_id, forget):
         raise UsageError(f"{asked[0]}: '' is no id", hint="`uploader resume --list` shows them")
-    from uploader_cli import run
+    from uploader_cli.run import resume as run
 
     if list_:
         raise typer.Exit(run.resume_list(flags))

@@ -59,13 +59,11 @@ def smoke(
     The checks upload a few small files and remove them again; with --token-file (a token for `delete`) all of them.
     """
     given = dict(locals())
-    if list_:
-        from uploader_cli import run
+    from uploader_cli.run import smoke as run
 
+    if list_:
         run.smoke_list()
         return
     settings = opt.load(given)
-    from uploader_cli import run
-
-    code = run.smoke_command(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)
+    code = run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)
     raise typer.Exit(code)

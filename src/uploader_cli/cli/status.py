@@ -26,6 +26,6 @@ def status(
 ) -> None:
     """Say how a session stands."""
     settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
-    from uploader_cli import run
+    from uploader_cli.run import rest_commands
 
-    raise typer.Exit(run.status_command(settings, session))
+    raise typer.Exit(rest_commands.status(settings, session))

@@ -76,6 +76,8 @@ def upload(
 ) -> None:
     """Upload files, and directories with all that is in them."""
     settings = opt.load(locals())
-    from uploader_cli import run
-
-    raise typer.Exit((run.dry_run if settings.dry_run else run.upload_command)(settings, paths or []))
+    if settings.dry_run:
+        from uploader_cli.run.dry_run import dry_run as command
+    else:
+        from uploader_cli.run.commands import upload_command as command
+    raise typer.Exit(command(settings, paths or []))

@@ -29,6 +29,6 @@ def validate(
 ) -> None:
     """Ask the server whether it would take these files; none is sent."""
     settings = opt.load(locals())
-    from uploader_cli import run
+    from uploader_cli.run import rest_commands
 
-    raise typer.Exit(run.validate_command(settings, paths))
+    raise typer.Exit(rest_commands.validate(settings, paths))

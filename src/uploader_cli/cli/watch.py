@@ -44,6 +44,6 @@ def watch(
         patience = seconds(zero=True)(wait)
     except Invalid as error:
         raise UsageError(f"--wait: {error}") from None
-    from uploader_cli import run
+    from uploader_cli.run import watch as run
 
     raise typer.Exit(run.watch_command(settings, wanted, patience))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.codes import FailureCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +20,22 @@ UNMEASURED_RATE = 1e6
 UNMETERED_FILES = 16
 UNMETERED_BYTES = 64 * MIB
 """Where calls cost nothing a request stays small: a broken one is sent again whole, and files are confirmed sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` runs that share a selection; `index` is from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def of(cls, text: str | None) -> Shard | None:
+        """Parse `2/4` as `--shard` has it; None for None."""
+        if text is None:
+            return None
+        index, _, count = text.partition("/")
+        return cls(int(index), int(count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uploader_cli.core.incidents import Incident
-    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.plan import LocalFile, Shard
     from uploader_cli.core.state import ProgressState
 
 FORMAT, VERSION = "uploader-report", 1
@@ -37,22 +37,6 @@ EXIT_WORDS = {
     143: "sigterm",
 }
 """Exit codes in a word each. Closed: scripts branch on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One of `count` runs that share a selection; `index` is from 1."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def of(cls, text: str | None) -> Shard | None:
-        """`2/4` as `--shard` has it; None for None."""
-        if text is None:
-            return None
-        index, _, count = text.partition("/")
-        return cls(int(index), int(count))
 
 
 @dataclass(frozen=True, slots=True)

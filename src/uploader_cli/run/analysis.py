@@ -13,17 +13,17 @@ from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.core.stages import Kind
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.analysis_file import AnalysisFile
-from uploader_cli.transfer.analysis import Analyst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from uploader_cli.run.analysis_file import AnalysisFile
     from uploader_cli.run.connections import Connections
     from uploader_cli.run.loop import Loop
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.analysis import Analyst
     from uploader_cli.transfer.journal import RunHandle
 
 PAIR = 2
@@ -33,9 +33,11 @@ _PLAN = ("fusionPlan", "plan")
 
 
 def check(settings: Settings, found: Selection) -> None:
-    """Refuse what can't be analysed before anything is sent. Raises `UsageError`."""
+    """Refuse what can't be analysed before anything is sent. Raise `UsageError`."""
     if settings.analyze == "none":
         return
+    from uploader_cli.run.analysis_file import AnalysisFile
+
     if settings.tus_endpoint:
         raise errors.UsageError(
             "--analyze: a tus endpoint analyses nothing", hint="send to a --server, or leave --analyze out"
@@ -93,6 +95,9 @@ def analyse(
 
     An interrupt ends the waiting at once: the upload is complete whatever becomes of the analysis.
     """
+    from uploader_cli.run.analysis_file import AnalysisFile
+    from uploader_cli.transfer.analysis import Analyst
+
     analyst = Analyst(connections.another_api, loop.emit, connections.stop, connections)
     connections.on_analysis = analyst.hear
     saved = AnalysisFile(settings.analysis_to, run_id, settings.server)

@@ -1,4 +1,4 @@
-"""`upload` and `watch` as a person or a script runs them."""
+"""`upload` as a person or a script runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
-from uploader_cli.run.watch import watch
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
@@ -41,10 +40,3 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
         views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
         return settled(outcome.exit_code, [recorder.said for recorder in kept])
-
-
-def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
-    """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
-    run_id = secrets.token_hex(8)
-    with interruptible() as interrupts:
-        return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ DRAIN = 0.25
 """Seconds to listen on after the end: final events come up to 18 ms after the answer (docs/protocol.md, section 3)."""
 
 
+DIAL_AFTER = 0.1
+"""Seconds after which an upload dials: one that is over by then needs no channel, whose import alone takes as long."""
+
+
 @dataclass(slots=True)
 class Connections:
     """The clients of one run: the upload's, the polls', and what the realtime channel dials with."""
@@ -43,6 +48,7 @@ class Connections:
     """None for a tus endpoint, which has no Socket.IO."""
     on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
     """Gets the messages of an analysis, in a thread of the channel."""
+    _dial_at: float = math.inf
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -109,7 +115,10 @@ class Connections:
         return Api(self.settings, self.loop.emit, self.stop, beside=self.api)
 
     def tend(self) -> None:
-        """Stop following the sessions whose time has come; called in the loop's thread, every frame."""
+        """Do what is due, called in the loop's thread every frame: dial, and stop following sessions that are over."""
+        if time.monotonic() >= self._dial_at:
+            self._dial_at = math.inf
+            self.start()
         while self._leaving and self._leaving[0][0] <= time.monotonic():
             _, session = self._leaving.popleft()
             if self.channel is not None:
@@ -129,6 +138,10 @@ class Connections:
         """Dial, in the background."""
         if self.channel is not None:
             self.channel.start()
+
+    def start_soon(self) -> None:
+        """Dial in `DIAL_AFTER` seconds, if the run is not over by then."""
+        self._dial_at = time.monotonic() + DIAL_AFTER
 
     def stats(self) -> ChannelStats:
         """Return the channel in numbers."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,14 +11,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
-from uploader_cli.selection.manifest import Manifest, format_of
-from uploader_cli.selection.manifest_lines import Format
 from uploader_cli.settings import Layer
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from uploader_cli.selection.manifest import Manifest
+    from uploader_cli.selection.manifest_lines import Format
     from uploader_cli.settings import Settings
 
 LEFT_BEHIND = 86400.0
@@ -53,7 +51,7 @@ def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
 
 
 def manifest(settings: Settings) -> Manifest | None:
-    """The list that the settings name. Raises `UsageError` for what speaks of a list where there is none."""
+    """Return the list that the settings name. Raise `UsageError` for options that need a list where there is none."""
     file = settings.from_file
     if not isinstance(file, Path):
         for name in ("null", "lenient", "from_format"):
@@ -64,6 +62,8 @@ def manifest(settings: Settings) -> Manifest | None:
                     hint="give --from-file FILE, or - for standard input",
                 )
         return None
+    from uploader_cli.selection.manifest import Manifest
+
     shown = "the piped list" if file.parent == _place(settings.state_path) else str(file)
     category = None if settings.tus_endpoint else settings.category
     return Manifest(file, shown, _format(settings, file.name), category, strict=not settings.lenient)
@@ -83,6 +83,9 @@ def as_typed(file: Path, state: Path) -> str:
 
 
 def _format(settings: Settings, name: str) -> Format:
+    from uploader_cli.selection.manifest import format_of
+    from uploader_cli.selection.manifest_lines import Format
+
     if settings.null:
         if settings.from_format not in ("auto", "nul"):
             raise UsageError(
@@ -102,7 +105,10 @@ def _is_pipe(file: Path) -> bool:
 
 
 def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
-    """All of `source` in a file that only the user can read, named by what is in it, and with that suffix."""
+    """Copy `source` to a file that only the user can read, named by its digest, with that suffix."""
+    import hashlib
+    import tempfile
+
     place, digest = _place(settings.state_path), hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)

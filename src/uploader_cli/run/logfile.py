@@ -8,20 +8,22 @@ import time
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
-from uploader_cli.render.logfile import LogFile
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
+    from uploader_cli.render.logfile import LogFile
     from uploader_cli.settings import Settings
 
 
 def open_log(settings: Settings, run_id: str) -> LogFile | None:
-    """The log of this run, None where none was asked for. Raises `UsageError` where the file can't be written.
+    """Open the log of this run; None where none was asked for. Raise `UsageError` where the file can't be written.
 
     A file that is made is the user's alone: to some servers the URL of an upload is all it takes to write to it.
     """
     if settings.log_file is None:
         return None
+    from uploader_cli.render.logfile import LogFile
+
     try:
         stream = open(settings.log_file, "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - `LogFile.end` closes it
     except OSError as error:

@@ -77,10 +77,10 @@ class Loop:
         """
         return self._frame(self._due)
 
-    def drain(self, seconds: float) -> None:
-        """Run for `seconds`, then apply what is left in the queue."""
+    def drain(self, seconds: float, until: Callable[[ProgressState], bool] = lambda _state: False) -> None:
+        """Run for `seconds`, or `until` the state is as wanted; then apply what is left in the queue."""
         end = self._clock() + seconds
-        while self._clock() < end:
+        while self._clock() < end and not until(self.state):
             self._frame(min(self._due, end))
         self.flush()
 

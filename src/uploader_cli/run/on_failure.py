@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import Phase
 from uploader_cli.core.recovery import needs_person
-from uploader_cli.core.report import FileRow, Rows, report_document, report_head
 from uploader_cli.run.reports import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.report import RunFacts
+    from uploader_cli.core.report import FileRow, RunFacts
     from uploader_cli.core.state import ProgressState
     from uploader_cli.settings import Settings
 
@@ -35,7 +34,7 @@ _LOOK = 0.1
 def on_failure(
     settings: Settings, run: str, resumed_from: str | None, interrupted: Callable[[], int]
 ) -> list[OnFailure]:
-    """The observer that runs the command of the settings, where there is one; it is to be closed last."""
+    """Return the observer that runs the command of the settings, if there is one; it is to be closed last."""
     if settings.on_failure is None:
         return []
     return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]
@@ -49,6 +48,8 @@ class OnFailure:
 
     def __init__(self, command: str, facts: RunFacts, interrupted: Callable[[], int], *, limit: float = LIMIT) -> None:
         """`interrupted` counts interrupts: one more of them ends the command. `limit` is in seconds."""
+        from uploader_cli.core.report import Rows
+
         self._command, self._facts, self._interrupted, self._limit = command, facts, interrupted, limit
         self._rows = Rows()
         self._failed: list[FileRow] = []
@@ -66,6 +67,8 @@ class OnFailure:
         """Run the command, if somebody has to look."""
         if not needs_person(state.outcome):
             return
+        from uploader_cli.core.report import report_document, report_head
+
         document = report_document(report_head(state, self._facts, time.time()), self._failed)
         document["files_left_out"] = state.failed - len(self._failed)
         problem = self._run(json.dumps(document).encode())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli import __version__
 from uploader_cli.errors import UsageError
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
@@ -38,7 +38,7 @@ def report_merge(
             merge = Merge(spool)
             for report in found:
                 merge.add(report)
-            head = merge.head(version("uploader-cli"))
+            head = merge.head(__version__)
             said = Said()
             write_all(outputs, head, spool, said)
             if json:

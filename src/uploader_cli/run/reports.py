@@ -7,36 +7,26 @@ import sys
 import time
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.report import RunFacts, Shard
+from uploader_cli import __version__
+from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import safe
-from uploader_cli.report import output_file, retry_list
-from uploader_cli.report.formats import as_csv, as_json
-from uploader_cli.report.junit import as_junit
-from uploader_cli.report.markdown import as_markdown
-from uploader_cli.report.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.report.recorder import Output, Said
+    from uploader_cli.core.report import RunFacts
+    from uploader_cli.report.recorder import Output, Recorder, Said
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Names the file whose Markdown GitHub Actions shows on the page of a job."""
-_FORMATS: dict[str, Callable[[dict[str, Any], Spool], Iterator[str]]] = {
-    "json": as_json,
-    "csv": as_csv,
-    "junit": as_junit,
-    "markdown": as_markdown,
-}
 
 
 class Reports:
@@ -46,8 +36,8 @@ class Reports:
         """`tag` tells files in the making from those of another run. Raises `UsageError` for a bad place."""
         places = [("--report", report.path) for report in reports]
         places += [("--failed-to", failed_to)] if failed_to is not None else []
-        for option, path in places:
-            output_file.check(path, option)
+        if places:
+            _check(places)
         if failed_to is not None:
             _check_list(failed_to)
         real = [path.resolve() for _, path in places]
@@ -62,22 +52,36 @@ class Reports:
             self.outputs.append(partial(_append_summary, path=self._summary))
 
     def recorder(self, settings: Settings, run: str, resumed_from: str | None) -> list[Recorder]:
-        """The observer of a run, where there is anything to write."""
-        facts = facts_of(settings, run, resumed_from)
-        return [Recorder(self.outputs, facts, time.time)] if self.outputs else []
+        """Return the observer of a run, if there is anything to write."""
+        if not self.outputs:
+            return []
+        from uploader_cli.report.recorder import Recorder
+
+        return [Recorder(self.outputs, facts_of(settings, run, resumed_from), time.time)]
+
+
+def _check(places: Sequence[tuple[str, Path]]) -> None:
+    from uploader_cli.report import output_file
+
+    for option, path in places:
+        output_file.check(path, option)
 
 
 def _check_list(path: Path) -> None:
-    """A list is named as one: whoever forgot the value of the option would lose the file that was to be uploaded."""
+    """Refuse a name that is no list's: without a value, the option takes the next word, which is a file to upload."""
+    from uploader_cli.report import output_file, retry_list
+
     if path.suffix.lower() not in retry_list.SUFFIXES and not output_file.is_special(path):
         raise UsageError(f"--failed-to: {path} is not the name of a list", hint="name it .jsonl, .csv or .txt")
 
 
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
-    """What a report says of a run that begins now, besides what comes of it."""
+    """Return what a report says of a run that begins now, apart from its outcome."""
+    from uploader_cli.core.report import RunFacts
+
     category = None if settings.tus_endpoint else settings.category
     shard = Shard.of(settings.shard)
-    return RunFacts(run, version("uploader-cli"), time.time(), category, shard, resumed_from)
+    return RunFacts(run, __version__, time.time(), category, shard, resumed_from)
 
 
 def of_settings(settings: Settings, tag: str, env: Mapping[str, str] = os.environ) -> Reports:
@@ -96,12 +100,37 @@ def settled(code: int, said: Iterable[Said]) -> int:
 
 
 def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) -> str:
+    from uploader_cli.report import output_file
+
     with _named("--report", report.path):
-        output_file.write(report.path, _FORMATS[report.kind](head, spool), tag)
+        output_file.write(report.path, _lines(report.kind)(head, spool), tag)
     return ""
 
 
+def _lines(kind: str) -> Callable[[dict[str, Any], Spool], Iterator[str]]:
+    """Return what writes this kind of report; it is imported here, as few runs write one."""
+    match kind:
+        case "json":
+            from uploader_cli.report.formats import as_json
+
+            return as_json
+        case "csv":
+            from uploader_cli.report.formats import as_csv
+
+            return as_csv
+        case "junit":
+            from uploader_cli.report.junit import as_junit
+
+            return as_junit
+        case _:
+            from uploader_cli.report.markdown import as_markdown
+
+            return as_markdown
+
+
 def _write_again(head: dict[str, Any], spool: Spool, *, path: Path, tag: str) -> str:
+    from uploader_cli.report import output_file, retry_list
+
     with _named("--failed-to", path):
         output_file.write(path, retry_list.as_manifest(path, spool), tag)
     notes = []
@@ -122,7 +151,10 @@ def _named(option: str, path: Path) -> Iterator[None]:
 
 
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    """Nobody asked for it on the command line: that it can't be written is said, and changes nothing."""
+    """Append the summary; return why that failed, which fails nothing: no option asked for it."""
+    from uploader_cli.report import output_file
+    from uploader_cli.report.markdown import as_markdown
+
     try:
         output_file.append(path, as_markdown(head, spool))
     except OSError as error:

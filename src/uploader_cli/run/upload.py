@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import Limits
-from uploader_cli.core.report import Shard
+from uploader_cli.core.plan import Limits, Shard
+from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
 from uploader_cli.run import from_file
 from uploader_cli.run.analysis import Places, analyse
@@ -31,6 +31,7 @@ from uploader_cli.transfer.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
@@ -130,7 +131,7 @@ def execute(
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
             caution(settings, loop.emit)
             queue.start()
-            connections.start()
+            connections.start_soon()
 
         scheduler = Scheduler(
             connections.api,
@@ -151,7 +152,7 @@ def execute(
         try:
             stopped = _until_stopped(loop, connections, scheduler, interrupts)
             thread.join()
-            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0)
+            loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _is_all_heard)
             if settings.analyze != "none" and stopped.error is None and not interrupts.count:
                 codes = analyse(settings, loop, connections, interrupts, places, run.id)
         finally:
@@ -194,6 +195,11 @@ def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: st
     """Begin this run in the journal: it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
+
+
+def _is_all_heard(state: ProgressState) -> bool:
+    """Return whether the last message of each session has come: there is nothing to listen for."""
+    return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
 
 
 def _is_complete(loop: Loop, error: BaseException | None) -> bool:

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
-from uploader_cli.render.ndjson import NdjsonView
-from uploader_cli.render.plain import PlainView
-from uploader_cli.render.summary import summary
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import Interrupts
 from uploader_cli.settings import DEFAULT, Layer
@@ -47,12 +44,16 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
     )
     color = use_color(os.environ, is_tty=tty)
     if settings.json:
+        from uploader_cli.render.ndjson import NdjsonView
+
         out.append(NdjsonView(sys.stdout, run_id, time.time))
     if kind == "live":
         from uploader_cli.render.live import LiveView
 
         out.append(LiveView(sys.stderr, color=color, stall=settings.stall))
     elif kind == "plain":
+        from uploader_cli.render.plain import PlainView
+
         out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
     log = open_log(settings, run_id)
     if log is not None:
@@ -90,10 +91,12 @@ class LastWords:
         """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Say it."""
+        """Print the summary."""
         outcome = state.outcome
         if outcome is None or (self._quiet and outcome.ok):
             return
+        from uploader_cli.render.summary import summary
+
         width = width_of(sys.stderr)
         advice = [state.advice] if state.advice else []
         lines = summary(state, outcome, width=width, color=self._color, resume_hint=self._go_on, next_steps=advice)

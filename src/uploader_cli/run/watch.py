@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.upload import caution
+from uploader_cli.run.views import interruptible, observers
 from uploader_cli.run.watched_session import WatchedSession
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 """Status of a session that the server does not know, or not any more."""
+
+
+def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
+    """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
+    run_id = secrets.token_hex(8)
+    with interruptible() as interrupts:
+        return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code
 
 
 def watch(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore import GitIgnorePatternError
-
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pathspec import GitIgnoreSpec
 
 
 class Filters:
@@ -36,6 +35,9 @@ class Filters:
 def _spec(option: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
     if not patterns:
         return None
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except (GitIgnorePatternError, re.error) as error:  # pathspec hands a bad range, [z-a], to re as it is

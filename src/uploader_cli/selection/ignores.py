@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore import GitIgnorePatternError
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 NAME = ".uploaderignore"
 
@@ -45,7 +46,7 @@ class Ignores:
 
 
 def _read(path: str) -> GitIgnoreSpec | None:
-    """The patterns of a file, None where there is none."""
+    """Return the patterns of a file, None where there is none."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
@@ -55,6 +56,9 @@ def _read(path: str) -> GitIgnoreSpec | None:
         return None
     except OSError as error:
         raise BadIgnoreFile(f"it can't be read: {error.strerror}") from None
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+
     for number, line in enumerate(lines, 1):
         try:
             GitIgnoreSpec.from_lines([line])

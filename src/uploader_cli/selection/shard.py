@@ -10,7 +10,7 @@ from uploader_cli.core.names import raw_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from uploader_cli.core.report import Shard
+    from uploader_cli.core.plan import Shard
     from uploader_cli.selection.walk import Step
 
 

@@ -14,7 +14,7 @@ from realtime_bench import wait_until
 from serving import running_server
 
 from uploader_cli.core.alarms import Alarms
-from uploader_cli.core.events import ChannelState, RunStarted
+from uploader_cli.core.events import ChannelState, ChannelStats, RunStarted
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import Settings
@@ -55,6 +55,29 @@ def test_nothing_is_waited_for_where_the_channel_was_never_live() -> None:
         with connections(f"http://127.0.0.1:{silent.getsockname()[1]}") as (loop, made):
             wait_until(lambda: loop.turn() or loop.state.channel.state is ChannelState.CONNECTING)
             assert made.drain_seconds() == 0.0
+
+
+def test_run_that_is_over_soon_dials_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 3600.0)
+    loop = Loop([], Alarms(stall=30.0))
+    made = Connections(Settings(server="http://127.0.0.1:1"), loop)
+    made.start_soon()
+    made.tend()
+    made.close()
+    loop.flush()
+    assert loop.state.channel.state is ChannelState.CLOSED
+    assert made.stats() == ChannelStats()
+
+
+def test_longer_run_dials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 0.0)
+    loop = Loop([], Alarms(stall=30.0))
+    made = Connections(Settings(server="http://127.0.0.1:1"), loop)
+    loop.apply(RunStarted("http://127.0.0.1:1", None, None, 1, "tus"))
+    made.start_soon()
+    made.tend()
+    wait_until(lambda: loop.turn() or loop.state.channel.state is not ChannelState.CLOSED)
+    made.close()
 
 
 def test_tus_endpoint_has_no_channel_to_wait_for() -> None:

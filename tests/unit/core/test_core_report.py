@@ -10,9 +10,9 @@ import pytest
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.names import as_base64, escaped
-from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.plan import LocalFile, Shard
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.report import EXIT_WORDS, FileRow, Rows, RunFacts, Shard, report_document, report_head
+from uploader_cli.core.report import EXIT_WORDS, FileRow, Rows, RunFacts, report_document, report_head
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
 

@@ -150,6 +150,13 @@ def test_drain_of_no_seconds_applies_what_is_queued() -> None:
     assert 0 in loop.state.running
 
 
+def test_drain_ends_when_the_state_is_as_wanted() -> None:
+    loop = loop_of()  # its clock stands still: the seconds never pass
+    loop.emit(started(0))
+    loop.drain(1.0, until=lambda state: 0 in state.running)
+    assert 0 in loop.state.running
+
+
 @pytest.mark.parametrize(
     "event",
     [
