@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
+from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
@@ -24,6 +25,7 @@ from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.reference.backend import Reference
 from uploader_server.storage.store import Store
+from uploader_server.tus.headers import described
 from uploader_server.tus.routes import Tus
 
 if TYPE_CHECKING:
@@ -57,12 +59,13 @@ class UploadApp:
         self.state = state
         self.started = asyncio.Event()
         limits = state.config.limits
-        uploads = state.backend.tus if isinstance(state.backend, Bundled) else None
-        tus = None if uploads is None else Tus(uploads)
         more = AnalysisCalls(state.config, state.store, state.analyses).routes()
+        offers: dict[str, Any] = {}
         if not state.config.reference:
             more.append(Route("/metrics", self._metrics))
-        rest = create_rest(Rest(state.config, state.store, state.backend, tus), self._lifespan, more)
+        if isinstance(state.backend, Bundled):
+            more += _further_calls(state.backend, offers)
+        rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
         router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
         app = FaultyApp(router, state.faults) if faulty else router
         self._gatekeeper = Gatekeeper(app, self._keep, echo=not state.config.reference)
@@ -112,6 +115,19 @@ class UploadApp:
         self.state.faults.loop = None
         self._log.close()
         self.state.store.close()
+
+
+def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
+    """The routes of tus, packs and lookup, as far as they are switched on; `offers` takes what is said of them."""
+    routes: list[Route] = []
+    if backend.tus is not None:
+        offers["tus"] = described(backend.limits.max_size)
+        routes += Tus(backend.tus).routes()
+    if backend.packs is not None:
+        lookup = Lookup(backend.store)
+        offers["packs"], offers["lookup"] = backend.packs.described(), lookup.described()
+        routes += [*backend.packs.routes(), *lookup.routes()]
+    return routes
 
 
 def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:

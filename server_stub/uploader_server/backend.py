@@ -14,7 +14,7 @@ class Backend(Protocol):
     async def create(self, category: str, expected: int) -> tuple[str, str]:
         """Open a session; its id and when it was created."""
 
-    def progress(self, session_id: str) -> dict[str, Any]:
+    async def progress(self, session_id: str) -> dict[str, Any]:
         """The answer to `/progress`."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
@@ -23,8 +23,8 @@ class Backend(Protocol):
     async def cancel(self, session_id: str) -> None:
         """Cancel a session."""
 
-    async def finish(self, session_id: str) -> dict[str, Any]:
-        """End a session."""
+    async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
+        """End a session, of whose files the client gave up so many."""
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
         """The event for somebody who joins."""

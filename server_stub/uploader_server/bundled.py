@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.batch.intake import receive_batch
+from uploader_server.batch.packs import Packs
 from uploader_server.http.errors import ApiError
 from uploader_server.sessions import Sessions, ending
 from uploader_server.tus import finish
@@ -42,6 +43,8 @@ class Bundled(Sessions):
         super().__init__(config, store, faults, emit)
         self.tus = Uploads(self) if config.tus else None
         """The resumable uploads, where they are offered."""
+        self.packs = Packs(self) if config.packs else None
+        """The packs of small files, where they are offered."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
@@ -61,15 +64,18 @@ class Bundled(Sessions):
         if self.tus is not None:
             await self.tus.discard(session.id)
 
-    async def finish(self, session_id: str) -> dict[str, Any]:
-        """End a session although fewer files came than were expected. Raises ApiError 404 or 409."""
+    async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
+        """End a session although fewer files came than were expected; the client gave up so many of them.
+
+        Raises ApiError 404 or 409.
+        """
         session = self.find(session_id)
         if not session.ended:
             if session.requests or (self.tus is not None and self.tus.busy(session)):
                 raise ApiError(409, "SESSION_BUSY", "An upload of this session is still under way")
             if self.tus is not None:
                 self.tus.release(session)
-            session.finish()
+            session.finish(given_up)
             await self.emit(session.id, session.event(ending(session)))
         await self.keep(session)
         return {
@@ -83,7 +89,12 @@ class Bundled(Sessions):
 
     async def sweep(self) -> None:
         """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
-        await asyncio.gather(self._sweep_sessions(), *(() if self.tus is None else (finish.sweep(self.tus),)))
+        sweeps = [self._sweep_sessions()]
+        if self.tus is not None:
+            sweeps.append(finish.sweep(self.tus))
+        if self.packs is not None:
+            sweeps.append(self.packs.sweep())
+        await asyncio.gather(*sweeps)
 
     async def _sweep_sessions(self) -> None:
         ttl = self.config.session_ttl

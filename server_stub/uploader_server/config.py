@@ -97,8 +97,13 @@ class ServerConfig:
     """Whether uploads can be resumed by tus 1.0 (bundled only)."""
     anonymous_tus: bool = True
     """Whether tus uploads may come without a session."""
+    packs: bool = True
+    """Whether packs of small files and the lookup are offered (bundled only)."""
     upload_ttl: float = 7 * 24 * 3600.0
-    """A tus upload that nobody used for this long expires: unfinished data goes, a stored file stays."""
+    """A tus upload that nobody used for this long expires: unfinished data goes, a stored file stays.
+
+    The answer to a pack is remembered for as long.
+    """
     realtime: str | None = None
     """How both transports of Socket.IO misbehave, see `RealtimeMode.parse`."""
     websocket: str | None = None

@@ -27,6 +27,8 @@ _ROUTES = (
     ("/api/upload/files", "tus"),
     ("/api/upload/progress/", "progress"),
     ("/api/upload/batch", "batch"),
+    ("/api/upload/packs", "packs"),
+    ("/api/upload/lookup", "lookup"),
     ("/api/upload/session", "session"),
     ("/api/upload/validate", "validate"),
     ("/api/upload/cancel/", "cancel"),

@@ -135,8 +135,16 @@ class Session:
     failed: int = 0
     points: int = 0
     """Sum of the percentages of all files that have not ended."""
+    given_up: int = 0
+    """How many files the client gave up, as its `finish` said; part of `failed`."""
     files: dict[str, FileState] = field(default_factory=dict)
-    requests: set[asyncio.Task[Any]] = field(default_factory=set)
+    packed: int = 0
+    """How many files of packs are counted; only the database lists them."""
+    packed_ending: str | None = None
+    """The ending of the first of these."""
+    counted: set[str] = field(default_factory=set)
+    """Digest and path of each of these, until the session ends: none is counted twice."""
+    requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0
     """When the first of the requests under way began (monotonic seconds)."""
     reported: float = 0.0
@@ -148,15 +156,39 @@ class Session:
         return self.status in ENDED
 
     @property
+    def held(self) -> int:
+        """How many files came, or are coming."""
+        return len(self.files) + self.packed
+
+    @property
     def total(self) -> int:
         """How many files were announced, or came all the same."""
-        return max(self.expected, len(self.files))
+        return max(self.expected, self.held)
+
+    @property
+    def ending(self) -> str | None:
+        """The ending of the first file; None where none has come."""
+        first = next(iter(self.files.values()), None)
+        return self.packed_ending if first is None else extension(first.original_name)
 
     def measure(self) -> int:
         """Percent of the whole: each expected file weighs the same; it never falls and is 100 only at the end."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
         return self.progress
+
+    def attach(self, request: asyncio.Future[Any]) -> None:
+        """A request sends files: until `detach` the session is not forgotten, and a cancel cancels the request."""
+        if not self.requests:
+            self.began = time.monotonic()
+        self.requests.add(request)
+        self.status = "uploading"
+        self.touch()
+
+    def detach(self, request: asyncio.Future[Any]) -> None:
+        """The request has ended."""
+        self.requests.discard(request)
+        self.touch()
 
     def add(self, file: FileState) -> None:
         """A file has begun to arrive."""
@@ -182,6 +214,22 @@ class Session:
         self.completed += file.status == "completed"
         self.failed += file.status == "failed"
 
+    def remember(self, path: str, sha256: str) -> str | None:
+        """A file of a pack is going to be counted; None where that path and digest were, else the mark to forget it."""
+        mark = packed_mark(path, sha256)
+        if mark in self.counted:
+            return None
+        self.counted.add(mark)
+        if self.packed_ending is None:
+            self.packed_ending = extension(path)
+        return mark
+
+    def count_packed(self, completed: int, failed: int) -> None:
+        """Files of a pack have ended."""
+        self.packed += completed + failed
+        self.completed += completed
+        self.failed += failed
+
     def settle(self) -> bool:
         """End the session when every expected file has ended; True when this call ended it."""
         if self.ended or self.completed + self.failed < self.expected:
@@ -189,10 +237,13 @@ class Session:
         self.finish()
         return True
 
-    def finish(self) -> None:
-        """End it now: completed if none failed, else partial."""
+    def finish(self, given_up: int = 0) -> None:
+        """End it now: completed if none failed or was given up, else partial."""
+        self.given_up += given_up
+        self.failed += given_up
         self.status = "partial" if self.failed else "completed"
         self.progress = 100
+        self.counted.clear()
 
     def touch(self) -> None:
         """Somebody used it: its time to live starts again."""
@@ -222,7 +273,13 @@ class Session:
             "progress": self.progress,
             "created": self.created,
             "touched": self.touched,
+            "given_up": self.given_up,
         }
+
+
+def packed_mark(path: str, sha256: str) -> str:
+    """By which a session knows a file of a pack that it has counted."""
+    return f"{sha256} {path}"
 
 
 def file_row(session: str, position: int, file: FileState, path: str | None) -> dict[str, Any]:

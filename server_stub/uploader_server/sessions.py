@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
-    from uploader_server.storage.store import Change, Store
+    from uploader_server.storage.store import Change, SavedSession, Store
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Sessions:
         self.store = store
         self.faults = faults
         self.emit = emit
-        self.known = {row["id"]: _restored(row, files) for row, files in store.sessions()}
+        self.known = {saved.row["id"]: _restored(saved) for saved in store.sessions()}
         """The sessions by their ids, with those of an earlier server on this root."""
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:
@@ -81,10 +81,11 @@ class Sessions:
         running = [file for file in session.files.values() if file.status == "uploading"]
         return session.event(f"Joined: {session.status}", running[-1] if running else None)
 
-    def progress(self, session_id: str) -> dict[str, Any]:
+    async def progress(self, session_id: str) -> dict[str, Any]:
         """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
         session = self.find(session_id)
         session.touch()
+        packed = [_file(row) for row in await self.store.packed_files(session.id)] if session.packed else []
         percent = session.measure()
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         return {
@@ -94,7 +95,7 @@ class Sessions:
             "completedFiles": session.completed,
             "failedFiles": session.failed,
             "totalFiles": session.total,
-            "files": [file.in_progress() for file in session.files.values()],
+            "files": [file.in_progress() for file in [*session.files.values(), *packed]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
@@ -151,8 +152,9 @@ class Sessions:
         return counted((session.status for session in self.known.values()), STATUSES)
 
 
-def _restored(row: sqlite3.Row, files: list[sqlite3.Row]) -> Session:
+def _restored(saved: SavedSession) -> Session:
     """A session as its files say how far it is: its own row may be older."""
+    row = saved.row
     session = Session(
         id=row["id"],
         category=row["category"],
@@ -161,24 +163,33 @@ def _restored(row: sqlite3.Row, files: list[sqlite3.Row]) -> Session:
         created=row["created"],
         touched=row["touched"],
         progress=row["progress"],
+        given_up=row["given_up"],
+        failed=row["given_up"],
     )
-    for known in files:
-        session.files[known["id"]] = FileState(
-            original_name=known["original_name"],
-            relative_path=known["relative_path"],
-            id=known["id"],
-            status=known["status"],
-            size=known["size"],
-            progress=known["progress"],
-            speed=known["speed"],
-            error=known["error"],
-            error_code=known["error_code"],
-        )
+    for known in saved.files:
+        session.files[known["id"]] = _file(known)
         session.count(session.files[known["id"]])
-    if files and session.status == "pending":
+    session.count_packed(saved.packed.get("completed", 0), saved.packed.get("failed", 0))
+    for known in saved.open_packed:
+        session.remember(known["relative_path"], known["sha256"].hex())
+    if session.held and session.status == "pending":
         session.status = "uploading"
     session.settle()
     return session
+
+
+def _file(row: sqlite3.Row) -> FileState:
+    return FileState(
+        original_name=row["original_name"],
+        relative_path=row["relative_path"],
+        id=row["id"],
+        status=row["status"],
+        size=row["size"],
+        progress=row["progress"],
+        speed=row["speed"],
+        error=row["error"],
+        error_code=row["error_code"],
+    )
 
 
 def ending(session: Session) -> str:

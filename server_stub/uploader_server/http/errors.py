@@ -12,6 +12,8 @@ from starlette.responses import Response
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -39,11 +41,20 @@ _ZH = {
 class ApiError(Exception):
     """An answer that is not a success: `{error, message, details?, timestamp}` with an HTTP status.
 
-    `drain`, set by who read the body, says that part of it is still on its way (see `RefusalResponse`).
+    `headers` go into the answer. `drain`, set by who read the body, says that part of it is still on its way (see
+    `RefusalResponse`).
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, details: Any = None, number: int = 0, **extra: Any
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: Any = None,
+        number: int = 0,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
@@ -51,6 +62,7 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.number = number
+        self.headers = dict(headers or {})
         self.drain = False
         self.extra = extra
 
@@ -133,13 +145,23 @@ async def drain(receive: Receive, seconds: float) -> None:
 
 
 async def read_json(request: Request) -> Any:
-    """The parsed JSON body. Raises ValueError where it is none, ApiError (413) where it is absurdly long."""
+    """The parsed JSON body. Raises ValueError where it is none, ApiError 413 for more than MAX_JSON bytes."""
+    return parse_json(await read_body(request, MAX_JSON))
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The whole body. Raises ApiError 413 for more than `most` bytes."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_JSON:
+        if len(body) > most:
             raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
+    return bytes(body)
+
+
+def parse_json(text: bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises ValueError where it is none."""
     try:
-        return json.loads(bytes(body))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -17,15 +17,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, read_json, zipped
+from uploader_server.http.errors import (
+    MAX_JSON,
+    ApiError,
+    ClientGoneError,
+    Json,
+    RefusalResponse,
+    parse_json,
+    read_body,
+    read_json,
+    zipped,
+)
 from uploader_server.http.files import StoredFile
-from uploader_server.http.validation import judge, session_request, validation_request
-from uploader_server.tus.headers import described
+from uploader_server.http.validation import finish_request, judge, session_request, validation_request
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -33,16 +42,18 @@ if TYPE_CHECKING:
     from uploader_server.backend import Backend
     from uploader_server.config import Limits, ServerConfig
     from uploader_server.storage.store import Store
-    from uploader_server.tus.routes import Tus
 
 logger = logging.getLogger(__name__)
 
 
 class Rest:
-    """The handlers, with what they need."""
+    """The handlers, with what they need.
 
-    def __init__(self, config: ServerConfig, store: Store, backend: Backend, tus: Tus | None = None) -> None:
-        self.tus = tus
+    `offers` is what `/health` and the session answer say of more protocols: `tus`, `packs`, `lookup`.
+    """
+
+    def __init__(self, config: ServerConfig, store: Store, backend: Backend, offers: Mapping[str, Any]) -> None:
+        self.offers = offers
         self.config = config
         self.limits = config.limits
         self.store = store
@@ -51,7 +62,7 @@ class Rest:
 
     async def health(self, _: Request) -> Response:
         """`GET /health`: alive, and (bundled) the limits, so that a client can plan before its first session."""
-        more = {} if self.config.reference else {"limits": _shown(self.limits), **self._tus_shown()}
+        more = {} if self.config.reference else {"limits": _shown(self.limits), **self.offers}
         return Json(
             {
                 "status": "OK",
@@ -89,7 +100,7 @@ class Rest:
             "category": category,
             "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
             **shown,
-            **self._tus_shown(),
+            **self.offers,
             "createdAt": created,
             "timestamp": timestamp(),
         }
@@ -105,7 +116,7 @@ class Rest:
 
     async def progress(self, request: Request) -> Response:
         """`GET /api/upload/progress/{id}`."""
-        return Json(self.backend.progress(request.path_params["id"]))
+        return Json(await self.backend.progress(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
         """`POST /api/upload/cancel/{id}`."""
@@ -115,7 +126,12 @@ class Rest:
 
     async def finish(self, request: Request) -> Response:
         """`POST /api/upload/session/{id}/finish` (bundled)."""
-        return Json(await self.backend.finish(request.path_params["id"]))
+        try:
+            body = parse_json(await read_body(request, MAX_JSON) or b"{}")
+        except ValueError:
+            body = None
+        given_up = finish_request(body, self.limits.max_files)
+        return Json(await self.backend.finish(request.path_params["id"], given_up))
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /api/upload/file/{id}`."""
@@ -139,9 +155,6 @@ class Rest:
             headers["repr-digest"] = f"sha-256=:{base64.b64encode(digest).decode()}:"
         return StoredFile(path, headers)
 
-    def _tus_shown(self) -> dict[str, Any]:
-        return {} if self.tus is None else {"tus": described(self.limits.max_size)}
-
     async def refused(self, _: Request, error: Exception) -> Response:
         """Any ApiError as its answer."""
         if not isinstance(error, ApiError):
@@ -149,7 +162,9 @@ class Rest:
         if not error.code:  # 408 of the reference backend: no body at all (3.10)
             return Response(status_code=error.status, headers={"connection": "close"})
         body = error.body(chinese=self.config.reference)
-        return RefusalResponse(body, error.status) if error.drain else Json(body, error.status)
+        answer = RefusalResponse(body, error.status) if error.drain else Json(body, error.status)
+        answer.headers.update(error.headers)
+        return answer
 
     async def not_found(self, request: Request, _: Exception) -> Response:
         """Whatever has no route, or not for this method."""
@@ -179,7 +194,6 @@ def create_rest(
             Route(f"{upload}/cancel/{{id}}", rest.cancel, methods=["POST"]),
             Route(f"{upload}/file/{{id}}", rest.delete, methods=["DELETE"]),
             Route("/uploads/{category}/{path:path}", rest.stored),
-            *(rest.tus.routes() if rest.tus is not None else ()),
             *more,
         ],
         exception_handlers={

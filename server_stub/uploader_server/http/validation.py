@@ -40,6 +40,17 @@ def _session_problem(body: Any, max_files: int) -> str | None:
     )
 
 
+def finish_request(body: Any, max_files: int) -> int:
+    """`failed` of a `finish`, 0 where it is not there. Raises ApiError 400 VALIDATION_ERROR."""
+    if not isinstance(body, dict):
+        problem: str | None = '"value" must be of type object'
+    else:
+        problem = _number_problem("failed", body.get("failed", 0), max_files, 0) or _unknown_key("", body, {"failed"})
+    if problem is not None:
+        raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended as asked", details=problem)
+    return int(body.get("failed", 0))
+
+
 def validation_request(body: Any, limits: Limits) -> list[dict[str, Any]]:
     """The files to validate. Raises ApiError 400 VALIDATION_ERROR with every problem in `details`."""
     problems = _validation_problems(body, limits)
@@ -86,13 +97,13 @@ def _text_problem(at: str, file: dict[str, Any], key: str) -> str | None:
     return None if file[key] else f'"{at}" is not allowed to be empty'
 
 
-def _number_problem(at: str, value: Any, highest: int) -> str | None:
+def _number_problem(at: str, value: Any, highest: int, lowest: int = 1) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f'"{at}" must be a number'
     if isinstance(value, float) and not value.is_integer():
         return f'"{at}" must be an integer'
-    if value < 1:
-        return f'"{at}" must be greater than or equal to 1'
+    if value < lowest:
+        return f'"{at}" must be greater than or equal to {lowest}'
     return f'"{at}" must be less than or equal to {highest}' if value > highest else None
 
 

@@ -105,7 +105,7 @@ class Reference:
         """There is no replay (3.7)."""
         return None
 
-    def progress(self, session_id: str) -> dict[str, Any]:
+    async def progress(self, session_id: str) -> dict[str, Any]:
         """404 until a body is complete, and again soon after the end (3.1, 3.6). Raises ApiError."""
         tracker = self.trackers.get(session_id)
         if tracker is None:
@@ -121,7 +121,7 @@ class Reference:
         event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": tracker.total}
         await self._tell(session_id, "cancelled", **event, message="上传已取消")
 
-    async def finish(self, session_id: str) -> dict[str, Any]:  # noqa: ARG002
+    async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:  # noqa: ARG002
         """There is no such call. Raises ApiError 404."""
         raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
 

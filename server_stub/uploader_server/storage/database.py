@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 1
-"""`PRAGMA user_version` of this schema. Version 0, of earlier servers, has the same tables and absolute paths."""
+VERSION = 2
+"""`PRAGMA user_version` of this schema. Version 1 has no packs; version 0 has absolute paths as well."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
-  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL
+  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
   relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
-  path TEXT, error TEXT, error_code TEXT
+  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, existing INTEGER
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE TABLE IF NOT EXISTS digests (
@@ -39,6 +39,11 @@ CREATE TABLE IF NOT EXISTS tus_uploads (
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
+CREATE TABLE IF NOT EXISTS packs (
+  owner TEXT NOT NULL, key TEXT NOT NULL, manifest BLOB NOT NULL, session TEXT NOT NULL,
+  first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
+);
+CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 """
 
 MOST_TOGETHER = 500
@@ -128,15 +133,32 @@ def _open(path: Path) -> sqlite3.Connection:
             raise VersionError(f"its database has version {version}, and this server knows {VERSION} at most")
         connection.executescript(_SCHEMA)
         if version < VERSION:
-            _together(connection, [lambda db: _upgrade(db, path.parent.parent)], writes=True)
+            _together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _upgrade(connection: sqlite3.Connection, root: Path) -> None:
-    """From version 0: paths become relative to the root."""
+_ADDED = (
+    ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
+    ("files", "sha256", "BLOB"),
+    ("files", "existing", "INTEGER"),
+)
+"""Table, name and type of the columns that version 2 added."""
+
+
+def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
+    """From an earlier version, or in a new database."""
+    for table, column, kind in _ADDED:
+        if column not in {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+    if version == 0:
+        _make_paths_relative(connection, root)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:
     prefix = f"{root}/".encode("utf-8", "surrogateescape")
     for table in ("files", "digests", "tus_uploads"):
         connection.execute(
@@ -144,7 +166,6 @@ def _upgrade(connection: sqlite3.Connection, root: Path) -> None:
             " WHERE substr(CAST(path AS BLOB), 1, ?1 - 1) = ?2",
             (len(prefix) + 1, prefix),
         )
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:

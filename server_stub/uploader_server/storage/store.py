@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import shutil
 import sqlite3
 import sys
@@ -17,21 +18,47 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from uploader_server.config import StartupError
+from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.paths import place, safe_parts
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
 
 Change = Callable[[sqlite3.Connection], object]
 """Statements that belong into one transaction (see `Store.save`)."""
+
+
+class StoredFile(NamedTuple):
+    """A stored file as it is now: by a digest that was made of an earlier one it is not known."""
+
+    path: str
+    """Below the root."""
+    size: int
+    changed: int
+    """Time of change (nanoseconds)."""
+
+
+class SavedSession(NamedTuple):
+    """A session as the database has it."""
+
+    row: sqlite3.Row
+    files: list[sqlite3.Row]
+    """In the order in which they came, those of packs left out."""
+    packed: dict[str, int]
+    """How many files of packs have each status."""
+    open_packed: list[sqlite3.Row]
+    """The files of packs; none where the session has ended."""
+
+
+_PACKED = "SELECT * FROM files WHERE session = ? AND existing IS NOT NULL ORDER BY position"
 
 
 class Store:
@@ -133,6 +160,13 @@ class Store:
         self.database.wait(self.digests_saved([(path, sha256)]))
         return sha256
 
+    async def known_digests(self, files: Iterable[StoredFile]) -> dict[StoredFile, str]:
+        """The SHA-256 (hex) of each of these files that is known, read at once; none is computed."""
+        query = "SELECT * FROM digests WHERE path IN (SELECT value FROM json_each(?))"
+        paths = json.dumps([file.path for file in files])
+        rows = await self.database.read(lambda db: db.execute(query, (paths,)).fetchall())
+        return {StoredFile(row["path"], row["size"], row["modified"]): row["sha256"].hex() for row in rows}
+
     def below(self, path: Path) -> str:
         """The path of a stored file as the database names it."""
         return path.relative_to(self.root).as_posix()
@@ -164,14 +198,15 @@ class Store:
         """Insert or update the files of a request."""
         statement = (
             "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
-            " :size, :status, :progress, :speed, :path, :error, :error_code)"
+            " :size, :status, :progress, :speed, :path, :error, :error_code, NULL, NULL)"
         )
         return lambda db: db.executemany(statement, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:
         """Insert or update one session."""
         statement = (
-            "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched)"
+            "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
+            " :given_up)"
         )
         return lambda db: db.execute(statement, row)
 
@@ -181,14 +216,25 @@ class Store:
 
     # What is known
 
-    def sessions(self) -> list[tuple[sqlite3.Row, list[sqlite3.Row]]]:
-        """Every session with its files, in the order in which they came (waits: for the start)."""
-        files = "SELECT * FROM files WHERE session = ? ORDER BY position"
+    def sessions(self) -> list[SavedSession]:
+        """Every session with its files (waits: for the start)."""
+        files = "SELECT * FROM files WHERE session = ? AND existing IS NULL ORDER BY position"
+        packed = "SELECT status, count(*) FROM files WHERE session = ? AND existing IS NOT NULL GROUP BY status"
         return self.database.wait(
             lambda db: [
-                (row, db.execute(files, (row["id"],)).fetchall()) for row in db.execute("SELECT * FROM sessions")
+                SavedSession(
+                    row,
+                    db.execute(files, (row["id"],)).fetchall(),
+                    dict(map(tuple, db.execute(packed, (row["id"],)))),
+                    [] if row["status"] in ENDED else db.execute(_PACKED, (row["id"],)).fetchall(),
+                )
+                for row in db.execute("SELECT * FROM sessions").fetchall()
             ]
         )
+
+    async def packed_files(self, session: str) -> list[sqlite3.Row]:
+        """The files of packs that a session counts."""
+        return await self.database.read(lambda db: db.execute(_PACKED, (session,)).fetchall())
 
     async def path_of(self, file_id: str) -> Path | None:
         """Where the file with this id is stored, or None where there is none (any more)."""

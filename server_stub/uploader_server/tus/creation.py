@@ -71,8 +71,7 @@ def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> No
         formats = [f".{kind}" for kind in limits.types]
         message = f"Files of this type are not accepted: {upload.name}"
         raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
-    files = list(session.files.values()) if session is not None else []
-    if len(files) >= limits.max_files:
+    if session is not None and session.held >= limits.max_files:
         raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {limits.max_files} files")
-    if files and not limits.mixed_types and ending != extension(files[0].original_name):
+    if session is not None and not limits.mixed_types and ending != (session.ending or ending):
         raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")

@@ -56,11 +56,10 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class TusError(ApiError):
-    """An ApiError whose answer carries headers, too."""
+    """An ApiError about one upload or the protocol; `headers` go into the answer."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, code, message)
-        self.headers = dict(headers or {})
+        super().__init__(status, code, message, headers=headers)
 
 
 def described(max_size: int) -> dict[str, Any]:

@@ -227,7 +227,7 @@ class Tus:
 
 def _refusal(error: ApiError, body: Body) -> Response:
     answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
-    answer.headers.update(error.headers if isinstance(error, TusError) else {})
+    answer.headers.update(error.headers)
     return answer
 
 

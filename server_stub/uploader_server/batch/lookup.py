@@ -1,0 +1,119 @@
+"""The lookup (docs/protocol.md, section 9): which of many files are stored, by their paths."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.routing import Route
+
+from uploader_server.http.errors import ApiError, Json, parse_json, read_body
+from uploader_server.storage.paths import candidates, safe_parts
+from uploader_server.storage.store import StoredFile
+from uploader_server.wire import CATEGORIES
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from uploader_server.storage.store import Store
+
+ENDPOINT = "/api/upload/lookup"
+MAX_FILES = 1000
+MAX_BODY = 8 << 20
+"""Bytes of a request."""
+_REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
+
+
+class Lookup:
+    """The call, over a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def described(self) -> dict[str, Any]:
+        """`lookup` in `/health` and in the session answer."""
+        return {"endpoint": ENDPOINT, "maxFiles": MAX_FILES}
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [Route(ENDPOINT, self.serve, methods=["POST"])]
+
+    async def serve(self, request: Request) -> Response:
+        """`POST /api/upload/lookup`. Raises ApiError."""
+        text = await read_body(request, MAX_BODY)
+        wanted, found = await asyncio.to_thread(self._find_files, text)
+        digests = await self._store.known_digests({file for files in found for file in files})
+        files = [_answer(one, files, digests) for one, files in zip(wanted, found, strict=True)]
+        return Json({"files": files})
+
+    def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[list[StoredFile]]]:
+        """What is asked for, and the files that each one may be (runs in a thread). Raises ApiError 400."""
+        category, wanted = _parse(text)
+        return wanted, [self._candidates(category, file) for file in wanted]
+
+    def _candidates(self, category: str, file: dict[str, Any]) -> list[StoredFile]:
+        """The file of this name; with a digest, also `name (2)` and so on, which an upload may have got."""
+        path = file["relativePath"]
+        try:
+            path.encode()
+            safe_parts(path)
+            names = (candidate.as_posix() for candidate in candidates(Path(category, path)))
+            found: list[StoredFile] = []
+            while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
+                found.append(stored)
+                if "sha256" not in file:
+                    break
+                if len(found) == 1:
+                    next(names)
+        except (OSError, ValueError):  # a path that is unsafe, or that this file system can't spell, has no file
+            return []
+        return found
+
+    def _stored(self, name: str) -> StoredFile | None:
+        try:
+            there = os.stat(f"{self._store.root}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None
+
+
+def _parse(text: bytes) -> tuple[str, list[dict[str, Any]]]:
+    try:
+        body = parse_json(text)
+    except ValueError as error:
+        raise _wrong(f"it is not JSON in UTF-8: {error}") from error
+    if not isinstance(body, dict) or body.keys() != {"category", "files"}:
+        raise _wrong('it must be an object with exactly the keys "category" and "files"')
+    category, files = body["category"], body["files"]
+    if category not in CATEGORIES:
+        raise ApiError(400, "INVALID_CATEGORY", f'"category" must be one of [{", ".join(CATEGORIES)}]')
+    if not isinstance(files, list) or len(files) > MAX_FILES:
+        raise _wrong(f'"files" must be a list of at most {MAX_FILES} files')
+    for index, file in enumerate(files):
+        if not isinstance(file, dict) or not _REQUIRED <= file.keys() <= _ALL:
+            raise _wrong(f'"files[{index}]" must have the keys relativePath and size, and may have sha256')
+        if not isinstance(file["relativePath"], str) or type(file["size"]) is not int:
+            raise _wrong(f'"files[{index}]" must have a string as relativePath and a whole number as size')
+        if not isinstance(file.get("sha256", ""), str):
+            raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
+    return category, files
+
+
+def _answer(wanted: dict[str, Any], files: list[StoredFile], digests: dict[StoredFile, str]) -> dict[str, Any]:
+    if not files:
+        return {"exists": False}
+    equal = [file for file in files if file.size == wanted["size"] and digests.get(file) == wanted.get("sha256", "")]
+    file = equal[0] if equal else files[0]
+    answer = {"exists": True, "size": file.size, "location": f"/uploads/{quote(file.path)}"}
+    if file in digests:
+        answer["sha256"] = digests[file]
+    return answer
+
+
+def _wrong(details: str) -> ApiError:
+    return ApiError(400, "VALIDATION_ERROR", "The lookup can't be read", details=details)

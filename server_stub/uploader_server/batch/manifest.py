@@ -1,0 +1,107 @@
+"""The manifest of a pack (docs/protocol.md, section 6): parsed and checked as a whole, before the data is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, NamedTuple
+
+from uploader_server.http.errors import ApiError, parse_json
+
+MAX_MANIFEST = 4 << 20
+"""Bytes of a manifest."""
+_KEYS = {"sessionId", "files"}
+_FILE_KEYS = {"relativePath", "size", "sha256", "lastModified"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LATEST = 1 << 53
+"""Milliseconds: whole numbers that every JSON parser keeps."""
+
+
+class Entry(NamedTuple):
+    """One file of a pack."""
+
+    path: str
+    """Below the category; not checked for safety yet."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """64 lower-case hex digits."""
+    modified: int
+    """Milliseconds since the epoch."""
+
+
+class PackLimits(NamedTuple):
+    """`packs` in `/health` and in the session answer."""
+
+    files: int = 1000
+    bytes: int = 32 << 20
+    """Of the data of one pack."""
+    file_size: int = 4 << 20
+
+
+class Manifest(NamedTuple):
+    """What a pack announces."""
+
+    session: str
+    entries: list[Entry]
+    total: int
+    """Bytes of the data."""
+    digest: bytes
+    """SHA-256 of everything but the session: the same key must come with the same digest."""
+
+
+def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
+    """Read a manifest. Raises ApiError: 400 where it is wrong, 413 where the pack is too large."""
+    try:
+        body = parse_json(text)
+    except ValueError as error:
+        raise _wrong(f"it is not JSON in UTF-8: {error}") from error
+    if not isinstance(body, dict) or body.keys() != _KEYS:
+        raise _wrong('it must be an object with exactly the keys "sessionId" and "files"')
+    session, files = body["sessionId"], body["files"]
+    if not isinstance(session, str):
+        raise _wrong('"sessionId" must be a string')
+    if not isinstance(files, list) or not files:
+        raise _wrong('"files" must be a list of at least one file')
+    if len(files) > limits.files:
+        raise too_large(f"a pack holds at most {limits.files} files")
+    entries = [_entry(index, file) for index, file in enumerate(files)]
+    if max(entry.size for entry in entries) > limits.file_size:
+        raise too_large(f"a file of a pack has at most {limits.file_size} bytes")
+    total = sum(entry.size for entry in entries)
+    if total > limits.bytes:
+        raise too_large(f"a pack holds at most {limits.bytes} bytes")
+    return Manifest(session, entries, total, _digest(entries))
+
+
+def _entry(index: int, file: Any) -> Entry:
+    if not isinstance(file, dict) or file.keys() != _FILE_KEYS:
+        raise _wrong(f'"files[{index}]" must be an object with exactly the keys {", ".join(sorted(_FILE_KEYS))}')
+    path, size, sha256, modified = file["relativePath"], file["size"], file["sha256"], file["lastModified"]
+    if not isinstance(path, str):
+        raise _wrong(f'"files[{index}].relativePath" must be a string')
+    if type(size) is not int or size < 0:
+        raise _wrong(f'"files[{index}].size" must be a whole number of bytes')
+    if not isinstance(sha256, str) or _SHA256.fullmatch(sha256) is None:
+        raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
+    if type(modified) is not int or abs(modified) > _LATEST:
+        raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
+    return Entry(path, size, sha256, modified)
+
+
+def _digest(entries: list[Entry]) -> bytes:
+    try:
+        text = json.dumps(entries, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _wrong("a relativePath is not Unicode text: it has half of a surrogate pair") from error
+    return hashlib.sha256(text).digest()
+
+
+def _wrong(details: str) -> ApiError:
+    return ApiError(400, "INVALID_MANIFEST", "The manifest of the pack is wrong", details=details)
+
+
+def too_large(details: str) -> ApiError:
+    """The 413 that makes a client send less at once."""
+    return ApiError(413, "PACK_TOO_LARGE", "Send a smaller pack", details=details)

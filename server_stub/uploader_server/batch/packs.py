@@ -1,0 +1,240 @@
+"""Packs: many small files in one request (docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.routing import Route
+
+from uploader_server.batch.manifest import MAX_MANIFEST, PackLimits, parse_manifest
+from uploader_server.batch.packbody import FRAMING, PackBody
+from uploader_server.batch.packstore import Key, PackRows
+from uploader_server.batch.unpack import Unpacking
+from uploader_server.http.auth import owner_of
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse
+from uploader_server.session import FileState, packed_mark
+from uploader_server.sessions import BURST, ending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from uploader_server.batch.manifest import Manifest
+    from uploader_server.batch.unpack import Packed
+    from uploader_server.session import Session
+    from uploader_server.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+ENDPOINT = "/api/upload/packs"
+MEMORY = 64 << 20
+"""Bytes of data that all requests together hold."""
+_KEY = re.compile(r"[!-~]{1,200}")
+_SOON = {"retry-after": "1"}
+
+
+class Packs:
+    """The calls. A pack is in memory while it arrives; a thread checks, writes and links its files together."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._rows = PackRows(sessions.store, sessions.config.upload_ttl)
+        self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
+        self._running: dict[Key, bytes] = {}
+        """The manifests' digests of packs that are complete and have no answer yet."""
+        self._held = 0
+
+    def described(self) -> dict[str, Any]:
+        """`packs` in `/health` and in the session answer."""
+        files, size, file_size = self._limits
+        return {"endpoint": ENDPOINT, "maxFiles": files, "maxBytes": size, "maxFileSize": file_size}
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
+            Route(ENDPOINT, self.receive, methods=["POST"]),
+            Route(ENDPOINT + "/{key:path}", self.recall, methods=["GET"]),
+        ]
+
+    async def sweep(self) -> None:
+        """Forget old answers, until cancelled."""
+        while True:
+            await asyncio.sleep(min(60.0, self._sessions.config.upload_ttl / 4))
+            with contextlib.suppress(sqlite3.Error):
+                await self._rows.forget_old()
+
+    # The calls
+
+    async def recall(self, request: Request) -> Response:
+        """`GET …/packs/{key}`: the answer that was given. Raises ApiError: 409 while there is none yet, 404."""
+        key = self._key(request, request.path_params["key"])
+        if key in self._running:
+            raise _in_progress()
+        answer = await self._remembered(key, None)
+        if answer is None:
+            raise ApiError(404, "PACK_NOT_FOUND", "No pack with this key was answered")
+        return Json(answer)
+
+    async def receive(self, request: Request) -> Response:
+        """`POST …/packs`. Raises ApiError."""
+        key = self._key(request, request.headers.get("idempotency-key", ""))
+        most = self._limits.bytes + MAX_MANIFEST + FRAMING
+        body = PackBody(request, most, self._sessions.config.idle_timeout)
+        try:
+            answer = await self._answer(key, body)
+        except ApiError as error:
+            error.drain = not body.complete
+            raise
+        except ClientGoneError:
+            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("a pack failed: %s", error)
+            raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=str(error)) from error
+        return Json(answer) if body.complete else RefusalResponse(answer, 200)
+
+    def _key(self, request: Request, key: str) -> Key:
+        if _KEY.fullmatch(key) is None:
+            raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
+        return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
+
+    # One pack
+
+    async def _answer(self, key: Key, body: PackBody) -> dict[str, Any]:
+        manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
+        self._check_running(key, manifest)
+        known = await self._remembered(key, manifest)
+        if known is not None:
+            return known
+        session = self._sessions.find_open(manifest.session)
+        self._check_room(session, manifest)
+        await body.begin_data(manifest.total)
+        with self._memory(manifest.total):
+            reading = asyncio.ensure_future(body.data(manifest.total))
+            session.attach(reading)
+            try:
+                await asyncio.wait({reading})
+                if reading.cancelled():
+                    self._sessions.find_open(session.id)
+                return await self._complete(key, manifest, session, reading.result())
+            finally:
+                reading.cancel()  # of no effect unless the server stops
+                session.detach(reading)
+
+    def _check_room(self, session: Session, manifest: Manifest) -> None:
+        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
+        if session.held + len(new) > self._sessions.limits.max_files:
+            most = self._sessions.limits.max_files
+            raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {most} files", number=most)
+
+    async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> dict[str, Any]:
+        """The whole body is here: from now on the key counts."""
+        self._check_running(key, manifest)
+        self._running[key] = manifest.digest
+        try:
+            known = await self._remembered(key, manifest)  # it may have been answered while this body arrived
+            if known is not None:
+                return known
+            await asyncio.sleep(self._sessions.limits.processing * len(manifest.entries))
+            return await self._store(key, manifest, self._sessions.find_open(session.id), data)
+        finally:
+            del self._running[key]
+
+    async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> dict[str, Any]:
+        """Store what can be stored, record it and tell the room. Raises OSError, sqlite3.Error."""
+        unpacking = Unpacking(self._sessions.store, session.category, manifest.entries, data)
+        files = unpacking.files
+        unpacking.refuse(self._sessions.limits, session.ending, self._sessions.faults)
+        await asyncio.to_thread(unpacking.run)
+        marks = _count(session, files)
+        try:
+            await self._rows.save(key, manifest.digest, session.row(), session.packed, files)
+        except BaseException:
+            session.counted -= marks
+            raise
+        await self._announce(session, files)
+        return {"sessionId": session.id, "files": [_answered(file) for file in files]}
+
+    async def _announce(self, session: Session, files: list[Packed]) -> None:
+        """Count recorded files; one event for the pack, one for each failure, and the end of the session."""
+        failed = [file for file in files if file.counted and file.error]
+        stored = [file for file in files if not file.error]
+        session.count_packed(sum(file.counted for file in stored), len(failed))
+        session.touch()
+        emit = self._sessions.emit
+        last = _state(stored[-1]) if stored else None
+        await emit(session.id, session.event(f"A pack: {len(stored)} of {len(files)} files stored", last))
+        for number, file in enumerate(failed):
+            if number % BURST == BURST - 1:
+                await asyncio.sleep(0)
+            await emit(session.id, session.event(f"{file.name}: failed", _state(file)))
+        if session.settle():
+            await self._sessions.keep(session)
+            await emit(session.id, session.event(ending(session)))
+
+    def _check_running(self, key: Key, manifest: Manifest) -> None:
+        running = self._running.get(key)
+        if running is not None:
+            raise _in_progress() if running == manifest.digest else _other_manifest()
+
+    async def _remembered(self, key: Key, manifest: Manifest | None) -> dict[str, Any] | None:
+        known = await self._rows.find(key)
+        if known is None:
+            return None
+        if manifest is not None and known.manifest != manifest.digest:
+            raise _other_manifest()
+        return {"sessionId": known.session, "files": [_answered(file) for file in known.files]}
+
+    @contextlib.contextmanager
+    def _memory(self, size: int) -> Iterator[None]:
+        """Hold so many bytes. Raises ApiError 503 where all requests hold too many already."""
+        if self._held + size > MEMORY:
+            raise ApiError(503, "SERVER_BUSY", "Too many packs are arriving at once", headers=_SOON)
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+
+def _count(session: Session, files: list[Packed]) -> set[str]:
+    """Decide which files the session counts: those that have ended, and were not counted before; their marks."""
+    marks = set()
+    for file in files:
+        mark = None if file.retryable else session.remember(file.entry.path, file.entry.sha256)
+        if mark is not None:
+            file.counted = True
+            marks.add(mark)
+    return marks
+
+
+def _state(file: Packed) -> FileState:
+    """A file as events show it."""
+    entry = file.entry
+    state = FileState(file.name, entry.path, id=file.id, status="completed", size=entry.size, progress=100)
+    if file.error:
+        state.fail(file.error, file.message)
+    return state
+
+
+def _answered(file: Packed) -> dict[str, Any]:
+    """One of `files` in the answer."""
+    if file.path is None:
+        return {"status": "failed", "error": file.error, "message": file.message, "retryable": file.retryable}
+    answer = {"status": "stored", "id": file.id, "location": f"/uploads/{quote(file.path)}"}
+    return {**answer, "existing": True} if file.existing else answer
+
+
+def _in_progress() -> ApiError:
+    return ApiError(409, "PACK_IN_PROGRESS", "A pack with this key is being stored", headers=_SOON)
+
+
+def _other_manifest() -> ApiError:
+    return ApiError(422, "KEY_REUSED", "This Idempotency-Key belongs to a pack with another manifest")

@@ -1,0 +1,124 @@
+"""What the database knows of packs: the rows of their files, and the keys whose answers are remembered.
+
+The files of one pack have ids that differ in the last 12 digits, in the order of its manifest: the first and the last
+one find them all. `existing` is NULL for files that came by another way. A file that its session does not count has
+an empty session: one that may come again in another pack, or that was counted before.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from uploader_server.batch.manifest import Entry
+from uploader_server.batch.unpack import Packed
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from uploader_server.storage.store import Store
+
+_FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"
+_DIGEST = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
+
+Key = tuple[str, str]
+"""Owner and Idempotency-Key."""
+
+
+class KnownPack(NamedTuple):
+    """A pack whose answer is remembered."""
+
+    session: str
+    manifest: bytes
+    """SHA-256 of its manifest."""
+    files: list[Packed]
+
+
+class PackRows:
+    """The rows of packs in the database of a store. `ttl` is how long (seconds) the answer to a key is remembered."""
+
+    def __init__(self, store: Store, ttl: float) -> None:
+        self._store = store
+        self._ttl = ttl
+
+    async def save(
+        self, key: Key, manifest: bytes, session: dict[str, Any], position: int, files: Sequence[Packed]
+    ) -> None:
+        """Save a pack, its files and its session in one transaction. Raises sqlite3.Error.
+
+        `manifest` is its digest, `position` that of the first file in the session.
+        """
+
+        def change(db: sqlite3.Connection) -> None:
+            db.executemany(_FILE, [_row(session["id"], position + n, file) for n, file in enumerate(files)])
+            db.executemany(
+                _DIGEST,
+                [
+                    (file.path, file.entry.size, file.changed, bytes.fromhex(file.entry.sha256))
+                    for file in files
+                    if file.path is not None
+                ],
+            )
+            row = (*key, manifest, session["id"], files[0].id, files[-1].id, time.time())
+            db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+        await self._store.save(change, self._store.session_saved(session))
+
+    async def find(self, key: Key) -> KnownPack | None:
+        """The pack that was answered, if it is still remembered."""
+        values = (*key, time.time() - self._ttl)
+
+        def look(db: sqlite3.Connection) -> KnownPack | None:
+            pack = db.execute("SELECT * FROM packs WHERE owner = ? AND key = ? AND touched >= ?", values).fetchone()
+            if pack is None:
+                return None
+            rows = db.execute("SELECT * FROM files WHERE id BETWEEN ? AND ? ORDER BY id", (pack["first"], pack["last"]))
+            return KnownPack(pack["session"], pack["manifest"], [_packed(row) for row in rows])
+
+        return await self._store.database.read(look)
+
+    async def forget_old(self) -> None:
+        """Forget the keys that were not used for `ttl`, with what no session counts. Raises sqlite3.Error."""
+        before = time.time() - self._ttl
+
+        def change(db: sqlite3.Connection) -> None:
+            for first, last in db.execute("SELECT first, last FROM packs WHERE touched < ?", (before,)).fetchall():
+                db.execute(
+                    "DELETE FROM files WHERE id BETWEEN ? AND ? AND session = '' AND status = 'failed'", (first, last)
+                )
+            db.execute("DELETE FROM packs WHERE touched < ?", (before,))
+
+        await self._store.save(change)
+
+
+def _row(session: str, position: int, file: Packed) -> tuple[object, ...]:
+    entry, stored = file.entry, file.path is not None
+    return (
+        file.id,
+        session if file.counted else "",
+        position,
+        file.name,
+        entry.path,
+        entry.size,
+        "completed" if stored else "failed",
+        100 if stored else 0,
+        file.path,
+        file.message or None,
+        file.error or None,
+        bytes.fromhex(entry.sha256),
+        file.existing,
+    )
+
+
+def _packed(row: sqlite3.Row) -> Packed:
+    return Packed(
+        Entry(row["relative_path"], row["size"], row["sha256"].hex(), 0),
+        row["id"],
+        row["path"],
+        existing=bool(row["existing"]),
+        error=row["error_code"] or "",
+        message=row["error"] or "",
+        retryable=row["path"] is None and not row["session"],
+        counted=bool(row["session"]),
+    )

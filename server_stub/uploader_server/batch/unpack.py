@@ -1,0 +1,176 @@
+"""The files of a pack: checked, written and given their names, all in one thread."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_server.storage.paths import UnsafePathError, candidates, claim, safe_parts
+from uploader_server.wire import extension
+
+if TYPE_CHECKING:
+    from uploader_server.batch.manifest import Entry
+    from uploader_server.config import Limits
+    from uploader_server.faults import Faults
+    from uploader_server.storage.store import Store
+
+_BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(slots=True)
+class Packed:
+    """What became of one file of a pack: stored where it has a `path`, else failed."""
+
+    entry: Entry
+    id: str
+    path: str | None = None
+    """Below the root."""
+    existing: bool = False
+    """Whether an equal file was there."""
+    changed: int = 0
+    """Time of change of the stored file (nanoseconds), by which its digest is remembered."""
+    error: str = ""
+    message: str = ""
+    retryable: bool = False
+    counted: bool = False
+    """Whether its session counts it."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.entry.path.rpartition("/")[2]
+
+    @property
+    def ending(self) -> str:
+        """The ending of its name."""
+        return extension(self.entry.path)
+
+    def fail(self, error: str, message: str, *, retryable: bool = False) -> None:
+        """End as failed; nothing of it is stored."""
+        self.error, self.message, self.retryable = error, message, retryable
+
+
+class Unpacking:
+    """The files of one pack on their way to the disk.
+
+    Everything that is to be stored is in whole temporary files before the first one gets its name. The ids of the files
+    are in their order.
+    """
+
+    def __init__(self, store: Store, category: str, entries: list[Entry], data: bytearray) -> None:
+        self._store = store
+        self._category = category
+        self._data = memoryview(data)
+        prefix = str(uuid.uuid4())[:24]
+        self.files = [Packed(entry, f"{prefix}{number:012x}") for number, entry in enumerate(entries)]
+        self._incoming = f"{store.incoming()}-"
+        self._temporaries: list[str] = []
+
+    def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
+        """Fail what the session can't take, each file alone; `ending` is that of the session's first file."""
+        for file in self.files:
+            path, name = file.entry.path, file.name
+            if faults.fail_files and faults.fails(name, path):
+                file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+            elif not limits.allows(file.ending):
+                file.fail("INVALID_FILE_FORMAT", f"Files of this type are not accepted: {name}")
+            elif not limits.mixed_types:
+                ending = file.ending if ending is None else ending
+                if file.ending != ending:
+                    file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
+
+    def run(self) -> None:
+        """Store every file that is not refused (runs in a thread)."""
+        try:
+            self._write_all()
+            self._link_all()
+        finally:
+            self._discard()
+
+    def _write_all(self) -> None:
+        """Check every file against its digest, and write it to a temporary file."""
+        end = 0
+        for file in self.files:
+            start, end = end, end + file.entry.size
+            if not file.error:
+                self._write(file, self._data[start:end])
+
+    def _write(self, file: Packed, data: memoryview) -> None:
+        if hashlib.sha256(data).hexdigest() != file.entry.sha256:
+            file.fail("CHECKSUM_MISMATCH", "The bytes are not those of its sha256", retryable=True)
+            return
+        temporary = f"{self._incoming}{file.id[24:]}"
+        try:
+            safe_parts(file.entry.path)
+            fd = os.open(temporary, _NEW_FILE, 0o666)
+            try:
+                self._temporaries.append(temporary)
+                while data:
+                    data = data[os.write(fd, data) :]
+                file.changed = os.fstat(fd).st_mtime_ns
+            finally:
+                os.close(fd)
+        except UnsafePathError as error:
+            file.fail("INVALID_PATH", str(error))
+        except OSError as error:
+            file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
+
+    def _link_all(self) -> None:
+        """Give every written file its name, in their order; nothing is ever overwritten."""
+        end = 0
+        for file in self.files:
+            start, end = end, end + file.entry.size
+            if not file.error:
+                self._link(file, self._data[start:end])
+
+    def _link(self, file: Packed, data: memoryview) -> None:
+        file.path = f"{self._category}/{file.entry.path}"
+        target = f"{self._store.root}/{file.path}"
+        temporary = f"{self._incoming}{file.id[24:]}"
+        try:
+            try:
+                os.link(temporary, target)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                self._link_anew(file, temporary, target, data)
+            except (FileExistsError, PermissionError):
+                self._link_anew(file, temporary, target, data)
+        except (FileExistsError, NotADirectoryError):
+            file.fail("PATH_CONFLICT", "A file is stored where its path needs a directory, or the other way round")
+        except OSError as error:
+            if error.errno in _BAD_NAME:
+                file.fail("INVALID_PATH", error.strerror or str(error))
+            else:
+                file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
+        if file.error:
+            file.path = None
+
+    def _link_anew(self, file: Packed, temporary: str, target: str, data: memoryview) -> None:
+        """The same where the name may be taken. Raises FileExistsError where a directory has it."""
+        for candidate in candidates(Path(target)):
+            try:
+                claim(Path(temporary), candidate)
+            except FileExistsError:
+                there = candidate.stat()
+                if stat.S_ISDIR(there.st_mode):
+                    raise
+                if not (stat.S_ISREG(there.st_mode) and there.st_size == len(data) and candidate.read_bytes() == data):
+                    continue
+                file.existing, file.changed = True, there.st_mtime_ns
+            file.path = self._store.below(candidate)
+            return
+
+    def _discard(self) -> None:
+        """Remove the temporary names."""
+        for temporary in self._temporaries:
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:  # a file system without hard links moved it
+                continue

@@ -1,0 +1,116 @@
+"""The lookup (docs/protocol.md, section 9): which of many files are stored."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from batches import DEADLINE, file, new_session, upload
+from functional.tus_server.tus_client import create
+from packing import send_pack
+from serving import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_server.serving import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server() as running:
+        send_pack(running.url, new_session(running.url, 9), [("d/é", b"pack"), ("d/é", b"2nd"), ("d/e.x", b"")])
+        create(running.url, 3, b"tus", sessionId=new_session(running.url), relativePath="t", filename="t")
+        upload(running.url, file("b", b"batch"))
+        (running.root / "personal" / "unknown").write_bytes(b"digest")
+        yield running
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def look(server: EmbeddedServer, body: Any) -> requests.Response:
+    return requests.post(f"{server.url}/api/upload/lookup", json=body, timeout=DEADLINE)
+
+
+def found(server: EmbeddedServer, *files: dict[str, Any], category: str = "personal") -> list[dict[str, Any]]:
+    answer = look(server, {"category": category, "files": files})
+    assert answer.status_code == 200, answer.text
+    listed: list[dict[str, Any]] = answer.json()["files"]
+    return listed
+
+
+def test_files_of_each_protocol_are_found_with_their_known_digests(server: EmbeddedServer) -> None:
+    names = ["d/é", "t", "b", "d/e.x", "unknown", "missing", "d", "t/t"]
+    answered = found(server, *({"relativePath": name, "size": 1} for name in names))
+    assert answered[:4] == [
+        {"exists": True, "size": 4, "location": "/uploads/personal/d/%C3%A9", "sha256": digest(b"pack")},
+        {"exists": True, "size": 3, "location": "/uploads/personal/t", "sha256": digest(b"tus")},
+        {"exists": True, "size": 5, "location": "/uploads/personal/b", "sha256": digest(b"batch")},
+        {"exists": True, "size": 0, "location": "/uploads/personal/d/e.x", "sha256": digest(b"")},
+    ]
+    assert answered[4:] == [
+        {"exists": True, "size": 6, "location": "/uploads/personal/unknown"},
+        {"exists": False},
+        {"exists": False},
+        {"exists": False},
+    ]
+    assert found(server, {"relativePath": "t", "size": 3}, category="scenic") == [{"exists": False}]
+
+
+def test_a_digest_finds_the_file_that_got_another_name(server: EmbeddedServer) -> None:
+    second, neither = found(
+        server,
+        {"relativePath": "d/é", "size": 3, "sha256": digest(b"2nd")},
+        {"relativePath": "d/é", "size": 3, "sha256": digest(b"3rd")},
+    )
+    assert (second["location"], second["sha256"]) == ("/uploads/personal/d/%C3%A9%20%282%29", digest(b"2nd"))
+    assert (neither["location"], neither["sha256"]) == ("/uploads/personal/d/%C3%A9", digest(b"pack"))
+
+
+def test_a_changed_file_has_no_known_digest(server: EmbeddedServer) -> None:
+    send_pack(server.url, new_session(server.url), {"changed": b"before"})
+    (server.root / "personal" / "changed").write_bytes(b"afterwards")
+    (answer,) = found(server, {"relativePath": "changed", "size": 6, "sha256": digest(b"before")})
+    assert answer == {"exists": True, "size": 10, "location": "/uploads/personal/changed"}
+
+
+@pytest.mark.parametrize("path", ["", "../t", "/t", "\0", "\ud800", "x" * 5000])
+def test_a_path_that_can_not_be_a_file_is_not_there(server: EmbeddedServer, path: str) -> None:
+    assert found(server, {"relativePath": path, "size": 1, "sha256": ""}) == [{"exists": False}]
+
+
+def test_a_wrong_request_is_refused(server: EmbeddedServer) -> None:
+    one = {"relativePath": "t", "size": 3}
+    for body in (
+        [],
+        {"files": []},
+        {"category": "personal", "files": [one], "more": 1},
+        {"category": "personal", "files": [{**one, "more": 1}]},
+        {"category": "personal", "files": [{"relativePath": "t"}]},
+        {"category": "personal", "files": [{**one, "size": "3"}]},
+        {"category": "personal", "files": [{**one, "sha256": 3}]},
+        {"category": "personal", "files": [one] * 1001},
+    ):
+        answer = look(server, body)
+        assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
+    answer = look(server, {"category": "tus", "files": []})
+    assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_CATEGORY")
+    assert found(server) == []
+    text = requests.post(f"{server.url}/api/upload/lookup", data=b"{", timeout=DEADLINE)
+    assert text.status_code == 400
+
+
+def test_one_read_of_the_database_serves_a_thousand_files(server: EmbeddedServer) -> None:
+    files = {f"many/{n}": b"%d" % n for n in range(1000)}
+    send_pack(server.url, new_session(server.url, 1000), files)
+    statements: list[str] = []
+    database = server.app.state.store.database
+    database.wait(lambda db: db.set_trace_callback(statements.append))
+    answered = found(server, *({"relativePath": path, "size": len(data)} for path, data in files.items()))
+    database.wait(lambda db: db.set_trace_callback(None))
+    assert [file["sha256"] for file in answered] == [digest(data) for data in files.values()]
+    assert sum(statement.startswith("SELECT") for statement in statements) == 1
