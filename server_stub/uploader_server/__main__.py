@@ -66,7 +66,6 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--session-ttl", type=_checked(_seconds), default=24 * 3600.0, metavar="S", help="idle seconds to live")
     add("--no-tus", dest="tus", action="store_false", help="no resumable uploads (tus 1.0)")
     add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="tus uploads only within sessions")
-    add("--no-packs", dest="packs", action="store_false", help="no packs of small files, and no lookup")
     add("--upload-ttl", type=_checked(_seconds), default=7 * 24 * 3600.0, metavar="S", help="the same for tus uploads")
     add("--realtime", type=_checked(_mode), metavar="V", help="break Socket.IO, see below")
     add("--websocket", type=_checked(_mode), metavar="V", help="break the websocket transport alone")
@@ -192,7 +191,6 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         session_ttl=options.session_ttl,
         tus=options.tus,
         anonymous_tus=options.anonymous_tus,
-        packs=options.packs,
         upload_ttl=options.upload_ttl,
         realtime=options.realtime,
         websocket=options.websocket,
