@@ -24,24 +24,29 @@ _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?'
 class PackBody:
     """Reads `manifest`, then `data`. Every call may raise what `_more` raises, and ApiError 400 for a wrong form."""
 
-    def __init__(self, request: Request, most: int, idle_timeout: float) -> None:
-        """Take a request whose body has at most `most` bytes. Raises ApiError: 400, 411, 413."""
+    def __init__(self, request: Request, idle_timeout: float) -> None:
+        self._headers = request.headers
         self._receive = request.receive
         self._idle_timeout = idle_timeout
-        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        self._delimiter = b""
+        self._left = 0
+        """Bytes of the body that have not been taken out of `_held`."""
+        self._held = bytearray()
+        self.complete = False
+        """Whether nothing of it is still on its way."""
+
+    def check(self, most: int) -> None:
+        """Look at the headers. Raises ApiError: 400, 411 without a length, 413 for more than `most` bytes."""
+        kind, options = parse_options_header(self._headers.get("content-type", ""))
         if kind != "multipart/form-data" or not options.get("boundary"):
             raise _malformed("send multipart/form-data with a boundary")
         self._delimiter = b"\r\n--" + options["boundary"].encode("utf-8", "replace")
-        length = request.headers.get("content-length", "")
-        if not length.isdigit():
+        length = self._headers.get("content-length", "")
+        if not length.isascii() or not length.isdigit():
             raise ApiError(411, "LENGTH_REQUIRED", "A pack is sent with Content-Length")
         if int(length) > most:
             raise too_large(f"the body has at most {most} bytes")
         self._left = int(length)
-        """Bytes of the body that have not been taken out of `_held`."""
-        self._held = bytearray()
-        self.complete = self._left == 0
-        """Whether nothing of it is still on its way."""
 
     async def manifest(self) -> bytes:
         """The first part."""

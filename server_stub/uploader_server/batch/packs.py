@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import sqlite3
@@ -85,10 +86,10 @@ class Packs:
 
     async def receive(self, request: Request) -> Response:
         """`POST …/packs`. Raises ApiError."""
-        key = self._key(request, request.headers.get("idempotency-key", ""))
-        most = self._limits.bytes + MAX_MANIFEST + FRAMING
-        body = PackBody(request, most, self._sessions.config.idle_timeout)
+        body = PackBody(request, self._sessions.config.idle_timeout)
         try:
+            key = self._key(request, request.headers.get("idempotency-key", ""))
+            body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
             answer = await self._answer(key, body)
         except ApiError as error:
             error.drain = not body.complete
@@ -97,7 +98,9 @@ class Packs:
             raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
         except (OSError, sqlite3.Error) as error:
             logger.warning("a pack failed: %s", error)
-            raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=str(error)) from error
+            failure = ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=str(error))
+            failure.drain = not body.complete
+            raise failure from error
         return Json(answer) if body.complete else RefusalResponse(answer, 200)
 
     def _key(self, request: Request, key: str) -> Key:
@@ -107,7 +110,7 @@ class Packs:
 
     # One pack
 
-    async def _answer(self, key: Key, body: PackBody) -> dict[str, Any]:
+    async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
         self._check_running(key, manifest)
         known = await self._remembered(key, manifest)
@@ -129,12 +132,14 @@ class Packs:
                 session.detach(reading)
 
     def _check_room(self, session: Session, manifest: Manifest) -> None:
+        most = self._sessions.limits.max_files
+        if session.held + len(manifest.entries) <= most:
+            return
         new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.held + len(new) > self._sessions.limits.max_files:
-            most = self._sessions.limits.max_files
+        if session.held + len(new) > most:
             raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {most} files", number=most)
 
-    async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> dict[str, Any]:
+    async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """The whole body is here: from now on the key counts."""
         self._check_running(key, manifest)
         self._running[key] = manifest.digest
@@ -147,12 +152,9 @@ class Packs:
         finally:
             del self._running[key]
 
-    async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> dict[str, Any]:
+    async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Store what can be stored, record it and tell the room. Raises OSError, sqlite3.Error."""
-        unpacking = Unpacking(self._sessions.store, session.category, manifest.entries, data)
-        files = unpacking.files
-        unpacking.refuse(self._sessions.limits, session.ending, self._sessions.faults)
-        await asyncio.to_thread(unpacking.run)
+        files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
         marks = _count(session, files)
         try:
             await self._rows.save(key, manifest.digest, session.row(), session.packed, files)
@@ -160,7 +162,15 @@ class Packs:
             session.counted -= marks
             raise
         await self._announce(session, files)
-        return {"sessionId": session.id, "files": [_answered(file) for file in files]}
+        return answer
+
+    def _unpack(self, session: Session, manifest: Manifest, data: bytearray) -> tuple[list[Packed], bytes]:
+        """Store the files; they, and the answer to give once they are recorded (runs in a thread)."""
+        sessions = self._sessions
+        unpacking = Unpacking(sessions.store, session.category, manifest.entries, data)
+        unpacking.refuse(sessions.limits, session.ending, sessions.faults)
+        unpacking.run()
+        return unpacking.files, _answer(session.id, unpacking.files)
 
     async def _announce(self, session: Session, files: list[Packed]) -> None:
         """Count recorded files; one event for the pack, one for each failure, and the end of the session."""
@@ -184,13 +194,13 @@ class Packs:
         if running is not None:
             raise _in_progress() if running == manifest.digest else _other_manifest()
 
-    async def _remembered(self, key: Key, manifest: Manifest | None) -> dict[str, Any] | None:
+    async def _remembered(self, key: Key, manifest: Manifest | None) -> bytes | None:
         known = await self._rows.find(key)
         if known is None:
             return None
         if manifest is not None and known.manifest != manifest.digest:
             raise _other_manifest()
-        return {"sessionId": known.session, "files": [_answered(file) for file in known.files]}
+        return await asyncio.to_thread(_answer, known.session, known.files)
 
     @contextlib.contextmanager
     def _memory(self, size: int) -> Iterator[None]:
@@ -222,6 +232,12 @@ def _state(file: Packed) -> FileState:
     if file.error:
         state.fail(file.error, file.message)
     return state
+
+
+def _answer(session: str, files: list[Packed]) -> bytes:
+    """The JSON of the answer."""
+    answer = {"sessionId": session, "files": [_answered(file) for file in files]}
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _answered(file: Packed) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class PackRows:
         return await self._store.database.read(look)
 
     async def forget_old(self) -> None:
-        """Forget the keys that were not used for `ttl`, with what no session counts. Raises sqlite3.Error."""
+        """Forget the answers that are older than `ttl`, with the failures that no session counts. Raises sqlite3.Error."""
         before = time.time() - self._ttl
 
         def change(db: sqlite3.Connection) -> None:

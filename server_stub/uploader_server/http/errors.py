@@ -83,7 +83,9 @@ class Json(Response):
     media_type = "application/json; charset=utf-8"
 
     def render(self, content: Any) -> bytes:
-        """Compact UTF-8, nothing escaped that needs no escape."""
+        """Compact UTF-8, nothing escaped that needs no escape; bytes are JSON already."""
+        if isinstance(content, bytes):
+            return content
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
