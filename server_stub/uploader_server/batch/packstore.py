@@ -79,7 +79,7 @@ class PackRows:
         return await self._store.database.read(look)
 
     async def forget_old(self) -> None:
-        """Forget the answers that are older than `ttl`, with the failures that no session counts. Raises sqlite3.Error."""
+        """Forget answers that are older than `ttl`, with the failures that no session counts. Raises sqlite3.Error."""
         before = time.time() - self._ttl
 
         def change(db: sqlite3.Connection) -> None:

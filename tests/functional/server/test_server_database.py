@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from functional.server.batches import DEADLINE, file, new_session, progress, upload
+from functional.server.packing import send_pack
 from functional.tus_server.tus_client import content, create, created, head, offset_of
 from serving import running_server, server_process
 
@@ -202,6 +203,26 @@ def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
         for table in tables:
             paths = {path for (path,) in database.execute(f"SELECT path FROM {table}")}
             assert paths == {"personal/tus é.txt"} | ({"personal/batch.txt"} if table != "tus_uploads" else set())
+
+
+def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
+    """Version 1 had neither packs nor files that a client gave up."""
+    with running_server(root=tmp_path) as server:
+        session = new_session(server.url, 3)
+        upload(server.url, file("batch.txt", b"batch"), session=session)
+    edit(
+        tmp_path,
+        "DROP TABLE packs",
+        "ALTER TABLE files DROP COLUMN sha256",
+        "ALTER TABLE files DROP COLUMN existing",
+        "ALTER TABLE sessions DROP COLUMN given_up",
+        "PRAGMA user_version = 1",
+    )
+    with running_server(root=tmp_path) as server:
+        send_pack(server.url, session, {"packed.txt": b"packed"})
+        known = progress(server.url, session).json()
+        assert [f["originalName"] for f in known["files"]] == ["batch.txt", "packed.txt"]
+        assert known["completedFiles"] == 2
 
 
 def test_a_root_that_is_not_utf8(tmp_path: Path) -> None:
