@@ -52,6 +52,8 @@ class Packs:
         self._running: dict[Key, bytes] = {}
         """The manifests' digests of packs that are complete and have no answer yet."""
         self._held = 0
+        self._turn = asyncio.Lock()
+        """One pack is written at a time: threads that create files in one directory spin on its lock."""
 
     def described(self) -> dict[str, Any]:
         """`packs` in `/health` and in the session answer."""
@@ -154,7 +156,8 @@ class Packs:
 
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Store what can be stored, record it and tell the room. Raises OSError, sqlite3.Error."""
-        files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
+        async with self._turn:
+            files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
         marks = _count(session, files)
         try:
             await self._rows.save(key, manifest.digest, session.row(), session.packed, files)
