@@ -1,8 +1,8 @@
 """What the database knows of packs: the rows of their files, and the keys whose answers are remembered.
 
 The files of one pack have ids that differ in the last 12 digits, in the order of its manifest: the first and the last
-one find them all. `existing` is NULL for files that came by another way. A file that its session does not count has
-an empty session: one that may come again in another pack, or that was counted before.
+one find them all. `packed` is NULL for files that came by another way. A file that its session does not count has an
+empty session: one that may come again in another pack, or that was counted before.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _FILE = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0.0, ?, ?, ?, ?, ?)"
 _DIGEST = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
+
+PLAIN, EXISTING, RETRYABLE = 0, 1, 2
+"""The values of `packed`."""
 
 Key = tuple[str, str]
 """Owner and Idempotency-Key."""
@@ -107,7 +110,7 @@ def _row(session: str, position: int, file: Packed) -> tuple[object, ...]:
         file.message or None,
         file.error or None,
         bytes.fromhex(entry.sha256),
-        file.existing,
+        RETRYABLE if file.retryable else EXISTING if file.existing else PLAIN,
     )
 
 
@@ -116,9 +119,9 @@ def _packed(row: sqlite3.Row) -> Packed:
         Entry(row["relative_path"], row["size"], row["sha256"].hex(), 0),
         row["id"],
         row["path"],
-        existing=bool(row["existing"]),
+        existing=row["packed"] == EXISTING,
         error=row["error_code"] or "",
         message=row["error"] or "",
-        retryable=row["path"] is None and not row["session"],
+        retryable=row["packed"] == RETRYABLE,
         counted=bool(row["session"]),
     )

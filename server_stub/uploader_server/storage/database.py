@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
   relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
-  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, existing INTEGER
+  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE TABLE IF NOT EXISTS digests (
@@ -143,7 +143,7 @@ def _open(path: Path) -> sqlite3.Connection:
 _ADDED = (
     ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
     ("files", "sha256", "BLOB"),
-    ("files", "existing", "INTEGER"),
+    ("files", "packed", "INTEGER"),
 )
 """Table, name and type of the columns that version 2 added."""
 

@@ -58,7 +58,7 @@ class SavedSession(NamedTuple):
     """The files of packs; none where the session has ended."""
 
 
-_PACKED = "SELECT * FROM files WHERE session = ? AND existing IS NOT NULL ORDER BY position"
+_PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
 
 
 class Store:
@@ -218,8 +218,8 @@ class Store:
 
     def sessions(self) -> list[SavedSession]:
         """Every session with its files (waits: for the start)."""
-        files = "SELECT * FROM files WHERE session = ? AND existing IS NULL ORDER BY position"
-        packed = "SELECT status, count(*) FROM files WHERE session = ? AND existing IS NOT NULL GROUP BY status"
+        files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
+        packed = "SELECT status, count(*) FROM files WHERE session = ? AND packed IS NOT NULL GROUP BY status"
         return self.database.wait(
             lambda db: [
                 SavedSession(

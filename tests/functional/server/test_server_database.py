@@ -214,7 +214,7 @@ def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
         tmp_path,
         "DROP TABLE packs",
         "ALTER TABLE files DROP COLUMN sha256",
-        "ALTER TABLE files DROP COLUMN existing",
+        "ALTER TABLE files DROP COLUMN packed",
         "ALTER TABLE sessions DROP COLUMN given_up",
         "PRAGMA user_version = 1",
     )

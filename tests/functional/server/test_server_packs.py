@@ -458,8 +458,9 @@ def test_a_restart_keeps_keys_counts_and_what_was_counted(tmp_path: Path) -> Non
     with running_server(root=tmp_path) as server:
         assert counts(server.url, session) == (2, 1, "uploading")
         assert recalled(server.url, "key").json() == answer
-        again = send_pack(server.url, session, files)
+        again = send_pack(server.url, session, files, key="again")
         assert [file.get("existing") for file in again] == [True, None, True]
+        assert recalled(server.url, "again").json()["files"] == again
         assert counts(server.url, session) == (2, 1, "uploading")
         assert len(progress(server.url, session).json()["files"]) == 3
         send_pack(server.url, session, {"d": b""})
