@@ -27,18 +27,21 @@ _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, remove
 
 @contextlib.contextmanager
 def running_server(**config: Any) -> Iterator[EmbeddedServer]:
-    """The bundled server in a thread, on a free port; keywords are those of `ServerConfig`."""
-    with EmbeddedServer(ServerConfig(**config)) as server:
+    """The bundled server in a thread, on a free port; keywords are those of `ServerConfig`.
+
+    It offers no packs unless told so: most tests look at the requests of single files.
+    """
+    with EmbeddedServer(ServerConfig(**{"packs": False, **config})) as server:
         yield server
 
 
 class ServerProcess:
     """`python -m uploader_server --port 0 …` as a child; a context manager that never leaves it running."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
+    def __init__(self, *arguments: str, cwd: Path | None = None, packs: bool = False) -> None:
         path = os.pathsep.join(filter(None, [str(REPOSITORY / "server_stub"), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uploader_server", "--port", "0", *arguments],
+            [sys.executable, "-m", "uploader_server", "--port", "0", *(() if packs else ("--no-packs",)), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -98,9 +101,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(*arguments: str, cwd: Path | None = None) -> Iterator[ServerProcess]:
+def server_process(*arguments: str, cwd: Path | None = None, packs: bool = False) -> Iterator[ServerProcess]:
     """A real server process on a free port; killed at the end if it still runs."""
-    server = ServerProcess(*arguments, cwd=cwd)
+    server = ServerProcess(*arguments, cwd=cwd, packs=packs)
     try:
         yield server
     finally:

@@ -65,6 +65,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--rate-limit", type=_checked(_at_least(0)), metavar="N", help="API requests in 15 minutes; 0: no limit")
     add("--session-ttl", type=_checked(_seconds), default=24 * 3600.0, metavar="S", help="idle seconds to live")
     add("--no-tus", dest="tus", action="store_false", help="no resumable uploads (tus 1.0)")
+    add("--no-packs", dest="packs", action="store_false", help="no packs of small files, and no lookup")
     add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="tus uploads only within sessions")
     add("--upload-ttl", type=_checked(_seconds), default=7 * 24 * 3600.0, metavar="S", help="the same for tus uploads")
     add("--realtime", type=_checked(_mode), metavar="V", help="break Socket.IO, see below")
@@ -190,6 +191,7 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         rate_limit=options.rate_limit,
         session_ttl=options.session_ttl,
         tus=options.tus,
+        packs=options.packs,
         anonymous_tus=options.anonymous_tus,
         upload_ttl=options.upload_ttl,
         realtime=options.realtime,

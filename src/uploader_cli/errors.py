@@ -18,6 +18,8 @@
     │   ├── Locked              423: something else writes to the upload
     │   ├── ChecksumMismatch    460: the chunk did not arrive as it was read
     │   ├── TooLarge            413: more than the server takes at once, or at all
+    │   ├── PacksRefused        404, 405, 501: the server takes no packs of small files after all
+    │   ├── KeyReused           422: the key stands for another pack
     │   └── SessionLost         the server does not know the session (wire contract 3.14)
     ├── SessionUnknown          nobody uploads under the id that was asked for
     ├── NotAnUploadServer       something answered that does not speak the contract
@@ -168,6 +170,14 @@ class TooLarge(AnswerError):
     """413."""
 
     code = FailureCode.REFUSED_SIZE
+
+
+class PacksRefused(AnswerError):
+    """404, 405 or 501: the server takes no packs of small files after all."""
+
+
+class KeyReused(AnswerError):
+    """422: the key of a pack stands for other files."""
 
 
 class SessionLost(AnswerError):

@@ -41,11 +41,11 @@ def test_category(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 
 def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Batch mode sends one session at a time whatever was asked for, and says so."""
+    """The number of parallel uploads; in batch mode that of sessions."""
     options = ("-s", server.url, "--protocol", "batch", "-j", "8", "--json")
     done = uploader("upload", make_files(**{"a.mp4": 5}), *options, home=tmp_path)
     assert done.code == 0
-    assert done.events[0]["jobs"] == 1
+    assert done.events[0]["jobs"] == 8
 
 
 def test_include_and_exclude(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

@@ -112,7 +112,10 @@ def test_failed_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
 def test_what_fail_fast_did_not_start_is_to_be_sent_again(make_files: Callable[..., Path], tmp_path: Path) -> None:
     with running_server(flavour="reference", processing_seconds=0.01, fail_files=("b*",)) as server:
         make_files(**{f"{name}.mp4": 10 for name in "abcde"})
-        assert main(["upload", "files", "-s", server.url, "-q", "--fail-fast", "--failed-to", "again.jsonl"]) == 4
+        assert (
+            main(["upload", "files", "-s", server.url, "-q", "-j", "1", "--fail-fast", "--failed-to", "again.jsonl"])
+            == 4
+        )
     again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert [row["path"] for row in again] == ["files/b.mp4", "files/d.mp4", "files/e.mp4"]
     assert [row["name"] for row in again] == ["files/b.mp4", "files/d.mp4", "files/e.mp4"]

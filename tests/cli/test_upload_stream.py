@@ -97,7 +97,7 @@ def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None
 
 def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Every move is told once, each starts where the one before ended, and the last is `closed`."""
-    with running_server(processing_seconds=0.6) as server:
+    with running_server(processing_seconds=1.5) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     moves = done.of("channel.changed")
     assert [(move["from"], move["to"]) for move in moves] == [

@@ -105,6 +105,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "checksum": "sha1",
         "chunk_size": "1M",
         "resume": "no",
+        "pack": "no",
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),

@@ -73,6 +73,7 @@ Checksum = Annotated[
     str | None,
     _option("checksum", metavar="NAME", help="Checksum of each chunk in tus: auto, none, sha1 or sha256."),
 ]
+Pack = Annotated[bool | None, _option("pack", default="on", help="Send many small files in one request where offered.")]
 LimitRate = Annotated[
     str | None, _option("limit_rate", metavar="SIZE", help="Bytes a second at most, over all files; none: no limit.")
 ]

@@ -34,6 +34,7 @@ def serve(
         str | None, _option("--session-ttl", "S", "Seconds until an unused session expires.")
     ] = None,
     no_tus: Annotated[bool, typer.Option("--no-tus", help="Without resumable uploads (tus 1.0).")] = False,
+    no_packs: Annotated[bool, typer.Option("--no-packs", help="Without packs of small files and the lookup.")] = False,
     no_anonymous_tus: Annotated[
         bool, typer.Option("--no-anonymous-tus", help="Take tus uploads only within sessions.")
     ] = False,

@@ -27,6 +27,7 @@ def upload(
     jobs: opt.Jobs = None,
     chunk_size: opt.ChunkSize = None,
     checksum: opt.Checksum = None,
+    pack: opt.Pack = None,
     limit_rate: opt.LimitRate = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,

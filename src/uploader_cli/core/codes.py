@@ -111,6 +111,7 @@ class WarningCode(StrEnum):
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
+    PACKS = "packs"
     ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"

@@ -86,6 +86,8 @@ class FileStarted(Event):
     offset: int
     attempt: int
     wire_name: str = field(default="", metadata=INTERNAL)
+    packed: bool = field(default=False, metadata=INTERNAL)
+    """It travels in a pack of small files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class FileState:
     """When the next attempt starts (run clock, seconds), while the file waits for it."""
     retry_reason: str = ""
     """What went wrong in the attempt before."""
+    packed: bool = False
+    """It is sent together with other small files: nothing is reported between its start and its end."""
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 

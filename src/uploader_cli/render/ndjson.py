@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
@@ -22,6 +23,20 @@ _SPACING = 0.34
 _MOST = 1000
 """Lines kept back for one write."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+_TEXT: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring,
+    int: str,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): lambda _value: "null",
+}
+"""How the values of most fields are written: an encoder for each line took half of the time of `--json`."""
+
+
+def _object(fields: dict[str, Any]) -> str:
+    """Return the fields of a JSON object, each with a comma before it."""
+    return "".join([f',"{name}":{_TEXT.get(type(value), _encode)(value)}' for name, value in fields.items()])
 
 
 def schema_text() -> str:
@@ -54,7 +69,8 @@ class NdjsonView:
         self._wall_clock = wall_clock
         self._seq = 0
         self._lines: list[str] = []
-        self._stamp = (0, "")
+        self._head = ""
+        """What all lines have in common that are written at once."""
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 
@@ -114,19 +130,19 @@ class NdjsonView:
         if self._ended or type(event) not in _PUBLIC:
             return
         self._seq += 1
-        line = {"v": VERSION, "seq": self._seq, "run": self._run, "ts": self._now(), "type": event.type}
-        self._lines.append(_encode(line | _fields(event)))
+        if not self._lines:
+            self._head = f'"run":{_encode(self._run)},"ts":"{self._now()}","type":'
+        fields = ev.as_fields(event)
+        text = _object(fields)
+        if not text.isascii():
+            text = _object(_portable(fields))
+        self._lines.append(f'{{"v":{VERSION},"seq":{self._seq},{self._head}"{event.type}"{text}}}')
         if len(self._lines) >= _MOST:
             self._put()
 
     def _now(self) -> str:
-        """The time as RFC 3339; made once for all lines of a millisecond."""
-        now = self._wall_clock()
-        millisecond = int(now * 1000)
-        if millisecond != self._stamp[0]:
-            text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self._stamp = (millisecond, text)
-        return self._stamp[1]
+        """Return the time as RFC 3339, for all lines that are written at once."""
+        return datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def _put(self) -> None:
         if not self._lines:
@@ -141,11 +157,12 @@ class NdjsonView:
             self._stream.flush()
 
 
-def _fields(event: ev.Event) -> dict[str, Any]:
-    """The event's fields as JSON can carry them; an undecodable path also in its bytes."""
-    out = ev.as_fields(event)
-    for name in [name for name, value in out.items() if type(value) is str and not value.isascii()]:
-        value = out[name]
+def _portable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return an event's fields as JSON can carry them; an undecodable path also in its bytes."""
+    out = dict(fields)
+    for name, value in fields.items():
+        if type(value) is not str or value.isascii():
+            continue
         out[name] = escaped(value)
         if name == "path" and (raw := as_base64(value)) is not None:
             out["path_b64"] = raw

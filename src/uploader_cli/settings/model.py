@@ -94,6 +94,7 @@ class Settings:
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(
         values.one_of("auto", "none", "sha1", "sha256"), default="auto", stored=True
     )
+    pack: bool = option(values.switch, default=True, stored=True)
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)

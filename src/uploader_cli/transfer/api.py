@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from uploader_cli import errors
-from uploader_cli.core import protocol
+from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import ServerClock, SessionProgress, Transport
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
 from uploader_cli.settings import mask
@@ -18,12 +18,13 @@ from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, r
 from uploader_cli.transfer.retry import LEAST_WAIT, Retry, Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import MultipartBody
+    from uploader_cli.transfer.http import Payload
     from uploader_cli.transfer.pacing import Stop
 
 PROCESSING_TIMEOUT = 300.0
@@ -68,6 +69,10 @@ class Api:
         )
         self.tus: Capabilities | None = None
         """What the server last offered of resumable uploads: `/health` and session answers say so."""
+        self.packs: packs.PackOffer | None = None
+        """What it last offered of packs."""
+        self.lookups: packs.LookupOffer | None = None
+        """What it last offered of lookups."""
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
@@ -106,7 +111,7 @@ class Api:
         """`GET /health`: the limits, where it names them. Raises `NetworkError`; any answer will do."""
         answer = self._call("GET", "/health", raises=False)
         body = protocol.as_object(answer.body)
-        self.tus = parse_capabilities(body.get("tus"), self._settings.server)
+        self._note_offers(body)
         return protocol.parse_limits(body.get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
@@ -115,8 +120,7 @@ class Api:
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
-            offered = protocol.as_object(answer.body).get("tus")
-            self.tus = parse_capabilities(offered, self._settings.server)
+            self._note_offers(protocol.as_object(answer.body))
             return replace(session, category=category)
         if answer.status < 400 or answer.status in (404, 405):
             raise not_an_upload_server(answer)
@@ -150,6 +154,34 @@ class Api:
         if stored is None:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
         return stored
+
+    def pack(self, endpoint: str, key: str, body: Payload, count: int) -> list[packs.PackedFile]:
+        """Send one pack of `count` files (docs/protocol.md, section 6). A repeat of `key` is answered as before.
+
+        Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`, and what any call raises.
+        """
+        return _pack_entries(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
+
+    def pack_answer(self, endpoint: str, key: str, count: int) -> list[packs.PackedFile] | None:
+        """Return the answer to a pack that was sent before; None where the server has none.
+
+        Raise `KeyReused` where it was a pack of another number of files: that run had cut them in another way.
+        """
+        answer = self._once("GET", f"{endpoint}/{key}")
+        if answer.status == 404:
+            return None
+        if answer.status == 200 and packs.parse_answer(answer.body, count) is None:
+            raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
+        return _pack_entries(answer, count)
+
+    def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[packs.Found | None]:
+        """Ask what the server has of files, each given by path and size (docs/protocol.md, section 9)."""
+        asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
+        answer = self._call("POST", endpoint, json=asked)
+        found = packs.parse_found(answer.body, len(files))
+        if found is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {len(files)} files")
+        return found
 
     def finish(self, session_id: str) -> None:
         """`POST /api/upload/session/{id}/finish`, on servers that have it."""
@@ -249,7 +281,8 @@ class Api:
         path: str,
         *,
         json: object = None,
-        body: MultipartBody | None = None,
+        body: Payload | None = None,
+        headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
         began = time.time()
@@ -258,7 +291,7 @@ class Api:
             self._url(path),
             json=json,
             body=body,
-            headers=self.authorization(),
+            headers={**self.authorization(), **(headers or {})},
             read_timeout=read_timeout,
         )
         self.note(answer)
@@ -268,12 +301,45 @@ class Api:
             self._emit(ServerClock(told[0] - (began + ended) / 2, told[1] + (ended - began) / 2))
         return answer
 
+    def _note_offers(self, body: protocol.JsonObject) -> None:
+        self.tus = parse_capabilities(body.get("tus"), self._settings.server)
+        self.packs = packs.parse_offer(body.get("packs"), self._settings.server)
+        self.lookups = packs.parse_lookup_offer(body.get("lookup"), self._settings.server)
+
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
     def _is_ours(self, where: str) -> bool:
         """Credentials go to no other host, whatever an answer says (wire contract 5)."""
         return trusts(self._settings.target_url, self._url(where))
+
+
+def _pack_entries(answer: Answer, count: int) -> list[packs.PackedFile]:
+    """Return the entries of a 200; raise the error for anything else."""
+    if answer.status == 200:
+        entries = packs.parse_answer(answer.body, count)
+        if entries is None:
+            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {count} files")
+        return entries
+    error = answer_error(answer)
+    kind = _PACK_ERRORS.get((error.status, error.error)) or _PACK_ERRORS.get((error.status, ""))
+    if kind is None:
+        raise error
+    raised = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
+    raised.retryable = error.error == "PACK_IN_PROGRESS" or kind is errors.SessionLost
+    raise raised
+
+
+_PACK_ERRORS: Mapping[tuple[int, str], type[errors.AnswerError]] = {
+    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
+    (409, "SESSION_ENDED"): errors.SessionLost,
+    (409, "PACK_IN_PROGRESS"): errors.ServerFault,
+    (404, ""): errors.PacksRefused,
+    (405, ""): errors.PacksRefused,
+    (501, ""): errors.PacksRefused,
+    (413, ""): errors.TooLarge,
+    (422, ""): errors.KeyReused,
+}
 
 
 class _Heard:

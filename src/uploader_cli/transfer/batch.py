@@ -5,6 +5,7 @@ docs/protocol.md, section 3, says how the reference backend behaves; its numbers
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
+    from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
 
 MEASURABLE = 8 * 1024 * 1024
@@ -53,6 +55,16 @@ class Flow:
         """Sessions that no job has opened yet: polls leave calls for them."""
         self.unanswered: set[BatchSession] = set()
         """Jobs whose request the server has whole: what is in it may be stored."""
+        self._body = threading.Semaphore(1)
+
+    def begin_body(self, stop: Stop) -> None:
+        """Wait until no other job sends a body: while the server processes one session, the next is sent."""
+        while not self._body.acquire(timeout=0.1):
+            stop.check()
+
+    def end_body(self) -> None:
+        """Let the next job send its body."""
+        self._body.release()
 
 
 class BatchSession:
@@ -184,6 +196,7 @@ class _Request:
         self.outcomes: list[Outcome] = []
         self._job, self._api, self._group, self._session = job, api, group, job.session
         self._context = job.context
+        self._sending = False
         self._excused = False
         """True where the attempt goes on after a rate limit or with a new token: it counts as the same one."""
         self._paths = self._session.limits.relative_paths
@@ -208,9 +221,12 @@ class _Request:
             bodies.append(self._body())
             return bodies[-1]
 
+        job.flow.begin_body(self._context.stop)
+        self._sending = True
         try:
             stored = self._api.batch(make_body, len(self._group))
         except errors.UploaderError as error:
+            self._end_body()
             self._context.stop.check()
             if self._may_have_landed(error):
                 self._settle(error)
@@ -220,11 +236,18 @@ class _Request:
             if self._group:
                 raise
             return
+        finally:
+            self._end_body()
         job.flow.unanswered.discard(job)
         body = bodies[-1]
         if len(body) >= MEASURABLE and body.seconds > 0:
             job.flow.rate = len(body) / body.seconds
         self._receive(stored)
+
+    def _end_body(self) -> None:
+        sending, self._sending = self._sending, False
+        if sending:
+            self._job.flow.end_body()
 
     def _body(self) -> MultipartBody:
         job, context = self._job, self._context
@@ -239,6 +262,7 @@ class _Request:
 
         def on_through() -> None:
             job.flow.unanswered.add(job)
+            self._end_body()
             context.emit(ev.BodySent(tuple(file.file for file in group)))
             context.followers.body_sent(session_id)
 

@@ -68,6 +68,32 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         raise _unreadable(file, error) from error
 
 
+def read_whole(file: LocalFile) -> bytes:
+    """Return the bytes of a small file. Raise `FileError`, also where it changes while it is read."""
+    try:
+        handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED) from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    try:
+        before = os.fstat(handle)
+        data = os.read(handle, file.size + 1)  # one more byte: a file that grows is noticed
+        while len(data) < file.size and (more := os.read(handle, file.size + 1 - len(data))):
+            data += more
+        after = os.fstat(handle)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    finally:
+        os.close(handle)
+    expected = (file.size, file.mtime_ns)
+    if len(data) != file.size or (before.st_size, before.st_mtime_ns) != expected:
+        raise _changed(file, "changed")
+    if (after.st_size, after.st_mtime_ns) != expected:
+        raise _changed(file, "changed")
+    return data
+
+
 def hash_range(
     file: LocalFile, start: int, length: int, algorithm: str, *, check: Callable[[], None] = lambda: None
 ) -> bytes:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from uploader_cli.core.packs import LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
@@ -28,27 +31,19 @@ MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may
 class Checks:
     """Check files in groups, in the workers. Each call passes the worker's own `Api`."""
 
-    def __init__(self, context: Context, limits: Limits) -> None:
-        self._context, self._limits = context, limits
+    def __init__(self, context: Context, limits: Limits, lookups: LookupOffer | None = None) -> None:
+        self._context, self._limits, self._lookups = context, limits, lookups
         self._warned: set[WarningCode] = set()
 
     # --- before -------------------------------------------------------------------------------------------------------
 
-    def pick(self, api: Api, files: Sequence[LocalFile]) -> list[tuple[LocalFile, Claim]]:
-        """Return the files that are to be sent, claimed for this run. The others end here."""
+    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+        """Return the files that are to be sent, claimed for this run, with `pack` in one pack. The others end here."""
         context = self._context
         missing = self._missing(api, files) if context.settings.skip_existing else list(files)
-        readable: list[LocalFile] = []
-        ended: list[Outcome] = []
-        for file in missing:
-            try:
-                open_unchanged(file).close()
-            except errors.FileError as error:
-                ended.append(Outcome(file, error))
-            else:
-                readable.append(file)
+        readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
         picked = []
-        for file, claim in zip(readable, context.run.claim(readable), strict=True):
+        for file, claim in zip(readable, context.run.claim(readable, pack=pack), strict=True):
             ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
@@ -105,38 +100,64 @@ class Checks:
 
     def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
         """Return those that are not on the server yet (`--skip-existing`)."""
+        context = self._context
+        unsent: list[LocalFile] = []
+        for file, receipt in zip(files, context.run.receipts(files), strict=True):
+            if receipt is None:
+                unsent.append(file)
+            else:
+                context.ledger.skip(file, SkipReason.PRESENT)
         missing = []
-        for file, receipt in zip(files, self._context.run.receipts(files), strict=True):
-            self._context.stop.check()
-            if receipt is not None or self._is_there(api, file):
-                self._context.ledger.skip(file, SkipReason.PRESENT)
+        for file, found in zip(unsent, self._found(api, unsent), strict=True):
+            context.stop.check()
+            if found is not None and self._is_equal(file, found):
+                context.ledger.skip(file, SkipReason.PRESENT)
             else:
                 missing.append(file)
         return missing
 
-    def _is_there(self, api: Api, file: LocalFile) -> bool:
-        """Ask the server, where it can be asked: by size, and by digest where it has one."""
-        context = self._context
+    def _found(self, api: Api, files: Sequence[LocalFile]) -> Iterator[Found | None]:
+        """Yield what the server has under the path of each file: by one lookup for a group, else one call for each."""
         if not self._limits.relative_paths:
             text = "--skip-existing: this server can't be asked what it has; receipts of earlier uploads decide"
             self._warn_once(WarningCode.RECEIPTS_ONLY, text)
-            return False
-        category, path = file.category or context.settings.category, utf8(file.relative_path)
+            yield from [None] * len(files)
+            return
+        offer, own = self._lookups, self._context.settings.category
+        for category, same in groupby(files, key=lambda file: file.category or own):
+            group = list(same)
+            for start in range(0, len(group), offer.max_files if offer is not None else 1):
+                part = group[start : start + (offer.max_files if offer is not None else 1)]
+                yield from self._ask(api, category, part)
+
+    def _ask(self, api: Api, category: str, files: Sequence[LocalFile]) -> Sequence[Found | None]:
+        """Ask for a group of files; None for each where no answer comes: such a server stores nothing twice."""
+        offer, paths = self._lookups, [utf8(file.relative_path) for file in files]
+        sizes = [file.size for file in files]
         try:
-            found = context.retry.run(lambda: api.stored(category, path))
-        except errors.Unreachable:
+            if offer is not None:
+                return self._context.retry.run(
+                    lambda: api.lookup(offer.endpoint, category, list(zip(paths, sizes, strict=True)))
+                )
+            found = self._context.retry.run(lambda: api.stored(category, paths[0]))
+        except (errors.Interrupted, errors.Unreachable):
             raise
-        except (errors.AnswerError, errors.NetworkError):
-            return False  # sent, at worst: such a server does not store equal bytes twice
-        if found is None or found[0] != file.size:
+        except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
+            return [None] * len(files)
+        if found is None or found[0] is None:
+            return [None]
+        return [Found(found[0], _hex(found[1]), None)]
+
+    def _is_equal(self, file: LocalFile, found: Found) -> bool:
+        """Compare by size, and by digest where the server has one."""
+        if found.size != file.size:
             return False
-        if found[1] is None:
+        if found.sha256 is None:
             return True
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check)
+            return found.sha256 == hash_range(file, 0, file.size, "sha256", check=self._context.stop.check).hex()
         except errors.FileError:
             return False
-        return found[1] == b64encode(mine).decode()
 
     # --- after --------------------------------------------------------------------------------------------------------
 
@@ -182,6 +203,29 @@ class Checks:
         if code not in self._warned:
             self._warned.add(code)
             self._context.warn(code, text)
+
+
+def _hex(digest: str | None) -> str | None:
+    """Return a base64 digest in hex digits; what is no base64 is a digest that equals none."""
+    if digest is None:
+        return None
+    try:
+        return b64decode(digest, validate=True).hex()
+    except ValueError:
+        return ""
+
+
+def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:
+    """Part the files that can be opened as they were selected from those that can't."""
+    readable, ended = [], []
+    for file in files:
+        try:
+            open_unchanged(file).close()
+        except errors.FileError as error:
+            ended.append(Outcome(file, error))
+        else:
+            readable.append(file)
+    return readable, ended
 
 
 def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> str | None:

@@ -114,11 +114,11 @@ class Ledger:
         """Return the number of the current attempt, from 1."""
         return self._attempts[file.file]
 
-    def start(self, file: LocalFile, session: str, name: str, offset: int = 0) -> None:
-        """Begin an attempt at `offset` (bytes); `name` is how the server will call the file."""
+    def start(self, file: LocalFile, session: str, name: str, offset: int = 0, *, packed: bool = False) -> None:
+        """Begin an attempt at `offset` (bytes); `name` is how the server will call the file, `packed` in a pack."""
         attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
         self._began.setdefault(file.file, self._clock())
-        self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name))
+        self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name, packed))
 
     def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
         """Announce another attempt after `delay` seconds, because of `error`."""

@@ -18,7 +18,9 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
+from uploader_cli.transfer.journal import pack_position
 from uploader_cli.transfer.pacing import Limiter, unlimited
+from uploader_cli.transfer.pack import Pack, PackLimits
 from uploader_cli.transfer.pool import Pool, Worker
 from uploader_cli.transfer.sessions import UploadSession
 from uploader_cli.transfer.tus import TusClient
@@ -77,8 +79,8 @@ class _Check:
 
     session: UploadSession | None = None
 
-    def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop) -> None:
-        self.files = files
+    def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop, *, pack: bool) -> None:
+        self.files, self.pack = files, pack
         self.picked: list[tuple[LocalFile, Claim]] = []
         self.done = False
         self._checks, self._stop = checks, stop
@@ -86,9 +88,53 @@ class _Check:
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Check them. Files that end here need no outcome of a session."""
         self._stop.check()
-        self.picked = self._checks.pick(worker.api, self.files)
+        self.picked = self._checks.pick(worker.api, self.files, pack=self.pack)
         self.done = True
         yield from ()
+
+
+class _Groups:
+    """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
+
+    def __init__(self, packs: PackLimits | None) -> None:
+        self._packs = packs
+        self._small: list[LocalFile] = []
+        self._others: list[LocalFile] = []
+        self._bytes = 0
+        self._full: list[tuple[list[LocalFile], bool]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._small or self._others or self._full)
+
+    def add(self, file: LocalFile) -> None:
+        """Put a file at the end of its group."""
+        if self._packs is None or not self._packs.takes(file):
+            self._others.append(file)
+            if len(self._others) >= GROUP:
+                self._cut_others()
+            return
+        if len(self._small) >= self._packs.files or self._bytes + file.size > self._packs.bytes:
+            self._cut_small()
+        self._small.append(file)
+        self._bytes += file.size
+
+    def take(self, *, everything: bool) -> list[tuple[list[LocalFile], bool]]:
+        """Return the groups that are full, or all of them, each with whether it is for a pack."""
+        if everything:
+            self._cut_small()
+            self._cut_others()
+        out, self._full = self._full, []
+        return out
+
+    def _cut_small(self) -> None:
+        if self._small:
+            self._full.append((self._small, True))
+            self._small, self._bytes = [], 0
+
+    def _cut_others(self) -> None:
+        if self._others:
+            self._full.append((self._others, False))
+            self._others = []
 
 
 class Scheduler:
@@ -118,6 +164,7 @@ class Scheduler:
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, throttle)
         self._remember, self._announce, self._announced = remember, announce, False
         self._tus: Capabilities | None = None
+        self._packs: PackLimits | None = None
         self._opened: Session | None = None
         """A session to use first, and how many files it has room for."""
         self._room = 0
@@ -168,12 +215,14 @@ class Scheduler:
         limits = self._endpoint() if self._settings.tus_endpoint else self._limits(supply.ahead)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
+        self._pool.most = AUTO_JOBS if self._settings.jobs == "auto" else self._settings.jobs
         if self._tus is not None:
             limits = replace(limits, empty_files=True)
-            self._pool.most = AUTO_JOBS if self._settings.jobs == "auto" else self._settings.jobs
             self._terms = self._make_terms(self._tus)
+            if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
+                self._packs = PackLimits(self._api.packs, self._settings.chunk_size)
         self._begin()
-        self._checks = Checks(self._context, limits)
+        self._checks = Checks(self._context, limits, self._api.lookups)
         try:
             self._plan(supply, limits, early)
         except BaseException as error:
@@ -306,26 +355,29 @@ class Scheduler:
     def _plan(self, supply: Supply, limits: Limits, early: LocalFile | None) -> None:
         """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
         planner, checking = Planner(limits), deque[_Check]()
-        group = self._acceptable(early, limits) if early is not None else []
+        groups = _Groups(self._packs)
         idle = 0.0
+        if early is not None:
+            self._accept(early, limits, groups)
         while True:
             self._check()
             self._collect(checking, planner, limits)
             full = len(self._ledger.open) >= AHEAD
+            waits = False
             if not full and not supply.ended:
-                file = supply.take(0.0 if group or checking else TICK)
+                file = supply.take(0.0 if groups or checking else TICK)
+                waits = file is None
                 if file is not None:
                     idle = 0.0
-                    group += self._acceptable(file, limits)
-                    if len(group) < GROUP:
-                        continue
-                elif not group and not checking:
+                    self._accept(file, limits, groups)
+                elif not groups and not checking:
                     idle += TICK
-            if group:
-                checking.append(_Check(self._checks, group, self._stop))
+            for files, pack in groups.take(everything=waits or full or supply.ended):
+                checking.append(_Check(self._checks, files, self._stop, pack=pack))
                 self._pool.put([checking[-1]])
-                group = []
-            elif checking:
+            if not (waits or full or supply.ended):
+                continue
+            if checking:
                 self._wait(lambda: checking[0].done)
             elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
                 session = planner.cut()
@@ -342,14 +394,14 @@ class Scheduler:
                 self._claims[file.file] = claim
                 self._dispatch(planner.add(file), limits)
 
-    def _acceptable(self, file: LocalFile, limits: Limits) -> list[LocalFile]:
-        """Admit a file; return it unless the server would refuse it."""
+    def _accept(self, file: LocalFile, limits: Limits, groups: _Groups) -> None:
+        """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, limits)
         if refused is None:
-            return [file]
-        self._ledger.refuse(file, refused)
-        return []
+            groups.add(file)
+        else:
+            self._ledger.refuse(file, refused)
 
     def _dispatch(self, planned: PlannedSession | None, limits: Limits) -> None:
         """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
@@ -382,8 +434,27 @@ class Scheduler:
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
-        tus = Tus(context, self._terms, self._pool)
-        self._pool.put([TusFile(tus, session, file, claim) for file, claim in zip(files, claims, strict=True)])
+        self._pool.put(list(self._tus_jobs(session, list(zip(files, claims, strict=True)))))
+
+    def _tus_jobs(self, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]]) -> Iterator[Job]:
+        """Yield a job for each file, and one for each pack of small files, in their order."""
+        tus, limits = Tus(self._context, self._terms, self._pool), self._packs
+        packed: list[tuple[LocalFile, Claim]] = []
+        size = 0
+        for file, claim in files:
+            if limits is None or not limits.takes(file):
+                yield TusFile(tus, session, file, claim)
+                continue
+            first = pack_position(packed[0][1]) if packed else None
+            here = pack_position(claim)
+            other = first is not None and (here is None or here[0] != first[0])
+            if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
+                yield Pack(tus, limits, session, packed)
+                packed, size = [], 0
+            packed.append((file, claim))
+            size += file.size
+        if packed and limits is not None:
+            yield Pack(tus, limits, session, packed)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait until a worker has changed something, `TICK` at most."""

@@ -135,7 +135,6 @@ def test_a_session_that_answers_404_is_not_polled_again_until_its_body_is_sent()
 def test_a_session_that_is_asked_for_is_polled_once_also_while_nobody_polls() -> None:
     with polling("s", "other") as bench:
         bench.poller.ask("s")
-        bench.poller.ask("s")
         bench.poller.ask("unheard of")
         bench.wait_for(1)
         time.sleep(4 * SECOND)

@@ -48,6 +48,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.rows: list[tuple[int, int] | None] = [None, None]  # run number, serial at its beginning
         self.last: list[tuple[int, int, str] | None] = [None, None]  # the unfinished run of each command
         self.model = Model()
+        self.claimed: list[set[str]] = [set(), set()]
+        """Paths that each process has claimed: only those may be changed."""
 
     def open(self) -> Journal:
         return Journal(self.directory, now=Clock())
@@ -65,6 +67,7 @@ class JournalMachine(RuleBasedStateMachine):
         if self.handles[who] is not None:
             return
         self.handles[who] = handle = begin(self.journals[who], str(who))
+        self.claimed[who].clear()
         if self.last[who] is None:
             assert handle.resumed_from is None
             self.model.runs += 1
@@ -82,6 +85,7 @@ class JournalMachine(RuleBasedStateMachine):
             return
         claim = claimed(self.handles[who], a_file(path, size=version))
         number, since = self.rows[who]
+        self.claimed[who].add(path)
         known, (content, serial) = self.model.pending.get(path), self.model.done.get(path, (0, 0))
         is_done = serial > since
         if known and known.run != number and self.alive(known.run):
@@ -99,7 +103,8 @@ class JournalMachine(RuleBasedStateMachine):
 
     def mine(self, who: int, path: str) -> Known | None:
         known = self.model.pending.get(path)
-        return known if known and self.rows[who] is not None and known.run == self.rows[who][0] else None
+        held = known and path in self.claimed[who] and self.rows[who] is not None and known.run == self.rows[who][0]
+        return known if held else None
 
     @rule(who=WHO, path=PATH, until=st.integers(0, 9))
     def advance(self, who: int, path: str, until: int) -> None:

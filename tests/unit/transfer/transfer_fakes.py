@@ -105,6 +105,8 @@ class FakeApi:
 
     tus: None = None
     """It offers no resumable uploads."""
+    packs: None = None
+    lookups: None = None
     limits: Limits | None = None
     session_limits: Limits | None = ASSUMED
     answers: deque[Any] = field(default_factory=deque)
@@ -228,7 +230,7 @@ class Run:
     def __init__(self, directory: Path, api: FakeApi | None = None, **settings: Any) -> None:
         self.directory = directory
         self.api = api or FakeApi()
-        self.settings = Settings(server="http://server.invalid", **settings)
+        self.settings = Settings(server="http://server.invalid", **{"jobs": 1, **settings})
         self.events: list[ev.Event] = []
         self.followers, self.last_heard = Followers(), LastHeard()
         self.clock = Clock()

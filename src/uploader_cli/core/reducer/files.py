@@ -31,6 +31,7 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
         now if before is None else before.started,
         sent=event.offset,
         confirmed=event.offset,
+        packed=event.packed,
     )
     session = state.sessions.get(event.session)
     if before is not None and session is not None:
@@ -86,15 +87,19 @@ def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[e
 
 
 def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
-    """Count a file that is stored; its progress is completed before."""
+    """Count a file that is stored; its progress is completed before, unless it came in a pack."""
     if _is_over(state, event.file):
         return []
     out: list[ev.Event] = []
     file = state.running.get(event.file)
     if file is not None and (file.confirmed < event.size or file.sent < event.size):
-        file.sent = file.confirmed = event.size
-        file.phase = Phase.PROCESSING
-        out.append(progress_of(file, now))
+        if file.packed:  # its start and its end say all
+            state.sent_total += event.size
+            state.meter.update(now, state.sent_total)
+        else:
+            file.sent = file.confirmed = event.size
+            file.phase = Phase.PROCESSING
+            out.append(progress_of(file, now))
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)

@@ -115,7 +115,7 @@ def _file_status(
             file.server_percent, changed = percent, True
     if session.watched and status.status in ("completed", "failed"):
         return [*out, *_watched_end(state, file, status, now)]
-    return [*out, progress_of(file, now)] if changed else out
+    return [*out, progress_of(file, now)] if changed and not file.packed else out
 
 
 def clamped(percent: float) -> float:

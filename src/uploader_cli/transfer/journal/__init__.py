@@ -17,6 +17,7 @@ from uploader_cli.transfer.journal.records import (
     RunInfo,
     Stored,
     Target,
+    pack_position,
     path_key,
 )
 from uploader_cli.transfer.journal.writing import History, Journal, RunHandle
@@ -33,5 +34,6 @@ __all__ = [
     "RunInfo",
     "Stored",
     "Target",
+    "pack_position",
     "path_key",
 ]

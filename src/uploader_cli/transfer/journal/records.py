@@ -6,10 +6,11 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from uploader_cli.core.plan import LocalFile
 
@@ -64,6 +65,13 @@ class PendingUpload:
     def urls(self) -> tuple[str, ...]:
         """Every upload URL that belongs to the file: what to DELETE when it is sent anew."""
         return tuple(url for url in (self.url, *(part.url for part in self.parts)) if url is not None)
+
+
+def packed_uploads() -> Iterator[PendingUpload]:
+    """Yield the uploads of the files of one pack: they share a new key, with the position of each."""
+    key = new_key()
+    for index in count():
+        yield PendingUpload(f"{key}:{index}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +167,22 @@ class RunInfo:
     sessions: tuple[str, ...]
 
 
+def pack_position(claim: Claim) -> tuple[str, int] | None:
+    """Return the key of the pack that a file was claimed for, and its position; None where it was for none."""
+    key, colon, index = claim.upload.upload_key.partition(":") if claim.upload is not None else ("", "", "")
+    return (key, int(index)) if colon else None
+
+
 def path_key(file: LocalFile) -> bytes:
     """Return the absolute path of `file` as the journal keys it: bytes, since a path need not be text.
 
     A relative path is taken from the current working directory: a resume must change to the run's directory first. A
     NUL, which is in no path, separates the file's own destination.
     """
-    path = os.fsencode(os.path.abspath(file.path))
+    name = file.path
+    if name[:1] != "/" or "//" in name or "/." in name or name[-1:] == "/":  # else it is absolute: `abspath` costs 5 µs
+        name = os.path.abspath(name)
+    path = os.fsencode(name)
     return path + b"\0" + file.destination.encode() if file.destination else path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -97,6 +98,10 @@ def delete_receipt(db: sqlite3.Connection, target: int, key: bytes, file: LocalF
     db.execute("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", found)
 
 
+_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+"""Whether `quote` leaves a path as it is."""
+
+
 @dataclass
 class Reserved:
     """What a run may still write into a period before it has to write the period's row."""
@@ -148,7 +153,7 @@ def _short(location: str | None, key: bytes, file: LocalFile) -> str | bytes | N
     if location is not None:
         for name in (file.relative_path, file.name):
             raw = os.fsencode(name)
-            tail = quote(raw)
+            tail = name if _is_plain(name) else quote(raw)  # `quote` costs 9 µs
             if raw and location.endswith(tail) and plain_path(key).endswith(raw):
                 return b"%d %s" % (len(raw), location.removesuffix(tail).encode())
     return location
@@ -158,8 +163,9 @@ def _packed(text: str | None) -> str | bytes | None:
     """Return `text` in half its bytes where it is hex digits or a UUID, exactly as `_unpacked` gives it back."""
     if text is not None:
         with suppress(ValueError):
-            raw = bytes.fromhex(text.replace("-", ""))
-            return next((value for value in (b"h" + raw, b"u" + raw) if _unpacked(value) == text), text)
+            kind, digits = (b"u", text.replace("-", "")) if "-" in text else (b"h", text)
+            value = kind + bytes.fromhex(digits)
+            return value if _unpacked(value) == text else text
     return text
 
 

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
@@ -24,13 +24,14 @@ from uploader_cli.transfer.journal.records import (
     Receipt,
     is_of,
     new_key,
+    packed_uploads,
     path_key,
 )
 from uploader_cli.transfer.journal.schema import JournalError, Store
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from uploader_cli.core.plan import LocalFile
@@ -226,8 +227,10 @@ class RunHandle:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def claim(self, files: Sequence[LocalFile]) -> list[Claim]:
+    def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically among all processes; return what is known of each, in order.
+
+        With `pack` the new ones share one key, with the position of each (`pack_position`).
 
         NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. Claiming a file
         again that this run holds gives RESUME (a retry); another LocalFile with the same path gets BUSY. After `finish`
@@ -235,17 +238,26 @@ class RunHandle:
         """
         claims: list[Claim] = []
         keys = [path_key(file) for file in files]
+        uploads = packed_uploads() if pack else iter(PendingUpload, None)
 
         def take(db: sqlite3.Connection) -> None:
             known = [self._look(db, key) for key in keys]
-            claims.extend(map(self._take, files, keys, known))
+            claims.extend(map(self._take, files, keys, known, repeat(uploads)))
             self._write(db)
 
         with self._mutex:
             if self._over:
                 return [Claim(ClaimState.BUSY) for _ in files]
             self._save(take, begins=True)
-            return claims or list(map(self._take, files, keys, self._look_only(keys)))
+            return claims or list(map(self._take, files, keys, self._look_only(keys), repeat(uploads)))
+
+    def packed(self, files: Sequence[LocalFile]) -> str:
+        """Give claimed files that travel in one pack a new key, in one transaction, and return it."""
+        uploads = packed_uploads()
+        first = next(uploads)
+        given = chain([first], uploads)
+        self._update(files, lambda old: replace(old, upload=next(given)))
+        return first.upload_key.partition(":")[0]
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Receipt | None]:
         """Return for each file the newest receipt of any run for its size and mtime, not older than 90 days."""
@@ -415,7 +427,7 @@ class RunHandle:
             receipt = None
         return change.pending, change.receipt or receipt
 
-    def _take(self, file: LocalFile, key: bytes, known: _Known) -> Claim:
+    def _take(self, file: LocalFile, key: bytes, known: _Known, uploads: Iterator[PendingUpload]) -> Claim:
         held = self._held.get(key)
         pending, receipt = self._overlaid(key, *known)
         if (pending is not None and pending.busy) or (held is not None and held[0].file != file.file):
@@ -424,7 +436,6 @@ class RunHandle:
             return Claim(ClaimState.DONE, receipt=receipt)
         old = held[1] if held is not None else pending
         outdated = old.upload if old is not None else None
-        new = Pending(file.size, file.mtime_ns, self._number, PendingUpload())
         if old is None:
             state = ClaimState.NEW if receipt is None else ClaimState.CHANGED
         elif self._fresh and old.run != self._number:
@@ -432,8 +443,11 @@ class RunHandle:
         elif not is_of(file, old):
             state = ClaimState.CHANGED
         else:
-            new, outdated = replace(old, run=self._number), None
             state = ClaimState.UNKNOWN if old.uncertain else ClaimState.RESUME
+        if old is not None and state in (ClaimState.UNKNOWN, ClaimState.RESUME):
+            new, outdated = replace(old, run=self._number), None
+        else:
+            new = Pending(file.size, file.mtime_ns, self._number, next(uploads))
         self._hold(key, file, new, old)
         return Claim(state, new.upload, outdated=outdated)
 

@@ -1,0 +1,297 @@
+"""The job of the worker pool that sends many small files in one request (docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from uploader_cli import errors
+from uploader_cli.core import packs
+from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.protocol import utf8
+from uploader_cli.transfer.bodies import read_whole
+from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
+from uploader_cli.transfer.pacing import unlimited
+from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.tus_job import TusFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uploader_cli.core.packs import PackedFile, PackOffer
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.job import Context
+    from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.sessions import UploadSession
+    from uploader_cli.transfer.tus_job import Tus
+
+LARGEST = 1 << 20
+"""Bytes above which a file goes by tus, whatever the server would take in a pack: there it resumes in the middle."""
+MOST_FILES = 500
+MOST_BYTES = 8 << 20
+"""What one pack holds at most: no more than a chunk, so that an interruption costs no more than a chunk does."""
+MISMATCH = "DIGEST_MISMATCH"
+
+
+class PackLimits:
+    """What goes into one pack. All workers share it: a refusal that one of them meets counts for all."""
+
+    def __init__(self, offer: PackOffer, chunk_size: int) -> None:
+        self.endpoint = offer.endpoint
+        self.files = min(offer.max_files, MOST_FILES)
+        self.bytes = min(offer.max_bytes, MOST_BYTES, max(chunk_size, LARGEST))
+        self.largest = min(offer.max_file_size, LARGEST, self.bytes)
+        self.refused = False
+        """True once the server turned out to have no packs: files go by tus for the rest of the run."""
+        self._lock = threading.Lock()
+
+    def takes(self, file: LocalFile) -> bool:
+        """Return whether a file goes into a pack."""
+        return not self.refused and file.size <= self.largest
+
+    def shrink(self, size: int) -> None:
+        """Halve the bytes of a pack, because one of `size` bytes was too large."""
+        with self._lock:
+            self.bytes = max(1, min(self.bytes, size // 2))
+
+    def refuse(self) -> bool:
+        """Use no more packs; True for the first caller."""
+        with self._lock:
+            first, self.refused = not self.refused, True
+        return first
+
+
+class PackBody:
+    """A multipart body in memory: `manifest` and `data`, with a Content-Length."""
+
+    def __init__(
+        self,
+        manifest: bytes,
+        data: Sequence[bytes],
+        *,
+        check: Callable[[], None],
+        throttle: Callable[[int], int] = unlimited,
+    ) -> None:
+        """`data` are the files' bytes; `throttle` is asked before each piece: it waits and returns how many may go."""
+        boundary = f"uploader-{secrets.token_hex(12)}"
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.started = False
+        self.check, self._throttle = check, throttle
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="%s"\r\nContent-Type: %s\r\n\r\n'
+        parts = [(head % ("manifest", "application/json")).encode(), manifest, b"\r\n"]
+        parts += [(head % ("data", "application/octet-stream")).encode(), *data, f"\r\n--{boundary}--\r\n".encode()]
+        self._body = memoryview(b"".join(parts))
+        self._read = self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        while piece := self.read(1 << 20):
+            yield piece
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
+        return self._taken >= len(self._body)
+
+    def read(self, amount: int) -> memoryview:
+        """Return up to `amount` bytes; empty at the end."""
+        self.started = True
+        amount = self._throttle(min(amount, len(self._body) - self._read))
+        piece = self._body[self._read : self._read + amount]
+        self._read += amount
+        return piece
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took."""
+        self._taken += count
+
+
+class Entry(NamedTuple):
+    """A file as it was read: its bytes and their SHA-256 (hex)."""
+
+    file: LocalFile
+    data: bytes
+    digest: str
+
+
+class Pack:
+    """Send the files of one pack. What can't go in a pack becomes jobs of its own."""
+
+    def __init__(
+        self,
+        tus: Tus,
+        limits: PackLimits,
+        session: UploadSession,
+        files: Sequence[tuple[LocalFile, Claim]],
+        *,
+        tries: int = 0,
+    ) -> None:
+        """`tries` is how often the server has refused these files and said that it may take them later."""
+        self.session = session
+        self._tus, self._context, self._limits, self._files, self._tries = tus, tus.context, limits, files, tries
+
+    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcomes of the files. Raise what ends the run."""
+        context = self._context
+        if context.settings.fail_fast and context.ledger.failures:
+            for file, _ in self._files:
+                context.ledger.skip(file, SkipReason.FAIL_FAST)
+            self.session.over(worker.api, len(self._files), failed=0)
+            return
+        if self._limits.refused:
+            self._by_tus([file for file, _ in self._files])
+            return
+        entries, unread = self._read()
+        if unread:
+            yield unread
+        if entries:
+            yield from self._send(worker, entries, self._key(entries))
+
+    def _read(self) -> tuple[list[Entry], list[Outcome]]:
+        """Read and hash each file once; the others end here."""
+        entries, unread = [], []
+        check = self._context.stop.check
+        for file, _ in self._files:
+            check()
+            try:
+                data = read_whole(file)
+            except errors.FileError as error:
+                unread.append(Outcome(file, error))
+            else:
+                entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
+        return entries, unread
+
+    def _key(self, entries: Sequence[Entry]) -> tuple[str, bool]:
+        """Return the key of the request, in the journal already, and whether it may have been sent before.
+
+        A key stands for exactly these files in this order: a pack that is cut in another way gets a new one.
+        """
+        keys = [pack_position(claim) for _, claim in self._files]
+        first = keys[0][0] if keys[0] is not None else ""
+        same = len(entries) == len(self._files) and keys == [(first, index) for index in range(len(keys))]
+        if first and same:
+            return first, all(claim.state is ClaimState.RESUME for _, claim in self._files)
+        return self._context.run.packed([entry.file for entry in entries]), False
+
+    def _send(self, worker: Worker, entries: Sequence[Entry], key: tuple[str, bool]) -> Iterator[Sequence[Outcome]]:
+        request = _PackRequest(self._context, self._limits.endpoint, self.session, entries, worker, *key)
+        files = [entry.file for entry in entries]
+        try:
+            answer = request.send()
+        except errors.PacksRefused as error:
+            if self._limits.refuse():
+                self._context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
+            self._context.ledger.retry(files, error)
+            self._by_tus(files)
+        except errors.TooLarge as error:
+            self._limits.shrink(sum(file.size for file in files))
+            self._context.ledger.retry(files, error)
+            self._halve(files)
+        except errors.UploaderError as error:
+            if ends_run(error):
+                raise
+            yield [Outcome(file, error) for file in files]
+        else:
+            yield self._outcomes(entries, answer)
+
+    def _outcomes(self, entries: Sequence[Entry], answer: Sequence[PackedFile]) -> list[Outcome]:
+        """Pair each file with its entry; those that the server may take later go into a new pack."""
+        outcomes, again = [], []
+        for entry, item in zip(entries, answer, strict=True):
+            if item.stored:
+                outcomes.append(
+                    Outcome(entry.file, None, item.server_id, item.location, None, entry.digest, verified=True)
+                )
+                continue
+            code = FailureCode.INTEGRITY if item.error == MISMATCH else FailureCode.SERVER_FAILED
+            words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
+            refused = failed(entry.file, code, words, retryable=item.retryable)
+            if item.retryable and self._tries < self._context.settings.retries and refused.error is not None:
+                self._context.ledger.retry([entry.file], refused.error)
+                again.append(entry.file)
+            else:
+                outcomes.append(refused)
+        if again:
+            self._put(again, tries=self._tries + 1)
+        return outcomes
+
+    def _halve(self, files: Sequence[LocalFile]) -> None:
+        """Send the halves of a pack that was too large; a single file goes by tus."""
+        if len(files) == 1:
+            self._by_tus(files)
+            return
+        middle = len(files) // 2
+        self._put(files[middle:], tries=self._tries)
+        self._put(files[:middle], tries=self._tries)
+
+    def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
+        fresh = [(file, Claim(ClaimState.NEW)) for file in files]
+        self._tus.pool.put_first([Pack(self._tus, self._limits, self.session, fresh, tries=tries)])
+
+    def _by_tus(self, files: Sequence[LocalFile]) -> None:
+        run, session = self._context.run, self.session
+        self._tus.pool.put_first(
+            [TusFile(self._tus, session, file, Claim(ClaimState.NEW, run.creating(file, session.id))) for file in files]
+        )
+
+
+class _PackRequest:
+    """One request with its retries: the key makes a repeat safe, whatever became of the answer."""
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        session: UploadSession,
+        entries: Sequence[Entry],
+        worker: Worker,
+        key: str,
+        asked_before: bool,
+    ) -> None:
+        self._context, self._endpoint, self._session, self._entries = context, endpoint, session, entries
+        self._worker, self._key, self._asked_before = worker, key, asked_before
+        self._excused = False
+
+    def send(self) -> list[PackedFile]:
+        """Send it until it is answered. Raise the error that remains."""
+        files = [entry.file for entry in self._entries]
+
+        def on_retry(error: errors.UploaderError, delay: float) -> None:
+            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
+            if not self._excused:
+                self._context.ledger.retry(files, error, delay)
+
+        tries = Tries(self._context.retry, on_retry=on_retry)
+        while True:
+            session = self._session.id
+            try:
+                return tries.run(self._attempt)
+            except errors.SessionLost as error:
+                if not self._session.renew(self._worker.api, session):
+                    raise
+                self._context.ledger.retry(files, error)
+            except errors.KeyReused as error:
+                self._key, self._asked_before = self._context.run.packed(files), False
+                self._context.ledger.retry(files, error)
+
+    def _attempt(self) -> list[PackedFile]:
+        context, session, entries = self._context, self._session.id, self._entries
+        if not self._excused:
+            for entry in entries:
+                context.ledger.start(entry.file, session, utf8(entry.file.relative_path), packed=True)
+        if self._asked_before:
+            known = self._worker.api.pack_answer(self._endpoint, self._key, len(entries))
+            if known is not None:
+                return known
+            self._asked_before = False
+        listed = packs.manifest(
+            session,
+            ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
+        )
+        body = PackBody(listed, [entry.data for entry in entries], check=context.stop.check, throttle=context.throttle)
+        return self._worker.api.pack(self._endpoint, self._key, body, len(entries))

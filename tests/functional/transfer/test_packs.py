@@ -1,0 +1,199 @@
+"""Many small files in packs: the client against the bundled server, with requests that fail on purpose."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serving import running_server
+
+from uploader_cli import upload
+from uploader_cli.settings import Settings
+from uploader_cli.transfer import pack
+from uploader_server.faults.state import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_cli.core import events as ev
+    from uploader_cli.result import Result
+    from uploader_server.serving import EmbeddedServer
+
+PACKS = "/api/upload/packs"
+TUS = "/api/upload/files/*"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    root = tmp_path / "root"
+    root.mkdir()
+    with running_server(packs=True, root=root) as made:
+        yield made
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Twenty small files, one of them empty, and one that is too large for a pack."""
+    source = tmp_path / "many"
+    (source / "deep").mkdir(parents=True)
+    for number in range(20):
+        (source / "deep" / f"{number:02}.bin").write_bytes(os.urandom(100 * number))
+    (source / "large.bin").write_bytes(os.urandom(pack.LARGEST + 1))
+    return source
+
+
+class Sending:
+    """Runs of one command, each with its events by type."""
+
+    def __init__(self, server: EmbeddedServer, source: Path, home: Path, **settings: Any) -> None:
+        self.server, self.source = server, source
+        self.settings = Settings(server=server.url, state_dir=home / "state", **settings)
+        self.root = home / "root"
+
+    def run(self, **settings: Any) -> Result:
+        return upload([str(self.source)], replace(self.settings, **settings))
+
+    def check_stored_once(self) -> None:
+        """Every file is on the server with equal bytes, and none is there twice."""
+        sent = {path.relative_to(self.source.parent): digest(path) for path in files_of(self.source)}
+        kept = self.root / "personal"
+        assert {path.relative_to(kept): digest(path) for path in files_of(kept)} == sent
+
+
+def files_of(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def sending(server: EmbeddedServer, files: Path, tmp_path: Path) -> Sending:
+    return Sending(server, files, tmp_path)
+
+
+def test_small_files_travel_in_one_request(sending: Sending) -> None:
+    result = sending.run()
+    assert (result.ok, result.outcome.completed) == (True, 21)
+    assert sending.server.faults.count("POST", PACKS) == 1
+    assert sending.server.faults.count("POST", TUS) == 1, "the large one goes by tus"
+    receipt = next(one for one in result.receipts if one.path.endswith("07.bin"))
+    assert receipt.checksum == "sha256:" + digest(sending.source / "deep" / "07.bin")
+    sending.check_stored_once()
+
+
+def test_no_pack_sends_each_file_by_itself(sending: Sending) -> None:
+    assert sending.run(pack=False).outcome.completed == 21
+    assert sending.server.faults.count("POST", PACKS) == 0
+    sending.check_stored_once()
+
+
+def test_lost_answer_stores_nothing_twice(sending: Sending) -> None:
+    """The key of the pack is repeated: the server answers as it did before."""
+    sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
+    assert sending.run().outcome.completed == 21
+    assert sending.server.faults.count("POST", PACKS) == 2
+    sending.check_stored_once()
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_refusal_that_passes_is_retried(sending: Sending, status: int) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [Answer(status, {"Retry-After": "0"})])
+    assert sending.run().outcome.completed == 21
+    sending.check_stored_once()
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_server_without_packs_after_all_gets_single_files(sending: Sending, status: int) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [status])
+    assert sending.run().outcome.completed == 21
+    assert sending.server.faults.count("POST", PACKS) == 1
+    sending.check_stored_once()
+
+
+def test_pack_that_is_too_large_is_halved_down_to_single_files(sending: Sending) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [413] * 9)
+    assert sending.run().outcome.completed == 21
+    assert sending.server.faults.count("POST", PACKS) > 9
+    sending.check_stored_once()
+
+
+def test_401_keeps_the_pack_for_the_next_run(sending: Sending) -> None:
+    sending.server.faults.next_answers("POST", PACKS, [401])
+    assert not sending.run().ok
+    assert sending.run().ok
+    sending.check_stored_once()
+
+
+def test_killed_after_the_pack_was_stored_sends_no_byte_again(sending: Sending) -> None:
+    """A resume asks for the answer by the key that the journal has."""
+    sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
+    assert not sending.run(retries=0).ok
+    again = sending.run()
+    assert again.ok
+    assert sending.server.faults.count("POST", PACKS) == 1
+    assert sending.server.faults.count("GET", f"{PACKS}/*") == 1
+    sending.check_stored_once()
+
+
+def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending, monkeypatch: Any) -> None:
+    read = pack.read_whole
+
+    def meddled(file: Any) -> bytes:
+        if file.name == "03.bin":
+            os.utime(file.path, ns=(0, 0))
+        return read(file)
+
+    monkeypatch.setattr(pack, "read_whole", meddled)
+    result = sending.run()
+    failed = [one for one in result.receipts if one.status == "failed"]
+    assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
+    assert result.outcome.completed == 20
+
+
+def test_conflicting_path_fails_alone(sending: Sending) -> None:
+    """A directory on the server is where the file would go."""
+    (sending.root / "personal" / "many" / "deep" / "05.bin").mkdir(parents=True)
+    result = sending.run()
+    failed = [one for one in result.receipts if one.status == "failed"]
+    assert [(os.path.basename(one.path), one.code) for one in failed] == [("05.bin", "server_failed")]
+    assert result.outcome.completed == 20
+
+
+def test_packed_file_has_one_verified_end_and_no_progress(sending: Sending) -> None:
+    completed: list[ev.FileCompleted] = []
+    progress: list[ev.FileProgress] = []
+    upload([str(sending.source / "deep")], sending.settings, on_completed=completed.append, on_progress=progress.append)
+    assert len(completed) == len({event.file for event in completed}) == 20
+    assert all(event.verified and event.checksum for event in completed)
+    assert progress == []
+
+
+def test_files_in_packs_of_several_sessions_are_all_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs and sessions are cut at different files."""
+    monkeypatch.setattr(pack, "MOST_FILES", 7)
+    source = tmp_path / "many"
+    source.mkdir()
+    for number in range(50):
+        (source / f"{number:02}.bin").write_bytes(os.urandom(50))
+    (tmp_path / "root").mkdir()
+    with running_server(packs=True, root=tmp_path / "root", max_files=10) as server:
+        sending = Sending(server, source, tmp_path)
+        assert sending.run().outcome.completed == 50
+        sending.check_stored_once()
+
+
+def test_skip_existing_asks_for_many_files_at_once(sending: Sending, tmp_path: Path) -> None:
+    """Another user has uploaded them: no receipt of ours says so."""
+    sending.run()
+    (sending.source / "deep" / "new.bin").write_bytes(b"new")
+    (sending.source / "deep" / "04.bin").write_bytes(b"other bytes")
+    result = sending.run(skip_existing=True, state_dir=tmp_path / "other state")
+    assert (result.outcome.skipped, result.outcome.completed) == (20, 2)
+    assert 1 <= sending.server.faults.count("POST", "/api/upload/lookup") <= 2
+    assert sending.server.faults.count("HEAD", "/uploads/*") == 0
