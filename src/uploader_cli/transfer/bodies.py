@@ -137,7 +137,6 @@ class ChunkBody:
         `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
         """
         self.check = check
-        self.started = False
         self._file, self._source, self._start, self._length = file, source, start, length
         self._on_sent, self._throttle, self._clock = on_sent, throttle, clock
         self._buffer = bytearray(min(PIECE, length))
@@ -147,10 +146,6 @@ class ChunkBody:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[memoryview]:
-        while piece := self.read(PIECE):
-            yield piece
-
     @property
     def through(self) -> bool:
         """True once the kernel has taken the last byte."""
@@ -158,7 +153,6 @@ class ChunkBody:
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.started = True
         self.check()
         amount = self._throttle(min(amount, len(self._buffer), self._length - self._read))
         piece = memoryview(self._buffer)[:amount]
@@ -180,7 +174,6 @@ class ChunkBody:
     def rewind(self) -> None:
         """Start over: a redirect wants the body again. What was reported as sent stays reported."""
         self._read = self._taken = 0
-        self.started = False
 
 
 class Digests:
@@ -266,7 +259,6 @@ class MultipartBody:
         """
         self.boundary = f"uploader-{secrets.token_hex(12)}"
         self.content_type = f"multipart/form-data; boundary={self.boundary}"
-        self.started = False
         self.check = check
         self.began: float | None = None
         self.ended: float | None = None
@@ -282,10 +274,6 @@ class MultipartBody:
 
     def __len__(self) -> int:
         return self._length
-
-    def __iter__(self) -> Iterator[memoryview]:
-        while piece := self.read(PIECE):
-            yield piece
 
     @property
     def through(self) -> bool:
@@ -306,7 +294,6 @@ class MultipartBody:
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.started = True
         if self.began is None:
             self.began = self._clock()
         if len(self._buffer) < amount:
