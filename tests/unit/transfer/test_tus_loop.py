@@ -12,6 +12,7 @@ from tus_model import ENDPOINT, FakeStop, Model, Told, file_of, make_client, mak
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_upload import (
@@ -498,6 +499,29 @@ class TestChunkSize:
 
     def test_one_byte_is_not_divided(self) -> None:
         assert not ChunkSize(1).refuse(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "idle", "round_trip", "parts"),
+    [
+        (60_000_000, 3, 0.08, 4),
+        (8 << 20, 3, 0.08, 2),
+        ((8 << 20) - 1, 3, 0.08, 1),
+        (60_000_000, 0, 0.08, 1),
+        (1 << 30, 3, 0.001, 1),
+        (1 << 30, 3, None, 1),
+    ],
+)
+def test_file_is_cut_where_the_server_is_far_and_workers_are_idle(
+    size: int, idle: int, round_trip: float | None, parts: int
+) -> None:
+    assert make_terms().parts(size, idle, round_trip) == parts
+
+
+def test_file_is_cut_where_each_connection_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = make_terms()
+    monkeypatch.setattr(ChunkSize, "capped", True)
+    assert [terms.parts(LARGE, 3, 0.001), terms.parts(LARGE - 1, 3, 0.001)] == [4, 1]
 
 
 class TestTheFile:
