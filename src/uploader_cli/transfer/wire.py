@@ -89,7 +89,7 @@ class _Uploading(HTTPConnection):
         self._head: bytearray | None = None
         """The headers of a request with a body, until its first bytes go with them."""
         self._asked: float | None = None
-        """When a request without a body was sent."""
+        """When the sending of a request without a body began."""
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None
@@ -143,8 +143,9 @@ class _Uploading(HTTPConnection):
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
         self._asked = None
         if not hasattr(body, "taken"):
+            began = time.monotonic()
             super().request(method, url, body, headers, **how)
-            self._asked = time.monotonic() if body is None else None
+            self._asked = max(began, self._used) if body is None else None  # it may have connected meanwhile
             return
         self._head = bytearray()
         try:
