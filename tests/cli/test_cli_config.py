@@ -75,7 +75,7 @@ def test_each_setting_is_shown_with_its_source(
         f"exclude *.tmp, a b {work / 'uploader.toml'}: exclude",
         f"stall 9 {own}: stall",
         "retries 5 default",
-        "chunk_size 8M default",
+        "chunk_size auto default",
         "limit_rate – default",
         "follow_links off default",
     ):

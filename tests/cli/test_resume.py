@@ -164,20 +164,22 @@ def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_fi
     assert "going on with run" in done.err
 
 
-def test_a_large_file_goes_on_in_its_parts(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
     """Killed in the middle: each part goes on where it was, and the stream says how much of the whole is there."""
     big = tmp_path / "big.mp4"
-    with big.open("wb") as file:
-        file.truncate(256 * MIB)
-    with recorder(server.url) as (url, relay):
-        process = start("upload", big, "-s", url, "-j", "2", "--limit-rate", "64M", "--json", home=tmp_path)
-        ended(process, read_confirmed(process, 40 * MIB), signal.SIGKILL)
+    big.write_bytes(os.urandom(16 * MIB))
+    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
+    with running_server(latency_ms=30) as server, recorder(server.url) as (url, relay):
+        process = start("upload", big, "-s", url, *options, home=tmp_path)
+        ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
         done = resumed(tmp_path)
-        assert relay.carried <= 256 * MIB + 2 * (8 * MIB)
-    (began,) = done.of("file.started")
-    assert 40 * MIB <= began["offset"] < 256 * MIB
-    assert done.of("file.completed")[0]["verified"] is True
-    assert (server.root / "personal" / "big.mp4").stat().st_size == 256 * MIB
+        assert relay.carried <= 16 * MIB + 2 * MIB
+        posts = [request.headers["upload-concat"] for request in relay.of("POST") if "upload-concat" in request.headers]
+        assert [concat.split(";")[0] for concat in posts] == ["partial", "partial", "final"]
+        (began,) = done.of("file.started")
+        assert 4 * MIB <= began["offset"] < 16 * MIB
+        assert done.of("file.completed")[0]["verified"] is True
+        assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
 def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: Path) -> None:

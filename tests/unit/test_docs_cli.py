@@ -15,7 +15,7 @@ from uploader_cli.cli.app import app
 from uploader_cli.core import events
 from uploader_cli.core.metrics import Metrics
 from uploader_cli.exit_status import Exit, worst
-from uploader_cli.settings import OPTIONS, parse_size
+from uploader_cli.settings import OPTIONS
 
 PAGE = page("cli.md")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -81,14 +81,7 @@ def test_variables_and_defaults_are_those_of_the_settings() -> None:
         name = codes(option)[0][2:].replace("-", "_")
         if name == "json_schema":
             continue
-        shown = "`8M`" if name == "chunk_size" else _shown(OPTIONS[name].default)
-        assert (codes(variable), default) == ([OPTIONS[name].variable], shown), name
-
-
-def test_the_default_of_a_size_is_written_as_one() -> None:
-    assert parse_size("8M") == OPTIONS["chunk_size"].default
-    chunk_size = next(param for param in options_of("upload") if param.name == "chunk_size")
-    assert "default: 8M]" in chunk_size.help
+        assert (codes(variable), default) == ([OPTIONS[name].variable], _shown(OPTIONS[name].default)), name
 
 
 def _shown(default: Any) -> str:

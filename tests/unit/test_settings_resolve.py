@@ -47,7 +47,7 @@ def test_defaults(settle: Resolve) -> None:
     assert (settings.retries, settings.max_wait, settings.stall) == (5, 1200.0, 30.0)
     assert (settings.progress, settings.verbose, settings.include, settings.header) == ("auto", 0, (), ())
     assert (settings.chunk_size, settings.checksum, settings.limit_rate, settings.resume) == (
-        8 << 20,
+        "auto",
         "auto",
         None,
         True,

@@ -67,7 +67,7 @@ Jobs = Annotated[
     _option("jobs", "-j", metavar="N|auto", help="Files at a time; in batch mode one session is sent at a time."),
 ]
 ChunkSize = Annotated[
-    str | None, _option("chunk_size", metavar="SIZE|auto", default="8M", help="Bytes in one request of tus at most.")
+    str | None, _option("chunk_size", metavar="SIZE|auto", help="Bytes in one request of tus at most.")
 ]
 Checksum = Annotated[
     str | None,

@@ -19,7 +19,11 @@ PREFERRED = ("sha256", "sha1")
 """Checksum algorithms that `auto` takes, best first."""
 
 LARGE = 256 << 20
-"""Bytes from which on a file may go up in parts, where workers would be idle otherwise."""
+"""Bytes from which on a file goes up in parts where a connection is slower than the link."""
+LARGE_AND_FAR = 8 << 20
+"""The same where the server is far away."""
+LEAST_PART = 4 << 20
+"""Bytes of a part at least, there."""
 
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 
@@ -38,6 +42,11 @@ class Capabilities:
     def creates_with_upload(self) -> bool:
         """True where the creation may carry the first bytes."""
         return CREATION_WITH_UPLOAD in self.extensions
+
+    @property
+    def terminates(self) -> bool:
+        """True where uploads can be deleted."""
+        return "termination" in self.extensions
 
     @property
     def concatenates(self) -> bool:
@@ -137,6 +146,8 @@ def place(base: str, location: str) -> str:
     It may be relative. A server behind a TLS proxy may say http of its own host: then it is the base's scheme and port
     that hold. From https to http elsewhere is refused.
     """
+    if base.endswith("/") and location.startswith(base) and location.isprintable() and "#" not in location:
+        return location.strip()  # as nearly all are: parsing takes longer than the rest
     url = urljoin(base, location.strip())
     ours, theirs = urlsplit(base), urlsplit(url)
     if theirs.scheme not in ("http", "https") or not theirs.hostname or theirs.port == 0:  # `port` checks the port

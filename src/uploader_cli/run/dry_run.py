@@ -29,6 +29,7 @@ from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.limits_cache import KnownServer, recall
 from uploader_cli.transfer.scheduler import AUTO_JOBS, ENDLESS, choose, endless
+from uploader_cli.transfer.tus_upload import FIRST_CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,7 +87,7 @@ class Plan:
             tus=self._tus,
             metered=self._seen.metered,
             sessions=not settings.tus_endpoint,
-            chunk_size=settings.chunk_size,
+            chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
             look=settings.skip_existing,

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from uploader_cli.settings.model import OPTIONS, Option
-from uploader_cli.settings.values import written_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,4 +37,4 @@ def _value(option: Option, word: str) -> str:
         return json.dumps([word])
     if option.default in (None, ""):
         return json.dumps(word)
-    return json.dumps(written_size(option.default) if option.name == "chunk_size" else option.default)
+    return json.dumps(option.default)

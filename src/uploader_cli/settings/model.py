@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CHUNK = 8 << 20
 LEAST_CHUNK = 1024
 NAMED_BY_DIRECTORY = "named_by_directory"
 """In what is stored of a run: only a working directory's config named its server, so no secret may go there."""
@@ -90,7 +89,7 @@ class Settings:
     )
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
     jobs: int | Literal["auto"] = option(values.jobs, default=4, stored=True)
-    chunk_size: int = option(values.size(LEAST_CHUNK, auto=CHUNK), default=CHUNK, stored=True)
+    chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(
         values.one_of("auto", "none", "sha1", "sha256"), default="auto", stored=True
     )

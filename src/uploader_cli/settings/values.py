@@ -244,7 +244,7 @@ def written_size(count: int) -> str:
     return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
 
 
-def size(minimum: int, **words: int | None) -> Callable[[object], Any]:
+def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
     """A parser of sizes from `minimum` bytes up, and of `words`, each with what it stands for."""
 
     def parse(raw: object) -> Any:

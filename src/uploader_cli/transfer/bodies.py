@@ -1,6 +1,7 @@
-"""Request bodies straight from disk: a multipart body, a chunk of a file, and the checksum of a chunk.
+"""Request bodies: a multipart body, a chunk of a file, and chunks that are hashed ahead.
 
-No file stands in memory, and a file that changes while it is read never arrives whole.
+Bodies are read from disk while they are sent; only chunks with a checksum are read before, and kept in memory while
+that is small. A file that changes while it is read never arrives whole.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from functools import cache
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.protocol import wire_name
@@ -27,6 +30,10 @@ REPORT_EVERY = 0.05
 """Seconds between two reports of one file's bytes: a renderer can't show more."""
 PIECE = 1 << 20
 """Bytes read from disk at a time, into one buffer."""
+IN_MEMORY = 16 << 20
+"""Bytes of a chunk that is kept in memory between its hash and its way; a larger one is read again."""
+MEMORY = 64 << 20
+"""Bytes of all such chunks of a run."""
 
 
 # --- local files ------------------------------------------------------------------------------------------------------
@@ -95,16 +102,26 @@ def read_whole(file: LocalFile) -> bytes:
 
 
 def hash_range(
-    file: LocalFile, start: int, length: int, algorithm: str, *, check: Callable[[], None] = lambda: None
+    file: LocalFile,
+    start: int,
+    length: int,
+    algorithm: str,
+    *,
+    check: Callable[[], None] = lambda: None,
+    into: memoryview | None = None,
 ) -> bytes:
-    """Return the digest of a byte range. Raise `FileError`, and what `check` raises between two pieces."""
+    """Return the digest of a byte range, which stays in `into` where that is given.
+
+    Raise `FileError`, and what `check` raises between two pieces.
+    """
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    buffer = memoryview(bytearray(min(PIECE, length)))
+    buffer = memoryview(bytearray(min(PIECE, length))) if into is None else into
     with open_unchanged(file) as source:
         done = 0
         while done < length:
             check()
-            piece = buffer[: length - done]
+            at = 0 if into is None else done
+            piece = buffer[at : at + min(PIECE, length - done)]
             read_at(file, source, start + done, piece)
             digest.update(piece)
             done += len(piece)
@@ -114,11 +131,16 @@ def hash_range(
 
 def content_type(name: str) -> str:
     """Return the media type by extension; servers that check it know these."""
+    return _content_type(os.path.splitext(name)[1].lower())
+
+
+@cache
+def _content_type(suffix: str) -> str:
     import mimetypes
 
     known = {".avi": "video/x-msvideo", ".mp4": "video/mp4", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
-    suffix = os.path.splitext(name)[1].lower()
-    return known.get(suffix) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+    guess = mimetypes.guess_type(f"name{suffix}", strict=False)[0]
+    return known.get(suffix) or guess or "application/octet-stream"
 
 
 def _unreadable(file: LocalFile, error: OSError) -> FileError:
@@ -155,27 +177,26 @@ class ChunkBody:
         *,
         on_sent: Callable[[int], None],
         check: Callable[[], None],
+        data: memoryview | None = None,
         throttle: Callable[[int], int] = unlimited,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`source` is `file`, open and unbuffered; `on_sent(total)` reports the chunk's bytes as the kernel takes them.
 
+        `data` are the chunk's bytes, where they are in memory already.
+
         `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
         """
         self.check = check
-        self.started = False
         self._file, self._source, self._start, self._length = file, source, start, length
         self._on_sent, self._throttle, self._clock = on_sent, throttle, clock
-        self._buffer = bytearray(min(PIECE, length))
+        self._data = data
+        self._buffer = memoryview(bytearray(min(PIECE, length) if data is None else 0))
         self._read = self._taken = self._reported_bytes = 0
         self._reported = clock()
 
     def __len__(self) -> int:
         return self._length
-
-    def __iter__(self) -> Iterator[memoryview]:
-        while piece := self.read(PIECE):
-            yield piece
 
     @property
     def through(self) -> bool:
@@ -184,15 +205,16 @@ class ChunkBody:
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.started = True
         self.check()
-        amount = self._throttle(min(amount, len(self._buffer), self._length - self._read))
-        piece = memoryview(self._buffer)[:amount]
-        if piece:
+        amount = self._throttle(min(amount, PIECE, self._length - self._read))
+        if self._data is None:
+            piece = self._buffer[:amount]
             read_at(self._file, self._source, self._start + self._read, piece)
-            self._read += amount
-            if self._read == self._length:
-                check_unchanged(self._file, self._source)
+        else:
+            piece = self._data[self._read : self._read + amount]
+        self._read += amount
+        if piece and self._read == self._length:
+            check_unchanged(self._file, self._source)
         return piece
 
     def taken(self, count: int) -> None:
@@ -206,42 +228,107 @@ class ChunkBody:
     def rewind(self) -> None:
         """Start over: a redirect wants the body again. What was reported as sent stays reported."""
         self._read = self._taken = 0
-        self.started = False
 
 
-class Digests:
-    """Checksums of a file's chunks. `helper` computes the next one while the chunk before it travels."""
+class Buffers:
+    """Memory for chunks, shared by all workers: at most `most` bytes, used again and again."""
+
+    def __init__(self, most: int = MEMORY) -> None:
+        self._most, self._made = most, 0
+        self._free: list[bytearray] = []
+        self._lock = threading.Lock()
+
+    def take(self, length: int) -> bytearray | None:
+        """Return a buffer of at least `length` bytes; None where that is too much."""
+        with self._lock:
+            for index, buffer in enumerate(self._free):
+                if len(buffer) >= length:
+                    return self._free.pop(index)
+            while self._free and self._made + length > self._most:
+                self._made -= len(self._free.pop())
+            if self._made + length > self._most:
+                return None
+            self._made += length
+        return bytearray(length)
+
+    def give(self, buffer: bytearray) -> None:
+        """Take back a buffer that is not used any more."""
+        with self._lock:
+            self._free.append(buffer)
+
+
+class HashedChunk(NamedTuple):
+    """A chunk's digest, and its bytes where they are in memory."""
+
+    digest: bytes
+    data: memoryview | None = None
+
+
+class HashedChunks:
+    """Chunks of a file with their checksums. `helper` reads the next one while the chunk before it travels."""
 
     def __init__(
-        self, file: LocalFile, algorithm: str, check: Callable[[], None], helper: Callable[[], Executor] | None
+        self,
+        file: LocalFile,
+        algorithm: str,
+        check: Callable[[], None],
+        helper: Callable[[], Executor] | None,
+        buffers: Buffers,
     ) -> None:
-        """`helper()` is the worker's one-thread executor; None: nothing is computed ahead. `check` raises to stop."""
+        """`helper()` is the worker's one-thread executor; None: nothing is read ahead. `check` raises to stop."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
-        self._ahead: tuple[int, int, Future[bytes]] | None = None
+        self._buffers = buffers
+        self._current: bytearray | None = None
+        self._ahead: tuple[int, int, Future[tuple[HashedChunk, bytearray | None]]] | None = None
         self._closed = False
 
-    def of(self, start: int, length: int) -> bytes:
-        """Return the digest of a chunk, the prepared one where it is that. Raise `FileError`."""
-        ahead, self._ahead = self._ahead, None
+    def of(self, start: int, length: int) -> HashedChunk:
+        """Return a chunk, the prepared one where it is that; the one before it is not valid any more.
+
+        Raise `FileError`.
+        """
+        self._release(self._current)
+        self._current = None
+        ahead = self._ahead
         if ahead is not None and ahead[:2] == (start, length):
-            return ahead[2].result()
-        if ahead is not None:
-            ahead[2].cancel()
-        return hash_range(self._file, start, length, self._algorithm, check=self._check)
+            self._ahead = None
+            chunk, self._current = ahead[2].result()
+        else:
+            self._discard()
+            chunk, self._current = self._load(start, length, self._check)
+        return chunk
 
     def prepare(self, start: int, length: int) -> None:
         """Begin with a chunk that will be asked for."""
+        self._discard()
         if length > 0 and self._helper is not None:
-            future = self._helper().submit(
-                hash_range, self._file, start, length, self._algorithm, check=self._check_or_closed
-            )
-            self._ahead = (start, length, future)
+            self._ahead = (start, length, self._helper().submit(self._load, start, length, self._check_or_closed))
 
     def close(self) -> None:
         """Stop what was prepared and is not needed: it looks up after each piece."""
         self._closed = True
-        if self._ahead is not None:
-            self._ahead[2].cancel()
+        self._discard()
+        self._release(self._current)
+        self._current = None
+
+    def _load(self, start: int, length: int, check: Callable[[], None]) -> tuple[HashedChunk, bytearray | None]:
+        buffer = self._buffers.take(length) if length <= IN_MEMORY else None
+        data = memoryview(buffer)[:length] if buffer is not None else None
+        try:
+            digest = hash_range(self._file, start, length, self._algorithm, check=check, into=data)
+        except BaseException:
+            self._release(buffer)
+            raise
+        return HashedChunk(digest, data), buffer
+
+    def _discard(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead[2].cancel():
+            ahead[2].add_done_callback(lambda done: self._release(None if done.exception() else done.result()[1]))
+
+    def _release(self, buffer: bytearray | None) -> None:
+        if buffer is not None:
+            self._buffers.give(buffer)
 
     def _check_or_closed(self) -> None:
         self._check()
@@ -250,7 +337,7 @@ class Digests:
 
 
 class _Closed(Exception):
-    """The digest is not needed any more."""
+    """The chunk is not needed any more."""
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------
@@ -292,7 +379,6 @@ class MultipartBody:
         """
         self.boundary = f"uploader-{secrets.token_hex(12)}"
         self.content_type = f"multipart/form-data; boundary={self.boundary}"
-        self.started = False
         self.check = check
         self.began: float | None = None
         self.ended: float | None = None
@@ -308,10 +394,6 @@ class MultipartBody:
 
     def __len__(self) -> int:
         return self._length
-
-    def __iter__(self) -> Iterator[memoryview]:
-        while piece := self.read(PIECE):
-            yield piece
 
     @property
     def through(self) -> bool:
@@ -332,7 +414,6 @@ class MultipartBody:
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.started = True
         if self.began is None:
             self.began = self._clock()
         if len(self._buffer) < amount:

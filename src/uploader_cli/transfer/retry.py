@@ -85,7 +85,14 @@ class Retry:
         the run is stopped). `at_most` lowers the number of retries.
         """
         retries = self.retries if at_most is None else min(at_most, self.retries)
-        result: T = self._retrying(self._once, _Call(step, on_retry, retries, sleep or self.stop.sleep))
+        call = _Call(step, on_retry, retries, sleep or self.stop.sleep)
+        try:
+            return self._once(call)  # most calls need no retry, and no objects for it
+        except errors.UploaderError as error:
+            if not worth_retrying(error):
+                raise
+            call.failed = error
+        result: T = self._retrying(self._once, call)
         return result
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
@@ -112,6 +119,9 @@ class Retry:
     # --- one call -----------------------------------------------------------------------------------------------------
 
     def _once(self, call: _Call[T]) -> T:
+        failed, call.failed = call.failed, None
+        if failed is not None:
+            raise failed
         while True:
             try:
                 return call.step()
@@ -259,7 +269,7 @@ class Tries:
 class _Call(Generic[T]):
     """A step with what its retries need."""
 
-    __slots__ = ("on_retry", "retries", "sleep", "step")
+    __slots__ = ("failed", "on_retry", "retries", "sleep", "step")
 
     def __init__(
         self,
@@ -269,6 +279,8 @@ class _Call(Generic[T]):
         sleep: Callable[[float], None],
     ) -> None:
         self.step, self.on_retry, self.retries, self.sleep = step, on_retry, retries, sleep
+        self.failed: errors.UploaderError | None = None
+        """The error of the first try, which counts as one."""
 
 
 def _before_sleep(state: RetryCallState) -> None:

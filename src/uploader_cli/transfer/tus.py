@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -169,6 +170,11 @@ class TusClient:
         if not answer.ok and answer.status not in (404, 410):
             raise refusal(answer)
 
+    def discard(self, url: str) -> None:
+        """Delete an upload that is not needed, if the server does it at once: otherwise it expires."""
+        with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
+            self.terminate(url)
+
     # --- one request --------------------------------------------------------------------------------------------------
 
     def _create(
@@ -217,7 +223,7 @@ class TusClient:
         sent = {"Tus-Resumable": VERSION, **headers} if tus else dict(headers)
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
-            known = trusts(self.endpoint, url)
+            known = url == self.endpoint or trusts(self.endpoint, url)
             answer = self._http.request(
                 method,
                 url,

@@ -10,13 +10,12 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import utf8
-from uploader_cli.core.tus import LARGE
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 from uploader_cli.transfer.tus import NO_SESSION
-from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartStopped
+from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartsLost, PartStopped
 from uploader_cli.transfer.tus_upload import Known, TusUpload, Watch
 
 if TYPE_CHECKING:
@@ -104,9 +103,8 @@ class TusFile:
 
     def _send(self, worker: Worker, session: str, pending: PendingUpload, *, resumes: bool) -> Sent | None:
         terms, file = self._tus.terms, self._file
-        parts = 1
-        if not resumes and file.size >= LARGE and terms.capabilities.concatenates:
-            parts += self._tus.pool.idle
+        round_trip = worker.api.request_ids.round_trip
+        parts = 1 if resumes else terms.parts(file.size, self._tus.pool.idle, round_trip)
         if pending.parts or parts > 1:
             return self._in_parts(worker, session, pending, parts)
         return TusUpload(
@@ -129,12 +127,18 @@ class TusFile:
             self._file,
             self._metadata(session),
             [self._part(piece, resumed=resumed) for piece in pieces],
-            part_metadata={"sessionId": session} if session else {},
+            known.upload_key,
             watch=self._watch(session, in_parts=True),
-            known=Known(key=known.upload_key) if resumed else Known(),
-            make_key=self._keys(session, known, resumes=resumed),
+            resumed=resumed,
+            joined=None if session else known.url,  # in a session it is asked for by its key, as in `_known`
+            session=session,
+            recognises_keys=not self._context.settings.tus_endpoint,
         )
-        sent = upload.begin(worker.tus)
+        try:
+            sent = upload.begin(worker.tus)
+        except PartsLost:
+            anew = run.creating(self._file, session)
+            return self._send(worker, session, anew, resumes=False)
         if sent is None:
             self._tus.pool.put_first([TusPart(self, upload, index, session) for index in range(len(pieces))])
         return sent
@@ -169,16 +173,17 @@ class TusFile:
     def _watch(self, session: str, *, in_parts: bool = False) -> Watch:
         context, terms, file = self._context, self._tus.terms, self._file
         emit, ledger, run = context.emit, context.ledger, context.run
-        in_one = terms.capabilities.creates_with_upload and file.size <= terms.chunk.size
         checked_before = 0
 
         def created(url: str) -> None:
-            if not in_one:  # a file in one request is found again by its key
-                run.created(file, url, chunk_size=terms.chunk.size)
+            if not terms.in_one_request(file.size):  # otherwise it is found again by its key
+                run.created(file, url, chunk_size=terms.chunk_size)
 
         def confirmed(offset: int, checked: int) -> None:
             nonlocal checked_before
-            if offset < file.size or not in_one:  # the end of a file says the same of one that went in one request
+            if offset < file.size or not terms.in_one_request(
+                file.size
+            ):  # the end of a file says the same of one that went in one request
                 emit(ev.BytesConfirmed(file.file, ledger.attempt(file), offset))
             if not in_parts and checked > checked_before and offset < file.size:
                 checked_before = checked
@@ -195,13 +200,9 @@ class TusFile:
 
     def _terminate(self, worker: Worker, outdated: PendingUpload) -> None:
         """Delete what an earlier version of the file left on the server, where the server can."""
-        if "termination" not in self._tus.terms.capabilities.extensions:
-            return
-        for url in outdated.urls:
-            try:
-                worker.tus.terminate(url)
-            except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-                continue  # it expires by itself
+        if self._tus.terms.capabilities.terminates:
+            for url in outdated.urls:
+                worker.tus.discard(url)
 
 
 class TusPart:

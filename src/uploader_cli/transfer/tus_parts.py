@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.tus import TusClient
+    from uploader_cli.transfer.tus import Created, TusClient
     from uploader_cli.transfer.tus_upload import Terms
 
 
@@ -44,12 +44,15 @@ class PartStopped(errors.UploaderError):
     """Another part of the file has failed: this one is not needed."""
 
 
+class PartsLost(errors.UploaderError):
+    """The server has neither all parts of an earlier run nor what they were joined to: the file begins anew."""
+
+
 class PartedUpload:
     """A file in parts. `send` is called once for each part, from any threads; `watch` reports the whole file.
 
-    Bytes are sums over the parts, and a retry of any part begins a new attempt of the file. `known` is what the journal
-    has of the joined upload: its key, where the server may have been asked to join already, so that it is not joined
-    twice. The first failure stops the other parts.
+    Bytes are sums over the parts, and a retry of any part begins a new attempt of the file. The first failure stops the
+    other parts.
     """
 
     def __init__(
@@ -58,15 +61,23 @@ class PartedUpload:
         file: LocalFile,
         metadata: Mapping[str, str],
         parts: Sequence[Part],
+        key: str,
         *,
-        part_metadata: Mapping[str, str] | None = None,
         watch: Watch = SILENT,
-        known: Known = UNKNOWN,
-        make_key: Callable[[], str] = new_key,
+        resumed: bool = False,
+        joined: str | None = None,
+        session: str | None = None,
+        recognises_keys: bool = True,
     ) -> None:
-        self._terms, self._file, self._metadata, self._parts = terms, file, metadata, parts
-        self._part_metadata = part_metadata or {}
-        self._known, self._make_key = known, make_key
+        """`metadata` and `key` are those of the upload that joins the parts; `session` goes with each part, if any.
+
+        A resumed upload may have been joined before: to the URL `joined`, where that is known. `recognises_keys` is
+        True for the bundled server: it finds an upload by its key, and writes parts in place (docs/protocol.md,
+        section 7). On other servers the parts are deleted in the end.
+        """
+        self._terms, self._file, self._metadata, self._parts, self._key = terms, file, metadata, parts, key
+        self._resumed, self._joined, self._session = resumed, joined, session
+        self._recognises_keys = recognises_keys
         self._lock = threading.Lock()
         self._done: dict[int, Sent] = {}
         self._left = len(parts)
@@ -77,20 +88,14 @@ class PartedUpload:
     def begin(self, client: TusClient) -> Sent | None:
         """Begin the first attempt at the server's true offset; return the upload where it is complete already.
 
-        Raise what `TusUpload.run` raises.
+        Raise what `TusUpload.run` raises, and `PartsLost`.
         """
+        sent = self._joined_at(client, self._joined) if self._joined is not None else None
+        if sent is not None:
+            return sent
         confirmed, gone = self._confirmed(client)
-        complete = sum(confirmed) == self._file.size
-        known = self._known
-        if known.key is not None and (complete or gone):  # joined parts may be gone on the server
-            urls = [part.known.url for part in self._parts if part.known.url is not None]
-            verified = all(part.known.verifies(part.length) for part in self._parts)
-            if len(urls) == len(self._parts):
-                try:
-                    return self._join(client, known.key, urls, verified=verified, joined_before=True)
-                except errors.AnswerError as error:
-                    if error.retryable:
-                        raise
+        if gone and self._recognises_keys and all(part.known.url is not None for part in self._parts):
+            return self._joined_by_key(client)
         self._whole.begin(confirmed)
         return None
 
@@ -106,7 +111,7 @@ class PartedUpload:
                 client,
                 self._terms,
                 self._file,
-                self._part_metadata,
+                self._part_metadata(part),
                 watch=self._watch(index, part.watch),
                 known=part.known,
                 make_key=part.make_key,
@@ -130,8 +135,12 @@ class PartedUpload:
         if self.error is not None:
             raise self.error
         done = [self._done[number] for number in range(len(self._parts))]
-        key = self._known.key or self._make_key()
-        return self._join(client, key, [item.url for item in done], verified=all(item.verified for item in done))
+        return self._join(client, [item.url for item in done], verified=all(item.verified for item in done))
+
+    def _part_metadata(self, part: Part) -> dict[str, str]:
+        """Return a part's metadata: with its place in the file, where the server writes it there at once."""
+        place = {"finalKey": self._key, "finalLength": str(self._file.size), "partOffset": str(part.start)}
+        return ({"sessionId": self._session} if self._session else {}) | (place if self._recognises_keys else {})
 
     def _check(self) -> None:
         self._terms.retry.stop.check()
@@ -181,26 +190,61 @@ class PartedUpload:
 
         return replace(own, confirmed=confirmed, sent=lambda total: whole.sent(index, total), retry=retry)
 
-    def _join(
-        self, client: TusClient, key: str, urls: Sequence[str], *, verified: bool, joined_before: bool = False
-    ) -> Sent:
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    def _join(self, client: TusClient, urls: Sequence[str], *, verified: bool) -> Sent:
         """Have the server make one upload of the parts. Raise what `TusUpload.run` raises."""
 
         def ask() -> Sent:
-            created = client.concatenate(urls, {**self._metadata, "uploadKey": key})
+            created = client.concatenate(urls, {**self._metadata, "uploadKey": self._key})
             offset, headers = created.offset, created.headers
             if offset is None:
                 position = client.head(created.url)
                 offset, headers = position.offset, position.headers
             if offset != self._file.size:
                 raise errors.ProtocolError(f"{created.url} was joined to {offset} bytes of {self._file.size}")
-            if joined_before:
-                self._whole.begin([part.length for part in self._parts])
             self._whole.joined(created.url)
             return Sent(created.url, headers, verified, self._whole.attempt)
 
-        on_retry = self._whole.again if not joined_before else lambda _error, _delay: None
-        return Tries(self._terms.retry, on_retry=on_retry, stale=lambda: client.stale).run(ask)
+        retry = self._terms.retry
+        sent = Tries(retry, on_retry=self._whole.again, stale=lambda: client.stale).run(ask)
+        self._delete(client, urls)
+        return sent
+
+    def _joined_at(self, client: TusClient, url: str) -> Sent | None:
+        """Return the upload at `url` if it is complete."""
+        try:
+            position = Tries(self._terms.retry, stale=lambda: client.stale).run(lambda: client.head(url))
+        except errors.UploadGone:
+            return None
+        if position.offset != self._file.size:
+            return None
+        self._delete(client, [part.known.url for part in self._parts if part.known.url is not None])
+        return self._joined_before(url, position.headers)
+
+    def _joined_by_key(self, client: TusClient) -> Sent:
+        """Return the upload that the server has for the key. Raise `PartsLost` where it has none."""
+
+        def ask() -> Created:
+            return client.create(self._file.size, {**self._metadata, "uploadKey": self._key})
+
+        created = Tries(self._terms.retry, stale=lambda: client.stale).run(ask)
+        if created.offset != self._file.size:
+            client.discard(created.url)  # the key was new to the server: it has made an upload
+            raise PartsLost("the server does not have the parts any more")
+        return self._joined_before(created.url, created.headers)
+
+    def _joined_before(self, url: str, headers: Mapping[str, str]) -> Sent:
+        self._whole.begin([part.length for part in self._parts])
+        self._whole.joined(url)
+        verified = all(part.known.verifies(part.length) for part in self._parts)
+        return Sent(url, headers, verified, self._whole.attempt)
+
+    def _delete(self, client: TusClient, urls: Sequence[str]) -> None:
+        """Delete joined parts where they would stay beside the whole, if the server can."""
+        if not self._recognises_keys and self._terms.capabilities.terminates:
+            for url in urls:
+                client.discard(url)
 
 
 class _Whole:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from uploader_cli import errors
-from uploader_cli.core.tus import checksum_header, chunk_length
-from uploader_cli.transfer.bodies import ChunkBody, Digests, open_unchanged
+from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
+from uploader_cli.transfer.bodies import IN_MEMORY, Buffers, ChunkBody, HashedChunks, open_unchanged
 from uploader_cli.transfer.pacing import unlimited
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor
     from typing import IO
 
@@ -29,17 +31,46 @@ if TYPE_CHECKING:
 
 RESTARTS = 3
 """How often one run creates a new upload because the server has lost the old one."""
+FIRST_CHUNK = 8 << 20
+"""Bytes of the first chunks where their size is found automatically."""
+MOST_CHUNK = 64 << 20
+"""Bytes of the largest of them."""
+GRAIN = 256 << 10
+"""Their sizes are multiples of this: some servers take no others."""
+CHUNK_SECONDS = 1.5
+"""Seconds that such a chunk is to take."""
+FLAT = 0.75
+"""Share of its rate alone that a connection has beside others, if the limit is its own."""
+FAR = 0.02
+"""Seconds of round trip from which on one connection is taken not to fill the link."""
 LEAST_CHUNK = 64 << 10
 """Bytes below which a 413 is not answered with a smaller chunk any more (docs/protocol.md, section 5)."""
 
 
 class ChunkSize:
-    """Bytes of a chunk, shared by all workers: a 413 that one of them meets makes the chunks of all smaller."""
+    """Bytes of a chunk, shared by all workers: what one of them meets changes the chunks of all.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._least = max(1, min(LEAST_CHUNK, size // 2))
+    `auto` begins with `FIRST_CHUNK` and follows the rate of a connection: a chunk is to take `CHUNK_SECONDS`, up to
+    `MOST_CHUNK`. A number is changed by 413 alone.
+    """
+
+    def __init__(self, size: int | Literal["auto"]) -> None:
+        self.adapts = size == "auto"
+        self.size = FIRST_CHUNK if size == "auto" else size
+        self._most = MOST_CHUNK if size == "auto" else size
+        self._floor = self.size
+        """Bytes below which a low rate makes no chunk smaller; failures lower it."""
+        self._least = max(1, min(LEAST_CHUNK, self.size // 2))
         self._lock = threading.Lock()
+        self._travelling = self._meetings = 0
+        """Chunks on their way, and how often one began while another was."""
+        self._alone = self._beside = 0.0
+        """Bytes a second of the last chunk that travelled alone, and of the last one beside others."""
+
+    @property
+    def capped(self) -> bool:
+        """True where a connection is as fast beside others as alone: several of them are faster than one."""
+        return self._beside > FLAT * self._alone > 0
 
     def refuse(self, size: int) -> bool:
         """Note that a body of `size` bytes is too large; False where no smaller one is tried."""
@@ -47,8 +78,43 @@ class ChunkSize:
         if smaller < self._least or smaller == size:
             return False
         with self._lock:
+            self._most = min(self._most, smaller)
             self.size = min(self.size, smaller)
         return True
+
+    def failed(self) -> None:
+        """Make chunks smaller, because one did not arrive."""
+        if self.adapts:
+            with self._lock:
+                self.size = self._floor = min(self.size, max(GRAIN, self.size // 2 // GRAIN * GRAIN))
+
+    @contextmanager
+    def travelling(self, size: int) -> Iterator[None]:
+        """Measure how long a chunk of `size` bytes takes to arrive, if it does."""
+        with self._lock:
+            met, beside = self._meetings, self._travelling
+            self._travelling += 1
+            self._meetings += beside > 0
+        began, arrived = time.monotonic(), False
+        try:
+            yield
+            arrived = True
+        finally:
+            with self._lock:
+                self._travelling -= 1
+                if arrived and size >= min(self.size, FIRST_CHUNK):
+                    rate = size / max(1e-6, time.monotonic() - began)
+                    if met == self._meetings:
+                        self._alone = rate
+                    elif beside and self._travelling:
+                        self._beside = rate
+                    self._follow(rate)
+
+    def _follow(self, rate: float) -> None:
+        if self.adapts:
+            self._floor = min(FIRST_CHUNK, 2 * self._floor)
+            wanted = min(max(rate * CHUNK_SECONDS, self._floor), self._most)
+            self.size = int(wanted) // GRAIN * GRAIN or int(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +126,29 @@ class Terms:
     chunk: ChunkSize
     checksum: str | None = None
     throttle: Callable[[int], int] = unlimited
+    buffers: Buffers = field(default_factory=Buffers)
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the next chunk; one with a checksum stays in memory unless a larger size was asked for."""
+        size = self.chunk.size
+        return min(size, IN_MEMORY) if self.chunk.adapts and self.checksum is not None else size
+
+    def in_one_request(self, length: int) -> bool:
+        """Return whether `length` bytes go with their creation: they are sent anew where its answer is lost."""
+        most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
+        return self.capabilities.creates_with_upload and length <= most
+
+    def parts(self, size: int, idle: int, round_trip: float | None) -> int:
+        """Return in how many parts a file of `size` bytes is sent, where `idle` workers could help.
+
+        More than one where the server is far away or limits each connection; `round_trip` is in seconds.
+        """
+        if not idle or not self.capabilities.concatenates:
+            return 1
+        if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
+            return min(1 + idle, size // LEAST_PART)
+        return 1 + idle if self.chunk.capped and size >= LARGE else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +267,9 @@ class TusUpload:
         self._restarts = 0
         self._headers: Mapping[str, str] = {}
         self._check = check or terms.retry.stop.check
-        self._digests: Digests | None = None
+        self._hashed: HashedChunks | None = None
         if terms.checksum is not None:
-            self._digests = Digests(file, terms.checksum, self._check, helper)
+            self._hashed = HashedChunks(file, terms.checksum, self._check, helper, terms.buffers)
         self._sleep = sleep
         self._tries = Tries(
             terms.retry, on_retry=self._failed, shrink=self._shrink, stale=lambda: client.stale, sleep=sleep
@@ -198,8 +287,8 @@ class TusUpload:
                     self._begin(self._last)  # the attempt is reported before it fails
                 raise
         finally:
-            if self._digests is not None:
-                self._digests.close()
+            if self._hashed is not None:
+                self._hashed.close()
         return Sent(self._url or "", self._headers, self._checked == self._length, self._attempt)
 
     # --- after a failure ----------------------------------------------------------------------------------------------
@@ -210,6 +299,8 @@ class TusUpload:
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         """End the attempt; another one follows, from the server's offset."""
+        if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
+            self._terms.chunk.failed()
         self._begin(self._last)
         self._begun = False
         self._attempt += 1
@@ -248,8 +339,7 @@ class TusUpload:
     def _create(self) -> None:
         """Create an upload. A key that was sent before goes without a body: a server may know it, and its offset."""
         again, self._key = self._key is not None, self._key or self._make_key()
-        fits = self._terms.capabilities.creates_with_upload and self._length <= self._terms.chunk.size
-        size = self._length if fits and not again else 0
+        size = self._length if self._terms.in_one_request(self._length) and not again else 0
         self._reach = self._length if again else 0
         if size:
             self._begin(0)
@@ -295,12 +385,13 @@ class TusUpload:
     def _send(self, offset: int) -> int:
         """Send one chunk and return the new offset. An offset that no request of ours explains is a conflict."""
         self._offset = None  # unknown until the answer
-        size = chunk_length(offset, self._length, self._terms.chunk.size)
+        size = chunk_length(offset, self._length, self._terms.chunk_size)
         body, checksum = self._chunk(offset, size)
         if body is None or self._url is None:
             raise AssertionError("an empty chunk, or no URL to send it to")
         self._journal_pledge(offset + size if self._pledged and offset <= self._checked and size < self._length else 0)
-        position = self._client.patch(self._url, offset, body, checksum)
+        with self._terms.chunk.travelling(size):
+            position = self._client.patch(self._url, offset, body, checksum)
         if not offset < position.offset <= offset + size:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {position.offset}", status=204)
         self._confirm(position.offset, position.headers)
@@ -314,10 +405,11 @@ class TusUpload:
         if not size:
             return None, None
         start, end = self._start + offset, offset + size
-        checksum = None
-        if self._digests is not None:
-            checksum = checksum_header(self._terms.checksum or "", self._digests.of(start, size))
-            self._digests.prepare(start + size, chunk_length(end, self._length, self._terms.chunk.size))
+        checksum = data = None
+        if self._hashed is not None:
+            digest, data = self._hashed.of(start, size)
+            checksum = checksum_header(self._terms.checksum or "", digest)
+            self._hashed.prepare(start + size, chunk_length(end, self._length, self._terms.chunk_size))
         self._pledged = (offset, end) if checksum is not None else None
         self._reach = max(self._reach, end)
         body = ChunkBody(
@@ -327,6 +419,7 @@ class TusUpload:
             size,
             on_sent=lambda sent: self._sent(offset + sent),
             check=self._check,
+            data=data,
             throttle=self._terms.throttle,
         )
         return body, checksum

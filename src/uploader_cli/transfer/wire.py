@@ -18,14 +18,19 @@ import socket
 import ssl
 import time
 import weakref
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-PIECE = 256 * 1024
-"""Bytes offered to the kernel at a time: small enough to look up between two, large enough not to matter."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIECE = 1 << 20
+"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, and smaller pieces take more."""
+SMALL = 64 << 10
+"""Bytes of a body that goes with its headers in one write."""
 TLS_PIECE = 64 * 1024
 """Four records: OpenSSL tells of a piece only when all of it is out, and a slow line is no stalled one."""
 WRITE_STALL = 60.0
@@ -36,18 +41,15 @@ _TICK = 0.25
 
 
 class Body(Protocol):
-    """What a request streams. `requests` asks for `__len__` and `__iter__`, urllib3 calls `read`."""
-
-    started: bool
-    """True once the first byte was read: what is sent from then on is body."""
+    """What a request streams."""
 
     def __len__(self) -> int: ...
 
     def read(self, amount: int) -> memoryview:
-        """The next piece; empty at the end."""
+        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
 
     def taken(self, count: int) -> None:
-        """The kernel took `count` more bytes."""
+        """Count `count` more bytes that the kernel took."""
 
     def check(self) -> None:
         """Raise to stop sending."""
@@ -56,7 +58,9 @@ class Body(Protocol):
 class Sockets:
     """The open sockets of one client, so that another thread can end whatever waits on them."""
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Callable[[float], None] = lambda _seconds: None) -> None:
+        """`answered(seconds)` is called with the time from a request without a body to its answer."""
+        self.answered = answered
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def add(self, sock: socket.socket) -> None:
@@ -82,7 +86,10 @@ class _Uploading(HTTPConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._body: Body | None = None
+        self._head: bytearray | None = None
+        """The headers of a request with a body, until its first bytes go with them."""
+        self._asked: float | None = None
+        """When the sending of a request without a body began."""
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None
@@ -133,48 +140,70 @@ class _Uploading(HTTPConnection):
         fresh = not self._spent and time.monotonic() - self._used < IDLE_LIMIT
         return fresh and super().is_connected
 
-    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
-        self._body = body if hasattr(body, "taken") else None
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
+        self._asked = None
+        if not hasattr(body, "taken"):
+            began = time.monotonic()
+            super().request(method, url, body, headers, **how)
+            self._asked = max(began, self._used) if body is None else None  # it may have connected meanwhile
+            return
+        self._head = bytearray()
         try:
-            super().request(method, url, body, *args, **kwargs)
+            super().request(method, url, None, {**headers, "Content-Length": str(len(body))}, **how)
+            head = bytes(self._head)
         finally:
-            self._body = None
+            self._head = None
+        if self.sock is None:
+            self.connect()
+        self._stream(body, head)
 
     def send(self, data: Any) -> None:
-        body, sock = self._body, self.sock
-        if body is None or not body.started or sock is None:
+        if self._head is None:
             super().send(data)
-        elif isinstance(sock, socket.socket):
-            timeout = sock.gettimeout()
-            sock.settimeout(0)
-            try:
-                self._feed(sock, body, memoryview(data))
-            finally:
-                sock.settimeout(timeout)
-        else:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
-            body.check()
-            super().send(data)
-            body.taken(len(data))
+        else:
+            self._head += data
 
-    def _feed(self, sock: socket.socket, body: Body, view: memoryview) -> None:
-        """Give all of `view` to the kernel; `BrokenPipeError` makes urllib3 read the answer that came early."""
+    def _stream(self, body: Body, head: bytes) -> None:
+        """Send headers and body; `BrokenPipeError` makes urllib3 read the answer that came early."""
+        body.check()
+        view = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head)
+        if isinstance(self.sock, socket.socket):
+            timeout = self.sock.gettimeout()
+            self.sock.settimeout(0)
+            try:
+                self._feed(self.sock, body, view, len(head))
+            finally:
+                if isinstance(self.sock, socket.socket):
+                    self.sock.settimeout(timeout)
+            return
+        while view:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
+            body.check()
+            super().send(view)
+            body.taken(len(view) - len(head))
+            head, view = b"", body.read(PIECE)
+
+    def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
+        """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            while view:
-                body.check()
+        waiting, ready = None, selectors.EVENT_WRITE  # before the first byte there is no answer
+        while view:
+            body.check()
+            if ready & selectors.EVENT_READ and self._answered(sock):
+                self._spent = True
+                raise BrokenPipeError("the server answered before the body was through")
+            count = _offer(sock, view[:most]) if ready & selectors.EVENT_WRITE else 0
+            if count:
+                if count > uncounted:
+                    body.taken(count - uncounted)
+                uncounted = max(0, uncounted - count)
+                view = view[count:] or body.read(PIECE)
+                deadline = time.monotonic() + WRITE_STALL
+            elif time.monotonic() > deadline:
+                raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
+            if view:
+                waiting = waiting or _waiting(sock)
                 ready = sum(events for _, events in waiting.select(_TICK))
-                if ready & selectors.EVENT_READ and self._answered(sock):
-                    self._spent = True
-                    raise BrokenPipeError("the server answered before the body was through")
-                count = _offer(sock, view[:most]) if ready & selectors.EVENT_WRITE else 0
-                if count:
-                    body.taken(count)
-                    view = view[count:]
-                    deadline = time.monotonic() + WRITE_STALL
-                elif time.monotonic() > deadline:
-                    raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
 
     def getresponse(self) -> Any:
         try:
@@ -182,6 +211,8 @@ class _Uploading(HTTPConnection):
         except ssl.SSLError as error:
             raise _broken(error) from error
         self._used = time.monotonic()
+        if self._asked is not None:
+            self.sockets.answered(self._used - self._asked)
         return response
 
     def _answered(self, sock: socket.socket) -> bool:
@@ -196,6 +227,13 @@ class _Uploading(HTTPConnection):
             return True
         self.sock = _PushedBack(sock, first)
         return True
+
+
+def _waiting(sock: socket.socket) -> selectors.BaseSelector:
+    """Return a selector for reading and writing that holds no descriptor."""
+    waiting: selectors.BaseSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+    waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    return waiting
 
 
 def _offer(sock: socket.socket, piece: memoryview) -> int:

@@ -83,7 +83,7 @@ def send_in_parts(
     clients: list[TusClient], terms: Terms, file: LocalFile, metadata: dict[str, str], parts: list[Part], **options: Any
 ) -> Sent:
     """Send the parts with one thread for each client, in turn."""
-    upload = PartedUpload(terms, file, metadata, parts, **options)
+    upload = PartedUpload(terms, file, metadata, parts, "key of the whole", **options)
     complete = upload.begin(clients[0])
     if complete is not None:
         return complete
@@ -163,10 +163,10 @@ class TestBundledServer:
         urls: dict[int, str] = {}
         cut = [Part(start, length, watch=Watch(created=_put(urls, start))) for start, length in parts(file.size, 2)]
         terms = terms_for(line)
-        first = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, cut, make_key=lambda: "joined")
+        first = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, cut)
         line.answers.clear()
         known = [replace(part, known=Known(urls[part.start], "", part.length, part.length)) for part in cut]
-        again = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, known, known=Known(key="joined"))
+        again = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, known, resumed=True)
         assert (again.url, again.verified) == (first.url, True)
         assert [answer.status for answer in line.answers] == [410, 410, 200]
 

@@ -20,7 +20,7 @@ from raw_server import Peer, RawServer
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, TimedOut
-from uploader_cli.settings import Settings
+from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer import wire
 from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.http import Http
@@ -452,3 +452,53 @@ def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
 
     with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off"):
         client(server).request("GET", server.url)
+
+
+def test_cookies_of_an_answer_go_with_the_next_request(client) -> None:
+    """A balancer that binds a client to one server by a cookie."""
+    seen = []
+
+    def script(peer: Peer) -> None:
+        while True:
+            seen.append(peer.request()[1].get("cookie"))
+            peer.answer(200, {}, Set_Cookie="route=a7; Path=/")
+
+    with RawServer(script) as server:
+        http = client(server)
+        for path in ("/one", "/two", "/one"):
+            http.request("GET", server.url + path)
+        http.close()
+    assert seen == [None, "route=a7", "route=a7"]
+
+
+def test_header_of_a_call_outranks_that_of_the_settings_whatever_its_case(client) -> None:
+    def script(peer: Peer) -> None:
+        for _ in range(2):
+            _, headers, _ = peer.request()  # no name comes twice
+            peer.answer(200, {"tus": headers.get("tus-resumable"), "own": headers.get("x-own")})
+
+    with RawServer(script) as server:
+        http = client(server, header=(Header("tus-resumable", "0"), Header("X-Own", "1")))
+        answers = [
+            http.request("GET", server.url, headers={"Tus-Resumable": "1.0.0"}, stranger=stranger).body
+            for stranger in (False, True)
+        ]
+    assert answers == [{"tus": "1.0.0", "own": "1"}, {"tus": "1.0.0", "own": None}]
+
+
+def test_round_trip_is_that_of_the_fastest_call_without_connecting(client) -> None:
+    def script(peer: Peer) -> None:
+        for seconds in (0.2, 0.05, 0.2):
+            peer.request()
+            time.sleep(seconds)
+            peer.answer(200)
+
+    took = []
+    with RawServer(script) as server:
+        http = client(server)
+        assert http.ids.round_trip is None
+        for _ in range(3):
+            began = time.monotonic()
+            http.request("GET", server.url)
+            took.append(time.monotonic() - began)
+    assert 0.05 <= http.ids.round_trip <= min(took)

@@ -16,9 +16,9 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer import tus_job
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.tus_upload import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,7 +344,7 @@ def test_interrupt_while_a_rate_limit_is_waited_for_claims_nothing(tmp_path: Pat
 
 def test_file_in_parts_that_is_complete_starts_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the last part and the answer to the join: the next run begins where the server is."""
-    monkeypatch.setattr(tus_job, "LARGE", 20)
+    monkeypatch.setattr(Terms, "parts", lambda _terms, _size, idle, _round_trip: 1 + idle)
     run = TusRun(tmp_path, jobs=2, retries=0)
     file: LocalFile = run.file("a.mp4", 40)
     words = {"final;": "lost"}

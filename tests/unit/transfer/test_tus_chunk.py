@@ -15,7 +15,15 @@ from tus_model import file_of
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
-from uploader_cli.transfer.bodies import PIECE, ChunkBody, Digests, hash_range, open_unchanged, read_at
+from uploader_cli.transfer.bodies import (
+    PIECE,
+    Buffers,
+    ChunkBody,
+    HashedChunks,
+    hash_range,
+    open_unchanged,
+    read_at,
+)
 from uploader_cli.transfer.pacing import Stop
 
 if TYPE_CHECKING:
@@ -69,15 +77,9 @@ def reading(file: LocalFile) -> Iterator[Any]:
 def test_body_has_the_bytes_of_its_range(reading: Any, start: int, length: int, amount: int) -> None:
     item = reading(start, length)
     assert len(item.body) == length
-    assert not item.body.started
     assert item.all(amount) == DATA[start : start + length]
-    assert item.body.started
     assert item.body.through
     assert item.told[-1] == length
-
-
-def test_iteration_yields_the_same_bytes(reading: Any) -> None:
-    assert b"".join(bytes(piece) for piece in reading(3, 2 * PIECE).body) == DATA[3 : 3 + 2 * PIECE]
 
 
 def test_large_reads_share_one_buffer_of_a_mebibyte(reading: Any) -> None:
@@ -85,6 +87,15 @@ def test_large_reads_share_one_buffer_of_a_mebibyte(reading: Any) -> None:
     first, second = body.read(1 << 30), body.read(1 << 30)
     assert first.obj is second.obj
     assert len(first) == PIECE
+
+
+def test_bytes_in_memory_are_not_read_from_disk(reading: Any, file: LocalFile) -> None:
+    item = reading(10, 50, data=memoryview(b"x" * 50))
+    assert item.all(20) == b"x" * 50
+    item.body.rewind()
+    os.utime(file.path, ns=(1, 1))
+    with pytest.raises(FileError):
+        item.all(50)
 
 
 def test_taken_bytes_are_reported_at_most_twenty_times_a_second(reading: Any) -> None:
@@ -102,7 +113,6 @@ def test_body_after_rewind_has_the_same_bytes_and_reports_none_twice(reading: An
     item = reading(10, 100)
     item.all()
     item.body.rewind()
-    assert not item.body.started
     assert item.all() == DATA[10:110]
     assert item.told == [100]
 
@@ -204,7 +214,7 @@ class Helper:
         self.pool.submit(lambda: None).result(PATIENCE)
 
 
-class TestDigests:
+class TestHashedChunks:
     @pytest.fixture
     def helper(self) -> Iterator[Helper]:
         helper = Helper()
@@ -212,45 +222,47 @@ class TestDigests:
         helper.pool.shutdown()
 
     @pytest.fixture
-    def digests(self, file: LocalFile, helper: Helper) -> Digests:
-        return Digests(file, "sha256", lambda: None, helper)
+    def chunks(self, file: LocalFile, helper: Helper) -> HashedChunks:
+        return HashedChunks(file, "sha256", lambda: None, helper, Buffers())
 
-    def test_single_chunk_does_not_start_the_helper(self, digests: Digests, helper: Helper) -> None:
-        assert digests.of(0, 10) == hashlib.sha256(DATA[:10]).digest()
-        digests.prepare(10, 0)
+    def test_single_chunk_does_not_start_the_helper(self, chunks: HashedChunks, helper: Helper) -> None:
+        assert chunks.of(0, 10).digest == hashlib.sha256(DATA[:10]).digest()
+        chunks.prepare(10, 0)
         assert helper.asked == 0
 
-    def test_prepared_chunk_is_not_read_again(self, digests: Digests, file: LocalFile, helper: Helper) -> None:
-        digests.prepare(10, 20)
+    def test_prepared_chunk_is_not_read_again(self, chunks: HashedChunks, file: LocalFile, helper: Helper) -> None:
+        chunks.prepare(10, 20)
         helper.finish()
         os.unlink(file.path)
-        assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
+        assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
 
-    def test_chunk_prepared_twice_is_the_same(self, digests: Digests) -> None:
-        digests.prepare(10, 20)
-        digests.prepare(10, 20)
-        assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
+    def test_chunk_prepared_twice_is_the_same(self, chunks: HashedChunks) -> None:
+        chunks.prepare(10, 20)
+        chunks.prepare(10, 20)
+        assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
 
-    def test_other_chunk_than_prepared_is_computed_anew(self, digests: Digests) -> None:
+    def test_other_chunk_than_prepared_is_computed_anew(self, chunks: HashedChunks) -> None:
         """The server's offset is not the expected one, or the chunks have become smaller."""
-        digests.prepare(10, 20)
-        assert digests.of(5, 20) == hashlib.sha256(DATA[5:25]).digest()
-        digests.prepare(25, 9)
-        assert digests.of(25, 20) == hashlib.sha256(DATA[25:45]).digest()
-        digests.prepare(25, 20)
-        assert digests.of(25, 20) == hashlib.sha256(DATA[25:45]).digest()
+        chunks.prepare(10, 20)
+        assert chunks.of(5, 20).digest == hashlib.sha256(DATA[5:25]).digest()
+        chunks.prepare(25, 9)
+        assert chunks.of(25, 20).digest == hashlib.sha256(DATA[25:45]).digest()
+        chunks.prepare(25, 20)
+        assert chunks.of(25, 20).digest == hashlib.sha256(DATA[25:45]).digest()
 
     def test_without_a_helper_nothing_is_prepared(self, file: LocalFile) -> None:
-        digests = Digests(file, "sha256", lambda: None, None)
-        digests.prepare(10, 20)
-        assert digests.of(10, 20) == hashlib.sha256(DATA[10:30]).digest()
-        digests.close()
+        chunks = HashedChunks(file, "sha256", lambda: None, None, Buffers())
+        chunks.prepare(10, 20)
+        assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
+        chunks.close()
 
-    def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(self, digests: Digests, file: LocalFile) -> None:
+    def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(
+        self, chunks: HashedChunks, file: LocalFile
+    ) -> None:
         os.utime(file.path, ns=(1, 1))
-        digests.prepare(0, 20)
+        chunks.prepare(0, 20)
         with pytest.raises(FileError):
-            digests.of(0, 20)
+            chunks.of(0, 20)
 
     def test_close_ends_the_prepared_chunk_after_one_piece_and_does_not_wait(
         self, file: LocalFile, helper: Helper
@@ -264,10 +276,43 @@ class TestDigests:
             at.set()
             assert go.wait(PATIENCE)
 
-        digests = Digests(file, "sha256", check, helper)
-        digests.prepare(0, len(DATA))
+        chunks = HashedChunks(file, "sha256", check, helper, Buffers())
+        chunks.prepare(0, len(DATA))
         assert at.wait(PATIENCE)
-        digests.close()
+        chunks.close()
         go.set()
         helper.finish()
         assert looks == 1
+
+    def test_chunk_in_memory_has_its_bytes_until_the_next_one(self, chunks: HashedChunks, helper: Helper) -> None:
+        chunks.prepare(10, 20)
+        helper.finish()
+        for start, length in [(10, 20), (30, 7)]:
+            data = chunks.of(start, length).data
+            assert data is not None
+            assert bytes(data) == DATA[start : start + length]
+            chunks.prepare(start + length, 7)
+
+    def test_buffers_are_used_again_and_given_back_at_the_end(self, file: LocalFile, helper: Helper) -> None:
+        buffers = Buffers(2 * PIECE)
+        for _ in range(3):
+            chunks = HashedChunks(file, "sha256", lambda: None, helper, buffers)
+            assert chunks.of(0, PIECE).data is not None
+            chunks.prepare(PIECE, PIECE)
+            assert chunks.of(PIECE, PIECE).data is not None
+            chunks.prepare(2 * PIECE, PIECE)
+            helper.finish()
+            chunks.close()
+
+    def test_chunk_beyond_the_memory_of_all_workers_is_hashed_only(self, file: LocalFile) -> None:
+        chunks = HashedChunks(file, "sha256", lambda: None, None, Buffers(PIECE))
+        assert chunks.of(5, PIECE + 1) == (hashlib.sha256(DATA[5 : PIECE + 6]).digest(), None)
+
+
+def test_small_free_buffers_make_place_for_a_large_one() -> None:
+    buffers = Buffers(100)
+    for buffer in [buffers.take(40), buffers.take(60)]:
+        assert buffer is not None
+        buffers.give(buffer)
+    assert len(buffers.take(100) or b"") == 100
+    assert buffers.take(1) is None

@@ -43,7 +43,7 @@ class Scripted:
         read_timeout: float = 0,
         stranger: bool = False,
     ) -> Answer:
-        data = b"".join(bytes(piece) for piece in body or ())
+        data = b"".join(map(bytes, iter(lambda: body.read(1 << 20), b""))) if body is not None else b""
         self.sent.append((method, url, dict(headers), data, stranger))
         status, answered = self.answers.popleft()
         return Answer(status, answered, self.body, url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,19 @@ from tus_model import ENDPOINT, FakeStop, Model, Told, file_of, make_client, mak
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_upload import LEAST_CHUNK, RESTARTS, ChunkSize, Known, TusUpload
+from uploader_cli.transfer.tus_upload import (
+    FIRST_CHUNK,
+    GRAIN,
+    LEAST_CHUNK,
+    MOST_CHUNK,
+    RESTARTS,
+    ChunkSize,
+    Known,
+    TusUpload,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -438,8 +449,79 @@ class TestChunkSize:
         assert chunk.refuse(1 << 20)
         assert chunk.size == 1 << 17
 
+    def test_automatic_size_follows_the_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
+        chunk, sizes = ChunkSize("auto"), []
+        for rate in (1e3, 2e7, 1e9, 1e7 + 1):
+            with chunk.travelling(chunk.size):
+                clock.pass_(chunk.size / rate)
+            sizes.append(chunk.size)
+        assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
+        assert all(size % GRAIN == 0 for size in sizes)
+
+    def test_automatic_size_is_halved_by_each_failure_and_recovers(self) -> None:
+        chunk, sizes = ChunkSize("auto"), []
+        for _ in range(6):
+            chunk.failed()
+            sizes.append(chunk.size)
+        assert sizes == [4 << 20, 2 << 20, 1 << 20, 512 << 10, GRAIN, GRAIN]
+        with chunk.travelling(chunk.size):
+            pass
+        assert chunk.size > GRAIN
+
+    def test_automatic_size_stays_below_one_that_was_refused(self) -> None:
+        chunk = ChunkSize("auto")
+        assert chunk.refuse(8 << 20)
+        with chunk.travelling(4 << 20):
+            pass
+        assert chunk.size == 4 << 20
+
+    def test_size_that_was_asked_for_is_changed_by_413_alone(self) -> None:
+        chunk = ChunkSize(1 << 20)
+        chunk.failed()
+        with chunk.travelling(1 << 20):
+            pass
+        assert chunk.size == 1 << 20
+
+    @pytest.mark.parametrize(("beside", "capped"), [(0.5, False), (0.9, True)])
+    def test_connections_that_stay_as_fast_beside_others_are_capped(
+        self, monkeypatch: pytest.MonkeyPatch, beside: float, capped: bool
+    ) -> None:
+        clock = Clock()
+        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
+        chunk = ChunkSize("auto")
+        with chunk.travelling(chunk.size):
+            clock.pass_(1)
+        with chunk.travelling(chunk.size), chunk.travelling(chunk.size), chunk.travelling(chunk.size):
+            clock.pass_(1 / beside)
+        assert chunk.capped is capped
+
     def test_one_byte_is_not_divided(self) -> None:
         assert not ChunkSize(1).refuse(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "idle", "round_trip", "parts"),
+    [
+        (60_000_000, 3, 0.08, 4),
+        (8 << 20, 3, 0.08, 2),
+        ((8 << 20) - 1, 3, 0.08, 1),
+        (60_000_000, 0, 0.08, 1),
+        (1 << 30, 3, 0.001, 1),
+        (1 << 30, 3, None, 1),
+    ],
+)
+def test_file_is_cut_where_the_server_is_far_and_workers_are_idle(
+    size: int, idle: int, round_trip: float | None, parts: int
+) -> None:
+    assert make_terms().parts(size, idle, round_trip) == parts
+
+
+def test_file_is_cut_where_each_connection_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = make_terms()
+    monkeypatch.setattr(ChunkSize, "capped", True)
+    assert [terms.parts(LARGE, 3, 0.001), terms.parts(LARGE - 1, 3, 0.001)] == [4, 1]
 
 
 class TestTheFile:

@@ -11,8 +11,8 @@ import pytest
 from tus_model import ENDPOINT, Model, Told, file_of, make_client, make_terms, outcome, send_in_parts
 
 from uploader_cli import errors
-from uploader_cli.core.tus import parts
-from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartStopped, _Whole
+from uploader_cli.core.tus import encode_metadata, parts
+from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartsLost, PartStopped, _Whole
 from uploader_cli.transfer.tus_upload import Known, Sent, Watch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Case:
         self.terms = make_terms(**{"cwu": False, **terms})
         self.file = file_of(tmp_path / "a.bin", DATA)
         self.parts = [Part(start, length) for start, length in parts(len(DATA), count)]
-        self.known = Known()
+        self.more: dict[str, Any] = {}
 
     def run(self) -> Sent:
         sent = self.send()
@@ -45,10 +45,10 @@ class Case:
             self.file,
             {"filename": "a.bin"},
             self.parts,
-            part_metadata={"sessionId": "s"},
+            "whole",
             watch=self.told.watch,
-            known=self.known,
-            make_key=lambda: "whole",
+            session="s",
+            **self.more,
         )
 
     def fail(self) -> errors.UploaderError:
@@ -73,7 +73,60 @@ def test_only_the_joined_upload_has_the_files_metadata(tmp_path: Path) -> None:
     case.run()
     posts = [headers for method, _, headers, _ in case.model.calls if method == "POST"]
     names = [{pair.split()[0] for pair in headers["Upload-Metadata"].split(",")} for headers in posts]
-    assert names == [{"sessionId", "uploadKey"}] * 2 + [{"filename", "uploadKey"}]
+    place = {"finalKey", "finalLength", "partOffset"}
+    assert names == [{"sessionId", "uploadKey"} | place] * 2 + [{"filename", "uploadKey"}]
+
+
+def test_parts_tell_a_server_that_knows_keys_their_place(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.run()
+    posts = [headers["Upload-Metadata"] for method, _, headers, _ in case.model.calls if method == "POST"]
+    for start, metadata in zip((0, 50), posts[:2], strict=True):
+        place = {"finalKey": "whole", "finalLength": "100", "partOffset": str(start)}
+        assert set(encode_metadata(place).split(",")) <= set(metadata.split(","))
+
+
+class TestForeignServer:
+    """A server that knows no keys, and keeps parts beside what they were joined to."""
+
+    def case(self, tmp_path: Path, words: str = "") -> Case:
+        case = Case(tmp_path, words, extensions={"termination"})
+        case.model.keys, case.model.keeps_parts = None, True
+        case.more = {"recognises_keys": False}
+        return case
+
+    def test_parts_are_deleted_after_the_whole_is_confirmed(self, tmp_path: Path) -> None:
+        case = self.case(tmp_path)
+        sent = case.run()
+        assert list(case.model.uploads) == [sent.url]
+        assert case.model.methods.endswith("POST DELETE DELETE")
+        assert not any("finalKey" in headers.get("Upload-Metadata", "") for _, _, headers, _ in case.model.calls)
+
+    def test_parts_that_can_not_be_deleted_fail_nothing(self, tmp_path: Path) -> None:
+        case = self.case(tmp_path, "ok " * 13 + "403 reset")
+        case.run()
+        assert len(case.model.uploads) == 3
+
+    def test_whole_with_a_known_url_is_not_joined_again(self, tmp_path: Path) -> None:
+        case = self.case(tmp_path)
+        url, case.told = case.run().url, Told()
+        case.more |= {"resumed": True, "joined": url}
+        case.parts = [replace(part, known=Known(ENDPOINT + str(n))) for n, part in enumerate(case.parts, 1)]
+        case.model.calls.clear()
+        assert case.run().url == url
+        assert case.model.methods == "HEAD DELETE DELETE"
+
+    def test_lost_part_alone_is_sent_again(self, tmp_path: Path) -> None:
+        case = self.case(tmp_path, "ok " * 12 + "reset")
+        case.terms = replace(case.terms, retry=make_terms(retries=0).retry)
+        case.fail()
+        case.told = Told()
+        del case.model.uploads[ENDPOINT + "1"]
+        case.more |= {"resumed": True}
+        case.parts = [replace(part, known=Known(ENDPOINT + str(n))) for n, part in enumerate(case.parts, 1)]
+        case.model.calls.clear()
+        case.run()
+        assert sum(size for *_, size in case.model.calls) == 50
 
 
 def test_retry_of_a_part_is_an_attempt_of_the_file(tmp_path: Path) -> None:
@@ -112,7 +165,7 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
 
 def test_checksums_of_all_parts_can_share_one_helper(tmp_path: Path) -> None:
     case = Case(tmp_path, count=3, checksum="sha256")
-    upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+    upload = PartedUpload(case.terms, case.file, {}, case.parts, "whole", watch=case.told.watch)
     client = make_client(case.model)
     assert upload.begin(client) is None
     with ThreadPoolExecutor(1) as helper:
@@ -170,7 +223,7 @@ class TestResume:
         case.fail()
         assert list(case.model.finals) == [ENDPOINT + "3"]
         case.told = Told()
-        case.known = Known(key="whole")
+        case.more = {"resumed": True}
         urls = [ENDPOINT + "1", ENDPOINT + "2"]
         case.parts = [replace(part, known=Known(url)) for part, url in zip(case.parts, urls, strict=True)]
         case.model.calls.clear()
@@ -184,18 +237,21 @@ class TestResume:
         """Parts that can be joined are complete: the last chunk of each was accepted."""
         case = Case(tmp_path, "ok " * 12 + "lost", retries=0, checksum="sha256")
         case.fail()
-        case.told, case.known = Told(), Known(key="whole")
+        case.told, case.more = Told(), {"resumed": True}
         ends = [Known(ENDPOINT + "1", checked_until=50), Known(ENDPOINT + "2", checked_until=40, pledged_until=pledged)]
         case.parts = [replace(part, known=known) for part, known in zip(case.parts, ends, strict=True)]
         assert case.run().verified is verified
 
-    def test_parts_that_can_not_be_joined_are_sent(self, tmp_path: Path) -> None:
-        """The server refuses to join parts that are not complete."""
+    def test_parts_that_are_lost_and_were_not_joined_are_given_up(self, tmp_path: Path) -> None:
+        """No request asks to join parts that are not there; the file begins anew, and nothing is left behind."""
         case, urls = self.interrupted(tmp_path)
-        case.known = Known(key="whole")
+        case.more = {"resumed": True}
         case.parts = [replace(part, known=Known(urls.get(0, ""))) for part in case.parts]
         case.parts[1] = replace(case.parts[1], known=Known(ENDPOINT + "99"))
-        case.run()
+        with pytest.raises(PartsLost):
+            case.send()
+        assert case.model.methods == "HEAD HEAD POST DELETE"
+        assert list(case.model.uploads) == [urls[0]]
 
 
 class TestTheEnd:
@@ -253,7 +309,7 @@ class TestPartStopped:
     def failed(self, case: Case) -> PartedUpload:
         """Return an upload in two parts, of which the first has failed."""
         case.model.words.extend(["ok", "403"])
-        upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+        upload = PartedUpload(case.terms, case.file, {}, case.parts, "whole", watch=case.told.watch)
         client = make_client(case.model)
         assert upload.begin(client) is None
         with pytest.raises(PartStopped):
@@ -279,7 +335,7 @@ class TestPartStopped:
     def test_retry_of_a_part_after_a_failure_is_not_reported(self, tmp_path: Path) -> None:
         """The other part is in the middle of a chunk when the first fails."""
         case = Case(tmp_path, "ok ok", clients=2)
-        upload = PartedUpload(case.terms, case.file, {}, case.parts, watch=case.told.watch)
+        upload = PartedUpload(case.terms, case.file, {}, case.parts, "whole", watch=case.told.watch)
         clients = [make_client(case.model), make_client(case.model)]
         assert upload.begin(clients[0]) is None
         request, first = case.model.request, threading.Lock()

@@ -161,7 +161,9 @@ def test_any_server_leads_to_a_complete_file_in_parts_or_an_error(
     terms = make_terms(chunk_size=16, checksum=checksum, retries=retries)
     clients_of_model = [make_client(model) for _ in range(clients)]
     cut = [Part(start, length) for start, length in parts(size, count)]
-    sent = outcome(lambda: send_in_parts(clients_of_model, terms, file, {"filename": "a"}, cut, watch=told.watch))
+    sent = outcome(
+        lambda: send_in_parts(clients_of_model, terms, file, {"filename": "a"}, cut, "whole", watch=told.watch)
+    )
     if isinstance(sent, errors.UploaderError):
         assert str(sent)
         return

@@ -18,6 +18,7 @@ from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Stop
 from uploader_cli.transfer.retry import Retry
@@ -119,6 +120,7 @@ class FakeApi:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     budget: RateBudget = field(default_factory=RateBudget)
+    request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
     http: None = None
 

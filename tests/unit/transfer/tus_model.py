@@ -69,6 +69,8 @@ class Model:
         self.words = deque(words)
         self.keys = {} if keys else None
         self.checks = checks
+        self.keeps_parts = False
+        """Whether parts stay beside what they were joined to."""
         self.uploads: dict[str, Upload] = {}
         self.finals: dict[str, tuple[str, ...]] = {}
         self.calls: list[tuple[str, str, dict[str, str], int]] = []
@@ -150,6 +152,9 @@ class Model:
         upload = self.uploads.get(url)
         if upload is None:
             return self._answer(url, 404)
+        if method == "DELETE":
+            del self.uploads[url]
+            return self._answer(url, 204)
         if method == "HEAD":
             return self._answer(url, 200, upload, **{"Upload-Length": str(upload.length)})
         if int(headers["Upload-Offset"]) != len(upload.data):
@@ -168,7 +173,7 @@ class Model:
             parts = tuple(concat.removeprefix("final;").split())
             if any(part not in self.uploads for part in parts):
                 return self._answer(url, 404)
-            found = [self.uploads.pop(part) for part in parts]
+            found = [self.uploads[part] if self.keeps_parts else self.uploads.pop(part) for part in parts]
             joined, covered = (bytearray().join(getattr(part, name) for part in found) for name in ("data", "covered"))
             upload = Upload(len(joined), joined, covered, headers["Upload-Metadata"])
             self.finals[location] = parts
@@ -264,15 +269,16 @@ def make_terms(
     chunk_size: int = 10,
     checksum: str | None = None,
     cwu: bool = True,
+    extensions: Iterable[str] = (),
     stop: Stop | None = None,
     throttle: Callable[[int], int] = unlimited,
     **policy: Any,
 ) -> Terms:
     """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Retry`."""
     clock = Clock()
-    extensions = {"creation", "checksum", "concatenation"} | ({"creation-with-upload"} if cwu else set())
+    offered = {"creation", "checksum", "concatenation", *extensions, *(["creation-with-upload"] if cwu else [])}
     capabilities = Capabilities(
-        ENDPOINT, extensions=frozenset(extensions), checksum_algorithms=frozenset({"sha1", "sha256"})
+        ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
     retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
     return Terms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
@@ -284,10 +290,11 @@ def send_in_parts(
     file: LocalFile,
     metadata: Mapping[str, str],
     parts: Sequence[Part],
+    key: str,
     **options: Any,
 ) -> Sent:
     """Drive a `PartedUpload` as the jobs of the pool do, with one thread for each client. Raise the first error."""
-    upload = PartedUpload(terms, file, metadata, parts, **options)
+    upload = PartedUpload(terms, file, metadata, parts, key, **options)
     complete = upload.begin(clients[0])
     if complete is not None:
         return complete
