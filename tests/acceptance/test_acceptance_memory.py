@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 1024 * MIB
-CLIENT, SERVER = 90 * MIB, 120 * MIB
-"""What CONTRACT and issue allow, in bytes."""
+CLIENT, SERVER = 120 * MIB, 120 * MIB
+"""Bytes. The client holds at most 64 MiB of chunks over all workers."""
 
 
 def stay_small(directory: Path, size: int, *options: str | int) -> None:

@@ -37,7 +37,7 @@ def stored_once(source: Path, root: Path) -> None:
 def test_killed_client_stores_each_packed_file_once(many: Path, tmp_path: Path, after: int) -> None:
     root = tmp_path / "root"
     with server_process("--root", str(root), packs=True) as server:
-        killed = start("upload", many, "-s", server.url, "--json", home=tmp_path)
+        killed = start("upload", many, "-s", server.url, "--json", "--limit-rate", "100K", home=tmp_path)
         for _ in range(after):
             read_until(killed, "file.completed")
         killed.kill()

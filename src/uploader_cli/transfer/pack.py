@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core import packs
@@ -39,10 +39,10 @@ MISMATCH = "DIGEST_MISMATCH"
 class PackLimits:
     """What goes into one pack. All workers share it: a refusal that one of them meets counts for all."""
 
-    def __init__(self, offer: PackOffer, chunk_size: int) -> None:
+    def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"]) -> None:
         self.endpoint = offer.endpoint
         self.files = min(offer.max_files, MOST_FILES)
-        self.bytes = min(offer.max_bytes, MOST_BYTES, max(chunk_size, LARGEST))
+        self.bytes = min(offer.max_bytes, MOST_BYTES, MOST_BYTES if chunk_size == "auto" else max(chunk_size, LARGEST))
         self.largest = min(offer.max_file_size, LARGEST, self.bytes)
         self.refused = False
         """True once the server turned out to have no packs: files go by tus for the rest of the run."""

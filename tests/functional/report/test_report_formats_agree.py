@@ -103,7 +103,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         server.faults.next_answers("POST", "/api/upload/batch", [None, Answer(when="after_body", close=True)])
         flags = {"server": server.url, "json": True, "progress": "plain", "failed_to": "again.jsonl"}
         flags["from_file"] = "list.jsonl"
-        settings = resolve({**flags, "report": list(REPORTS)}, env={}, cwd=tmp_path, user_config=None)
+        settings = resolve({**flags, "jobs": "1", "report": list(REPORTS)}, env={}, cwd=tmp_path, user_config=None)
         found, interrupts = select(settings, []), Interrupts()
         with Journal(settings.state_path) as journal:
             run = begin(settings, [], journal, "run-1")

@@ -110,7 +110,7 @@ def test_what_was_asked_for_is_done_before_it_closes(tmp_path: Path) -> None:
 
 def test_an_upload_that_can_not_be_recorded_fails_and_later_ones_survive_a_restart(tmp_path: Path) -> None:
     """Nobody is told that a file is stored before the database says so."""
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         edit(tmp_path, REFUSE_BAD)
         old, session = server.url, new_session(server.url, 3)
         refused = create(old, 3, b"bad", sessionId=session, filename="bad.txt", uploadKey="bad")
@@ -118,7 +118,7 @@ def test_an_upload_that_can_not_be_recorded_fails_and_later_ones_survive_a_resta
         good = created(old, 4, b"good", sessionId=session, filename="good.txt")
         (batch,) = upload(old, file("batch.txt", b"batch"), session=session)
         edit(tmp_path, "DROP TRIGGER refuse")
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         assert content(good.replace(old, server.url)) == b"good"
         known = progress(server.url, session).json()
         assert {f["originalName"]: f["status"] for f in known["files"]}["batch.txt"] == "completed"
@@ -132,7 +132,7 @@ def test_an_upload_that_can_not_be_recorded_fails_and_later_ones_survive_a_resta
 
 def test_a_failed_record_counts_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     """File row, upload row and session row are one transaction."""
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         edit(tmp_path, REFUSE_BAD)
         session = new_session(server.url, 1)
         assert create(server.url, 3, b"bad", sessionId=session, filename="bad.txt", uploadKey="b").status_code == 500
@@ -146,7 +146,7 @@ def test_a_failed_record_counts_nothing_and_can_be_repeated(tmp_path: Path) -> N
 
 def test_other_requests_are_answered_while_the_database_is_busy() -> None:
     free = threading.Event()
-    with running_server() as server:
+    with running_server(packs=True) as server:
         session, upload = new_session(server.url), created(server.url, 6, b"abc")
         try:
             server.app.state.store.database._submit(lambda db: free.wait(DEADLINE), writes=False)
@@ -164,7 +164,7 @@ def test_other_requests_are_answered_while_the_database_is_busy() -> None:
 
 def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
     free = threading.Event()
-    with running_server() as server:
+    with running_server(packs=True) as server:
         database = server.app.state.store.database
         database._submit(lambda db: free.wait(DEADLINE), writes=False)
         answers: list[requests.Response] = []
@@ -189,14 +189,14 @@ def test_a_database_of_a_newer_server_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
     """Version 0 had absolute paths."""
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         old, session = server.url, new_session(server.url, 2)
         resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
         upload(old, file("batch.txt", b"batch"), session=session)
     tables = ("files", "digests", "tus_uploads")
     edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")
     edit(tmp_path, "UPDATE tus_uploads SET path = CAST(path AS BLOB)")
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         assert content(resumable.replace(old, server.url)) == b"abc"
     with closing(sqlite3.connect(database_of(tmp_path))) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
@@ -207,7 +207,7 @@ def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
 
 def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
     """Version 1 had neither packs nor files that a client gave up."""
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 3)
         upload(server.url, file("batch.txt", b"batch"), session=session)
     edit(
@@ -218,7 +218,7 @@ def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
         "ALTER TABLE sessions DROP COLUMN given_up",
         "PRAGMA user_version = 1",
     )
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         send_pack(server.url, session, {"packed.txt": b"packed"})
         known = progress(server.url, session).json()
         assert [f["originalName"] for f in known["files"]] == ["batch.txt", "packed.txt"]

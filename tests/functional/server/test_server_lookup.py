@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    with running_server() as running:
+    with running_server(packs=True) as running:
         send_pack(running.url, new_session(running.url, 9), [("d/é", b"pack"), ("d/é", b"2nd"), ("d/e.x", b"")])
         create(running.url, 3, b"tus", sessionId=new_session(running.url), relativePath="t", filename="t")
         upload(running.url, file("b", b"batch"))

@@ -45,7 +45,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[EmbeddedServer]:
-    with running_server() as running:
+    with running_server(packs=True) as running:
         yield running
 
 
@@ -89,14 +89,14 @@ def test_health_and_session_answer_offer_packs_and_lookup(url: str) -> None:
 
 @pytest.mark.parametrize("config", [{"flavour": "reference"}, {"packs": False}])
 def test_a_server_without_packs_does_not_show_them(config: dict[str, Any]) -> None:
-    with running_server(**config) as server:
+    with running_server(**{"packs": True, **config}) as server:
         assert not {"packs", "lookup"} & requests.get(f"{server.url}/health", timeout=DEADLINE).json().keys()
         assert post_pack(server.url, UNKNOWN, {"a": b"1"}).status_code == 404
         assert requests.post(f"{server.url}/api/upload/lookup", json={}, timeout=DEADLINE).status_code == 404
 
 
 def test_a_server_for_smaller_files_offers_smaller_packed_files() -> None:
-    with running_server(max_size=1000) as server:
+    with running_server(packs=True, max_size=1000) as server:
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).json()["packs"]["maxFileSize"] == 1000
         answer = post_pack(server.url, new_session(server.url), {"a": b"1" * 1001})
         assert (answer.status_code, answer.json()["error"]) == (413, "PACK_TOO_LARGE")
@@ -174,7 +174,7 @@ def test_flipped_bits_fail_their_file_alone_and_it_may_come_again(shared: Embedd
 
 
 def test_types_and_made_failures_concern_their_files_alone() -> None:
-    with running_server(types=("mp4", "txt"), mixed_types=False, fail_files=("bad*",)) as server:
+    with running_server(packs=True, types=("mp4", "txt"), mixed_types=False, fail_files=("bad*",)) as server:
         session = new_session(server.url, 9)
         paths = ["a.mp4", "b.avi", "c.txt", "bad.mp4"]
         answered = send_pack(server.url, session, dict.fromkeys(paths, b"1"))
@@ -308,7 +308,7 @@ def test_a_cancel_ends_a_pack_that_arrives(shared: EmbeddedServer, below: str) -
 
 
 def test_a_session_takes_no_more_files_than_it_may_hold() -> None:
-    with running_server(max_files=3) as server:
+    with running_server(packs=True, max_files=3) as server:
         session = new_session(server.url, 3)
         send_pack(server.url, session, {"a": b"1", "b": b"1"})
         assert refused(post_pack(server.url, session, {"c": b"1", "d": b"1"})) == (400, "TOO_MANY_FILES")
@@ -334,7 +334,7 @@ def test_all_requests_together_hold_64_mib_of_data(shared: EmbeddedServer, below
 
 
 def test_packs_need_the_token_of_the_server() -> None:
-    with running_server(auth_token="secret") as server:
+    with running_server(packs=True, auth_token="secret") as server:
         assert refused(post_pack(server.url, UNKNOWN, {"a": b"1"})) == (401, "UNAUTHORIZED")
         assert refused(post_pack(server.url, UNKNOWN, {"a": b"1"}, Authorization="Bearer secret"))[0] == 404
         assert recalled(server.url, "key").status_code == 401
@@ -411,7 +411,7 @@ def test_a_refusal_is_not_remembered(url: str, below: str) -> None:
 
 
 def test_an_answer_is_remembered_for_the_upload_ttl() -> None:
-    with running_server(upload_ttl=0.3) as server:
+    with running_server(packs=True, upload_ttl=0.3) as server:
         session = new_session(server.url, 5)
         damaged = body_of_pack(manifest_of(session, {"a": b"1", "b": b"2"}), b"1x")
         assert post_body(server.url, damaged, key="key").status_code == 200
@@ -451,11 +451,11 @@ def test_packs_batches_and_tus_share_a_session(url: str, below: str) -> None:
 
 def test_a_restart_keeps_keys_counts_and_what_was_counted(tmp_path: Path) -> None:
     files = [("a", b"1"), ("../b", b"2"), ("c", b"3")]
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 4)
         answer = post_pack(server.url, session, files, key="key").json()
         assert counts(server.url, session) == (2, 1, "uploading")
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         assert counts(server.url, session) == (2, 1, "uploading")
         assert recalled(server.url, "key").json() == answer
         again = send_pack(server.url, session, files, key="again")
@@ -471,7 +471,7 @@ def test_finish_counts_the_files_that_the_client_gave_up(tmp_path: Path) -> None
     def finish(url: str, session: str, body: Any) -> requests.Response:
         return requests.post(f"{url}/api/upload/session/{session}/finish", json=body, timeout=DEADLINE)
 
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 4)
         send_pack(server.url, session, {"a": b"1"})
         for wrong in ([], {"failed": -1}, {"failed": "1"}, {"failed": True}, {"failed": 1, "more": 1}):
@@ -481,7 +481,7 @@ def test_finish_counts_the_files_that_the_client_gave_up(tmp_path: Path) -> None
             known = answer["completedFiles"], answer["failedFiles"], answer["overallStatus"]
             assert known == (1, 2, "partial")
         assert finish(server.url, new_session(server.url), {"failed": 0}).json()["overallStatus"] == "completed"
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         assert counts(server.url, session) == (1, 2, "partial")
 
 
@@ -517,7 +517,7 @@ def test_a_kill_between_link_and_commit_loses_and_doubles_nothing(tmp_path: Path
         with pytest.raises(requests.ConnectionError):
             post_pack(ready[0], session, files, key="key")
         assert dying.wait(DEADLINE) == -signal.SIGKILL
-    with server_process("--root", str(tmp_path)) as server:
+    with server_process("--root", str(tmp_path), packs=True) as server:
         assert recalled(server.url, "key").status_code == 404
         assert counts(server.url, session) == (0, 0, "pending")
         answered = send_pack(server.url, session, files, key="key")
@@ -528,7 +528,7 @@ def test_a_kill_between_link_and_commit_loses_and_doubles_nothing(tmp_path: Path
 
 
 def test_a_pack_that_can_not_be_recorded_can_be_repeated(tmp_path: Path) -> None:
-    with running_server(root=tmp_path) as server:
+    with running_server(packs=True, root=tmp_path) as server:
         session, database = new_session(server.url), server.app.state.store.database
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON packs BEGIN SELECT RAISE(ABORT, 'by the test'); END"
         database.wait(lambda db: db.execute(refuse))
