@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,6 +61,9 @@ def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_
         for again in (("resume", "--json"), command):
             done = uploader(*again, home=tmp_path)
             assert (done.code, codes(done)) == (4, ["outcome_unknown"])
+        end = time.monotonic() + PATIENCE
+        while not server.faults.count("POST", BATCH) and time.monotonic() < end:
+            time.sleep(0.02)  # the server still works on it
         assert stored(server.root) == ["a.mp4"]
         assert server.faults.count("POST", BATCH) == 1
         assert uploader(*command, "--resend-unknown", home=tmp_path).code == 0

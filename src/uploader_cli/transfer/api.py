@@ -183,9 +183,10 @@ class Api:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {len(files)} files")
         return found
 
-    def finish(self, session_id: str) -> None:
-        """`POST /api/upload/session/{id}/finish`, on servers that have it."""
-        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish")
+    def finish(self, session_id: str, failed: int = 0) -> None:
+        """`POST /api/upload/session/{id}/finish`, on servers that have it; `failed` files were given up here."""
+        body = {"failed": failed} if failed else None
+        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=body)
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
         """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause if `patient`: polls come again anyway."""
@@ -324,6 +325,8 @@ def _pack_entries(answer: Answer, count: int) -> list[packs.PackedFile]:
     error = answer_error(answer)
     kind = _PACK_ERRORS.get((error.status, error.error)) or _PACK_ERRORS.get((error.status, ""))
     if kind is None:
+        if isinstance(error, errors.TooSlow):
+            error.retryable = False  # never repeated with the same files
         raise error
     raised = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
     raised.retryable = error.error == "PACK_IN_PROGRESS" or kind is errors.SessionLost
@@ -338,7 +341,7 @@ _PACK_ERRORS: Mapping[tuple[int, str], type[errors.AnswerError]] = {
     (405, ""): errors.PacksRefused,
     (501, ""): errors.PacksRefused,
     (413, ""): errors.TooLarge,
-    (422, ""): errors.KeyReused,
+    (422, "KEY_REUSED"): errors.KeyReused,
 }
 
 

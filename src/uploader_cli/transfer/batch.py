@@ -129,7 +129,7 @@ class BatchSession:
         for file in left:
             self.context.ledger.skip(file, SkipReason.FAIL_FAST)
         if self.session is not None:
-            self.session.over(api, len(left), failed=0)
+            self.session.over(api, len(left), given_up=len(left))
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -152,6 +152,7 @@ class BatchSession:
             request.outcomes += self._move(api, group, error)
         except errors.AnswerError as error:
             if ends_run(error):
+                yield request.outcomes  # what is settled is not sent again
                 raise
             if error.status in SPLIT_REFUSALS and len(group) > 1:
                 self.context.ledger.retry(group, error)
@@ -161,6 +162,7 @@ class BatchSession:
                 request.outcomes += [Outcome(file, error) for file in group]
         except errors.UploaderError as error:
             if ends_run(error):
+                yield request.outcomes
                 raise
             request.outcomes += [Outcome(file, error) for file in group]
         if request.outcomes:
@@ -282,7 +284,7 @@ class _Request:
         for file, item in self._matched(stored):
             self._group.remove(file)
             outcome = self._outcome(file, item)
-            if outcome.error is not None:
+            if outcome.error is not None and item is not None:
                 self._context.run.certain([file])
             self.outcomes.append(outcome)
 

@@ -123,6 +123,8 @@ class Ledger:
     def retry(self, files: Iterable[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
         """Announce another attempt after `delay` seconds, because of `error`."""
         for file in files:
+            if file.file not in self._attempts:
+                continue  # nothing of it was tried yet
             self._emit(ev.FileRetry(file.file, self.attempt(file) + 1, round(delay, 3), error.code, str(error)))
 
     def end(self, outcomes: Sequence[Outcome]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from uploader_cli import errors
@@ -15,7 +16,7 @@ from uploader_cli.transfer.bodies import read_whole
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
 from uploader_cli.transfer.pacing import unlimited
-from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 
 if TYPE_CHECKING:
@@ -33,17 +34,26 @@ LARGEST = 1 << 20
 MOST_FILES = 500
 MOST_BYTES = 8 << 20
 """What one pack holds at most: no more than a chunk, so that an interruption costs no more than a chunk does."""
-MISMATCH = "DIGEST_MISMATCH"
+FIRST_BYTES = 2 << 20
+LEAST_BYTES = 64 << 10
+"""Where the size of packs begins, before one was measured, and where it ends on a slow link."""
+SLOW = 2.0
+"""Seconds that a pack may take before the next ones get smaller."""
+MOST_MEMORY = 64 << 20
+"""Bytes in all packs that are being sent; each is held twice while its body is made."""
+MISMATCH = "CHECKSUM_MISMATCH"
 
 
 class PackLimits:
     """What goes into one pack. All workers share it: a refusal that one of them meets counts for all."""
 
-    def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"]) -> None:
+    def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"], jobs: int) -> None:
+        chunk = MOST_BYTES if chunk_size == "auto" else max(chunk_size, LARGEST)
         self.endpoint = offer.endpoint
         self.files = min(offer.max_files, MOST_FILES)
-        self.bytes = min(offer.max_bytes, MOST_BYTES, MOST_BYTES if chunk_size == "auto" else max(chunk_size, LARGEST))
-        self.largest = min(offer.max_file_size, LARGEST, self.bytes)
+        self._most = min(offer.max_bytes, MOST_BYTES, chunk, max(LARGEST, MOST_MEMORY // (2 * jobs)))
+        self.bytes = min(self._most, FIRST_BYTES)
+        self.largest = min(offer.max_file_size, LARGEST, self._most)
         self.refused = False
         """True once the server turned out to have no packs: files go by tus for the rest of the run."""
         self._lock = threading.Lock()
@@ -52,10 +62,19 @@ class PackLimits:
         """Return whether a file goes into a pack."""
         return not self.refused and file.size <= self.largest
 
+    def measured(self, size: int, seconds: float) -> None:
+        """Take how long a pack of `size` bytes took: the next ones should take 1 to 2 s at most."""
+        with self._lock:
+            if seconds > SLOW:
+                self.bytes = max(LEAST_BYTES, min(self.bytes, int(size * SLOW / (2 * seconds))))
+            elif seconds < SLOW / 2 and 2 * size > self.bytes:
+                self.bytes = min(self._most, 2 * self.bytes)
+
     def shrink(self, size: int) -> None:
         """Halve the bytes of a pack, because one of `size` bytes was too large."""
         with self._lock:
             self.bytes = max(1, min(self.bytes, size // 2))
+            self._most = max(self.bytes, min(self._most, size))
 
     def refuse(self) -> bool:
         """Use no more packs; True for the first caller."""
@@ -141,11 +160,13 @@ class Pack:
         if context.settings.fail_fast and context.ledger.failures:
             for file, _ in self._files:
                 context.ledger.skip(file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, len(self._files), failed=0)
+            self.session.over(worker.api, len(self._files), given_up=len(self._files))
             return
         if self._limits.refused:
             self._by_tus([file for file, _ in self._files])
             return
+        if self._tries:
+            context.stop.sleep(_delay(self._tries))
         entries, unread = self._read()
         if unread:
             yield unread
@@ -179,7 +200,7 @@ class Pack:
         return self._context.run.packed([entry.file for entry in entries]), False
 
     def _send(self, worker: Worker, entries: Sequence[Entry], key: tuple[str, bool]) -> Iterator[Sequence[Outcome]]:
-        request = _PackRequest(self._context, self._limits.endpoint, self.session, entries, worker, *key)
+        request = _PackRequest(self._context, self._limits, self.session, entries, worker, *key)
         files = [entry.file for entry in entries]
         try:
             answer = request.send()
@@ -188,13 +209,15 @@ class Pack:
                 self._context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
             self._context.ledger.retry(files, error)
             self._by_tus(files)
-        except errors.TooLarge as error:
-            self._limits.shrink(sum(file.size for file in files))
-            self._context.ledger.retry(files, error)
-            self._halve(files)
         except errors.UploaderError as error:
             if ends_run(error):
                 raise
+            cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
+            if cut or isinstance(error, errors.TooLarge | errors.TooSlow):  # smaller ones may get through
+                self._limits.shrink(sum(file.size for file in files))
+                self._context.ledger.retry(files, error)
+                self._halve(files)
+                return
             yield [Outcome(file, error) for file in files]
         else:
             yield self._outcomes(entries, answer)
@@ -212,7 +235,7 @@ class Pack:
             words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
             refused = failed(entry.file, code, words, retryable=item.retryable)
             if item.retryable and self._tries < self._context.settings.retries and refused.error is not None:
-                self._context.ledger.retry([entry.file], refused.error)
+                self._context.ledger.retry([entry.file], refused.error, _delay(self._tries + 1))
                 again.append(entry.file)
             else:
                 outcomes.append(refused)
@@ -240,22 +263,27 @@ class Pack:
         )
 
 
+def _delay(tries: int) -> float:
+    """Return the seconds to wait before files go into a pack for the `tries`th time more."""
+    return float(min(LAST_PROBE, FIRST_PROBE * 2 ** (tries - 1)))
+
+
 class _PackRequest:
     """One request with its retries: the key makes a repeat safe, whatever became of the answer."""
 
     def __init__(
         self,
         context: Context,
-        endpoint: str,
+        limits: PackLimits,
         session: UploadSession,
         entries: Sequence[Entry],
         worker: Worker,
         key: str,
         asked_before: bool,
     ) -> None:
-        self._context, self._endpoint, self._session, self._entries = context, endpoint, session, entries
+        self._context, self._limits, self._session, self._entries = context, limits, session, entries
         self._worker, self._key, self._asked_before = worker, key, asked_before
-        self._excused = False
+        self._excused = self._renamed = False
 
     def send(self) -> list[PackedFile]:
         """Send it until it is answered. Raise the error that remains."""
@@ -276,6 +304,9 @@ class _PackRequest:
                     raise
                 self._context.ledger.retry(files, error)
             except errors.KeyReused as error:
+                if self._renamed:
+                    raise
+                self._renamed = True
                 self._key, self._asked_before = self._context.run.packed(files), False
                 self._context.ledger.retry(files, error)
 
@@ -285,7 +316,7 @@ class _PackRequest:
             for entry in entries:
                 context.ledger.start(entry.file, session, utf8(entry.file.relative_path), packed=True)
         if self._asked_before:
-            known = self._worker.api.pack_answer(self._endpoint, self._key, len(entries))
+            known = self._worker.api.pack_answer(self._limits.endpoint, self._key, len(entries))
             if known is not None:
                 return known
             self._asked_before = False
@@ -294,4 +325,7 @@ class _PackRequest:
             ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
         )
         body = PackBody(listed, [entry.data for entry in entries], check=context.stop.check, throttle=context.throttle)
-        return self._worker.api.pack(self._endpoint, self._key, body, len(entries))
+        began = time.monotonic()
+        answer = self._worker.api.pack(self._limits.endpoint, self._key, body, len(entries))
+        self._limits.measured(len(body), time.monotonic() - began)
+        return answer

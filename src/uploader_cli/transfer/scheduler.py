@@ -172,6 +172,8 @@ class Scheduler:
         self._sessions: set[UploadSession] = set()
         """Those that are open."""
         self._flow = Flow()
+        self._prober: Api | None = None
+        """The client that probes a server that is down: one thread at a time does."""
         self._claims: dict[int, Claim] = {}
         """What the journal has of files that are checked and not in a session yet."""
 
@@ -202,6 +204,8 @@ class Scheduler:
         """End every request that is being sent, from another thread."""
         self._api.shut()
         self._pool.shut()
+        if self._prober is not None:
+            self._prober.shut()
 
     # --- beginning and end --------------------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class Scheduler:
             limits = replace(limits, empty_files=True)
             self._terms = self._make_terms(self._tus)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
-                self._packs = PackLimits(self._api.packs, self._settings.chunk_size)
+                self._packs = PackLimits(self._api.packs, self._settings.chunk_size, self._pool.most)
         self._begin()
         self._checks = Checks(self._context, limits, self._api.lookups)
         try:
@@ -282,11 +286,13 @@ class Scheduler:
         final = self._checks.finish(worker.api, outcomes)
         self._ledger.end(final)
         if job.session is not None:
-            job.session.over(worker.api, len(final), failed=sum(outcome.error is not None for outcome in final))
+            bad = [outcome.error for outcome in final if outcome.error is not None]
+            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # else the server has counted it
+            job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
     def _probe(self) -> None:
         """Make one cheap call that succeeds when the server answers at all."""
-        api = self._api.another()
+        api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
                 TusClient(api.http, self._settings.target_url, api.authorization, api.note).options()

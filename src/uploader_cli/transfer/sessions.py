@@ -27,6 +27,7 @@ class UploadSession:
         """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
         self.failures = 0
+        self._given_up = 0
         self._context, self._left, self._register = context, files, register
         self._lock = threading.Lock()
         self._renewal: threading.Event | None = None
@@ -44,11 +45,15 @@ class UploadSession:
         context.emit(SessionCreated(self.id, self.category, self._left))
         context.followers.follow(self.id)
 
-    def over(self, api: Api, files: int, *, failed: int) -> None:
-        """Count files that are over; after the last one close the session on a server that wants to know."""
+    def over(self, api: Api, files: int, *, failed: int = 0, given_up: int = 0) -> None:
+        """Count files that are over; after the last one close the session on a server that wants to know.
+
+        `given_up` are files that the server has no verdict on.
+        """
         with self._lock:
             self._left -= files
             self.failures += failed
+            self._given_up += given_up
             if self._left > 0 or not self._open:
                 return
             self._open = False
@@ -101,8 +106,11 @@ class UploadSession:
         context = self._context
         if self.limits.relative_paths:
             try:
-                context.retry.run(lambda: api.finish(self.id))
-            except (errors.AnswerError, errors.NetworkError) as error:
+                context.retry.run(lambda: api.finish(self.id, self._given_up))
+            except errors.Interrupted:
+                self._leave(self.id, "cancelled")
+                raise
+            except errors.UploaderError as error:
                 context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
         context.run.session_closed(self.id)
         self._leave(self.id, "partial" if self.failures else "completed")

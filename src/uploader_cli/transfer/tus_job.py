@@ -50,7 +50,7 @@ class TusFile:
         context, file = self._context, self._file
         if context.settings.fail_fast and context.ledger.failures:
             context.ledger.skip(file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, 1, failed=0)
+            self.session.over(worker.api, 1, given_up=1)
             return
         if self._claim.outdated is not None:
             self._terminate(worker, self._claim.outdated)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving import running_server
 
 from uploader_cli import upload
+from uploader_cli.core.events import FailureCode
+from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import pack
 from uploader_server.faults.state import Answer
@@ -154,6 +157,35 @@ def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending,
     failed = [one for one in result.receipts if one.status == "failed"]
     assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
     assert result.outcome.completed == 20
+
+
+def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -> None:
+    """A proxy that refuses packs: only the server's own KEY_REUSED asks for another key."""
+    sending.server.faults.next_answers("POST", PACKS, [422] * 99)
+    result = sending.run()
+    assert [one.code for one in result.receipts if one.status == "failed"] == ["server_refused"] * 20
+    assert sending.server.faults.count("POST", PACKS) == 1
+
+
+def test_bytes_that_change_on_their_way_are_sent_again_and_then_an_integrity_failure(
+    sending: Sending, monkeypatch: Any
+) -> None:
+    wrong = SimpleNamespace(sha256=lambda data, **how: hashlib.sha256(data + b"!", **how))
+    monkeypatch.setattr(pack, "hashlib", wrong)
+    result = sending.run(retries=1)
+    codes = {one.code for one in result.receipts if one.status == "failed"}
+    assert codes == {"integrity"}
+    assert result.exit_code == 7
+
+
+def test_files_that_were_given_up_make_the_session_partial(sending: Sending, monkeypatch: Any) -> None:
+    def unreadable(file: Any) -> bytes:
+        raise FileError(f"{file.path} changed", path=file.path, code=FailureCode.CHANGED)
+
+    monkeypatch.setattr(pack, "read_whole", unreadable)
+    sending.run()
+    (session,) = sending.server.app.state.backend.known.values()
+    assert session.status == "partial"
 
 
 def test_conflicting_path_fails_alone(sending: Sending) -> None:

@@ -178,7 +178,8 @@ class FakeApi:
             raise answer
         return answer
 
-    def finish(self, session: str) -> None:
+    def finish(self, session: str, failed: int = 0) -> None:
+        del failed
         self._play("finish", self.finishes, session)
 
     def cancel(self, session: str) -> dict[str, object]:
