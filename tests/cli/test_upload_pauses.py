@@ -28,7 +28,7 @@ A_DAY = Answer(429, {"Retry-After": "86400"})
 
 def test_poll_that_is_told_to_wait_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
     """Polls begin three seconds after the dials that are refused; the second session comes after the first poll."""
-    with running_server(flavour="reference", processing_seconds=3.5, realtime="off") as server:
+    with running_server(flavour="reference", processing_seconds=6.0, realtime="off") as server:
         server.faults.next_answers("GET", "/api/upload/progress/*", [A_DAY])
         files = make_files(**{"a.mp4": 10, "b.avi": 10})
         done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)

@@ -113,7 +113,7 @@ def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
 
 def test_server_messages(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """What the server says to people comes through, as it says it."""
-    with running_server(flavour="reference", processing_seconds=0.5) as server:
+    with running_server(flavour="reference", processing_seconds=2.0) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert "a.mp4 上传完成" in [event["text"] for event in done.of("server.message")]
 

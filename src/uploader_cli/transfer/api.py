@@ -32,8 +32,8 @@ PROCESSING_PER_FILE = 30.0
 """Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
 STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
-NOT_READABLE = (404, 405, 410, 501)
-"""Answers of a server that does not give out what it stores; any other refusal says nothing about the file."""
+NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
+"""Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
 
 
 class Api:
@@ -234,7 +234,7 @@ class Api:
             return None
         answer = self._call("HEAD", where, raises=False)
         if not answer.ok:
-            _refuse_unless(NOT_READABLE, answer)
+            _raise_if_undecided(answer)
             return None
         length = protocol.whole(answer.headers.get("Content-Length"))
         return length, sha256_of(answer.headers.get("Repr-Digest", ""))
@@ -246,7 +246,7 @@ class Api:
         self.retry.wait_out_pause()
         with self.http.stream(self._url(where), self.authorization()) as (answer, pieces):
             if answer.status != 200:
-                _refuse_unless(NOT_READABLE, answer)
+                _raise_if_undecided(answer)
                 return False
             for piece in pieces:
                 self._stop.check()
@@ -374,9 +374,9 @@ class _Token:
             return self._value != before
 
 
-def _refuse_unless(statuses: tuple[int, ...], answer: Answer) -> None:
-    """Raise the error for a refusal that says nothing about the file: not one of `statuses`, nor a redirect."""
-    if answer.status not in statuses and answer.status >= 400:
+def _raise_if_undecided(answer: Answer) -> None:
+    """Raise the error for a refusal that does not tell whether the file can be read."""
+    if answer.status in NO_ANSWER:
         raise answer_error(answer)
 
 

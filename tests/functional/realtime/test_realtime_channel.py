@@ -309,7 +309,7 @@ def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -
     opened = _WebSocket(called=lambda _call: None)
     opened.connect(f"ws://127.0.0.1:{server.port}/socket.io/?transport=websocket&EIO=4")
     number = opened.fileno()
-    opened.close()  # type: ignore[no-untyped-call]
+    opened.shutdown()
     assert opened.fileno() == number
     opened.release()
     assert opened.sock is None
