@@ -82,12 +82,17 @@ def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
             assert names[request] not in again.get(request.epoch + 1, {}), f"{moment}: sent again although stored"
 
 
-def kill_clients(directory: Path, volume: Volume, plan: Sequence[Moment], seed: int, *, server_too: bool) -> None:
-    """One client after the other is killed, each goes on with what is left; the last one is let through."""
+def kill_clients(
+    directory: Path, volume: Volume, plan: Sequence[Moment], seed: int, *, server_too: bool, latency: int = 0
+) -> None:
+    """Kill one client after the other; each resumes what is left, and the last one ends by itself.
+
+    With a `latency` (ms) of the server large files travel in parts.
+    """
     source, trap = random.Random(seed), Trap()
     files = directory / "files"
     expected = volume.make(files, seed)
-    with Bench(directory, trap) as bench:
+    with Bench(directory, trap, "--latency", str(latency)) as bench:
         upload = ["upload", files, "--jobs", JOBS, "--chunk-size", volume.chunk]
         wal = bench.home / "state/uploader/journal.sqlite3-wal"
 
@@ -192,4 +197,4 @@ def test_twenty_kills_of_both(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", [14, 15])
 def test_twenty_kills_of_a_file_in_parts(tmp_path: Path, seed: int, server_too: bool) -> None:
     """Of each part at most one chunk is sent again; the parts are joined once."""
-    kill_clients(tmp_path, IN_PARTS, planned_in_parts(seed), seed, server_too=server_too)
+    kill_clients(tmp_path, IN_PARTS, planned_in_parts(seed), seed, server_too=server_too, latency=30)
