@@ -94,7 +94,7 @@ class RequestIds:
 
 
 class _Report:
-    """What is told of a call when it ends."""
+    """What a report of a finished call needs."""
 
     status: int | None = None
 

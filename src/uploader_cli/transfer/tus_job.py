@@ -129,7 +129,6 @@ class TusFile:
             [self._part(piece, resumed=resumed) for piece in pieces],
             known.upload_key,
             watch=self._watch(session, in_parts=True),
-            resumed=resumed,
             joined=None if session else known.url,  # in a session it is asked for by its key, as in `_known`
             session=session,
             recognises_keys=not self._context.settings.tus_endpoint,

@@ -64,19 +64,18 @@ class PartedUpload:
         key: str,
         *,
         watch: Watch = SILENT,
-        resumed: bool = False,
         joined: str | None = None,
         session: str | None = None,
         recognises_keys: bool = True,
     ) -> None:
         """`metadata` and `key` are those of the upload that joins the parts; `session` goes with each part, if any.
 
-        A resumed upload may have been joined before: to the URL `joined`, where that is known. `recognises_keys` is
+        An earlier run may have joined it already: to the URL `joined`, where that is known. `recognises_keys` is
         True for the bundled server: it finds an upload by its key, and writes parts in place (docs/protocol.md,
         section 7). On other servers the parts are deleted in the end.
         """
         self._terms, self._file, self._metadata, self._parts, self._key = terms, file, metadata, parts, key
-        self._resumed, self._joined, self._session = resumed, joined, session
+        self._joined, self._session = joined, session
         self._recognises_keys = recognises_keys
         self._lock = threading.Lock()
         self._done: dict[int, Sent] = {}

@@ -166,7 +166,7 @@ class TestBundledServer:
         first = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, cut)
         line.answers.clear()
         known = [replace(part, known=Known(urls[part.start], "", part.length, part.length)) for part in cut]
-        again = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, known, resumed=True)
+        again = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, known)
         assert (again.url, again.verified) == (first.url, True)
         assert [answer.status for answer in line.answers] == [410, 410, 200]
 

@@ -14,7 +14,7 @@ from tus_model import ENDPOINT, TUS, Model
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, SkipReason, Transport, WarningCode
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Journal
@@ -210,6 +210,26 @@ def test_answer_clears_the_doubt(tmp_path: Path) -> None:
     run.go()
     assert run.failed == {0: FailureCode.SERVER_REFUSED}
     assert again(run).completed == [0]
+
+
+@pytest.mark.parametrize("end", ["rate limit", "unreachable"])
+def test_file_settled_before_the_run_ends_keeps_its_receipt(tmp_path: Path, end: str) -> None:
+    """Of a request whose answer was lost one file is stored; the retry of the other one ends the run."""
+    gone = errors.ConnectFailed("no connection")
+    limited = errors.RateLimited("429", status=429, retry_after=86400)
+    api = FakeApi(answers=deque([lost(body_sent=True), limited]))
+    if end == "unreachable":
+        api = FakeApi(answers=deque([lost(body_sent=True)]), early=deque([None, gone]))
+        api.healths = deque([None, *[gone] * 9])
+    run = Run(tmp_path, api, resend_unknown=True, retries=1)
+    run.file("a.mp4")
+    run.file("b.mp4")
+    status = FileStatus("a.mp4", "completed", server_id="id-1")
+    run.last_heard.note(SessionProgress("s1", Transport.HTTP, None, "uploading", files=(status,)))
+    assert run.go() is not None
+    assert run.completed == [0]
+    assert list(run.failed) == [1]
+    assert again(run).groups == [["b.mp4"]]
 
 
 # --- verification ----------------------------------------------------------------------------------------------------

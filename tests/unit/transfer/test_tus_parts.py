@@ -110,7 +110,7 @@ class TestForeignServer:
     def test_whole_with_a_known_url_is_not_joined_again(self, tmp_path: Path) -> None:
         case = self.case(tmp_path)
         url, case.told = case.run().url, Told()
-        case.more |= {"resumed": True, "joined": url}
+        case.more |= {"joined": url}
         case.parts = [replace(part, known=Known(ENDPOINT + str(n))) for n, part in enumerate(case.parts, 1)]
         case.model.calls.clear()
         assert case.run().url == url
@@ -122,7 +122,6 @@ class TestForeignServer:
         case.fail()
         case.told = Told()
         del case.model.uploads[ENDPOINT + "1"]
-        case.more |= {"resumed": True}
         case.parts = [replace(part, known=Known(ENDPOINT + str(n))) for n, part in enumerate(case.parts, 1)]
         case.model.calls.clear()
         case.run()
@@ -223,7 +222,6 @@ class TestResume:
         case.fail()
         assert list(case.model.finals) == [ENDPOINT + "3"]
         case.told = Told()
-        case.more = {"resumed": True}
         urls = [ENDPOINT + "1", ENDPOINT + "2"]
         case.parts = [replace(part, known=Known(url)) for part, url in zip(case.parts, urls, strict=True)]
         case.model.calls.clear()
@@ -237,7 +235,7 @@ class TestResume:
         """Parts that can be joined are complete: the last chunk of each was accepted."""
         case = Case(tmp_path, "ok " * 12 + "lost", retries=0, checksum="sha256")
         case.fail()
-        case.told, case.more = Told(), {"resumed": True}
+        case.told, case.more = Told(), {}
         ends = [Known(ENDPOINT + "1", checked_until=50), Known(ENDPOINT + "2", checked_until=40, pledged_until=pledged)]
         case.parts = [replace(part, known=known) for part, known in zip(case.parts, ends, strict=True)]
         assert case.run().verified is verified
@@ -245,7 +243,6 @@ class TestResume:
     def test_parts_that_are_lost_and_were_not_joined_are_given_up(self, tmp_path: Path) -> None:
         """No request asks to join parts that are not there; the file begins anew, and nothing is left behind."""
         case, urls = self.interrupted(tmp_path)
-        case.more = {"resumed": True}
         case.parts = [replace(part, known=Known(urls.get(0, ""))) for part in case.parts]
         case.parts[1] = replace(case.parts[1], known=Known(ENDPOINT + "99"))
         with pytest.raises(PartsLost):
