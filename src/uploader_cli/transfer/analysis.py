@@ -1,6 +1,6 @@
-"""One analysis on the server (wire contract 4): the call, its time limit, and what is learnt while it is under way.
+"""One analysis on the server (docs/protocol.md, section 4): the call, its time limit, and its progress.
 
-The answer to the call is the authority. Until it comes there are events from the room, else answers about the status,
+The answer to the call is the authority. Until it comes, progress is what the room's events say, else the status call,
 else a guess by time.
 """
 
@@ -35,34 +35,34 @@ LIMITS: Mapping[Kind, float] = {Kind.CONTENT: 180.0, Kind.FUSION: 300.0, Kind.MU
 QUIET = 2.0
 """Seconds without an event after which the status is asked for."""
 AFTER_AN_ERROR = 5.0
-"""Seconds in which the answer must come once the room was told that the analysis failed."""
+"""Seconds in which the answer must come after an event that says that the analysis failed."""
 SLACK = 5.0
-"""Seconds that the call itself is patient for longer, so that the limit is what ends it."""
+"""Seconds that the HTTP call waits longer than the limit, so that the limit ends it."""
 HEAD_START = 0.1
-"""Seconds that the word to join gets before the call: nothing acknowledges it (wire contract 3.7)."""
+"""Seconds between joining the room and the call: the server does not acknowledge a join."""
 DRAIN = 0.25
-"""Seconds before the room is left: last events come after the answer, and would be taken for the next analysis'."""
+"""Seconds before the room is left: late events would be taken for those of the next analysis."""
 GATEWAY = (502, 504)
-"""Answers of something between us and the server."""
+"""Answers of a proxy whose own time limit is over."""
 MOST_UNKNOWN = 3
 """Answers of 404 after which the status is not asked for any more."""
 MISSES = 3
-"""Questions without an answer after which a lost analysis is given up."""
+"""Status calls without an answer after which a lost analysis is given up."""
 TICK = 0.1
 
 
 class Room(Protocol):
-    """The one connection's rooms. No call may block."""
+    """The rooms of the one Socket.IO connection. No call may block."""
 
     def enter(self, room: str) -> None:
-        """Join, before the call."""
+        """Join a room."""
 
     def quit(self, room: str) -> None:
-        """Leave, after it."""
+        """Leave it."""
 
 
 class Analyst:
-    """Has the server analyse something, one thing after the other. `hear` takes what the room says, in any thread."""
+    """Have the server analyse one thing after the other. `hear` takes the room's events, from any thread."""
 
     def __init__(
         self,
@@ -70,35 +70,30 @@ class Analyst:
         emit: Callable[[Event], None],
         stop: Stop,
         room: Room,
-        limits: Mapping[Kind, float] | None = None,
+        limits: Mapping[Kind, float] = LIMITS,
     ) -> None:
         """`make_api` gives a client of its own to each thread that calls."""
-        self._make_api, self._emit, self._stop, self._room = make_api, emit, stop, room
-        self._limits = limits or LIMITS
+        self._make_api, self._emit, self._stop, self._room, self._limits = make_api, emit, stop, room, limits
         self._listening = False
         self._heard, self._is_quiet = 0.0, True
         self._failed: tuple[float, str] | None = None
-        self._status: Status | None = None
+        self._status: _Status | None = None
 
     def shut(self) -> None:
-        """End what holds up an interrupt, from another thread."""
+        """End a status call, from another thread."""
         if self._status is not None:
             self._status.close()
 
     def hear(self, event: AnalysisMessage) -> None:
-        """An event of the room. It names no session (wire contract 2): only one analysis is under way at a time."""
-        if not self._listening:
-            return
-        self._heard, self._is_quiet = time.monotonic(), False
-        if event.failed and self._failed is None:
-            self._failed = (self._heard, event.message)
-        self._emit(event)
+        """Take an event of the room. It names no session: only one analysis runs at a time."""
+        if self._listening:
+            self._heard, self._is_quiet = time.monotonic(), False
+            self._take(event)
 
     def analyse(self, kind: Kind, asked: Mapping[str, object]) -> JsonObject:
-        """Its result, `data` of the answer. Raises errors of the tree; `Interrupted` at once when stopped."""
+        """Return the result, `data` of the answer. Raise `UploaderError`, or `Interrupted` at once when stopped."""
         session = str(uuid.uuid4())
-        self._failed, self._heard, self._listening = None, time.monotonic(), True
-        self._is_quiet = True
+        self._failed, self._heard, self._is_quiet, self._listening = None, time.monotonic(), True, True
         self._room.enter(session)
         try:
             self._stop.sleep(HEAD_START)
@@ -110,38 +105,51 @@ class Analyst:
             self._room.quit(session)
 
     def _supervised(self, kind: Kind, session: str, asked: dict[str, object]) -> JsonObject:
-        """Call in a thread of its own, so that a limit, an interrupt or silence is noticed here."""
+        """Call in a thread of its own, so that this one sees the time limit, an interrupt and silence."""
         api, limit = self._make_api(), self._limits[kind]
-        call = _Call(lambda: api.analyse(CALLS[kind], asked, limit + SLACK))
-        began = time.monotonic()
-        deadline = began + limit
-        self._status = status = Status(self._make_api(), session)
-        call.start()
+        began, done = time.monotonic(), threading.Event()
+        deadline, body, failure = began + limit, list[object](), list[BaseException]()
+
+        def call() -> None:
+            try:
+                body.append(api.analyse(CALLS[kind], asked, limit + SLACK))
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failure.append(error)
+            finally:
+                done.set()
+
+        self._status = status = _Status(self._make_api(), session)
+        threading.Thread(target=call, name="uploader-analysis-call", daemon=True).start()
         try:
-            while not call.done.wait(TICK):
+            while not done.wait(TICK):
                 self._stop.check()
                 now = time.monotonic()
                 if api.budget.pause_left():
-                    deadline = now + limit  # nothing was sent yet: the server's rate limit is waited for
+                    deadline = now + limit  # the call waits for the server's rate limit: nothing was sent yet
                 if now >= deadline:
                     raise errors.TimedOut(f"the server did not finish it in {limit:g} s", body_sent=True)
                 if self._failed is not None and now >= self._failed[0] + AFTER_AN_ERROR:
                     raise errors.AnalysisFailed(self._failed[1] or "the server gave it up", retryable=True)
                 if now - self._heard >= QUIET:
                     self._take(status.ask(now, assumed(now - began, limit)))
-            if call.error is not None:
-                kept = self._afterwards(call.error, status, deadline)
-                if kept is not None:
-                    return kept
+            if failure:
+                result = self._after_failure(failure[0], status, deadline)
+                if result is None:
+                    raise failure[0]
+                return result
         finally:
             api.shut()
             status.close()
-        return self._result(call)
+        data = analysis_data(body[0])
+        if data is None:
+            reason = mask(error_sentence(body[0])) or (self._failed[1] if self._failed else "")
+            raise errors.AnalysisFailed(reason or "the server's answer holds no result", retryable=False)
+        return data
 
-    def _afterwards(self, error: BaseException, status: Status, deadline: float) -> JsonObject | None:
-        """What the status tells once the call has failed: where it ended, or the result where only the answer was lost.
+    def _after_failure(self, error: BaseException, status: _Status, deadline: float) -> JsonObject | None:
+        """Return the result of an analysis of which only the answer was lost, or None.
 
-        The server goes on when the line breaks, or when a proxy's patience ends (502, 504): so do we, until `deadline`.
+        The server continues after a lost connection or a proxy's time-out, so the status is asked until `deadline`.
         """
         lost = isinstance(error, errors.ConnectionLost) or getattr(error, "status", 0) in GATEWAY
         if not lost and (not isinstance(error, errors.AnswerError) or not self._is_quiet):
@@ -157,54 +165,20 @@ class Analyst:
         return None
 
     def _take(self, message: AnalysisMessage | None) -> None:
-        """Pass on what the status says."""
         if message is None:
             return
         if message.failed and self._failed is None:
             self._failed = (time.monotonic(), message.message)
         self._emit(message)
 
-    def _result(self, call: _Call) -> JsonObject:
-        """The data of the answer. What the call raised is raised again."""
-        if call.error is not None:
-            raise call.error
-        data = analysis_data(call.body)
-        if data is None:
-            said = mask(error_sentence(call.body)) or (self._failed[1] if self._failed else "")
-            raise errors.AnalysisFailed(said or "the server's answer holds no result", retryable=False)
-        return data
 
-
-class _Call:
-    """A request in a daemon thread; `done` once there is `body` or `error`."""
-
-    def __init__(self, request: Callable[[], object]) -> None:
-        self.done = threading.Event()
-        self.body: object = None
-        self.error: BaseException | None = None
-        self._request = request
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="uploader-analysis-call", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self.body = self._request()
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-            self.error = error
-        finally:
-            self.done.set()
-
-
-class Status:
-    """Ask for the status of one analysis: as seldom as the rate limit asks, and no more once the server denies it."""
+class _Status:
+    """Ask for the status of one analysis: no more often than the rate limit allows."""
 
     def __init__(self, api: Api, session: str) -> None:
-        """`api` belongs to this object, which closes it; `session` is the id that was chosen for the analysis."""
+        """`api` belongs to this object, which closes it."""
         self._api, self._session = api, session
-        self._due = 0.0
-        self._unknown = 0
-        self._answered = False
+        self._due, self._unknown, self._answered = 0.0, 0, False
 
     @property
     def interval(self) -> float:
@@ -212,27 +186,24 @@ class Status:
         return self._api.budget.poll_interval()
 
     def ask(self, now: float, guess: float) -> AnalysisMessage | None:
-        """Return what the server says; `guess` (percent) where it never said anything; None where no call is due."""
+        """Return the server's status, or `guess` (percent) where it never gave one; None where no call is due."""
         if now < self._due:
             return None
         found = self.look()
         self._due = time.monotonic() + self.interval
         message = found.message if found is not None else None
         self._answered = self._answered or message is not None
-        if message is None and not self._answered:
-            return AnalysisMessage(guess, assumed=True)
-        return message
+        return message if self._answered else AnalysisMessage(guess, assumed=True)
 
     def look(self) -> AnalysisStatus | None:
         """Call once; None without an answer, and where the server does not know the analysis."""
-        if self._unknown >= MOST_UNKNOWN:
-            return None
-        try:
-            return self._api.analysis_status(self._session)
-        except errors.NotFound:
-            self._unknown += 1
-        except errors.UploaderError:
-            pass
+        if self._unknown < MOST_UNKNOWN:
+            try:
+                return self._api.analysis_status(self._session)
+            except errors.NotFound:
+                self._unknown += 1
+            except errors.UploaderError:
+                pass
         return None
 
     def close(self) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -27,7 +25,6 @@ from uploader_cli.transfer.sessions import UploadSession
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from uploader_cli.core.events import FileStatus
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
     from uploader_cli.transfer.api import Api
@@ -44,6 +41,13 @@ SPLIT_REFUSALS = (400, 413, 415, 422)
 UNAVAILABLE = 503
 """The one 5xx that says nothing was done."""
 UNTOUCHED = "the request was stopped because of another file in it"
+LOOK_EVERY = 1.0
+LOOK_AT_LEAST = 4.0
+"""Seconds between two looks where calls are scarce: the reference backend forgets a session 5 s after its end (3.6)."""
+PATIENCE = 5
+"""Looks in a row without an answer after which the outcome counts as unknown."""
+LONGEST = 300
+"""Looks in all: a server that still works after so many seconds is not waited for."""
 
 
 class Flow:
@@ -330,119 +334,70 @@ class _Request:
 
     def _settle(self, error: errors.UploaderError) -> None:
         """Look what the server has, and take out of the group what needs no other attempt."""
-        session, settings = self._session, self._context.settings
-        looks = Looks(self._context, self._api)
-        verdicts = looks.stored(session.category, self._group) if self._paths else looks.heard(session.id, self._group)
+        found = self._find_by_path() if self._paths else self._find_by_progress()
         for file in list(self._group):
-            verdict = verdicts[file.file]
-            if verdict.fate is Fate.STORED:
-                path = utf8(file.relative_path) if self._paths else None
-                location = stored_path(session.category, path) if path else None
-                outcome = Outcome(file, server_id=verdict.server_id, location=location, checksum=verdict.checksum)
-            elif verdict.fate is Fate.FAILED:
-                outcome = _not_stored(file, verdict.error or "it gives no reason")
-            elif verdict.fate is Fate.UNKNOWN and not settings.resend_unknown:
-                outcome = Outcome(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
+            if file.file in found:
+                outcome = found[file.file]
+            elif self._context.settings.resend_unknown:
+                outcome = None
             else:
+                outcome = Outcome(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
+            if outcome is None:
                 continue
             self._group.remove(file)
-            if not isinstance(outcome.error, errors.OutcomeUnknown):
+            if file.file in found:
                 self._context.run.certain([file])
             self.outcomes.append(outcome)
 
+    def _find_by_path(self) -> dict[int, Outcome | None]:
+        """Return the outcome of each file, None for one that is not stored.
 
-# --- what became of a request whose answer was lost -------------------------------------------------------------------
-
-LOOK_EVERY = 1.0
-LOOK_AT_LEAST = 4.0
-"""Seconds between two looks where calls are scarce: the reference backend forgets a session 5 s after its end (3.6)."""
-PATIENCE = 5
-"""Looks in a row without an answer after which it counts as unknown."""
-LONGEST = 300
-"""Looks in all: a server that still works after so many seconds is not waited for."""
-
-
-class Fate(StrEnum):
-    """What became of a file."""
-
-    STORED = "stored"
-    FAILED = "failed"
-    ABSENT = "absent"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The fate, with what the server said of the file; `checksum` (hex SHA-256) where its bytes were compared."""
-
-    fate: Fate
-    server_id: str | None = None
-    error: str | None = None
-    checksum: str | None = None
-
-
-class Looks:
-    """Find out what the server has: by the channel's events, the stored file itself, and `/progress`, in this order."""
-
-    def __init__(self, context: Context, api: Api) -> None:
-        self._context, self._api = context, api
-
-    def stored(self, category: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
-        """Ask for each file. Such a server stores under the given path, and never equal bytes twice."""
-        stop = self._context.stop
+        For servers that store under the path that they were given, and never store equal bytes twice.
+        """
+        stop, category = self._context.stop, self._session.category
         stop.sleep(LOOK_EVERY)
-        verdicts = {}
-        for file in files:
+        found: dict[int, Outcome | None] = {}
+        for file in self._group:
             try:
                 checksum = equal_on_server(self._api, category, file, stop.check)
             except errors.Interrupted:
                 raise
             except errors.UploaderError:
                 checksum = None
-            verdicts[file.file] = Verdict(Fate.STORED, checksum=checksum) if checksum else Verdict(Fate.ABSENT)
-        return verdicts
+            location = stored_path(category, utf8(file.relative_path))
+            found[file.file] = Outcome(file, location=location, checksum=checksum) if checksum else None
+        return found
 
-    def heard(self, session: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
-        """Wait until the server's progress settles each file. Takes seconds where it still works, or is gone."""
-        verdicts = self._verdicts(session, files)
-        misses = 0
+    def _find_by_progress(self) -> dict[int, Outcome | None]:
+        """Return the outcomes that events or `/progress` report. Takes seconds while the server works, or is gone."""
+        context, misses = self._context, 0
         for _ in range(LONGEST):
-            if misses >= PATIENCE or not any(verdict.fate is Fate.UNKNOWN for verdict in verdicts.values()):
-                break
-            self._context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
+            found = self._reported()
+            if misses >= PATIENCE or len(found) == len(self._group):
+                return found
+            context.stop.sleep(min(self._api.budget.poll_interval(), LOOK_AT_LEAST))
             try:
-                misses = 0 if self._ask(session) else misses + 1
+                message = self._api.progress(self._session.id, patient=True)
+            except errors.Interrupted:
+                raise
             except errors.RateLimited:
                 break
-            verdicts = self._verdicts(session, files)
-        return verdicts
+            except errors.UploaderError:
+                message = None
+            if message is not None:
+                context.last_heard.note(message)
+            misses = 0 if message is not None else misses + 1
+        return self._reported()
 
-    def _verdicts(self, session: str, files: Sequence[LocalFile]) -> dict[int, Verdict]:
-        last_heard = self._context.last_heard
-        return {file.file: _verdict(last_heard.of(session, wire_name(file.name))) for file in files}
-
-    def _ask(self, session: str) -> bool:
-        """Poll once; True where the server knew the session."""
-        try:
-            message = self._api.progress(session, patient=True)
-        except (errors.Interrupted, errors.RateLimited):
-            raise
-        except errors.UploaderError:
-            return False
-        if message is None:
-            return False
-        self._context.last_heard.note(message)
-        return True
-
-
-def _verdict(status: FileStatus | None) -> Verdict:
-    match status.status if status is not None else "":
-        case "completed":
-            return Verdict(Fate.STORED, server_id=status.server_id if status else None)
-        case "failed":
-            return Verdict(Fate.FAILED, error=status.error if status else None)
-        case _:
-            return Verdict(Fate.UNKNOWN)
+    def _reported(self) -> dict[int, Outcome | None]:
+        found: dict[int, Outcome | None] = {}
+        for file in self._group:
+            status = self._context.last_heard.of(self._session.id, wire_name(file.name))
+            if status is not None and status.status == "completed":
+                found[file.file] = Outcome(file, server_id=status.server_id)
+            elif status is not None and status.status == "failed":
+                found[file.file] = _not_stored(file, status.error or "it gives no reason")
+        return found
 
 
 def _not_stored(file: LocalFile, words: str) -> Outcome:

@@ -13,7 +13,7 @@ from uploader_cli.core import packs
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import read_whole
-from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
 from uploader_cli.transfer.pacing import unlimited
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.packs import PackedFile, PackOffer
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.sessions import UploadSession
     from uploader_cli.transfer.tus_job import Tus
@@ -153,29 +152,34 @@ class Pack:
         """`tries` is how often the server has refused these files and said that it may take them later."""
         self.session = session
         self._tus, self._context, self._limits, self._files, self._tries = tus, tus.context, limits, files, tries
+        self._entries: list[Entry] = []
+        self._key, self._sent_before = "", False
+        """The key of the request, which makes a repeat safe; True where it may have been sent by an earlier run."""
+        self._excused = False
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
-        context = self._context
+        context, files = self._context, [file for file, _ in self._files]
         if context.settings.fail_fast and context.ledger.failures:
-            for file, _ in self._files:
+            for file in files:
                 context.ledger.skip(file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, len(self._files), given_up=len(self._files))
+            self.session.over(worker.api, len(files), given_up=len(files))
             return
         if self._limits.refused:
-            self._by_tus([file for file, _ in self._files])
+            self._by_tus(files)
             return
         if self._tries:
             context.stop.sleep(_delay(self._tries))
-        entries, unread = self._read()
+        unread = self._read()
         if unread:
             yield unread
-        if entries:
-            yield from self._send(worker, entries, self._key(entries))
+        if self._entries:
+            self._choose_key()
+            yield from self._send(worker)
 
-    def _read(self) -> tuple[list[Entry], list[Outcome]]:
-        """Read and hash each file once; the others end here."""
-        entries, unread = [], []
+    def _read(self) -> list[Outcome]:
+        """Read and hash each file once; return the outcomes of those that can't be read."""
+        unread = []
         check = self._context.stop.check
         for file, _ in self._files:
             check()
@@ -184,30 +188,28 @@ class Pack:
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
-                entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
-        return entries, unread
+                self._entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
+        return unread
 
-    def _key(self, entries: Sequence[Entry]) -> tuple[str, bool]:
-        """Return the key of the request, in the journal already, and whether it may have been sent before.
-
-        A key stands for exactly these files in this order: a pack that is cut in another way gets a new one.
-        """
+    def _choose_key(self) -> None:
+        """Take the key that is in the journal, if it stands for exactly these files in this order, or a new one."""
         keys = [pack_position(claim) for _, claim in self._files]
         first = keys[0][0] if keys[0] is not None else ""
-        same = len(entries) == len(self._files) and keys == [(first, index) for index in range(len(keys))]
+        same = len(self._entries) == len(keys) and keys == [(first, index) for index in range(len(keys))]
         if first and same:
-            return first, all(claim.state is ClaimState.RESUME for _, claim in self._files)
-        return self._context.run.packed([entry.file for entry in entries]), False
+            self._key = first
+            self._sent_before = all(claim.state is ClaimState.RESUME for _, claim in self._files)
+        else:
+            self._key = self._context.run.packed([entry.file for entry in self._entries])
 
-    def _send(self, worker: Worker, entries: Sequence[Entry], key: tuple[str, bool]) -> Iterator[Sequence[Outcome]]:
-        request = _PackRequest(self._context, self._limits, self.session, entries, worker, *key)
-        files = [entry.file for entry in entries]
+    def _send(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+        context, files = self._context, [entry.file for entry in self._entries]
         try:
-            answer = request.send()
+            answer = self._answer(worker, files)
         except errors.PacksRefused as error:
             if self._limits.refuse():
-                self._context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
-            self._context.ledger.retry(files, error)
+                context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
+            context.ledger.retry(files, error)
             self._by_tus(files)
         except errors.UploaderError as error:
             if ends_run(error):
@@ -215,32 +217,76 @@ class Pack:
             cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
             if cut or isinstance(error, errors.TooLarge | errors.TooSlow):  # smaller ones may get through
                 self._limits.shrink(sum(file.size for file in files))
-                self._context.ledger.retry(files, error)
+                context.ledger.retry(files, error)
                 self._halve(files)
                 return
             yield [Outcome(file, error) for file in files]
         else:
-            yield self._outcomes(entries, answer)
+            yield self._outcomes(answer)
 
-    def _outcomes(self, entries: Sequence[Entry], answer: Sequence[PackedFile]) -> list[Outcome]:
+    def _answer(self, worker: Worker, files: Sequence[LocalFile]) -> list[PackedFile]:
+        """Send the request until it is answered. Raise the error that remains."""
+        context, renamed = self._context, False
+
+        def on_retry(error: errors.UploaderError, delay: float) -> None:
+            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
+            if not self._excused:
+                context.ledger.retry(files, error, delay)
+
+        tries = Tries(context.retry, on_retry=on_retry)
+        while True:
+            session = self.session.id
+            try:
+                return tries.run(lambda: self._attempt(worker))
+            except errors.SessionLost as error:
+                if not self.session.renew(worker.api, session):
+                    raise
+                context.ledger.retry(files, error)
+            except errors.KeyReused as error:
+                if renamed:
+                    raise
+                renamed = True
+                self._key, self._sent_before = context.run.packed(files), False
+                context.ledger.retry(files, error)
+
+    def _attempt(self, worker: Worker) -> list[PackedFile]:
+        context, session, entries = self._context, self.session.id, self._entries
+        if not self._excused:
+            for entry in entries:
+                context.ledger.start(entry.file, session, utf8(entry.file.relative_path), packed=True)
+        if self._sent_before:
+            known = worker.api.pack_answer(self._limits.endpoint, self._key, len(entries))
+            if known is not None:
+                return known
+            self._sent_before = False
+        manifest = packs.manifest(
+            session,
+            ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
+        )
+        data = [entry.data for entry in entries]
+        body = PackBody(manifest, data, check=context.stop.check, throttle=context.throttle)
+        began = time.monotonic()
+        answer = worker.api.pack(self._limits.endpoint, self._key, body, len(entries))
+        self._limits.measured(len(body), time.monotonic() - began)
+        return answer
+
+    def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
         """Pair each file with its entry; those that the server may take later go into a new pack."""
-        outcomes, again = [], []
-        for entry, item in zip(entries, answer, strict=True):
+        outcomes, later = [], []
+        for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
-                outcomes.append(
-                    Outcome(entry.file, None, item.server_id, item.location, None, entry.digest, verified=True)
-                )
+                outcomes.append(Outcome(file, None, item.server_id, item.location, None, digest, verified=True))
                 continue
             code = FailureCode.INTEGRITY if item.error == MISMATCH else FailureCode.SERVER_FAILED
             words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
-            refused = failed(entry.file, code, words, retryable=item.retryable)
-            if item.retryable and self._tries < self._context.settings.retries and refused.error is not None:
-                self._context.ledger.retry([entry.file], refused.error, _delay(self._tries + 1))
-                again.append(entry.file)
+            refused = errors.FileFailure(words, code=code, retryable=item.retryable)
+            if item.retryable and self._tries < self._context.settings.retries:
+                self._context.ledger.retry([file], refused, _delay(self._tries + 1))
+                later.append(file)
             else:
-                outcomes.append(refused)
-        if again:
-            self._put(again, tries=self._tries + 1)
+                outcomes.append(Outcome(file, refused))
+        if later:
+            self._put(later, tries=self._tries + 1)
         return outcomes
 
     def _halve(self, files: Sequence[LocalFile]) -> None:
@@ -266,66 +312,3 @@ class Pack:
 def _delay(tries: int) -> float:
     """Return the seconds to wait before files go into a pack for the `tries`th time more."""
     return float(min(LAST_PROBE, FIRST_PROBE * 2 ** (tries - 1)))
-
-
-class _PackRequest:
-    """One request with its retries: the key makes a repeat safe, whatever became of the answer."""
-
-    def __init__(
-        self,
-        context: Context,
-        limits: PackLimits,
-        session: UploadSession,
-        entries: Sequence[Entry],
-        worker: Worker,
-        key: str,
-        asked_before: bool,
-    ) -> None:
-        self._context, self._limits, self._session, self._entries = context, limits, session, entries
-        self._worker, self._key, self._asked_before = worker, key, asked_before
-        self._excused = self._renamed = False
-
-    def send(self) -> list[PackedFile]:
-        """Send it until it is answered. Raise the error that remains."""
-        files = [entry.file for entry in self._entries]
-
-        def on_retry(error: errors.UploaderError, delay: float) -> None:
-            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
-            if not self._excused:
-                self._context.ledger.retry(files, error, delay)
-
-        tries = Tries(self._context.retry, on_retry=on_retry)
-        while True:
-            session = self._session.id
-            try:
-                return tries.run(self._attempt)
-            except errors.SessionLost as error:
-                if not self._session.renew(self._worker.api, session):
-                    raise
-                self._context.ledger.retry(files, error)
-            except errors.KeyReused as error:
-                if self._renamed:
-                    raise
-                self._renamed = True
-                self._key, self._asked_before = self._context.run.packed(files), False
-                self._context.ledger.retry(files, error)
-
-    def _attempt(self) -> list[PackedFile]:
-        context, session, entries = self._context, self._session.id, self._entries
-        if not self._excused:
-            for entry in entries:
-                context.ledger.start(entry.file, session, utf8(entry.file.relative_path), packed=True)
-        if self._asked_before:
-            known = self._worker.api.pack_answer(self._limits.endpoint, self._key, len(entries))
-            if known is not None:
-                return known
-            self._asked_before = False
-        listed = packs.manifest(
-            session,
-            ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
-        )
-        body = PackBody(listed, [entry.data for entry in entries], check=context.stop.check, throttle=context.throttle)
-        began = time.monotonic()
-        answer = self._worker.api.pack(self._limits.endpoint, self._key, body, len(entries))
-        self._limits.measured(len(body), time.monotonic() - began)
-        return answer
