@@ -64,7 +64,7 @@ TusEndpoint = Annotated[
 ]
 Jobs = Annotated[
     str | None,
-    _option("jobs", "-j", metavar="N|auto", help="Files at a time; in batch mode one session is sent at a time."),
+    _option("jobs", "-j", metavar="N|auto", help="Parallel uploads; in batch mode sessions at once."),
 ]
 ChunkSize = Annotated[
     str | None, _option("chunk_size", metavar="SIZE|auto", help="Bytes in one request of tus at most.")

@@ -13,6 +13,7 @@ from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
+from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
@@ -28,7 +29,7 @@ from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.limits_cache import KnownServer, recall
-from uploader_cli.transfer.scheduler import AUTO_JOBS, ENDLESS, choose, endless
+from uploader_cli.transfer.scheduler import ENDLESS, choose, endless
 from uploader_cli.transfer.tus_upload import FIRST_CHUNK
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Plan:
         self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
-        self._jobs = AUTO_JOBS if settings.jobs == "auto" else settings.jobs
+        self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
         limits = self._seen.limits
         self._limits = limits if self._tus is None else replace(limits, empty_files=True)
         self._forecast = Forecast(

@@ -88,7 +88,7 @@ class Settings:
         values.one_of("auto", "batch", "tus"), default="auto", stored=True
     )
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
-    jobs: int | Literal["auto"] = option(values.jobs, default=4, stored=True)
+    jobs: int | Literal["auto"] = option(values.jobs, default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
     checksum: Literal["auto", "none", "sha1", "sha256"] = option(
         values.one_of("auto", "none", "sha1", "sha256"), default="auto", stored=True

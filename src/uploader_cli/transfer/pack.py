@@ -50,12 +50,19 @@ class PackLimits:
         chunk = MOST_BYTES if chunk_size == "auto" else max(chunk_size, LARGEST)
         self.endpoint = offer.endpoint
         self.files = min(offer.max_files, MOST_FILES)
-        self._most = min(offer.max_bytes, MOST_BYTES, chunk, max(LARGEST, MOST_MEMORY // (2 * jobs)))
+        self._lock = threading.Lock()
+        self._most = min(offer.max_bytes, MOST_BYTES, chunk)
         self.bytes = min(self._most, FIRST_BYTES)
+        self.share(jobs)
         self.largest = min(offer.max_file_size, LARGEST, self._most)
         self.refused = False
         """True once the server turned out to have no packs: files go by tus for the rest of the run."""
-        self._lock = threading.Lock()
+
+    def share(self, jobs: int) -> None:
+        """Make packs so small that those of `jobs` workers fit into `MOST_MEMORY`."""
+        with self._lock:
+            self._most = min(self._most, max(LARGEST, MOST_MEMORY // (2 * jobs)))
+            self.bytes = min(self.bytes, self._most)
 
     def takes(self, file: LocalFile) -> bool:
         """Return whether a file goes into a pack."""

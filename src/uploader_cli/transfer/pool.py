@@ -79,9 +79,10 @@ class Pool:
         self._busy = 0
         self._closed = False
 
-    def __len__(self) -> int:
-        """Jobs that no worker has taken yet."""
-        return len(self._jobs)
+    @property
+    def in_line(self) -> bool:
+        """True while a job waits for a worker."""
+        return bool(self._jobs)
 
     @property
     def idle(self) -> int:
@@ -104,7 +105,7 @@ class Pool:
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or the run has failed."""
         with self.changed:
-            while self.fatal is not None or not self._jobs:
+            while self.fatal is not None or not self._jobs or self._busy >= self.most:
                 if self.fatal is not None or (self._closed and not self._busy):  # a busy one may put its parts in line
                     return None
                 self.changed.wait()
@@ -116,6 +117,11 @@ class Pool:
         with self.changed:
             self._busy -= 1
             self.changed.notify_all()
+
+    def resize(self, most: int) -> None:
+        """Let `most` workers take jobs; those that have one keep it."""
+        self.most = most
+        self._put((), self._jobs.extend)
 
     def fail(self, error: BaseException) -> None:
         """End the run: no other job is taken. An interrupt never hides another error."""

@@ -32,6 +32,7 @@ LEAST_WAIT = 1.0
 FIRST_PROBE = 0.5
 LAST_PROBE = 30.0
 """Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
+UNAVAILABLE = 503
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable)
 """Errors after which the same request can't succeed: another session is needed, or patience is used up."""
 
@@ -57,6 +58,8 @@ class Retry:
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
         self.probe: Callable[[], object] | None = None
         """One cheap call that succeeds when the server answers at all; None until it has answered in this run."""
+        self.overloaded: Callable[[], None] = lambda: None
+        """Called when the server answers 429 or 503, or in no time."""
         self._refresh, self._emit = refresh, emit
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
@@ -110,6 +113,7 @@ class Retry:
         if waited + delay > self.max_wait:
             raise error
         self.budget.pause(delay)
+        self.overloaded()
         return delay
 
     def refresh_token(self) -> bool:
@@ -128,6 +132,10 @@ class Retry:
             except errors.ConnectFailed as error:
                 if not self._outlast(error, call.on_retry):
                     raise
+            except (errors.RateLimited, errors.ServerFault, errors.TimedOut) as error:
+                if getattr(error, "status", UNAVAILABLE) in (429, UNAVAILABLE):
+                    self.overloaded()
+                raise
 
     def _is_enough(self, state: RetryCallState) -> bool:
         call: _Call[object] = state.args[0]

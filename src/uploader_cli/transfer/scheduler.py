@@ -7,12 +7,15 @@ at a session boundary. Each worker keeps its connections until the run ends.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.events import WarningCode
+from uploader_cli.core.jobs import AutoJobs
 from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.transfer.batch import BatchSession, Flow
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Job
 
-AUTO_JOBS = 4
 FIRST_CONTACT_RETRIES = 2
 """Retries of the first call: a wrong address should be reported soon."""
 ENDLESS = 1 << 62
@@ -50,6 +52,8 @@ AHEAD = 2 * SESSION_FILES
 """Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
 GROUP = 64
 """Files that a worker checks and claims at once."""
+PERIOD = 1.0
+"""Seconds over which the throughput is measured for `--jobs auto`."""
 TICK = 0.1
 """Seconds between two looks at whether the run was stopped."""
 PATIENCE = 0.5
@@ -137,6 +141,32 @@ class _Groups:
             self._others = []
 
 
+class Traffic:
+    """Count the bytes that all workers send; `throttle` is asked before each piece."""
+
+    def __init__(self, throttle: Callable[[int], int]) -> None:
+        self._throttle, self._lock = throttle, threading.Lock()
+        self._sent = self._measured = 0
+        self._since = time.monotonic()
+
+    def __call__(self, wanted: int) -> int:
+        """Return how many of `wanted` bytes may be sent now."""
+        granted = self._throttle(wanted)
+        with self._lock:
+            self._sent += granted
+        return granted
+
+    def measure(self, period: float) -> float | None:
+        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
+        now = time.monotonic()
+        seconds, sent = now - self._since, self._sent
+        if seconds < period:
+            return None
+        rate = (sent - self._measured) / seconds
+        self._since, self._measured = now, sent
+        return rate
+
+
 class Scheduler:
     """Send files, in as many sessions as the server's limits ask for."""
 
@@ -158,10 +188,10 @@ class Scheduler:
         `announce(protocol, jobs)` is called once, before any event of a file or a session: when it is known how files
         will travel, or when it turns out that they won't.
         """
-        throttle = Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited
         ledger = Ledger(emit, run)
+        self._traffic = Traffic(Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
-        self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, throttle)
+        self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
         self._tus: Capabilities | None = None
         self._packs: PackLimits | None = None
@@ -169,6 +199,8 @@ class Scheduler:
         """A session to use first, and how many files it has room for."""
         self._room = 0
         self._pool = Pool(1, self._make_worker)
+        self._auto: AutoJobs | None = None
+        self._halved_at = 0.0
         self._sessions: set[UploadSession] = set()
         """Those that are open."""
         self._flow = Flow()
@@ -219,8 +251,11 @@ class Scheduler:
         limits = self._endpoint() if self._settings.tus_endpoint else self._limits(supply.ahead)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
-        self._pool.most = AUTO_JOBS if self._settings.jobs == "auto" else self._settings.jobs
+        auto = AutoJobs()
+        self._pool.most = auto.jobs if self._settings.jobs == "auto" else self._settings.jobs
         if self._tus is not None:
+            if self._settings.jobs == "auto":
+                self._auto, self._context.retry.overloaded = auto, self._halve_jobs
             limits = replace(limits, empty_files=True)
             self._terms = self._make_terms(self._tus)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
@@ -229,6 +264,9 @@ class Scheduler:
         self._checks = Checks(self._context, limits, self._api.lookups)
         try:
             self._plan(supply, limits, early)
+            while not self._pool.at_rest:
+                self._check()
+                self._wait(lambda: self._pool.at_rest)
         except BaseException as error:
             self._pool.fail(error)
             raise
@@ -469,10 +507,30 @@ class Scheduler:
                 self._pool.changed.wait(TICK)
 
     def _check(self) -> None:
-        """Raise what ended the run."""
+        """Raise what ended the run; adapt the number of jobs once in a `PERIOD`."""
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal
+        if self._auto is not None:
+            rate = self._traffic.measure(PERIOD)
+            if rate is not None:
+                self._resize(self._auto.measured(rate, in_line=self._pool.in_line))
+
+    def _halve_jobs(self) -> None:
+        """Send less at once, because the server is overloaded: what several workers meet at a time counts once."""
+        with self._pool.changed:
+            now = time.monotonic()
+            if self._auto is None or now - self._halved_at < PERIOD:
+                return
+            self._halved_at = now
+            jobs = self._auto.refused()
+        self._resize(jobs)
+
+    def _resize(self, jobs: int) -> None:
+        if jobs != self._pool.most:
+            self._pool.resize(jobs)
+            if self._packs is not None:
+                self._packs.share(jobs)
 
 
 def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:

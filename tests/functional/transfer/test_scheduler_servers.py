@@ -17,9 +17,11 @@ from serving import running_server
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
+from uploader_cli.transfer import scheduler
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Stop
@@ -97,7 +99,7 @@ class Upload:
     """A run of the scheduler with real calls."""
 
     def __init__(self, url: str, paths: Iterable[Path], **settings: Any) -> None:
-        self.settings = Settings(server=url, protocol="batch", **settings)
+        self.settings = Settings(server=url, **{"protocol": "batch", **settings})
         self.events: list[ev.Event] = []
         self.stop_at: type[ev.Event] | None = None
         self.stop, self.last_heard = Stop(), LastHeard()
@@ -365,3 +367,20 @@ def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path
     assert upload.all(ev.RunWarning, ev.BodySent, ev.FileCompleted) == []
     assert [e.status for e in upload.all(ev.SessionFinished)] == ["cancelled"]
     assert on_disk(root) == []
+
+
+def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file costs a round trip of 20 ms, so each worker more sends more."""
+    monkeypatch.setattr(scheduler, "PERIOD", 0.1)
+    files = [tmp_path / f"{number}.mp4" for number in range(300)]
+    for file in files:
+        file.write_bytes(b"x" * 1000)
+    with running_server(latency_ms=20) as server:
+        upload = Upload(server.url, files, protocol="tus", jobs="auto")
+        assert upload.go() is None
+    running = most = 0
+    for event in upload.all(ev.FileStarted, ev.FileCompleted):
+        running += 1 if isinstance(event, ev.FileStarted) else -1
+        most = max(most, running)
+    assert len(upload.completed) == 300
+    assert FIRST_JOBS < most <= MOST_JOBS

@@ -182,6 +182,25 @@ def test_pause_that_grows_while_it_is_waited_for_is_announced_again(monkeypatch:
     assert pauses(policy.events) == [30.0, 60.0]
 
 
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (rate_limited(1.0), 1),
+        (fault(503), 1),
+        (errors.TimedOut("late"), 1),
+        (fault(500), 0),
+        (lost(body_sent=False), 0),
+    ],
+    ids=["429", "503", "timeout", "500", "lost"],
+)
+def test_overload_is_reported_once_for_each_answer(error: errors.UploaderError, times: int) -> None:
+    policy, reports = Policy(), list[int]()
+    policy.retry.overloaded = lambda: reports.append(1)
+    call, _ = failing(error, None)
+    assert Tries(policy.retry).run(call) == "done"
+    assert len(reports) == times
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
