@@ -43,7 +43,7 @@ def settle(here: Path, own: Path) -> Resolve:
 
 def test_defaults(settle: Resolve) -> None:
     settings = settle()
-    assert (settings.category, settings.protocol, settings.jobs) == ("personal", "auto", 4)
+    assert (settings.category, settings.protocol, settings.jobs) == ("personal", "auto", "auto")
     assert (settings.retries, settings.max_wait, settings.stall) == (5, 1200.0, 30.0)
     assert (settings.progress, settings.verbose, settings.include, settings.header) == ("auto", 0, (), ())
     assert (settings.chunk_size, settings.checksum, settings.limit_rate, settings.resume) == (
@@ -61,7 +61,7 @@ def test_defaults(settle: Resolve) -> None:
 
 def test_settings_are_frozen_and_can_be_built_by_hand() -> None:
     settings = Settings(server="http://localhost:1", retries=2, chunk_size=1 << 20)
-    assert (settings.retries, settings.jobs) == (2, 4)
+    assert (settings.retries, settings.jobs) == (2, "auto")
     assert replace(settings, jobs=1).jobs == 1
     with pytest.raises(FrozenInstanceError):
         settings.retries = 3  # type: ignore[misc]
@@ -122,7 +122,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
 
 def test_pyproject_counts_by_its_own_table_only(settle: Resolve, here: Path) -> None:
     (here / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    assert settle().jobs == 4
+    assert settle().jobs == "auto"
     (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfail-fast = true\nexclude = ['*.tmp']\n")
     settings = settle()
     assert (settings.jobs, settings.fail_fast, settings.exclude) == (2, True, ("*.tmp",))
@@ -139,7 +139,7 @@ def test_uploader_toml_wins_over_pyproject_and_says_so(settle: Resolve, here: Pa
 
 def test_a_parent_directory_is_not_asked(here: Path, own: Path) -> None:
     (here.parent / "uploader.toml").write_text("jobs = 2")
-    assert resolve({"server": "x"}, env={}, cwd=here, user_config=own).jobs == 4
+    assert resolve({"server": "x"}, env={}, cwd=here, user_config=own).jobs == "auto"
 
 
 def test_a_list_in_the_environment_has_one_item_a_line(settle: Resolve) -> None:
