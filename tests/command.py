@@ -54,7 +54,7 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     for name in ("CI", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR", *proxies):
         kept.pop(name, None)
     homes = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CONFIG_HOME": str(home / "config")}
-    return {**kept, **homes, "PYTHONUTF8": "1", **extra}
+    return {**kept, **homes, "PYTHONUTF8": "1", "UPLOADER_WAIT_FOR_SERVER": "3", **extra}
 
 
 def start(*arguments: str | Path, home: Path, **extra: str) -> subprocess.Popen[str]:

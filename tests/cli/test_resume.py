@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from command import Done, environment, start, uploader
@@ -180,6 +181,19 @@ def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
         assert 4 * MIB <= began["offset"] < 16 * MIB
         assert done.of("file.completed")[0]["verified"] is True
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
+
+
+def test_resume_sends_files_again_that_the_server_has_lost(make_files: Files, tmp_path: Path) -> None:
+    """The server is started again with an empty root: receipts of the interrupted run are not believed."""
+    files = make_files(**{"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB})
+    roots = [tmp_path / "first root", tmp_path / "second root"]
+    with server_process("--root", str(roots[0])) as server:
+        assert interrupted(server.url, tmp_path, files, "-j", "1", by=signal.SIGINT).code == 130
+    with server_process("--root", str(roots[1]), "--port", str(urlsplit(server.url).port)):
+        done = resumed(tmp_path)
+    assert done.finished["completed"] == 3
+    assert [event["code"] for event in done.of("warning")] == ["file_lost"]
+    assert sorted(path.name for path in (roots[1] / "personal" / "files").iterdir()) == ["0.mp4", "1.mp4", "big.mp4"]
 
 
 def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: Path) -> None:

@@ -97,17 +97,16 @@ def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
         assert most == at_once
 
 
-@pytest.mark.parametrize(("latency", "parts"), [(30, 3), (0, 1)], ids=["far", "near"])
-def test_file_goes_in_parts_where_the_server_is_far_away(tmp_path: Path, latency: int, parts: int) -> None:
+def test_file_goes_in_parts_where_the_server_is_far_away(tmp_path: Path) -> None:
     """From 8 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(12 * MIB))
-    with running_server(latency_ms=latency) as server, recorder(server.url) as (url, relay):
+    with running_server(latency_ms=30) as server, recorder(server.url) as (url, relay):
         done = uploader("upload", big, "-s", url, "-j", "3", "--json", home=tmp_path)
         concats = [request.headers.get("upload-concat", "") for request in relay.of("POST") if request.path == ENDPOINT]
         assert relay.carried == 12 * MIB
         assert done.code == 0, done.err
-        assert [concat.split(";")[0] for concat in concats] == (["partial"] * 3 + ["final"] if parts == 3 else [""])
+        assert [concat.split(";")[0] for concat in concats] == ["partial"] * 3 + ["final"]
         (completed,) = done.of("file.completed")
         assert completed["verified"] is True
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
@@ -207,15 +206,17 @@ def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
 
 
 def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """By receipts without a question; else by size and digest of what lies under the stored path."""
+    """The server is asked for size and digest of what lies under the stored path, with and without receipts."""
     files = make_files(**{"a.mp4": 5000, "b.mp4": b"b" * 100})
     options = ("-s", server.url, "--skip-existing", "--json")
     assert uploader("upload", files, *options, home=tmp_path).finished["completed"] == 2
 
-    by_receipt = uploader("upload", files, *options, home=tmp_path)
-    assert by_receipt.code == 0
-    assert [event["reason"] for event in by_receipt.of("file.skipped")] == ["present", "present"]
-    assert server.faults.count("HEAD", "/uploads/*") == 2  # of the first run, which had no receipts
+    second = uploader("upload", files, *options, home=tmp_path)
+    assert second.code == 0
+    assert [event["reason"] for event in second.of("file.skipped")] == ["present", "present"]
+    (server.root / "personal" / "files" / "a.mp4").unlink()
+    third = uploader("upload", files, *options, home=tmp_path)
+    assert [event["path"] for event in third.of("file.completed")] == [str(files / "a.mp4")]
 
     (files / "b.mp4").write_bytes(b"c" * 100)  # of equal size
     (files / "new.mp4").write_bytes(b"new")
@@ -231,20 +232,25 @@ def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path
     assert by_digest.of("warning") == []
 
 
-def test_skip_existing_by_receipts_alone(make_files: Files, tmp_path: Path) -> None:
-    """The reference backend and plain tus servers can't be asked: a warning says what decides, once."""
+def test_skip_existing_asks_and_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
+    """Other servers are asked for the place in the receipt; a tus server that forgot the upload can't be asked."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     with running_server(flavour="reference", processing_seconds=0.01) as server, plain_tus_server() as (url, uploads):
+
+        def again(*target: str) -> list[tuple[str, str]]:
+            done = uploader("upload", files / "a.mp4", *target, "--skip-existing", "--json", home=tmp_path)
+            assert done.code == 0
+            return [(event["type"], event.get("reason", "")) for event in done.events if "file" in event][-1:]
+
         for target in (("-s", server.url), ("--tus-endpoint", url)):
-            first = uploader("upload", files / "a.mp4", *target, "--json", home=tmp_path)
-            assert first.code == 0
-            second = uploader("upload", files, *target, "--skip-existing", "--json", home=tmp_path)
-            assert second.code == 0
-            assert [event["path"] for event in second.of("file.skipped")] == [str(files / "a.mp4")]
-            assert [event["path"] for event in second.of("file.completed")] == [str(files / "b.mp4")]
-            assert [event["code"] for event in second.of("warning")] == ["receipts_only"]
-        assert server.faults.count("HEAD", "/uploads/*") == 0
-        assert len(uploads) == 2
+            assert uploader("upload", files, *target, "--json", home=tmp_path).code == 0
+            assert again(*target) == [("file.skipped", "present")]
+        uploads.clear()
+        assert again("--tus-endpoint", url, "--trust-receipts") == [("file.skipped", "receipt")]
+        assert again("--tus-endpoint", url) == [("file.completed", "")]
+        for stored in [path for path in server.root.rglob("*.mp4") if path.is_file()]:
+            stored.unlink()
+        assert again("-s", server.url) == [("file.completed", "")]
 
 
 def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

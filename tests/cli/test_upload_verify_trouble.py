@@ -63,7 +63,7 @@ FAULTS = {
 def test_verification_read_that_keeps_failing_is_a_retryable_failure(
     fault: Answer, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The run after it verifies what is stored, after one more fault where that is retried, and sends nothing."""
+    """The next run asks whether the file is there, retries that, verifies it, and sends nothing."""
     command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--verify", "--json")
     server.faults.next_answers("HEAD", STORED, [fault])
     failed = uploader(*command, "--retries", "0", home=tmp_path)
@@ -75,4 +75,4 @@ def test_verification_read_that_keeps_failing_is_a_retryable_failure(
     assert done.code == 0, done.err
     assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
     assert server.faults.count("POST", "/api/upload/files/") == 1
-    assert server.faults.count("HEAD", STORED) == (3 if code == 3 else 2)
+    assert server.faults.count("HEAD", STORED) == (4 if code == 3 else 3)

@@ -148,11 +148,14 @@ def test_cancel_all_ends_the_open_files() -> None:
     assert not book.ledger.open
 
 
-def test_fail_all_ends_the_open_files() -> None:
+def test_fail_all_fails_started_files_and_skips_the_others() -> None:
     book = Book()
-    book.ledger.skip(book.files[0], SkipReason.FAIL_FAST)
+    book.ledger.start(book.files[1], "s", "b.mp4")
     book.ledger.fail_all(errors.Unauthorized("no", status=401))
-    assert [event.type for event in book.told] == ["file.skipped", "file.failed", "file.failed"]
+    started, failed, *skipped = book.told
+    assert [event.type for event in (started, failed)] == ["file.started", "file.failed"]
+    assert {event.reason for event in skipped} == {SkipReason.NOT_TRIED}  # type: ignore[attr-defined]
+    assert not book.ledger.open
 
 
 def test_end_reports_files_in_their_order() -> None:

@@ -99,13 +99,19 @@ Null = Annotated[bool | None, _option("null", "-0", help="The list has a NUL aft
 Lenient = Annotated[
     bool | None, _option("lenient", help="Send the rest where lines of the list can't be used (then exit 4).")
 ]
-SkipExisting = Annotated[
-    bool | None, _option("skip_existing", help="Skip files that were uploaded before, as far as can be known.")
+SkipExisting = Annotated[bool | None, _option("skip_existing", help="Skip files that the server has already.")]
+TrustReceipts = Annotated[
+    bool | None,
+    _option("trust_receipts", help="With --skip-existing: skip files sent before if the server can't be asked."),
 ]
 DryRun = Annotated[bool | None, _option("dry_run", help="Print the plan and send nothing.")]
 Retries = Annotated[str | None, _option("retries", metavar="N", help="New attempts for each file.")]
 MaxWait = Annotated[
     str | None, _option("max_wait", metavar="S", help="Seconds to wait at most for a server that says 'later'.")
+]
+WaitForServer = Annotated[
+    str | None,
+    _option("wait_for_server", metavar="S", help="Seconds to wait for a server that is unreachable or full."),
 ]
 Stall = Annotated[str | None, _option("stall", metavar="S", help="Warn when nothing has moved for this many seconds.")]
 WarnLatency = Annotated[

@@ -25,6 +25,7 @@ def resume(
     limit_rate: opt.LimitRate = None,
     retries: opt.Retries = None,
     max_wait: opt.MaxWait = None,
+    wait_for_server: opt.WaitForServer = None,
     stall: opt.Stall = None,
     warn_latency: opt.WarnLatency = None,
     warn_error_rate: opt.WarnErrorRate = None,

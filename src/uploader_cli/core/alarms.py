@@ -32,7 +32,7 @@ class Alarms:
 
     def _of_stall(self, state: ProgressState, now: float) -> list[ev.Event]:
         idle = now - state.advanced
-        if idle >= self._stall and state.paused_until is not None and state.paused_until > now:
+        if idle >= self._stall and state.paused(now):
             return []  # it is known why, and for how long
         text = f"no progress for {idle:.0f} s: {_why_nothing_moves(state)}"
         return self._judge(WarningCode.STALLED, text, crossed=idle >= self._stall, over=idle < self._stall)

@@ -93,7 +93,9 @@ class SkipReason(StrEnum):
     SPECIAL = "special"
     DUPLICATE = "duplicate"
     PRESENT = "present"
+    RECEIPT = "receipt"
     FAIL_FAST = "fail_fast"
+    NOT_TRIED = "not_tried"
 
 
 class WarningCode(StrEnum):
@@ -103,11 +105,14 @@ class WarningCode(StrEnum):
     TOKEN_WITHHELD = "token_withheld"  # noqa: S105 - the name of a warning, not a secret
     INSECURE = "insecure"
     RATE_LIMITED = "rate_limited"
+    UNREACHABLE = "unreachable"
+    DISK_FULL = "disk_full"
     SESSION_LOST = "session_lost"
     FINISH_FAILED = "finish_failed"
     CANCEL_FAILED = "cancel_failed"
     MAY_BE_STORED = "may_be_stored"
     FILE_CHANGED = "file_changed"
+    FILE_LOST = "file_lost"
     UNVERIFIABLE = "unverifiable"
     RECEIPTS_ONLY = "receipts_only"
     JOURNAL = "journal"
@@ -116,6 +121,14 @@ class WarningCode(StrEnum):
     LATENCY = "latency"
     ERROR_RATE = "error_rate"
     RECOVERED = "recovered"
+
+
+class PauseReason(StrEnum):
+    """Why every call waits."""
+
+    RATE_LIMIT = "rate_limit"
+    UNREACHABLE = "unreachable"
+    DISK_FULL = "disk_full"
 
 
 class LimitsOrigin(StrEnum):

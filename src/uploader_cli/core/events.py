@@ -18,6 +18,7 @@ from uploader_cli.core.codes import ChannelReason as ChannelReason
 from uploader_cli.core.codes import ChannelState as ChannelState
 from uploader_cli.core.codes import FailureCode as FailureCode
 from uploader_cli.core.codes import LimitsOrigin as LimitsOrigin
+from uploader_cli.core.codes import PauseReason as PauseReason
 from uploader_cli.core.codes import Phase as Phase
 from uploader_cli.core.codes import SkipReason as SkipReason
 from uploader_cli.core.codes import Transport as Transport
@@ -459,10 +460,11 @@ class AlarmOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """Every call waits `seconds` from now (429 with Retry-After)."""
+    """Every call waits `seconds` from now; 0 ends the pause. `waited` are the seconds of it that have passed."""
 
     seconds: float
-    reason: str
+    reason: PauseReason
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

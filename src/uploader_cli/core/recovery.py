@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import ChannelState, WarningCode
+from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
 from uploader_cli.core.incidents import Ending, IncidentKind, recovery
 
 if TYPE_CHECKING:
@@ -105,11 +105,12 @@ def _parted(
 
 
 def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
-    state.incidents.begin(IncidentKind.RATE_LIMIT, now, event.reason)
+    if event.reason is PauseReason.RATE_LIMIT:
+        state.incidents.begin(IncidentKind.RATE_LIMIT, now, "the server's rate limit")
 
 
 def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> Incident | None:
-    if state.paused_until is None or now < state.paused_until:
+    if state.paused_until is None or state.paused(now):
         return None
     return state.incidents.end(IncidentKind.RATE_LIMIT, now, Ending.RECOVERED)
 

@@ -84,7 +84,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
             "skipped": state.skipped,
             "cancelled": state.cancelled,
         },
-        "skips": {str(reason): count for reason, count in sorted(state.skips.items())},
+        "skips": {str(why): n for why, n in sorted(state.skips.items()) if why is not ev.SkipReason.NOT_TRIED},
         "bytes": state.completed_bytes,
         "selected_bytes": state.selected_bytes,
         "selection_complete": not state.walking,
@@ -196,7 +196,8 @@ class Rows:
             case ev.FileSkipped():
                 self._running.pop(event.file, None)
                 size, selected = _as_selected(event.local)
-                return FileRow(event.file, event.path, size, Phase.SKIPPED, reason=event.reason, **selected)
+                over = Phase.CANCELLED if event.reason is ev.SkipReason.NOT_TRIED else Phase.SKIPPED
+                return FileRow(event.file, event.path, size, over, reason=event.reason, **selected)
             case ev.FileCancelled():
                 return self._cancelled(event, now)
         return None

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, eta
@@ -165,7 +165,9 @@ class ProgressState:
     checking: str = ""
     """The listed file whose content is being compared with its digest, before it is sent."""
     paused_until: float | None = None
-    pause_reason: str = ""
+    """When the next call is made (run clock, seconds); None while nothing is paused."""
+    paused_since: float = 0.0
+    pause_reason: PauseReason = PauseReason.RATE_LIMIT
     advanced: float = 0.0
     """When anything last moved (run clock, seconds)."""
     trouble: str = ""
@@ -209,6 +211,12 @@ class ProgressState:
                 return 0.0
             return min(0.99, self.bytes_through / self.selected_bytes)
         return 1.0
+
+    def paused(self, now: float) -> bool:
+        """Return whether every call waits. The end of a rate limit is known; that of an outage is an event."""
+        if self.paused_until is None or self.outcome is not None:
+            return False
+        return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
 
     def rate(self, now: float) -> float:
         """Bytes a second of the whole run, over the last seconds; once all is sent, over all of it."""

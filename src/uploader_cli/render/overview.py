@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uploader_cli.core.events import ChannelState, Phase, Transport
+from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.render.words import clock, safe
 
 if TYPE_CHECKING:
@@ -108,9 +108,14 @@ def alert(state: ProgressState, now: float, stall: float) -> str:
 
 
 def _pause(state: ProgressState, now: float) -> str | None:
-    if state.paused_until is None or state.paused_until <= now or state.outcome is not None:
+    if state.paused_until is None or not state.paused(now):
         return None
-    return f"rate limited: waiting {clock(state.paused_until - now + 0.5)}"
+    left = state.paused_until - now
+    if state.pause_reason is PauseReason.RATE_LIMIT:
+        return f"rate limited: waiting {clock(left + 0.5)}"
+    why = "server unreachable" if state.pause_reason is PauseReason.UNREACHABLE else "the server's disk is full"
+    following = f"next try in {left + 0.5:.0f} s" if left > 0 else "trying now"
+    return f"paused, {why} {clock(now - state.paused_since)}, {following}"
 
 
 def _why(state: ProgressState) -> str:

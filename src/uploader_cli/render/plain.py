@@ -67,7 +67,9 @@ class PlainView:
                 self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)})")
             case ev.FileFailed():
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
-            case ev.FileSkipped() if self._verbose or self._few(state):
+            case ev.FileSkipped() if self._verbose or (
+                event.reason is not ev.SkipReason.NOT_TRIED and self._few(state)
+            ):
                 self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
             case ev.ChannelChanged():
                 self._channel_line(event, state)

@@ -50,6 +50,7 @@ _SKIPS = {
     SkipReason.SPECIAL: "no regular file",
     SkipReason.DUPLICATE: "selected twice",
     SkipReason.PRESENT: "on the server already",
+    SkipReason.RECEIPT: "uploaded by an earlier run, by its receipt",
     SkipReason.FAIL_FAST: "not started after the first failure (--fail-fast)",
 }
 _EXITS = {
@@ -173,8 +174,13 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
 
 def _skips(lines: _Lines, state: ProgressState) -> None:
     if state.skipped:
-        why = ", ".join(f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common())
+        why = ", ".join(
+            f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common() if reason in _SKIPS
+        )
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
+    untried = state.skips[SkipReason.NOT_TRIED]
+    if untried:
+        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run had ended before'}")
 
 
 def _failures(lines: _Lines, state: ProgressState) -> None:

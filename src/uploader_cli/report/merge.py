@@ -160,7 +160,7 @@ class Merge:
 
 def _decides(row: Row) -> bool:
     """True where a row says whether the file is on the server: not where a run left it alone."""
-    return row["outcome"] in ("completed", "failed") or row.get("reason") == "present"
+    return row["outcome"] in ("completed", "failed") or row.get("reason") in ("present", "receipt")
 
 
 def _code(row: Row) -> Exit:

@@ -77,7 +77,7 @@ class Places:
             match event:
                 case ev.FileCompleted():
                     self._note(event.file, event.path, event.file_path or event.location)
-                case ev.FileSkipped(reason=SkipReason.PRESENT) if event.local is not None:
+                case ev.FileSkipped(reason=SkipReason.PRESENT | SkipReason.RECEIPT) if event.local is not None:
                     (receipt,) = self.run.receipts([event.local])
                     self._note(event.file, event.path, receipt.location if receipt else None)
 

@@ -160,8 +160,9 @@ class Plan:
 
     def _accepts(self, file: LocalFile) -> bool:
         self._met += 1
-        if self._history is not None and self._settings.skip_existing and self._history.sent_before(file):
-            self._skip(file.file, file.path, ev.SkipReason.PRESENT)
+        counts = self._settings.skip_existing and (self._limits.relative_paths or self._settings.trust_receipts)
+        if self._history is not None and counts and self._history.sent_before(file):
+            self._skip(file.file, file.path, ev.SkipReason.RECEIPT)
             return False
         refused = refusal(file, self._limits)
         if refused is not None and not file.named:
@@ -173,10 +174,10 @@ class Plan:
         return wrong is None
 
     def _is_done(self, file: LocalFile) -> bool:
-        """By the interrupted run that this one would go on with."""
+        """Return whether the run that this one would resume has a receipt of the file."""
         if self._history is None or not self._history.done(file):
             return False
-        self._skip(file.file, file.path, ev.SkipReason.PRESENT)
+        self._skip(file.file, file.path, ev.SkipReason.RECEIPT)
         return True
 
     def _skip(self, number: int, path: str, reason: ev.SkipReason) -> None:

@@ -62,7 +62,7 @@ def _destination(written: str) -> ReportFile:
 
 def _summary(head: dict[str, Any], twice: Sequence[str]) -> Iterator[str]:
     counts = head["counts"]
-    there = counts["completed"] + head["skips"].get("present", 0)
+    there = counts["completed"] + head["skips"].get("present", 0) + head["skips"].get("receipt", 0)
     wanted = there + counts["failed"] + counts["cancelled"] + head["skips"].get("fail_fast", 0)
     runs = plural(len(head["runs"]), "run")
     yield (

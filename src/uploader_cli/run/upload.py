@@ -261,4 +261,6 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
         return exit_status.of_error(error)
     if isinstance(error, errors.NetworkError) and not connections.api.answered:
         codes.append(Exit.NO_SERVER)
+    elif error is not None:
+        codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
     return exit_status.worst(codes)

@@ -6,12 +6,14 @@ import hashlib
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
+from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
-    from uploader_cli.transfer.journal import Claim
+    from uploader_cli.transfer.journal import Claim, Receipt
+    from uploader_cli.transfer.pool import Worker
 
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
@@ -37,22 +40,40 @@ class Checks:
 
     # --- before -------------------------------------------------------------------------------------------------------
 
-    def pick(self, api: Api, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
+    def pick(self, worker: Worker, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
         """Return the files that are to be sent, claimed for this run, with `pack` in one pack. The others end here."""
         context = self._context
-        missing = self._missing(api, files) if context.settings.skip_existing else list(files)
+        missing = self._missing(worker, files) if context.settings.skip_existing else list(files)
         readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
+        claims = list(zip(readable, context.run.claim(readable, pack=pack), strict=True))
+        there = self._confirmed(worker, claims)
+        lost = [file for file in readable if there.get(file.file) is False]
+        if lost:
+            context.run.forget(lost)
+            again = iter(context.run.claim(lost, pack=pack))
+            claims = [(file, next(again) if there.get(file.file) is False else claim) for file, claim in claims]
         picked = []
-        for file, claim in zip(readable, context.run.claim(readable, pack=pack), strict=True):
-            ends = self._settled(api, file, claim)
+        for file, claim in claims:
+            ends = self._settled(worker.api, file, claim)
             if ends is None:
                 picked.append((file, claim))
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                context.ledger.skip(file, SkipReason.PRESENT)
+                context.ledger.skip(file, SkipReason.PRESENT if there.get(file.file, True) else SkipReason.RECEIPT)
         context.ledger.end(ended)
         return picked
+
+    def _confirmed(self, worker: Worker, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
+        """Return of each file that this run has a receipt of whether the server has it; None if it can't be asked."""
+        receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
+        there = {}
+        for (file, _), found in zip(receipts, self._on_server(worker, receipts), strict=True):
+            there[file.file] = found
+            if found is False:
+                text = f"{utf8(file.path)} was uploaded and is not on the server any more: it is sent again"
+                self._warn_once(WarningCode.FILE_LOST, text)
+        return there
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         """Return the outcome of a file that need not or can't be sent; None for one that is sent."""
@@ -98,62 +119,86 @@ class Checks:
         run.certain([file])
         return None
 
-    def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
         """Return those that are not on the server yet (`--skip-existing`)."""
         context = self._context
-        unsent: list[LocalFile] = []
-        for file, receipt in zip(files, context.run.receipts(files), strict=True):
-            if receipt is None:
-                unsent.append(file)
-            else:
-                context.ledger.skip(file, SkipReason.PRESENT)
+        receipts = list(zip(files, context.run.receipts(files), strict=True))
         missing = []
-        for file, found in zip(unsent, self._found(api, unsent), strict=True):
+        for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
-            if found is not None and self._is_equal(file, found):
+            if there:
                 context.ledger.skip(file, SkipReason.PRESENT)
+            elif there is None and receipt is not None and context.settings.trust_receipts:
+                context.ledger.skip(file, SkipReason.RECEIPT)
             else:
                 missing.append(file)
+        if not self._limits.relative_paths and not context.settings.trust_receipts:
+            text = (
+                "--skip-existing: the server can be asked only for files whose receipts say where they are; others are"
+            )
+            self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
 
-    def _found(self, api: Api, files: Sequence[LocalFile]) -> Iterator[Found | None]:
-        """Yield what the server has under the path of each file: by one lookup for a group, else one call for each."""
+    def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Receipt | None]]) -> Iterator[bool | None]:
+        """Yield whether the server has each file, with the bytes of its receipt; None where it can't be asked.
+
+        By one lookup for a group, else by one call for each: for its path, or for what the receipt says of its place.
+        """
         if not self._limits.relative_paths:
-            text = "--skip-existing: this server can't be asked what it has; receipts of earlier uploads decide"
-            self._warn_once(WarningCode.RECEIPTS_ONLY, text)
-            yield from [None] * len(files)
+            for file, receipt in files:
+                yield self._by_receipt(worker, file, receipt)
             return
         offer, own = self._lookups, self._context.settings.category
-        for category, same in groupby(files, key=lambda file: file.category or own):
+        most = offer.max_files if offer is not None else 1
+        for category, same in groupby(files, key=lambda item: item[0].category or own):
             group = list(same)
-            for start in range(0, len(group), offer.max_files if offer is not None else 1):
-                part = group[start : start + (offer.max_files if offer is not None else 1)]
-                yield from self._ask(api, category, part)
+            for start in range(0, len(group), most):
+                part = group[start : start + most]
+                found = self._look_up(worker.api, category, [_place(category, *item) for item in part])
+                for (file, receipt), item in zip(part, found, strict=True):
+                    yield item if not isinstance(item, Found) else self._is_equal(file, receipt, item)
 
-    def _ask(self, api: Api, category: str, files: Sequence[LocalFile]) -> Sequence[Found | None]:
-        """Ask for a group of files; None for each where no answer comes: such a server stores nothing twice."""
-        offer, paths = self._lookups, [utf8(file.relative_path) for file in files]
-        sizes = [file.size for file in files]
+    def _by_receipt(self, worker: Worker, file: LocalFile, receipt: Receipt | None) -> bool | None:
+        where = receipt.location if receipt is not None else None
+        if where is None:
+            return None
+        retry = self._context.retry
+        try:
+            if self._context.settings.tus_endpoint:
+                return retry.run(lambda: worker.tus.head(where)).offset == file.size
+            found = retry.run(lambda: worker.api.stored_at(where))
+        except (errors.Interrupted, errors.Unreachable):
+            raise
+        except errors.UploaderError:  # a tus server need not know a finished upload any more (404, 410)
+            return None
+        return found is not None and found[0] in (None, file.size)
+
+    def _look_up(
+        self, api: Api, category: str, places: Sequence[tuple[str, int]]
+    ) -> Sequence[Found | Literal[False] | None]:
+        """Ask for files by (path, size): False for one that is not there, None for each where no answer comes."""
+        offer = self._lookups
         try:
             if offer is not None:
-                return self._context.retry.run(
-                    lambda: api.lookup(offer.endpoint, category, list(zip(paths, sizes, strict=True)))
-                )
-            found = self._context.retry.run(lambda: api.stored(category, paths[0]))
+                answer = self._context.retry.run(lambda: api.lookup(offer.endpoint, category, places))
+                return [item or False for item in answer]
+            found = self._context.retry.run(lambda: api.stored(category, places[0][0]))
         except (errors.Interrupted, errors.Unreachable):
             raise
         except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-            return [None] * len(files)
+            return [None] * len(places)
         if found is None or found[0] is None:
-            return [None]
+            return [False]
         return [Found(found[0], _hex(found[1]), None)]
 
-    def _is_equal(self, file: LocalFile, found: Found) -> bool:
-        """Compare by size, and by digest where the server has one."""
+    def _is_equal(self, file: LocalFile, receipt: Receipt | None, found: Found) -> bool:
+        """Compare by size, and by digest where the server has one; that of a receipt saves reading the file."""
         if found.size != file.size:
             return False
         if found.sha256 is None:
             return True
+        if receipt is not None and receipt.checksum is not None:
+            return found.sha256 == receipt.checksum
         try:
             return found.sha256 == hash_range(file, 0, file.size, "sha256", check=self._context.stop.check).hex()
         except errors.FileError:
@@ -205,6 +250,13 @@ class Checks:
             self._context.warn(code, text)
 
 
+def _place(category: str, file: LocalFile, receipt: Receipt | None) -> tuple[str, int]:
+    """Return path and size by which the server is asked for a file: the path that its receipt names, else its own."""
+    location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
+    path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
+    return path, file.size
+
+
 def _hex(digest: str | None) -> str | None:
     """Return a base64 digest in hex digits; what is no base64 is a digest that equals none."""
     if digest is None:
@@ -247,7 +299,7 @@ def _receipt(outcome: Outcome) -> Stored:
     return Stored(
         outcome.file,
         server_id=outcome.server_id,
-        location=outcome.location,
+        location=outcome.location or outcome.readable,
         checksum=outcome.checksum,
         verified=outcome.verified,
     )

@@ -154,8 +154,13 @@ class Ledger:
             self._emit(ev.FileSkipped(file.file, file.path, reason, file))
 
     def fail_all(self, error: errors.UploaderError) -> None:
-        """End every file that is still open with `error`."""
-        self.end([Outcome(file, error) for file in list(self.open.values())])
+        """End every file that is still open: `error` is the failure of those that were tried, others are skipped."""
+        left = list(self.open.values())
+        self.end([Outcome(file, error) for file in left if file.file in self._attempts])
+        untried = list(self.open.values())
+        self._run.release(untried)
+        for file in untried:
+            self.skip(file, SkipReason.NOT_TRIED)
 
     def cancel_all(self) -> None:
         """End every file that is still open: the run was interrupted."""

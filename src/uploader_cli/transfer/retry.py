@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.events import PauseReason
 from uploader_cli.core.retry import wait_as_told, worth_retrying
 from uploader_cli.transfer.budget import DEFAULT_WAIT
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 LEAST_WAIT = 1.0
 """Seconds of pause after a 429 that asks for less: a server that repeats it is not called at once."""
 FIRST_PROBE = 0.5
-LAST_PROBE = 30.0
+LAST_PROBE = 10.0
 """Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
 UNAVAILABLE = 503
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable)
@@ -51,20 +52,26 @@ class Retry:
         *,
         retries: int = 5,
         max_wait: float = 1200.0,
+        wait_for_server: float = 600.0,
         refresh: Callable[[], bool] = lambda: False,
         emit: Callable[[ev.Event], None] = lambda _event: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refresh()` asks for a new token and says whether it got one; `max_wait` is in seconds."""
+        """`refresh()` asks for a new token and says whether it got one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
+        self.wait_for_server = wait_for_server
         self.probe: Callable[[], object] | None = None
         """One cheap call that succeeds when the server answers at all; None until it has answered in this run."""
         self.overloaded: Callable[[], None] = lambda: None
         """Called when the server answers 429 or 503, or in no time."""
-        self._refresh, self._emit = refresh, emit
+        self._refresh, self._emit, self._clock = refresh, emit, clock
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
         self._lost: errors.Unreachable | None = None
         self._announced = 0.0
+        self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
+        """Why calls are paused, and for how long they were already."""
+        self._warned_of_full = False
         self._retrying = Retrying(  # built once: its state is in the call and in thread-local variables
             stop=self._is_enough,
             wait=wait_as_told(),
@@ -112,8 +119,19 @@ class Retry:
         delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
         if waited + delay > self.max_wait:
             raise error
+        self._pause = (PauseReason.RATE_LIMIT, waited)
         self.budget.pause(delay)
         self.overloaded()
+        return delay
+
+    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float | None:
+        """Pause all calls because the server's disk is full (507) and return the seconds; None after too many."""
+        left = self.wait_for_server - waited
+        if left <= 0:
+            return None
+        delay = min(left, error.retry_after or max(LEAST_WAIT, min(waited, LAST_PROBE)))
+        self._pause = (PauseReason.DISK_FULL, waited)
+        self.budget.pause(delay)
         return delay
 
     def refresh_token(self) -> bool:
@@ -129,13 +147,13 @@ class Retry:
         while True:
             try:
                 return call.step()
-            except errors.ConnectFailed as error:
-                if not self._outlast(error, call.on_retry):
-                    raise
             except (errors.RateLimited, errors.ServerFault, errors.TimedOut) as error:
                 if getattr(error, "status", UNAVAILABLE) in (429, UNAVAILABLE):
                     self.overloaded()
                 raise
+            except (errors.ConnectFailed, errors.ConnectionLost) as error:
+                if not self._outlast(error, call.on_retry):
+                    raise
 
     def _is_enough(self, state: RetryCallState) -> bool:
         call: _Call[object] = state.args[0]
@@ -144,22 +162,27 @@ class Retry:
         return state.attempt_number > call.retries or (asked is not None and asked > self.max_wait)
 
     def _announce(self, seconds: float) -> None:
-        """Say once for all threads that the rate limit holds them up."""
-        until = time.monotonic() + seconds
+        """Report a pause of all calls, once for all threads."""
+        until = self._clock() + seconds
         with self._lock:
             if until <= self._announced + 1.0:
                 return
-            self._announced = until
-        self._emit(ev.Paused(seconds, "the server's rate limit"))
-        text = f"rate limited: waiting {seconds:.0f} s as the server asked"
-        self._emit(ev.RunWarning(ev.WarningCode.RATE_LIMITED, text))
+            self._announced, (reason, waited) = until, self._pause
+        self._emit(ev.Paused(seconds, reason, waited))
+        if reason is PauseReason.RATE_LIMIT:
+            text = f"rate limited: waiting {seconds:.0f} s as the server asked"
+            self._emit(ev.RunWarning(ev.WarningCode.RATE_LIMITED, text))
+        elif not self._warned_of_full:
+            self._warned_of_full = True
+            text = f"the server's disk is full: waiting up to {self.wait_for_server:.0f} s (--wait-for-server)"
+            self._emit(ev.RunWarning(ev.WarningCode.DISK_FULL, text))
 
     # --- outages ------------------------------------------------------------------------------------------------------
 
-    def _outlast(self, error: errors.ConnectFailed, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
+    def _outlast(self, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
         """Wait until a server that is down answers again. False: it answers, so the failure concerns this call alone.
 
-        One thread probes, the others wait for it. Raise `Unreachable` when the probes are used up, for all threads.
+        One thread probes, the others wait for it. Raise `Unreachable` after `--wait-for-server`, for all threads.
         """
         if self.probe is None or not error.retryable or isinstance(error, errors.Unreachable):
             return False
@@ -182,30 +205,39 @@ class Retry:
             outage.over.set()
         return outage.real
 
-    def _lead(self, error: errors.ConnectFailed, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
-        for number in range(self.retries + 1):
-            if number:
-                delay = min(FIRST_PROBE * 2 ** (number - 1), LAST_PROBE)
-                if number == 1:
-                    on_retry(error, delay)
-                self.stop.sleep(delay)
-            try:
-                self._probe()
-            except errors.NetworkError:
-                continue
-            except errors.Interrupted:
-                raise
-            except errors.UploaderError:
-                pass  # a refusal is an answer
-            return number > 0
-        raise errors.Unreachable(str(error), hint=error.hint)
+    def _lead(self, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
+        began, delay = self._clock(), 0.0
+        while not self._answers():
+            waited = self._clock() - began
+            if waited >= self.wait_for_server:
+                after = f"; waited {waited:.0f} s for it (--wait-for-server)" if waited >= 1 else ""
+                raise errors.Unreachable(f"{error}{after}", hint=error.hint)
+            if not delay:
+                on_retry(error, FIRST_PROBE)
+                text = f"server unreachable: waiting up to {self.wait_for_server:.0f} s for it (--wait-for-server)"
+                self._emit(ev.RunWarning(ev.WarningCode.UNREACHABLE, text))
+            delay = min(max(FIRST_PROBE, 2 * delay), LAST_PROBE, self.wait_for_server - waited)
+            self._emit(ev.Paused(delay, PauseReason.UNREACHABLE, waited))
+            self.stop.sleep(delay)
+        if delay:
+            self._emit(ev.Paused(0.0, PauseReason.UNREACHABLE))
+        return delay > 0
 
-    def _probe(self) -> None:
-        if self.probe is not None:
-            self.probe()
+    def _answers(self) -> bool:
+        """Probe the server; True where it answers, with a refusal too."""
+        try:
+            if self.probe is not None:
+                self.probe()
+        except errors.Interrupted:
+            raise
+        except errors.NetworkError:
+            return False
+        except errors.UploaderError:
+            pass
+        return True
 
     def _follow(
-        self, outage: _Outage, error: errors.ConnectFailed, on_retry: Callable[[errors.UploaderError, float], None]
+        self, outage: _Outage, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]
     ) -> bool:
         while not outage.over.wait(0.1):
             self.stop.check()
@@ -218,7 +250,7 @@ class Retry:
 
 
 class Tries:
-    """The retries of one upload: rate limits, one token refresh and 413 are excused until it advances again."""
+    """The retries of one upload: 413, 429, 507 and one token refresh are excused until it advances again."""
 
     def __init__(
         self,
@@ -236,11 +268,13 @@ class Tries:
         """
         self._retry, self._on_retry, self._shrink, self._stale = retry, on_retry, shrink, stale
         self._sleep = sleep
-        self._waited, self._refreshed = 0.0, False
+        self._waited = self._full = 0.0
+        self._refreshed = False
 
     def advanced(self) -> None:
-        """Start counting anew: the server has more than it ever had."""
-        self._waited, self._refreshed = 0.0, False
+        """Reset the counts: the server has more than it ever had."""
+        self._waited = self._full = 0.0
+        self._refreshed = False
 
     def run(self, step: Callable[[], T]) -> T:
         """Repeat `step` while that can help. Raise its last error."""
@@ -271,6 +305,10 @@ class Tries:
                 return 0.0 if self._stale() or self._retry.refresh_token() or self._stale() else None
             case errors.TooLarge() if self._shrink(error):
                 return 0.0
+            case errors.ServerFault(status=507):
+                pause = self._retry.pause_for_space(error, self._full)
+                self._full += pause or 0.0
+                return pause
         return None
 
 

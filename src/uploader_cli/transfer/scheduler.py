@@ -92,7 +92,7 @@ class _Check:
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Check them. Files that end here need no outcome of a session."""
         self._stop.check()
-        self.picked = self._checks.pick(worker.api, self.files, pack=self.pack)
+        self.picked = self._checks.pick(worker, self.files, pack=self.pack)
         self.done = True
         yield from ()
 
@@ -189,6 +189,7 @@ class Scheduler:
         will travel, or when it turns out that they won't.
         """
         ledger = Ledger(emit, run)
+        api.retry.wait_for_server = settings.wait_for_server
         self._traffic = Traffic(Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)

@@ -101,7 +101,7 @@ def test_a_stall_is_warned_of_once_and_so_is_its_end() -> None:
 
 def test_a_pause_is_no_stall() -> None:
     run = Watched(Alarms(stall=30))
-    run.put(ev.Paused(100.0, "the server's rate limit"))
+    run.put(ev.Paused(100.0, ev.PauseReason.RATE_LIMIT))
     run.look(50.0)
     assert not run.told
 

@@ -134,7 +134,7 @@ def test_an_error_that_ends_the_run_needs_a_person() -> None:
 
 
 def test_a_rate_limit_is_over_when_its_time_is() -> None:
-    run = Run((1.0, ev.Paused(60.0, "the server's rate limit")), (30.0, ev.Ticked()))
+    run = Run((1.0, ev.Paused(60.0, ev.PauseReason.RATE_LIMIT)), (30.0, ev.Ticked()))
     assert run.log == [(IncidentKind.RATE_LIMIT, None, 1)]
     run.put(61.0, ev.Ticked())
     assert run.log == [(IncidentKind.RATE_LIMIT, Ending.RECOVERED, 1)]

@@ -492,8 +492,8 @@ def test_a_watched_session_stays_when_it_is_left() -> None:
 
 def test_a_pause_ends_at_a_time() -> None:
     run = Run()
-    assert run.put(ev.Paused(30.0, "429")) == []
-    assert (run.state.paused_until, run.state.pause_reason) == (run.now + 30.0, "429")
+    assert run.put(ev.Paused(30.0, ev.PauseReason.RATE_LIMIT)) == []
+    assert (run.state.paused_until, run.state.pause_reason) == (run.now + 30.0, ev.PauseReason.RATE_LIMIT)
 
 
 def test_a_stall_ends_only_by_what_changed_something() -> None:

@@ -298,11 +298,21 @@ def test_a_stall_says_why(run: Script, screen: Screen) -> None:
 
 def test_a_pause_counts_down(run: Script, screen: Screen) -> None:
     run.begin(1)
-    run.put(ev.Paused(843.0, "429"))
+    run.put(ev.Paused(843.0, ev.PauseReason.RATE_LIMIT))
     assert "! rate limited: waiting 14:03" in screen.lines()
     assert "ETA –" in screen.text()
     run.now += 844
     assert "rate limited" not in screen.text()
+
+
+def test_outage_is_shown_until_it_ends(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.put(ev.Paused(4.0, ev.PauseReason.UNREACHABLE, 17.0))
+    assert "! paused, server unreachable 0:17, next try in 4 s" in screen.lines()
+    run.now += 5
+    assert "! paused, server unreachable 0:22, trying now" in screen.lines()
+    run.put(ev.Paused(0.0, ev.PauseReason.UNREACHABLE))
+    assert "paused" not in screen.text()
 
 
 def test_old_news_show_their_age(run: Script, screen: Screen) -> None:

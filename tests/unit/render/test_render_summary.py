@@ -62,8 +62,9 @@ def test_every_skip_reason_has_words(run: Script) -> None:
     for number, reason in enumerate(SkipReason):
         run.put(ev.FileSkipped(number, "x", reason))
     run.put(ev.FileSkipped(90, "y", SkipReason.TYPE))
-    line = summary(run.state, run.end(), width=500)[1]
-    assert line.startswith("- 9 skipped: 2 type not taken by the server, 1 ")
+    skipped, untried = summary(run.state, run.end(), width=500)[1:3]
+    assert skipped.startswith("- 10 skipped: 2 type not taken by the server, 1 ")
+    assert untried == "- 1 not tried: the run had ended before"
 
 
 def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +13,6 @@ from tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.transfer import retry as retry_module
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Retry, Tries
 
@@ -30,7 +28,7 @@ class Policy:
         self.stop = FakeStop(self.clock)
         self.events: list[ev.Event] = []
         self.reports: list[tuple[str, float]] = []
-        self.retry = Retry(self.stop, RateBudget(self.clock), emit=self.events.append, **options)
+        self.retry = Retry(self.stop, RateBudget(self.clock), emit=self.events.append, clock=self.clock, **options)
 
     def report(self, error: errors.UploaderError, delay: float) -> None:
         self.reports.append((type(error).__name__, delay))
@@ -157,18 +155,16 @@ def test_pause_is_announced_once_for_all_threads() -> None:
     assert "30 s" in str(warnings[0])
 
 
-def test_each_new_pause_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_new_pause_is_announced() -> None:
     policy = Policy()
-    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=policy.clock))
     for seconds in (5.0, 2.0, 60.0):
         policy.retry.budget.pause(seconds)
         policy.retry.wait_out_pause()
     assert pauses(policy.events) == [5.0, 2.0, 60.0]
 
 
-def test_pause_that_grows_while_it_is_waited_for_is_announced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_that_grows_while_it_is_waited_for_is_announced_again() -> None:
     policy = Policy()
-    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=policy.clock))
     sleep = policy.stop.sleep
 
     def longer(seconds: float) -> None:
@@ -304,22 +300,59 @@ def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
     assert sorted(policy.reports) == [("ConnectFailed", 0.0)] * 3 + [("ConnectFailed", FIRST_PROBE)]
 
 
-def test_outage_beyond_the_probes_raises_unreachable_in_all_threads() -> None:
-    policy = Policy(retries=3)
+def test_outage_beyond_wait_for_server_raises_unreachable_in_all_threads() -> None:
+    policy = Policy(wait_for_server=3.0)
     server = Server(policy, threads=4, down=None)
     results = in_threads(*[lambda: policy.retry.run(server.call)] * 4)
     assert [type(result) for result in results] == [errors.Unreachable] * 4
     assert (len(server.probes), len(set(server.probes)), server.calls) == (4, 1, 4)
+    assert policy.stop.slept == [0.5, 1.0, 1.5]
     assert {result.hint for result in results} == {"is the server running there?"}  # type: ignore[attr-defined]
+    assert str(results[0]) == "refused; waited 3 s for it (--wait-for-server)"
 
 
 def test_call_after_the_end_of_an_outage_raises_unreachable_without_a_probe() -> None:
-    policy = Policy(retries=1)
+    policy = Policy(wait_for_server=0.5)
     server = Server(policy, threads=1, down=None)
     for _ in range(2):
         with pytest.raises(errors.Unreachable):
             policy.retry.run(server.call)
     assert (len(server.probes), server.calls) == (2, 2)
+
+
+def test_wait_for_server_of_0_ends_the_run_after_one_probe() -> None:
+    policy = Policy(wait_for_server=0.0)
+    server = Server(policy, threads=1, down=None)
+    with pytest.raises(errors.Unreachable):
+        policy.retry.run(server.call)
+    assert (len(server.probes), policy.stop.slept, policy.events) == (1, [], [])
+
+
+def test_outage_uses_up_no_retry_and_is_reported_until_it_ends() -> None:
+    policy = Policy(retries=0)
+    server = Server(policy, threads=1, down=3)
+    assert policy.retry.run(server.call) == "done"
+    paused = [event for event in policy.events if isinstance(event, ev.Paused)]
+    assert [(event.seconds, event.waited) for event in paused] == [(0.5, 0.0), (1.0, 0.5), (2.0, 1.5), (0.0, 0.0)]
+    warnings = [event.code for event in policy.events if isinstance(event, ev.RunWarning)]
+    assert warnings == [ev.WarningCode.UNREACHABLE]
+
+
+def test_full_disk_pauses_all_calls_and_uses_up_no_retry() -> None:
+    policy = Policy(retries=0)
+    call, calls = failing(fault(507), fault(507), fault(507), None)
+    assert Tries(policy.retry, on_retry=policy.report).run(call) == "done"
+    assert (len(calls), policy.stop.slept) == (4, [1.0, 1.0, 2.0])
+    assert {event.reason for event in policy.events if isinstance(event, ev.Paused)} == {ev.PauseReason.DISK_FULL}
+    assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.DISK_FULL]
+
+
+def test_full_disk_beyond_wait_for_server_fails() -> None:
+    policy = Policy(retries=0, wait_for_server=3.0)
+    call, _ = failing(fault(507))
+    with pytest.raises(errors.ServerFault):
+        Tries(policy.retry).run(call)
+    assert policy.stop.slept == [1.0, 1.0, 1.0]
 
 
 def test_stop_during_an_outage_raises_interrupted_in_all_threads() -> None:
@@ -388,10 +421,10 @@ def test_server_that_never_answered_is_not_probed() -> None:
     assert len(calls) == 3
 
 
-def test_delay_between_probes_doubles_up_to_30_seconds() -> None:
-    policy = Policy(retries=9)
+def test_delay_between_probes_doubles_up_to_10_seconds() -> None:
+    policy = Policy(wait_for_server=40.0)
     policy.retry.probe, _ = failing(errors.ConnectFailed("refused"))
     call, _ = failing(errors.ConnectFailed("refused"))
     with pytest.raises(errors.Unreachable):
         policy.retry.run(call)
-    assert policy.stop.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, LAST_PROBE, LAST_PROBE, LAST_PROBE]
+    assert policy.stop.slept == [0.5, 1.0, 2.0, 4.0, 8.0, LAST_PROBE, LAST_PROBE, 4.5]

@@ -122,7 +122,7 @@ def test_a_second_400_ends_the_run(tmp_path: Path) -> None:
     error = run.go()
     assert isinstance(error, errors.AnswerError)
     assert run.api.count("session") == 2
-    assert run.failed == {0: "server_refused", 1: "server_refused"}
+    assert (run.failed, run.untried) == ({}, [0, 1])
 
 
 def test_a_session_opened_for_few_files_is_given_no_more(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_first_contact_is_tried_thrice_at_most(tmp_path: Path) -> None:
     run.file()
     assert isinstance(run.go(), errors.ConnectFailed)
     assert run.api.count("health") == 3
-    assert run.failed == {0: FailureCode.NETWORK}
+    assert run.untried == [0]
 
 
 def test_no_retries_means_none_at_first_contact_either(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_the_end_of_patience_with_a_rate_limit_ends_the_run_with_3(tmp_path: Pat
     run.file("a.mp4")
     run.file("b.avi")
     assert isinstance(run.go(), errors.RateLimited)
-    assert run.failed == {0: FailureCode.RATE_LIMITED, 1: FailureCode.RATE_LIMITED}
+    assert (run.failed, run.untried) == ({0: FailureCode.RATE_LIMITED}, [1])
     assert run.stop.slept == [], "refused before any thread sleeps"
     assert exit_of(run) == 3
 
@@ -371,14 +371,15 @@ def test_a_session_lost_twice_is_not_hammered(tmp_path: Path) -> None:
 
 def test_server_that_stays_unreachable_ends_the_run(tmp_path: Path) -> None:
     gone = errors.ConnectFailed("no connection")
-    run = Run(tmp_path, FakeApi(early=deque([gone] * 9), healths=deque([None, *[gone] * 9])), retries=2)
+    run = Run(tmp_path, FakeApi(early=deque([gone] * 9), healths=deque([None, *[gone] * 9])), wait_for_server=1.5)
     for number in range(20):
         run.file(f"{number}.mp4")
     assert isinstance(run.go(), errors.Unreachable)
     assert run.api.count("batch") == 1
-    assert run.api.count("health") == 1 + 3, "one probe at once, and one for each retry"
+    assert run.api.count("health") == 1 + 3, "one probe at once, and one after each wait"
     assert run.stop.slept == [0.5, 1.0]
-    assert set(run.failed.values()) == {FailureCode.NETWORK}
+    assert run.failed == dict.fromkeys(range(3), FailureCode.NETWORK)
+    assert run.untried == list(range(3, 20)), "one cause for the files that were never sent"
     assert exit_of(run) == 3
 
 

@@ -108,7 +108,7 @@ def test_error_of_the_walk_ends_the_run(tmp_path: Path) -> None:
     walk.take = broken  # type: ignore[method-assign]
     error = run.go(walk)
     assert str(error) == "the list is broken"
-    assert set(run.failed) == {0}
+    assert run.untried == [0]
 
 
 def test_session_takes_no_more_than_the_limit_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

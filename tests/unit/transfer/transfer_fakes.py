@@ -178,6 +178,10 @@ class FakeApi:
             raise answer
         return answer
 
+    def stored_at(self, where: str) -> Any:
+        self.calls.append(("stored_at", where))
+        return None, None
+
     def finish(self, session: str, failed: int = 0) -> None:
         del failed
         self._play("finish", self.finishes, session)
@@ -263,6 +267,7 @@ class Run:
             retries=settings.retries,
             max_wait=settings.max_wait,
             emit=self.events.append,
+            clock=self.clock,
         )
         with Journal(self.settings.state_path) as journal:
             scheduler = Scheduler(
@@ -294,6 +299,11 @@ class Run:
     @property
     def failed(self) -> dict[int, str]:
         return {event.file: str(event.code) for event in self.all(ev.FileFailed)}
+
+    @property
+    def untried(self) -> list[int]:
+        skips = self.all(ev.FileSkipped)
+        return sorted(event.file for event in skips if event.reason is ev.SkipReason.NOT_TRIED)
 
     @property
     def warnings(self) -> list[str]:

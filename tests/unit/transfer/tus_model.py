@@ -280,7 +280,7 @@ def make_terms(
     capabilities = Capabilities(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
-    retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
+    retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
     return Terms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
 
 

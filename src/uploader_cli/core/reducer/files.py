@@ -124,7 +124,10 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
 def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
     if _is_over(state, event.file):
         return []
-    state.skipped += 1
+    if event.reason is ev.SkipReason.NOT_TRIED:
+        state.cancelled += 1
+    else:
+        state.skipped += 1
     state.skips[event.reason] += 1
     _settle(state, event.file, event.path, Phase.SKIPPED, now, note=event.reason)
     return [event]

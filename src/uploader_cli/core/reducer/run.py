@@ -60,7 +60,8 @@ def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float
 
 
 def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
-    state.paused_until, state.pause_reason = now + event.seconds, event.reason
+    state.paused_until = now + event.seconds if event.seconds else None
+    state.pause_reason, state.paused_since = event.reason, now - event.waited
     return []
 
 
