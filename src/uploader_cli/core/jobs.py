@@ -28,7 +28,7 @@ class AutoJobs:
         `in_line` is True while jobs wait for a worker: without them one more worker can gain nothing.
         """
         before, self._before = self._before, None
-        if before is not None and rate < before * (1 + SHARE / (self.jobs - 1)):
+        if before is not None and rate <= before * (1 + SHARE / (self.jobs - 1)):
             self.jobs -= 1
             self._rest = REST
         elif self._rest:

@@ -31,3 +31,8 @@ def test_refusals_halve_the_jobs_down_to_one() -> None:
     assert [auto.refused() for _ in range(5)] == [6, 3, 1, 1, 1]
     assert follow(auto, REST, limit=100) == [1] * REST
     assert follow(auto, 1, limit=100) == [2]
+
+
+def test_jobs_do_not_rise_while_nothing_is_sent() -> None:
+    auto = AutoJobs()
+    assert {auto.measured(0.0, in_line=True) for _ in range(50)} == {FIRST_JOBS, FIRST_JOBS + 1}
