@@ -100,44 +100,42 @@ class _Check:
 class _Groups:
     """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
 
-    def __init__(self, packs: PackLimits | None) -> None:
-        self._packs = packs
+    def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], PackLimits | None], None]) -> None:
+        """`put(files, packs)` takes each group that is full; `packs` is None for one that is no pack."""
+        self._packs, self._put = packs, put
         self._small: list[LocalFile] = []
         self._others: list[LocalFile] = []
         self._bytes = 0
-        self._full: list[tuple[list[LocalFile], bool]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._others or self._full)
+        return bool(self._small or self._others)
 
     def add(self, file: LocalFile) -> None:
         """Put a file at the end of its group."""
-        if self._packs is None or not self._packs.takes(file):
+        packs = self._packs
+        if packs is None or not packs.takes(file):
             self._others.append(file)
             if len(self._others) >= GROUP:
-                self._cut_others()
+                self._flush_others()
             return
-        if len(self._small) >= self._packs.files or self._bytes + file.size > self._packs.bytes:
-            self._cut_small()
+        if len(self._small) >= packs.files or self._bytes + file.size > packs.bytes:
+            self._flush_small()
         self._small.append(file)
         self._bytes += file.size
 
-    def take(self, *, everything: bool) -> list[tuple[list[LocalFile], bool]]:
-        """Return the groups that are full, or all of them, each with whether it is for a pack."""
-        if everything:
-            self._cut_small()
-            self._cut_others()
-        out, self._full = self._full, []
-        return out
+    def flush(self) -> None:
+        """Hand on the groups that are not full, too."""
+        self._flush_small()
+        self._flush_others()
 
-    def _cut_small(self) -> None:
+    def _flush_small(self) -> None:
         if self._small:
-            self._full.append((self._small, True))
+            self._put(self._small, self._packs)
             self._small, self._bytes = [], 0
 
-    def _cut_others(self) -> None:
+    def _flush_others(self) -> None:
         if self._others:
-            self._full.append((self._others, False))
+            self._put(self._others, None)
             self._others = []
 
 
@@ -400,28 +398,25 @@ class Scheduler:
     def _plan(self, supply: Supply, limits: Limits, early: LocalFile | None) -> None:
         """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
         planner, checking = Planner(limits), deque[_Check]()
-        groups = _Groups(self._packs)
-        idle = 0.0
+
+        def check(files: list[LocalFile], packs: PackLimits | None) -> None:
+            checking.append(_Check(self._checks, files, self._stop, pack=packs is not None))
+            self._pool.put([checking[-1]])
+
+        groups, idle = _Groups(self._packs, check), 0.0
         if early is not None:
             self._accept(early, limits, groups)
         while True:
             self._check()
             self._collect(checking, planner, limits)
-            full = len(self._ledger.open) >= AHEAD
-            waits = False
+            full, file = len(self._ledger.open) >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
-                waits = file is None
-                if file is not None:
-                    idle = 0.0
-                    self._accept(file, limits, groups)
-                elif not groups and not checking:
-                    idle += TICK
-            for files, pack in groups.take(everything=waits or full or supply.ended):
-                checking.append(_Check(self._checks, files, self._stop, pack=pack))
-                self._pool.put([checking[-1]])
-            if not (waits or full or supply.ended):
+                idle = 0.0 if file is not None or groups or checking else idle + TICK
+            if file is not None:
+                self._accept(file, limits, groups)
                 continue
+            groups.flush()
             if checking:
                 self._wait(lambda: checking[0].done)
             elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):

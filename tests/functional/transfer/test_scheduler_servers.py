@@ -332,11 +332,11 @@ def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: P
 def test_a_server_that_dies_ends_the_run_with_every_file_told_of(source: Path, root: Path) -> None:
     paths = make(source, *(f"{n}.mp4" for n in range(40)))
     with running_server(port=0, root=root) as server, Relay(server.url, Batches("die", 2)) as relay:
-        upload = Upload(relay.url, paths, retries=1)
-        assert isinstance(upload.go(), errors.ConnectFailed)
+        upload = Upload(relay.url, paths, wait_for_server=0.0)
+        assert isinstance(upload.go(), errors.Unreachable)
         assert upload.completed == list(range(16))
         assert set(upload.failed.values()) == {FailureCode.NETWORK}
-        assert len(upload.failed) == 24
+        assert len(upload.failed) + len(upload.all(ev.FileSkipped)) == 24
         assert relay.count("/batch") == 2
         assert on_disk(root) == digests(paths[:32])
 
