@@ -19,8 +19,8 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api, answer_error, stored_path
 from uploader_cli.transfer.bodies import MultipartBody
-from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.pacing import RateBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
