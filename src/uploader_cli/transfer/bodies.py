@@ -7,6 +7,7 @@ that is small. A file that changes while it is read never arrives whole.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import secrets
 import threading
@@ -254,8 +255,8 @@ class MultipartBody(_Body):
         self._ends: deque[tuple[int, LocalFile]] = deque()
         """Files that are not yet through, by the position in the body where each ends."""
         self._parts, length = list(self._lay_out(fields, files, sized=sized)), 0
-        for part in self._parts:
-            length += len(part) if isinstance(part, bytes) else part.size
+        for part, size in self._parts:
+            length += size
             if not isinstance(part, bytes):
                 self._ends.append((length, part))
         super().__init__(length, check, throttle, clock)
@@ -309,40 +310,37 @@ class MultipartBody(_Body):
 
     def _lay_out(
         self, fields: Sequence[tuple[str, str]], files: Sequence[LocalFile], *, sized: bool
-    ) -> Iterator[bytes | LocalFile]:
+    ) -> Iterator[tuple[bytes | LocalFile, int]]:
+        """Yield given bytes and files in their order, each with its length."""
         head = f"--{self.boundary}\r\nContent-Disposition: form-data; name="
-        for name, value in fields:
-            yield f'{head}"{name}"\r\n\r\n{value}\r\n'.encode()
+        lead = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields)
         for file in files:
             length = f"Content-Length: {file.size}\r\n" if sized else ""
-            name = f'"files"; filename="{wire_name(file.name)}"'
-            yield f"{head}{name}\r\nContent-Type: {content_type(file.name)}\r\n{length}\r\n".encode()
-            yield file
-            yield b"\r\n"
-        yield f"--{self.boundary}--\r\n".encode()
+            lead += f'{head}"files"; filename="{wire_name(file.name)}"\r\n'
+            lead += f"Content-Type: {content_type(file.name)}\r\n{length}\r\n"
+            yield (given := lead.encode()), len(given)
+            yield file, file.size
+            lead = "\r\n"
+        yield (given := f"{lead}--{self.boundary}--\r\n".encode()), len(given)
 
     def _read_all(self) -> Generator[memoryview, None, None]:
         filled = 0
-        for part in self._parts:
-            source = None if isinstance(part, bytes) else open_unchanged(part)
-            try:
-                done, length = 0, len(part) if isinstance(part, bytes) else part.size
+        for part, length in self._parts:
+            with io.BytesIO(part) if isinstance(part, bytes) else open_unchanged(part) as source:
+                done = 0
                 while done < length:
                     space = memoryview(self._buffer)[filled : min(self._wanted, filled + length - done)]
                     if isinstance(part, bytes):
-                        space[:] = part[done : done + len(space)]
-                    elif source is not None:
+                        space[:] = source.read(len(space))
+                    else:
                         read_at(part, source, done, space)
                     done += len(space)
                     filled += len(space)
                     if filled == self._wanted:
                         yield memoryview(self._buffer)[:filled]
                         filled = 0
-                if source is not None and not isinstance(part, bytes):
+                if not isinstance(part, bytes):
                     check_unchanged(part, source)
-            finally:
-                if source is not None:
-                    source.close()
         if filled:
             yield memoryview(self._buffer)[:filled]
 

@@ -171,14 +171,7 @@ class Http:
             response = self._send(method, url, own, data, read_timeout, stranger=stranger)
         except (rex.RequestException, OSError) as error:
             raise _error(error, url, body_sent=body.through if body is not None else True) from error
-        sent = response.request
-        return Answer(
-            response.status_code,
-            response.headers,
-            _json(response.content),
-            sent.url or url,
-            sent.headers.get(REQUEST_ID, ""),
-        )
+        return _answer(response, _json(response.content))
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -186,7 +179,7 @@ class Http:
         self.sockets.answer_time = math.inf
         try:
             with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
-                yield Answer(response.status_code, response.headers, None, url), response.iter_content(BLOCK)
+                yield _answer(response, None), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
             raise _error(error, url, body_sent=True) from error
         finally:
@@ -238,6 +231,11 @@ class Http:
         self.session.close()
 
 
+def _answer(response: requests.Response, body: object) -> Answer:
+    sent = response.request
+    return Answer(response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""))
+
+
 @lru_cache(64)
 def _dialled(url: str) -> str:
     """Return `url` as urllib3 dials it. Raise what `requests` raises for a URL."""
@@ -251,7 +249,8 @@ def _dialled(url: str) -> str:
 
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
     """Make a `requests` session with the settings' certificates, proxy and headers, for the realtime channel too."""
-    session = _Session()
+    session = requests.Session()
+    session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]  # `--header` would go along
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -358,8 +357,9 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.ProxyError):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
     if isinstance(error, rex.SSLError):
-        untrusted = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
-        hint = untrusted if _has(error, ssl.SSLCertVerificationError) else "does the server speak TLS there?"
+        hint = "does the server speak TLS there?"
+        if _has(error, ssl.SSLCertVerificationError):
+            hint = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
         failed = ConnectFailed(f"no secure connection to {where}: {_why(error)}", hint=hint)
         failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
         return failed

@@ -138,10 +138,6 @@ class RateBudget:
         """Return the seconds until calls of the upload are allowed again."""
         return max(0.0, self._paused_until - self._clock())
 
-    def poll_pause_left(self) -> float:
-        """Return the seconds until polls are allowed again, which is never before the upload's calls are."""
-        return max(0.0, max(self._paused_until, self._polls_paused_until) - self._clock())
-
     def poll_interval(self) -> float:
         """Return the seconds between two polls: 1 while calls are left, more as they run out, then until the reset."""
         interval, until_reset = POLL_INTERVAL, DEFAULT_WAIT
@@ -150,7 +146,7 @@ class RateBudget:
                 until_reset = max(POLL_INTERVAL, self._reset - self._clock())
             room = self._remaining - (2 * self.sessions_to_come + KEPT_BACK)
             interval = until_reset if room <= 0 else max(POLL_INTERVAL, min(ROOMY / room, until_reset))
-        return max(interval, self.poll_pause_left())
+        return max(interval, max(self._paused_until, self._polls_paused_until) - self._clock())
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
