@@ -228,7 +228,7 @@ class Api:
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """The same for a path, or a URL, that the server gave; None also for one that leads elsewhere."""
+        """The same for a path or URL that the server gave; None also for one that leads elsewhere."""
         if not self._is_ours(where):
             return None
         answer = self._call("HEAD", where, raises=False)
@@ -360,10 +360,7 @@ def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:
-    """The error for a refusal, by status and by the server's own code; never by the words of its message.
-
-    A 5xx is told with the id of the request, by which the server's people find it in their log.
-    """
+    """The error for a refusal, by status and code. A 5xx is told with the id of the request, for the server's log."""
     status, target = answer.status, redirect_target(answer)
     code, said = protocol.error_code(answer.body), mask(protocol.error_sentence(answer.body))  # it may quote the token
     named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""

@@ -1,8 +1,4 @@
-"""Local files as request bodies: a multipart body, a chunk of a file, and chunks that are hashed ahead.
-
-Bodies are read from disk while they are sent; only chunks with a checksum are read before, and kept in memory while
-that is small. A file that changes while it is read never arrives whole.
-"""
+"""Local files as request bodies. A file that changes while it is read never arrives whole."""
 
 from __future__ import annotations
 
@@ -101,12 +97,11 @@ def hash_range(
 ) -> bytes:
     """Return the digest of a byte range, which stays in `into` where that is given. `check` raises to stop."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    buffer = memoryview(bytearray(min(PIECE, length))) if into is None else into
+    buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
     with open_unchanged(file) as source:
         for done in range(0, length, PIECE):
             check()
-            at = 0 if into is None else done
-            piece = buffer[at : at + min(PIECE, length - done)]
+            piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
             read_at(file, source, start + done, piece)
             digest.update(piece)
         check_unchanged(file, source)
@@ -166,11 +161,7 @@ class _Body:
 
 
 class ChunkBody(_Body):
-    """Bytes `start` to `start + length` of a file; `length` is at least 1.
-
-    The last piece is given out only after a look at the file's size and mtime: of a file that changes while it is read
-    no chunk is ever complete.
-    """
+    """At least one byte of a file, from `start` on; of a file that has changed no chunk is ever complete."""
 
     content_type = "application/offset+octet-stream"
 
@@ -187,9 +178,9 @@ class ChunkBody(_Body):
         throttle: Callable[[int], int] = unlimited,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`source` is `file`, open and unbuffered; `on_sent(total)` reports the chunk's bytes as the kernel takes them.
+        """`source` is `file`, open and unbuffered; `data` are the chunk's bytes where they are in memory already.
 
-        `data` are the chunk's bytes, where they are in memory already.
+        `on_sent(total)` reports bytes as the kernel takes them.
         """
         super().__init__(length, check, throttle, clock)
         self._file, self._source, self._start, self._data, self._on_sent = file, source, start, data, on_sent
@@ -224,11 +215,7 @@ class ChunkBody(_Body):
 
 
 class MultipartBody(_Body):
-    """A multipart/form-data body (docs/protocol.md, section 3.13).
-
-    Field `files` only, text parts once each, quotes and line breaks in names percent-escaped. `sized` adds a
-    Content-Length to each file's part, for servers known to read it.
-    """
+    """A multipart/form-data body, as in docs/protocol.md, section 3.13."""
 
     def __init__(
         self,
@@ -245,7 +232,8 @@ class MultipartBody(_Body):
     ) -> None:
         """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
 
-        `on_last()` is called before the last piece is given out: without it no server has the whole request.
+        `on_last()` is called before the last piece is given out: without it no server has the whole request. `sized`
+        adds a Content-Length to each file's part, for servers known to read it.
         """
         self.boundary = f"uploader-{secrets.token_hex(12)}"
         self.content_type = f"multipart/form-data; boundary={self.boundary}"
@@ -379,7 +367,7 @@ class HashedChunk(NamedTuple):
     """A chunk's digest, and its bytes where they are in memory."""
 
     digest: bytes
-    data: memoryview | None = None
+    data: memoryview | None
 
 
 class HashedChunks:
@@ -420,7 +408,7 @@ class HashedChunks:
             self._ahead = (start, length, self._helper().submit(self._load, start, length))
 
     def close(self) -> None:
-        """Stop what was prepared and is not needed: it looks up after each piece."""
+        """Stop what was prepared and is not needed, after the piece that is being read."""
         self._closed = True
         self._discard()
         self._release(self._current)

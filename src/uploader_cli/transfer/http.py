@@ -1,7 +1,6 @@
 """HTTP for the rest of the package: one call, one answer, errors of our own tree. The only import of `requests`.
 
-Calls go through the adapter of a `requests` session, not through the session: it would double the CPU time of a small
-call.
+Calls go through a session's adapter, not through the session: it would double the CPU time of a small call.
 """
 
 from __future__ import annotations
@@ -64,10 +63,7 @@ SOCKET_OPTIONS = [
 
 
 class RequestIds:
-    """What the clients of a run share, in any threads: ids of calls, reports of them, and the round trip.
-
-    By its id a line of the client's log is found in the server's.
-    """
+    """What the clients of a run share: ids of calls, which the server's log has too, reports, and the round trip."""
 
     round_trip: float | None = None
     """Seconds of the fastest call without a body so far, connecting excluded; None before the first."""
@@ -95,14 +91,13 @@ class RequestIds:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: status, headers (any case), and its JSON body (None where it is none)."""
+    """An answer: its headers in any case, its JSON body (else None), and the `X-Request-ID` of the request, if any."""
 
     status: int
     headers: Mapping[str, str]
     body: object
     url: str
     request_id: str = ""
-    """The `X-Request-ID` that was sent; empty where none was."""
 
     @property
     def ok(self) -> bool:
@@ -132,13 +127,9 @@ class Payload(Protocol):
 
 
 class Http:
-    """One client: a few kept-alive connections with the settings' TLS, proxy and headers.
-
-    Credentials (`CREDENTIALS` and the headers of `--header`) go to the settings' server alone, whatever a caller asks.
-    """
+    """A client with kept-alive connections. Credentials go to the settings' server alone, whatever a caller asks."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
-        """No connection is made yet. `ids` gives each call its id."""
         self.ids = ids or RequestIds()
         self.sockets = Sockets(self.ids.answered)
         self.session = make_session(settings, self.sockets, self.ids)
@@ -156,10 +147,10 @@ class Http:
         read_timeout: float = READ_TIMEOUT,
         stranger: bool = False,
     ) -> Answer:
-        """Send one request; no retry, no redirect followed. A `stranger` is treated as another host.
+        """Send one request; no retry, no redirect followed. A `stranger` gets no credentials.
 
-        Raise `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
-        out), `ProtocolError` for an answer that is too large, and whatever `body.check` or `body.read` raises.
+        Raise `NetworkError` (`body_sent` says whether the whole request was out), `ProtocolError` for an answer that is
+        too large, and whatever `body.check` or `body.read` raises.
         """
         own, data = dict(headers or {}), cast("Any", body)
         if body is not None:

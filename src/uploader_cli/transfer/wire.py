@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import selectors
 import socket
 import ssl
 import time
 import weakref
+from contextlib import suppress
 from functools import partial
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Payload
 
 PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, and smaller pieces take more."""
+"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
 SMALL = 64 << 10
 """Bytes of a body that goes with its headers in one write."""
 TLS_PIECE = 64 << 10
@@ -53,15 +55,10 @@ class Sockets:
         self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def shut(self) -> None:
-        """Shut all open sockets: blocked reads and writes end at once with an error.
-
-        Beneath TLS: an `SSLSocket` would drop its encryption first, and what is being sent would go on without.
-        """
+        """Shut all open sockets: blocked reads and writes end at once with an error."""
         for sock in list(self.open):
-            try:
+            with suppress(OSError):  # beneath TLS: an `SSLSocket` would go on sending without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                continue
 
 
 class _Connection(HTTPConnection):
@@ -84,7 +81,7 @@ class _Connection(HTTPConnection):
         finally:
             if self._dialling is not None:
                 self._dialling.close()
-        self._spent, self._used = False, time.monotonic()
+        self._spent, self._early, self._used = False, b"", time.monotonic()
         self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
 
     def _new_conn(self) -> socket.socket:
@@ -194,7 +191,7 @@ class _Connection(HTTPConnection):
             except ssl.SSLWantReadError:
                 return False
             except OSError:
-                return True
+                pass
         return True
 
     def getresponse(self) -> Any:
@@ -210,7 +207,7 @@ class _Connection(HTTPConnection):
     def response_class(self, sock: Any, *args: Any, **how: Any) -> HTTPResponse:  # type: ignore[override]
         """Called by `http.client` as the class that it replaces."""
         response = HTTPResponse(sock, *args, **how)
-        deadline = time.monotonic() + (self.timeout or 0.0) + self._sockets.answer_time
+        deadline = time.monotonic() + (self.timeout or math.inf) + self._sockets.answer_time
         response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
         self._early = b""
         return response
