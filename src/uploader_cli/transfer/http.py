@@ -134,7 +134,7 @@ class Http:
         self.sockets = Sockets(self.ids.answered)
         self.session = make_session(settings, self.sockets, self.ids)
         self._home = settings.target_url
-        self._private = (*CREDENTIALS, *dict(settings.headers))
+        self._own_headers = tuple(dict(settings.headers))
 
     def request(
         self,
@@ -192,7 +192,7 @@ class Http:
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
         if stranger or not trusts(self._home, request.url):
-            for name in self._private:
+            for name in self._own_headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
         elif session.cookies and "Cookie" not in session.headers:
