@@ -23,9 +23,9 @@ ROOMS = {
     "render": "core render",
     "report": "core errors exit_status report render.words",
     "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
-    "transfer.wire transfer.api transfer.budget transfer.journal.schema",
+    "transfer.wire transfer.api transfer.pacing transfer.journal.schema",
     "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
-    "transfer.http transfer.wire transfer.api transfer.budget transfer.bodies",
+    "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies",
     "cli": "run settings errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""

@@ -8,8 +8,7 @@ import pytest
 
 from uploader_cli.core.plan import ASSUMED, Limits
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer import limits_cache
-from uploader_cli.transfer.limits_cache import MOST, KnownServer, recall, remember
+from uploader_cli.transfer.pacing import MOST_SERVERS, KnownServer, recall, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +23,7 @@ OPEN = KnownServer(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, rel
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state directory of its own, which is not there yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert limits_cache.state_dir().is_relative_to(tmp_path)
-    return limits_cache.state_dir() / "limits.json"
+    return tmp_path / "state" / "uploader" / "limits.json"
 
 
 def test_nothing_is_known_at_first() -> None:
@@ -61,11 +59,11 @@ def test_what_is_known_already_is_not_written_again(state: Path) -> None:
 
 
 def test_the_oldest_servers_are_forgotten() -> None:
-    for number in range(MOST + 2):
+    for number in range(MOST_SERVERS + 2):
         remember(f"http://{number}", REFERENCE)
     assert recall("http://0") is None
     assert recall("http://1") is None
-    assert recall("http://2") == recall(f"http://{MOST + 1}") == REFERENCE
+    assert recall("http://2") == recall(f"http://{MOST_SERVERS + 1}") == REFERENCE
 
 
 @pytest.mark.parametrize(

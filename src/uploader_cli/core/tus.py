@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -26,6 +28,9 @@ LEAST_PART = 4 << 20
 """Bytes of a part at least, there."""
 
 Checksum = Literal["auto", "none", "sha1", "sha256"]
+_UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)
+"""URLs that every parser reads alike: no user, no backslash, no control character."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # the standard library drops some of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +149,14 @@ def place(base: str, location: str) -> str:
     """A `Location` as an absolute URL (wire contract 5). `ValueError` where it must not be followed.
 
     It may be relative. A server behind a TLS proxy may say http of its own host: then it is the base's scheme and port
-    that hold. From https to http elsewhere is refused.
+    that hold. From https to http elsewhere is refused, and so are backslashes, users and control characters.
     """
-    if base.endswith("/") and location.startswith(base) and location.isprintable() and "#" not in location:
-        return location.strip()  # as nearly all are: parsing takes longer than the rest
-    url = urljoin(base, location.strip())
+    location = location.strip(" ")
+    if base.endswith("/") and location.startswith(base) and "#" not in location and _UNAMBIGUOUS.fullmatch(location):
+        return location  # as nearly all are: parsing takes longer than the rest
+    url = urljoin(base, location)
     ours, theirs = urlsplit(base), urlsplit(url)
-    if theirs.scheme not in ("http", "https") or not theirs.hostname or theirs.port == 0:  # `port` checks the port
+    if not _UNAMBIGUOUS.fullmatch(url) or _CONTROL.search(location) or not theirs.hostname or theirs.port == 0:
         raise ValueError(f"{location!r} is not a usable URL")
     if ours.scheme == "https" and theirs.scheme == "http":
         if ours.hostname != theirs.hostname:
@@ -159,17 +165,20 @@ def place(base: str, location: str) -> str:
     return urlunsplit(theirs._replace(fragment=""))
 
 
+@lru_cache(1024)
 def trusts(base: str, url: str) -> bool:
-    """True where credentials for `base` may go to `url`: the same origin, or its host with http turned into https."""
+    """True where credentials for `base` may go to `url`: the same origin, or https instead of http on default ports."""
     try:
         ours, theirs = _origin(base), _origin(url)
-    except ValueError:  # not a URL at all
+    except ValueError:  # not a URL at all, or one that parsers read differently
         return False
-    return ours == theirs or (ours[:2] == ("http", theirs[1]) and theirs[::2] == ("https", 443))
+    return ours == theirs or (ours == ("http", theirs[1], 80) and theirs[::2] == ("https", 443))
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     """Scheme, host and port. Raises `ValueError`."""
+    if not _UNAMBIGUOUS.fullmatch(url):
+        raise ValueError("not a usable URL")
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 

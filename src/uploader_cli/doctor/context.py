@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from uploader_cli.transfer.budget import retry_after
 from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -28,7 +28,7 @@ from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
-from uploader_cli.transfer.limits_cache import KnownServer, recall
+from uploader_cli.transfer.pacing import KnownServer, recall
 from uploader_cli.transfer.scheduler import ENDLESS, choose, endless
 from uploader_cli.transfer.tus_upload import FIRST_CHUNK
 

@@ -24,7 +24,7 @@ from uploader_cli.selection.shard import holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
-from uploader_cli.transfer import limits_cache
+from uploader_cli.transfer import pacing
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 
@@ -165,7 +165,7 @@ def execute(
         loop.flush()
         if known:
             tus, metered = connections.api.tus, connections.api.budget.metered
-            limits_cache.remember(settings.target_url, limits_cache.KnownServer(known[-1], tus, metered=metered))
+            pacing.remember(settings.target_url, pacing.KnownServer(known[-1], tus, metered=metered))
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())

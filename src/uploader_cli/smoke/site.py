@@ -12,8 +12,8 @@ from uploader_cli.core.tus import trusts
 from uploader_cli.smoke.made import Made
 from uploader_cli.smoke.verdicts import NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.transfer.api import answer_error
-from uploader_cli.transfer.budget import retry_after
 from uploader_cli.transfer.http import Http
+from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     import threading

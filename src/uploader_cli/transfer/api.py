@@ -13,8 +13,8 @@ from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import ServerClock, SessionProgress, Transport
 from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
 from uploader_cli.settings import mask
-from uploader_cli.transfer.budget import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target
+from uploader_cli.transfer.pacing import DEFAULT_WAIT, RateBudget, retry_after
 from uploader_cli.transfer.retry import LEAST_WAIT, Retry, Tries
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Payload
     from uploader_cli.transfer.pacing import Stop
 
+    Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
+
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
 """Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
@@ -34,6 +36,21 @@ STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
+BATCH_ERRORS: Kinds = {  # an unknown session is a 404 here and a 500 there (wire contract 3.14)
+    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
+    (409, "SESSION_ENDED"): errors.SessionLost,
+    (500, "UPLOAD_FAILED"): errors.SessionLost,
+}
+PACK_ERRORS: Kinds = {
+    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
+    (409, "SESSION_ENDED"): errors.SessionLost,
+    (409, "PACK_IN_PROGRESS"): errors.ServerFault,
+    (404, ""): errors.PacksRefused,
+    (405, ""): errors.PacksRefused,
+    (501, ""): errors.PacksRefused,
+    (413, ""): errors.TooLarge,
+    (422, "KEY_REUSED"): errors.KeyReused,
+}
 
 
 class Api:
@@ -51,10 +68,8 @@ class Api:
         """`beside` is another thread's client of the same server; `run` begins the ids of requests."""
         self._settings, self._emit, self._stop = settings, emit, stop
         self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
-        self.http = Http(settings, self.request_ids)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
         self._token: _Token = beside._token if beside else _Token(settings)
-        self._heard: _Heard = beside._heard if beside else _Heard()
         self.retry: Retry = (
             beside.retry
             if beside
@@ -67,6 +82,7 @@ class Api:
                 emit=emit,
             )
         )
+        self.http = Http(settings, self.request_ids)
         self.tus: Capabilities | None = None
         """What the server last offered of resumable uploads: `/health` and session answers say so."""
         self.packs: packs.PackOffer | None = None
@@ -81,20 +97,15 @@ class Api:
     @property
     def answered(self) -> bool:
         """True once anything at that address answered."""
-        return self._heard.anything
+        return self.budget.answered
 
     def authorization(self) -> dict[str, str]:
         """The header that carries the token, if there is one."""
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def refresh(self) -> bool:
-        """Ask for another token; False where there is none."""
-        return self._token.refresh()
-
     def note(self, answer: Answer) -> None:
         """Take down what any answer of the server tells of its rate limit."""
-        self._heard.anything = True
         self.budget.note(answer.headers)
 
     def shut(self) -> None:
@@ -109,8 +120,7 @@ class Api:
 
     def health(self) -> Limits | None:
         """`GET /health`: the limits, where it names them. Raises `NetworkError`; any answer will do."""
-        answer = self._call("GET", "/health", raises=False)
-        body = protocol.as_object(answer.body)
+        body = protocol.as_object(self._call("GET", "/health", raises=False).body)
         self._note_offers(body)
         return protocol.parse_limits(body.get("limits"))
 
@@ -131,25 +141,13 @@ class Api:
 
         A 429 or an expired token is raised as well: the request was stopped, and its body begins again.
         """
-        body = make_body()
+        body, limit = make_body(), PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
         try:
-            answer = self._once(
-                "POST",
-                "/api/upload/batch",
-                body=body,
-                read_timeout=PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files,
-            )
+            answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
         finally:
             body.close()
         if not answer.ok:
-            error = answer_error(answer)
-            if _session_is_gone(error):
-                lost = errors.SessionLost(str(error), status=error.status, error=error.error)
-                lost.retryable = True  # in another session
-                raise lost from error
-            if isinstance(error, errors.TooSlow):
-                error.retryable = False  # never repeated with the same files (3.10)
-            raise error
+            raise _refused(answer, BATCH_ERRORS)
         stored = protocol.parse_batch(answer.body)
         if stored is None:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
@@ -160,7 +158,7 @@ class Api:
 
         Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`, and what any call raises.
         """
-        return _pack_entries(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
+        return _packed(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
 
     def pack_answer(self, endpoint: str, key: str, count: int) -> list[packs.PackedFile] | None:
         """Return the answer to a pack that was sent before; None where the server has none.
@@ -172,7 +170,7 @@ class Api:
             return None
         if answer.status == 200 and packs.parse_answer(answer.body, count) is None:
             raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
-        return _pack_entries(answer, count)
+        return _packed(answer, count)
 
     def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[packs.Found | None]:
         """Ask what the server has of files, each given by path and size (docs/protocol.md, section 9)."""
@@ -185,8 +183,9 @@ class Api:
 
     def finish(self, session_id: str, failed: int = 0) -> None:
         """`POST /api/upload/session/{id}/finish`, on servers that have it; `failed` files were given up here."""
-        body = {"failed": failed} if failed else None
-        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=body)
+        self._call(
+            "POST", f"/api/upload/session/{_segment(session_id)}/finish", json={"failed": failed} if failed else None
+        )
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
         """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause if `patient`: polls come again anyway."""
@@ -229,15 +228,15 @@ class Api:
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """The same for a path, or a URL, that the server gave; None also for one that leads elsewhere."""
+        """The same for a path or URL that the server gave; None also for one that leads elsewhere."""
         if not self._is_ours(where):
             return None
         answer = self._call("HEAD", where, raises=False)
+        if answer.status in NO_ANSWER:
+            raise answer_error(answer)
         if not answer.ok:
-            _raise_if_undecided(answer)
             return None
-        length = protocol.whole(answer.headers.get("Content-Length"))
-        return length, sha256_of(answer.headers.get("Repr-Digest", ""))
+        return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Give the stored bytes to `take`, piece by piece; False where the server does not give them out."""
@@ -245,8 +244,9 @@ class Api:
             return False
         self.retry.wait_out_pause()
         with self.http.stream(self._url(where), self.authorization()) as (answer, pieces):
+            if answer.status in NO_ANSWER:
+                raise answer_error(answer)
             if answer.status != 200:
-                _raise_if_undecided(answer)
                 return False
             for piece in pieces:
                 self._stop.check()
@@ -281,19 +281,14 @@ class Api:
         method: str,
         path: str,
         *,
-        json: object = None,
         body: Payload | None = None,
         headers: Mapping[str, str] | None = None,
+        json: object = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
-        began = time.time()
+        began, sent = time.time(), {**self.authorization(), **(headers or {})}
         answer = self.http.request(
-            method,
-            self._url(path),
-            json=json,
-            body=body,
-            headers={**self.authorization(), **(headers or {})},
-            read_timeout=read_timeout,
+            method, self._url(path), json=json, body=body, headers=sent, read_timeout=read_timeout
         )
         self.note(answer)
         told = protocol.server_time(answer.headers, answer.body) if body is None else None
@@ -311,50 +306,15 @@ class Api:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
     def _is_ours(self, where: str) -> bool:
-        """Credentials go to no other host, whatever an answer says (wire contract 5)."""
+        """No call is made to another host, whatever an answer says (wire contract 5)."""
         return trusts(self._settings.target_url, self._url(where))
-
-
-def _pack_entries(answer: Answer, count: int) -> list[packs.PackedFile]:
-    """Return the entries of a 200; raise the error for anything else."""
-    if answer.status == 200:
-        entries = packs.parse_answer(answer.body, count)
-        if entries is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {count} files")
-        return entries
-    error = answer_error(answer)
-    kind = _PACK_ERRORS.get((error.status, error.error)) or _PACK_ERRORS.get((error.status, ""))
-    if kind is None:
-        if isinstance(error, errors.TooSlow):
-            error.retryable = False  # never repeated with the same files
-        raise error
-    raised = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
-    raised.retryable = error.error == "PACK_IN_PROGRESS" or kind is errors.SessionLost
-    raise raised
-
-
-_PACK_ERRORS: Mapping[tuple[int, str], type[errors.AnswerError]] = {
-    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
-    (409, "SESSION_ENDED"): errors.SessionLost,
-    (409, "PACK_IN_PROGRESS"): errors.ServerFault,
-    (404, ""): errors.PacksRefused,
-    (405, ""): errors.PacksRefused,
-    (501, ""): errors.PacksRefused,
-    (413, ""): errors.TooLarge,
-    (422, "KEY_REUSED"): errors.KeyReused,
-}
-
-
-class _Heard:
-    anything = False
 
 
 class _Token:
     """The bearer token, read when it is first needed; a command is asked again once the server refuses it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
+        self._settings, self._lock = settings, threading.Lock()
         self._value: str | None = None
         self._read = False
 
@@ -374,63 +334,53 @@ class _Token:
             return self._value != before
 
 
-def _raise_if_undecided(answer: Answer) -> None:
-    """Raise the error for a refusal that does not tell whether the file can be read."""
-    if answer.status in NO_ANSWER:
-        raise answer_error(answer)
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _packed(answer: Answer, count: int) -> list[packs.PackedFile]:
+    """Return the entries of a 200; raise the error for anything else."""
+    if answer.status != 200:
+        raise _refused(answer, PACK_ERRORS)
+    entries = packs.parse_answer(answer.body, count)
+    if entries is None:
+        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {count} files")
+    return entries
+
+
+def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
+    """The error for a refused batch or pack: by `kinds`, else as for any call."""
+    error = answer_error(answer)
+    kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
+    if kind is not None:
+        error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
+        error.retryable = kind in (errors.SessionLost, errors.ServerFault)  # in another session; once it is through
+    elif isinstance(error, errors.TooSlow):
+        error.retryable = False  # never repeated with the same files (3.10)
+    return error
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:
-    """The error for a refusal, by status and by the server's own code; never by the words of its message.
-
-    A 5xx is told with the id of the request, by which the server's people find it in their log.
-    """
-    said = mask(protocol.error_sentence(answer.body))  # it may quote the request, token and all
-    code = protocol.error_code(answer.body)
-    named = f", request {answer.request_id}" if answer.request_id and answer.status >= 500 else ""
-    words = f"{answer.status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
-    status, after = answer.status, retry_after(answer.headers)
-    target = redirect_target(answer)
+    """The error for a refusal, by status and code. A 5xx is told with the id of the request, for the server's log."""
+    status, target = answer.status, redirect_target(answer)
+    code, said = protocol.error_code(answer.body), mask(protocol.error_sentence(answer.body))  # it may quote the token
+    named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""
+    words = f"{status}" + (f" {code}" if code else "") + named + (f" ({said})" if said else "")
+    kind, text, hint = errors.AnswerError, f"the server refused: {words}", ""
     match status:
         case 401 | 403:
-            return errors.Unauthorized(
-                f"the server refused: {words}",
-                status=status,
-                error=code,
-                hint="give a token with UPLOADER_TOKEN, --token-file or --token-command",
-            )
+            kind, hint = errors.Unauthorized, "give a token with UPLOADER_TOKEN, --token-file or --token-command"
         case 404 | 410:
-            return errors.NotFound(f"{answer.url}: {words}", status=status, error=code)
+            kind, text = errors.NotFound, f"{answer.url}: {words}"
         case 408:
-            return errors.TooSlow("the request did not arrive in the server's time (408)", status=status, error=code)
+            kind, text = errors.TooSlow, "the request did not arrive in the server's time (408)"
         case 429:
-            return errors.RateLimited(
-                f"the server's rate limit is used up: {words}",
-                status=status,
-                error=code,
-                retry_after=after,
-                hint="try again later, or allow a longer --max-wait",
-            )
+            kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
+            hint = "try again later, or allow a longer --max-wait"
         case _ if target is not None:
-            return errors.AnswerError(
-                f"the server sends us on to {target}", status=status, hint="use that address as --server"
-            )
+            text, hint = f"the server sends us on to {mask(target)}", "use that address as --server"
         case _ if status >= 500:
-            return errors.ServerFault(f"the server failed: {words}", status=status, error=code, retry_after=after)
-        case _:
-            return errors.AnswerError(f"the server refused: {words}", status=status, error=code, retry_after=after)
-
-
-def _session_is_gone(error: errors.AnswerError) -> bool:
-    """An unknown session is a 404 here and a 500 `UPLOAD_FAILED` there (wire contract 3.14).
-
-    The bundled server ends a session with its last file: sent again after a lost answer, a file comes too late.
-    """
-    return (error.status, error.error) in (
-        (404, "SESSION_NOT_FOUND"),
-        (500, "UPLOAD_FAILED"),
-        (409, "SESSION_ENDED"),
-    )
+            kind, text = errors.ServerFault, f"the server failed: {words}"
+    return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
 
 
 def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
@@ -438,7 +388,7 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
     target = redirect_target(answer)
     return errors.NotAnUploadServer(
         f"{answer.url} answered {answer.status}, but not as an upload server does",
-        hint=f"it points to {target}: is that the --server?"
+        hint=f"it points to {mask(target)}: is that the --server?"
         if target
         else "check --server: its path, its port, and whether a proxy answers in its place",
     )

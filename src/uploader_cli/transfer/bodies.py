@@ -1,19 +1,17 @@
-"""Request bodies: a multipart body, a chunk of a file, and chunks that are hashed ahead.
-
-Bodies are read from disk while they are sent; only chunks with a checksum are read before, and kept in memory while
-that is small. A file that changes while it is read never arrives whole.
-"""
+"""Local files as request bodies. A file that changes while it is read never arrives whole."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from concurrent.futures import CancelledError
 from functools import cache
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.protocol import wire_name
@@ -36,15 +34,13 @@ MEMORY = 64 << 20
 """Bytes of all such chunks of a run."""
 
 
-# --- local files ------------------------------------------------------------------------------------------------------
+# --- local files: all raise `FileError` (vanished, unreadable, changed) -----------------------------------------------
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
-    """Open the file, unbuffered, as it was when it was selected. Raise `FileError` (vanished, unreadable, changed)."""
+    """Open the file, unbuffered, as it was when it was selected."""
     try:
         source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
-    except FileNotFoundError as error:
-        raise FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED) from error
     except OSError as error:
         raise _unreadable(file, error) from error
     try:
@@ -56,14 +52,14 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
 
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Raise `FileError` (changed) where size or mtime are not those of the selection."""
+    """Raise `FileError` where size or mtime are not those of the selection."""
     info = os.fstat(source.fileno())
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _changed(file, "changed")
 
 
 def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
-    """Fill `piece` with the file's bytes from `position` on. Raise `FileError`, also where the file ends earlier."""
+    """Fill `piece` with the file's bytes from `position` on."""
     try:
         source.seek(position)
         while piece:
@@ -76,27 +72,16 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
 
 
 def read_whole(file: LocalFile) -> bytes:
-    """Return the bytes of a small file. Raise `FileError`, also where it changes while it is read."""
-    try:
-        handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError as error:
-        raise FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED) from error
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    try:
-        before = os.fstat(handle)
-        data = os.read(handle, file.size + 1)  # one more byte: a file that grows is noticed
-        while len(data) < file.size and (more := os.read(handle, file.size + 1 - len(data))):
-            data += more
-        after = os.fstat(handle)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    finally:
-        os.close(handle)
-    expected = (file.size, file.mtime_ns)
-    if len(data) != file.size or (before.st_size, before.st_mtime_ns) != expected:
-        raise _changed(file, "changed")
-    if (after.st_size, after.st_mtime_ns) != expected:
+    """Return the bytes of a small file."""
+    with open_unchanged(file) as source:
+        try:
+            data = source.read(file.size)
+            while len(data) < file.size and (more := source.read(file.size - len(data))):
+                data += more
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        check_unchanged(file, source)
+    if len(data) != file.size:
         raise _changed(file, "changed")
     return data
 
@@ -110,21 +95,15 @@ def hash_range(
     check: Callable[[], None] = lambda: None,
     into: memoryview | None = None,
 ) -> bytes:
-    """Return the digest of a byte range, which stays in `into` where that is given.
-
-    Raise `FileError`, and what `check` raises between two pieces.
-    """
+    """Return the digest of a byte range, which stays in `into` where that is given. `check` raises to stop."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    buffer = memoryview(bytearray(min(PIECE, length))) if into is None else into
+    buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
     with open_unchanged(file) as source:
-        done = 0
-        while done < length:
+        for done in range(0, length, PIECE):
             check()
-            at = 0 if into is None else done
-            piece = buffer[at : at + min(PIECE, length - done)]
+            piece = (buffer if into is None else into[done:])[: length - done][:PIECE]
             read_at(file, source, start + done, piece)
             digest.update(piece)
-            done += len(piece)
         check_unchanged(file, source)
     return digest.digest()
 
@@ -144,6 +123,8 @@ def _content_type(suffix: str) -> str:
 
 
 def _unreadable(file: LocalFile, error: OSError) -> FileError:
+    if isinstance(error, FileNotFoundError):
+        return FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED)
     return FileError(f"{file.path} can't be read: {error.strerror}", path=file.path, code=FailureCode.UNREADABLE)
 
 
@@ -156,15 +137,31 @@ def _changed(file: LocalFile, how: str) -> FileError:
     )
 
 
-# --- a chunk ----------------------------------------------------------------------------------------------------------
+# --- bodies -----------------------------------------------------------------------------------------------------------
 
 
-class ChunkBody:
-    """Bytes `start` to `start + length` of a file (`wire.Body`); `length` is at least 1.
+class _Body:
+    """A body of known length that counts what is given out and what the kernel took (`http.Payload`)."""
 
-    The last piece is given out only after a look at the file's size and mtime: of a file that changes while it is read
-    no chunk is ever complete.
-    """
+    def __init__(
+        self, length: int, check: Callable[[], None], throttle: Callable[[int], int], clock: Callable[[], float]
+    ) -> None:
+        """`throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go."""
+        self.check = check
+        self._length, self._throttle, self._clock = length, throttle, clock
+        self._given = self._taken = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
+        return self._taken >= self._length
+
+
+class ChunkBody(_Body):
+    """At least one byte of a file, from `start` on; of a file that has changed no chunk is ever complete."""
 
     content_type = "application/offset+octet-stream"
 
@@ -181,39 +178,26 @@ class ChunkBody:
         throttle: Callable[[int], int] = unlimited,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`source` is `file`, open and unbuffered; `on_sent(total)` reports the chunk's bytes as the kernel takes them.
+        """`source` is `file`, open and unbuffered; `data` are the chunk's bytes where they are in memory already.
 
-        `data` are the chunk's bytes, where they are in memory already.
-
-        `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
+        `on_sent(total)` reports bytes as the kernel takes them.
         """
-        self.check = check
-        self._file, self._source, self._start, self._length = file, source, start, length
-        self._on_sent, self._throttle, self._clock = on_sent, throttle, clock
-        self._data = data
+        super().__init__(length, check, throttle, clock)
+        self._file, self._source, self._start, self._data, self._on_sent = file, source, start, data, on_sent
         self._buffer = memoryview(bytearray(min(PIECE, length) if data is None else 0))
-        self._read = self._taken = self._reported_bytes = 0
-        self._reported = clock()
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
-        return self._taken >= self._length
+        self._reported, self._reported_bytes = clock(), 0
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
         self.check()
-        amount = self._throttle(min(amount, PIECE, self._length - self._read))
+        given, amount = self._given, self._throttle(min(amount, PIECE, self._length - self._given))
         if self._data is None:
             piece = self._buffer[:amount]
-            read_at(self._file, self._source, self._start + self._read, piece)
+            read_at(self._file, self._source, self._start + given, piece)
         else:
-            piece = self._data[self._read : self._read + amount]
-        self._read += amount
-        if piece and self._read == self._length:
+            piece = self._data[given : given + amount]
+        self._given += amount
+        if piece and self._given == self._length:
             check_unchanged(self._file, self._source)
         return piece
 
@@ -227,7 +211,129 @@ class ChunkBody:
 
     def rewind(self) -> None:
         """Start over: a redirect wants the body again. What was reported as sent stays reported."""
-        self._read = self._taken = 0
+        self._given = self._taken = 0
+
+
+class MultipartBody(_Body):
+    """A multipart/form-data body, as in docs/protocol.md, section 3.13."""
+
+    def __init__(
+        self,
+        fields: Sequence[tuple[str, str]],
+        files: Sequence[LocalFile],
+        *,
+        on_sent: Callable[[LocalFile, int], None],
+        on_through: Callable[[], None],
+        check: Callable[[], None],
+        on_last: Callable[[], None] = lambda: None,
+        throttle: Callable[[int], int] = unlimited,
+        sized: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
+
+        `on_last()` is called before the last piece is given out: without it no server has the whole request. `sized`
+        adds a Content-Length to each file's part, for servers known to read it.
+        """
+        self.boundary = f"uploader-{secrets.token_hex(12)}"
+        self.content_type = f"multipart/form-data; boundary={self.boundary}"
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._on_sent, self._on_through, self._on_last = on_sent, on_through, on_last
+        self._ends: deque[tuple[int, LocalFile]] = deque()
+        """Files that are not yet through, by the position in the body where each ends."""
+        self._parts, length = list(self._lay_out(fields, files, sized=sized)), 0
+        for part, size in self._parts:
+            length += size
+            if not isinstance(part, bytes):
+                self._ends.append((length, part))
+        super().__init__(length, check, throttle, clock)
+        self._reading, self._wanted, self._reported = self._read_all(), 0, 0.0
+        self._buffer = bytearray(0)
+
+    @property
+    def given_out(self) -> bool:
+        """True once the last piece was given out: the server may have the whole request."""
+        return self._given >= self._length
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first byte to the last (or to now)."""
+        if self._began is None:
+            return 0.0
+        return (self._clock() if self._ended is None else self._ended) - self._began
+
+    def read(self, amount: int) -> memoryview:
+        """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
+        if self._began is None:
+            self._began = self._clock()
+        if len(self._buffer) < amount:
+            self._buffer = bytearray(amount)
+        self._wanted = self._throttle(min(amount, self._length - self._given))
+        piece = next(self._reading, memoryview(b""))
+        self._given += len(piece)
+        if piece and self._given == self._length:
+            self._on_last()
+        return piece
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took, and report whose they are."""
+        self._taken += count
+        now = self._clock()
+        while self._ends and self._taken >= self._ends[0][0]:
+            _, file = self._ends.popleft()
+            self._on_sent(file, file.size)
+        if self._ends and now - self._reported >= REPORT_EVERY:
+            end, file = self._ends[0]
+            if self._taken > end - file.size:
+                self._on_sent(file, self._taken - (end - file.size))
+                self._reported = now
+        if self.through and self._ended is None:
+            self._ended = now
+            self._on_through()
+
+    def close(self) -> None:
+        """Close the file being read."""
+        self._reading.close()
+
+    def _lay_out(
+        self, fields: Sequence[tuple[str, str]], files: Sequence[LocalFile], *, sized: bool
+    ) -> Iterator[tuple[bytes | LocalFile, int]]:
+        """Yield given bytes and files in their order, each with its length."""
+        head = f"--{self.boundary}\r\nContent-Disposition: form-data; name="
+        lead = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields)
+        for file in files:
+            length = f"Content-Length: {file.size}\r\n" if sized else ""
+            lead += f'{head}"files"; filename="{wire_name(file.name)}"\r\n'
+            lead += f"Content-Type: {content_type(file.name)}\r\n{length}\r\n"
+            yield (given := lead.encode()), len(given)
+            yield file, file.size
+            lead = "\r\n"
+        yield (given := f"{lead}--{self.boundary}--\r\n".encode()), len(given)
+
+    def _read_all(self) -> Generator[memoryview, None, None]:
+        filled = 0
+        for part, length in self._parts:
+            with io.BytesIO(part) if isinstance(part, bytes) else open_unchanged(part) as source:
+                done = 0
+                while done < length:
+                    space = memoryview(self._buffer)[filled : min(self._wanted, filled + length - done)]
+                    if isinstance(part, bytes):
+                        space[:] = source.read(len(space))
+                    else:
+                        read_at(part, source, done, space)
+                    done += len(space)
+                    filled += len(space)
+                    if filled == self._wanted:
+                        yield memoryview(self._buffer)[:filled]
+                        filled = 0
+                if not isinstance(part, bytes):
+                    check_unchanged(part, source)
+        if filled:
+            yield memoryview(self._buffer)[:filled]
+
+
+# --- chunks that are hashed before they are sent ----------------------------------------------------------------------
 
 
 class Buffers:
@@ -261,7 +367,7 @@ class HashedChunk(NamedTuple):
     """A chunk's digest, and its bytes where they are in memory."""
 
     digest: bytes
-    data: memoryview | None = None
+    data: memoryview | None
 
 
 class HashedChunks:
@@ -278,247 +384,57 @@ class HashedChunks:
         """`helper()` is the worker's one-thread executor; None: nothing is read ahead. `check` raises to stop."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
         self._buffers = buffers
-        self._current: bytearray | None = None
-        self._ahead: tuple[int, int, Future[tuple[HashedChunk, bytearray | None]]] | None = None
+        self._current: HashedChunk | None = None
+        self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
         self._closed = False
 
     def of(self, start: int, length: int) -> HashedChunk:
-        """Return a chunk, the prepared one where it is that; the one before it is not valid any more.
-
-        Raise `FileError`.
-        """
+        """Return a chunk, the prepared one where it is that; the one before it is not valid any more."""
         self._release(self._current)
         self._current = None
         ahead = self._ahead
         if ahead is not None and ahead[:2] == (start, length):
             self._ahead = None
-            chunk, self._current = ahead[2].result()
+            self._current = ahead[2].result()
         else:
             self._discard()
-            chunk, self._current = self._load(start, length, self._check)
-        return chunk
+            self._current = self._load(start, length)
+        return self._current
 
     def prepare(self, start: int, length: int) -> None:
         """Begin with a chunk that will be asked for."""
         self._discard()
         if length > 0 and self._helper is not None:
-            self._ahead = (start, length, self._helper().submit(self._load, start, length, self._check_or_closed))
+            self._ahead = (start, length, self._helper().submit(self._load, start, length))
 
     def close(self) -> None:
-        """Stop what was prepared and is not needed: it looks up after each piece."""
+        """Stop what was prepared and is not needed, after the piece that is being read."""
         self._closed = True
         self._discard()
         self._release(self._current)
         self._current = None
 
-    def _load(self, start: int, length: int, check: Callable[[], None]) -> tuple[HashedChunk, bytearray | None]:
+    def _load(self, start: int, length: int) -> HashedChunk:
         buffer = self._buffers.take(length) if length <= IN_MEMORY else None
         data = memoryview(buffer)[:length] if buffer is not None else None
         try:
-            digest = hash_range(self._file, start, length, self._algorithm, check=check, into=data)
+            return HashedChunk(
+                hash_range(self._file, start, length, self._algorithm, check=self._go_on, into=data), data
+            )
         except BaseException:
-            self._release(buffer)
+            self._release(HashedChunk(b"", data))
             raise
-        return HashedChunk(digest, data), buffer
+
+    def _go_on(self) -> None:
+        self._check()
+        if self._closed:
+            raise CancelledError
 
     def _discard(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and not ahead[2].cancel():
-            ahead[2].add_done_callback(lambda done: self._release(None if done.exception() else done.result()[1]))
+            ahead[2].add_done_callback(lambda done: self._release(None if done.exception() else done.result()))
 
-    def _release(self, buffer: bytearray | None) -> None:
-        if buffer is not None:
-            self._buffers.give(buffer)
-
-    def _check_or_closed(self) -> None:
-        self._check()
-        if self._closed:
-            raise _Closed
-
-
-class _Closed(Exception):
-    """The chunk is not needed any more."""
-
-
-# --- multipart --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """A run of bytes of the body: given ones, or those of a file."""
-
-    length: int
-    data: bytes = b""
-    file: LocalFile | None = None
-
-
-class MultipartBody:
-    """A multipart/form-data body with a known length (docs/protocol.md, section 3.13).
-
-    Field `files` only, text parts once each, quotes and line breaks in names percent-escaped. `sized` adds a
-    Content-Length to each file's part, for servers known to read it.
-    """
-
-    def __init__(
-        self,
-        fields: Sequence[tuple[str, str]],
-        files: Sequence[LocalFile],
-        *,
-        on_sent: Callable[[LocalFile, int], None],
-        on_through: Callable[[], None],
-        check: Callable[[], None],
-        on_last: Callable[[], None] = lambda: None,
-        throttle: Callable[[int], int] = unlimited,
-        sized: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
-
-        `on_last()` is called before the last piece is given out: without it no server has the whole request.
-        `throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go.
-        """
-        self.boundary = f"uploader-{secrets.token_hex(12)}"
-        self.content_type = f"multipart/form-data; boundary={self.boundary}"
-        self.check = check
-        self.began: float | None = None
-        self.ended: float | None = None
-        self._on_sent, self._on_through, self._on_last = on_sent, on_through, on_last
-        self._throttle, self._clock = throttle, clock
-        self._segments = list(self._lay_out(fields, files, sized=sized))
-        self._length = sum(segment.length for segment in self._segments)
-        self._taken = self._given = self._wanted = 0
-        self._reading = self._read_all()
-        self._buffer = bytearray(0)
-        self._marks = _Marks(self._segments)
-        self._reported = 0.0
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
-        return self._taken >= self._length
-
-    @property
-    def given_out(self) -> bool:
-        """True once the last piece was given out: the server may have the whole request."""
-        return self._given >= self._length
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the first byte to the last (or to now)."""
-        if self.began is None:
-            return 0.0
-        return (self.ended if self.ended is not None else self._clock()) - self.began
-
-    def read(self, amount: int) -> memoryview:
-        """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        if self.began is None:
-            self.began = self._clock()
-        if len(self._buffer) < amount:
-            self._buffer = bytearray(amount)
-        self._wanted = self._throttle(min(amount, self._length - self._given))
-        piece = next(self._reading, memoryview(b""))
-        self._given += len(piece)
-        if piece and self._given == self._length:
-            self._on_last()
-        return piece
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took, and report whose they are."""
-        self._taken += count
-        now = self._clock()
-        due = now - self._reported >= REPORT_EVERY
-        for file, sent, whole in self._marks.advance(self._taken, due=due):
-            self._on_sent(file, sent)
-            if not whole:
-                self._reported = now
-        if self.through and self.ended is None:
-            self.ended = now
-            self._on_through()
-
-    def close(self) -> None:
-        """Close the file being read."""
-        self._reading.close()
-
-    def _lay_out(
-        self, fields: Sequence[tuple[str, str]], files: Sequence[LocalFile], *, sized: bool
-    ) -> Iterator[_Segment]:
-        for name, value in fields:
-            part = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-            data = part.encode() + value.encode() + b"\r\n"
-            yield _Segment(len(data), data)
-        for file in files:
-            length = f"Content-Length: {file.size}\r\n" if sized else ""
-            head = (
-                f"--{self.boundary}\r\n"
-                f'Content-Disposition: form-data; name="files"; filename="{wire_name(file.name)}"\r\n'
-                f"Content-Type: {content_type(file.name)}\r\n{length}\r\n"
-            ).encode()
-            yield _Segment(len(head), head)
-            yield _Segment(file.size, file=file)
-            yield _Segment(2, b"\r\n")
-        tail = f"--{self.boundary}--\r\n".encode()
-        yield _Segment(len(tail), tail)
-
-    def _read_all(self) -> Generator[memoryview, None, None]:
-        filled = 0
-        for segment in self._segments:
-            source = open_unchanged(segment.file) if segment.file is not None else None
-            try:
-                done = 0
-                while done < segment.length:
-                    space = memoryview(self._buffer)[filled : min(self._wanted, filled + segment.length - done)]
-                    count = _fill(space, segment, done, source)
-                    done += count
-                    filled += count
-                    if filled == self._wanted:
-                        yield memoryview(self._buffer)[:filled]
-                        filled = 0
-                if segment.file is not None and source is not None:
-                    check_unchanged(segment.file, source)
-            finally:
-                if source is not None:
-                    source.close()
-        if filled:
-            yield memoryview(self._buffer)[:filled]
-
-
-def _fill(space: memoryview, segment: _Segment, done: int, source: IO[bytes] | None) -> int:
-    if source is None or segment.file is None:
-        piece = segment.data[done : done + len(space)]
-        space[: len(piece)] = piece
-        return len(piece)
-    try:
-        count: int = source.readinto(space)  # type: ignore[attr-defined]  # an unbuffered file has it
-    except OSError as error:
-        raise _unreadable(segment.file, error) from error
-    if not count:
-        raise _changed(segment.file, "became shorter")
-    return count
-
-
-class _Marks:
-    """Which file's bytes a position in the body belongs to. Positions only grow, so does the pointer."""
-
-    def __init__(self, segments: Sequence[_Segment]) -> None:
-        self._files: list[tuple[int, int, LocalFile]] = []
-        position = 0
-        for segment in segments:
-            if segment.file is not None:
-                self._files.append((position, position + segment.length, segment.file))
-            position += segment.length
-        self._next = 0
-
-    def advance(self, position: int, *, due: bool) -> Iterator[tuple[LocalFile, int, bool]]:
-        """Yield files whose last byte is now through, and (where a report is `due`) the one being sent."""
-        while self._next < len(self._files):
-            start, end, file = self._files[self._next]
-            if position >= end:
-                self._next += 1
-                yield file, file.size, True
-                continue
-            if due and position > start:
-                yield file, position - start, False
-            return
+    def _release(self, chunk: HashedChunk | None) -> None:
+        if chunk is not None and chunk.data is not None:
+            self._buffers.give(cast("bytearray", chunk.data.obj))

@@ -1,20 +1,22 @@
 """HTTP for the rest of the package: one call, one answer, errors of our own tree. The only import of `requests`.
 
-Calls go through the adapter of a `requests` session, not through the session: it would double the CPU time of a small
-call.
+Calls go through a session's adapter, not through the session: it would double the CPU time of a small call.
 """
 
 from __future__ import annotations
 
 import itertools
 import json as jsonlib
+import math
 import os
 import platform
 import secrets
+import socket
 import ssl
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -29,8 +31,8 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.core.events import CallMade
 from uploader_cli.core.tus import trusts
-from uploader_cli.errors import ConnectFailed, ConnectionLost, TimedOut, UsageError
-from uploader_cli.transfer.wire import Body, Sockets, pool_classes
+from uploader_cli.errors import ConnectFailed, ConnectionLost, ProtocolError, TimedOut, UploaderError, UsageError
+from uploader_cli.transfer.wire import Sockets, pool_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,20 +43,27 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
 BLOCK = 1 << 20
 """Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
+ANSWER_BLOCK = 64 << 10
+MOST_ANSWER = 32 << 20
+"""Bytes of an answer after decompression; stored files that are read back may be larger."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Where a machine's users expect certificates to be named for all programs; `--ca-bundle` outranks them."""
 REQUEST_ID = "X-Request-ID"
-ROUTES = 64
-"""URLs of which the headers are remembered."""
-KEEPALIVE = ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)
-"""A peer that is gone is noticed after a minute, however long its answer may take."""
+CREDENTIALS = {"authorization", "cookie", "x-request-id"}
+"""Headers that no other host gets, besides those of `--header`."""
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(  # a peer that is gone is noticed after a minute, however long its answer may take
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
 
 
 class RequestIds:
-    """What the clients of a run share, in any threads: ids of calls, reports of them, and the round trip.
-
-    By its id a line of the client's log is found in the server's.
-    """
+    """What the clients of a run share: ids of calls, which the server's log has too, reports, and the round trip."""
 
     round_trip: float | None = None
     """Seconds of the fastest call without a body so far, connecting excluded; None before the first."""
@@ -79,42 +88,16 @@ class RequestIds:
         has_one = any(header.lower() == REQUEST_ID.lower() for header in headers)
         return dict(headers) if has_one else {**headers, REQUEST_ID: self.new()}
 
-    @contextmanager
-    def reporting(self, method: str, url: str, headers: Mapping[str, str], *, carries: bool) -> Iterator[_Report]:
-        """Report the call that is made meanwhile; `carries` is True where its body is streamed."""
-        report, began, error = _Report(), time.monotonic(), None
-        try:
-            yield report
-        except BaseException as failure:
-            error = _why(failure) or type(failure).__name__
-            raise
-        finally:
-            took = round(time.monotonic() - began, 6)
-            self.tell(CallMade(method, shown(url), headers.get(REQUEST_ID), report.status, took, error, carries))
-
-
-class _Report:
-    """What a report of a finished call needs."""
-
-    status: int | None = None
-
-
-def shown(url: str) -> str:
-    """Return `url` as a log may hold it: neither query nor user, which may carry secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: status, headers (any case), and its JSON body (None where it is none)."""
+    """An answer: its headers in any case, its JSON body (else None), and the `X-Request-ID` of the request, if any."""
 
     status: int
     headers: Mapping[str, str]
     body: object
     url: str
     request_id: str = ""
-    """The `X-Request-ID` that was sent; empty where none was."""
 
     @property
     def ok(self) -> bool:
@@ -122,35 +105,36 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class Payload(Body, Protocol):
-    """A body with its type, that knows whether all of it is out."""
+class Payload(Protocol):
+    """A body that is streamed."""
 
     content_type: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, amount: int) -> memoryview:
+        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took."""
+
+    def check(self) -> None:
+        """Raise to stop sending."""
 
     @property
     def through(self) -> bool:
         """True once the kernel has taken the last byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What all requests to a URL share. `ours` is True for the server itself."""
-
-    prepared: requests.PreparedRequest
-    ours: bool
-
-
 class Http:
-    """One client: a few kept-alive connections with the settings' TLS, proxy and headers."""
+    """A client with kept-alive connections. Credentials go to the settings' server alone, whatever a caller asks."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
-        """No connection is made yet. `ids` gives each call its id."""
         self.ids = ids or RequestIds()
         self.sockets = Sockets(self.ids.answered)
         self.session = make_session(settings, self.sockets, self.ids)
         self._home = settings.target_url
-        self._own_headers = frozenset(name.lower() for name in dict(settings.headers))
-        self._routes: dict[str, _Route] = {}
+        self._own_headers = tuple(dict(settings.headers))
 
     def request(
         self,
@@ -163,87 +147,71 @@ class Http:
         read_timeout: float = READ_TIMEOUT,
         stranger: bool = False,
     ) -> Answer:
-        """Send one request; no retry, no redirect followed. A `stranger` does not get the headers of `--header`.
+        """Send one request; no retry, no redirect followed. A `stranger` gets no credentials.
 
-        Raise `ConnectFailed`, `ConnectionLost`, `TimedOut` (their `body_sent` says whether the whole request was
-        out), and whatever `body.check` or `body.read` raises.
+        Raise `NetworkError` (`body_sent` says whether the whole request was out), `ProtocolError` for an answer that is
+        too large, and whatever `body.check` or `body.read` raises.
         """
-        sent = dict(headers or {})
+        own, data = dict(headers or {}), cast("Any", body)
         if body is not None:
-            sent["Content-Type"] = body.content_type
-        data: Payload | bytes | None = body
+            own["Content-Type"] = body.content_type
         if json is not None:
-            sent["Content-Type"] = "application/json"
+            own["Content-Type"] = "application/json"
             data = jsonlib.dumps(json, allow_nan=False).encode()
         try:
-            route = self._route(url)
-            sent = self._headers(route, sent, stranger=stranger)
-            return self._exchange(method, route, sent, data, read_timeout)
-        except (rex.MissingSchema, rex.InvalidSchema, rex.InvalidURL) as error:
-            raise UsageError(f"--server: {url} is no URL that can be reached: {error}") from error
+            response = self._send(method, url, own, data, read_timeout, stranger=stranger)
         except (rex.RequestException, OSError) as error:
-            raise _network_error(error, url, body_sent=body.through if body is not None else True) from error
-
-    def _route(self, url: str) -> _Route:
-        """Return what requests to `url` share. Raise what `requests` raises for a URL."""
-        route = self._routes.get(url)
-        if route is None:
-            prepared = self.session.prepare_request(requests.Request("GET", url))
-            if "Cookie" not in self.session.headers:
-                prepared.headers.pop("Cookie", None)  # each call adds those of its moment
-            if len(self._routes) >= ROUTES:
-                self._routes.clear()
-            route = self._routes[url] = _Route(prepared, trusts(self._home, prepared.url or url))
-        return route
-
-    def _exchange(
-        self, method: str, route: _Route, headers: dict[str, str], data: Payload | bytes | None, read_timeout: float
-    ) -> Answer:
-        """Make one call as the session would, with headers that are complete."""
-        session, url = self.session, route.prepared.url or ""
-        prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.body = method, url, cast("Any", data)
-        prepared.headers = CaseInsensitiveDict(headers)
-        if data is not None or method in ("POST", "PATCH"):
-            prepared.headers["Content-Length"] = str(len(data or b""))
-        with self.ids.reporting(
-            method, url, headers, carries=data is not None and not isinstance(data, bytes)
-        ) as report:
-            response = session.get_adapter(url).send(
-                prepared,
-                stream=True,
-                timeout=(CONNECT_TIMEOUT, read_timeout),
-                verify=session.verify or False,
-                cert=session.cert,
-                proxies=session.proxies,
-            )
-            report.status = response.status_code
-            if response.cookies:
-                session.cookies.update(response.cookies)
-            body = _json(response.content)  # all of it is read: the connection is free for the next call
-        return Answer(response.status_code, response.headers, body, url, headers.get(REQUEST_ID, ""))
-
-    def _headers(self, route: _Route, own: dict[str, str], *, stranger: bool) -> dict[str, str]:
-        """Return all headers of a call; its `own` outrank those of the session, whatever their case."""
-        without = {name.lower() for name in own}
-        if stranger:
-            without |= self._own_headers
-        headers = {name: value for name, value in route.prepared.headers.items() if name.lower() not in without} | own
-        if self.session.cookies and "Cookie" not in headers:
-            cookie = get_cookie_header(self.session.cookies, route.prepared)  # type: ignore[no-untyped-call]
-            headers |= {"Cookie": cookie} if cookie else {}
-        return self.ids.added(headers) if route.ours else headers
+            raise _error(error, url, body_sent=body.through if body is not None else True) from error
+        return _answer(response, _json(response.content))
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """`GET url`: the answer without its body, and the body in pieces. Raise as `request` does, in between too."""
+        self.sockets.answer_time = math.inf
         try:
-            with self.session.get(
-                url, headers=dict(headers), stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False
-            ) as response:
-                yield Answer(response.status_code, response.headers, None, url), response.iter_content(BLOCK)
+            with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
+                yield _answer(response, None), response.iter_content(BLOCK)
         except (rex.RequestException, OSError) as error:
-            raise _network_error(error, url, body_sent=True) from error
+            raise _error(error, url, body_sent=True) from error
+        finally:
+            del self.sockets.answer_time
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        own: Mapping[str, str],
+        data: Any,
+        read_timeout: float,
+        *,
+        stranger: bool = False,
+        stream: bool = False,
+    ) -> requests.Response:
+        """Make one call as the session would; headers of its `own` outrank the session's, whatever their case."""
+        session, request = self.session, requests.PreparedRequest()
+        request.method, request.url, request.body = method, _dialled(url), data
+        request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
+        if stranger or not trusts(self._home, request.url):
+            for name in self._own_headers:
+                request.headers.pop(name, None)
+            own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
+        elif session.cookies and "Cookie" not in session.headers:
+            cookie = get_cookie_header(session.cookies, request)  # type: ignore[no-untyped-call]
+            request.headers.update({"Cookie": cookie} if cookie else {})
+        request.headers.update(own)
+        if data is not None or method in ("POST", "PATCH"):
+            request.headers["Content-Length"] = str(len(data or b""))
+        response = session.get_adapter(request.url).send(
+            request,
+            stream=stream,
+            timeout=(CONNECT_TIMEOUT, read_timeout),
+            verify=session.verify or False,
+            cert=session.cert,
+            proxies=session.proxies,
+        )
+        if response.cookies:
+            session.cookies.update(response.cookies)
+        return response
 
     def shut(self) -> None:
         """End every running call at once, from another thread."""
@@ -254,9 +222,26 @@ class Http:
         self.session.close()
 
 
+def _answer(response: requests.Response, body: object) -> Answer:
+    sent = response.request
+    return Answer(response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""))
+
+
+@lru_cache(64)
+def _dialled(url: str) -> str:
+    """Return `url` as urllib3 dials it. Raise what `requests` raises for a URL."""
+    request = requests.PreparedRequest()
+    request.prepare_url(url, None)
+    return request.url or ""
+
+
+# --- the session and its adapter --------------------------------------------------------------------------------------
+
+
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
     """Make a `requests` session with the settings' certificates, proxy and headers, for the realtime channel too."""
-    session = _Session(settings.target_url, ids or RequestIds())
+    session = requests.Session()
+    session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]  # `--header` would go along
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -269,48 +254,54 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
         session.cert = str(settings.client_cert)
     session.headers["User-Agent"] = f"uploader ({platform.system()})"
     session.headers.update(dict(settings.headers))
-    adapter = _Adapter(sockets)
+    adapter = _Adapter(settings.target_url, sockets, ids or RequestIds())
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
 class _Session(requests.Session):
-    """Give each call that goes to the server its id, and report all of them.
-
-    Redirects are not followed: custom headers would go along to any host.
-    """
-
-    def __init__(self, home: str, ids: RequestIds) -> None:
-        super().__init__()
-        self._home, self._ids = home, ids
-
-    def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
-        """Send one call. An id that it has already stays: `--header` gave it, or the realtime channel."""
-        url = request.url or ""
-        if REQUEST_ID not in request.headers and trusts(self._home, url):
-            request.headers[REQUEST_ID] = self._ids.new()
-        carries = not isinstance(request.body, bytes | str | None)
-        with self._ids.reporting(request.method or "", url, request.headers, carries=carries) as report:
-            response = super().send(request, **how)
-            report.status = response.status_code
-        return response
-
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature
-        return None
+        """Follow no redirect: custom headers would go along to any host."""
+        return
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, sockets: Sockets) -> None:
+    """Give each call that goes to the server its id, read its answer, and report it."""
+
+    def __init__(self, home: str, sockets: Sockets, ids: RequestIds) -> None:
+        self._home, self._ids = home, ids
         self._pools = pool_classes(sockets)
         self._last: tuple[str, Any] = ("", None)
         """The origin of the last request, and its pool."""
         super().__init__(max_retries=0)
 
+    def send(self, request: requests.PreparedRequest, stream: bool = False, **how: Any) -> requests.Response:  # type: ignore[override]
+        """Send one call. An id that it has already stays: `--header` gave it, or the realtime channel."""
+        url = request.url or ""
+        if REQUEST_ID not in request.headers and trusts(self._home, url):
+            request.headers[REQUEST_ID] = self._ids.new()
+        status = error = None
+        began = time.monotonic()
+        try:
+            response = super().send(request, stream=stream, **how)
+            status = response.status_code
+            if not stream:
+                _read(response)  # all of it: the connection is free for the next call
+            return response
+        except BaseException as failure:
+            error = _why(failure) or type(failure).__name__
+            raise
+        finally:
+            took = round(time.monotonic() - began, 6)
+            shown = _origin(url) + urlsplit(url).path  # a query may carry secrets
+            carries = not isinstance(request.body, bytes | str | None)
+            request_id = request.headers.get(REQUEST_ID)
+            self._ids.tell(CallMade(request.method or "", shown, request_id, status, took, error, carries))
+
     def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the pool of the last request where this one goes to the same origin."""
-        parts = urlsplit(request.url or "")
-        origin = f"{parts.scheme}://{parts.netloc}"
+        origin = _origin(request.url or "")
         known, pool = self._last
         if known != origin or pool.pool is None:
             pool = super().get_connection_with_tls_context(request, *args, **kwargs)
@@ -318,35 +309,48 @@ class _Adapter(HTTPAdapter):
         return pool
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK, socket_options=_socket_options())
+        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK, socket_options=SOCKET_OPTIONS)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs, blocksize=BLOCK, socket_options=_socket_options())
+        manager = super().proxy_manager_for(proxy, **kwargs, blocksize=BLOCK, socket_options=SOCKET_OPTIONS)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = self._pools
         return manager
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
-    import socket
-
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in KEEPALIVE:
-        number = getattr(socket, name, None)
-        if number is not None:
-            options.append((socket.IPPROTO_TCP, number, value))
-    return options
+class _AnswerTooLarge(rex.RequestException):
+    pass
 
 
-def _network_error(error: Exception, url: str, *, body_sent: bool) -> Exception:
+def _read(response: requests.Response) -> None:
+    """Read the whole body, decompressed. Raise `_AnswerTooLarge` beyond `MOST_ANSWER`."""
+    pieces, size = [], 0
+    for piece in response.iter_content(ANSWER_BLOCK):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_ANSWER:
+            response.close()
+            raise _AnswerTooLarge(f"more than {MOST_ANSWER >> 20} MiB")
+    response._content = b"".join(pieces)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     """Our error for one of requests', urllib3's or the socket's."""
-    where = _where(url)
+    if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
+        return UsageError(f"--server: {url} is no URL that can be reached: {error}")
+    where = _origin(url)
+    if isinstance(error, _AnswerTooLarge):
+        return ProtocolError(f"the answer of {where} is too large: {error}")
     if isinstance(error, rex.ProxyError):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
     if isinstance(error, rex.SSLError):
-        untrusted = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
-        hint = untrusted if _has(error, ssl.SSLCertVerificationError) else "does the server speak TLS there?"
+        hint = "does the server speak TLS there?"
+        if _has(error, ssl.SSLCertVerificationError):
+            hint = "name the authority's certificate with --ca-bundle; --insecure gives up the protection"
         failed = ConnectFailed(f"no secure connection to {where}: {_why(error)}", hint=hint)
         failed.retryable = _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
         return failed
@@ -380,17 +384,16 @@ def _why(error: BaseException) -> str:
     return " ".join((system or str(chain[-1])).split())[:200]
 
 
-def _where(url: str) -> str:
+def _origin(url: str) -> str:
+    """Return scheme, host and port, without a user."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def _json(content: bytes) -> object:
+def _json(content: bytes | None) -> object:
     """The body as JSON, or None: errors may come with an empty body or HTML."""
-    if not content:
-        return None
     try:
-        return jsonlib.loads(content)
+        return jsonlib.loads(content) if content else None
     except (ValueError, RecursionError):
         return None
 

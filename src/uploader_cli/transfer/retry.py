@@ -16,15 +16,14 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
 from uploader_cli.core.retry import wait_as_told, worth_retrying
-from uploader_cli.transfer.budget import DEFAULT_WAIT
+from uploader_cli.transfer.pacing import DEFAULT_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenacity import RetryCallState
 
-    from uploader_cli.transfer.budget import RateBudget
-    from uploader_cli.transfer.pacing import Stop
+    from uploader_cli.transfer.pacing import RateBudget, Stop
 
 T = TypeVar("T")
 

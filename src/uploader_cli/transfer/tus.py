@@ -11,8 +11,8 @@ from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, not_an_upload_server
-from uploader_cli.transfer.budget import retry_after
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
+from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,24 +1,24 @@
 """Connections that know about uploads: the only place that reaches into urllib3.
 
-What the stock connection can't do, and this one does while a body is on its way:
-
-- count bytes as the kernel takes them, not as they are read from disk;
-- notice an answer that comes before the body is through (a refusal), instead of sending on for minutes;
-- give up when the kernel takes nothing for `WRITE_STALL` seconds: urllib3 applies the connect timeout to `sendall`;
-- stop within a quarter of a second when asked to.
+While a body is on its way they count bytes as the kernel takes them, notice an answer that comes early, give up when
+the kernel takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import selectors
 import socket
 import ssl
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -27,69 +27,50 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from uploader_cli.transfer.http import Payload
+
 PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, and smaller pieces take more."""
+"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
 SMALL = 64 << 10
 """Bytes of a body that goes with its headers in one write."""
-TLS_PIECE = 64 * 1024
-"""Four records: OpenSSL tells of a piece only when all of it is out, and a slow line is no stalled one."""
+TLS_PIECE = 64 << 10
+"""Four records: OpenSSL reports a piece only when all of it is out, and a slow line is not a stalled one."""
 WRITE_STALL = 60.0
 """Seconds without the kernel taking a byte after which the connection counts as lost."""
+ANSWER_TIME = 60.0
+"""Seconds that an answer may take beyond the read timeout, from its first byte (or a 1xx) to its last."""
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not used again: the reference backend closes them at 5 (contract 3.16)."""
 _TICK = 0.25
 
 
-class Body(Protocol):
-    """What a request streams."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, amount: int) -> memoryview:
-        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took."""
-
-    def check(self) -> None:
-        """Raise to stop sending."""
-
-
 class Sockets:
-    """The open sockets of one client, so that another thread can end whatever waits on them."""
+    """What the connections of one client share. Another thread can end whatever waits on them."""
+
+    answer_time = ANSWER_TIME
 
     def __init__(self, answered: Callable[[float], None] = lambda _seconds: None) -> None:
         """`answered(seconds)` is called with the time from a request without a body to its answer."""
         self.answered = answered
-        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-
-    def add(self, sock: socket.socket) -> None:
-        """Remember `sock` as long as it lives."""
-        self._open.add(sock)
+        self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def shut(self) -> None:
-        """Shut all of them down: blocked reads and writes end at once with an error.
-
-        Beneath TLS: an `SSLSocket` would drop its encryption first, and what is being sent would go on without.
-        """
-        for sock in list(self._open):
-            try:
+        """Shut all open sockets: blocked reads and writes end at once with an error."""
+        for sock in list(self.open):
+            with suppress(OSError):  # beneath TLS: an `SSLSocket` would go on sending without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                continue
 
 
-class _Uploading(HTTPConnection):
-    """The behaviour that plain and TLS connections share."""
-
-    sockets: Sockets
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+class _Connection(HTTPConnection):
+    def __init__(self, sockets: Sockets, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._sockets = sockets
         self._head: bytearray | None = None
         """The headers of a request with a body, until its first bytes go with them."""
         self._asked: float | None = None
         """When the sending of a request without a body began."""
+        self._early = b""
+        """The first byte of an early answer, where it had to be read to be noticed."""
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None
@@ -100,14 +81,29 @@ class _Uploading(HTTPConnection):
         finally:
             if self._dialling is not None:
                 self._dialling.close()
-        self._spent = False
-        self._used = time.monotonic()
-        self.sockets.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
+        self._spent, self._early, self._used = False, b"", time.monotonic()
+        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
 
     def _new_conn(self) -> socket.socket:
-        """As urllib3's, but it can be shut while it connects."""
+        """Connect as urllib3 does, with a socket that can be shut meanwhile."""
+        failure = OSError("the name has no address")
         try:
-            return self._dial()
+            for found in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
+                sock = socket.socket(*found[:3])
+                try:
+                    for option in self.socket_options or ():
+                        sock.setsockopt(*option)
+                    sock.settimeout(self.timeout)
+                    # A duplicate: the TLS handshake is made on another object, which is not known before it is through.
+                    self._dialling = sock.dup()
+                    self._sockets.open.add(self._dialling)
+                    sock.connect(found[4])
+                except OSError as error:
+                    sock.close()
+                    failure = error
+                else:
+                    return sock
+            raise failure
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -115,30 +111,9 @@ class _Uploading(HTTPConnection):
         except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
             raise NewConnectionError(self, str(error)) from error
 
-    def _dial(self) -> socket.socket:
-        failure = OSError("the name has no address")
-        found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(self.timeout)
-                # A twin, because the TLS handshake is made on another object, which nobody has before it is through.
-                self._dialling = sock.dup()
-                self.sockets.add(self._dialling)
-                sock.connect(address)
-            except OSError as error:
-                sock.close()
-                failure = error
-            else:
-                return sock
-        raise failure
-
     @property
     def is_connected(self) -> bool:
-        fresh = not self._spent and time.monotonic() - self._used < IDLE_LIMIT
-        return fresh and super().is_connected
+        return not self._spent and time.monotonic() - self._used < IDLE_LIMIT and super().is_connected
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
         self._asked = None
@@ -163,18 +138,18 @@ class _Uploading(HTTPConnection):
         else:
             self._head += data
 
-    def _stream(self, body: Body, head: bytes) -> None:
+    def _stream(self, body: Payload, head: bytes) -> None:
         """Send headers and body; `BrokenPipeError` makes urllib3 read the answer that came early."""
         body.check()
         view = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head)
-        if isinstance(self.sock, socket.socket):
-            timeout = self.sock.gettimeout()
-            self.sock.settimeout(0)
+        sock = self.sock
+        if isinstance(sock, socket.socket):
+            timeout = sock.gettimeout()
+            sock.settimeout(0)
             try:
-                self._feed(self.sock, body, view, len(head))
+                self._feed(sock, body, view, len(head))
             finally:
-                if isinstance(self.sock, socket.socket):
-                    self.sock.settimeout(timeout)
+                sock.settimeout(timeout)
             return
         while view:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
             body.check()
@@ -182,11 +157,12 @@ class _Uploading(HTTPConnection):
             body.taken(len(view) - len(head))
             head, view = b"", body.read(PIECE)
 
-    def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
+    def _feed(self, sock: socket.socket, body: Payload, view: memoryview, uncounted: int) -> None:
         """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL
-        waiting, ready = None, selectors.EVENT_WRITE  # before the first byte there is no answer
+        waiting: selectors.BaseSelector | None = None
+        ready = selectors.EVENT_WRITE  # before the first byte there is no answer
         while view:
             body.check()
             if ready & selectors.EVENT_READ and self._answered(sock):
@@ -202,8 +178,21 @@ class _Uploading(HTTPConnection):
             elif time.monotonic() > deadline:
                 raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
             if view:
-                waiting = waiting or _waiting(sock)
+                if waiting is None:  # `poll` where there is one: it holds no descriptor
+                    waiting = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+                    waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
                 ready = sum(events for _, events in waiting.select(_TICK))
+
+    def _answered(self, sock: socket.socket) -> bool:
+        """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
+        if isinstance(sock, ssl.SSLSocket):
+            try:
+                self._early = sock.recv(1)
+            except ssl.SSLWantReadError:
+                return False
+            except OSError:
+                pass
+        return True
 
     def getresponse(self) -> Any:
         try:
@@ -212,28 +201,43 @@ class _Uploading(HTTPConnection):
             raise _broken(error) from error
         self._used = time.monotonic()
         if self._asked is not None:
-            self.sockets.answered(self._used - self._asked)
+            self._sockets.answered(self._used - self._asked)
         return response
 
-    def _answered(self, sock: socket.socket) -> bool:
-        """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
-        if not isinstance(sock, ssl.SSLSocket):
-            return True
-        try:
-            first = sock.recv(1)
-        except ssl.SSLWantReadError:
-            return False
-        except OSError:
-            return True
-        self.sock = _PushedBack(sock, first)
+    def response_class(self, sock: Any, *args: Any, **how: Any) -> HTTPResponse:  # type: ignore[override]
+        """Called by `http.client` as the class that it replaces."""
+        response = HTTPResponse(sock, *args, **how)
+        deadline = time.monotonic() + (self.timeout or math.inf) + self._sockets.answer_time
+        response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
+        self._early = b""
+        return response
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Incoming(io.RawIOBase):
+    """The bytes of an answer, until its deadline."""
+
+    def __init__(self, first: bytes, raw: Any, deadline: float) -> None:
+        self._first, self._raw, self._deadline = first, raw, deadline
+
+    def readable(self) -> bool:
         return True
 
+    def readinto(self, buffer: Any) -> int | None:
+        if self._first:
+            buffer[:1], self._first = self._first, b""
+            return 1
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the answer does not end")
+        count: int | None = self._raw.readinto(buffer)
+        return count
 
-def _waiting(sock: socket.socket) -> selectors.BaseSelector:
-    """Return a selector for reading and writing that holds no descriptor."""
-    waiting: selectors.BaseSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-    waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-    return waiting
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _offer(sock: socket.socket, piece: memoryview) -> int:
@@ -251,55 +255,8 @@ def _broken(error: ssl.SSLError) -> OSError:
     return ConnectionResetError(errno.ECONNRESET, error.reason or os.strerror(errno.ECONNRESET))
 
 
-class _PlainConnection(_Uploading):
-    pass
-
-
-class _TlsConnection(_Uploading, HTTPSConnection):
-    pass
-
-
-class _PushedBack:
-    """A TLS socket whose first answer byte was read already, for the response parser."""
-
-    def __init__(self, sock: ssl.SSLSocket, first: bytes) -> None:
-        self._sock = sock
-        self._first = first
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def makefile(self, *_args: Any, **_kwargs: Any) -> io.BufferedReader:
-        first, raw = self._first, self._sock.makefile("rb", buffering=0)
-        return io.BufferedReader(_Prefixed(first, raw))
-
-
-class _Prefixed(io.RawIOBase):
-    def __init__(self, first: bytes, raw: Any) -> None:
-        self._first = first
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._first:
-            buffer[:1], self._first = self._first, b""
-            return 1
-        count: int | None = self._raw.readinto(buffer)
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 def pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
     """urllib3 pool classes whose connections behave as above and register with `sockets`."""
-    plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": _bound(_PlainConnection, sockets)})
-    tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": _bound(_TlsConnection, sockets)})
+    plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": partial(_Connection, sockets)})
+    tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": partial(_TlsConnection, sockets)})
     return {"http": plain, "https": tls}
-
-
-def _bound(connection: type[_Uploading], sockets: Sockets) -> type[_Uploading]:
-    return type(connection.__name__, (connection,), {"sockets": sockets})

@@ -20,8 +20,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer import analysis
 from uploader_cli.transfer.analysis import Analyst
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.pacing import RateBudget, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,9 +21,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.tus import Capabilities, parts
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
-from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer, Http
-from uploader_cli.transfer.pacing import Limiter, Stop
+from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_parts import Part, PartedUpload

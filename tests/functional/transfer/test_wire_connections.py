@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import tracemalloc
+import zlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from patience import PATIENCE, ROOM
 from raw_server import Peer, RawServer
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, TimedOut
+from uploader_cli.errors import ConnectFailed, ConnectionLost, Interrupted, ProtocolError, TimedOut
 from uploader_cli.settings import Header, Settings
+from uploader_cli.transfer import http as http_module
 from uploader_cli.transfer import wire
 from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.http import Http
@@ -452,6 +454,65 @@ def test_broken_gzip_answer_is_a_lost_connection(client) -> None:
 
     with RawServer(script) as server, pytest.raises(ConnectionLost, match="broke off"):
         client(server).request("GET", server.url)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_answer_beyond_the_limit_is_a_protocol_error_after_decompression(client, monkeypatch, packed) -> None:
+    """64 MiB of zeros are 64 KiB of gzip. A stored file of that size may be read back all the same."""
+    monkeypatch.setattr(http_module, "MOST_ANSWER", 8 << 20)
+    zeros, squeeze = bytes(1 << 20), zlib.compressobj(9, zlib.DEFLATED, 31)
+    pieces = [squeeze.compress(zeros) for _ in range(64)] + [squeeze.flush()] if packed else [zeros] * 64
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {sum(map(len, pieces))}\r\n"
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(f"{head}Content-Encoding: {'gzip' if packed else 'identity'}\r\n\r\n".encode())
+        for piece in pieces:
+            peer.sock.sendall(piece)
+
+    with RawServer(script) as server:
+        http = client(server)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ProtocolError, match="too large: more than 8 MiB") as caught:
+                http.request("GET", server.url)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert not caught.value.retryable
+        assert peak < 32 << 20
+        with http.stream(server.url, {}) as (_, read):
+            assert sum(map(len, read)) == 64 << 20
+
+
+@pytest.mark.parametrize("what", ["100 Continue", "headers", "body"])
+def test_answer_that_never_ends_is_given_up(client, monkeypatch, secured, what) -> None:
+    """Each read takes less than the read timeout. Bytes that are read back have no deadline."""
+    monkeypatch.setattr(wire.Sockets, "answer_time", 0.1)
+    endless = {"100 Continue": b"HTTP/1.1 100 Continue\r\n\r\n", "headers": b"HTTP/1.1 200 OK\r\nX: ", "body": b""}
+
+    def script(peer: Peer) -> None:
+        line, _ = peer.head()
+        if line.startswith("GET /stored"):
+            peer.sock.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\n")
+            for _ in range(8):
+                time.sleep(0.05)
+                peer.sock.sendall(b"x")
+            return
+        peer.sock.sendall(endless[what] or b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+        while True:
+            time.sleep(0.02)
+            peer.sock.sendall(endless[what] if what == "100 Continue" else b"x")
+
+    with RawServer(script, tls=secured.tls) as server:
+        http = client(server, **secured.settings)
+        with pytest.raises(TimedOut, match="did not answer in time") as caught:
+            http.request("GET", server.url, read_timeout=0.1)
+        assert caught.value.body_sent
+        with http.stream(f"{server.url}/stored", {}) as (_, pieces):
+            assert b"".join(pieces) == b"x" * 8
+        with pytest.raises(TimedOut):
+            http.request("GET", server.url, read_timeout=0.1)
 
 
 def test_cookies_of_an_answer_go_with_the_next_request(client) -> None:

@@ -13,7 +13,7 @@ from tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.pacing import RateBudget
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Retry, Tries
 
 if TYPE_CHECKING:

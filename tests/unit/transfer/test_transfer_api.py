@@ -17,10 +17,11 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.api import Api, answer_error, stored_path
+from uploader_cli.settings.masking import remember
+from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server, stored_path
 from uploader_cli.transfer.bodies import MultipartBody
-from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.pacing import RateBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -568,3 +569,10 @@ def test_redirect_of_any_other_call_names_the_target() -> None:
     error = answer_error(Answer(308, {"Location": "/elsewhere"}, None, f"{SERVER}/api/x"))
     assert f"{SERVER}/elsewhere" in str(error)
     assert not error.retryable
+
+
+def test_redirect_that_echoes_a_secret_is_masked_in_error_and_hint() -> None:
+    remember("sesame-0815")
+    answer = Answer(302, {"Location": "https://other.test/?token=sesame-0815"}, None, f"{SERVER}/api/x")
+    assert "https://other.test/?token=***" in str(answer_error(answer))
+    assert "https://other.test/?token=***" in not_an_upload_server(answer).hint

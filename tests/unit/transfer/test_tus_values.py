@@ -199,7 +199,12 @@ def test_location_is_resolved_against_the_answers_url(base: str, location: str, 
 
 
 @pytest.mark.parametrize(
-    "location", ["http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1", "//h:99999/1"]
+    "location",
+    [
+        *("http://other/1", "ftp://h/1", "file:///etc/passwd", "http:///x", "javascript:1", "//h:99999/1"),
+        *("https://other\\@h/1", "/a\\b", "https://h/files/\\1", "//user@h/1", "https://h:pass@other/1"),
+        *("/a\tb", "https://h/files/\r\n1", "https://h\t/1", "/a\x00", "https://h\x7f/1"),
+    ],
 )
 def test_unusable_location_raises_value_error(location: str) -> None:
     with pytest.raises(ValueError, match=r"https|not a usable URL|Port"):
@@ -219,6 +224,11 @@ def test_unusable_location_raises_value_error(location: str) -> None:
         ("http://h/files/", "https://h:8443/files/1", False),
         ("http://h:8005/files/", "http://h:8005/files/1", True),
         ("http://h:8005/files/", "http://h/files/1", False),
+        ("http://h:80/files/", "https://h:443/files/1", True),
+        ("http://h:8005/files/", "https://h/files/1", False),
+        ("http://h/files/", "http://other\\@h/files/1", False),
+        ("http://h/files/", "http://user@h/files/1", False),
+        ("http://h/files/", "http://h/files/\t1", False),
         ("http://h/files/", "http://h:99999/files/1", False),
         ("http://h/files/", "http://h:x/files/1", False),
         ("http://h/files/", "http://[h/files/1", False),

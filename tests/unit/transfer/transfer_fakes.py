@@ -17,10 +17,9 @@ from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import RequestIds
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import Stop
+from uploader_cli.transfer.pacing import RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.scheduler import Scheduler
 

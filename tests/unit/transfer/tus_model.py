@@ -19,9 +19,8 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.tus import Capabilities
-from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http import Answer
-from uploader_cli.transfer.pacing import Stop, unlimited
+from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_parts import PartedUpload, PartStopped
