@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import as_object, parse_limits
+from uploader_cli.core.protocol import as_object, number, parse_limits
 from uploader_cli.core.tus import parse_capabilities
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class KnownServer:
     limits: Limits
     tus: Capabilities | None = None
     metered: bool = False
+    chunk: int | None = None
+    """Bytes of the largest chunk that it takes, where a 413 has told (`ChunkSize.limit`)."""
 
 
 def state_dir() -> Path:
@@ -41,7 +43,8 @@ def recall(server: str) -> KnownServer | None:
     limits = parse_limits(known)
     if limits is None:
         return None
-    return KnownServer(limits, parse_capabilities(known.get("tus"), server), known.get("metered") is True)
+    tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
+    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None)
 
 
 def remember(server: str, seen: KnownServer) -> None:
@@ -54,6 +57,7 @@ def remember(server: str, seen: KnownServer) -> None:
         "mixedTypes": limits.mixed_types,
         "relativePaths": limits.relative_paths,
         "metered": seen.metered,
+        "chunk": seen.chunk,
     }
     if seen.tus is not None:
         entry["tus"] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -17,12 +16,12 @@ from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.retry import Tries
+from uploader_cli.transfer.retry import Tries, ignore
 from uploader_cli.transfer.tus import NO_SESSION
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.job import Context
@@ -305,34 +304,34 @@ class TusFile:
         Its URL may be known; the bundled server finds it by its key, once all parts are gone: no request asks to join
         parts that are not there (docs/protocol.md, section 7).
         """
-        client, progress, size = worker.tus, self._progress, self._file.size
-        tries = Tries(self._tus.terms.retry, stale=lambda: client.stale)
+        client, size, joined = worker.tus, self._file.size, None
         if self._foreign and self._upload.url is not None:
-            with suppress(errors.UploadGone):
-                joined = tries.run(partial(client.head, self._upload.url))
-                if joined.offset == size:
-                    progress.found([part.size for part in self._parts])
-                    return self._joined(client, joined)
-        confirmed, gone = [0] * len(self._parts), 0
-        for index, url in enumerate(self._urls):
-            try:
-                offset = tries.run(partial(client.head, url)).offset if url else 0
-                confirmed[index] = min(offset or 0, self._parts[index].size)
-            except errors.UploadGone:
-                gone += 1
-        if gone == len(self._parts) and not self._foreign:
-            found = tries.run(lambda: client.create(size, self._final_metadata()))
-            if found.offset == size:
-                progress.found([part.size for part in self._parts])
-                return self._joined(client, found)
-            client.discard(found.url)  # the key was new to the server: it has made an upload
-            self._upload, self._resumes = self._context.run.creating(self._file, self._session), False
-            return self._send(worker)
+            joined = self._head(client, self._upload.url)
+        found = [self._head(client, url) for url in self._urls if url] if joined is None else []
+        if not self._foreign and len(found) == len(self._parts) and not any(found):
+            joined = self._tries(client).run(lambda: client.create(size, self._final_metadata()))
+            if joined.offset != size:
+                client.discard(joined.url)  # the key was new to the server: it has made an upload
+                self._upload, self._resumes = self._context.run.creating(self._file, self._session), False
+                return self._send(worker)
+        if joined is not None and joined.offset == size:
+            self._progress.found([part.size for part in self._parts])
+            return self._joined(client, joined)
+        offsets = {position.url: position.offset or 0 for position in found if position is not None}
+        self._progress.found([min(offsets.get(part.url or "", 0), part.size) for part in self._parts])
         if self._session != (self._upload.session or ""):  # asked for by their keys, they move to this session
             self._parts = [replace(part, url=None) for part in self._parts]
-        progress.found(confirmed)
         self._put_parts()
         return None
+
+    def _head(self, client: TusClient, url: str) -> Position | None:
+        """Return the server's offset in an upload; None where it is gone."""
+        with suppress(errors.UploadGone):
+            return self._tries(client).run(lambda: client.head(url))
+        return None
+
+    def _tries(self, client: TusClient, on_retry: Callable[[errors.UploaderError, float], None] = ignore) -> Tries:
+        return Tries(self._tus.terms.retry, on_retry=on_retry, stale=lambda: client.stale)
 
     def _join(self, client: TusClient) -> Position:
         """Have the server make one upload of the parts."""
@@ -346,8 +345,7 @@ class TusFile:
                 raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {size}")
             return joined
 
-        tries = Tries(self._tus.terms.retry, on_retry=self._progress.retry, stale=lambda: client.stale)
-        return self._joined(client, tries.run(ask))
+        return self._joined(client, self._tries(client, self._progress.retry).run(ask))
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
         """Take the upload that the parts were joined to; delete them where they would stay beside it."""

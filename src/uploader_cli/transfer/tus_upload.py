@@ -58,15 +58,11 @@ class ChunkSize:
 
     def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
         """`known` is the `limit` of an earlier run. A number is tried all the same: so a limit can be lifted again."""
-        self.adapts = size == "auto"
-        self.size = self._most = MOST_CHUNK if size == "auto" else size
-        self.limit = known
-        """Bytes of the largest chunk that the server is known to take, after a 413; None without one."""
-        if self.adapts:
-            self._most = min(MOST_CHUNK, known or MOST_CHUNK)
-            self.size = min(FIRST_CHUNK, self._most)
-        self._floor = self.size
-        """Bytes below which a low rate makes no chunk smaller; failures lower it."""
+        self.adapts, self.limit = size == "auto", known
+        """`limit`: bytes of the largest chunk that the server takes, where a 413 has told; None elsewhere."""
+        self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size
+        self.size = self._floor = min(FIRST_CHUNK, self._most) if self.adapts else self._most
+        """`_floor`: bytes below which a low rate makes no chunk smaller; failures lower it."""
         self._least = LEAST_CHUNK if self.adapts else min(LEAST_CHUNK, max(1, self.size // 2))
         self._refused = False
         """True from a 413 until a smaller chunk has arrived."""
@@ -220,13 +216,13 @@ class TusUpload:
         )
 
     def run(self) -> Position:
-        """Return once the server has all of it. Raise the last error, `FileError`, `PartStopped` or `Interrupted`."""
+        """Return once the server has all of it. Raise the last error, or what stopped it."""
         try:
             with open_unchanged(self._progress.file) as self._source:
                 while self._offset != self._length:
                     self._tries.run(self._advance)
-        except errors.UploaderError as error:
-            if not self._is_there_after_all(error):
+        except (errors.ConnectionLost, errors.ServerFault):
+            if not self._is_there_after_all():
                 raise
         finally:
             if self._hashed is not None:
@@ -240,10 +236,9 @@ class TusUpload:
             self._terms.chunk.failed()
         self._progress.retry(error, delay, self._index)
 
-    def _is_there_after_all(self, error: errors.UploaderError) -> bool:
+    def _is_there_after_all(self) -> bool:
         """Ask once more when no retry is left: an answer that was lost is no failure."""
-        lost = isinstance(error, errors.ConnectionLost | errors.ServerFault)
-        if not lost or self._url is None or not self._carried or self._reach < self._length:
+        if self._url is None or not self._carried or self._reach < self._length:
             return False
         try:
             self._terms.retry.wait_out_pause(self._progress.sleep)
@@ -276,9 +271,8 @@ class TusUpload:
         if size:
             self._progress.begin()
         body, checksum = self._chunk(0, size)
-        metadata = {**self._metadata, "uploadKey": self._key}
-        partial = self._progress.parted
-        created = self._client.create(self._length, metadata, body=body, checksum=checksum, partial=partial)
+        metadata, parted = {**self._metadata, "uploadKey": self._key}, self._progress.parted
+        created = self._client.create(self._length, metadata, body=body, checksum=checksum, partial=parted)
         self._url = created.url
         self._progress.created(self._index, created.url)
         offset = created.offset if created.offset is not None or size else 0
@@ -290,9 +284,7 @@ class TusUpload:
 
     def _find(self, url: str) -> None:
         """Ask for the server's offset. It holds, unless it is impossible: more than was sent, or another length."""
-        self._carried = 0
-        self._progress.check()
-        self._terms.retry.wait_out_pause(self._progress.sleep)
+        self._prepare(0)
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
@@ -331,9 +323,7 @@ class TusUpload:
 
     def _chunk(self, offset: int, size: int) -> tuple[ChunkBody | None, str | None]:
         """Return the body and its checksum header, and begin with the next chunk's checksum. No body for no bytes."""
-        self._carried = size
-        self._progress.check()
-        self._terms.retry.wait_out_pause(self._progress.sleep)
+        self._prepare(size)
         if not size:
             return None, None
         start, end = self._start + offset, offset + size
@@ -355,6 +345,12 @@ class TusUpload:
             throttle=self._terms.throttle,
         )
         return body, checksum
+
+    def _prepare(self, size: int) -> None:
+        """Be allowed to send a request with a body of `size` bytes."""
+        self._carried = size
+        self._progress.check()
+        self._terms.retry.wait_out_pause(self._progress.sleep)
 
     def _confirm(self, position: Position, offset: int) -> None:
         """Take the server's offset: it may be higher or lower than before."""
