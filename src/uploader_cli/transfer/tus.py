@@ -93,16 +93,12 @@ class TusClient:
 
         Raise `SessionLost` where the metadata name a session that the server does not know, or that has ended.
         """
-        headers = {"Upload-Length": str(length)}
-        if partial:
-            headers["Upload-Concat"] = "partial"
-        if checksum is not None:
-            headers["Upload-Checksum"] = checksum
-        return self._create(headers, metadata, body, READ_TIMEOUT if body is None else CHUNK_TIMEOUT)
+        headers = {"Upload-Length": str(length), **({"Upload-Concat": "partial"} if partial else {})}
+        return self._create(headers, metadata, READ_TIMEOUT if body is None else CHUNK_TIMEOUT, body, checksum)
 
     def concatenate(self, urls: Sequence[str], metadata: Mapping[str, str]) -> Position:
         """Join finished partial uploads, in their order (tus 1.0, concatenation)."""
-        return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, None, JOIN_TIMEOUT)
+        return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, JOIN_TIMEOUT)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` where the tus server answers 403, 404 or 410.
@@ -124,10 +120,7 @@ class TusClient:
 
         `checksum` is the value of `Upload-Checksum`. Raise `UploadGone`, here retryable, for 404 and 410.
         """
-        headers = {"Upload-Offset": str(offset)}
-        if checksum is not None:
-            headers["Upload-Checksum"] = checksum
-        answer = self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT)
+        answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
         if answer.status in (404, 410):
             gone = _gone(answer)
             gone.retryable = True  # HEAD decides
@@ -142,12 +135,17 @@ class TusClient:
     # --- one request --------------------------------------------------------------------------------------------------
 
     def _create(
-        self, headers: dict[str, str], metadata: Mapping[str, str], body: ChunkBody | None, timeout: float
+        self,
+        headers: dict[str, str],
+        metadata: Mapping[str, str],
+        timeout: float,
+        body: ChunkBody | None = None,
+        checksum: str | None = None,
     ) -> Position:
         encoded = encode_metadata(metadata)
         if encoded:  # servers refuse an empty one (docs/protocol.md, section 5)
             headers["Upload-Metadata"] = encoded
-        answer = self._send("POST", self.endpoint, headers, body, read_timeout=timeout)
+        answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
         code = error_code(answer.body)
         if answer.status in (404, 409) and code in NO_SESSION:
             words = f"the server has no open session for the upload ({code})"
@@ -170,12 +168,14 @@ class TusClient:
         method: str,
         url: str,
         headers: Mapping[str, str],
+        timeout: float = READ_TIMEOUT,
         body: ChunkBody | None = None,
-        *,
-        read_timeout: float = READ_TIMEOUT,
+        checksum: str | None = None,
     ) -> Answer:
         """Send one request and follow 307 and 308: `requests` would empty a redirected PATCH."""
-        sent = {"Tus-Resumable": VERSION, **headers} if method != "OPTIONS" else headers
+        sent = {"Tus-Resumable": VERSION, **headers} if method != "OPTIONS" else dict(headers)
+        if checksum is not None:
+            sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
             known = url == self.endpoint or trusts(self.endpoint, url)
@@ -184,7 +184,7 @@ class TusClient:
                 url,
                 headers={**self._used, **sent} if known else sent,
                 body=body,
-                read_timeout=read_timeout,
+                read_timeout=timeout,
                 stranger=not known,
             )
             self._note(answer)

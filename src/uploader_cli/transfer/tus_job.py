@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
 from uploader_cli import errors
@@ -54,16 +54,14 @@ class Progress:
     and what happens next begins another one.
     """
 
-    def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart], *, parted: bool) -> None:
-        self.file, self.parted = file, parted
+    def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
+        self.file, self.session, self.parts, self.parted = file, session, parts, len(parts) > 1
         self.error: BaseException | None = None
         """The first failure of a part: it stops the others."""
-        self._context, self._terms, self._session, self._parts = tus.context, tus.terms, session, parts
-        self._confirmed, self._sent = [0] * len(parts), [0] * len(parts)
-        self._checked = [part.checked_until for part in parts]
+        self._context, self._terms = tus.context, tus.terms
+        self._confirmed, self._sent, self._checked = ([0] * len(parts) for _ in range(3))
         self._most_confirmed = self._most_sent = 0
-        self._left = len(parts)
-        self._begun = False
+        self._left, self._begun = len(parts), False
         self._lock = threading.RLock()
 
     @property
@@ -74,7 +72,7 @@ class Progress:
     def found(self, confirmed: Sequence[int]) -> None:
         """Take the server's offset in each part, before the first attempt."""
         self._confirmed, self._sent = list(confirmed), list(confirmed)
-        for index, (part, offset) in enumerate(zip(self._parts, confirmed, strict=True)):
+        for index, (part, offset) in enumerate(zip(self.parts, confirmed, strict=True)):
             self._checked[index] = offset if offset == part.pledged_until else min(part.checked_until, offset)
 
     def begin(self) -> None:
@@ -84,7 +82,7 @@ class Progress:
                 self._begun = True
                 self._most_confirmed = self._most_sent = sum(self._confirmed)
                 name = utf8(self.file.relative_path)
-                self._context.ledger.start(self.file, self._session, name, self._most_confirmed)
+                self._context.ledger.start(self.file, self.session, name, self._most_confirmed)
 
     def retry(self, error: errors.UploaderError, delay: float, index: int | None = None) -> None:
         """End the attempt because part `index`, or the request that joins the parts, is tried again after `delay`."""
@@ -136,7 +134,7 @@ class Progress:
             self._confirmed[index] = self._sent[index] = self._checked[index] = 0
         if self.parted:
             return self._context.run.creating_part(self.file, index)
-        return self._context.run.creating(self.file, self._session).upload_key
+        return self._context.run.creating(self.file, self.session).upload_key
 
     def joined(self, url: str) -> None:
         """Record the upload that the parts were joined to."""
@@ -177,10 +175,8 @@ class TusFile:
     """Send one file. `claim` is what the journal has of it."""
 
     _progress: Progress
-    _parts: Sequence[PendingPart]
-    """The ranges that are sent: the whole file as one, or several that are joined in the end."""
     _urls: list[str]
-    _session: str
+    """The URLs of the parts, empty where none is known."""
 
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session = session
@@ -199,129 +195,109 @@ class TusFile:
             return
         if self._outdated is not None:
             self._discard(worker.tus, self._outdated.urls)
-        try:
-            sent = self._send(worker)
-        except errors.UploaderError as error:
-            yield from self._failed(worker, error)
-        else:
-            if sent is not None:
-                yield [self._outcome(sent)]
+        yield from self._end(worker, lambda: self._send(worker))
 
     def send_part(self, worker: Worker, index: int) -> Iterator[Sequence[Outcome]]:
         """Send one part. The one that ends last has all of them joined and yields the outcome of the file."""
-        progress, failure = self._progress, None
+        failure = None
         try:
-            progress.check()
+            self._progress.check()
             self._urls[index] = self._range(worker, index).run().url
         except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
             failure = error
-        if not progress.over(failure):
-            return
-        try:
-            if progress.error is not None:
-                raise progress.error
-            sent = self._join(worker.tus)
-        except errors.UploaderError as error:
-            yield from self._failed(worker, error)
-        else:
-            yield [self._outcome(sent)]
+        if self._progress.over(failure):
+            yield from self._end(worker, lambda: self._join(worker.tus))
 
-    def _outcome(self, sent: Position) -> Outcome:
+    def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
+        """Take the `last` step, and yield the outcome of the file once it has one.
+
+        A file whose session the server has lost is resumed in another one.
+        """
+        file = self._file
+        try:
+            sent = last()
+        except errors.UploaderError as error:
+            if not isinstance(error, errors.FileError | errors.Interrupted):
+                self._progress.begin()  # the attempt is reported before it fails
+            if ends_run(error):
+                raise
+            lost = isinstance(error, errors.AnswerError) and error.error in NO_SESSION
+            if not lost or not self.session.renew(worker.api, self._progress.session):
+                yield [Outcome(file, error)]
+                return
+            self._context.ledger.retry([file], error)
+            (claim,) = self._context.run.claim([file])
+            self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+            return
+        if sent is None:
+            return
         location = sent.headers.get("Content-Location")
         readable = location or sent.url
         if self._foreign:  # what it calls its paths is all that is known of that server
             readable = urljoin(sent.url, readable)
         server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
-        return Outcome(self._file, server_id=server_id, location=location, readable=readable, verified=verified)
-
-    def _failed(self, worker: Worker, error: errors.UploaderError) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome, unless the server has lost the session: then the file is resumed in another one."""
-        if not isinstance(error, errors.FileError | errors.Interrupted):
-            self._progress.begin()  # the attempt is reported before it fails
-        if ends_run(error):
-            raise error
-        lost = isinstance(error, errors.AnswerError) and error.error in NO_SESSION
-        if not lost or not self.session.renew(worker.api, self._session):
-            yield [Outcome(self._file, error)]
-            return
-        self._context.ledger.retry([self._file], error)
-        (claim,) = self._context.run.claim([self._file])
-        self._tus.pool.put_first([TusFile(self._tus, self.session, self._file, claim)])
+        yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
     # --- the file as a whole, or as parts -----------------------------------------------------------------------------
 
     def _send(self, worker: Worker) -> Position | None:
         """Return the upload once the server has all of it; None where its parts have become jobs."""
-        tus, run, file = self._tus, self._context.run, self._file
-        session = self._session = self.session.id
+        tus, run, file, upload, session = self._tus, self._context.run, self._file, self._upload, self.session.id
         count = 1 if self._resumes else tus.terms.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
-        if count > 1:
-            self._upload = run.creating(file, session)
-            self._parts = run.split(file, [size for _, size in cut(file.size, count)])
-        else:
-            self._parts = self._upload.parts
-        if self._parts:
-            self._progress = Progress(tus, file, session, self._parts, parted=True)
-            self._urls = [part.url or "" for part in self._parts]
-            if self._resumes:
-                return self._resume_parts(worker)
-            self._put_parts()
-            return None
-        upload, url = self._upload, None if session else self._upload.url  # in a session the key is asked for: it moves
-        whole = PendingPart(0, 0, file.size, upload.upload_key, url, upload.checked_until, upload.pledged_until)
-        self._parts = (whole,)
-        self._progress = Progress(tus, file, session, self._parts, parted=False)
-        return self._range(worker, 0).run()
+        sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
+        if len(sizes) > 1:
+            self._upload, parts = run.creating(file, session), run.split(file, sizes)
+        elif not parts:
+            # In a session the key is asked for, not the URL: so an upload that began in another one moves to this one.
+            known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
+            parts = (PendingPart(0, 0, file.size, *known),)
+        self._progress = Progress(tus, file, session, parts)
+        return self._send_parts(worker) if len(parts) > 1 else self._range(worker, 0).run()
 
     def _range(self, worker: Worker, index: int) -> TusUpload:
-        part, progress = self._parts[index], self._progress
-        metadata = self._metadata(part if progress.parted else None)
-        return TusUpload(
-            worker.tus, self._tus.terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper
-        )
+        progress, terms, metadata = self._progress, self._tus.terms, self._metadata(index)
+        part = progress.parts[index]
+        return TusUpload(worker.tus, terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper)
 
-    def _metadata(self, part: PendingPart | None = None) -> dict[str, str]:
+    def _metadata(self, index: int | None = None) -> dict[str, str]:
         """Return the metadata of the file, or of a part: its place, where the server writes it there at once."""
-        session, file = {"sessionId": self._session} if self._session else {}, self._file
-        if part is None:
+        progress, file = self._progress, self._file
+        session = {"sessionId": progress.session} if progress.session else {}
+        if index is None or not progress.parted:
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
-            return named | session
+            return {"uploadKey": self._upload.upload_key} | named | session
         if self._foreign:
             return session
-        place = {"finalLength": str(file.size), "partOffset": str(part.offset)}
+        place = {"finalLength": str(file.size), "partOffset": str(progress.parts[index].offset)}
         return {"finalKey": self._upload.upload_key} | place | session
 
-    # --- parts --------------------------------------------------------------------------------------------------------
-
-    def _put_parts(self) -> None:
-        self._progress.begin()
-        self._tus.pool.put_first([TusPart(self, index) for index in range(len(self._parts))])
-
-    def _resume_parts(self, worker: Worker) -> Position | None:
-        """Return the upload that an earlier run had the parts joined to; None where parts are left to send.
+    def _send_parts(self, worker: Worker) -> Position | None:
+        """Make jobs of the parts; return the upload that an earlier run had them joined to, if it did.
 
         Its URL may be known; the bundled server finds it by its key, once all parts are gone: no request asks to join
         parts that are not there (docs/protocol.md, section 7).
         """
-        client, size, joined = worker.tus, self._file.size, None
+        client, progress, size, joined = worker.tus, self._progress, self._file.size, None
+        self._urls = [part.url or "" for part in progress.parts]
         if self._foreign and self._upload.url is not None:
             joined = self._head(client, self._upload.url)
         found = [self._head(client, url) for url in self._urls if url] if joined is None else []
-        if not self._foreign and len(found) == len(self._parts) and not any(found):
-            joined = self._tries(client).run(lambda: client.create(size, self._final_metadata()))
+        if not self._foreign and len(found) == len(progress.parts) and not any(found):
+            joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was new to the server: it has made an upload
-                self._upload, self._resumes = self._context.run.creating(self._file, self._session), False
+                self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
                 return self._send(worker)
         if joined is not None and joined.offset == size:
-            self._progress.found([part.size for part in self._parts])
+            progress.found([part.size for part in progress.parts])
             return self._joined(client, joined)
         offsets = {position.url: position.offset or 0 for position in found if position is not None}
-        self._progress.found([min(offsets.get(part.url or "", 0), part.size) for part in self._parts])
-        if self._session != (self._upload.session or ""):  # asked for by their keys, they move to this session
-            self._parts = [replace(part, url=None) for part in self._parts]
-        self._put_parts()
+        progress.found([min(offsets.get(part.url or "", 0), part.size) for part in progress.parts])
+        if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
+            progress.parts = [replace(part, url=None) for part in progress.parts]
+        progress.begin()
+        self._tus.pool.put_first([TusPart(self.session, self, index) for index in range(len(progress.parts))])
         return None
 
     def _head(self, client: TusClient, url: str) -> Position | None:
@@ -334,11 +310,13 @@ class TusFile:
         return Tries(self._tus.terms.retry, on_retry=on_retry, stale=lambda: client.stale)
 
     def _join(self, client: TusClient) -> Position:
-        """Have the server make one upload of the parts."""
+        """Have the server make one upload of the parts. Raise what the first one failed with."""
         size = self._file.size
+        if self._progress.error is not None:
+            raise self._progress.error
 
         def ask() -> Position:
-            joined = client.concatenate(self._urls, self._final_metadata())
+            joined = client.concatenate(self._urls, self._metadata())
             if joined.offset is None:
                 joined = client.head(joined.url)
             if joined.offset != size:
@@ -354,9 +332,6 @@ class TusFile:
             self._discard(client, filter(None, self._urls))
         return joined
 
-    def _final_metadata(self) -> dict[str, str]:
-        return {**self._metadata(), "uploadKey": self._upload.upload_key}
-
     def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
         """Delete uploads that are not needed, where the server can."""
         if self._tus.terms.capabilities.terminates:
@@ -364,18 +339,13 @@ class TusFile:
                 client.discard(url)
 
 
-@dataclass(frozen=True, slots=True)
-class TusPart:
+class TusPart(NamedTuple):
     """Send one part of a file."""
 
+    session: UploadSession
     whole: TusFile
-    index: int
-
-    @property
-    def session(self) -> UploadSession:
-        """The session of the file."""
-        return self.whole.session
+    number: int
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file, if this part ends last. Raise what ends the run."""
-        return self.whole.send_part(worker, self.index)
+        return self.whole.send_part(worker, self.number)

@@ -52,8 +52,8 @@ LEAST_CHUNK = 64 << 10
 class ChunkSize:
     """Bytes of a chunk, shared by all workers: what one of them meets changes the chunks of all.
 
-    `auto` begins with `FIRST_CHUNK` and follows the rate of a connection: a chunk is to take `CHUNK_SECONDS`, up to
-    `MOST_CHUNK`. A number is changed by 413 alone.
+    `auto` begins with `FIRST_CHUNK` and follows the rate of a connection: a chunk is to take `CHUNK_SECONDS`, and has
+    `FIRST_CHUNK` to `MOST_CHUNK` bytes, or less after a failure. A number is changed by 413 alone.
     """
 
     def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
@@ -61,16 +61,12 @@ class ChunkSize:
         self.adapts, self.limit = size == "auto", known
         """`limit`: bytes of the largest chunk that the server takes, where a 413 has told; None elsewhere."""
         self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size
-        self.size = self._floor = min(FIRST_CHUNK, self._most) if self.adapts else self._most
-        """`_floor`: bytes below which a low rate makes no chunk smaller; failures lower it."""
+        self.size = min(FIRST_CHUNK, self._most) if self.adapts else self._most
         self._least = LEAST_CHUNK if self.adapts else min(LEAST_CHUNK, max(1, self.size // 2))
-        self._refused = False
-        """True from a 413 until a smaller chunk has arrived."""
+        self._refused = False  # True from a 413 until a smaller chunk has arrived
         self._lock = threading.Lock()
-        self._travelling = self._meetings = 0
-        """Chunks on their way, and how often one began while another was."""
-        self._alone = self._beside = 0.0
-        """Bytes a second of the last chunk that travelled alone, and of the last one beside others."""
+        self._travelling = self._meetings = 0  # chunks on their way; how often one began while another was
+        self._alone = self._beside = 0.0  # bytes a second of the last chunk that travelled alone, or beside others
 
     @property
     def capped(self) -> bool:
@@ -94,7 +90,7 @@ class ChunkSize:
         """Make chunks smaller, because one did not arrive."""
         if self.adapts:
             with self._lock:
-                self.size = self._floor = min(self.size, max(SAFE_CHUNK, self.size // 2 // GRAIN * GRAIN))
+                self.size = min(self.size, max(SAFE_CHUNK, self.size // 2 // GRAIN * GRAIN))
 
     def arrived(self, size: int) -> None:
         """Note that the server has taken a body of `size` bytes."""
@@ -124,13 +120,9 @@ class ChunkSize:
                         self._alone = rate
                     elif beside and self._travelling:
                         self._beside = rate
-                    self._follow(rate)
-
-    def _follow(self, rate: float) -> None:
-        if self.adapts:
-            self._floor = min(FIRST_CHUNK, 2 * self._floor)
-            wanted = min(max(rate * CHUNK_SECONDS, self._floor), self._most)
-            self.size = int(wanted) // GRAIN * GRAIN or int(wanted)
+                    if self.adapts:
+                        wanted = int(min(max(rate * CHUNK_SECONDS, FIRST_CHUNK), self._most))
+                        self.size = wanted // GRAIN * GRAIN or wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +163,8 @@ class TusUpload:
     """Send one range of a file. `run` is called once, in the thread that owns the client."""
 
     _source: IO[bytes]
+    _last: Position
+    """The answer that confirmed most recently."""
 
     def __init__(
         self,
@@ -193,8 +187,6 @@ class TusUpload:
         self._checked = part.checked_until
         self._offset: int | None = None
         """The server's offset; None until it is known, and again after each failure."""
-        self._last: Position
-        """The answer that confirmed most recently."""
         self._most = -1
         """The highest offset that this upload ever had: only more is an advance."""
         self._reach = self._length
@@ -270,7 +262,8 @@ class TusUpload:
         self._reach = self._length if again else 0
         if size:
             self._progress.begin()
-        body, checksum = self._chunk(0, size)
+        self._prepare(size)
+        body, checksum = self._chunk(0, size) if size else (None, None)
         metadata, parted = {**self._metadata, "uploadKey": self._key}, self._progress.parted
         created = self._client.create(self._length, metadata, body=body, checksum=checksum, partial=parted)
         self._url = created.url
@@ -308,9 +301,8 @@ class TusUpload:
         """Send one chunk. An offset that no request of ours explains is a conflict."""
         self._offset = None  # unknown until the answer
         size = chunk_length(offset, self._length, self._terms.chunk_size)
+        self._prepare(size)
         body, checksum = self._chunk(offset, size)
-        if body is None:
-            raise AssertionError("an empty chunk")
         pledge = offset + size if self._pledged and offset <= self._checked and size < self._length else 0
         if pledge != self._journaled_pledge:
             self._journaled_pledge = pledge
@@ -321,11 +313,14 @@ class TusUpload:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)
         self._confirm(sent, sent.offset)
 
-    def _chunk(self, offset: int, size: int) -> tuple[ChunkBody | None, str | None]:
-        """Return the body and its checksum header, and begin with the next chunk's checksum. No body for no bytes."""
-        self._prepare(size)
-        if not size:
-            return None, None
+    def _prepare(self, size: int) -> None:
+        """Wait until a request with a body of `size` bytes may be sent."""
+        self._carried = size
+        self._progress.check()
+        self._terms.retry.wait_out_pause(self._progress.sleep)
+
+    def _chunk(self, offset: int, size: int) -> tuple[ChunkBody, str | None]:
+        """Return the body of a chunk and its checksum header, and begin with the next chunk's checksum."""
         start, end = self._start + offset, offset + size
         checksum = data = None
         if self._hashed is not None:
@@ -345,12 +340,6 @@ class TusUpload:
             throttle=self._terms.throttle,
         )
         return body, checksum
-
-    def _prepare(self, size: int) -> None:
-        """Be allowed to send a request with a body of `size` bytes."""
-        self._carried = size
-        self._progress.check()
-        self._terms.retry.wait_out_pause(self._progress.sleep)
 
     def _confirm(self, position: Position, offset: int) -> None:
         """Take the server's offset: it may be higher or lower than before."""

@@ -383,7 +383,7 @@ def test_sums_never_fall_within_an_attempt(tmp_path: Path) -> None:
     told, context = case.told, SimpleNamespace(emit=case.told.emit, ledger=case.told, run=case.told)
     tus: Any = SimpleNamespace(context=context, terms=case.terms)
     parts = told.split(case.file, [50, 50])
-    progress = Progress(tus, case.file, "", parts, parted=True)
+    progress = Progress(tus, case.file, "", parts)
     progress.found([30, 30])
     progress.begin()
     progress.confirmed(0, 10, 0)
