@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
@@ -38,8 +38,7 @@ class PartStopped(errors.UploaderError):
     """Another part of the file has failed: this one is not needed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tus:
+class Tus(NamedTuple):
     """What all tus jobs of a run share."""
 
     context: Context
@@ -50,16 +49,19 @@ class Tus:
 class Progress:
     """What becomes of a file under way, for events and the journal: sums over its parts, or over the whole as one.
 
-    Methods may be called from the threads of all parts. Within an attempt no number falls; a retry of any part ends it,
-    and what happens next begins another one.
+    The threads of all parts use it. Within an attempt no number falls; a retry of any part ends the attempt.
     """
 
     def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
         self.file, self.session, self.parts, self.parted = file, session, parts, len(parts) > 1
-        self.error: BaseException | None = None
-        """The first failure of a part: it stops the others."""
+        self.urls = [part.url or "" for part in parts]
+        self.error: BaseException | None = None  # the first failure of a part: it stops the others
         self._context, self._terms = tus.context, tus.terms
-        self._confirmed, self._sent, self._checked = ([0] * len(parts) for _ in range(3))
+        self._confirmed, self._sent = [0] * len(parts), [0] * len(parts)
+        # The end of the bytes whose checksums the server has accepted, and the end of the chunk being sent where that
+        # extends them (else 0): a server stores a chunk that has a checksum whole or not at all.
+        self._checked, self._pledged = [part.checked_until for part in parts], [part.pledged_until for part in parts]
+        self._journaled = list(self._pledged)
         self._most_confirmed = self._most_sent = 0
         self._left, self._begun = len(parts), False
         self._lock = threading.RLock()
@@ -69,11 +71,14 @@ class Progress:
         """True where all bytes lay in chunks whose checksum the server accepted."""
         return sum(self._checked) == self.file.size
 
-    def found(self, confirmed: Sequence[int]) -> None:
-        """Take the server's offset in each part, before the first attempt."""
-        self._confirmed, self._sent = list(confirmed), list(confirmed)
-        for index, (part, offset) in enumerate(zip(self.parts, confirmed, strict=True)):
-            self._checked[index] = offset if offset == part.pledged_until else min(part.checked_until, offset)
+    def found(self, index: int, offset: int) -> None:
+        """Take the server's offset in a part: it may be higher or lower than before."""
+        self._confirmed[index], self._sent[index] = offset, max(self._sent[index], offset)
+        before, pledged = self._checked[index], self._pledged[index]
+        checked = self._checked[index] = offset if offset == pledged else min(before, offset)
+        self._pledged[index] = 0
+        if checked != before and (self.parted or offset < self.file.size):
+            self._context.run.checked(self.file, checked, part=self._part(index))
 
     def begin(self) -> None:
         """Begin an attempt unless one is under way."""
@@ -95,6 +100,14 @@ class Progress:
             self._begun = False
             self._context.ledger.retry([self.file], error, delay)
 
+    def sending(self, index: int, start: int, end: int, *, checksum: bool) -> None:
+        """Take the chunk that is sent next, for the journal; one that is the whole range needs no entry there."""
+        pledged = self._pledged[index] = end if checksum and start <= self._checked[index] else 0
+        until = pledged if end - start < self.parts[index].size else 0
+        if until != self._journaled[index]:
+            self._journaled[index] = until
+            self._context.run.pledged(self.file, until, part=self._part(index))
+
     def sent(self, index: int, total: int) -> None:
         """Take the bytes of a part that have left this machine."""
         with self._lock:
@@ -104,34 +117,29 @@ class Progress:
                 self._most_sent = sum(self._sent)
                 self._tell(ev.BytesSent, self._most_sent)
 
-    def confirmed(self, index: int, offset: int, checked: int) -> None:
-        """Take the server's offset in a part, and the end of the bytes whose checksums it has accepted."""
+    def confirmed(self, index: int, offset: int) -> None:
+        """Report the server's offset in a part."""
+        self.found(index, offset)
         with self._lock:
-            before, self._checked[index] = self._checked[index], checked
-            self._confirmed[index], self._sent[index] = offset, max(self._sent[index], offset)
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
             # The end of a file says the same of one that went in one request.
             if offset < self.file.size or not self._terms.in_one_request(self.file.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
-        if checked != before and (self.parted or offset < self.file.size):
-            self._context.run.checked(self.file, checked, part=self._part(index))
 
     def created(self, index: int, url: str) -> None:
         """Record the URL of an upload; that of a file in one request is found again by its key."""
+        self.urls[index] = url
         if self.parted:
             self._context.run.created(self.file, url, part=index)
         elif not self._terms.in_one_request(self.file.size):
             self._context.run.created(self.file, url, chunk_size=self._terms.chunk_size)
 
-    def pledged(self, index: int, until: int) -> None:
-        """Record that the next chunk ends at `until`, and its checksum covers all bytes so far; 0 if it does not."""
-        self._context.run.pledged(self.file, until, part=self._part(index))
-
     def restarted(self, index: int) -> str:
         """Forget an upload that the server has lost; return the journaled key of the next one."""
         with self._lock:
-            self._confirmed[index] = self._sent[index] = self._checked[index] = 0
+            for values in (self._confirmed, self._sent, self._checked, self._pledged, self._journaled):
+                values[index] = 0
         if self.parted:
             return self._context.run.creating_part(self.file, index)
         return self._context.run.creating(self.file, self.session).upload_key
@@ -175,8 +183,6 @@ class TusFile:
     """Send one file. `claim` is what the journal has of it."""
 
     _progress: Progress
-    _urls: list[str]
-    """The URLs of the parts, empty where none is known."""
 
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session = session
@@ -202,7 +208,7 @@ class TusFile:
         failure = None
         try:
             self._progress.check()
-            self._urls[index] = self._range(worker, index).run().url
+            self._range(worker, index).run()
         except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
             failure = error
         if self._progress.over(failure):
@@ -232,13 +238,10 @@ class TusFile:
         if sent is None:
             return
         location = sent.headers.get("Content-Location")
-        readable = location or sent.url
-        if self._foreign:  # what it calls its paths is all that is known of that server
-            readable = urljoin(sent.url, readable)
+        # What a foreign server calls its paths is all that is known of it.
+        readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
         server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
         yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
-
-    # --- the file as a whole, or as parts -----------------------------------------------------------------------------
 
     def _send(self, worker: Worker) -> Position | None:
         """Return the upload once the server has all of it; None where its parts have become jobs."""
@@ -279,21 +282,20 @@ class TusFile:
         parts that are not there (docs/protocol.md, section 7).
         """
         client, progress, size, joined = worker.tus, self._progress, self._file.size, None
-        self._urls = [part.url or "" for part in progress.parts]
         if self._foreign and self._upload.url is not None:
             joined = self._head(client, self._upload.url)
-        found = [self._head(client, url) for url in self._urls if url] if joined is None else []
-        if not self._foreign and len(found) == len(progress.parts) and not any(found):
+        heads = [self._head(client, url) if url and joined is None else None for url in progress.urls]
+        if not self._foreign and all(progress.urls) and not any(heads):
             joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was new to the server: it has made an upload
                 self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
                 return self._send(worker)
-        if joined is not None and joined.offset == size:
-            progress.found([part.size for part in progress.parts])
-            return self._joined(client, joined)
-        offsets = {position.url: position.offset or 0 for position in found if position is not None}
-        progress.found([min(offsets.get(part.url or "", 0), part.size) for part in progress.parts])
+        complete = joined if joined is not None and joined.offset == size else None
+        for index, (part, head) in enumerate(zip(progress.parts, heads, strict=True)):
+            progress.found(index, part.size if complete else min(head.offset or 0, part.size) if head else 0)
+        if complete is not None:
+            return self._joined(client, complete)
         if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
             progress.parts = [replace(part, url=None) for part in progress.parts]
         progress.begin()
@@ -316,7 +318,7 @@ class TusFile:
             raise self._progress.error
 
         def ask() -> Position:
-            joined = client.concatenate(self._urls, self._metadata())
+            joined = client.concatenate(self._progress.urls, self._metadata())
             if joined.offset is None:
                 joined = client.head(joined.url)
             if joined.offset != size:
@@ -329,7 +331,7 @@ class TusFile:
         """Take the upload that the parts were joined to; delete them where they would stay beside it."""
         self._progress.joined(joined.url)
         if self._foreign:
-            self._discard(client, filter(None, self._urls))
+            self._discard(client, filter(None, self._progress.urls))
         return joined
 
     def _discard(self, client: TusClient, urls: Iterable[str]) -> None:

@@ -184,16 +184,12 @@ class TusUpload:
         self._client, self._terms, self._progress, self._metadata = client, terms, progress, metadata
         self._index, self._start, self._length = part.index, part.offset, part.size
         self._url, self._key, self._asked = part.url, part.upload_key, resumes
-        self._checked = part.checked_until
         self._offset: int | None = None
         """The server's offset; None until it is known, and again after each failure."""
         self._most = -1
         """The highest offset that this upload ever had: only more is an advance."""
         self._reach = self._length
         """The highest offset that the server can have: the end of what was sent of an upload created here."""
-        self._pledged: tuple[int, int] | None = (part.checked_until, part.pledged_until)
-        """The range of the chunk being sent, where it carries a checksum: a server stores all of it or nothing."""
-        self._journaled_pledge = part.pledged_until
         self._carried = self._restarts = 0
         """Bytes of the body of the last request; new uploads in place of lost ones."""
         self._hashed: HashedChunks | None = None
@@ -294,8 +290,7 @@ class TusUpload:
             raise error
         self._restarts += 1
         self._key, self._asked = self._progress.restarted(self._index), False
-        self._url = self._pledged = None
-        self._most, self._checked, self._journaled_pledge = -1, 0, 0
+        self._url, self._most = None, -1
 
     def _send(self, offset: int, url: str) -> None:
         """Send one chunk. An offset that no request of ours explains is a conflict."""
@@ -303,10 +298,6 @@ class TusUpload:
         size = chunk_length(offset, self._length, self._terms.chunk_size)
         self._prepare(size)
         body, checksum = self._chunk(offset, size)
-        pledge = offset + size if self._pledged and offset <= self._checked and size < self._length else 0
-        if pledge != self._journaled_pledge:
-            self._journaled_pledge = pledge
-            self._progress.pledged(self._index, pledge)
         with self._terms.chunk.travelling(size):
             sent = self._client.patch(url, offset, body, checksum)
         if sent.offset is None or not offset < sent.offset <= offset + size:
@@ -327,7 +318,7 @@ class TusUpload:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(self._terms.checksum or "", digest)
             self._hashed.prepare(start + size, chunk_length(end, self._length, self._terms.chunk_size))
-        self._pledged = (offset, end) if checksum is not None else None
+        self._progress.sending(self._index, offset, end, checksum=checksum is not None)
         self._reach = max(self._reach, end)
         body = ChunkBody(
             self._progress.file,
@@ -342,15 +333,10 @@ class TusUpload:
         return body, checksum
 
     def _confirm(self, position: Position, offset: int) -> None:
-        """Take the server's offset: it may be higher or lower than before."""
-        pledged, self._pledged = self._pledged, None
-        if pledged is not None and pledged[0] <= self._checked and pledged[1] == offset:
-            self._checked = offset  # it stores a chunk that has a checksum whole or not at all
-        self._checked = min(self._checked, offset)
         if offset > self._most:
             self._most = offset
             self._tries.advanced()
         if self._carried:
             self._terms.chunk.arrived(self._carried)
         self._offset, self._last = offset, position
-        self._progress.confirmed(self._index, offset, self._checked)
+        self._progress.confirmed(self._index, offset)

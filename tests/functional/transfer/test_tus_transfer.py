@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -85,6 +86,9 @@ def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None =
     return Terms(retry, Capabilities(endpoint), ChunkSize(chunk_size))
 
 
+NUMBERS = itertools.count()
+
+
 class Sending:
     """One file under way: its jobs, run with one thread for each client, its events, and what the journal has."""
 
@@ -92,7 +96,7 @@ class Sending:
         self.terms, self.file, self.parts = terms, file, parts
         self.events: list[Any] = []
         self.tell: Callable[[Any], None] = self.events.append
-        self._handle = journal.begin(Target(f"https://up.example/{id(self)}", "tus"), {})
+        self._handle = journal.begin(Target(f"https://up.example/{next(NUMBERS)}", "tus"), {})
         self._line: deque[Any] = deque()
 
     def run(self, *clients: TusClient) -> Outcome:
