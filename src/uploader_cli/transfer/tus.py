@@ -82,23 +82,37 @@ class TusClient:
 
     def create(
         self,
-        length: int,
+        length: int | None,
         metadata: Mapping[str, str],
         *,
         body: ChunkBody | None = None,
         checksum: str | None = None,
         partial: bool = False,
+        parts: Sequence[str] = (),
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        Raise `SessionLost` where the metadata name a session that the server does not know, or that has ended.
+        It may be a `partial` one, or what finished ones are joined to: `parts` are their URLs, in order, and `length`
+        is None (tus 1.0, concatenation). Raise `SessionLost` where the server does not know the session of the
+        metadata, or it has ended.
         """
-        headers = {"Upload-Length": str(length), **({"Upload-Concat": "partial"} if partial else {})}
-        return self._create(headers, metadata, READ_TIMEOUT if body is None else CHUNK_TIMEOUT, body, checksum)
-
-    def concatenate(self, urls: Sequence[str], metadata: Mapping[str, str]) -> Position:
-        """Join finished partial uploads, in their order (tus 1.0, concatenation)."""
-        return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, JOIN_TIMEOUT)
+        headers = {} if length is None else {"Upload-Length": str(length)}
+        if partial or parts:
+            headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
+        encoded = encode_metadata(metadata)
+        if encoded:  # servers refuse an empty one (docs/protocol.md, section 5)
+            headers["Upload-Metadata"] = encoded
+        timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
+        answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
+        code = error_code(answer.body)
+        if answer.status in (404, 409) and code in NO_SESSION:
+            words = f"the server has no open session for the upload ({code})"
+            raise errors.SessionLost(words, status=answer.status, error=code)
+        _check(answer)
+        location = answer.headers.get("Location")
+        if not location:
+            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
+        return Position(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` where the tus server answers 403, 404 or 410.
@@ -109,7 +123,7 @@ class TusClient:
         answer = self._send("HEAD", url, {})
         if answer.status in (403, 404, 410):
             if "Tus-Resumable" in answer.headers:
-                raise _gone(answer)
+                raise _gone(answer, retryable=False)
             error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
             error.retryable = True
             raise error
@@ -122,39 +136,13 @@ class TusClient:
         """
         answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
         if answer.status in (404, 410):
-            gone = _gone(answer)
-            gone.retryable = True  # HEAD decides
-            raise gone
+            raise _gone(answer, retryable=True)  # HEAD decides
         return self._position(url, answer)
 
     def discard(self, url: str) -> None:
         """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             self._send("DELETE", url, {})
-
-    # --- one request --------------------------------------------------------------------------------------------------
-
-    def _create(
-        self,
-        headers: dict[str, str],
-        metadata: Mapping[str, str],
-        timeout: float,
-        body: ChunkBody | None = None,
-        checksum: str | None = None,
-    ) -> Position:
-        encoded = encode_metadata(metadata)
-        if encoded:  # servers refuse an empty one (docs/protocol.md, section 5)
-            headers["Upload-Metadata"] = encoded
-        answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
-        code = error_code(answer.body)
-        if answer.status in (404, 409) and code in NO_SESSION:
-            words = f"the server has no open session for the upload ({code})"
-            raise errors.SessionLost(words, status=answer.status, error=code)
-        _check(answer)
-        location = answer.headers.get("Location")
-        if not location:
-            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
-        return Position(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def _position(self, url: str, answer: Answer) -> Position:
         _check(answer)
@@ -217,9 +205,11 @@ def _check(answer: Answer) -> None:
         raise errors.ProtocolError(f"{answer.url} {said}")
 
 
-def _gone(answer: Answer) -> errors.UploadGone:
+def _gone(answer: Answer, *, retryable: bool) -> errors.UploadGone:
     words = f"the server does not have the upload any more ({answer.status})"
-    return errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
+    gone = errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
+    gone.retryable = retryable
+    return gone
 
 
 def _refusal(answer: Answer) -> errors.UploaderError:

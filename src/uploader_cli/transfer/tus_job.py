@@ -85,9 +85,9 @@ class Progress:
         with self._lock:
             if not self._begun:
                 self._begun = True
-                self._most_confirmed = self._most_sent = sum(self._confirmed)
-                name = utf8(self.file.relative_path)
-                self._context.ledger.start(self.file, self.session, name, self._most_confirmed)
+                name, offset = utf8(self.file.relative_path), sum(self._confirmed)
+                self._most_confirmed = self._most_sent = offset
+                self._context.ledger.start(self.file, self.session, name, offset)
 
     def retry(self, error: errors.UploaderError, delay: float, index: int | None = None) -> None:
         """End the attempt because part `index`, or the request that joins the parts, is tried again after `delay`."""
@@ -186,11 +186,11 @@ class TusFile:
 
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session = session
-        self._tus, self._context, self._file, self._outdated = tus, tus.context, file, claim.outdated
+        self._tus, self._context, self._file = tus, tus.context, file
+        self._outdated = claim.outdated.urls if claim.outdated is not None else ()
         self._upload = claim.upload or PendingUpload("")
         self._resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
-        self._foreign = bool(tus.context.settings.tus_endpoint)
-        """True for a server that knows no `uploadKey` and keeps parts beside what they were joined to."""
+        self._foreign = bool(tus.context.settings.tus_endpoint)  # it knows no key, and keeps parts that were joined
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
@@ -199,8 +199,7 @@ class TusFile:
             context.ledger.skip(self._file, SkipReason.FAIL_FAST)
             self.session.over(worker.api, 1, given_up=1)
             return
-        if self._outdated is not None:
-            self._discard(worker.tus, self._outdated.urls)
+        self._discard(worker.tus, self._outdated)
         yield from self._end(worker, lambda: self._send(worker))
 
     def send_part(self, worker: Worker, index: int) -> Iterator[Sequence[Outcome]]:
@@ -215,10 +214,7 @@ class TusFile:
             yield from self._end(worker, lambda: self._join(worker.tus))
 
     def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
-        """Take the `last` step, and yield the outcome of the file once it has one.
-
-        A file whose session the server has lost is resumed in another one.
-        """
+        """Take the `last` step and yield the outcome; a file whose session is lost is resumed in another one."""
         file = self._file
         try:
             sent = last()
@@ -235,13 +231,12 @@ class TusFile:
             (claim,) = self._context.run.claim([file])
             self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
             return
-        if sent is None:
-            return
-        location = sent.headers.get("Content-Location")
-        # What a foreign server calls its paths is all that is known of it.
-        readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
-        server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
-        yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
+        if sent is not None:
+            location = sent.headers.get("Content-Location")
+            # What a foreign server calls its paths is all that is known of it.
+            readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
+            server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
+            yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
     def _send(self, worker: Worker) -> Position | None:
         """Return the upload once the server has all of it; None where its parts have become jobs."""
@@ -318,7 +313,7 @@ class TusFile:
             raise self._progress.error
 
         def ask() -> Position:
-            joined = client.concatenate(self._progress.urls, self._metadata())
+            joined = client.create(None, self._metadata(), parts=self._progress.urls)
             if joined.offset is None:
                 joined = client.head(joined.url)
             if joined.offset != size:

@@ -101,7 +101,7 @@ class TestCreate:
 
     def test_concatenation_names_the_parts_in_order(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "3"}))
-        assert client.concatenate([URL, ENDPOINT + "2"], {"filename": "a"}).url == ENDPOINT + "3"
+        assert client.create(None, {"filename": "a"}, parts=[URL, ENDPOINT + "2"]).url == ENDPOINT + "3"
         assert http.headers["Upload-Concat"] == f"final;{URL} {ENDPOINT}2"
         assert "Upload-Length" not in http.headers
 
