@@ -196,6 +196,29 @@ def test_resume_sends_files_again_that_the_server_has_lost(make_files: Files, tm
     assert sorted(path.name for path in (roots[1] / "personal" / "files").iterdir()) == ["0.mp4", "1.mp4", "big.mp4"]
 
 
+def test_parts_whose_session_is_gone_go_on_in_another(tmp_path: Path) -> None:
+    """The server was stopped, and has forgotten the session, not the bytes."""
+    big, root = tmp_path / "big.mp4", tmp_path / "root"
+    big.write_bytes(os.urandom(16 * MIB))
+    options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
+    with server_process("--root", str(root), "--latency", "30") as server:
+        url, port = server.url, server.url.rpartition(":")[2]
+        process = start("upload", big, "-s", url, *options, home=tmp_path)
+        first = ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
+        server.stop()
+    told = map(json.loads, first.out.splitlines())
+    (old,) = {event["session"] for event in told if event["type"] == "session.created"}
+    with contextlib.closing(Store(root)) as store:
+        store.database.wait(store.session_forgotten(old))
+    with server_process("--root", str(root), "--latency", "30", "--port", port):
+        done = resumed(tmp_path)
+    (began,) = done.of("file.started")
+    assert began["session"] != old
+    assert 4 * MIB <= began["offset"] < 16 * MIB
+    assert [event["status"] for event in done.of("session.finished")] == ["completed"]
+    assert (root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
+
+
 def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: Path) -> None:
     """The reference backend: files of the session that was over are skipped; the request that was cut starts again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
@@ -491,7 +514,7 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     done = ended(process, seen, *[signal.SIGINT] * signals)
     assert time.monotonic() - began < PROMISED * ROOM
     assert done.code == 130
-    assert resumed(tmp_path).finished["completed"] == 2
+    assert done.finished["completed"] + resumed(tmp_path).finished["completed"] == 2
 
 
 def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:

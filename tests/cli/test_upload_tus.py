@@ -127,6 +127,25 @@ def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
         assert uploader("upload", files, *options[:2], "--chunk-size", "1000", home=tmp_path).code == 2
 
 
+def test_size_that_a_server_refuses_is_remembered_until_a_larger_one_is_taken(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The next run begins with what worked; a number that was asked for is tried all the same, and lifts the limit."""
+    files = make_files(**{f"{number}.mp4": 3 * MIB for number in range(4)})
+    server.faults.next_answers("POST", ENDPOINT, [413])
+    with recorder(server.url) as (url, relay):
+        for number, options, carried in (
+            (0, (), [1536, 1536]),
+            (1, (), [1536, 1536]),
+            (2, ("--chunk-size", "2M"), [2048, 1024]),
+            (3, (), [3072]),
+        ):
+            relay.requests.clear()
+            assert uploader("upload", files / f"{number}.mp4", "-s", url, *options, home=tmp_path).code == 0
+            refused = 1 if number == 0 else 0
+            assert [request.body // KIB for request in relay.requests if request.carries][refused:] == carried
+
+
 def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The header of each chunk: SHA-256 by itself, the one that was asked for, or none; any other is exit 2."""
     content = os.urandom(150 * KIB)

@@ -27,6 +27,7 @@ from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer import pacing
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.tus_upload import ChunkSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,6 +117,8 @@ def execute(
     places, known = Places(run), list[Limits]()
     loop = Loop(observers, alarms(settings))
     queue = WalkQueue(found, loop.emit)
+    seen = pacing.recall(settings.target_url)
+    chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
     connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
@@ -142,6 +145,7 @@ def execute(
             connections.stop,
             run=run,
             remember=known.append,
+            chunk=chunk,
             announce=announce,
         )
         thread = threading.Thread(
@@ -165,7 +169,8 @@ def execute(
         loop.flush()
         if known:
             tus, metered = connections.api.tus, connections.api.budget.metered
-            pacing.remember(settings.target_url, pacing.KnownServer(known[-1], tus, metered=metered))
+            seen = pacing.KnownServer(known[-1], tus, metered, chunk.limit)
+            pacing.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
         outcome = loop.finish(code, connections.stats())

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import as_object, parse_http_date, parse_limits, whole
+from uploader_cli.core.protocol import as_object, number, parse_http_date, parse_limits, whole
 from uploader_cli.core.tus import parse_capabilities
 from uploader_cli.errors import Interrupted
 
@@ -169,6 +169,8 @@ class KnownServer:
     limits: Limits
     tus: Capabilities | None = None
     metered: bool = False
+    chunk: int | None = None
+    """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
 
 
 def recall(server: str) -> KnownServer | None:
@@ -177,14 +179,15 @@ def recall(server: str) -> KnownServer | None:
     limits = parse_limits(known)
     if limits is None:
         return None
-    return KnownServer(limits, parse_capabilities(known.get("tus"), server), known.get("metered") is True)
+    tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
+    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None)
 
 
 def remember(server: str, seen: KnownServer) -> None:
     """Keep `seen` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
     path = _cache()
     known = _servers(path)
-    entry: dict[str, object] = {**_wire_form(seen.limits), "metered": seen.metered}
+    entry: dict[str, object] = {**_wire_form(seen.limits), "metered": seen.metered, "chunk": seen.chunk}
     if seen.tus is not None:
         entry["tus"] = _wire_form(seen.tus)
     if known.pop(server, None) == entry:

@@ -180,6 +180,7 @@ class Scheduler:
         run: RunHandle,
         remember: Callable[[Limits], None],
         announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
+        chunk: ChunkSize | None = None,
     ) -> None:
         """`run` is this run in the journal; `remember` takes what the server allows, for a later dry run.
 
@@ -192,6 +193,7 @@ class Scheduler:
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
+        self._chunk = chunk or ChunkSize(settings.chunk_size)
         self._tus: Capabilities | None = None
         self._packs: PackLimits | None = None
         self._opened: Session | None = None
@@ -281,8 +283,8 @@ class Scheduler:
             checksum = capabilities.checksum(settings.checksum)
         except ValueError as error:
             raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-        chunk = ChunkSize(settings.chunk_size)
-        return Terms(self._context.retry, capabilities, chunk, checksum=checksum, throttle=self._context.throttle)
+        throttle = self._context.throttle
+        return Terms(self._context.retry, capabilities, self._chunk, checksum=checksum, throttle=throttle)
 
     def _begin(self) -> None:
         if not self._announced:

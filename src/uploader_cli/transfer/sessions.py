@@ -26,11 +26,10 @@ class UploadSession:
     ) -> None:
         """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
-        self.failures = 0
-        self._given_up = 0
+        self.failures = self._given_up = 0
         self._context, self._left, self._register = context, files, register
         self._lock = threading.Lock()
-        self._renewal: threading.Event | None = None
+        self._renewed: threading.Event | None = None
         self._open = False
 
     def begin(self) -> None:
@@ -69,19 +68,23 @@ class UploadSession:
         with self._lock:
             if self.id != lost:
                 return True
-            if self._renewal is None:
-                renewal, leads = threading.Event(), True
-                self._renewal = renewal
-            else:
-                renewal, leads = self._renewal, False
+            leads = self._renewed is None
+            renewed = self._renewed = self._renewed or threading.Event()
+        context = self._context
         if not leads:
-            while not renewal.wait(0.1):
-                self._context.stop.check()
+            while not renewed.wait(0.1):
+                context.stop.check()
             return self.id != lost
         try:
-            self._replace(api, lost)
+            made = context.retry.run(lambda: api.create_session(self.category, max(1, self._left)))
+            text = f"session {lost} is gone on the server: continuing in {made.session_id}"
+            context.warn(WarningCode.SESSION_LOST, text)
+            context.run.session_closed(lost)
+            self._leave("lost")
+            self.id = made.session_id
+            self.begin()
         finally:
-            renewal.set()
+            renewed.set()
         return True
 
     def abandon(self, status: str) -> None:
@@ -89,18 +92,17 @@ class UploadSession:
         with self._lock:
             was_open, self._open = self._open, False
         if was_open and self.id:
-            self._leave(self.id, status)
+            self._leave(status)
 
     def cancel(self, api: Api) -> None:
         """Cancel the session on the server (`--cancel-on-interrupt`)."""
         if not self._open or not self.id:
             return
-        context = self._context
         try:
             api.cancel(self.id)
-            context.run.session_closed(self.id)
+            self._context.run.session_closed(self.id)
         except errors.UploaderError as error:
-            context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
+            self._context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
 
     def _close(self, api: Api) -> None:
         context = self._context
@@ -108,24 +110,13 @@ class UploadSession:
             try:
                 context.retry.run(lambda: api.finish(self.id, self._given_up))
             except errors.Interrupted:
-                self._leave(self.id, "cancelled")
+                self._leave("cancelled")
                 raise
             except errors.UploaderError as error:
                 context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
         context.run.session_closed(self.id)
-        self._leave(self.id, "partial" if self.failures else "completed")
+        self._leave("partial" if self.failures else "completed")
 
-    def _replace(self, api: Api, lost: str) -> None:
-        context = self._context
-        left = max(1, self._left)
-        made = context.retry.run(lambda: api.create_session(self.category, left))
-        text = f"session {lost} is gone on the server: continuing in {made.session_id}"
-        context.warn(WarningCode.SESSION_LOST, text)
-        context.run.session_closed(lost)
-        self._leave(lost, "lost")
-        self.id = made.session_id
-        self.begin()
-
-    def _leave(self, session_id: str, status: str) -> None:
-        self._context.emit(SessionFinished(session_id, status))
-        self._context.followers.leave(session_id)
+    def _leave(self, status: str) -> None:
+        self._context.emit(SessionFinished(self.id, status))
+        self._context.followers.leave(self.id)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence, whole
 from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, not_an_upload_server
-from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Payload
+from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from uploader_cli.transfer.bodies import ChunkBody
+    from uploader_cli.transfer.http import Http
 
 REDIRECTS = 3
 """How many 307 and 308 in a row are followed."""
@@ -32,45 +34,13 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
-class Requests(Protocol):
-    """The part of `Http` that is needed here: a model stands in for it in tests."""
-
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        body: Payload | None = None,
-        headers: Mapping[str, str] | None = None,
-        read_timeout: float = READ_TIMEOUT,
-        stranger: bool = False,
-    ) -> Answer:
-        """See `Http.request`."""
-
-
-class Chunk(Payload, Protocol):
-    """A body that can be repeated, for a redirect."""
-
-    def rewind(self) -> None:
-        """Start over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """A new upload, or the one that the server has for the key. `offset` in bytes, None where the answer has none."""
+class Position(NamedTuple):
+    """An upload as an answer describes it, in bytes. `offset` and `length` are None where the answer has none."""
 
     url: str
     offset: int | None
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The server's offset in an upload, in bytes; `length` is None where the server does not say."""
-
-    offset: int
-    length: int | None
-    headers: Mapping[str, str]
+    length: int | None = None
 
 
 class TusClient:
@@ -83,7 +53,7 @@ class TusClient:
 
     def __init__(
         self,
-        http: Requests,
+        http: Http,
         endpoint: str,
         headers: Callable[[], Mapping[str, str]],
         note: Callable[[Answer], None] = lambda _answer: None,
@@ -100,11 +70,11 @@ class TusClient:
 
     def options(self) -> Capabilities:
         """Ask what the server can do (tus 1.0, core). Raise `NotAnUploadServer` where nothing is at the endpoint."""
-        answer = self._send("OPTIONS", self.endpoint, {}, tus=False)
+        answer = self._send("OPTIONS", self.endpoint, {})
         if answer.status in (404, 410):
             raise not_an_upload_server(answer)
         if not answer.ok and answer.status not in (405, 501):
-            raise refusal(answer)
+            raise _refusal(answer)
         try:
             return capabilities_of(answer.headers, self.endpoint)
         except ValueError as error:
@@ -112,27 +82,37 @@ class TusClient:
 
     def create(
         self,
-        length: int,
+        length: int | None,
         metadata: Mapping[str, str],
         *,
-        body: Chunk | None = None,
+        body: ChunkBody | None = None,
         checksum: str | None = None,
         partial: bool = False,
-    ) -> Created:
+        parts: Sequence[str] = (),
+    ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        Raise `SessionLost` where the metadata name a session that the server does not know, or that has ended.
+        It may be a `partial` one, or what finished ones are joined to: `parts` are their URLs, in order, and `length`
+        is None (tus 1.0, concatenation). Raise `SessionLost` where the server does not know the session of the
+        metadata, or it has ended.
         """
-        headers = {"Upload-Length": str(length)}
-        if partial:
-            headers["Upload-Concat"] = "partial"
-        if checksum is not None and body is not None:
-            headers["Upload-Checksum"] = checksum
-        return self._create(headers, metadata, body, READ_TIMEOUT if body is None else CHUNK_TIMEOUT)
-
-    def concatenate(self, urls: Sequence[str], metadata: Mapping[str, str]) -> Created:
-        """Join finished partial uploads, in their order (tus 1.0, concatenation)."""
-        return self._create({"Upload-Concat": "final;" + " ".join(urls)}, metadata, None, JOIN_TIMEOUT)
+        headers = {} if length is None else {"Upload-Length": str(length)}
+        if partial or parts:
+            headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
+        encoded = encode_metadata(metadata)
+        if encoded:  # servers refuse an empty one (docs/protocol.md, section 5)
+            headers["Upload-Metadata"] = encoded
+        timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
+        answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
+        code = error_code(answer.body)
+        if answer.status in (404, 409) and code in NO_SESSION:
+            words = f"the server has no open session for the upload ({code})"
+            raise errors.SessionLost(words, status=answer.status, error=code)
+        _check(answer)
+        location = answer.headers.get("Location")
+        if not location:
+            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
+        return Position(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` where the tus server answers 403, 404 or 410.
@@ -143,84 +123,47 @@ class TusClient:
         answer = self._send("HEAD", url, {})
         if answer.status in (403, 404, 410):
             if "Tus-Resumable" in answer.headers:
-                raise gone_error(answer)
+                raise _gone(answer, retryable=False)
             error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
             error.retryable = True
             raise error
-        return self._position(answer)
+        return self._position(url, answer)
 
-    def patch(self, url: str, offset: int, body: Chunk, checksum: str | None = None) -> Position:
+    def patch(self, url: str, offset: int, body: ChunkBody, checksum: str | None = None) -> Position:
         """Send a chunk that begins at `offset` and return the new offset (tus 1.0, core).
 
         `checksum` is the value of `Upload-Checksum`. Raise `UploadGone`, here retryable, for 404 and 410.
         """
-        headers = {"Upload-Offset": str(offset)}
-        if checksum is not None:
-            headers["Upload-Checksum"] = checksum
-        answer = self._send("PATCH", url, headers, body, read_timeout=CHUNK_TIMEOUT)
+        answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
         if answer.status in (404, 410):
-            gone = gone_error(answer)
-            gone.retryable = True  # HEAD decides
-            raise gone
-        return self._position(answer)
-
-    def terminate(self, url: str) -> None:
-        """Delete an upload (tus 1.0, termination). One that the server does not know is no error."""
-        answer = self._send("DELETE", url, {})
-        if not answer.ok and answer.status not in (404, 410):
-            raise refusal(answer)
+            raise _gone(answer, retryable=True)  # HEAD decides
+        return self._position(url, answer)
 
     def discard(self, url: str) -> None:
-        """Delete an upload that is not needed, if the server does it at once: otherwise it expires."""
+        """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-            self.terminate(url)
+            self._send("DELETE", url, {})
 
-    # --- one request --------------------------------------------------------------------------------------------------
-
-    def _create(
-        self, headers: dict[str, str], metadata: Mapping[str, str], body: Chunk | None, timeout: float
-    ) -> Created:
-        encoded = encode_metadata(metadata)
-        if encoded:  # servers refuse an empty one (wire contract 5)
-            headers["Upload-Metadata"] = encoded
-        answer = self._send("POST", self.endpoint, headers, body, read_timeout=timeout)
-        lost = session_lost(answer)
-        if lost is not None:
-            raise lost
-        self._checked(answer)
-        location = answer.headers.get("Location")
-        if not location:
-            raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
-        return Created(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
-
-    def _position(self, answer: Answer) -> Position:
-        answer = self._checked(answer)
+    def _position(self, url: str, answer: Answer) -> Position:
+        _check(answer)
         offset = whole(answer.headers.get("Upload-Offset"))
         if offset is None:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
-        return Position(offset, whole(answer.headers.get("Upload-Length")), answer.headers)
-
-    def _checked(self, answer: Answer) -> Answer:
-        if not answer.ok:
-            raise refusal(answer)
-        version = answer.headers.get("Tus-Resumable")
-        if version != VERSION:
-            said = f"speaks tus {version}, not {VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
-            raise errors.ProtocolError(f"{answer.url} {said}")
-        return answer
+        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
 
     def _send(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Chunk | None = None,
-        *,
-        read_timeout: float = READ_TIMEOUT,
-        tus: bool = True,
+        timeout: float = READ_TIMEOUT,
+        body: ChunkBody | None = None,
+        checksum: str | None = None,
     ) -> Answer:
         """Send one request and follow 307 and 308: `requests` would empty a redirected PATCH."""
-        sent = {"Tus-Resumable": VERSION, **headers} if tus else dict(headers)
+        sent = {"Tus-Resumable": VERSION, **headers} if method != "OPTIONS" else dict(headers)
+        if checksum is not None:
+            sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
             known = url == self.endpoint or trusts(self.endpoint, url)
@@ -229,7 +172,7 @@ class TusClient:
                 url,
                 headers={**self._used, **sent} if known else sent,
                 body=body,
-                read_timeout=read_timeout,
+                read_timeout=timeout,
                 stranger=not known,
             )
             self._note(answer)
@@ -252,32 +195,31 @@ def _place(base: str, location: str) -> str:
         ) from error
 
 
-# --- refusals by class (docs/protocol.md, section 5, says which of them can be retried) ------------------------------
+def _check(answer: Answer) -> None:
+    """Raise the error for an answer that is not a success of tus 1.0."""
+    if not answer.ok:
+        raise _refusal(answer)
+    version = answer.headers.get("Tus-Resumable")
+    if version != VERSION:
+        said = f"speaks tus {version}, not {VERSION}" if version else "does not answer as tus (no Tus-Resumable)"
+        raise errors.ProtocolError(f"{answer.url} {said}")
 
 
-def session_lost(answer: Answer) -> errors.SessionLost | None:
-    """Return the error for a creation that was refused because of its session; None where it was not."""
-    code = error_code(answer.body)
-    if answer.status not in (404, 409) or code not in NO_SESSION:
-        return None
-    words = f"the server has no open session for the upload ({code})"
-    return errors.SessionLost(words, status=answer.status, error=code)
-
-
-def gone_error(answer: Answer) -> errors.UploadGone:
-    """Return the error for an upload that the server does not have."""
+def _gone(answer: Answer, *, retryable: bool) -> errors.UploadGone:
     words = f"the server does not have the upload any more ({answer.status})"
-    return errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
+    gone = errors.UploadGone(words, status=answer.status, error=error_code(answer.body))
+    gone.retryable = retryable
+    return gone
 
 
-def refusal(answer: Answer) -> errors.UploaderError:
-    """Return the error for an answer that is not 2xx. Its `retryable` says whether the same request can succeed."""
+def _refusal(answer: Answer) -> errors.UploaderError:
+    """Return the error for an answer that is not 2xx; docs/protocol.md, section 5, says what can be retried."""
     if answer.status == 412:
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
     plain = answer_error(answer)
-    kind, words = KINDS.get(answer.status, (None, ""))
-    if kind is None:
+    if answer.status not in KINDS:
         return plain
+    kind, words = KINDS[answer.status]
     said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))
     return kind(f"{words} ({said})", status=answer.status, error=plain.error, retry_after=retry_after(answer.headers))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
 from uploader_cli import errors
@@ -13,24 +15,30 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.job import Outcome, ends_run
-from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
+from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.retry import Tries, ignore
 from uploader_cli.transfer.tus import NO_SESSION
-from uploader_cli.transfer.tus_parts import Part, PartedUpload, PartsLost, PartStopped
-from uploader_cli.transfer.tus_upload import Known, TusUpload, Watch
+from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.job import Context
-    from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Pool, Worker
     from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus_upload import Sent, Terms
+    from uploader_cli.transfer.tus import Position, TusClient
+    from uploader_cli.transfer.tus_upload import Terms
+
+TICK = 0.25
+"""Seconds between two looks at whether another part has failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tus:
+class PartStopped(errors.UploaderError):
+    """Another part of the file has failed: this one is not needed."""
+
+
+class Tus(NamedTuple):
     """What all tus jobs of a run share."""
 
     context: Context
@@ -38,197 +46,303 @@ class Tus:
     pool: Pool
 
 
+class Progress:
+    """What becomes of a file under way, for events and the journal: sums over its parts, or over the whole as one.
+
+    The threads of all parts use it. Within an attempt no number falls; a retry of any part ends the attempt.
+    """
+
+    def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
+        self.file, self.session, self.parts, self.parted = file, session, parts, len(parts) > 1
+        self.urls = [part.url or "" for part in parts]
+        self.error: BaseException | None = None  # the first failure of a part: it stops the others
+        self._context, self._terms = tus.context, tus.terms
+        self._confirmed, self._sent = [0] * len(parts), [0] * len(parts)
+        # The end of the bytes whose checksums the server has accepted, and the end of the chunk being sent where that
+        # extends them (else 0): a server stores a chunk that has a checksum whole or not at all.
+        self._checked, self._pledged = [part.checked_until for part in parts], [part.pledged_until for part in parts]
+        self._journaled = list(self._pledged)
+        self._most_confirmed = self._most_sent = 0
+        self._left, self._begun = len(parts), False
+        self._lock = threading.RLock()
+
+    @property
+    def verified(self) -> bool:
+        """True where all bytes lay in chunks whose checksum the server accepted."""
+        return sum(self._checked) == self.file.size
+
+    def found(self, index: int, offset: int) -> None:
+        """Take the server's offset in a part: it may be higher or lower than before."""
+        self._confirmed[index], self._sent[index] = offset, max(self._sent[index], offset)
+        before, pledged = self._checked[index], self._pledged[index]
+        checked = self._checked[index] = offset if offset == pledged else min(before, offset)
+        self._pledged[index] = 0
+        if checked != before and (self.parted or offset < self.file.size):
+            self._context.run.checked(self.file, checked, part=self._part(index))
+
+    def begin(self) -> None:
+        """Begin an attempt unless one is under way."""
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                name, offset = utf8(self.file.relative_path), sum(self._confirmed)
+                self._most_confirmed = self._most_sent = offset
+                self._context.ledger.start(self.file, self.session, name, offset)
+
+    def retry(self, error: errors.UploaderError, delay: float, index: int | None = None) -> None:
+        """End the attempt because part `index`, or the request that joins the parts, is tried again after `delay`."""
+        with self._lock:
+            if self.error is not None:
+                return
+            self.begin()
+            if index is not None:
+                self._sent[index] = self._confirmed[index]
+            self._begun = False
+            self._context.ledger.retry([self.file], error, delay)
+
+    def sending(self, index: int, start: int, end: int, *, checksum: bool) -> None:
+        """Take the chunk that is sent next, for the journal; one that is the whole range needs no entry there."""
+        pledged = self._pledged[index] = end if checksum and start <= self._checked[index] else 0
+        until = pledged if end - start < self.parts[index].size else 0
+        if until != self._journaled[index]:
+            self._journaled[index] = until
+            self._context.run.pledged(self.file, until, part=self._part(index))
+
+    def sent(self, index: int, total: int) -> None:
+        """Take the bytes of a part that have left this machine."""
+        with self._lock:
+            self.begin()
+            self._sent[index] = total
+            if sum(self._sent) > self._most_sent:
+                self._most_sent = sum(self._sent)
+                self._tell(ev.BytesSent, self._most_sent)
+
+    def confirmed(self, index: int, offset: int) -> None:
+        """Report the server's offset in a part."""
+        self.found(index, offset)
+        with self._lock:
+            self.begin()
+            self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
+            # The end of a file says the same of one that went in one request.
+            if offset < self.file.size or not self._terms.in_one_request(self.file.size):
+                self._tell(ev.BytesConfirmed, self._most_confirmed)
+
+    def created(self, index: int, url: str) -> None:
+        """Record the URL of an upload; that of a file in one request is found again by its key."""
+        self.urls[index] = url
+        if self.parted:
+            self._context.run.created(self.file, url, part=index)
+        elif not self._terms.in_one_request(self.file.size):
+            self._context.run.created(self.file, url, chunk_size=self._terms.chunk_size)
+
+    def restarted(self, index: int) -> str:
+        """Forget an upload that the server has lost; return the journaled key of the next one."""
+        with self._lock:
+            for values in (self._confirmed, self._sent, self._checked, self._pledged, self._journaled):
+                values[index] = 0
+        if self.parted:
+            return self._context.run.creating_part(self.file, index)
+        return self._context.run.creating(self.file, self.session).upload_key
+
+    def joined(self, url: str) -> None:
+        """Record the upload that the parts were joined to."""
+        self._context.run.created(self.file, url, chunk_size=self._terms.chunk_size)
+        with self._lock:
+            self.begin()
+            self._tell(ev.BytesConfirmed, self.file.size)
+
+    def over(self, error: BaseException | None) -> bool:
+        """End a part; True for the one that ends last."""
+        with self._lock:
+            self.error = self.error or error
+            self._left -= 1
+            return not self._left
+
+    def check(self) -> None:
+        """Raise `Interrupted`, or `PartStopped` once another part has failed."""
+        self._terms.retry.stop.check()
+        if self.error is not None:
+            raise PartStopped("another part of the file failed")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raise as `check` does."""
+        while seconds > 0:
+            self.check()
+            self._terms.retry.stop.sleep(min(TICK, seconds) if self.parted else seconds)
+            seconds -= TICK if self.parted else seconds
+        self.check()
+
+    def _part(self, index: int) -> int | None:
+        return index if self.parted else None
+
+    def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
+        self._context.emit(event(self.file.file, self._context.ledger.attempt(self.file), total))
+
+
 class TusFile:
     """Send one file. `claim` is what the journal has of it."""
 
+    _progress: Progress
+
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session = session
-        self._tus, self._context, self._file, self._claim = tus, tus.context, file, claim
+        self._tus, self._context, self._file = tus, tus.context, file
+        self._outdated = claim.outdated.urls if claim.outdated is not None else ()
+        self._upload = claim.upload or PendingUpload("")
+        self._resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
+        self._foreign = bool(tus.context.settings.tus_endpoint)  # it knows no key, and keeps parts that were joined
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
-        context, file = self._context, self._file
+        context = self._context
         if context.settings.fail_fast and context.ledger.failures:
-            context.ledger.skip(file, SkipReason.FAIL_FAST)
+            context.ledger.skip(self._file, SkipReason.FAIL_FAST)
             self.session.over(worker.api, 1, given_up=1)
             return
-        if self._claim.outdated is not None:
-            self._terminate(worker, self._claim.outdated)
-        pending, resumes = self._claim.upload or PendingUpload(""), self._claim.state is not ClaimState.NEW
-        resumes = resumes and self._claim.state is not ClaimState.CHANGED
-        while True:
-            session = self.session.id
-            try:
-                sent = self._send(worker, session, pending, resumes=resumes)
-            except errors.UploaderError as error:
-                if ends_run(error):
-                    raise
-                if not self._moves(worker, session, error):
-                    yield [Outcome(file, error)]
-                    return
-                pending, resumes = context.run.creating(file, self.session.id), False
-            else:
-                if sent is not None:  # else its parts are jobs of their own
-                    yield [self.outcome(sent)]
+        self._discard(worker.tus, self._outdated)
+        yield from self._end(worker, lambda: self._send(worker))
+
+    def send_part(self, worker: Worker, index: int) -> Iterator[Sequence[Outcome]]:
+        """Send one part. The one that ends last has all of them joined and yields the outcome of the file."""
+        failure = None
+        try:
+            self._progress.check()
+            self._range(worker, index).run()
+        except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
+            failure = error
+        if self._progress.over(failure):
+            yield from self._end(worker, lambda: self._join(worker.tus))
+
+    def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
+        """Take the `last` step and yield the outcome; a file whose session is lost is resumed in another one."""
+        file = self._file
+        try:
+            sent = last()
+        except errors.UploaderError as error:
+            if not isinstance(error, errors.FileError | errors.Interrupted):
+                self._progress.begin()  # the attempt is reported before it fails
+            if ends_run(error):
+                raise
+            lost = isinstance(error, errors.AnswerError) and error.error in NO_SESSION
+            if not lost or not self.session.renew(worker.api, self._progress.session):
+                yield [Outcome(file, error)]
                 return
+            self._context.ledger.retry([file], error)
+            (claim,) = self._context.run.claim([file])
+            self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+            return
+        if sent is not None:
+            location = sent.headers.get("Content-Location")
+            # What a foreign server calls its paths is all that is known of it.
+            readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
+            server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
+            yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
-    def outcome(self, sent: Sent) -> Outcome:
-        """Return the outcome of a file that the server has."""
-        location = sent.headers.get("Content-Location")
-        readable = location or sent.url
-        if self._context.settings.tus_endpoint:  # what it calls its paths is all that is known of that server
-            readable = urljoin(sent.url, readable)
-        return Outcome(
-            self._file,
-            server_id=sent.headers.get("Upload-File-Id"),
-            location=location,
-            readable=readable,
-            verified=sent.verified,
-        )
+    def _send(self, worker: Worker) -> Position | None:
+        """Return the upload once the server has all of it; None where its parts have become jobs."""
+        tus, run, file, upload, session = self._tus, self._context.run, self._file, self._upload, self.session.id
+        count = 1 if self._resumes else tus.terms.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
+        sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
+        if len(sizes) > 1:
+            self._upload, parts = run.creating(file, session), run.split(file, sizes)
+        elif not parts:
+            # In a session the key is asked for, not the URL: so an upload that began in another one moves to this one.
+            known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
+            parts = (PendingPart(0, 0, file.size, *known),)
+        self._progress = Progress(tus, file, session, parts)
+        return self._send_parts(worker) if len(parts) > 1 else self._range(worker, 0).run()
 
-    def part_failed(self, worker: Worker, session: str, error: errors.UploaderError) -> Outcome | None:
-        """Return the outcome of a file of which a part failed; None where it is sent once more, in a new session."""
-        if not self._moves(worker, session, error):
-            return Outcome(self._file, error)
-        upload = self._context.run.creating(self._file, self.session.id)
-        self._tus.pool.put_first([TusFile(self._tus, self.session, self._file, Claim(ClaimState.NEW, upload))])
+    def _range(self, worker: Worker, index: int) -> TusUpload:
+        progress, terms, metadata = self._progress, self._tus.terms, self._metadata(index)
+        part = progress.parts[index]
+        return TusUpload(worker.tus, terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper)
+
+    def _metadata(self, index: int | None = None) -> dict[str, str]:
+        """Return the metadata of the file, or of a part: its place, where the server writes it there at once."""
+        progress, file = self._progress, self._file
+        session = {"sessionId": progress.session} if progress.session else {}
+        if index is None or not progress.parted:
+            named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
+            named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
+            return {"uploadKey": self._upload.upload_key} | named | session
+        if self._foreign:
+            return session
+        place = {"finalLength": str(file.size), "partOffset": str(progress.parts[index].offset)}
+        return {"finalKey": self._upload.upload_key} | place | session
+
+    def _send_parts(self, worker: Worker) -> Position | None:
+        """Make jobs of the parts; return the upload that an earlier run had them joined to, if it did.
+
+        Its URL may be known; the bundled server finds it by its key, once all parts are gone: no request asks to join
+        parts that are not there (docs/protocol.md, section 7).
+        """
+        client, progress, size, joined = worker.tus, self._progress, self._file.size, None
+        if self._foreign and self._upload.url is not None:
+            joined = self._head(client, self._upload.url)
+        heads = [self._head(client, url) if url and joined is None else None for url in progress.urls]
+        if not self._foreign and all(progress.urls) and not any(heads):
+            joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
+            if joined.offset != size:
+                client.discard(joined.url)  # the key was new to the server: it has made an upload
+                self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
+                return self._send(worker)
+        complete = joined if joined is not None and joined.offset == size else None
+        for index, (part, head) in enumerate(zip(progress.parts, heads, strict=True)):
+            progress.found(index, part.size if complete else min(head.offset or 0, part.size) if head else 0)
+        if complete is not None:
+            return self._joined(client, complete)
+        if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
+            progress.parts = [replace(part, url=None) for part in progress.parts]
+        progress.begin()
+        self._tus.pool.put_first([TusPart(self.session, self, index) for index in range(len(progress.parts))])
         return None
 
-    def _moves(self, worker: Worker, session: str, error: errors.UploaderError) -> bool:
-        """Return whether the file is sent in a new session, because the server has lost the old one."""
-        if getattr(error, "error", "") not in NO_SESSION or not self.session.renew(worker.api, session):
-            return False
-        self._context.ledger.retry([self._file], error)
-        return True
+    def _head(self, client: TusClient, url: str) -> Position | None:
+        """Return the server's offset in an upload; None where it is gone."""
+        with suppress(errors.UploadGone):
+            return self._tries(client).run(lambda: client.head(url))
+        return None
 
-    def _send(self, worker: Worker, session: str, pending: PendingUpload, *, resumes: bool) -> Sent | None:
-        terms, file = self._tus.terms, self._file
-        round_trip = worker.api.request_ids.round_trip
-        parts = 1 if resumes else terms.parts(file.size, self._tus.pool.idle, round_trip)
-        if pending.parts or parts > 1:
-            return self._in_parts(worker, session, pending, parts)
-        return TusUpload(
-            worker.tus,
-            terms,
-            file,
-            self._metadata(session),
-            watch=self._watch(session),
-            known=_known(pending, session) if resumes else Known(),
-            make_key=self._keys(session, pending, resumes=resumes),
-            helper=worker.helper,
-        ).run()
+    def _tries(self, client: TusClient, on_retry: Callable[[errors.UploaderError, float], None] = ignore) -> Tries:
+        return Tries(self._tus.terms.retry, on_retry=on_retry, stale=lambda: client.stale)
 
-    def _in_parts(self, worker: Worker, session: str, known: PendingUpload, count: int) -> Sent | None:
-        """Make jobs of the parts; return the upload where the server has joined them already."""
-        run, resumed = self._context.run, bool(known.parts)
-        pieces = known.parts or run.split(self._file, [size for _, size in cut(self._file.size, count)])
-        upload = PartedUpload(
-            self._tus.terms,
-            self._file,
-            self._metadata(session),
-            [self._part(piece, resumed=resumed) for piece in pieces],
-            known.upload_key,
-            watch=self._watch(session, in_parts=True),
-            joined=None if session else known.url,  # in a session it is asked for by its key, as in `_known`
-            session=session,
-            recognises_keys=not self._context.settings.tus_endpoint,
-        )
-        try:
-            sent = upload.begin(worker.tus)
-        except PartsLost:
-            anew = run.creating(self._file, session)
-            return self._send(worker, session, anew, resumes=False)
-        if sent is None:
-            self._tus.pool.put_first([TusPart(self, upload, index, session) for index in range(len(pieces))])
-        return sent
+    def _join(self, client: TusClient) -> Position:
+        """Have the server make one upload of the parts. Raise what the first one failed with."""
+        size = self._file.size
+        if self._progress.error is not None:
+            raise self._progress.error
 
-    def _part(self, piece: PendingPart, *, resumed: bool) -> Part:
-        run, file = self._context.run, self._file
-        keys = iter(() if resumed else (piece.upload_key,))
-        known = Known(piece.url, piece.upload_key, 0, piece.checked_until, piece.pledged_until)
-        return Part(
-            piece.offset,
-            piece.size,
-            known=known if resumed else Known(),
-            watch=Watch(
-                created=lambda url: run.created(file, url, part=piece.index),
-                confirmed=lambda _offset, checked: run.checked(file, checked, part=piece.index),
-                pledged=lambda until: run.pledged(file, until, part=piece.index),
-            ),
-            make_key=lambda: next(keys, None) or run.creating_part(file, piece.index),
-        )
+        def ask() -> Position:
+            joined = client.create(None, self._metadata(), parts=self._progress.urls)
+            if joined.offset is None:
+                joined = client.head(joined.url)
+            if joined.offset != size:
+                raise errors.ProtocolError(f"{joined.url} was joined to {joined.offset} bytes of {size}")
+            return joined
 
-    def _keys(self, session: str, known: PendingUpload, *, resumes: bool) -> Callable[[], str]:
-        """Return a source of keys: first the claim's, then new ones. All are in the journal before they are used."""
-        first = iter(() if resumes else (known.upload_key,))
-        return lambda: next(first, None) or self._context.run.creating(self._file, session).upload_key
+        return self._joined(client, self._tries(client, self._progress.retry).run(ask))
 
-    def _metadata(self, session: str) -> dict[str, str]:
-        file = self._file
-        kept = {"filename": utf8(file.name), "filetype": content_type(file.name)}
-        kept |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
-        return kept | ({"sessionId": session} if session else {})
+    def _joined(self, client: TusClient, joined: Position) -> Position:
+        """Take the upload that the parts were joined to; delete them where they would stay beside it."""
+        self._progress.joined(joined.url)
+        if self._foreign:
+            self._discard(client, filter(None, self._progress.urls))
+        return joined
 
-    def _watch(self, session: str, *, in_parts: bool = False) -> Watch:
-        context, terms, file = self._context, self._tus.terms, self._file
-        emit, ledger, run = context.emit, context.ledger, context.run
-        checked_before = 0
-
-        def created(url: str) -> None:
-            if not terms.in_one_request(file.size):  # otherwise it is found again by its key
-                run.created(file, url, chunk_size=terms.chunk_size)
-
-        def confirmed(offset: int, checked: int) -> None:
-            nonlocal checked_before
-            if offset < file.size or not terms.in_one_request(
-                file.size
-            ):  # the end of a file says the same of one that went in one request
-                emit(ev.BytesConfirmed(file.file, ledger.attempt(file), offset))
-            if not in_parts and checked > checked_before and offset < file.size:
-                checked_before = checked
-                run.checked(file, checked)
-
-        return Watch(
-            created=created,
-            attempt=lambda offset, _attempt: ledger.start(file, session, utf8(file.relative_path), offset),
-            confirmed=confirmed,
-            pledged=lambda until: run.pledged(file, until),
-            sent=lambda total: emit(ev.BytesSent(file.file, ledger.attempt(file), total)),
-            retry=lambda error, delay, _attempt: ledger.retry([file], error, delay),
-        )
-
-    def _terminate(self, worker: Worker, outdated: PendingUpload) -> None:
-        """Delete what an earlier version of the file left on the server, where the server can."""
+    def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
+        """Delete uploads that are not needed, where the server can."""
         if self._tus.terms.capabilities.terminates:
-            for url in outdated.urls:
-                worker.tus.discard(url)
+            for url in urls:
+                client.discard(url)
 
 
-class TusPart:
-    """Send one part of a file. The job that ends last yields the outcome of the file."""
+class TusPart(NamedTuple):
+    """Send one part of a file."""
 
-    def __init__(self, whole: TusFile, upload: PartedUpload, index: int, id_at_start: str) -> None:
-        self.session = whole.session
-        self._whole, self._upload, self._index, self._id_at_start = whole, upload, index, id_at_start
+    session: UploadSession
+    whole: TusFile
+    number: int
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file, if this part ends last. Raise what ends the run."""
-        try:
-            sent = self._upload.send(self._index, worker.tus, worker.helper)
-        except PartStopped:
-            return
-        except errors.UploaderError as error:
-            if ends_run(error):
-                raise
-            outcome = self._whole.part_failed(worker, self._id_at_start, error)
-            if outcome is not None:
-                yield [outcome]
-        else:
-            if sent is not None:
-                yield [self._whole.outcome(sent)]
-
-
-def _known(pending: PendingUpload, session: str) -> Known:
-    """In a session the key is asked for, not the URL: so an upload that was begun in another one moves to this one."""
-    url = None if session else pending.url
-    return Known(url, pending.upload_key, 0, pending.checked_until, pending.pledged_until)
+        return self.whole.send_part(worker, self.number)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,22 +21,25 @@ from raw_server import Peer, RawServer
 from relays import Relay, address
 
 from uploader_cli import errors
+from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.tus import Capabilities, parts
+from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.transfer.http import Answer, Http
+from uploader_cli.transfer.job import Ledger
+from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_parts import Part, PartedUpload
-from uploader_cli.transfer.tus_upload import ChunkSize, Known, Terms, TusUpload, Watch
+from uploader_cli.transfer.tus_job import Tus, TusFile
+from uploader_cli.transfer.tus_upload import ChunkSize, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from uploader_cli.transfer.tus_upload import Sent
+    from uploader_cli.transfer.job import Outcome
     from uploader_server.serving import EmbeddedServer
 
 MIB = 1 << 20
@@ -78,22 +85,61 @@ def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None =
     return Terms(retry, Capabilities(endpoint), ChunkSize(chunk_size))
 
 
-def send_in_parts(
-    clients: list[TusClient], terms: Terms, file: LocalFile, metadata: dict[str, str], parts: list[Part], **options: Any
-) -> Sent:
-    """Send the parts with one thread for each client, in turn."""
-    upload = PartedUpload(terms, file, metadata, parts, "key of the whole", **options)
-    complete = upload.begin(clients[0])
-    if complete is not None:
-        return complete
-    with ThreadPoolExecutor(len(clients)) as threads, ThreadPoolExecutor(1) as helper:
-        shares = [range(number, len(parts), len(clients)) for number in range(len(clients))]
+NUMBERS = itertools.count()
 
-        def work(client: TusClient, share: range) -> list[Sent | None]:
-            return [upload.send(index, client, lambda: helper) for index in share]
 
-        (whole,) = (sent for results in threads.map(work, clients, shares) for sent in results if sent is not None)
-    return whole
+class Sending:
+    """One file under way: its jobs, run with one thread for each client, its events, and what the journal has."""
+
+    def __init__(self, journal: Journal, terms: Terms, file: LocalFile, *, parts: int = 1) -> None:
+        self.terms, self.file, self.parts = terms, file, parts
+        self.events: list[Any] = []
+        self.tell: Callable[[Any], None] = self.events.append
+        self._handle = journal.begin(Target(f"https://up.example/{next(NUMBERS)}", "tus"), {})
+        self._line: deque[Any] = deque()
+
+    def run(self, *clients: TusClient) -> Outcome:
+        """Return the outcome of the file. Raise what ends the run."""
+        emit = lambda event: self.tell(event)  # noqa: E731
+        ledger: Any = Ledger(emit, self._handle)
+        settings = SimpleNamespace(tus_endpoint="", fail_fast=False)
+        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle)
+        pool: Any = SimpleNamespace(idle=self.parts - 1, put_first=self._line.extend)
+        terms = Cut(**{field.name: getattr(self.terms, field.name) for field in fields(Terms)})
+        session: Any = SimpleNamespace(id="")
+        (claim,) = self._handle.claim([self.file])
+        self._line.append(TusFile(Tus(context, terms, pool), session, self.file, claim))
+        with ThreadPoolExecutor(len(clients)) as threads, ThreadPoolExecutor(1) as helper:
+            done = list(self._work(clients[0], helper, 1))
+            for outcomes in threads.map(lambda client: list(self._work(client, helper)), clients):
+                done += outcomes
+        (outcome,) = done
+        return outcome
+
+    def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[Outcome]:
+        api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None))
+        worker: Any = SimpleNamespace(tus=client, api=api, helper=lambda: helper)
+        while self._line and most:
+            most -= 1
+            with contextlib.suppress(IndexError):
+                for outcomes in self._line.popleft().run(worker):
+                    yield from outcomes
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Cut(Terms):
+    """Terms that cut a file into as many parts as there are idle workers, and one."""
+
+    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
+        return 1 + idle
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Iterator[Callable[..., Sending]]:
+    with contextlib.closing(Journal(tmp_path / "state")) as journal:
+        yield lambda *arguments, **options: Sending(journal, *arguments, **options)
 
 
 @pytest.fixture
@@ -123,76 +169,75 @@ def stored(url: str) -> bytes:
 
 
 class TestBundledServer:
-    def test_chunks_with_checksums_arrive_verified(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_chunks_with_checksums_arrive_verified(
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
+    ) -> None:
         line, file = lines(endpoint_of(server)), make_file(3 * MIB + 5)
-        told: list[int] = []
-        watch = Watch(sent=told.append)
-        sent = TusUpload(line.client, terms_for(line), file, {"filename": "a.bin"}, watch=watch).run()
-        assert stored(sent.url) == content(file)
-        assert (sent.verified, sent.attempts) == (True, 1)
-        assert "Upload-File-Id" in sent.headers
+        case = sending(terms_for(line), file)
+        sent = case.run(line.client)
+        assert stored(server.url + sent.readable) == content(file)
+        assert (sent.verified, len(case.of(ev.FileStarted))) == (True, 1)
+        assert sent.server_id
+        told = [event.sent for event in case.of(ev.BytesSent)]
         assert told == sorted(told)
         assert told[-1] == file.size
 
-    def test_small_file_takes_one_request(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_small_file_takes_one_request(
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
+    ) -> None:
         line = lines(endpoint_of(server))
         terms = terms_for(line)
         line.answers.clear()
         for size in (0, 1, 70_000):
             file = make_file(size)
-            sent = TusUpload(line.client, terms, file, {"filename": "a.bin"}).run()
-            assert stored(sent.url) == content(file)
+            sent = sending(terms, file).run(line.client)
+            assert stored(server.url + sent.readable) == content(file)
         assert [answer.status for answer in line.answers] == [201, 201, 201]
 
-    def test_file_in_parts_arrives_verified(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_file_in_parts_arrives_verified(
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
+    ) -> None:
         line, file = lines(endpoint_of(server)), make_file(4 * MIB + 3)
-        clients = [line.client, *(lines(endpoint_of(server)).client for _ in range(2))]
-        cut = [Part(start, length) for start, length in parts(file.size, 3)]
-        told: list[int] = []
-        watch = Watch(sent=told.append, attempt=lambda offset, number: told.append(offset + number - 1))
-        sent = send_in_parts(clients, terms_for(line), file, {"filename": "a.bin"}, cut, watch=watch)
-        assert stored(sent.url) == content(file)
+        case = sending(terms_for(line), file, parts=3)
+        sent = case.run(line.client, *(lines(endpoint_of(server)).client for _ in range(2)))
+        assert stored(server.url + sent.readable) == content(file)
         assert sent.verified
+        told = [event.sent for event in case.of(ev.BytesSent)]
         assert told == sorted(told)
-        assert (told[0], told[-1]) == (0, file.size)
+        assert ([event.offset for event in case.of(ev.FileStarted)], told[-1]) == ([0], file.size)
 
-    def test_parts_joined_before_are_not_sent_again(self, server: EmbeddedServer, lines: Any, make_file: Any) -> None:
+    def test_parts_joined_before_are_not_sent_again(
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
+    ) -> None:
         """The run ended between the last request and its answer: the journal has the key, the server no parts."""
         line, file = lines(endpoint_of(server)), make_file(100)
-        urls: dict[int, str] = {}
-        cut = [Part(start, length, watch=Watch(created=_put(urls, start))) for start, length in parts(file.size, 2)]
-        terms = terms_for(line)
-        first = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, cut)
+        case = sending(terms_for(line), file, parts=2)
+        first = case.run(line.client)
         line.answers.clear()
-        known = [replace(part, known=Known(urls[part.start], "", part.length, part.length)) for part in cut]
-        again = send_in_parts([line.client], terms, file, {"filename": "a.bin"}, known)
-        assert (again.url, again.verified) == (first.url, True)
+        again = case.run(line.client)
+        assert (again.readable, again.verified) == (first.readable, True)
         assert [answer.status for answer in line.answers] == [410, 410, 200]
 
     def test_interrupted_upload_resumes_at_the_servers_offset(
-        self, server: EmbeddedServer, lines: Any, make_file: Any
+        self, server: EmbeddedServer, lines: Any, make_file: Any, sending: Any
     ) -> None:
         line, file = lines(endpoint_of(server)), make_file(6 * MIB)
-        stop, urls = Stop(), []
+        stop = Stop()
 
-        def sent_so_far(total: int) -> None:
-            if total > 2 * MIB:
+        def stop_after_two_chunks(event: Any) -> None:
+            if isinstance(event, ev.BytesSent) and event.sent > 2 * MIB:
                 stop.set()
 
         terms = terms_for(line, checksum=None)
-        stopping = replace(terms, retry=Retry(stop, RateBudget()))
-        watch = Watch(created=urls.append, sent=sent_so_far)
+        case = sending(replace(terms, retry=Retry(stop, RateBudget())), file)
+        case.tell = stop_after_two_chunks
         with pytest.raises(errors.Interrupted):
-            TusUpload(line.client, stopping, file, {"filename": "a.bin"}, watch=watch).run()
-        began: list[int] = []
-        watch = Watch(attempt=lambda offset, _: began.append(offset))
-        sent = TusUpload(lines(endpoint_of(server)).client, terms, file, {}, watch=watch, known=Known(urls[0])).run()
-        assert stored(sent.url) == content(file)
-        assert 2 * MIB <= began[0] < 4 * MIB
-
-
-def _put(urls: dict[int, str], start: int) -> Callable[[str], None]:
-    return lambda url: urls.update({start: url})
+            case.run(line.client)
+        case.terms, case.tell = terms, case.events.append
+        sent = case.run(lines(endpoint_of(server)).client)
+        assert stored(server.url + sent.readable) == content(file)
+        (began,) = case.of(ev.FileStarted)
+        assert 2 * MIB <= began.offset < 4 * MIB
 
 
 class Cutting(Relay):
@@ -211,24 +256,25 @@ class Cutting(Relay):
 
 @pytest.mark.parametrize("checksum", [None, "sha1"])
 def test_upload_over_connections_that_break_arrives_whole(
-    server: EmbeddedServer, lines: Any, make_file: Any, checksum: str | None
+    server: EmbeddedServer, lines: Any, make_file: Any, sending: Any, checksum: str | None
 ) -> None:
     relay = Cutting(address(server.url), 900_000, 4)
     try:
         line, file = lines(f"http://127.0.0.1:{relay.port}/api/upload/files/"), make_file(4 * MIB)
         terms = terms_for(line, chunk_size=512 * 1024, checksum=checksum)
-        sent = TusUpload(line.client, terms, file, {"filename": "a.bin"}).run()
-        assert stored(sent.url) == content(file)
+        case = sending(terms, file)
+        sent = case.run(line.client)
+        assert stored(server.url + sent.readable) == content(file)
         assert sent.verified == (checksum is not None)
         assert relay.left == 0
-        assert sent.attempts > 3
+        assert len(case.of(ev.FileStarted)) > 3
         assert relay.connections < 20
     finally:
         relay.close()
 
 
 class TestRawPeers:
-    def test_413_in_the_middle_of_a_chunk_halves_it(self, lines: Any, make_file: Any) -> None:
+    def test_413_in_the_middle_of_a_chunk_halves_it(self, lines: Any, make_file: Any, sending: Any) -> None:
         """No more of the refused chunk is sent than the socket holds."""
         asked: list[tuple[str, int]] = []
 
@@ -250,10 +296,10 @@ class TestRawPeers:
 
         with RawServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(8 * MIB)
-            TusUpload(lines(endpoint).client, plain_terms(endpoint), file, {}).run()
+            sending(plain_terms(endpoint), file).run(lines(endpoint).client)
         assert asked == [("POST", 0), ("PATCH", 8 * MIB), ("HEAD", 0), ("PATCH", 4 * MIB), ("PATCH", 4 * MIB)]
 
-    def test_redirected_patch_keeps_its_body(self, lines: Any, make_file: Any) -> None:
+    def test_redirected_patch_keeps_its_body(self, lines: Any, make_file: Any, sending: Any) -> None:
         """`requests` would have sent it without the body."""
         bodies: list[tuple[str, int]] = []
 
@@ -273,10 +319,10 @@ class TestRawPeers:
 
         with RawServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(1000)
-            TusUpload(lines(endpoint).client, plain_terms(endpoint), file, {}).run()
+            sending(plain_terms(endpoint), file).run(lines(endpoint).client)
         assert bodies == [("POST /files/", 0), ("PATCH /files/1", 1000), ("PATCH /moved/1", 1000)]
 
-    def test_other_origin_gets_neither_token_nor_own_headers(self, lines: Any, make_file: Any) -> None:
+    def test_other_origin_gets_neither_token_nor_own_headers(self, lines: Any, make_file: Any, sending: Any) -> None:
         """The endpoint gets both."""
         seen: list[dict[str, str]] = []
 
@@ -292,13 +338,15 @@ class TestRawPeers:
         with RawServer(elsewhere) as other, RawServer(script) as server:
             endpoint, file = f"{server.url}/files/", make_file(10)
             line = lines(endpoint, header=(Header("X-Api-Key", "k"),))
-            TusUpload(line.client, plain_terms(endpoint), file, {}).run()
+            sending(plain_terms(endpoint), file).run(line.client)
         assert [("authorization" in headers, "x-api-key" in headers) for headers in seen] == [
             (True, True),
             (False, False),
         ]
 
-    def test_stop_while_the_peer_reads_nothing_raises_interrupted(self, lines: Any, make_file: Any) -> None:
+    def test_stop_while_the_peer_reads_nothing_raises_interrupted(
+        self, lines: Any, make_file: Any, sending: Any
+    ) -> None:
         stop = Stop()
 
         def script(peer: Peer) -> None:
@@ -313,10 +361,10 @@ class TestRawPeers:
             endpoint, file = f"{server.url}/files/", make_file(16 * MIB)
             terms = plain_terms(endpoint, chunk_size=64 * MIB, stop=stop)
             with pytest.raises(errors.Interrupted):
-                TusUpload(lines(endpoint).client, terms, file, {}).run()
+                sending(terms, file).run(lines(endpoint).client)
 
 
-def test_rate_limit_is_shared_by_two_uploads(server: EmbeddedServer, lines: Any, tmp_path: Path) -> None:
+def test_rate_limit_is_shared_by_two_uploads(server: EmbeddedServer, lines: Any, tmp_path: Path, sending: Any) -> None:
     """Together they are no faster than the limit."""
     rate, size = 3_000_000, 1_500_000
     stop = Stop()
@@ -327,8 +375,8 @@ def test_rate_limit_is_shared_by_two_uploads(server: EmbeddedServer, lines: Any,
         path.write_bytes(os.urandom(size))
         line = lines(endpoint_of(server))
         file = LocalFile(0, str(path), name, size, path.stat().st_mtime_ns)
-        upload = TusUpload(line.client, terms_for(line, throttle=limiter), file, {"filename": name})
-        threads.append(threading.Thread(target=upload.run))
+        upload = sending(terms_for(line, throttle=limiter), file)
+        threads.append(threading.Thread(target=upload.run, args=(line.client,)))
     began = time.monotonic()
     for thread in threads:
         thread.start()
@@ -338,19 +386,17 @@ def test_rate_limit_is_shared_by_two_uploads(server: EmbeddedServer, lines: Any,
     assert 2 * size / seconds < rate * 1.3  # a fifth of a second of credit in one second
 
 
-def test_server_that_never_answered_raises_connect_failed_after_the_retries(lines: Any, make_file: Any) -> None:
+def test_server_that_never_answered_fails_the_file_after_the_retries(lines: Any, make_file: Any, sending: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}/files/"
         terms = plain_terms(endpoint, retries=2)
-        delays: list[float] = []
-        watch = Watch(retry=lambda _error, delay, _attempt: delays.append(delay))
-        with pytest.raises(errors.ConnectFailed):
-            TusUpload(lines(endpoint).client, terms, make_file(10), {}, watch=watch).run()
-    assert len(delays) == 2
+        case = sending(terms, make_file(10))
+        assert isinstance(case.run(lines(endpoint).client).error, errors.ConnectFailed)
+    assert len(case.of(ev.FileRetry)) == 2
 
 
-def test_server_that_goes_down_during_an_upload_raises_unreachable_after_the_probes(lines: Any, make_file: Any) -> None:
+def test_server_that_goes_down_during_an_upload_raises_unreachable(lines: Any, make_file: Any, sending: Any) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         server.close_door()
@@ -358,9 +404,10 @@ def test_server_that_goes_down_during_an_upload_raises_unreachable_after_the_pro
 
     with RawServer(script) as server:
         endpoint = f"{server.url}/files/"
-        line, terms = lines(endpoint), plain_terms(endpoint, retries=2)
+        line, terms = lines(endpoint), plain_terms(endpoint)
+        terms.retry.wait_for_server = 0.0
         probes: list[int] = []
         terms.retry.probe = lambda: probes.append(1) or line.client.options()  # type: ignore[func-returns-value]
         with pytest.raises(errors.Unreachable):
-            TusUpload(line.client, terms, make_file(10), {}).run()
-    assert len(probes) == 3
+            sending(terms, make_file(10)).run(line.client)
+    assert len(probes) == 1

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
-from tus_model import ENDPOINT, FakeStop, Model, Told, file_of, make_client, make_terms, outcome, pauses
+from tus_model import ENDPOINT, FakeStop, Model, Told, failure, file_of, make_client, make_terms, pauses, send
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
+from uploader_cli.transfer.journal import PendingUpload
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_upload import (
     FIRST_CHUNK,
@@ -21,16 +22,16 @@ from uploader_cli.transfer.tus_upload import (
     LEAST_CHUNK,
     MOST_CHUNK,
     RESTARTS,
+    SAFE_CHUNK,
     ChunkSize,
-    Known,
-    TusUpload,
+    Terms,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.core import events as ev
-    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.job import Outcome
 
 DATA = bytes(range(25))
 
@@ -38,35 +39,31 @@ DATA = bytes(range(25))
 class Case:
     """One upload of `DATA` in chunks of ten bytes, to a server that follows the script `words`."""
 
-    def __init__(self, tmp_path: Path, words: str = "", *, known: Known | None = None, **terms: Any) -> None:
+    def __init__(self, tmp_path: Path, words: str = "", **terms: Any) -> None:
         self.model, self.told = Model(words.split(), keys=terms.pop("keys", True)), Told()
         self.events: list[ev.Event] = []
         self.terms = make_terms(emit=self.events.append, **terms)
         self.file = file_of(tmp_path / "a.bin", DATA)
-        self.known = known or Known()
-        self.keys = iter(["k1", "k2", "k3", "k4", "k5"])
+        self.resumes = False
 
-    @property
-    def upload(self) -> TusUpload:
-        return TusUpload(
-            make_client(self.model),
-            self.terms,
-            self.file,
-            {"filename": "a.bin"},
-            watch=self.told.watch,
-            known=self.known,
-            make_key=lambda: next(self.keys),
-        )
+    def send(self, **options: Any) -> Outcome:
+        return send(self.told, [make_client(self.model)], self.terms, self.file, resumes=self.resumes, **options)
+
+    def sent(self) -> Outcome:
+        """Send the file: the server has its bytes."""
+        outcome = self.send()
+        assert outcome.error is None, outcome.error
+        assert bytes(self.model.uploads[outcome.readable or ""].data) == DATA
+        return outcome
 
     def run(self) -> str:
         """Send the file and return the calls that it took."""
-        sent = self.upload.run()
-        assert bytes(self.model.uploads[sent.url].data) == DATA
+        self.sent()
         return self.model.methods
 
     def fail(self) -> errors.UploaderError:
-        error = outcome(self.upload.run)
-        assert isinstance(error, errors.UploaderError), error
+        error = failure(self.send)
+        assert error is not None
         return error
 
 
@@ -131,15 +128,16 @@ def test_chunk_with_checksum_is_pledged_unless_it_is_the_whole_file(
 
 
 def test_chunk_without_checksum_resets_the_pledge(tmp_path: Path) -> None:
-    case = Case(tmp_path, known=Known(key="k1", pledged_until=10))
+    case = Case(tmp_path)
+    case.resumes, case.told = True, Told(PendingUpload("k1", pledged_until=10))
     case.run()
     assert case.told.pledges == [0]
 
 
 def test_file_of_one_chunk_takes_one_request(tmp_path: Path) -> None:
     case = Case(tmp_path, chunk_size=25, checksum="sha256")
-    sent = case.upload.run()
-    assert (case.model.methods, sent.verified, sent.attempts) == ("POST+", True, 1)
+    assert case.sent().verified
+    assert (case.model.methods, case.told.attempts) == ("POST+", [0])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_restarted_upload_has_a_new_key(tmp_path: Path) -> None:
     """A server may know the key of an upload whose bytes it has lost."""
     case = Case(tmp_path, "ok ok 500 forget")
     case.run()
-    assert (next(case.keys), case.told.urls) == ("k3", [ENDPOINT + "1", ENDPOINT + "2"])
+    assert (case.told.upload.upload_key, case.told.urls) == ("k2", [ENDPOINT + "1", ENDPOINT + "2"])
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
@@ -194,25 +192,24 @@ class TestResume:
         case.fail()
         case.model.calls.clear()
         case.model.words.clear()
-        case.told = Told()
+        case.told, case.resumes = Told(PendingUpload("k1", **known)), True
         case.terms = make_terms(checksum="sha256", retries=1)
-        case.known = Known(**known)
         return case
 
     def test_known_url_resumes_at_the_servers_offset(self, tmp_path: Path) -> None:
-        case = self.begun(tmp_path, url=ENDPOINT + "1", confirmed=10, checked_until=10)
-        sent = case.upload.run()
-        assert (case.model.methods, case.told.attempts, sent.verified) == ("HEAD PATCH PATCH", [10], True)
+        case = self.begun(tmp_path, url=ENDPOINT + "1", checked_until=10)
+        assert case.sent().verified
+        assert (case.model.methods, case.told.attempts) == ("HEAD PATCH PATCH", [10])
 
     def test_known_key_resumes_at_the_servers_offset(self, tmp_path: Path) -> None:
         """The run ended between the creation and its answer."""
-        case = self.begun(tmp_path, key="k1")
+        case = self.begun(tmp_path)
         assert (case.run(), case.told.attempts) == ("POST PATCH PATCH", [10])
 
     def test_unchecked_bytes_of_an_earlier_run_are_not_verified(self, tmp_path: Path) -> None:
-        case = self.begun(tmp_path, url=ENDPOINT + "1", confirmed=10, checked_until=3)
-        assert case.upload.run().verified is False
-        assert case.told.checked == 3
+        case = self.begun(tmp_path, url=ENDPOINT + "1", checked_until=3)
+        assert case.sent().verified is False
+        assert case.told.upload.checked_until == 3
 
     @pytest.mark.parametrize(("pledged", "verified"), [(0, False), (9, False), (10, True), (20, False)])
     def test_pledged_chunk_is_verified_when_the_server_has_exactly_that(
@@ -220,7 +217,7 @@ class TestResume:
     ) -> None:
         """The run was killed before the journal had the chunk: a server whose offset is the chunk's end compared it."""
         case = self.begun(tmp_path, url=ENDPOINT + "1", pledged_until=pledged)
-        assert case.upload.run().verified is verified
+        assert case.sent().verified is verified
 
     def test_upload_of_another_length_is_restarted(self, tmp_path: Path) -> None:
         case = self.begun(tmp_path, url=ENDPOINT + "1")
@@ -234,17 +231,11 @@ class TestResume:
         case.run()
         assert case.told.urls == [ENDPOINT + "2"]
 
-    def test_attempt_that_fails_before_head_begins_at_the_journals_offset(self, tmp_path: Path) -> None:
-        case = self.begun(tmp_path, url=ENDPOINT + "1", confirmed=10)
-        case.model.words.append("500")
-        case.run()
-        assert case.told.attempts == [10, 10]
-
 
 class TestVerified:
     def test_checksum_goes_with_every_chunk(self, tmp_path: Path) -> None:
         case = Case(tmp_path, checksum="sha1")
-        assert case.upload.run().verified
+        assert case.sent().verified
         assert all(headers["Upload-Checksum"].startswith("sha1 ") for *_, headers, size in case.model.calls if size)
 
     def test_flipped_bit_is_sent_again(self, tmp_path: Path) -> None:
@@ -258,21 +249,21 @@ class TestVerified:
 
     def test_whole_chunk_whose_answer_was_lost_is_verified(self, tmp_path: Path) -> None:
         """With a checksum a chunk is stored whole or not at all."""
-        assert Case(tmp_path, "ok lost", checksum="sha256").upload.run().verified
+        assert Case(tmp_path, "ok lost", checksum="sha256").sent().verified
 
     def test_half_a_chunk_is_not_verified(self, tmp_path: Path) -> None:
         """A server that keeps a cut chunk has compared nothing."""
         case = Case(tmp_path, "ok cut", checksum="sha256")
         case.model.checks = False
-        assert not case.upload.run().verified
+        assert not case.sent().verified
 
     def test_bytes_that_the_server_lost_are_not_checked_any_more(self, tmp_path: Path) -> None:
         case = Case(tmp_path, "ok ok ok 500 shrink reset", checksum="sha256", retries=1)
         case.fail()
-        assert (case.told.confirmed, case.told.checked) == (10, 10)
+        assert (case.told.confirmed, case.told.upload.checked_until) == (10, 10)
 
     def test_upload_without_checksums_is_not_verified(self, tmp_path: Path) -> None:
-        assert not Case(tmp_path).upload.run().verified
+        assert not Case(tmp_path).sent().verified
 
 
 class TestTheEnd:
@@ -393,8 +384,8 @@ class TestToken:
         """Asking again would return the same token, which counts as none."""
         case = Case(tmp_path, "ok 401")
         tokens = iter(["old", "old"])
-        client = TusClient(case.model, ENDPOINT, lambda: {"Authorization": next(tokens, "new")})
-        TusUpload(client, case.terms, case.file, {"filename": "a.bin"}).run()
+        client = TusClient(case.model, ENDPOINT, lambda: {"Authorization": next(tokens, "new")})  # type: ignore[arg-type]
+        send(case.told, [client], case.terms, case.file)
         assert [headers["Authorization"] for _, _, headers, _ in case.model.calls][:3] == ["old", "old", "new"]
 
 
@@ -413,7 +404,8 @@ def test_413_makes_the_chunks_of_other_uploads_smaller(tmp_path: Path) -> None:
     case = Case(tmp_path, "ok 413")
     case.run()
     case.model.calls.clear()
-    TusUpload(make_client(case.model), case.terms, case.file, {}).run()
+    case.told = Told(PendingUpload("another"))
+    case.run()
     assert [size for method, _, _, size in case.model.calls if method == "PATCH"] == [5] * 5
 
 
@@ -460,15 +452,56 @@ class TestChunkSize:
         assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
         assert all(size % GRAIN == 0 for size in sizes)
 
-    def test_automatic_size_is_halved_by_each_failure_and_recovers(self) -> None:
+    def test_failures_make_no_automatic_size_smaller_than_cloudflare_takes(self) -> None:
         chunk, sizes = ChunkSize("auto"), []
-        for _ in range(6):
+        for _ in range(2):
             chunk.failed()
             sizes.append(chunk.size)
-        assert sizes == [4 << 20, 2 << 20, 1 << 20, 512 << 10, GRAIN, GRAIN]
+        assert sizes == [SAFE_CHUNK] * 2
+        assert SAFE_CHUNK == 5_242_880
         with chunk.travelling(chunk.size):
             pass
-        assert chunk.size > GRAIN
+        assert chunk.size > SAFE_CHUNK
+
+    def test_failure_after_413_leaves_the_size_that_was_not_refused(self) -> None:
+        chunk = ChunkSize("auto")
+        assert chunk.refuse(2 << 20)
+        chunk.failed()
+        assert chunk.size == 1 << 20
+
+    def test_automatic_size_is_halved_by_413_down_to_64_kib(self) -> None:
+        chunk, sizes = ChunkSize("auto"), [0]
+        while chunk.refuse(chunk.size):
+            sizes.append(chunk.size)
+        assert sizes[1::2] == [4 << 20, 1 << 20, 256 << 10, LEAST_CHUNK]
+
+    def test_refused_body_between_two_sizes_leads_to_a_multiple_of_256_kib(self) -> None:
+        chunk = ChunkSize("auto")
+        assert chunk.refuse(3_000_001)
+        assert chunk.size == 5 * GRAIN
+
+    def test_limit_is_known_once_a_chunk_below_it_arrives(self) -> None:
+        chunk = ChunkSize("auto")
+        assert chunk.refuse(8 << 20)
+        assert chunk.limit is None
+        chunk.arrived(8 << 20)  # it was under way before
+        assert chunk.limit is None
+        chunk.arrived(100)
+        assert chunk.limit == 4 << 20
+
+    def test_known_limit_is_the_first_automatic_size_and_the_largest(self) -> None:
+        chunk = ChunkSize("auto", 1 << 20)
+        with chunk.travelling(1 << 20):
+            pass
+        assert (chunk.size, chunk.limit) == (1 << 20, 1 << 20)
+
+    def test_larger_chunk_that_arrives_lifts_the_known_limit(self) -> None:
+        """A number is what the user asked for: it is tried, whatever was known."""
+        chunk = ChunkSize(4 << 20, 1 << 20)
+        chunk.arrived(1 << 20)
+        assert (chunk.size, chunk.limit) == (4 << 20, 1 << 20)
+        chunk.arrived(4 << 20)
+        assert chunk.limit is None
 
     def test_automatic_size_stays_below_one_that_was_refused(self) -> None:
         chunk = ChunkSize("auto")
@@ -515,13 +548,13 @@ class TestChunkSize:
 def test_file_is_cut_where_the_server_is_far_and_workers_are_idle(
     size: int, idle: int, round_trip: float | None, parts: int
 ) -> None:
-    assert make_terms().parts(size, idle, round_trip) == parts
+    assert Terms.parts(make_terms(), size, idle, round_trip) == parts
 
 
 def test_file_is_cut_where_each_connection_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = make_terms()
     monkeypatch.setattr(ChunkSize, "capped", True)
-    assert [terms.parts(LARGE, 3, 0.001), terms.parts(LARGE - 1, 3, 0.001)] == [4, 1]
+    assert [Terms.parts(terms, size, 3, 0.001) for size in (LARGE, LARGE - 1)] == [4, 1]
 
 
 class TestTheFile:
@@ -549,8 +582,8 @@ class TestTheFile:
     def test_empty_file_is_created_without_a_body(self, tmp_path: Path) -> None:
         case = Case(tmp_path, chunk_size=25)
         case.file = file_of(tmp_path / "empty", b"")
-        sent = case.upload.run()
-        assert (case.model.methods, len(case.model.uploads[sent.url].data)) == ("POST", 0)
+        assert case.send().error is None
+        assert (case.model.methods, len(case.model.uploads[ENDPOINT + "1"].data)) == ("POST", 0)
 
 
 class TestStop:
@@ -566,37 +599,14 @@ class TestStop:
 
     def test_stop_during_a_wait_sends_nothing_more(self, tmp_path: Path) -> None:
         case, stop = self.stopped(tmp_path, "ok 500")
-        case.told._retry = lambda *_: stop.set()  # type: ignore[method-assign]
+        case.told.retry = lambda *_: stop.set()  # type: ignore[method-assign]
         assert isinstance(case.fail(), errors.Interrupted)
         assert case.model.methods == "POST PATCH"
 
     def test_stop_ends_the_checksum_computed_ahead(self, tmp_path: Path) -> None:
         case, stop = self.stopped(tmp_path, "")
         case.terms = make_terms(checksum="sha256", stop=stop)
-        case.told._confirmed = lambda offset, _: stop.set() if offset else None  # type: ignore[method-assign]
-        with ThreadPoolExecutor(1) as helper:
-            upload = TusUpload(
-                make_client(case.model), case.terms, case.file, {}, watch=case.told.watch, helper=lambda: helper
-            )
-            with pytest.raises(errors.Interrupted):
-                upload.run()
+        case.told.checked = lambda *_, **__: stop.set()  # type: ignore[method-assign]
+        with ThreadPoolExecutor(1) as helper, pytest.raises(errors.Interrupted):
+            case.send(helper=lambda: helper)
         assert case.model.methods == "POST PATCH"
-
-    def test_check_of_the_caller_ends_the_upload(self, tmp_path: Path) -> None:
-        case = Case(tmp_path)
-
-        def check() -> None:
-            if len(case.model.calls) == 2:
-                raise errors.Interrupted("enough")
-
-        upload = TusUpload(make_client(case.model), case.terms, case.file, {}, check=check)
-        assert str(outcome(upload.run)) == "enough"
-        assert case.model.methods == "POST PATCH"
-
-
-def test_range_of_a_file_is_a_partial_upload(tmp_path: Path) -> None:
-    case = Case(tmp_path)
-    file: LocalFile = case.file
-    sent = TusUpload(make_client(case.model), case.terms, file, {}, part=(7, 12)).run()
-    assert bytes(case.model.uploads[sent.url].data) == DATA[7:19]
-    assert case.model.calls[0][2]["Upload-Concat"] == "partial"

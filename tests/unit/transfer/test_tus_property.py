@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tus_model import ENDPOINT, REFUSALS, Model, Told, file_of, make_client, make_terms, outcome, send_in_parts
-
-from uploader_cli import errors
-from uploader_cli.core.tus import parts
-from uploader_cli.transfer.tus_parts import Part
-from uploader_cli.transfer.tus_upload import Known, TusUpload, Watch
+from tus_model import ENDPOINT, REFUSALS, Model, Told, failure, file_of, make_client, make_terms, send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+
+    from uploader_cli.transfer.job import Outcome
 
 PASSING = ["reset", "refused", "cut", "lost", "short", "408", "409", "423", "429", "460", "500", "503", "503!", "409!"]
 """Failures after which a retry succeeds."""
@@ -58,15 +54,14 @@ def test_any_server_leads_to_a_complete_upload_or_an_error(
     terms = make_terms(
         chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=retries, refresh=lambda: token, max_wait=9.0
     )
-    sent = outcome(TusUpload(make_client(model), terms, file, {"filename": "a"}, watch=told.watch).run)
-    if isinstance(sent, errors.UploaderError):
-        assert str(sent)
+    sent = send_or_fail(told, [make_client(model)], terms, file)
+    if sent is None:
         return
-    assert bytes(model.uploads[sent.url].data) == DATA[:size]
-    assert told.confirmed == size
-    assert sent.url == told.urls[-1]
-    assert sent.attempts == len(told.attempts)
-    assert not sent.verified or all(model.uploads[sent.url].covered)
+    upload = model.uploads[sent.readable or ""]
+    assert bytes(upload.data) == DATA[:size]
+    if not terms.in_one_request(size):
+        assert (told.confirmed, told.urls[-1]) == (size, sent.readable)
+    assert not sent.verified or all(upload.covered)
 
 
 @settings(max_examples=200, deadline=None)
@@ -89,10 +84,11 @@ def test_temporary_failures_within_the_retries_lead_to_a_complete_upload(
     file = file_of(scratch(tmp_path_factory), DATA[:size])
     model, told = Model([word if word != "460" or checksum is None else "flip" for word in said]), Told()
     terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=41)
-    sent = TusUpload(make_client(model), terms, file, {"filename": "a"}, watch=told.watch).run()
-    assert {url: bytes(upload.data) for url, upload in model.uploads.items()} == {sent.url: DATA[:size]}
+    sent = send(told, [make_client(model)], terms, file)
+    assert sent.error is None
+    assert {url: bytes(upload.data) for url, upload in model.uploads.items()} == {sent.readable: DATA[:size]}
     assert sent.verified == (checksum is not None or not size)
-    assert set(told.urls) == {sent.url}
+    assert terms.in_one_request(size) or set(told.urls) == {sent.readable}
 
 
 @settings(max_examples=150, deadline=None)
@@ -108,9 +104,8 @@ def test_server_with_random_offsets_ends_the_upload(
     file = file_of(scratch(tmp_path_factory), DATA[:length])
     model = Liar(offsets)
     terms = make_terms(chunk_size=8, cwu=False, retries=retries)
-    sent = outcome(TusUpload(make_client(model), terms, file, {}).run)
-    assert str(sent)
-    assert isinstance(sent, errors.UploaderError) or model.furthest >= length
+    sent = send_or_fail(Told(), [make_client(model)], terms, file)
+    assert sent is None or model.furthest >= length
 
 
 class Liar(Model):
@@ -140,7 +135,7 @@ class Liar(Model):
 @settings(max_examples=100, deadline=None)
 @given(
     said=words([*PASSING, "forget", "403", "404-", "413", "mute"]),
-    size=st.integers(1, 200),
+    size=st.integers(2, 200),
     count=st.integers(1, 5),
     clients=st.integers(1, 3),
     checksum=st.sampled_from([None, "sha256"]),
@@ -159,17 +154,13 @@ def test_any_server_leads_to_a_complete_file_in_parts_or_an_error(
     file = file_of(scratch(tmp_path_factory), DATA[:size])
     model, told = Model(said), Told()
     terms = make_terms(chunk_size=16, checksum=checksum, retries=retries)
-    clients_of_model = [make_client(model) for _ in range(clients)]
-    cut = [Part(start, length) for start, length in parts(size, count)]
-    sent = outcome(
-        lambda: send_in_parts(clients_of_model, terms, file, {"filename": "a"}, cut, "whole", watch=told.watch)
-    )
-    if isinstance(sent, errors.UploaderError):
-        assert str(sent)
+    sent = send_or_fail(told, [make_client(model) for _ in range(clients)], terms, file, idle=count)
+    if sent is None:
         return
-    assert bytes(model.uploads[sent.url].data) == DATA[:size]
+    upload = model.uploads[sent.readable or ""]
+    assert bytes(upload.data) == DATA[:size]
     assert told.confirmed == size
-    assert sent.verified == all(model.uploads[sent.url].covered)
+    assert sent.verified == all(upload.covered)
 
 
 class Killed(BaseException):
@@ -199,57 +190,55 @@ class Fatal(Model):
         max_size=6,
     ),
     said=words(["reset", "cut", "lost", "short", "503!", "shrink"]),
+    count=st.integers(1, 3),
 )
 def test_runs_that_were_killed_leave_an_upload_that_is_verified_only_if_all_was_checked(
-    tmp_path_factory: pytest.TempPathFactory, lives: list[tuple[int, bool, int, str | None]], said: list[str]
+    tmp_path_factory: pytest.TempPathFactory,
+    lives: list[tuple[int, bool, int, str | None]],
+    said: list[str],
+    count: int,
 ) -> None:
-    """It is always verified where each run had checksums."""
-    file, model, known = file_of(scratch(tmp_path_factory), DATA[:40]), Fatal(said), Known()
-    sent = None
+    """It is always verified where each run had checksums; in one piece and in parts."""
+    if count > 1:
+        said = [word for word in said if word != "shrink"]  # finished parts stay as they are
+    file, model, told = file_of(scratch(tmp_path_factory), DATA[:40]), Fatal(said), Told()
+    sent, resumes = None, False
     for fatal, does, chunk_size, checksum in [*lives, (-1, False, 10, "sha256")]:
         model.fatal, model.does = fatal, does
         terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=False, retries=40)
-        row = Row(known)
+        told = told.next_run()
         try:
-            sent = TusUpload(
-                make_client(model), terms, file, {}, watch=row.watch, known=known, make_key=lambda: "key"
-            ).run()
+            sent = send(told, [make_client(model)], terms, file, resumes=resumes, idle=0 if resumes else count - 1)
             break
         except Killed:
-            known = row.known
+            resumes = True
     assert sent is not None
-    covered = all(model.uploads[sent.url].covered)
+    assert sent.error is None, sent.error
+    upload = model.uploads[sent.readable or ""]
+    covered = all(upload.covered)
+    assert bytes(upload.data) == DATA[:40]
     assert not sent.verified or covered
-    if all(checksum and chunk_size < file.size for _, _, chunk_size, checksum in lives) and "shrink" not in said:
+    least = file.size // count
+    if all(checksum and chunk_size < least for _, _, chunk_size, checksum in lives) and "shrink" not in said:
         assert sent.verified
-
-
-class Row:
-    """What the journal keeps of one upload."""
-
-    def __init__(self, known: Known) -> None:
-        self.known = replace(known, key="key")
-
-    @property
-    def watch(self) -> Watch:
-        return Watch(
-            created=lambda url: self._put(url=url),
-            confirmed=lambda offset, checked: self._put(confirmed=offset, checked_until=checked),
-            pledged=lambda until: self._put(pledged_until=until),
-        )
-
-    def _put(self, **values: object) -> None:
-        self.known = replace(self.known, **values)  # type: ignore[arg-type]
 
 
 def test_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None:
     file = file_of(tmp_path / "a", DATA)
     model = Model()
-    client, terms = make_client(model), make_terms(chunk_size=100)
-    sent = TusUpload(client, terms, file, {}).run()
+    client, terms, told = make_client(model), make_terms(chunk_size=100), Told()
+    send(told, [client], terms, file)
     model.calls.clear()
-    again = TusUpload(client, terms, file, {}, known=Known(url=sent.url)).run()
-    assert (again.url, model.methods) == (ENDPOINT + "1", "HEAD")
+    again = send(told.next_run(), [client], terms, file, resumes=True)
+    assert (again.readable, model.methods) == (ENDPOINT + "1", "HEAD")
+
+
+def send_or_fail(*arguments: Any, **options: Any) -> Outcome | None:
+    """Return the outcome of a file that was sent; None for one that failed with a reason."""
+    outcomes: list[Outcome] = []
+    error = failure(lambda: outcomes.append(send(*arguments, **options)) or outcomes[0])  # type: ignore[func-returns-value]
+    assert error is None or str(error)
+    return outcomes[0] if error is None else None
 
 
 def scratch(factory: pytest.TempPathFactory) -> Path:

@@ -10,7 +10,10 @@ import hashlib
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fakes import Clock
@@ -20,18 +23,18 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
+from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_parts import PartedUpload, PartStopped
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms, Watch
+from uploader_cli.transfer.tus_job import Tus, TusFile
+from uploader_cli.transfer.tus_upload import ChunkSize, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from uploader_cli.transfer.tus_parts import Part
-    from uploader_cli.transfer.tus_upload import Sent
+    from uploader_cli.transfer.job import Outcome
 
 ENDPOINT = "https://up.example/files/"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -220,47 +223,101 @@ class FakeStop(Stop):
 
 
 class Told:
-    """A `Watch` that records its callbacks and asserts the promises of the event stream."""
+    """The ledger, the events and the journal of one file. It asserts the promises of the event stream."""
 
-    def __init__(self) -> None:
+    failures = 0
+
+    def __init__(self, upload: PendingUpload | None = None) -> None:
+        self.upload = upload or PendingUpload("k1")
+        """What the journal has of the file."""
         self.urls: list[str] = []
         self.retries: list[str] = []
         self.attempts: list[int] = []
         """The offset at which each attempt began."""
-        self.sent = self.confirmed = self.checked = 0
+        self.sent = self.confirmed = 0
         self.pledges: list[int] = []
+        self._keys = (f"k{number}" for number in count(2))
+        self._lock = threading.Lock()
 
-    @property
-    def watch(self) -> Watch:
-        return Watch(
-            created=self.urls.append,
-            attempt=self._attempt,
-            confirmed=self._confirmed,
-            pledged=self.pledges.append,
-            sent=self._sent,
-            retry=self._retry,
-        )
+    def next_run(self) -> Told:
+        """Return the same journal in another run."""
+        told = Told(self.upload)
+        told._keys = self._keys
+        return told
 
-    def _attempt(self, offset: int, attempt: int) -> None:
-        assert attempt == len(self.attempts) + 1 == len(self.retries) + 1
+    # --- the ledger and the events
+
+    def start(self, _file: LocalFile, _session: str, _name: str, offset: int) -> None:
+        assert len(self.attempts) == len(self.retries)
         self.attempts.append(offset)
         self.sent = self.confirmed = offset
 
-    def _confirmed(self, offset: int, checked: int) -> None:
-        assert len(self.attempts) == len(self.retries) + 1
-        assert offset >= self.confirmed, "confirmed fell within an attempt"
-        assert checked <= offset
-        self.confirmed, self.checked = offset, checked
+    def attempt(self, _file: LocalFile) -> int:
+        return len(self.attempts)
 
-    def _sent(self, total: int) -> None:
-        assert len(self.attempts) == len(self.retries) + 1
-        assert total >= self.sent, "sent fell within an attempt"
-        self.sent = total
-
-    def _retry(self, error: errors.UploaderError, delay: float, attempt: int) -> None:
-        assert attempt == len(self.attempts) + 1, "a retry without the attempt before it"
+    def retry(self, _files: Sequence[LocalFile], error: errors.UploaderError, delay: float = 0.0) -> None:
+        assert len(self.attempts) == len(self.retries) + 1, "a retry without the attempt before it"
         assert delay >= 0
         self.retries.append(type(error).__name__)
+
+    def emit(self, event: Any) -> None:
+        assert event.attempt == len(self.attempts) == len(self.retries) + 1
+        if isinstance(event, ev.BytesSent):
+            assert event.sent >= self.sent, "sent fell within an attempt"
+            self.sent = event.sent
+        else:
+            assert event.confirmed >= self.confirmed, "confirmed fell within an attempt"
+            self.confirmed = event.confirmed
+
+    # --- the journal
+
+    def claim(self, _files: Sequence[LocalFile]) -> list[Claim]:
+        return [Claim(ClaimState.RESUME, self.upload)]
+
+    def creating(self, _file: LocalFile, session: str | None = None) -> PendingUpload:
+        self.upload = PendingUpload(next(self._keys), session=session)
+        return self.upload
+
+    def creating_part(self, file: LocalFile, part: int) -> str:
+        key = next(self._keys)
+        self._set(file, part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+        return key
+
+    def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
+        ranges = enumerate(zip(accumulate(sizes, initial=0), sizes, strict=False))
+        parts = tuple(PendingPart(index, start, size, next(self._keys)) for index, (start, size) in ranges)
+        self._set(file, None, parts=parts)
+        return parts
+
+    def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
+        self._set(file, part, url=url)
+        if part is None:
+            assert chunk_size
+            self.urls.append(url)
+
+    def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
+        self._set(file, part, checked_until=until)
+
+    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
+        self._set(file, part, pledged_until=until)
+        self.pledges.append(until)
+
+    def _set(self, _file: LocalFile, part: int | None, **values: Any) -> None:
+        with self._lock:
+            if part is None:
+                self.upload = replace(self.upload, **values)
+            else:
+                parts = list(self.upload.parts)
+                parts[part] = replace(parts[part], **values)
+                self.upload = replace(self.upload, parts=tuple(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class CutTerms(Terms):
+    """Terms that cut every file into as many parts as there are idle workers, and one."""
+
+    def parts(self, _size: int, idle: int, _round_trip: float | None) -> int:
+        return 1 + idle
 
 
 def make_terms(
@@ -280,50 +337,64 @@ def make_terms(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
     retry = Retry(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
-    return Terms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
+    return CutTerms(retry, capabilities, ChunkSize(chunk_size), checksum=checksum, throttle=throttle)
 
 
-def send_in_parts(
-    clients: Sequence[TusClient],
+def tus_file(
+    told: Told,
+    line: deque[Any],
     terms: Terms,
     file: LocalFile,
-    metadata: Mapping[str, str],
-    parts: Sequence[Part],
-    key: str,
-    **options: Any,
-) -> Sent:
-    """Drive a `PartedUpload` as the jobs of the pool do, with one thread for each client. Raise the first error."""
-    upload = PartedUpload(terms, file, metadata, parts, key, **options)
-    complete = upload.begin(clients[0])
-    if complete is not None:
-        return complete
-    left, results, failures = deque(range(len(parts))), [], []
+    *,
+    resumes: bool = False,
+    session: str = "",
+    foreign: bool = False,
+    idle: int = 0,
+) -> TusFile:
+    """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
+    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "", fail_fast=False)
+    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told)
+    pool: Any = SimpleNamespace(idle=idle, put_first=lambda jobs: line.extendleft(reversed(jobs)))
+    opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
+    claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)
+    return TusFile(Tus(context, terms, pool), opened, file, claim)
 
-    def work(client: TusClient) -> None:
-        while True:
-            try:
-                index = left.popleft()
-            except IndexError:
-                return
-            try:
-                results.append(upload.send(index, client, None))
-            except PartStopped:
-                continue
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failures.append(error)
 
+def worker_of(client: TusClient, helper: Any = None) -> Any:
+    """Return what a job needs of a worker."""
+    api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None))
+    return SimpleNamespace(tus=client, api=api, helper=helper)
+
+
+def send(
+    told: Told, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = None, **options: Any
+) -> Outcome:
+    """Run the jobs of a file as the pool does, with one thread for each client. Return its one outcome or raise."""
+    line: deque[Any] = deque()
+    outcomes: list[Outcome] = []
+    raised: list[BaseException] = []
+    line.append(tus_file(told, line, terms, file, **options))
+
+    def work(client: TusClient, most: int = 1 << 30) -> None:
+        while line and most:
+            most -= 1
+            with suppress(IndexError):
+                job = line.popleft()
+                try:
+                    outcomes.extend(item for group in job.run(worker_of(client, helper)) for item in group)
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    raised.append(error)
+
+    work(clients[0], 1)
     threads = [threading.Thread(target=work, args=(client,), name=f"part-{n}") for n, client in enumerate(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if failures:
-        assert len(failures) == 1, "the error is raised in one thread only"
-        assert failures[0] is upload.error or len(results) == len(parts) - 1
-        raise failures[0]
-    whole = [sent for sent in results if sent is not None]
-    assert len(whole) == 1, "one thread joins the parts"
-    return whole[0]
+    assert len(outcomes) + len(raised) == 1, "a file ends once"
+    if raised:
+        raise raised[0]
+    return outcomes[0]
 
 
 def pauses(events: Iterable[ev.Event]) -> list[float]:
@@ -333,7 +404,7 @@ def pauses(events: Iterable[ev.Event]) -> list[float]:
 
 def make_client(model: Model) -> TusClient:
     """Return the real client, connected to the model."""
-    return TusClient(model, ENDPOINT, dict)
+    return TusClient(model, ENDPOINT, dict)  # type: ignore[arg-type]  # it stands in for `Http`
 
 
 def file_of(path: Path, data: bytes) -> LocalFile:
@@ -343,9 +414,9 @@ def file_of(path: Path, data: bytes) -> LocalFile:
     return LocalFile(0, str(path), path.name, info.st_size, info.st_mtime_ns)
 
 
-def outcome(run: Callable[[], Sent]) -> Sent | errors.UploaderError:
-    """Return what `run` returns or raises."""
+def failure(run: Callable[[], Outcome]) -> errors.UploaderError | None:
+    """Return the error of a file, whether it ends the run or not; None where it is sent."""
     try:
-        return run()
+        return run().error
     except errors.UploaderError as error:
         return error
