@@ -8,19 +8,19 @@ No token, header or password is stored. Upload URLs are stored as the server gav
 that is needed to write, so the file has mode 0600, and a directory made for it 0700.
 """
 
-from uploader_cli.transfer.journal.records import (
+from uploader_cli.transfer.journal.reading import (
     Claim,
     ClaimState,
+    History,
     PendingPart,
     PendingUpload,
-    Receipt,
     RunInfo,
     Stored,
     Target,
     pack_position,
     path_key,
 )
-from uploader_cli.transfer.journal.writing import History, Journal, RunHandle
+from uploader_cli.transfer.journal.writing import Journal, RunHandle
 
 __all__ = [
     "Claim",
@@ -29,7 +29,6 @@ __all__ = [
     "Journal",
     "PendingPart",
     "PendingUpload",
-    "Receipt",
     "RunHandle",
     "RunInfo",
     "Stored",
