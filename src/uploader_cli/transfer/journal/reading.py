@@ -60,7 +60,7 @@ class PendingUpload:
 
     Bytes up to `checked_until` lay in chunks whose checksum the server accepted; only the server's offset says what it
     has. `pledged_until` is the end of the chunk that was being sent with its checksum, 0 for none: a server whose
-    offset is there has accepted it. `chunk_size` is in bytes. `parts` is empty for a file that is sent in one piece.
+    offset is there has accepted it. `parts` is empty for a file in one piece. `uncertain`: it may be stored.
     """
 
     upload_key: str = field(default_factory=new_key)
@@ -70,6 +70,7 @@ class PendingUpload:
     checked_until: int = 0
     parts: tuple[PendingPart, ...] = ()
     pledged_until: int = 0
+    uncertain: bool = field(default=False, compare=False)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -85,7 +86,6 @@ class Pending:
     upload: PendingUpload
     own: bool = True
     busy: bool = False
-    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +100,19 @@ class Stored:
 
 
 class ClaimState(StrEnum):
-    """What a claim found; see `Claim`."""
+    """What a claim found, and what to do with the file."""
 
-    NEW = "new"
-    RESUME = "resume"
-    CHANGED = "changed"
-    UNKNOWN = "unknown"
-    DONE = "done"
-    BUSY = "busy"
+    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is what an earlier run had begun
+    RESUME = "resume"  # resume `upload`
+    CHANGED = "changed"  # size or mtime differ from an earlier try: say so, terminate `outdated`, send `upload` from 0
+    UNKNOWN = "unknown"  # an earlier try of `upload` ended without knowing whether the server stored the file
+    DONE = "done"  # this run (or the one it resumes) has `receipt`, or another one has sent the file since it began
+    BUSY = "busy"  # another live run, or another entry of this one, is sending the file: do not touch it
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the journal knows of a file that is about to be sent.
-
-    NEW      send `upload` from 0; with --no-resume `outdated` is what an earlier run had begun.
-    RESUME   resume `upload`.
-    CHANGED  size or mtime differ from those of an earlier try: tell the user, send `upload` from 0. `outdated` is that
-             try, to be terminated; None when it had been completed.
-    UNKNOWN  an earlier try of `upload` ended without knowing whether the server stored the file.
-    DONE     this run (or the one it resumes) has `receipt`, or another run sent the file since this one began.
-    BUSY     another live run, or another entry of this one, is sending the file: do not touch it.
-    """
+    """What the journal knows of a file that is about to be sent."""
 
     state: ClaimState
     upload: PendingUpload | None = None
@@ -133,7 +124,7 @@ class Claim:
 class RunInfo:
     """One run in the list. Times are in seconds since the epoch; `completed_*` count over all its continuations.
 
-    `state` is "running", "interrupted" or "finished". `open_files` are under way, `sessions` are not finished.
+    `state` is "running", "interrupted" or "finished"; `open_files` are under way, `sessions` not finished.
     """
 
     id: str
@@ -173,35 +164,33 @@ def is_same(one: LocalFile, other: LocalFile) -> bool:
     return one.size == other.size and one.mtime_ns == other.mtime_ns
 
 
-def pending_row(pending: Pending) -> tuple[Any, ...]:
-    """Return what `get_pending` reads again, from size to pledged_until."""
+def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[Any, ...]:
+    """Return what `get_pending` reads again, in the order of the table."""
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.chunk_size, upload.checked_until)
-    return (file.size, file.mtime_ns, pending.uncertain, *known, parts, upload.pledged_until)
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.pledged_until, upload.uncertain, parts)
 
 
 def get_pending(db: Connection, target: int, run: int, key: bytes, file: LocalFile) -> Pending | None:
     """Return what is under way for the path of `file`, as run number `run` sees it."""
     row = db.execute(
         "SELECT run = ?1, run != ?1 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns,"
-        " uncertain, upload_key, url, session, chunk_size, checked_until, parts, pledged_until"
+        " upload_key, url, session, chunk_size, checked_until, parts, pledged_until, uncertain"
         " FROM pending WHERE target = ?2 AND path = ?3",
         (run, target, key),
     ).fetchone()
     if row is None:
         return None
-    own, busy, size, mtime_ns, uncertain, *known = row
+    own, busy, size, mtime_ns, *known = row
     known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
-    file = replace(file, size=size, mtime_ns=mtime_ns)
-    return Pending(file, PendingUpload(*known), bool(own), bool(busy), bool(uncertain))
+    return Pending(replace(file, size=size, mtime_ns=mtime_ns), PendingUpload(*known), bool(own), bool(busy))
 
 
-def receipt_row(stored: Stored, key: bytes) -> tuple[Any, ...]:
-    """Return what `get_receipt` reads again, from size to verified."""
-    file, location = stored.file, _shortened(stored.location, key, stored.file)
-    known = (_packed(stored.server_id), location, _packed(stored.checksum), stored.verified)
-    return (file.size, file.mtime_ns, *known)
+def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
+    """Return what `get_receipt` reads again, in the order of the table."""
+    known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
+    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
 
 
 def get_receipt(db: Connection, target: int, key: bytes, file: LocalFile, since: int, oldest: float) -> Stored | None:
@@ -269,19 +258,16 @@ class History:
         return found is not None and is_same(file, found.file)
 
 
-def find_target(db: Connection, target: Target) -> int:
-    """Return the number of `target`, 0 where nothing was ever sent there."""
+def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:
+    """Return the number of `target` (0: never used), and id and `since` of what the command resumes, newest first."""
     found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
-    return int(found[0]) if found is not None else 0
-
-
-def interrupted(db: Connection, target: int, identity: str) -> list[tuple[str, int]]:
-    """Return id and `since` of the runs that the same command would resume, the newest first."""
-    return db.execute(
+    number = found[0] if found is not None else 0
+    runs = db.execute(
         "SELECT id, since FROM run WHERE target = ? AND identity = ? AND NOT finished AND NOT alive(id)"
         " ORDER BY updated_at DESC, number DESC",
-        (target, identity),
-    ).fetchall()
+        (number, identity),
+    )
+    return number, runs.fetchall()
 
 
 def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
@@ -302,7 +288,7 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
 
 
 def find_run(db: Connection, run_id: str) -> RunInfo:
-    """Return the run that has or had this id or, where none has, the one whose id begins so. Raises `UsageError`."""
+    """Return the run that has or had this id, or a unique prefix of it. Raises `UsageError`."""
     found = get_runs(db, f"{run_id} ") or get_runs(db, run_id)
     if not found:
         raise UsageError(f"the journal knows no run {run_id}", hint=LIST)

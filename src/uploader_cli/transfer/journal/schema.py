@@ -7,8 +7,9 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from sqlite3 import Connection
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
@@ -59,15 +60,14 @@ CREATE TABLE target (
 );
 CREATE TABLE run (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
-  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL,
-  started_at REAL NOT NULL, updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0,
-  since INTEGER NOT NULL, files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
+  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL, started_at REAL NOT NULL,
+  updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,
+  files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE pending (
-  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  run INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER,
-  checked_until INTEGER NOT NULL DEFAULT 0, pledged_until INTEGER NOT NULL DEFAULT 0,
-  uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
+  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
+  upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER, checked_until INTEGER NOT NULL DEFAULT 0,
+  pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
@@ -119,15 +119,20 @@ class JournalError(UploaderError):
 
 
 class Store:
-    """The open file: one connection for all threads, behind a lock, as SQLite has one writer anyway.
+    """The journal's file in `directory`, made where there is none, migrated where it is older, and pruned.
 
-    Opening migrates and prunes. Parameters and errors are those of `Journal`.
+    `notices` are sentences for the user: a journal that can't be read was set aside, or interrupted runs are too old or
+    too many to be kept. `now` is the time in seconds. `check` is called while other processes hold the journal, and
+    raises `Interrupted` to end the waiting. Raises `UsageError`, naming --state-dir, where nothing can be written.
+
+    It is one connection for all threads, behind a lock: SQLite has one writer anyway.
     """
 
-    def __init__(self, directory: Path, now: Callable[[], float], check: Check) -> None:
+    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
         self.now, self.check = now, check
-        self.notices: list[str] = []
+        self.notices: tuple[str, ...] = ()
         self.damaged = False
+        self.at_close = ExitStack()
         self._path = directory / NAME
         self._marker = directory / f"{NAME}.damaged"  # damage came out in use; looking for it reads the whole file
         self._mutex = threading.Lock()
@@ -142,7 +147,8 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        """Close the file. A second call changes nothing."""
+        """Close the file; a run that was not finished counts as interrupted. A second call changes nothing."""
+        self.at_close.close()
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
@@ -150,34 +156,31 @@ class Store:
         """Return the file that the live process of a run has locked."""
         return self._path.with_name(f"run-{run_id}.lock")
 
-    def read(
-        self, check: Check | None = None, seconds: float | None = None
-    ) -> AbstractContextManager[sqlite3.Connection]:
+    def write(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
+        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
+        # SQLite's write lock is taken at once: a read that becomes a write could fail with "database is locked".
+        return self._transaction("BEGIN IMMEDIATE", check or self.check, seconds)
+
+    def read(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
         """Open one consistent view; otherwise as `write`."""
-        return self.write(check, seconds, "BEGIN")
+        return self._transaction("BEGIN", check or self.check, seconds)
 
     @contextmanager
-    def write(
-        self, check: Check | None = None, seconds: float | None = None, begin: str = "BEGIN IMMEDIATE"
-    ) -> Iterator[sqlite3.Connection]:
-        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`.
-
-        SQLite's write lock is taken at once: a read that becomes a write could fail with "database is locked".
-        """
+    def _transaction(self, begin: str, check: Check, seconds: float | None) -> Iterator[Connection]:
         with self._mutex:
             try:
-                _persist(lambda: self._db.execute(begin), check or self.check, seconds)
+                _persist(lambda: self._db.execute(begin), check, seconds)
                 with self._db:
                     yield self._db
             except (sqlite3.Error, OSError) as error:
-                if _code(error) not in _DAMAGED:
-                    text = f"the journal {self._path} can't be written: {_words(error)}"
-                    raise JournalError(text, hint=_ELSEWHERE) from error
-                self.damaged = True
-                with suppress(OSError):
-                    self._marker.touch(mode=0o600)
-                hint = "run the same command again: the damaged journal is set aside, and a new one begun"
-                raise JournalError(f"the journal {self._path} is damaged ({error})", hint=hint) from error
+                what, hint = f"can't be written: {_words(error)}", _ELSEWHERE
+                if _code(error) in _DAMAGED:
+                    self.damaged = True
+                    with suppress(OSError):
+                        self._marker.touch(mode=0o600)
+                    hint = "run the same command again: the damaged journal is set aside, and a new one begun"
+                    what = f"is damaged ({error})"
+                raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
     def _open_or_replace(self) -> sqlite3.Connection:
         if self._marker.exists():
@@ -202,7 +205,7 @@ class Store:
         for old in sorted(self._path.parent.glob(f"{NAME}.aside-*Z"))[:-MOST_ASIDE]:
             for path in old.parent.glob(f"{old.name}*"):
                 path.unlink(missing_ok=True)
-        self.notices.append(f"the journal {self._path} {why}: it was set aside as {aside}; runs in it can't be resumed")
+        self.notices += (f"the journal {self._path} {why}: it was set aside as {aside}; runs in it can't be resumed",)
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
@@ -210,12 +213,13 @@ class Store:
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
             db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self.run_lock(run_id)))
-            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
-            db.execute("PRAGMA journal_mode = WAL")  # a file system that can't keeps a slower, equally safe one
-            db.execute("PRAGMA synchronous = NORMAL")
+            # The page size is that of a new file. A file system that can't have a WAL keeps a slower, safe mode.
+            db.executescript(
+                f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
+            )
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-            db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
-            db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            pages = _CHECKPOINT_BYTES // page_bytes
+            db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
             _migrate(db)
             self._prune_runs(db)
             _prune_receipts(db, self.now())
@@ -239,10 +243,8 @@ class Store:
                 " AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.target = target.id)"
             )
         if stale := deleted.count((0,)):
-            self.notices.append(
-                f"interrupted runs forgotten by the journal: {stale}, untouched for 90 days or beyond the newest"
-                f" {MOST_UNFINISHED}"
-            )
+            reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
+            self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
 
 
 def _migrate(db: sqlite3.Connection) -> None:
@@ -325,22 +327,20 @@ def _persist(action: Callable[[], T], check: Check, seconds: float | None = None
         try:
             return action()
         except (sqlite3.Error, BlockingIOError) as error:
-            if not _is_busy(error) or time.monotonic() >= deadline:
+            if _code(error) not in _BUSY or time.monotonic() >= deadline:
                 raise
         check()
         time.sleep(_PAUSE)
 
 
 def _code(error: BaseException) -> int:
-    """Return SQLite's primary code of an error (extended ones add bits above), 0 where it has none."""
+    """Return SQLite's primary code of an error (extended ones add bits above), also for a lock; 0 where it has none."""
+    if isinstance(error, BlockingIOError):
+        return sqlite3.SQLITE_BUSY
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _is_busy(error: BaseException) -> bool:
-    return _code(error) in _BUSY or isinstance(error, BlockingIOError)
-
-
 def _words(error: BaseException) -> str:
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return "no space left"
-    return f"other programs kept it locked for {BUSY_SECONDS:.0f} s" if _is_busy(error) else str(error)
+    if _code(error) in _BUSY:
+        return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
+    return "no space left" if _code(error) == sqlite3.SQLITE_FULL else str(error)

@@ -19,13 +19,13 @@ from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, Pe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal.reading import RunInfo, Stored, Target
 
     Action = Callable[[Connection], None]
+    Changed = Callable[[PendingUpload], PendingUpload]
 
 RETRY_SECONDS = 5.0  # after which a journal that could not be written is tried again
 LAST_SECONDS = 1.0  # that the last try to write waits for other processes
@@ -33,27 +33,8 @@ MOST_UNWRITTEN = 50_000  # files remembered in memory while the journal can't be
 PERIOD_RECEIPTS = 100_000  # after which a new period begins
 
 
-class Journal:
-    """The journal in `directory`, made where there is none, migrated where it is older, and pruned.
-
-    `notices` are sentences for the user: a journal that can't be read (damaged, or of another version) was set aside,
-    or interrupted runs are too old or too many to be kept. `now` is the time in seconds. `check` is called while other
-    processes hold the journal, and raises `Interrupted` to end the waiting.
-    Raises `UsageError`, naming --state-dir, where nothing can be written.
-    """
-
-    def __init__(
-        self, directory: Path, *, now: Callable[[], float] = time.time, check: Callable[[], None] = lambda: None
-    ) -> None:
-        self._handles: list[RunHandle] = []
-        self._store = schema.Store(directory, now, check)
-        self.notices = tuple(self._store.notices)
-
-    def close(self) -> None:
-        """Close the file; a run that was not finished counts as interrupted."""
-        for handle in self._handles:
-            handle.close()
-        self._store.close()
+class Journal(schema.Store):
+    """The journal: what `Store` says of its file, and the runs in it."""
 
     def __enter__(self) -> Journal:
         return self
@@ -76,12 +57,11 @@ class Journal:
         two commands the same, `arguments` by default: paths and cwd, say, without --jobs. `run_id` must be new; it is
         random by default. `fresh` (--no-resume) resumes neither run nor file, and retires such runs.
         """
-        run_id, now = run_id or secrets.token_hex(8), self._store.now()
+        run_id, now = run_id or secrets.token_hex(8), self.now()
         digest = _digest(arguments if identity is None else identity)
-        with self._store.write() as db:
+        with self.write() as db:
             db.execute("INSERT OR IGNORE INTO target (server, destination) VALUES (?, ?)", astuple(target))
-            number = reading.find_target(db, target)
-            free = reading.interrupted(db, number, digest)
+            number, free = reading.find_resumable(db, target, digest)
             if free and not fresh:
                 return self._resume(db, free[0][0], run_id, _json(arguments))
             # what those have under way stays: a claim terminates it
@@ -96,17 +76,16 @@ class Journal:
 
     def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
         """Return what is known of files before such a run begins, with the arguments of `begin`. Changes nothing."""
-        with self._store.read() as db:
-            number = reading.find_target(db, target)
-            free = [] if fresh else reading.interrupted(db, number, _digest(identity))
-        return reading.History(self._store, number, free[0][1] if free else None)
+        with self.read() as db:
+            number, free = reading.find_resumable(db, target, _digest(identity))
+        return reading.History(self, number, free[0][1] if free and not fresh else None)
 
     def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
         """Resume this very run (a unique prefix will do); `new_id` is as `run_id` of `begin`.
 
-        Raises `UsageError` if there is none, if it is finished, or if a live process holds it.
+        Raises `UsageError` as `run`, or if it is finished or alive.
         """
-        with self._store.write() as db:
+        with self.write() as db:
             info = _find_idle(db, run_id)
             if info.state == "finished":
                 raise UsageError(f"run {info.id} is finished: nothing is left to resume", hint=reading.LIST)
@@ -114,15 +93,12 @@ class Journal:
 
     def runs(self) -> list[RunInfo]:
         """Return all runs that are remembered, the one that wrote last first."""
-        with self._store.read() as db:
+        with self.read() as db:
             return reading.get_runs(db)
 
     def run(self, run_id: str) -> RunInfo:
-        """Return the run with this id, or a unique prefix of it, or of an id that it had before it was resumed.
-
-        Raises `UsageError` where that is none or several.
-        """
-        with self._store.read() as db:
+        """Return the run that has or had this id, or a unique prefix of it. Raises `UsageError`."""
+        with self.read() as db:
             return reading.find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
@@ -131,20 +107,21 @@ class Journal:
 
     def forget(self, run_id: str) -> None:
         """Drop a run and what it has under way; its receipts stay. Raises `UsageError` as `run`, or if it is alive."""
-        with self._store.write() as db:
+        with self.write() as db:
             run = (_find_idle(db, run_id).id,)
             _delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
 
     def _resume(self, db: Connection, old_id: str, run_id: str, arguments: str) -> RunHandle:
         db.execute(
             "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, updated_at = ? WHERE id = ?",
-            (run_id, arguments, self._store.now(), old_id),
+            (run_id, arguments, self.now(), old_id),
         )
         return self._hold(db, run_id)
 
     def _hold(self, db: Connection, run_id: str, *, fresh: bool = False) -> RunHandle:
-        self._handles.append(RunHandle(self._store, db, run_id, fresh=fresh))
-        return self._handles[-1]
+        handle = RunHandle(self, db, run_id, fresh=fresh)
+        self.at_close.callback(handle.close)
+        return handle
 
 
 @dataclass(slots=True)
@@ -159,13 +136,11 @@ class _Change:
 class RunHandle:
     """A run that this process holds; its methods may be called from any thread. Made by `Journal`.
 
-    Each call is on disk when it returns: a process killed after that loses nothing. Where the journal can't be written
-    (a full disk, an I/O error, another program that keeps it locked for a minute) `on_trouble`, which must not block or
-    call the run, is called once with a sentence for the user; changes are kept in memory, and written when that works
-    again. `check` is called while other processes hold the journal, and raises `Interrupted` to end the waiting. Calls
-    that concern an upload before its end raise it, all others don't.
-
-    `id` is the run's; `resumed_from` is the id under which it was last known, None for a new run.
+    Each call is on disk when it returns. Where the journal can't be written (a full disk, an I/O error, another program
+    that keeps it locked for a minute) `on_trouble`, which must not block or call the run, is called once with a
+    sentence for the user; changes are kept in memory, and written when that works again. `check` is as for `Journal`;
+    calls that concern an upload before its end raise its `Interrupted`, all others don't. `resumed_from` is the id
+    under which the run was last known, None for a new one.
     """
 
     def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool) -> None:
@@ -194,16 +169,12 @@ class RunHandle:
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
 
-    # --- files --------------------------------------------------------------------------------------------------------
-
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically among all processes; return what is known of each, in order.
 
-        With `pack` the new ones share one key, with the position of each (`pack_position`).
-
-        NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. Claiming a file
-        again that this run holds gives RESUME (a retry); another LocalFile with the same path gets BUSY. After `finish`
-        all are BUSY. Raises `Interrupted`.
+        NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. With `pack` these
+        share one key, with the position of each (`pack_position`). A file that this run holds is resumed (a retry),
+        another LocalFile with the same path is BUSY. After `finish` all are BUSY. Raises `Interrupted`.
         """
         claims: list[Claim] = []
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
@@ -223,7 +194,7 @@ class RunHandle:
         """Give claimed files that travel in one pack a new key, in one transaction, and return it."""
         key = reading.new_key()
         uploads = _packed_uploads(key)
-        self._update(files, lambda old: replace(old, upload=next(uploads)))
+        self._update(files, lambda _: next(uploads))
         return key
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
@@ -240,12 +211,9 @@ class RunHandle:
         return found
 
     def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
-        """Forget what was created for a claimed file, and return a new upload: call it before another creation.
-
-        For an upload that is gone on the server (404, 410) or whose session had to be made anew.
-        """
+        """Forget what was created for a claimed file, and return a new upload: call it before another creation."""
         upload = PendingUpload(session=session)
-        self._update([file], lambda old: replace(old, upload=upload))
+        self._update([file], lambda _: upload)
         return upload
 
     def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
@@ -261,10 +229,7 @@ class RunHandle:
         self._set(file, part, pledged_until=until)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
-        """Cut a claimed file into parts of these sizes (bytes), each with its own key: before they are created.
-
-        Parts that it had are forgotten. The key of the file itself is for the upload that joins them.
-        """
+        """Cut a claimed file into new parts of these sizes (bytes), each with its own key: before they are created."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
         self._set(file, None, parts=parts)
@@ -277,9 +242,9 @@ class RunHandle:
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
-        """Record that the server has these files: receipts replace what was under way, in one transaction.
+        """Record that the server has these files: new receipts replace old ones and what was under way.
 
-        A second call for a file updates its receipt. Recorded after `finish` too: it is true whenever it comes.
+        Recorded after `finish` too: it is true whenever it comes.
         """
         with self._mutex:
             for item in stored:
@@ -311,8 +276,6 @@ class RunHandle:
             for file in files:
                 self._held.pop(path_key(file), None)
 
-    # --- sessions and the run -----------------------------------------------------------------------------------------
-
     def session_opened(self, session: str) -> None:
         """Record that a session of this run is open on the server."""
         with self._change():
@@ -331,10 +294,8 @@ class RunHandle:
             return tuple(self._sessions)
 
     def finish(self, *, ok: bool) -> None:
-        """End the run. `ok`: every file is on the server; what was under way is pruned, and so are interrupted runs of
-        the very same command. Otherwise the run is interrupted, and everything can be resumed.
-
-        A second call changes nothing.
+        """End the run, once. `ok`: every file is on the server; what was under way is deleted, and so are interrupted
+        runs of the very same command. Otherwise the run is interrupted, and everything can be resumed.
         """
         with self._mutex:
             if self._over:
@@ -353,8 +314,6 @@ class RunHandle:
             with suppress(OSError):  # a second call, or a directory that went away under a run
                 self._store.run_lock(self.id).unlink()
 
-    # --- in memory ----------------------------------------------------------------------------------------------------
-
     def _take(self, db: Connection | None, file: LocalFile, uploads: Iterator[PendingUpload]) -> Claim:
         key = path_key(file)
         pending, receipt = None, self._receipt(db, key, file, since=self._since)
@@ -370,7 +329,7 @@ class RunHandle:
         old = held or pending
         if old and is_same(file, old.file) and (old.own or not self._fresh):
             self._hold(key, replace(old, file=file, own=True))
-            return Claim(ClaimState.UNKNOWN if old.uncertain else ClaimState.RESUME, old.upload)
+            return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
         new = Pending(file, next(uploads))
         self._hold(key, new)
         is_new = self._fresh and not old.own if old else receipt is None
@@ -390,22 +349,20 @@ class RunHandle:
     def _set(self, file: LocalFile, part: int | None, **values: Any) -> None:
         """Set fields of the upload of a claimed file, or of one of its parts."""
 
-        def changed(old: Pending) -> Pending:
-            now = values
-            if part is not None:
-                now = {"parts": tuple(replace(p, **values) if p.index == part else p for p in old.upload.parts)}
-            return replace(old, upload=replace(old.upload, **now))
+        def changed(old: PendingUpload) -> PendingUpload:
+            if part is None:
+                return replace(old, **values)
+            return replace(old, parts=tuple(replace(p, **values) if p.index == part else p for p in old.parts))
 
         self._update([file], changed)
 
-    def _update(
-        self, files: Sequence[LocalFile], changed: Callable[[Pending], Pending], *, begins: bool = True
-    ) -> None:
-        """Change what is under way for files, where this run holds them."""
+    def _update(self, files: Sequence[LocalFile], changed: Changed, *, begins: bool = True) -> None:
+        """Change the uploads of those files that this run holds."""
         with self._change(begins=begins):
             for key in map(path_key, files):
                 if key in self._held:
-                    self._hold(key, changed(self._held[key]))
+                    held = self._held[key]
+                    self._hold(key, replace(held, upload=changed(held.upload)))
 
     def _hold(self, key: bytes, new: Pending) -> None:
         self._held[key] = new
@@ -419,8 +376,6 @@ class RunHandle:
                 raise UploaderError(f"run {self.id} has ended: the journal takes no more of it")
             yield
             self._save(begins=begins)
-
-    # --- transactions -------------------------------------------------------------------------------------------------
 
     def _save(self, first: Action | None = None, *, begins: bool = False, last: bool = False) -> None:
         """Write in one transaction what has changed, after `first`; where that fails, it is written later.
@@ -466,36 +421,26 @@ class RunHandle:
 
     def _write(self, db: Connection) -> None:
         """Write what has changed, but nothing of an upload that another live run has under way."""
-        run, now = self._number, self._store.now()
-        changes = [(self._target, key, change) for key, change in self._changes.items()]
+        target, run, now, changes = self._target, self._number, self._store.now(), self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
             " AND (run = ? OR NOT alive((SELECT id FROM run WHERE number = pending.run)))",
-            [(target, key, run) for target, key, _ in changes],
+            [(target, key, run) for key in self._changes],
         )
         db.executemany(
-            "INSERT OR IGNORE INTO pending (target, path, run, size, mtime_ns, uncertain, upload_key, url, session,"
-            " chunk_size, checked_until, parts, pledged_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (target, key, run, *reading.pending_row(change.pending))
-                for target, key, change in changes
-                if change.pending
-            ],
+            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
         db.executemany(
             "DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?",
-            [(target, key, row.refused.size, row.refused.mtime_ns) for target, key, row in changes if row.refused],
+            [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused],
         )
-        receipts = [(target, key, change.receipt) for target, key, change in changes if change.receipt]
+        receipts = [(key, change.receipt) for key, change in changes if change.receipt]
         if receipts:
-            period = _period(db, len(receipts), int(now))
+            period, at = _period(db, len(receipts), int(now)), int(now)
             db.executemany(
-                "INSERT OR REPLACE INTO receipt (target, path, run, period, completed_at, size, mtime_ns, server_id,"
-                " location, checksum, verified) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (target, key, run, period, int(now), *reading.receipt_row(receipt, key))
-                    for target, key, receipt in receipts
-                ],
+                "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [reading.receipt_row(target, run, key, receipt, period, at) for key, receipt in receipts],
             )
         if self._counted:
             counts = (len(self._counted), sum(self._counted), now, run)
