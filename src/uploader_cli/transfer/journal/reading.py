@@ -175,10 +175,10 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
 def get_pending(db: Connection, target: int, run: int, key: bytes, file: LocalFile) -> Pending | None:
     """Return what is under way for the path of `file`, as run number `run` sees it."""
     row = db.execute(
-        "SELECT run = ?1, run != ?1 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns,"
+        "SELECT run = ?, run != ? AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns,"
         " upload_key, url, session, chunk_size, checked_until, parts, pledged_until, uncertain"
-        " FROM pending WHERE target = ?2 AND path = ?3",
-        (run, target, key),
+        " FROM pending WHERE target = ? AND path = ?",
+        (run, run, target, key),
     ).fetchone()
     if row is None:
         return None

@@ -9,7 +9,6 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from sqlite3 import Connection
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from sqlite3 import Connection
 
     Check = Callable[[], None]
 
@@ -182,7 +182,7 @@ class Store:
                     what = f"is damaged ({error})"
                 raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
-    def _open_or_replace(self) -> sqlite3.Connection:
+    def _open_or_replace(self) -> Connection:
         if self._marker.exists():
             self._set_aside("is damaged")
         try:
@@ -207,7 +207,7 @@ class Store:
                 path.unlink(missing_ok=True)
         self.notices += (f"the journal {self._path} {why}: it was set aside as {aside}; runs in it can't be resumed",)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
         # SQLite waits in C, where no signal handler runs: a short time only, `_persist` waits for the rest.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
@@ -228,7 +228,7 @@ class Store:
             raise
         return db
 
-    def _prune_runs(self, db: sqlite3.Connection) -> None:
+    def _prune_runs(self, db: Connection) -> None:
         """Delete runs that are too old or too many, and what belongs to no run; note how many were interrupted."""
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
@@ -247,7 +247,7 @@ class Store:
             self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: Connection) -> None:
     """Bring the file to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
@@ -259,7 +259,7 @@ def _migrate(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {VERSION};COMMIT;")
 
 
-def _prune_receipts(db: sqlite3.Connection, now: float) -> None:
+def _prune_receipts(db: Connection, now: float) -> None:
     """Delete the receipts of periods that are too old or too many, some at a time: others may write.
 
     All receipts are read for that, so it is done only when a period is to go.

@@ -431,10 +431,9 @@ class RunHandle:
             "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
-        db.executemany(
-            "DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?",
-            [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused],
-        )
+        refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]
+        if refused:  # an empty executemany costs 2 µs
+            db.executemany("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", refused)
         receipts = [(key, change.receipt) for key, change in changes if change.receipt]
         if receipts:
             period, at = _period(db, len(receipts), int(now)), int(now)
