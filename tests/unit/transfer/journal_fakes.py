@@ -10,7 +10,7 @@ from uploader_cli.transfer.journal import Stored, Target
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.transfer.journal import Claim, Journal, Receipt, RunHandle
+    from uploader_cli.transfer.journal import Claim, Journal, RunHandle
 
 HERE = Target("http://here:1", "personal")
 DAY = 86_400.0
@@ -44,7 +44,7 @@ def complete(run: RunHandle, file: LocalFile, **fields) -> None:
     run.completed([Stored(file, **fields)])
 
 
-def receipt(run: RunHandle, file: LocalFile) -> Receipt | None:
+def receipt(run: RunHandle, file: LocalFile) -> Stored | None:
     return run.receipts([file])[0]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 from journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete, names, receipt
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal import Journal, Target, rows
+from uploader_cli.transfer.journal import Journal, Stored, Target, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +148,7 @@ def test_a_forgotten_run_leaves_its_receipts_only(journal: Journal) -> None:
     assert journal.runs() == []
     again = begin(journal)
     assert claimed(again, a_file("/a")).state == "new"
-    assert receipt(again, a_file("/b")).run is None
+    assert receipt(again, a_file("/b")) == Stored(a_file("/b"))
 
 
 def test_locks_and_files_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
@@ -174,13 +175,12 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
         assert journal.notices == (
             "interrupted runs forgotten by the journal: 1, untouched for 90 days or beyond the newest 1000",
         )
-    with Journal(tmp_path, now=clock) as journal:
-        with journal._store.read() as db:
-            counts = [
-                db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("target", "run", "pending", "receipt", "session")
-            ]
-        assert counts == [1, 1, 0, 1, 0]
+    Journal(tmp_path, now=clock).close()
+    with sqlite3.connect(tmp_path / "journal.sqlite3") as db:
+        tables = ("target", "run", "pending", "receipt", "session")
+        counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+    db.close()
+    assert counts == [1, 1, 0, 1, 0]
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
@@ -191,10 +191,10 @@ def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path
 
 
 def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MOST_FINISHED", 3)
-    monkeypatch.setattr(rows, "MOST_UNFINISHED", 2)
-    monkeypatch.setattr(rows, "MOST_RECEIPTS", 5)
-    monkeypatch.setattr(rows, "_BATCH", 4)
+    monkeypatch.setattr(schema, "MOST_FINISHED", 3)
+    monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
+    monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
+    monkeypatch.setattr(schema, "_BATCH", 4)
     with Journal(tmp_path) as journal:
         for number in range(30):
             run = begin(journal, str(number))
@@ -213,7 +213,7 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
 
 
 def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(rows, "MOST_RECEIPTS", 2)
+    monkeypatch.setattr(schema, "MOST_RECEIPTS", 2)
     with Journal(tmp_path) as journal:
         before = begin(journal, "before")
         complete(before, a_file("/before"))

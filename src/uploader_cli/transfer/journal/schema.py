@@ -1,34 +1,38 @@
-"""The journal's file: its tables and their versions, opening it and setting it aside, transactions."""
+"""The journal's file: its tables, opening and setting it aside, transactions, pruning, locks."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer.journal import rows
-from uploader_cli.transfer.journal.lock import FileLock, is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from sqlite3 import Connection
+
+    Check = Callable[[], None]
 
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
 VERSION = 4
-BUSY_SECONDS = 60.0
-"""How long a transaction waits for other processes: they hold the file for milliseconds at a time."""
-MOST_ASIDE = 5
-"""Journals set aside that are kept."""
-
-_PAUSE = 0.01
+BUSY_SECONDS = 60.0  # to wait for other processes, which hold the file for milliseconds at a time
+KEPT_SECONDS = 90 * 86_400.0  # that receipts, and runs that nobody resumes, are remembered
+MOST_FINISHED = 50  # runs in the list
+MOST_UNFINISHED = 1000
+MOST_RECEIPTS = 1_000_000  # give or take a period; those that an unfinished run may ask for come on top
+MOST_ASIDE = 5  # journals set aside that are kept
+_BATCH = 2000
+_PAUSE = 0.005
 # A checkpoint costs two fsyncs. The WAL is written over, not cut, so that an fsync need not write its size; half-size
 # pages hold it under 1 MB with as few checkpoints as pages of 4 KiB and twice the bytes.
 _PAGE_BYTES = 2048
@@ -38,11 +42,9 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
 
-# run.number stays the same for a run's life, run.id is new each time it is resumed. A period begins with each run, and
-# after some receipts: periods only grow, so that `period > run.since` means "since this run began" whatever the clock
-# did, and pruning finds the oldest receipts without an index, which would hold each path a second time.
-# period.receipts and last_at are upper bounds: runs reserve 1000 receipts and the rest of the day, and a receipt that
-# is replaced moves to a new period.
+# A period begins with each run, and after some receipts: periods only grow, so that `period > run.since` means "since
+# this run began" whatever the clock did, and pruning finds the oldest receipts without an index, which would hold each
+# path a second time. period.receipts is an upper bound: a receipt that is replaced moves to a new period.
 _RECEIPTS = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
 CREATE TABLE receipt (
@@ -51,27 +53,27 @@ CREATE TABLE receipt (
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 """
+# run.number stays the same for a run's life, run.id is new each time it is resumed.
 _TABLES = """
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
 );
 CREATE TABLE run (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
-  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL,
-  started_at REAL NOT NULL, updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0,
-  since INTEGER NOT NULL, files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
+  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL, started_at REAL NOT NULL,
+  updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,
+  files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE pending (
-  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  run INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER,
-  checked_until INTEGER NOT NULL DEFAULT 0, pledged_until INTEGER NOT NULL DEFAULT 0,
-  uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
+  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
+  upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER, checked_until INTEGER NOT NULL DEFAULT 0,
+  pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
 INSERT INTO period (number) VALUES (0);
 """
-# Version 3 had a table of parts, and receipts with the run's id and a serial number; run.since was such a number.
+# Version 3 had a table of parts, and receipts with a serial number; run.since was such a number.
 _FROM_3 = """
 ALTER TABLE pending ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pending ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';
@@ -79,57 +81,65 @@ UPDATE pending SET parts = (
   SELECT json_group_array(json_array(number, start, size, upload_key, url, checked_until, pledged_until))
   FROM (SELECT * FROM part WHERE part.target = pending.target AND part.path = pending.path ORDER BY number)
 );
-DROP TABLE part;
-CREATE INDEX by_since ON run (since, number);
-INSERT INTO receipt
-  SELECT target, path, size, mtime_ns, coalesce((SELECT number FROM run WHERE id = old.run), 0),
-    coalesce((SELECT number FROM run WHERE since < old.serial ORDER BY since DESC, number DESC LIMIT 1), 0),
-    server_id, location, checksum, verified, CAST(completed_at AS INTEGER) FROM old ORDER BY target, path;
-DROP TABLE old;
-DROP INDEX by_since;
+INSERT INTO receipt SELECT target, path, size, mtime_ns, 0,
+  (SELECT coalesce(max(number), 0) FROM run WHERE since < serial) AS period,
+  server_id, location, checksum, verified, CAST(completed_at AS INTEGER) FROM old;
 UPDATE run SET since = number - 1;
 INSERT INTO period SELECT period, count(*), max(completed_at) FROM receipt GROUP BY period;
-INSERT INTO period (number) SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'run';
+INSERT INTO period (number) SELECT coalesce(max(number), 0) + 1 FROM run;
+DROP TABLE part;
+DROP TABLE old;
 """
-_STEPS = {
-    0: _RECEIPTS + _TABLES,
-    1: "ALTER TABLE pending ADD COLUMN checked_until INTEGER NOT NULL DEFAULT 0;"
-    "CREATE TABLE part (target, path, number, start, size, upload_key, url, checked_until);",
-    2: "ALTER TABLE pending ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE part ADD COLUMN pledged_until INTEGER NOT NULL DEFAULT 0;",
-    3: "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _FROM_3,
-}
+_OUTDATED_RUNS = """
+DELETE FROM run WHERE number IN (
+  SELECT number FROM (
+    SELECT *, row_number() OVER (PARTITION BY finished ORDER BY updated_at DESC, number DESC) AS place FROM run
+  ) WHERE CASE WHEN finished THEN place > ? ELSE (place > ? OR updated_at < ?) AND NOT alive(id) END
+) RETURNING finished
+"""
+# The last period that is too old, or that is beyond MOST_RECEIPTS and no unfinished run asks for.
+_OUTDATED_PERIOD = """
+SELECT max(number) FROM (
+  SELECT number, last_at, sum(receipts) OVER (ORDER BY number DESC) - receipts AS newer FROM period WHERE receipts
+) WHERE last_at < ?
+  OR (newer >= ? AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number))
+"""
+_COUNT_AGAIN = """
+WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM receipt GROUP BY period)
+UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counted.period = period.number), 0)
+"""
 
 
 class Unreadable(Exception):
-    """The file is no journal of this version or an older one; `str(error)` says why, to follow "it"."""
+    """The file is no journal of a known version; `str(error)` says why, to follow "it"."""
 
 
 class JournalError(UploaderError):
-    """The journal could not be read or written. `damaged`: what is in the file makes no sense."""
-
-    def __init__(self, message: str, *, hint: str, damaged: bool = False) -> None:
-        super().__init__(message, hint=hint)
-        self.damaged = damaged
+    """The journal could not be read or written."""
 
 
 class Store:
-    """One connection for all threads, behind a lock: SQLite has one writer anyway. Opening it migrates and prunes.
+    """The journal's file in `directory`, made where there is none, migrated where it is older, and pruned.
 
-    `check` is called between tries while others hold the file, and may raise. `notices` are sentences for the user.
-    Raises `UsageError` where the journal can't be made or read.
+    `notices` are sentences for the user: a journal that can't be read was set aside, or interrupted runs are too old or
+    too many to be kept. `now` is the time in seconds. `check` is called while other processes hold the journal, and
+    raises `Interrupted` to end the waiting. Raises `UsageError`, naming --state-dir, where nothing can be written.
+
+    It is one connection for all threads, behind a lock: SQLite has one writer anyway.
     """
 
-    def __init__(self, directory: Path, now: float, check: Callable[[], None]) -> None:
-        self.path = directory / NAME
-        self.check = check
-        self.notices: list[str] = []
-        self._mutex = threading.Lock()
+    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
+        self.now, self.check = now, check
+        self.notices: tuple[str, ...] = ()
+        self.damaged = False
+        self.at_close = ExitStack()
+        self._path = directory / NAME
         self._marker = directory / f"{NAME}.damaged"  # damage came out in use; looking for it reads the whole file
+        self._mutex = threading.Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # one that is there keeps its mode
-            with FileLock(directory / "journal.lock", check=check):
-                self._db = self._open_or_replace(now)
+            with locked(directory / "journal.lock", check):
+                self._db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"the journal can't be written in {directory}: {_words(error)}; without it nothing could be resumed",
@@ -137,148 +147,200 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        """Close the file. A second call changes nothing."""
+        """Close the file; a run that was not finished counts as interrupted. A second call changes nothing."""
+        self.at_close.close()
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
     def run_lock(self, run_id: str) -> Path:
         """Return the file that the live process of a run has locked."""
-        return self.path.with_name(f"run-{run_id}.lock")
+        return self._path.with_name(f"run-{run_id}.lock")
 
-    def patient(self, waited: float) -> bool:
-        """Return whether to wait on for other processes after `waited` seconds. Raises what `check` raises."""
-        self.check()
-        return waited < BUSY_SECONDS
+    def write(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
+        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
+        # SQLite's write lock is taken at once: a read that becomes a write could fail with "database is locked".
+        return self._transaction("BEGIN IMMEDIATE", check or self.check, seconds)
+
+    def read(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
+        """Open one consistent view; otherwise as `write`."""
+        return self._transaction("BEGIN", check or self.check, seconds)
 
     @contextmanager
-    def write(
-        self, wait: Callable[[float], bool] | None = None, begin: str = "BEGIN IMMEDIATE"
-    ) -> Iterator[sqlite3.Connection]:
-        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`.
-
-        `wait` is asked between tries as `patient` is. SQLite's write lock is taken at once: a read that becomes a write
-        could fail with "database is locked".
-        """
+    def _transaction(self, begin: str, check: Check, seconds: float | None) -> Iterator[Connection]:
         with self._mutex:
             try:
-                _persist(lambda: self._db.execute(begin), wait or self.patient)
+                _persist(lambda: self._db.execute(begin), check, seconds)
                 with self._db:
                     yield self._db
             except (sqlite3.Error, OSError) as error:
-                raise self._explained(error) from error
+                what, hint = f"can't be written: {_words(error)}", _ELSEWHERE
+                if _code(error) in _DAMAGED:
+                    self.damaged = True
+                    with suppress(OSError):
+                        self._marker.touch(mode=0o600)
+                    hint = "run the same command again: the damaged journal is set aside, and a new one begun"
+                    what = f"is damaged ({error})"
+                raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
-    def read(self, wait: Callable[[float], bool] | None = None) -> AbstractContextManager[sqlite3.Connection]:
-        """Open one consistent view. Raises `JournalError`."""
-        return self.write(wait, "BEGIN")
-
-    def _explained(self, error: Exception) -> JournalError:
-        if _code(error) in _DAMAGED:
-            with suppress(OSError):
-                self._marker.touch(mode=0o600)
-            hint = "run the same command again: the damaged journal is set aside, and a new one begun"
-            return JournalError(f"the journal {self.path} is damaged ({error})", hint=hint, damaged=True)
-        return JournalError(f"the journal {self.path} can't be written: {_words(error)}", hint=_ELSEWHERE)
-
-    def _open_or_replace(self, now: float) -> sqlite3.Connection:
+    def _open_or_replace(self) -> Connection:
         if self._marker.exists():
-            self._set_aside("is damaged", now)
+            self._set_aside("is damaged")
         try:
-            return _persist(lambda: self._open(now), self.patient)
+            return _persist(self._open, self.check)
         except Unreadable as error:
-            self._set_aside(str(error), now)
+            self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
             if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
                 raise  # a full disk, a read-only one: the file itself may be well
-            self._set_aside(f"is damaged ({error})", now)
-        return self._open(now)
+            self._set_aside(f"is damaged ({error})")
+        return self._open()
 
-    def _open(self, now: float) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
+    def _set_aside(self, why: str) -> None:
+        """Rename the journal and what belongs to it, with a notice; delete all but `MOST_ASIDE` of those before."""
+        aside = f"{NAME}.aside-{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%S.%fZ}"
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self._path.with_name(NAME + suffix).rename(self._path.with_name(aside + suffix))
+        self._marker.unlink(missing_ok=True)
+        for old in sorted(self._path.parent.glob(f"{NAME}.aside-*Z"))[:-MOST_ASIDE]:
+            for path in old.parent.glob(f"{old.name}*"):
+                path.unlink(missing_ok=True)
+        self.notices += (f"the journal {self._path} {why}: it was set aside as {aside}; runs in it can't be resumed",)
+
+    def _open(self) -> Connection:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
         # SQLite waits in C, where no signal handler runs: a short time only, `_persist` waits for the rest.
-        db = sqlite3.connect(self.path, timeout=0.1, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
-            db.create_function("alive", 1, lambda run_id: run_id is not None and is_held(self.run_lock(run_id)))
-            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
-            db.execute(
-                "PRAGMA journal_mode = WAL"
-            )  # where a file system can't, SQLite keeps a slower, equally safe one
-            db.execute("PRAGMA synchronous = NORMAL")
+            db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self.run_lock(run_id)))
+            # The page size is that of a new file. A file system that can't have a WAL keeps a slower, safe mode.
+            db.executescript(
+                f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
+            )
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-            db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
-            db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            pages = _CHECKPOINT_BYTES // page_bytes
+            db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
             _migrate(db)
-            self._prune(db, now)
+            self._prune_runs(db)
+            _prune_receipts(db, self.now())
         except BaseException:
             db.close()
             raise
         return db
 
-    def _prune(self, db: sqlite3.Connection, now: float) -> None:
+    def _prune_runs(self, db: Connection) -> None:
+        """Delete runs that are too old or too many, and what belongs to no run; note how many were interrupted."""
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
-            for path in self.path.parent.glob("run-*.lock"):
-                if not is_held(path):
+            for path in self._path.parent.glob("run-*.lock"):
+                if not _is_locked(path):
                     path.unlink(missing_ok=True)
-            stale = rows.prune_runs(db, now)
-        if stale:
-            self.notices.append(
-                f"interrupted runs forgotten by the journal: {stale}, untouched for 90 days or beyond the newest"
-                f" {rows.MOST_UNFINISHED}"
+            deleted = db.execute(_OUTDATED_RUNS, (MOST_FINISHED, MOST_UNFINISHED, self.now() - KEPT_SECONDS)).fetchall()
+            db.execute("DELETE FROM pending WHERE run NOT IN (SELECT number FROM run)")
+            db.execute("DELETE FROM session WHERE run NOT IN (SELECT number FROM run)")
+            db.execute(
+                "DELETE FROM target WHERE id NOT IN (SELECT target FROM run)"
+                " AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.target = target.id)"
             )
-        rows.prune_receipts(db, now)
-
-    def _set_aside(self, why: str, now: float) -> None:
-        """Rename the journal and what belongs to it, with a notice; delete all but `MOST_ASIDE` of those before."""
-        aside = f"{NAME}.aside-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S.%fZ}"
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                self.path.with_name(NAME + suffix).rename(self.path.with_name(aside + suffix))
-        self._marker.unlink(missing_ok=True)
-        for old in sorted(self.path.parent.glob(f"{NAME}.aside-*Z"))[:-MOST_ASIDE]:
-            for path in old.parent.glob(f"{old.name}*"):
-                path.unlink(missing_ok=True)
-        self.notices.append(f"the journal {self.path} {why}: it was set aside as {aside}; runs in it can't be resumed")
+        if stale := deleted.count((0,)):
+            reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
+            self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: Connection) -> None:
     """Bring the file to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        raise Unreadable("was written by a newer version of uploader")
-    if version == 0 and _tables(db):
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise Unreadable("is not uploader's")
-    while version < VERSION:
-        following = version + 1 if version else VERSION
-        db.executescript(f"BEGIN IMMEDIATE;{_STEPS[version]}PRAGMA user_version = {following};COMMIT;")
-        version = following
-    if not _tables(db) >= {"target", "run", "pending", "receipt", "period", "session"}:
-        raise Unreadable("lacks tables")
+    if version not in (0, 3, VERSION):
+        raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
+    if version != VERSION:
+        script = "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _FROM_3 if version else _RECEIPTS + _TABLES
+        db.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {VERSION};COMMIT;")
 
 
-def _tables(db: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+def _prune_receipts(db: Connection, now: float) -> None:
+    """Delete the receipts of periods that are too old or too many, some at a time: others may write.
+
+    All receipts are read for that, so it is done only when a period is to go.
+    """
+    bounds = (now - KEPT_SECONDS, MOST_RECEIPTS)
+    (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
+    if last is not None:
+        db.execute(_COUNT_AGAIN)
+        (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
+    after: tuple[int, bytes] | None = (0, b"") if last is not None else None
+    while after is not None:
+        found = db.execute(
+            "SELECT target, path FROM receipt WHERE (target, path) > (?, ?) ORDER BY target, path LIMIT 1 OFFSET ?",
+            (*after, _BATCH),
+        ).fetchone()
+        db.execute(
+            "DELETE FROM receipt WHERE period <= ? AND (target, path) > (?, ?) AND (target, path) <= (?, ?)",
+            (last, *after, *(found or (sys.maxsize, b""))),
+        )
+        after = found
+    db.execute(
+        "DELETE FROM period WHERE (number <= ? OR NOT receipts) AND number < (SELECT max(number) FROM period)", (last,)
+    )
 
 
-def _persist(action: Callable[[], T], wait: Callable[[float], bool]) -> T:
-    """Try `action` until others leave the file, while `wait(seconds waited)` says so."""
-    began = time.monotonic()
+def _lock(handle: int, *, shared: bool) -> None:
+    """Lock a file as the operating system does: the lock ends with its process, however it ends, kill -9 included."""
+    if sys.platform == "win32":  # exclusive locks only
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        import fcntl
+
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on the file at `path`, which an exclusive one makes if missing. Raises `OSError`."""
+    handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _persist(lambda: _lock(handle, shared=shared), check, seconds)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a live process (this one too) holds the lock at `path`, without taking it from others."""
+    try:
+        with locked(path, lambda: None, 0.0, shared=True):
+            return False
+    except (BlockingIOError, FileNotFoundError) as error:
+        return isinstance(error, BlockingIOError)
+
+
+def _persist(action: Callable[[], T], check: Check, seconds: float | None = None) -> T:
+    """Try `action` until others leave the file, for `seconds` (`BUSY_SECONDS`); `check` between tries may raise."""
+    deadline = time.monotonic() + (BUSY_SECONDS if seconds is None else seconds)
     while True:
         try:
             return action()
-        except sqlite3.Error as error:
-            if _code(error) not in _BUSY or not wait(time.monotonic() - began):
+        except (sqlite3.Error, BlockingIOError) as error:
+            if _code(error) not in _BUSY or time.monotonic() >= deadline:
                 raise
+        check()
         time.sleep(_PAUSE)
 
 
 def _code(error: BaseException) -> int:
-    """Return SQLite's primary code of an error (extended ones add bits above), 0 where it has none."""
+    """Return SQLite's primary code of an error (extended ones add bits above), also for a lock; 0 where it has none."""
+    if isinstance(error, BlockingIOError):
+        return sqlite3.SQLITE_BUSY
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _words(error: BaseException) -> str:
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return "no space left"
-    if _code(error) in _BUSY or isinstance(error, TimeoutError):
+    if _code(error) in _BUSY:
         return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
-    return str(error)
+    return "no space left" if _code(error) == sqlite3.SQLITE_FULL else str(error)

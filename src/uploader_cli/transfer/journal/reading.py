@@ -1,0 +1,302 @@
+"""What the journal takes and returns, how rows hold it, and the queries."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from uploader_cli.errors import UsageError
+from uploader_cli.transfer.journal.schema import KEPT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from sqlite3 import Connection
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.journal.schema import Store
+
+LIST = "`uploader resume --list` shows them"
+
+_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+"""Whether `quote` leaves a path as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where files go: `server` is its URL without credentials, `destination` a category or a tus endpoint."""
+
+    server: str
+    destination: str
+
+
+def new_key() -> str:
+    """Return a random `uploadKey` (docs/protocol.md, section 5), which nobody can guess."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPart:
+    """One part of a file: `size` bytes from `offset`, in an upload of its own; the rest is as in `PendingUpload`."""
+
+    index: int
+    offset: int
+    size: int
+    upload_key: str
+    url: str | None = None
+    checked_until: int = 0
+    pledged_until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """An upload under way. With `url` None its creation was not answered, but may have worked: POST `upload_key` first.
+
+    Bytes up to `checked_until` lay in chunks whose checksum the server accepted; only the server's offset says what it
+    has. `pledged_until` is the end of the chunk that was being sent with its checksum, 0 for none: a server whose
+    offset is there has accepted it. `parts` is empty for a file in one piece. `uncertain`: it may be stored.
+    """
+
+    upload_key: str = field(default_factory=new_key)
+    url: str | None = None
+    session: str | None = None
+    chunk_size: int | None = None
+    checked_until: int = 0
+    parts: tuple[PendingPart, ...] = ()
+    pledged_until: int = 0
+    uncertain: bool = field(default=False, compare=False)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every upload URL that belongs to the file: what to DELETE when it is sent anew."""
+        return tuple(url for url in (self.url, *(part.url for part in self.parts)) if url is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The upload of `file` that is under way. `own`: by this run; `busy`: by another run, which is alive."""
+
+    file: LocalFile
+    upload: PendingUpload
+    own: bool = True
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that the server says it has stored. `checksum` is a hex SHA-256; `verified`: it was compared."""
+
+    file: LocalFile
+    server_id: str | None = None
+    location: str | None = None
+    checksum: str | None = None
+    verified: bool = False
+
+
+class ClaimState(StrEnum):
+    """What a claim found, and what to do with the file."""
+
+    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is what an earlier run had begun
+    RESUME = "resume"  # resume `upload`
+    CHANGED = "changed"  # size or mtime differ from an earlier try: say so, terminate `outdated`, send `upload` from 0
+    UNKNOWN = "unknown"  # an earlier try of `upload` ended without knowing whether the server stored the file
+    DONE = "done"  # this run (or the one it resumes) has `receipt`, or another one has sent the file since it began
+    BUSY = "busy"  # another live run, or another entry of this one, is sending the file: do not touch it
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the journal knows of a file that is about to be sent."""
+
+    state: ClaimState
+    upload: PendingUpload | None = None
+    receipt: Stored | None = None
+    outdated: PendingUpload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run in the list. Times are in seconds since the epoch; `completed_*` count over all its continuations.
+
+    `state` is "running", "interrupted" or "finished"; `open_files` are under way, `sessions` not finished.
+    """
+
+    id: str
+    server: str
+    destination: str
+    arguments: Mapping[str, object]
+    started_at: float
+    updated_at: float
+    state: str
+    alive: bool
+    completed_files: int
+    completed_bytes: int
+    open_files: int
+    sessions: tuple[str, ...]
+
+
+def pack_position(claim: Claim) -> tuple[str, int] | None:
+    """Return the key of the pack that a file was claimed for, and its position; None where it was for none."""
+    key, colon, index = claim.upload.upload_key.partition(":") if claim.upload is not None else ("", "", "")
+    return (key, int(index)) if colon else None
+
+
+def path_key(file: LocalFile) -> bytes:
+    """Return the absolute path of `file` as the journal keys it: bytes, since a path need not be text.
+
+    A relative path is taken from the current working directory. A NUL separates the file's own destination.
+    """
+    name = file.path
+    if name[:1] != "/" or "//" in name or "/." in name or name[-1:] == "/":  # else it is absolute: `abspath` costs 5 µs
+        name = os.path.abspath(name)
+    path = os.fsencode(name)
+    return path + b"\0" + file.destination.encode() if file.destination else path
+
+
+def is_same(one: LocalFile, other: LocalFile) -> bool:
+    """Return whether size and mtime are equal."""
+    return one.size == other.size and one.mtime_ns == other.mtime_ns
+
+
+def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[Any, ...]:
+    """Return what `get_pending` reads again, in the order of the table."""
+    file, upload = pending.file, pending.upload
+    parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
+    known = (upload.upload_key, upload.url, upload.session, upload.chunk_size, upload.checked_until)
+    return (target, key, file.size, file.mtime_ns, run, *known, upload.pledged_until, upload.uncertain, parts)
+
+
+def get_pending(db: Connection, target: int, run: int, key: bytes, file: LocalFile) -> Pending | None:
+    """Return what is under way for the path of `file`, as run number `run` sees it."""
+    row = db.execute(
+        "SELECT run = ?, run != ? AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns,"
+        " upload_key, url, session, chunk_size, checked_until, parts, pledged_until, uncertain"
+        " FROM pending WHERE target = ? AND path = ?",
+        (run, run, target, key),
+    ).fetchone()
+    if row is None:
+        return None
+    own, busy, size, mtime_ns, *known = row
+    known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
+    return Pending(replace(file, size=size, mtime_ns=mtime_ns), PendingUpload(*known), bool(own), bool(busy))
+
+
+def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
+    """Return what `get_receipt` reads again, in the order of the table."""
+    known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
+    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
+
+
+def get_receipt(db: Connection, target: int, key: bytes, file: LocalFile, since: int, oldest: float) -> Stored | None:
+    """Return the receipt for the path of `file` from a period after `since`, not older than `oldest` (epoch)."""
+    row = db.execute(
+        "SELECT size, mtime_ns, server_id, location, checksum, verified FROM receipt"
+        " WHERE target = ? AND path = ? AND period > ? AND completed_at >= ?",
+        (target, key, since, oldest),
+    ).fetchone()
+    if row is None:
+        return None
+    size, mtime_ns, server_id, location, checksum, verified = row
+    if isinstance(location, bytes):
+        length, _, prefix = location.partition(b" ")
+        location = prefix.decode() + quote(key.partition(b"\0")[0][-int(length) :])
+    file = replace(file, size=size, mtime_ns=mtime_ns)
+    return Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
+
+
+def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:
+    """Return `location` without the path or name at its end, which the key has: their length and what precedes."""
+    if location is not None:
+        for name in (file.relative_path, file.name):
+            raw = os.fsencode(name)
+            tail = name if _is_plain(name) else quote(raw)  # `quote` costs 9 µs
+            if raw and location.endswith(tail) and key.partition(b"\0")[0].endswith(raw):
+                return b"%d %s" % (len(raw), location.removesuffix(tail).encode())
+    return location
+
+
+def _packed(text: str | None) -> str | bytes | None:
+    """Return `text` in half its bytes where it is hex digits or a UUID, exactly as `_unpacked` gives it back."""
+    if text is not None:
+        with suppress(ValueError):
+            value = (b"u" if "-" in text else b"h") + bytes.fromhex(text.replace("-", ""))
+            return value if _unpacked(value) == text else text
+    return text
+
+
+def _unpacked(value: str | bytes | None) -> str | None:
+    if not isinstance(value, bytes):
+        return value
+    digits = value[1:].hex()
+    return digits if value[:1] == b"h" else f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class History:
+    """What is known of files before a run begins that would resume the one of `since` (None: it would resume none)."""
+
+    def __init__(self, store: Store, target: int, since: int | None) -> None:
+        self._store, self._target, self._since = store, target, since
+
+    def done(self, file: LocalFile) -> bool:
+        """Return whether the run that would be resumed has sent this very file."""
+        return self._since is not None and self._has(file, self._since)
+
+    def sent_before(self, file: LocalFile) -> bool:
+        """Return whether any run has sent it in the last 90 days, as --skip-existing asks."""
+        return self._has(file, -1)
+
+    def _has(self, file: LocalFile, since: int) -> bool:
+        oldest = self._store.now() - KEPT_SECONDS
+        with self._store.read() as db:
+            found = get_receipt(db, self._target, path_key(file), file, since, oldest)
+        return found is not None and is_same(file, found.file)
+
+
+def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:
+    """Return the number of `target` (0: never used), and id and `since` of what the command resumes, newest first."""
+    found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
+    number = found[0] if found is not None else 0
+    runs = db.execute(
+        "SELECT id, since FROM run WHERE target = ? AND identity = ? AND NOT finished AND NOT alive(id)"
+        " ORDER BY updated_at DESC, number DESC",
+        (number, identity),
+    )
+    return number, runs.fetchall()
+
+
+def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
+    """Return the runs with an id, the present or an earlier one, that begins with `named`; the last written first."""
+    found = db.execute(
+        "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
+        " CASE WHEN finished THEN 'finished' WHEN alive(run.id) THEN 'running' ELSE 'interrupted' END,"
+        " files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
+        " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
+        " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
+        (named,),
+    ).fetchall()
+    runs = []
+    for number, run_id, server, destination, arguments, started_at, updated_at, state, *counts in found:
+        head = (run_id, server, destination, json.loads(arguments), started_at, updated_at)
+        runs.append(RunInfo(*head, state, state == "running", *counts, get_sessions(db, number)))  # type: ignore[call-arg]
+    return runs
+
+
+def find_run(db: Connection, run_id: str) -> RunInfo:
+    """Return the run that has or had this id, or a unique prefix of it. Raises `UsageError`."""
+    found = get_runs(db, f"{run_id} ") or get_runs(db, run_id)
+    if not found:
+        raise UsageError(f"the journal knows no run {run_id}", hint=LIST)
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} runs begin with {run_id}", hint=LIST)
+    return found[0]
+
+
+def get_sessions(db: Connection, run: int) -> tuple[str, ...]:
+    """Return the open sessions of run number `run`, oldest first."""
+    return tuple(name for (name,) in db.execute("SELECT id FROM session WHERE run = ? ORDER BY rowid", (run,)))
