@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
-    from uploader_cli.transfer.journal import Claim, Receipt
+    from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Worker
 
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
@@ -139,7 +139,7 @@ class Checks:
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
 
-    def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Receipt | None]]) -> Iterator[bool | None]:
+    def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file, with the bytes of its receipt; None where it can't be asked.
 
         By one lookup for a group, else by one call for each: for its path, or for what the receipt says of its place.
@@ -158,7 +158,7 @@ class Checks:
                 for (file, receipt), item in zip(part, found, strict=True):
                     yield item if not isinstance(item, Found) else self._is_equal(file, receipt, item)
 
-    def _by_receipt(self, worker: Worker, file: LocalFile, receipt: Receipt | None) -> bool | None:
+    def _by_receipt(self, worker: Worker, file: LocalFile, receipt: Stored | None) -> bool | None:
         where = receipt.location if receipt is not None else None
         if where is None:
             return None
@@ -191,7 +191,7 @@ class Checks:
             return [False]
         return [Found(found[0], _hex(found[1]), None)]
 
-    def _is_equal(self, file: LocalFile, receipt: Receipt | None, found: Found) -> bool:
+    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
         """Compare by size, and by digest where the server has one; that of a receipt saves reading the file."""
         if found.size != file.size:
             return False
@@ -250,7 +250,7 @@ class Checks:
             self._context.warn(code, text)
 
 
-def _place(category: str, file: LocalFile, receipt: Receipt | None) -> tuple[str, int]:
+def _place(category: str, file: LocalFile, receipt: Stored | None) -> tuple[str, int]:
     """Return path and size by which the server is asked for a file: the path that its receipt names, else its own."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
     path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
