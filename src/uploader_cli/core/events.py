@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import ChannelReason as ChannelReason
 from uploader_cli.core.codes import ChannelState as ChannelState
 from uploader_cli.core.codes import FailureCode as FailureCode
@@ -508,9 +509,10 @@ class AnalysisSaved(Event):
 
 @dataclass(frozen=True, slots=True)
 class EngineStopped(Event):
-    """The transfer side is done; `error` says what ended it early, if anything did."""
+    """The transfer is over; `error` says what ended it early, `bottleneck` what limited its speed."""
 
     error: BaseException | None = None
+    bottleneck: Bottleneck | None = None
 
 
 PUBLIC: tuple[type[Event], ...] = (

@@ -92,6 +92,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "seconds": outcome.seconds if outcome is not None else None,
         "rate": outcome.rate if outcome is not None else None,
         "channel": asdict(outcome.channel) if outcome is not None else None,
+        "bottleneck": state.bottleneck,
         "peak_rss": outcome.peak_rss if outcome is not None else None,
         "metrics": asdict(outcome.metrics) if outcome is not None else None,
         "incidents": {

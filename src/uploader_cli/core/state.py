@@ -17,6 +17,7 @@ from uploader_cli.core.rate import Meter, eta
 
 if TYPE_CHECKING:
     from uploader_cli.core import events as ev
+    from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50
@@ -174,6 +175,8 @@ class ProgressState:
     """The error that ended the run early."""
     advice: str = ""
     """What to do about it."""
+    bottleneck: Bottleneck | None = None
+    """What limited the speed."""
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
     """When the transfer side was done (run clock, seconds): what comes after it is no part of any rate."""

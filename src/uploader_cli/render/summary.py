@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
 from uploader_cli.render import overview, watch_summary
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
@@ -53,6 +54,13 @@ _SKIPS = {
     SkipReason.RECEIPT: "uploaded by an earlier run, by its receipt",
     SkipReason.FAIL_FAST: "not started after the first failure (--fail-fast)",
 }
+_LIMITED_BY = {
+    Bottleneck.LIMIT_RATE: "--limit-rate",
+    Bottleneck.CPU: "the CPU of this machine",
+    Bottleneck.DISK: "the disk of this machine",
+    Bottleneck.NETWORK: "the network, or a server that reads slowly",
+    Bottleneck.SERVER: "the server",
+}
 _EXITS = {
     1: "an internal error",
     2: "something in the command or its files is wrong",
@@ -78,6 +86,7 @@ def summary(
     color: bool = False,
     resume_hint: str = "",
     next_steps: Sequence[str] = (),
+    verbose: bool = False,
 ) -> list[str]:
     """Lines of at most `width` cells (of 20 at least).
 
@@ -86,6 +95,8 @@ def summary(
     lines = _Lines(max(20, width))
     watching = overview.watched(state)
     lines.add(*(watch_summary.verdict(state, outcome) if watching else _verdict(state, outcome)))
+    if verbose and state.bottleneck is not None:
+        lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     for line in watch_summary.not_completed(state) if watching else ():
         lines.add("✗", line)
     _skips(lines, state)

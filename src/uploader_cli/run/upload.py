@@ -233,7 +233,7 @@ def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], Non
         error = scheduler.run(queue)
     except BaseException as bug:  # noqa: BLE001 - handed to the main thread, which raises it
         error = bug
-    emit(ev.EngineStopped(error))
+    emit(ev.EngineStopped(error, scheduler.bottleneck()))
 
 
 def _until_stopped(

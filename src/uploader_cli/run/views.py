@@ -58,7 +58,8 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
     log = open_log(settings, run_id)
     if log is not None:
         out.append(log)  # it may have something to say once the view is gone
-    out.append(LastWords(quiet=settings.quiet or (settings.json and kind == "none"), color=color, go_on=go_on))
+    quiet = settings.quiet or (settings.json and kind == "none")
+    out.append(LastWords(quiet=quiet, color=color, go_on=go_on, verbose=settings.verbose > 0))
     terminals = _terminals()
     return [OnTerminal(one, terminals) for one in out] if terminals else out
 
@@ -81,8 +82,8 @@ UNFOLDED = 100_000
 class LastWords:
     """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
 
-    def __init__(self, *, quiet: bool, color: bool, go_on: str) -> None:
-        self._quiet, self._color, self._go_on = quiet, color, go_on
+    def __init__(self, *, quiet: bool, color: bool, go_on: str, verbose: bool) -> None:
+        self._quiet, self._color, self._go_on, self._verbose = quiet, color, go_on, verbose
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
         """The end is all that matters."""
@@ -99,7 +100,15 @@ class LastWords:
 
         width = width_of(sys.stderr)
         advice = [state.advice] if state.advice else []
-        lines = summary(state, outcome, width=width, color=self._color, resume_hint=self._go_on, next_steps=advice)
+        lines = summary(
+            state,
+            outcome,
+            width=width,
+            color=self._color,
+            resume_hint=self._go_on,
+            next_steps=advice,
+            verbose=self._verbose,
+        )
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 

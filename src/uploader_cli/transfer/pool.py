@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
+from uploader_cli.core.bottleneck import Waits
 from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
@@ -53,12 +55,14 @@ class Worker(threading.Thread):
         """Do one job after the other until the pool is closed."""
         try:
             while (job := self._pool.take()) is not None:
+                began = time.monotonic()
                 try:
                     for outcomes in job.run(self):
                         self._finish(self, job, outcomes)
                 except BaseException as error:  # noqa: BLE001 - raised by the planner
                     self._pool.fail(error)
                 finally:
+                    self.api.http.sockets.waits.busy += time.monotonic() - began
                     self._pool.done()
         finally:
             if self._helper is not None:
@@ -137,6 +141,13 @@ class Pool:
             self.changed.notify_all()
         for worker in self._workers:
             worker.join()
+
+    def waits(self) -> Waits:
+        """Return where the workers have spent their time."""
+        total = Waits()
+        for worker in self._workers:
+            total.add(worker.api.http.sockets.waits)
+        return total
 
     def shut(self) -> None:
         """End every request that is being sent, from another thread."""

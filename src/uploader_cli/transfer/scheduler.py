@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from uploader_cli import errors
+from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.jobs import AutoJobs
 from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
@@ -144,20 +145,20 @@ class Traffic:
 
     def __init__(self, throttle: Callable[[int], int]) -> None:
         self._throttle, self._lock = throttle, threading.Lock()
-        self._sent = self._measured = 0
+        self.sent = self._measured = 0
         self._since = time.monotonic()
 
     def __call__(self, wanted: int) -> int:
         """Return how many of `wanted` bytes may be sent now."""
         granted = self._throttle(wanted)
         with self._lock:
-            self._sent += granted
+            self.sent += granted
         return granted
 
     def measure(self, period: float) -> float | None:
         """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
         now = time.monotonic()
-        seconds, sent = now - self._since, self._sent
+        seconds, sent = now - self._since, self.sent
         if seconds < period:
             return None
         rate = (sent - self._measured) / seconds
@@ -207,6 +208,7 @@ class Scheduler:
         self._flow = Flow()
         self._prober: Api | None = None
         """The client that probes a server that is down: one thread at a time does."""
+        self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}
         """What the journal has of files that are checked and not in a session yet."""
 
@@ -232,6 +234,17 @@ class Scheduler:
                 self._ledger.admit(file)
             self._ledger.cancel_all()
         return ended
+
+    def bottleneck(self) -> Bottleneck | None:
+        """Return what limited the speed of the run so far."""
+        seconds, limit = time.monotonic() - self._began, self._settings.limit_rate
+        return bottleneck(
+            self._pool.waits(),
+            cpu=time.process_time() - self._cpu_before,
+            seconds=seconds,
+            round_trip=self._api.request_ids.round_trip,
+            limited=self._traffic.sent / max(1e-3, seconds) / limit if limit else None,
+        )
 
     def shut(self) -> None:
         """End every request that is being sent, from another thread."""

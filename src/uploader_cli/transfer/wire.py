@@ -24,6 +24,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from uploader_cli.core.bottleneck import Waits
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,6 +54,7 @@ class Sockets:
     def __init__(self, answered: Callable[[float], None] = lambda _seconds: None) -> None:
         """`answered(seconds)` is called with the time from a request without a body to its answer."""
         self.answered = answered
+        self.waits = Waits()
         self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def shut(self) -> None:
@@ -69,6 +72,8 @@ class _Connection(HTTPConnection):
         """The headers of a request with a body, until its first bytes go with them."""
         self._asked: float | None = None
         """When the sending of a request without a body began."""
+        self._sent: float | None = None
+        """When the last byte of a body was out."""
         self._early = b""
         """The first byte of an early answer, where it had to be read to be noticed."""
         self._spent = False
@@ -116,7 +121,7 @@ class _Connection(HTTPConnection):
         return not self._spent and time.monotonic() - self._used < IDLE_LIMIT and super().is_connected
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
-        self._asked = None
+        self._asked = self._sent = None
         if not hasattr(body, "taken"):
             began = time.monotonic()
             super().request(method, url, body, headers, **how)
@@ -131,6 +136,7 @@ class _Connection(HTTPConnection):
         if self.sock is None:
             self.connect()
         self._stream(body, head)
+        self._sent = time.monotonic()
 
     def send(self, data: Any) -> None:
         if self._head is None:
@@ -163,6 +169,7 @@ class _Connection(HTTPConnection):
         deadline = time.monotonic() + WRITE_STALL
         waiting: selectors.BaseSelector | None = None
         ready = selectors.EVENT_WRITE  # before the first byte there is no answer
+        waits = self._sockets.waits
         while view:
             body.check()
             if ready & selectors.EVENT_READ and self._answered(sock):
@@ -173,15 +180,20 @@ class _Connection(HTTPConnection):
                 if count > uncounted:
                     body.taken(count - uncounted)
                 uncounted = max(0, uncounted - count)
+                began = time.monotonic()
                 view = view[count:] or body.read(PIECE)
-                deadline = time.monotonic() + WRITE_STALL
+                now = time.monotonic()
+                waits.reading += now - began
+                deadline = now + WRITE_STALL
             elif time.monotonic() > deadline:
                 raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
             if view:
                 if waiting is None:  # `poll` where there is one: it holds no descriptor
                     waiting = getattr(selectors, "PollSelector", selectors.SelectSelector)()
                     waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+                began = time.monotonic()
                 ready = sum(events for _, events in waiting.select(_TICK))
+                waits.sending += time.monotonic() - began
 
     def _answered(self, sock: socket.socket) -> bool:
         """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
@@ -202,6 +214,8 @@ class _Connection(HTTPConnection):
         self._used = time.monotonic()
         if self._asked is not None:
             self._sockets.answered(self._used - self._asked)
+        if self._sent is not None:
+            self._sockets.waits.answer += self._used - self._sent
         return response
 
     def response_class(self, sock: Any, *args: Any, **how: Any) -> HTTPResponse:  # type: ignore[override]

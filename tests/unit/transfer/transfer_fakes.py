@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import multipart
@@ -22,6 +23,7 @@ from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +123,7 @@ class FakeApi:
     budget: RateBudget = field(default_factory=RateBudget)
     request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
-    http: None = None
+    http: Any = field(default_factory=lambda: SimpleNamespace(sockets=Sockets()))
 
     def another(self) -> FakeApi:
         return self

@@ -34,7 +34,7 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
 
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
-    state.stopped = now
+    state.stopped, state.bottleneck = now, event.bottleneck
     state.measures.sample(now, state.sent_total, last=True)
     state.trouble = str(event.error or "")
     state.advice = getattr(event.error, "hint", "")
