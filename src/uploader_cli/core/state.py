@@ -142,7 +142,9 @@ class ProgressState:
     cancelled: int = 0
     completed_bytes: int = 0
     settled_bytes: int = 0
-    """Sizes of files that are over, whatever became of them."""
+    """Sizes of files that are over: completed or skipped."""
+    lost_bytes: int = 0
+    """Sizes of files that failed or were cancelled: they leave the total."""
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
@@ -197,17 +199,21 @@ class ProgressState:
         return self.completed + self.failed + self.skipped + self.cancelled
 
     @property
+    def total_bytes(self) -> int:
+        """Bytes of the files that are stored or may still be."""
+        return max(0, self.selected_bytes - self.lost_bytes)
+
+    @property
     def bytes_through(self) -> int:
-        """Bytes for the bar of the whole: what is over, and what has been sent of the rest."""
+        """Bytes of `total_bytes` that are over, and what has been sent of the rest."""
         return self.settled_bytes + sum(file.sent for file in self.running.values())
 
     @property
     def fraction(self) -> float:
-        """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
-        if self.running or self.over < self.selected or self.walking:
-            if not self.selected_bytes:
-                return 0.0
-            return min(0.99, self.bytes_through / self.selected_bytes)
+        """0–1 for the bar of the whole; 1 only when every file is confirmed or skipped."""
+        unfinished = self.running or self.over < self.selected or self.walking
+        if unfinished or self.failed or self.cancelled:
+            return min(0.99, self.bytes_through / self.total_bytes) if self.total_bytes else 0.0
         return 1.0
 
     def rate(self, now: float) -> float:
@@ -218,7 +224,7 @@ class ProgressState:
 
     def eta(self, now: float) -> float | None:
         """Seconds that the bytes still to be sent will take; None where that can't be said."""
-        return eta(self.selected_bytes - self.bytes_through, self.rate(now))
+        return eta(self.total_bytes - self.bytes_through, self.rate(now))
 
 
 def file_fraction(file: FileState) -> float:

@@ -50,10 +50,10 @@ def fraction(state: ProgressState) -> float:
 
 
 def files(state: ProgressState) -> str:
-    """`7/20`, or `   7/≥1,020` while the walk still finds files; the first is as wide as the second."""
+    """`7 of 20 done`, or `   7 of ≥1,020 done` during the walk; the first number is as wide as the second."""
     done, total = count(state)
     least = state.walking and not watched(state)
-    return f"{done:{len(f'{total:,}')},}/{'≥' if least else ''}{total:,}"
+    return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
 
 
 def count(state: ProgressState) -> tuple[int, int]:

@@ -160,17 +160,16 @@ class PlainView:
 
 
 def progress_line(state: ProgressState, now: float, stall: float) -> str:
-    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7/20 files · live websocket 12 ms`."""
+    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
     if not overview.watched(state):
         parts += [
-            size_of(state.bytes_through, state.selected_bytes, sep="/", at_least=state.walking).strip(),
+            size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking).strip(),
             rate(state.rate(now)),
             overview.eta(state, now),
         ]
-    parts.append(f"{overview.files(state).strip()} files")
-    if state.failed:
-        parts.append(f"{state.failed:,} failed")
+    failed = f", {state.failed:,} failed" if state.failed else ""
+    parts.append(overview.files(state).strip() + failed)
     parts.append(overview.channel(state.channel, latency=False)[1])
     alert = overview.alert(state, now, stall)
     return " · ".join([*parts, alert] if alert else parts)

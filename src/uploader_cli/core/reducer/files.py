@@ -167,7 +167,10 @@ def _settle(
     if number >= len(state.marks):
         state.marks.extend(bytes(number + 1 - len(state.marks)))
     state.marks[number] = 1
-    state.settled_bytes += size
+    if phase in (Phase.FAILED, Phase.CANCELLED):
+        state.lost_bytes += size
+    else:
+        state.settled_bytes += size
     if file is not None or phase is Phase.FAILED:
         seconds = now - file.started if file is not None else 0.0
         state.finished.append(Finished(number, path, phase, size, seconds, note))
