@@ -61,7 +61,7 @@ def test_3_when_the_server_is_lost_later(make_files: Callable[..., Path], tmp_pa
         server.process  # noqa: B018 - started
         files = make_files(**{"a.mp4": 10})
         url = server.url
-        assert uploader("status", "00000000-0000-4000-8000-000000000000", "-s", url, home=tmp_path).code == 6
+        assert uploader("status", "00000000-0000-4000-8000-000000000000", "-s", url, home=tmp_path).code == 4
     done = uploader("upload", files, "-s", url, "--retries", "0", home=tmp_path)
     assert done.code == 6  # in this run it never answered
 
