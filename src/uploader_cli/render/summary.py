@@ -131,7 +131,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         least = "at least " if state.walking else ""
         return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
-        return "✓", "nothing had to be sent"
+        return "✓", "nothing had to be sent" if outcome.skipped else "nothing to send"
     if outcome.ok:
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if not total:

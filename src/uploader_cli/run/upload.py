@@ -62,20 +62,20 @@ class Interrupts:
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
     """Everything under `paths`, or where there are none in the list of `settings`, that the filters want.
 
-    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection. Of a large selection only the
-    beginning is looked at; that it holds nothing is raised when its end is reached.
+    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection; a list without lines is none.
+    Of a large selection only the beginning is looked at; that it holds nothing is raised when its end is reached.
     """
     filters, listed = Filters(settings.include, settings.exclude), from_file.manifest(settings)
     shard = Shard.of(settings.shard)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
-        steps, what, empty = listed.files(filters.wants), listed.shown, "the list names no file"
+        steps, what = listed.files(filters.wants), listed.shown
     else:
         _refuse_missing(paths)
-        steps = walk(paths, filters, follow_links=settings.follow_links)
-        what, empty = ", ".join(paths[:3]), "the directories hold no regular files"
-    hint = "check --include and --exclude" if settings.include or settings.exclude else empty
-    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint))
+        steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
+    filtered = settings.include or settings.exclude
+    hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
+    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
     return Selection(sharded(whole, shard))
 
 
@@ -90,13 +90,17 @@ def _refuse_missing(paths: Sequence[str]) -> None:
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
 
-def _never_empty(steps: Iterable[Step], error: errors.UsageError) -> Iterator[Step]:
-    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed."""
-    empty = True
+def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: bool) -> Iterator[Step]:
+    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed.
+
+    A list may have no lines: `--failed-to` writes such a list when nothing failed.
+    """
+    empty, any_step = True, False
     for step in steps:
+        any_step = True
         empty = empty and (step is None or isinstance(step, Skipped))
         yield step
-    if empty:
+    if empty and (any_step or not listed):
         raise error
 
 
