@@ -29,6 +29,8 @@ class Receipt:
     code: FailureCode | None = None
     message: str = ""
     retryable: bool = False
+    stored_as: str | None = None
+    """Where the server stored it, if it chose another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Receipts:
                         event.location,
                         event.checksum,
                         event.verified,
+                        stored_as=event.stored_as,
                     )
                 )
             case ev.FileFailed():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from unicodedata import normalize
+from urllib.parse import quote, unquote, urlsplit
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
 from uploader_cli.core.plan import Limits
@@ -249,6 +250,18 @@ def wire_name(name: str) -> str:
     Wire contract 3.13.
     """
     return utf8(name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A"))
+
+
+def renamed(location: str | None, name: str, session: str) -> str | None:
+    """Return the path below the category at `location`, where its last part is not `name`: the server renamed the file.
+
+    Names that the server makes of the id of each session (the reference backend does) are no renaming.
+    """
+    place = urlsplit(location or "").path.partition("/uploads/")[2].partition("/")[2]
+    path = unquote(place)
+    stored = path.rpartition("/")[2]
+    same = any(normalize("NFC", stored) == normalize("NFC", known) for known in (name, utf8(name), wire_name(name)))
+    return None if not stored or same or (session and session in stored) else path
 
 
 def utf8(name: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HISTORY = 50
 """Finished files and messages kept for the view."""
 MOST_KEPT = 1000
-"""Failures and warnings kept for the summary: the first ones. Of other failures only the number is known."""
+"""Failures, warnings and renamed files kept for the summary: the first ones. Of others only the number is known."""
 
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
 """`overallStatus` values that end a session."""
@@ -158,6 +158,10 @@ class ProgressState:
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
     """How many failed, by code and by whether trying again can help."""
+    renamed: int = 0
+    """Completed files that the server stored under another name."""
+    renames: list[ev.FileCompleted] = field(default_factory=list)
+    """The first `MOST_KEPT` of them."""
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)

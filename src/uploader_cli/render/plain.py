@@ -64,7 +64,8 @@ class PlainView:
                 self._retry(event, state)
             case ev.FileCompleted() if self._verbose or self._few(state):
                 known = "" if overview.watched(state) else f"{size(event.size)}, "
-                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)})")
+                name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
             case ev.FileFailed():
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or self._few(state):

@@ -88,6 +88,7 @@ def summary(
     for line in watch_summary.not_completed(state) if watching else ():
         lines.add("✗", line)
     _skips(lines, state)
+    _renamed(lines, state)
     _failures(lines, state)
     _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
     _warnings(lines, state)
@@ -175,6 +176,16 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
     if state.skipped:
         why = ", ".join(f"{count:,} {_SKIPS[reason]}" for reason, count in state.skips.most_common())
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
+
+
+def _renamed(lines: _Lines, state: ProgressState) -> None:
+    """Files that the server stored under another name, up to `_NOTES`."""
+    if state.renamed:
+        lines.add("!", "stored under another name:")
+    for done in state.renames[:_NOTES]:
+        lines.add(" ", f"{safe(done.path)} → {safe(done.stored_as or '')}")
+    if state.renamed > _NOTES:
+        lines.add("…", f"and {state.renamed - _NOTES:,} more", indent=2)
 
 
 def _failures(lines: _Lines, state: ProgressState) -> None:

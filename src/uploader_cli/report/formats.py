@@ -34,6 +34,7 @@ COLUMNS = (
     "category",
     "sha256",
     "run",
+    "stored_as",
 )
 """Of the CSV, in their order."""
 

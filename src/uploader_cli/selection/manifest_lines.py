@@ -32,7 +32,7 @@ COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
     *("relative_path", "destination", "outcome", "size", "bytes", "session", "server_id", "location"),
-    *("checksum", "verified", "attempts", "seconds", "reason"),
+    *("checksum", "verified", "attempts", "seconds", "reason", "stored_as"),
 )
 OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
 """Columns of what we write ourselves. They mean nothing here, but `relative_path`: it stands in for `name`."""

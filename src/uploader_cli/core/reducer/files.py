@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
+from uploader_cli.core.protocol import renamed
 from uploader_cli.core.state import MOST_KEPT, FileState, Finished
 
 if TYPE_CHECKING:
@@ -100,6 +102,13 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             file.sent = file.confirmed = event.size
             file.phase = Phase.PROCESSING
             out.append(progress_of(file, now))
+    if event.local is not None:
+        session = file.session if file is not None else ""
+        event = replace(event, stored_as=renamed(event.location, event.local.name, session))
+        if event.stored_as is not None:
+            state.renamed += 1
+            if len(state.renames) < MOST_KEPT:
+                state.renames.append(event)
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
