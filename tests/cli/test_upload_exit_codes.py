@@ -94,6 +94,8 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
     assert done.code == 6
     assert done.finished["exit_code"] == 6
     assert done.of("file.failed")[0]["code"] == "network"
+    assert "at once)" not in done.err  # how files travel is not known yet
+    assert done.of("run.started")[0]["protocol"] == "auto"
 
 
 def test_6_when_it_is_no_upload_server(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:

@@ -114,9 +114,8 @@ class PlainView:
         else:
             what = plural(event.files, "file") + (f", {size(event.bytes)}" if event.bytes is not None else "")
         again = f", going on with run {safe(event.resumed_from)}" if event.resumed_from else ""
-        self._say(
-            f"uploader: {what} → {overview.host(event.server)} ({safe(event.protocol)}, {event.jobs} at once){again}"
-        )
+        how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} at once)"
+        self._say(f"uploader: {what} → {overview.host(event.server)}{how}{again}")
 
     def _retry(self, event: ev.FileRetry, state: ProgressState) -> None:
         file = state.running.get(event.file)

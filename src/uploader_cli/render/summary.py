@@ -27,7 +27,7 @@ REMEDIES = {
     FailureCode.BAD_LINE: "Correct that line of the list (--from-file).",
     FailureCode.MISMATCH: "It was not sent: its content is not what the list says. Find out which of them is wrong.",
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
-    FailureCode.VANISHED: "It was there when the run began: put it back, or leave it out.",
+    FailureCode.VANISHED: "There is no such file, or not any more: put it back, or leave it out.",
     FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",
     FailureCode.NETWORK: "Check the network and the server, then run the command again.",
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it has less to do.",

@@ -130,7 +130,8 @@ def execute(
         def announce(protocol: str, jobs: int) -> None:
             files = len(found.ahead) if found.complete else None
             size = sum(file.size for file in found.files) if found.complete else None
-            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+            known = protocol if connections.api.answered else "auto"  # the server's answer decides
+            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
             caution(settings, loop.emit)

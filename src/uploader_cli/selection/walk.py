@@ -179,7 +179,9 @@ class _Walker:
     def _unusable(self, path: str, relative: str, error: OSError) -> Unusable:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
-        return Unusable(next(self._numbers), path, code, error.strerror or str(error), relative_path=relative)
+        dangling = gone and os.path.islink(path)
+        words = "it is a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
+        return Unusable(next(self._numbers), path, code, words, relative_path=relative)
 
 
 class _Left:

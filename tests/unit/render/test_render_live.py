@@ -341,6 +341,16 @@ def test_a_watched_session_is_all_percentages(run: Script, screen: Screen) -> No
     assert "✓ b.mp4" in screen.text()
 
 
+def test_watched_sessions_weigh_as_many_files_as_they_have(run: Script, screen: Screen) -> None:
+    """A small session that is done says little of the whole; a failed file is no progress."""
+    run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"), ev.SessionWatched("s-2"))
+    run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, 1.0, "completed", 100.0, 1, 0, 1))
+    run.put(ev.SessionProgress("s-2", Transport.WEBSOCKET, 1.0, "uploading", 37.0, 30, 0, 99))
+    assert screen.lines()[1].endswith("  37 %")
+    run.put(ev.SessionProgress("s-2", Transport.WEBSOCKET, 2.0, "uploading", 80.0, 30, 49, 99))
+    assert screen.lines()[1].endswith("  61 %")  # 1 + 30.2 of 51
+
+
 # --- on a console ----------------------------------------------------------------------------------------------------
 
 

@@ -329,7 +329,10 @@ def test_a_broken_link_is_not_missing(here: Path) -> None:
     """It is there, and can't be read: that is a failure of the file, not of the command line."""
     os.symlink("gone", "broken")
     assert missing(["broken"]) == []
-    assert line(found("broken")) == "broken!vanished"
+    (item,) = found("broken")
+    assert line([item]) == "broken!vanished"
+    assert isinstance(item, Unusable)
+    assert item.message == "it is a symbolic link to a file that does not exist"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
