@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from unicodedata import normalize
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
+from uploader_cli.core.names import escaped
 from uploader_cli.core.plan import Limits
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def error_sentence(body: object) -> str:
     fields = as_object(body)
     details = fields.get("details")
     if isinstance(details, list):
-        details = "; ".join(str(item) for item in details)
+        details = "; ".join(escaped(str(item)) for item in details)
     parts = [part for part in (text(fields.get("message")), text(details)) if part]
     return " ".join(": ".join(parts).split())
 
@@ -257,7 +258,7 @@ def renamed(location: str | None, name: str, session: str) -> str | None:
 
     Names that the server makes of the id of each session (the reference backend does) are no renaming.
     """
-    place = urlsplit(location or "").path.partition("/uploads/")[2].partition("/")[2]
+    place = re.split("[?#]", location or "")[0].partition("/uploads/")[2].partition("/")[2]
     path = unquote(place)
     stored = path.rpartition("/")[2]
     same = any(normalize("NFC", stored) == normalize("NFC", known) for known in (name, utf8(name), wire_name(name)))
@@ -270,8 +271,8 @@ def utf8(name: str) -> str:
 
 
 def text(value: object) -> str | None:
-    """`value` where it is a string, else None."""
-    return value if isinstance(value, str) else None
+    """`value` where it is a string, else None. Unpaired surrogates, which no encoding can carry, become escapes."""
+    return escaped(value) if isinstance(value, str) else None
 
 
 def number(value: object) -> float | None:

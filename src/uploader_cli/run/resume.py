@@ -19,6 +19,7 @@ from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.from_file import as_typed, at_hand, drop
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
+from uploader_cli.run.terminal import tell_notes
 from uploader_cli.run.upload import Interrupts, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.settings import resolve, user_config_file
@@ -67,8 +68,7 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
     if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
         raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
     settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
-    for note in () if settings.quiet else settings.notes:
-        sys.stderr.write(f"note: {safe(note)}\n")
+    tell_notes(settings)
     try:
         os.chdir(cwd)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import sys
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Said
@@ -109,7 +109,7 @@ class _Lines:
         self._write(report.as_json())
 
     def _write(self, line: dict[str, object]) -> None:
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(line))
         sys.stdout.flush()
 
 

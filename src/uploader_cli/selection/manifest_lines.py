@@ -249,7 +249,7 @@ def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
     return Entry(
         number,
         path,
-        _own_name(path) if name is None else _checked_name(name),
+        _own_name(path) if name is None else _checked_name(name.removeprefix("./")),
         category,
         digest.lower() if digest is not None else None,
     )
