@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def run() -> int:
+    """Run the command of this process; returns the exit code."""
+    from uploader_cli import outputs
+
+    out = outputs.guard()
+    code = main()
+    if out.problem:
+        _say(f"warning: stdout could not be written ({out.problem}): what followed is missing there")
+    return code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name (default: the process's own). Gives the exit code."""
     try:
@@ -99,4 +110,4 @@ def _flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -39,6 +39,8 @@ def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
             raise UsageError("--from-file and PATH exclude each other", hint="list the path in the file, or run twice")
         settings = replace(settings, from_file=None)
     if settings.from_file == "-":
+        if sys.stdin is None:
+            raise UsageError("--from-file -: standard input is closed", hint="name the list, or give it through a pipe")
         settings = replace(settings, from_file=_spool(settings, sys.stdin.buffer, ""))
     elif isinstance(settings.from_file, Path) and _is_pipe(settings.from_file):
         with settings.from_file.open("rb") as pipe:

@@ -57,8 +57,8 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
         run = journal.resume(run_id, new_id=new_id)
         kept = written.recorder(settings, new_id, run.resumed_from)
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
-        views = [*kept, *observers(settings, new_id, go_on=go_on(settings)), *helped]
-        outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+        views = [*observers(settings, new_id, go_on=go_on(settings)), *helped]
+        outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
         return settled(outcome.exit_code, [recorder.said for recorder in kept])
 
 

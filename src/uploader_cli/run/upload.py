@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
+    from uploader_cli.report.recorder import Recorder
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
 
@@ -112,13 +113,15 @@ def execute(
     *,
     journal: Journal,
     run: RunHandle,
+    kept: Sequence[Recorder] = (),
 ) -> ev.RunFinished:
     """Upload what was selected; return the outcome also of a run that was interrupted or lost its server.
 
-    `run` is this run in the journal. Raise what is a bug of ours, after the run was closed in order.
+    `run` is this run in the journal, `kept` are the observers that write reports. Raise what is a bug of ours, after
+    the run was closed in order.
     """
     places, known = Places(run), list[Limits]()
-    loop = Loop(observers, alarms(settings))
+    loop = Loop([*kept, *observers], alarms(settings))
     queue = WalkQueue(found, loop.emit)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
@@ -173,7 +176,11 @@ def execute(
             limits_cache.remember(settings.target_url, limits_cache.KnownServer(known[-1], tus, metered=metered))
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
-        outcome = loop.finish(code, connections.stats())
+
+        def written(state: ProgressState) -> bool:
+            return [one.write(state) for one in kept].count(False) == 0
+
+        outcome = loop.finish(code, connections.stats(), written=written)
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error
     return outcome
