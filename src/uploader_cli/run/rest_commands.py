@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from uploader_cli import errors
+from uploader_cli import errors, signals
 from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
@@ -120,14 +120,13 @@ def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
 def _api(settings: Settings) -> Iterator[Api]:
     """The server, with nobody to hear of the calls but the log file."""
     run_id = secrets.token_hex(8)
-    log = open_log(settings, run_id)
-    api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
-    try:
-        yield api
-    finally:
-        api.close()
+    with signals.unwinding(), ExitStack() as closing:
+        log = open_log(settings, run_id)
         if log:
-            log.end()
+            closing.callback(log.end)
+        api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
+        closing.callback(api.close)
+        yield api
 
 
 def _count(body: dict[str, object], key: str) -> int:

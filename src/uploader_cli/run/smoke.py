@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli import signals
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
@@ -77,13 +78,12 @@ def _save(file: Path, report: Report) -> Said:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the checks, but what they made is removed; a second one ends that, too."""
-    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+    """A signal ends the checks, but what they made is removed; a second one ends that, too."""
 
     def stop(number: int, _frame: Any) -> None:
-        raise Stopped(codes[signal.Signals(number)])
+        raise Stopped(Exit(signals.CODES[signal.Signals(number)]))
 
-    before = {number: signal.signal(number, stop) for number in codes}
+    before = {number: signal.signal(number, stop) for number in signals.CODES}
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,17 +48,32 @@ class Interrupts:
 
     count: int = 0
     code: Exit = Exit.SIGINT
+    finished: bool = False
+    """The run has told its exit code."""
+    _raises: bool = False
 
     def raise_(self, code: Exit) -> None:
-        """One more interrupt; the first one decides the exit code."""
+        """One more interrupt; the first one decides the exit code. Called by a signal handler, in the main thread."""
         if not self.count:
             self.code = code
         self.count += 1
+        if self._raises:
+            self.check()
 
     def check(self) -> None:
         """End the process with the interrupt's exit code, where there was one: before a run there is nothing to end."""
-        if self.count:
+        if self.count and not self.finished:
             raise SystemExit(self.code)
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """End the process also in the middle of the block, which may wait for long (a token command)."""
+        self._raises = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._raises = False
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
@@ -125,7 +141,8 @@ def execute(
     queue = WalkQueue(found, loop.emit)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
-    connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
+    with interrupts.raising():
+        connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     run.check = connections.stop.check
     run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
     with loop.observed():
@@ -181,6 +198,7 @@ def execute(
             return [one.write(state) for one in kept].count(False) == 0
 
         outcome = loop.finish(code, connections.stats(), written=written)
+        interrupts.finished = True
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error
     return outcome

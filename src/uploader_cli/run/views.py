@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from uploader_cli import signals
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
 from uploader_cli.run.logfile import open_log
@@ -112,22 +113,21 @@ def width_of(stream: TextIO) -> int:
 
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
-    """Count SIGINT, SIGTERM and SIGHUP, in `interrupts` or a new one, instead of raising: the loop stops in order."""
+    """Count signals in `interrupts` or a new one, instead of raising: the loop stops in order."""
     interrupts = Interrupts() if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
-        codes[hangup] = Exit.SIGTERM
+    if (code := signals.pending()) is not None:
+        raise SystemExit(code)
 
     def count(number: int, _frame: Any) -> None:
-        interrupts.raise_(codes[signal.Signals(number)])
+        interrupts.raise_(Exit(signals.CODES[signal.Signals(number)]))
 
-    before = {number: signal.signal(number, count) for number in codes}
+    ours = signals.installed()
+    before = {number: signal.signal(number, count) for number in signals.CODES}
     try:
         yield interrupts
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # what is left of the process takes no time
+            signal.signal(number, signal.SIG_IGN if ours else handler)

@@ -53,7 +53,7 @@ class Api:
         self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
         self.http = Http(settings, self.request_ids)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
-        self._token: _Token = beside._token if beside else _Token(settings)
+        self._token: _Token = beside._token if beside else _Token(settings, stop)
         self._heard: _Heard = beside._heard if beside else _Heard()
         self.retry: Retry = (
             beside.retry
@@ -359,8 +359,8 @@ class _Heard:
 class _Token:
     """The bearer token, read when it is first needed; a command is asked again once the server refuses it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings, self._stop = settings, stop
         self._lock = threading.Lock()
         self._value: str | None = None
         self._read = False
@@ -369,7 +369,7 @@ class _Token:
     def value(self) -> str | None:
         with self._lock:
             if not self._read:
-                self._value, self._read = self._settings.bearer(), True
+                self._value, self._read = self._settings.bearer(stopped=lambda: bool(self._stop)), True
             return self._value
 
     def refresh(self) -> bool:
@@ -377,7 +377,8 @@ class _Token:
         with self._lock:
             if self._value is None:
                 return False
-            before, self._value = self._value, self._settings.bearer(refresh=True)
+            before = self._value
+            self._value = self._settings.bearer(refresh=True, stopped=lambda: bool(self._stop))
             return self._value != before
 
 
