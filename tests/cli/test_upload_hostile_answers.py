@@ -68,3 +68,20 @@ def test_lone_surrogate_in_the_answer_to_status(server: EmbeddedServer, tmp_path
     machine = uploader("status", SESSION, "-s", server.url, "--json", home=tmp_path)
     assert machine.code == 0, machine.err
     assert json.loads(machine.out)["overallStatus"] == "uploading"
+
+
+@pytest.mark.parametrize("written", ["tok+en/of-ours==", "tok%2Ben%2Fof-ours%3D%3D"])
+def test_token_in_a_redirect_is_masked_in_the_hint(
+    written: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The hint names the address; a server may have put the token into it, as it is or percent-encoded."""
+    to = Answer(302, {"Location": f"http://elsewhere.invalid/login?token={written}"})
+    server.faults.next_answers("POST", "/api/upload/session", [to])
+    server.faults.next_answers("GET", "/api/upload/progress/*", [to])
+    token = {"UPLOADER_TOKEN": "tok+en/of-ours=="}
+    sent = uploader("upload", make_files(**{"a.mp4": 1}), "-s", server.url, "--json", home=tmp_path, **token)
+    asked = uploader("status", SESSION, "-s", server.url, home=tmp_path, **token)
+    for done in (sent, asked):
+        assert done.code == 6
+        assert "it points to http://elsewhere.invalid/login?token=***" in done.err
+        assert written not in done.err + done.out

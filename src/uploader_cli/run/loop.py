@@ -208,7 +208,7 @@ def _without_secrets(event: Event) -> Event:
         case ev.SessionProgress(files=files) if any(file.error for file in files):
             event = replace(event, files=tuple(_masked(file, ("error",)) for file in files))
         case ev.EngineStopped(UploaderError() as error):
-            error.args = (mask(str(error)),)
+            error.args, error.hint = (mask(str(error)),), mask(error.hint)
     return _masked(event, names)
 
 
