@@ -60,14 +60,13 @@ def unwinding() -> Iterator[None]:
     if not installed():
         yield
         return
-    for number in CODES:
-        signal.signal(number, _raise)
+    before = {number: signal.signal(number, _raise) for number in CODES}
     try:
         yield
     finally:
-        for number in CODES:
+        for number, handler in before.items():
             if signal.getsignal(number) is _raise:  # a run that counted signals leaves them ignored
-                signal.signal(number, _leave)
+                signal.signal(number, handler)
     if _pending:
         raise SystemExit(_pending[0])
 

@@ -88,6 +88,12 @@ def test_no_command_fails_for_want_of_an_output(
         assert "stdout could not be written (No space left on device)" in done.stderr
 
 
+def test_list_from_a_closed_stdin_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
+    """It is no empty list: nothing would be sent, with exit code 0."""
+    done = redirected("upload --from-file -", "<&-", tmp_path, server.url)
+    assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
+
+
 def test_failed_report_is_said_after_the_summary_and_agrees_with_run_finished(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
