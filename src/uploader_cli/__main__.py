@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from uploader_cli import __version__
 
+TYPE_CHECKING = False  # without typing, whose import takes longer than all else before `signals.install`
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -62,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    import atexit
+    import gc
+
     atexit.register(gc.freeze)  # else the interpreter's end looks for garbage several times, which takes 0.05 s
     words = sys.argv[1:] if argv is None else argv
     if list(words) == ["--version"]:  # without Typer, whose import takes four times as long as all of this
