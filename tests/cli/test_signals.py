@@ -109,7 +109,7 @@ def test_signal_while_the_token_command_runs(
     name: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     subject = make_files(**{"a.mp4": 10}) if name == "upload" else "00000000-0000-4000-8000-000000000000"
-    line = "echo $$ > asked; exec sleep 600"
+    line = "sleep 0.5; echo $$ > asked; exec sleep 600"  # not before Popen has returned
     process = start(name, subject, "-s", server.url, "--token-command", line, home=tmp_path)
     assert seen(tmp_path / "asked")
     process.send_signal(number)
@@ -142,7 +142,7 @@ def test_signal_while_another_token_is_awaited(
     os.mkfifo(tmp_path / "pipe")
     files = make_files(**{"a.mp4": 10})
     server.faults.next_answers("POST", "/api/upload/session", [401] * 3)
-    line = "if [ -e first ]; then touch second; exec sleep 600; fi; touch first; echo token-0001"
+    line = "if [ -e first ]; then sleep 0.5; touch second; exec sleep 600; fi; touch first; echo token-0001"
     token = ("--token-command", line) if source == "command" else ("--token-file", "pipe")
     process = start("upload", files, "-s", server.url, *token, home=tmp_path)
     if source == "command":
