@@ -61,11 +61,11 @@ class Picture:
 
 REFERENCE = {"flavour": "reference", "processing_seconds": 1.2}
 PICTURES = (
-    Picture("live", "uploader upload videos", r"3/7 files done[\s\S]*processing [4-9]\d %", REFERENCE),
+    Picture("live", "uploader upload videos", r"3 of 7 done[\s\S]*processing [4-9]\d %", REFERENCE),
     Picture(
         "fallback",
         "uploader upload videos",
-        r"polling every[\s\S]*3/7 files done[\s\S]*processing",
+        r"polling every[\s\S]*3 of 7 done[\s\S]*processing",
         {**REFERENCE, "realtime": "off"},
     ),
     Picture("stages", "uploader upload videos/holiday.mp4 --analyze content", r"[5-8]\d ?%", {"analysis_seconds": 6.0}),

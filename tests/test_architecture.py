@@ -26,7 +26,7 @@ ROOMS = {
     "transfer.wire transfer.api transfer.pacing transfer.journal.schema",
     "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
     "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies",
-    "cli": "run settings errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
+    "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """A room, and what it may import of ours."""
 

@@ -6,8 +6,7 @@ result = upload(["videos"], server="http://localhost:8005")
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # without an import of typing, as in `__main__`
 if TYPE_CHECKING:
     from uploader_cli.library import upload
     from uploader_cli.result import Receipt, Result

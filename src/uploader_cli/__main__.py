@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from uploader_cli import __version__
-from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.exit_status import Exit, of_error
 
+TYPE_CHECKING = False  # without typing, whose import takes longer than all else before `signals.install`
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def run() -> int:
+    """Run the command of this process; returns the exit code."""
+    from uploader_cli import signals  # before anything else is imported, which takes a while
+
+    signals.install()
+    from uploader_cli import outputs
+
+    out = outputs.guard()
+    code = main()
+    signals.settle(code)
+    if out.problem:
+        _say(f"warning: stdout could not be written ({out.problem}): what followed is missing there")
+    return code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name (default: the process's own). Gives the exit code."""
+    from uploader_cli import signals
+    from uploader_cli.errors import UploaderError, UsageError
+    from uploader_cli.exit_status import Exit, of_error
+
     try:
         code = _run(argv)
         sys.stdout.flush()  # here, where a reader that went away is no noise, not at the interpreter's end
@@ -36,24 +51,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(f"hint: {mask(error.hint)}")
         return of_error(error)
     except Exception as error:  # noqa: BLE001 - a bug: no traceback on the screen, but a report that can be sent
+        asked = signals.pending()
+        if asked is not None:  # a signal during an import may come out as another error
+            return asked
         _say(f"error: internal error ({type(error).__name__}): this is a bug in uploader")
         _say(f"hint: a report that you can send is in {_report(error)}")
         return Exit.BUG
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    import atexit
+    import gc
+
     atexit.register(gc.freeze)  # else the interpreter's end looks for garbage several times, which takes 0.05 s
     words = sys.argv[1:] if argv is None else argv
     if list(words) == ["--version"]:  # without Typer, whose import takes four times as long as all of this
         sys.stdout.write(f"uploader {__version__}\n")
-        return Exit.OK
+        return 0
     from uploader_cli.cli.app import app
 
     try:
         app(args=argv, prog_name="uploader")  # ends in SystemExit; it words its own usage errors (2) and Ctrl-C (130)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else Exit.OK
-    return Exit.OK
+        return end.code if isinstance(end.code, int) else 0
+    return 0
 
 
 def _say(text: str) -> None:
@@ -65,7 +86,7 @@ def _say(text: str) -> None:
 def _reader_is_gone() -> int:
     # The interpreter flushes stdout once more at its end, and would complain of the same pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.BUG
+    return 1
 
 
 def _report(error: Exception) -> str:
@@ -99,4 +120,4 @@ def _flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -54,7 +54,7 @@ def of_error(error: BaseException) -> Exit:
             return Exit.USAGE
         case errors.Unauthorized():
             return Exit.NOT_AUTHORISED
-        case errors.NetworkError() | errors.NotAnUploadServer() | errors.ProtocolError() | errors.SessionUnknown():
+        case errors.NetworkError() | errors.NotAnUploadServer() | errors.ProtocolError():
             return Exit.NO_SERVER
         case errors.UploaderError():
             return Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD

@@ -61,8 +61,8 @@ def upload(
             run = begin(ready, names, journal, run_id)
             log = open_log(ready, run_id)
             kept = written.recorder(ready, run_id, run.resumed_from)
-            observers += [*kept, *([log] if log else [])]
-            outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run)
+            observers += [log] if log else []
+            outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run, kept=kept)
     problems = (problem for recorder in kept for problem in recorder.said.problems)
     return replace(receipts.result(outcome), report_problems=tuple(problems))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How a file ended. `size` is in bytes; `code`, `message` and `retryable` are of a failure."""
+    """How a file ended. `size` is in bytes, 0 if unknown; `code`, `message` and `retryable` are of a failure."""
 
     file: int
     path: str
@@ -29,6 +29,8 @@ class Receipt:
     code: FailureCode | None = None
     message: str = ""
     retryable: bool = False
+    stored_as: str | None = None
+    """Where the server stored it, if it chose another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Receipts:
                         event.location,
                         event.checksum,
                         event.verified,
+                        stored_as=event.stored_as,
                     )
                 )
             case ev.FileFailed():
@@ -97,13 +100,15 @@ class Receipts:
                         event.file,
                         event.path,
                         Phase.FAILED,
+                        event.local.size if event.local is not None else 0,
                         code=event.code,
                         message=event.message,
                         retryable=event.retryable,
                     )
                 )
             case ev.FileSkipped():
-                self.kept.append(Receipt(event.file, event.path, Phase.SKIPPED, message=event.reason))
+                size = event.local.size if event.local is not None else 0
+                self.kept.append(Receipt(event.file, event.path, Phase.SKIPPED, size, message=event.reason))
             case ev.FileCancelled():
                 local = event.local
                 self.kept.append(Receipt(local.file, local.path, Phase.CANCELLED, local.size))

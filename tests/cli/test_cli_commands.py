@@ -14,6 +14,7 @@ from typer.main import get_command
 from uploader_cli import render
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
+from uploader_cli.run import terminal  # imported before a fake takes the place of its package
 from uploader_cli.settings import OPTIONS, Header, Settings
 
 _RESUME = get_command(app).commands["resume"]  # type: ignore[attr-defined]
@@ -49,6 +50,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
+    monkeypatch.setitem(sys.modules, terminal.__name__, terminal)
     monkeypatch.setitem(sys.modules, "uploader_cli.run", SimpleNamespace(**dict.fromkeys(RUN_MODULES, fake)))
     for name in RUN_MODULES:
         monkeypatch.setitem(sys.modules, f"uploader_cli.run.{name}", fake)

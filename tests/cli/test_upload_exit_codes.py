@@ -61,7 +61,7 @@ def test_3_when_the_server_is_lost_later(make_files: Callable[..., Path], tmp_pa
         server.process  # noqa: B018 - started
         files = make_files(**{"a.mp4": 10})
         url = server.url
-        assert uploader("status", "00000000-0000-4000-8000-000000000000", "-s", url, home=tmp_path).code == 6
+        assert uploader("status", "00000000-0000-4000-8000-000000000000", "-s", url, home=tmp_path).code == 4
     done = uploader("upload", files, "-s", url, "--retries", "0", home=tmp_path)
     assert done.code == 6  # in this run it never answered
 
@@ -94,6 +94,8 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
     assert done.code == 6
     assert done.finished["exit_code"] == 6
     assert done.of("file.failed")[0]["code"] == "network"
+    assert "at once)" not in done.err  # how files travel is not known yet
+    assert done.of("run.started")[0]["protocol"] == "auto"
 
 
 def test_6_when_it_is_no_upload_server(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:

@@ -198,6 +198,24 @@ def test_a_pipe_is_read_once(server: EmbeddedServer, make_files: Files, tmp_path
     assert list((tmp_path / "state" / "lists").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["again.txt", "again.csv", "again.jsonl"])
+def test_empty_list_of_failed_files_is_nothing_to_send(
+    name: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """What `--failed-to` writes after a good run: exit 0, and no call is made."""
+    files = make_files(**{"a.mp4": 1})
+    again = tmp_path / name
+    assert uploader("upload", files, "-s", server.url, "--failed-to", again, home=tmp_path).code == 0
+    before = len(server.faults.requests)
+    report = tmp_path / "r.json"
+    done = uploader("upload", "--from-file", again, "-s", server.url, "--json", "--report", report, home=tmp_path)
+    assert (done.code, done.finished["ok"], len(server.faults.requests)) == (0, True, before), done.err
+    assert "✓ nothing to send" in done.err
+    assert json.loads(report.read_text())["files"] == []
+    planned = uploader("upload", "--from-file", again, "-s", server.url, "--dry-run", home=tmp_path)
+    assert planned.code == 0, planned.err
+
+
 def test_include_and_exclude_choose_among_what_is_listed(server: EmbeddedServer, make_files: Files) -> None:
     """A file that is not wanted may be missing."""
     make_files(**{"a.mp4": 1, "raw/b.mp4": 1})
@@ -326,7 +344,7 @@ def test_a_file_that_changes_after_it_was_checked(
         (("--from-file", "list.txt", "-0", "--from-format", "csv"), "--null and --from-format csv exclude each other"),
         (("--from-file", "none.txt"), "none.txt can't be read: No such file or directory"),
         (("--from-file", "files"), "files can't be read: Is a directory"),
-        (("--from-file", "empty.txt"), "nothing to upload in"),
+        (("--from-file", "list.txt", "--exclude", "*.mp4"), "nothing to upload in"),
         ((), "no path was given"),
     ],
 )
@@ -338,7 +356,6 @@ def test_what_can_not_be_asked_for(
 
     make_files(**{"a.mp4": 1})
     listed("list.txt", "files/a.mp4")
-    listed("empty.txt")
     assert main(["upload", *arguments, "-s", "localhost:9"]) == 2
     assert words in capsys.readouterr().err
 

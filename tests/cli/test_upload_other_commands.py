@@ -80,7 +80,7 @@ def test_watch_of_a_cancelled_session_ends_with_4(server: EmbeddedServer, tmp_pa
 
 
 def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
-    """In words on stderr, as JSON on stdout; an unknown session is exit 6."""
+    """In words on stderr, as JSON on stdout; an unknown session is exit 4."""
     session = open_session(server.url)
     send(server.url, session, "a[b].mp4")
     words = uploader("status", session, "-s", server.url, home=tmp_path)
@@ -90,7 +90,7 @@ def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
     machine = uploader("status", session, "-s", server.url, "--json", home=tmp_path)
     assert json.loads(machine.out)["overallStatus"] == "completed"
     unknown = uploader("status", UNKNOWN, "-s", server.url, home=tmp_path)
-    assert unknown.code == 6
+    assert unknown.code == 4
     assert UNKNOWN in unknown.err
 
 
@@ -101,7 +101,7 @@ def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
     assert done.code == 0
     assert "may be stored all the same" in done.err
     assert uploader("status", session, "-s", server.url, home=tmp_path).code == 4
-    assert uploader("cancel", UNKNOWN, "-s", server.url, home=tmp_path).code == 6
+    assert uploader("cancel", UNKNOWN, "-s", server.url, home=tmp_path).code == 4
 
 
 def test_delete(make_files: Files, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ ERRORS: list[tuple[BaseException, int]] = [
     (errors.TimedOut("x"), 6),
     (errors.NotAnUploadServer("x"), 6),
     (errors.ProtocolError("x"), 6),
-    (errors.SessionUnknown("x"), 6),
+    (errors.SessionUnknown("x"), 4),
     (errors.Unauthorized("x", status=401), 5),
     (errors.Unauthorized("x", status=403), 5),
     (errors.RateLimited("x", status=429), 3),

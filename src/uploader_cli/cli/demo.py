@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from uploader_cli import signals
 from uploader_cli.cli import options as opt
 from uploader_cli.cli.server_extra import need_server_extra
 from uploader_cli.errors import UsageError
@@ -47,7 +48,7 @@ def demo(
         raise UsageError(f"--size: {error}", hint=error.hint) from None
     if total < files:
         raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
-    with _workshop(keep) as place:
+    with signals.unwinding(), _workshop(keep) as place:
         code = _run(place, files, total, progress)
     raise typer.Exit(code)
 

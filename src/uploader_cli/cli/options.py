@@ -203,8 +203,10 @@ def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
         need_server=need_server,
         use_endpoint="tus_endpoint" in given,
     )
-    for note in () if settings.quiet else settings.notes:
-        typer.echo(f"note: {note}", err=True)
+    if settings.notes:
+        from uploader_cli.run.terminal import tell_notes
+
+        tell_notes(settings)
     return settings
 
 

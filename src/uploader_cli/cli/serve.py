@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from uploader_cli import signals
 from uploader_cli.cli.candidates import among
 from uploader_cli.cli.server_extra import need_server_extra
 
@@ -89,7 +90,9 @@ def serve(
     need_server_extra("`uploader serve`")
     from uploader_server.__main__ import main
 
-    raise typer.Exit(main(_as_argv(given), prog="uploader serve"))
+    with signals.unwinding():
+        code = main(_as_argv(given), prog="uploader serve")
+    raise typer.Exit(code)
 
 
 def _as_argv(given: dict[str, object]) -> list[str]:

@@ -133,6 +133,8 @@ class FileCompleted(Event):
     attempts: int
     seconds: float
     checksum: str | None = None
+    stored_as: str | None = None
+    """The path below the category under which the server stored it, where it chose another name."""
     file_path: str | None = field(default=None, metadata=INTERNAL)
     """The server's own path of the file, which an analysis asks for (wire contract 4)."""
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
@@ -550,7 +552,7 @@ def as_fields(event: Event) -> dict[str, Any]:
     return out
 
 
-_OPTIONAL = frozenset({"resumed_from", "server_percent", "checksum", "attempt", "latency_ms"})
+_OPTIONAL = frozenset({"resumed_from", "server_percent", "checksum", "stored_as", "attempt", "latency_ms"})
 _NESTED = frozenset({"channel", "metrics"})
 
 

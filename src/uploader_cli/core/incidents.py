@@ -46,7 +46,7 @@ class Incident:
     text: str
     times: int = 1
     degraded: bool = False
-    """The run went on with less while it lasted: polls instead of a connection."""
+    """Polls were answered while the connection was lost."""
     ended: float | None = None
     ending: Ending | None = None
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from unicodedata import normalize
+from urllib.parse import quote, unquote
 
 from uploader_cli.core.events import AnalysisMessage, FileStatus, SessionProgress, Transport
+from uploader_cli.core.names import escaped
 from uploader_cli.core.plan import Limits
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def error_sentence(body: object) -> str:
     fields = as_object(body)
     details = fields.get("details")
     if isinstance(details, list):
-        details = "; ".join(str(item) for item in details)
+        details = "; ".join(escaped(str(item)) for item in details)
     parts = [part for part in (text(fields.get("message")), text(details)) if part]
     return " ".join(": ".join(parts).split())
 
@@ -251,14 +253,26 @@ def wire_name(name: str) -> str:
     return utf8(name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A"))
 
 
+def renamed(location: str | None, name: str, session: str) -> str | None:
+    """Return the path below the category at `location`, where its last part is not `name`: the server renamed the file.
+
+    Names that the server makes of the id of each session (the reference backend does) are no renaming.
+    """
+    place = re.split("[?#]", location or "")[0].partition("/uploads/")[2].partition("/")[2]
+    path = unquote(place)
+    stored = path.rpartition("/")[2]
+    same = any(normalize("NFC", stored) == normalize("NFC", known) for known in (name, utf8(name), wire_name(name)))
+    return None if not stored or same or (session and session in stored) else path
+
+
 def utf8(name: str) -> str:
     """`name` as UTF-8 can carry it: bytes of the file system that are none (surrogate escapes) become `%XX`."""
     return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), name)
 
 
 def text(value: object) -> str | None:
-    """`value` where it is a string, else None."""
-    return value if isinstance(value, str) else None
+    """`value` where it is a string, else None. Unpaired surrogates, which no encoding can carry, become escapes."""
+    return escaped(value) if isinstance(value, str) else None
 
 
 def number(value: object) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
+from uploader_cli.core.events import ChannelState, PauseReason, Transport, WarningCode
 from uploader_cli.core.incidents import Ending, IncidentKind, recovery
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
         case ChannelState.CLOSED:
             return log.end(IncidentKind.CHANNEL, now, Ending.DEGRADED)
         case ChannelState.RECONNECTING | ChannelState.POLLING:
-            known = log.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {event.reason.replace('_', ' ')}")
-            known.degraded = known.degraded or event.to is ChannelState.POLLING
+            log.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {event.reason.replace('_', ' ')}")
     return None
 
 
@@ -59,7 +58,10 @@ def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None
     state.incidents.begin(IncidentKind.UPDATES, now, event.reason)
 
 
-def _news(state: ProgressState, _event: ev.Event, now: float) -> Incident | None:
+def _news(state: ProgressState, event: ev.Event, now: float) -> Incident | None:
+    channel = state.incidents.going_on.get(IncidentKind.CHANNEL)
+    if channel is not None and isinstance(event, ev.SessionProgress) and event.source is Transport.HTTP:
+        channel.degraded = True
     return None if state.channel.stale else state.incidents.end(IncidentKind.UPDATES, now, Ending.RECOVERED)
 
 

@@ -85,6 +85,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
             "cancelled": state.cancelled,
         },
         "skips": {str(why): n for why, n in sorted(state.skips.items()) if why is not ev.SkipReason.NOT_TRIED},
+        "renamed": state.renamed,
         "bytes": state.completed_bytes,
         "selected_bytes": state.selected_bytes,
         "selection_complete": not state.walking,
@@ -92,8 +93,8 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "seconds": outcome.seconds if outcome is not None else None,
         "rate": outcome.rate if outcome is not None else None,
         "channel": asdict(outcome.channel) if outcome is not None else None,
-        "bottleneck": state.bottleneck,
         "peak_rss": outcome.peak_rss if outcome is not None else None,
+        "bottleneck": state.bottleneck,
         "metrics": asdict(outcome.metrics) if outcome is not None else None,
         "incidents": {
             "total": state.incidents.total,
@@ -127,7 +128,8 @@ class FileRow:
 
     `size` is None where it was never known, `bytes` is what the server confirmed of it, `attempts` is 0 where none was
     made; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are of a failure, `reason`
-    of a skip; `relative_path` is what the server may call the file, None where it was never selected to be sent.
+    of a skip; `stored_as` is set where the server chose another name. `relative_path` is what the server may call the
+    file, None where it was never selected to be sent.
     `category` and `sha256` are what a list said of it, `destination` sets it apart from the same file sent elsewhere.
     """
 
@@ -151,6 +153,7 @@ class FileRow:
     category: str | None = None
     sha256: str | None = None
     destination: str | None = None
+    stored_as: str | None = None
 
     def as_fields(self) -> dict[str, Any]:
         """The row as JSON may carry it: what is unknown is left out, an undecodable path comes in its bytes too."""
@@ -228,6 +231,7 @@ class Rows:
             location=event.location,
             checksum=event.checksum,
             verified=event.verified,
+            stored_as=event.stored_as,
             **_as_selected(event.local)[1],
         )
 

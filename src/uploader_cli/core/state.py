@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HISTORY = 50
 """Finished files and messages kept for the view."""
 MOST_KEPT = 1000
-"""Failures and warnings kept for the summary: the first ones. Of other failures only the number is known."""
+"""Failures, warnings and renamed files kept for the summary: the first ones. Of others only the number is known."""
 
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
 """`overallStatus` values that end a session."""
@@ -143,7 +143,9 @@ class ProgressState:
     cancelled: int = 0
     completed_bytes: int = 0
     settled_bytes: int = 0
-    """Sizes of files that are over, whatever became of them."""
+    """Sizes of files that are over: completed or skipped."""
+    lost_bytes: int = 0
+    """Sizes of files that failed or were cancelled: they leave the total."""
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
@@ -157,6 +159,10 @@ class ProgressState:
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
     """How many failed, by code and by whether trying again can help."""
+    renamed: int = 0
+    """Completed files that the server stored under another name."""
+    renames: list[ev.FileCompleted] = field(default_factory=list)
+    """The first `MOST_KEPT` of them."""
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
@@ -202,17 +208,21 @@ class ProgressState:
         return self.completed + self.failed + self.skipped + self.cancelled
 
     @property
+    def total_bytes(self) -> int:
+        """Bytes of the files that are stored or may still be."""
+        return max(0, self.selected_bytes - self.lost_bytes)
+
+    @property
     def bytes_through(self) -> int:
-        """Bytes for the bar of the whole: what is over, and what has been sent of the rest."""
+        """Bytes of `total_bytes` that are over, and what has been sent of the rest."""
         return self.settled_bytes + sum(file.sent for file in self.running.values())
 
     @property
     def fraction(self) -> float:
-        """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
-        if self.running or self.over < self.selected or self.walking:
-            if not self.selected_bytes:
-                return 0.0
-            return min(0.99, self.bytes_through / self.selected_bytes)
+        """0–1 for the bar of the whole; 1 only when every file is confirmed or skipped."""
+        unfinished = self.running or self.over < self.selected or self.walking
+        if unfinished or self.failed or self.cancelled:
+            return min(0.99, self.bytes_through / self.total_bytes) if self.total_bytes else 0.0
         return 1.0
 
     def paused(self, now: float) -> bool:
@@ -229,7 +239,7 @@ class ProgressState:
 
     def eta(self, now: float) -> float | None:
         """Seconds that the bytes still to be sent will take; None where that can't be said."""
-        return eta(self.selected_bytes - self.bytes_through, self.rate(now))
+        return eta(self.total_bytes - self.bytes_through, self.rate(now))
 
 
 def file_fraction(file: FileState) -> float:

@@ -123,7 +123,7 @@ def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
     numbers: Row = []
     if not overview.watched(state):
         total = size_of(
-            state.bytes_through, state.selected_bytes, sep=" / " if width >= 72 else "/", at_least=state.walking
+            state.bytes_through, state.total_bytes, sep=" / " if width >= 72 else "/", at_least=state.walking
         )
         left = overview.eta(state, now)
         numbers = [(f"{total}  {rate(state.rate(now)):>{RATE_WIDTH}}  ", ""), (left.ljust(9), "")]
@@ -137,9 +137,10 @@ def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
 
 
 def _counts(state: ProgressState, now: float, width: int) -> Row:
-    row: Row = [(overview.files(state), "bold"), (" files done" if width >= 30 else " done", "")]
+    row: Row = [(overview.files(state), "bold")]
+    if state.failed:
+        row += [(", ", ""), (f"{state.failed:,} failed", "bold red")]
     for count, word, style in (
-        (state.failed, "failed", "bold red"),
         (state.skipped, "skipped", ""),
         (state.cancelled, "cancelled", "yellow"),
         (state.retries, "retried", "yellow"),

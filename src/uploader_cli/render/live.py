@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from uploader_cli.render.frame import Frame
+from uploader_cli.render.keys import Keys
 from uploader_cli.render.rows import width_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LiveView:
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(stall=stall)
         self._picture = _Picture()
+        self._keys = Keys(self._console.file)
         self._live: Live | None = None
         self._due = float("-inf")
 
@@ -43,6 +45,7 @@ class LiveView:
         if now < self._due - 0.02:  # a caller's own ten a second must not become five by a jitter
             return
         self._due = max(self._due, now) + _SPACING
+        self._keys.hush()
         width, height = self._console.size
         self._make_room(width)
         # The last row is an empty one: the terminal echoes ^C there, where it breaks no line.
@@ -64,11 +67,12 @@ class LiveView:
         self._write(_SYNC_OFF)
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Erase the picture and show the cursor again. May be called twice."""
+        """Erase the picture, show the cursor again, drop what was typed. May be called twice."""
         if self._live is not None:
             self._make_room(self._console.size.width)
             self._live.stop()
             self._live = None
+        self._keys.release()
 
     def _make_room(self, width: int) -> None:
         """Erase rows that a terminal which became narrower has folded: they are more than were drawn."""

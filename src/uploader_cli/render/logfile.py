@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped
@@ -26,12 +26,25 @@ _LEVELS: dict[type[ev.Event], str] = {
 }
 
 
+class Lines(Protocol):
+    """What a log is written to."""
+
+    def write(self, line: str, /) -> object:
+        """Append a line."""
+
+    def flush(self) -> None:
+        """Write what is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
 class LogFile:
     """Appends to a file that the caller opened, a line at a time: what was written is there, whatever comes next."""
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: Lines,
         run_id: str,
         wall_clock: Callable[[], float],
         *,

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.names import as_base64, escaped
+from uploader_cli.core.names import as_base64, escaped, inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ class NdjsonView:
     def _put(self) -> None:
         if not self._lines:
             return
-        text = "\n".join([*self._lines, ""])
+        text = inert("\n".join([*self._lines, ""]))
         self._lines.clear()  # before the write: what a closed pipe refused is not tried again
         if self._buffer is not None:
             self._buffer.write(text.encode())

@@ -12,7 +12,7 @@ from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.render.words import clock, safe
 
 if TYPE_CHECKING:
-    from uploader_cli.core.state import Channel, ProgressState
+    from uploader_cli.core.state import Channel, ProgressState, SessionState
 
 RECONNECTS = 3
 """Tries before the channel falls back to polling (wire contract 2)."""
@@ -45,15 +45,25 @@ def fraction(state: ProgressState) -> float:
     """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
     if not watched(state):
         return state.fraction
-    known = [session.percent for session in state.sessions.values()]
-    return min(0.99, sum(known) / len(known) / 100)
+    known = [_weighed(session) for session in state.sessions.values()]
+    total = sum(files for _, files in known)
+    return min(0.99, sum(done for done, _ in known) / total) if total else 0.0
+
+
+def _weighed(session: SessionState) -> tuple[float, int]:
+    """Return how many files' worth of a watched session is done, and of how many.
+
+    In a server's percentage each file weighs the same, and a failed one counts as done: here it leaves the total.
+    """
+    total = session.total or len(session.by_name) or 1
+    return max(0.0, session.percent / 100 * total - session.failed), max(0, total - session.failed)
 
 
 def files(state: ProgressState) -> str:
-    """`7/20`, or `   7/≥1,020` while the walk still finds files; the first is as wide as the second."""
+    """`7 of 20 done`, or `   7 of ≥1,020 done` during the walk; the first number is as wide as the second."""
     done, total = count(state)
     least = state.walking and not watched(state)
-    return f"{done:{len(f'{total:,}')},}/{'≥' if least else ''}{total:,}"
+    return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
 
 
 def count(state: ProgressState) -> tuple[int, int]:

@@ -64,7 +64,8 @@ class PlainView:
                 self._retry(event, state)
             case ev.FileCompleted() if self._verbose or self._few(state):
                 known = "" if overview.watched(state) else f"{size(event.size)}, "
-                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)})")
+                name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
             case ev.FileFailed():
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (
@@ -115,9 +116,8 @@ class PlainView:
         else:
             what = plural(event.files, "file") + (f", {size(event.bytes)}" if event.bytes is not None else "")
         again = f", going on with run {safe(event.resumed_from)}" if event.resumed_from else ""
-        self._say(
-            f"uploader: {what} → {overview.host(event.server)} ({safe(event.protocol)}, {event.jobs} at once){again}"
-        )
+        how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} at once)"
+        self._say(f"uploader: {what} → {overview.host(event.server)}{how}{again}")
 
     def _retry(self, event: ev.FileRetry, state: ProgressState) -> None:
         file = state.running.get(event.file)
@@ -162,17 +162,16 @@ class PlainView:
 
 
 def progress_line(state: ProgressState, now: float, stall: float) -> str:
-    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7/20 files · live websocket 12 ms`."""
+    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
     if not overview.watched(state):
         parts += [
-            size_of(state.bytes_through, state.selected_bytes, sep="/", at_least=state.walking).strip(),
+            size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking).strip(),
             rate(state.rate(now)),
             overview.eta(state, now),
         ]
-    parts.append(f"{overview.files(state).strip()} files")
-    if state.failed:
-        parts.append(f"{state.failed:,} failed")
+    failed = f", {state.failed:,} failed" if state.failed else ""
+    parts.append(overview.files(state).strip() + failed)
     parts.append(overview.channel(state.channel, latency=False)[1])
     alert = overview.alert(state, now, stall)
     return " · ".join([*parts, alert] if alert else parts)

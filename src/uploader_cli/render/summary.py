@@ -28,7 +28,7 @@ REMEDIES = {
     FailureCode.BAD_LINE: "Correct that line of the list (--from-file).",
     FailureCode.MISMATCH: "It was not sent: its content is not what the list says. Find out which of them is wrong.",
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
-    FailureCode.VANISHED: "It was there when the run began: put it back, or leave it out.",
+    FailureCode.VANISHED: "There is no such file, or not any more: put it back, or leave it out.",
     FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",
     FailureCode.NETWORK: "Check the network and the server, then run the command again.",
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it has less to do.",
@@ -100,6 +100,7 @@ def summary(
     for line in watch_summary.not_completed(state) if watching else ():
         lines.add("✗", line)
     _skips(lines, state)
+    _renamed(lines, state)
     _failures(lines, state)
     _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
     _warnings(lines, state)
@@ -143,7 +144,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         least = "at least " if state.walking else ""
         return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
-        return "✓", "nothing had to be sent"
+        return "✓", "nothing had to be sent" if outcome.skipped else "nothing to send"
     if outcome.ok:
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if not total:
@@ -192,6 +193,16 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:
         lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run had ended before'}")
+
+
+def _renamed(lines: _Lines, state: ProgressState) -> None:
+    """Files that the server stored under another name, up to `_NOTES`."""
+    if state.renamed:
+        lines.add("!", "stored under another name:")
+    for done in state.renames[:_NOTES]:
+        lines.add(" ", f"{safe(done.path)} → {safe(done.stored_as or '')}")
+    if state.renamed > _NOTES:
+        lines.add("…", f"and {state.renamed - _NOTES:,} more", indent=2)
 
 
 def _failures(lines: _Lines, state: ProgressState) -> None:

@@ -7,6 +7,8 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.core.names import inert
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,17 +36,21 @@ COLUMNS = (
     "category",
     "sha256",
     "run",
+    "stored_as",
 )
 """Of the CSV, in their order."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_PATHS = ("path", "relative_path", "name", "stored_as")
 
 
 def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """The head, and `files` last, one a line: such a file can be read line by line."""
-    opening = json.dumps(head, indent=2, ensure_ascii=False)
+    opening = inert(json.dumps(head, indent=2, ensure_ascii=False))
     yield opening.removesuffix("\n}") + ',\n  "files": ['
     separator = "\n    "
     for row in spool.rows():
-        yield separator + json.dumps(row, ensure_ascii=False)
+        yield separator + inert(json.dumps(row, ensure_ascii=False))
         separator = ",\n    "
     yield "\n  ]\n}\n"
 
@@ -63,5 +69,12 @@ def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[Any]:
-    values = (row.get(name) for name in COLUMNS)
-    return [str(value).lower() if isinstance(value, bool) else value for value in values]
+    values = ((name, row.get(name)) for name in COLUMNS)
+    return [str(value).lower() if isinstance(value, bool) else cell(name, value) for name, value in values]
+
+
+def cell(column: str, value: Any) -> Any:
+    """A value as no spreadsheet takes it for a formula: `./=a` of a path, which is the same path, else `'=a`."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    return f"./{value}" if column in _PATHS else f"'{value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.render.words import plural, safe, size, span
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 MOST = 50
-"""Failed files that are named: GitHub takes 1 MiB of summary for a step."""
+"""Failed files, and renamed ones, that are named: GitHub takes 1 MiB of summary for a step."""
 _LONGEST = 300
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 
@@ -33,6 +34,7 @@ def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     if head.get("missing"):
         yield "\n"
     yield from _failures(spool, counts["failed"])
+    yield from _renamed(spool, head.get("renamed", 0))
 
 
 def _verdict(head: dict[str, Any]) -> str:
@@ -74,6 +76,18 @@ def _failures(spool: Spool, total: int) -> Iterator[str]:
             left -= 1
         if not left:
             break
+    if total > MOST:
+        yield f"\n… and {total - MOST:,} more.\n"
+    yield "\n"
+
+
+def _renamed(spool: Spool, total: int) -> Iterator[str]:
+    if not total:
+        return
+    yield "| renamed | stored as |\n|---|---|\n"
+    rows = (row for row in spool.rows() if row.get("stored_as"))
+    for row in islice(rows, MOST):
+        yield f"| {plain(row['path'])} | {plain(row['stored_as'])} |\n"
     if total > MOST:
         yield f"\n… and {total - MOST:,} more.\n"
     yield "\n"

@@ -55,12 +55,13 @@ class Merge:
         counts: Counter[str] = Counter()
         skips: Counter[str] = Counter()
         code = Exit.OK
-        confirmed = selected = 0
+        confirmed = selected = renamed = 0
         for row in self.spool.rows():
             counts[row["outcome"]] += 1
             selected += row.get("size") or 0
             if row["outcome"] == "completed":
                 confirmed += row.get("size") or 0
+                renamed += "stored_as" in row
             elif row["outcome"] == "skipped":
                 skips[str(row.get("reason"))] += 1
             code = worst((code, _code(row)))
@@ -89,6 +90,7 @@ class Merge:
                 **{name: counts[name] for name in _OUTCOMES},
             },
             "skips": dict(sorted(skips.items())),
+            "renamed": renamed,
             "bytes": confirmed,
             "selected_bytes": selected,
             "seconds": _seconds(started, str(runs[-1]["finished"])),

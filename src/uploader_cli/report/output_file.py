@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
 _BLOCK = 1 << 16
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 def check(path: Path, option: str) -> None:
@@ -42,7 +44,7 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
     target = path.resolve()  # of a link what it points to
     made = target.with_name(f".{target.name[:200]}.{tag}")
     try:
-        with made.open("xb") as stream:
+        with _new(made) as stream:
             _pour(text, stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -52,10 +54,32 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
         made.unlink(missing_ok=True)
 
 
+@contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """A new file. On Linux it has no name before its end: a process that is killed leaves nothing half-written."""
+    handle = None
+    if hasattr(os, "O_TMPFILE") and _DESCRIPTORS.exists():
+        with suppress(OSError):  # not every file system can
+            handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    if handle is None:
+        with path.open("xb") as stream:
+            yield stream
+        return
+    with os.fdopen(handle, "wb") as stream:
+        yield stream
+        os.link(_DESCRIPTORS / str(handle), path, src_dir_fd=handle)  # which makes it follow the link in /proc
+
+
 def append(path: Path, text: Iterable[str]) -> None:
-    """Add `text` at the end of the file. Raises OSError."""
-    with path.open("ab") as stream:
-        _pour(text, stream)
+    """Add `text` at the end of the file, or nothing of it. Raises OSError."""
+    with path.open("ab", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            _pour(text, stream)
+        except OSError:
+            if path.is_file():
+                stream.truncate(size)
+            raise
 
 
 def is_special(path: Path) -> bool:
@@ -74,6 +98,12 @@ def _pour(text: Iterable[str], stream: BinaryIO) -> None:
         held.append(piece.encode("utf-8", "surrogateescape"))
         size += len(held[-1])
         if size >= _BLOCK:
-            stream.write(b"".join(held))
+            _write(b"".join(held), stream)
             held, size = [], 0
-    stream.write(b"".join(held))
+    _write(b"".join(held), stream)
+
+
+def _write(data: bytes, stream: BinaryIO) -> None:
+    left = memoryview(data)
+    while left:  # a stream without a buffer may take a part
+        left = left[stream.write(left) :]

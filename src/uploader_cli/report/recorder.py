@@ -64,13 +64,17 @@ class Recorder:
     def refresh(self, state: ProgressState, now: float) -> None:
         """Nothing to draw."""
 
-    def close(self, state: ProgressState, _now: float) -> None:
-        """Write everything."""
+    def write(self, state: ProgressState) -> bool:
+        """Write everything, once; False where something could not be written."""
         spool, self._spool = self._spool, None
-        if spool is None:
-            return
-        write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.said)
-        spool.close()
+        if spool is not None:
+            write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.said)
+            spool.close()
+        return not self.said.problems
+
+    def close(self, state: ProgressState, _now: float) -> None:
+        """Write what is not written, of a run that broke."""
+        self.write(state)
 
     def _open(self) -> None:
         self._spool = Spool()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import json
 import re
 from typing import TYPE_CHECKING
+
+from uploader_cli.core.names import json_line
+from uploader_cli.report.formats import cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +63,7 @@ def _as_paths(spool: Spool, end: str) -> Iterator[str]:
 
 def _as_jsonl(spool: Spool) -> Iterator[str]:
     for row in _left(spool):
-        yield json.dumps({name: value for name, value in _entry(row).items() if value}, ensure_ascii=False) + "\n"
+        yield json_line({name: value for name, value in _entry(row).items() if value})
 
 
 def _as_csv(spool: Spool) -> Iterator[str]:
@@ -69,7 +71,7 @@ def _as_csv(spool: Spool) -> Iterator[str]:
     writer = csv.writer(held, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for row in _left(spool):
-        writer.writerow([value or "" for value in _entry(row).values()])
+        writer.writerow([cell(column, value or "") for column, value in _entry(row).items()])
         yield held.getvalue()
         held.seek(0)
         held.truncate()

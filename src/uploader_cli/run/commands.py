@@ -37,6 +37,6 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
         run = begin(settings, paths, journal, run_id)
         kept = written.recorder(settings, run_id, run.resumed_from)
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
-        views = [*kept, *observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
-        outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+        views = [*observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
+        outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
         return settled(outcome.exit_code, [recorder.said for recorder in kept])

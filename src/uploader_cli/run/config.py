@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import use_color
@@ -117,7 +118,8 @@ def init(file: Path, content: str, *, force: bool) -> int:
         if file.exists() and not force:
             raise UsageError(f"{file} is there already", hint="edit it, or replace it: `uploader config init --force`")
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(file.resolve(), content)
+        with signals.unwinding():
+            _write(file.resolve(), content)
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from None
     sys.stderr.write(f"{safe(str(file))}: every setting is in it, commented out; `uploader config` shows the effect\n")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.names import json_line
 from uploader_cli.doctor import Context, examine
 from uploader_cli.doctor.findings import Status
 from uploader_cli.doctor.text_report import Page
@@ -21,7 +21,7 @@ def doctor(settings: Settings, *, session: str | None = None, new_session: bool 
     context = Context(settings, session=session, new_session=new_session)
     if settings.json:
         report = examine(context)
-        sys.stdout.write(json.dumps(report.as_json(), ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(report.as_json()))
         sys.stdout.flush()
         return report.exit_code
     screen = _Screen(settings)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import Layer
 from uploader_cli.transfer.journal import Journal
@@ -33,12 +34,19 @@ def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     It lies in the state directory, and is removed at the end unless a run that can be resumed needs it. Raises
     `UsageError` where both `paths` and a list were given; paths outrank a list that the environment or a config names.
     """
+    with signals.unwinding():
+        yield from _at_hand(settings, paths)
+
+
+def _at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     if paths and settings.from_file is not None:
         source = settings.sources.get("from_file")
         if source is None or source.layer is Layer.FLAG:
             raise UsageError("--from-file and PATH exclude each other", hint="list the path in the file, or run twice")
         settings = replace(settings, from_file=None)
     if settings.from_file == "-":
+        if sys.stdin is None:
+            raise UsageError("--from-file -: standard input is closed", hint="name the list, or give it through a pipe")
         settings = replace(settings, from_file=_spool(settings, sys.stdin.buffer, ""))
     elif isinstance(settings.from_file, Path) and _is_pipe(settings.from_file):
         with settings.from_file.open("rb") as pipe:

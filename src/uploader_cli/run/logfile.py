@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import mask
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from uploader_cli.render.logfile import LogFile
     from uploader_cli.settings import Settings
 
@@ -25,7 +28,7 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     from uploader_cli.render.logfile import LogFile
 
     try:
-        stream = open(settings.log_file, "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - `LogFile.end` closes it
+        stream = _Lines(settings.log_file)
     except OSError as error:
         raise UsageError(
             f"{settings.sources.get('log_file', 'log_file')}: {settings.log_file} can't be written: {error.strerror}",
@@ -34,8 +37,43 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=_complain)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+class _Lines:
+    """A file to which whole lines are appended, each in one call: one that does not fit is removed again."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError. A line that a killed process left half is ended."""
+        half = path.is_file() and not _ends_a_line(path)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if half:
+            self.write("\n")
+
+    def write(self, line: str) -> None:
+        """Append the line, which is ASCII. Raises OSError where not all of it could be written."""
+        left = line.encode("ascii")
+        done = 0
+        try:
+            while done < len(left):
+                done += os.write(self._handle, left[done:])
+        except OSError:
+            with suppress(OSError):  # a pipe has no end that could be moved
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
+            raise
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+def _ends_a_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read() == b"\n"
+    except OSError:  # it is empty, or can't be read
+        return True
 
 
 def _complain(why: str) -> None:

@@ -150,8 +150,13 @@ class Loop:
     def _close(self, observer: Renderer) -> None:
         observer.close(self.state, self._clock())
 
-    def finish(self, code: Exit, channel: ev.ChannelStats) -> ev.RunFinished:
-        """Apply and return the last event."""
+    def finish(
+        self, code: Exit, channel: ev.ChannelStats, *, written: Callable[[ProgressState], bool] = lambda _state: True
+    ) -> ev.RunFinished:
+        """Apply and return the last event.
+
+        `written` writes the reports, which tell of the outcome; where it returns False, exit code 0 becomes 2.
+        """
         state = self.state
         seconds = max(1e-3, self._clock() - state.started)
         sending = max(1e-3, state.stopped - state.started) if state.stopped is not None else seconds
@@ -169,6 +174,9 @@ class Loop:
             peak_rss=peak_rss(),
             metrics=state.measures.result(seconds=seconds, events=channel.events, retries=state.retries),
         )
+        reduce(self.state, outcome, self._clock())  # for the reports; observers get it once its exit code is certain
+        if not written(self.state):
+            outcome = replace(outcome, exit_code=outcome.exit_code or int(Exit.USAGE))
         self.apply(outcome)
         return outcome
 
@@ -200,7 +208,7 @@ def _without_secrets(event: Event) -> Event:
         case ev.SessionProgress(files=files) if any(file.error for file in files):
             event = replace(event, files=tuple(_masked(file, ("error",)) for file in files))
         case ev.EngineStopped(UploaderError() as error):
-            error.args = (mask(str(error)),)
+            error.args, error.hint = (mask(str(error)),), mask(error.hint)
     return _masked(event, names)
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import __version__
+from uploader_cli import __version__, signals
 from uploader_cli.errors import UsageError
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
@@ -34,7 +34,7 @@ def report_merge(
     outputs = Reports([_destination(name) for name in reports], destination, {}, "merge").outputs
     found = [Report.open(Path(name)) for name in files]
     try:
-        with closing(Spool()) as spool:
+        with signals.unwinding(), closing(Spool()) as spool:
             merge = Merge(spool)
             for report in found:
                 merge.add(report)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from uploader_cli import errors
+from uploader_cli import errors, signals
+from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
@@ -38,13 +38,13 @@ def status(settings: Settings, session: str) -> int:
     state = text(body.get("overallStatus")) or "unknown"
     listed = body.get("files")
     files = [as_object(item) for item in listed] if isinstance(listed, list) else []
-    lines = [f"session {session}: {state}, {len(files)} of {plural(_count(body, 'totalFiles'), 'file')} seen"]
+    lines = [f"session {session}: {safe(state)}, {len(files)} of {plural(_count(body, 'totalFiles'), 'file')} seen"]
     for file in files:
         percent = number(file.get("progress"))
         shown = "  – %" if percent is None else f"{percent:3.0f} %"
         name = safe(text(file.get("relativePath")) or text(file.get("originalName")) or "?")
         error = f"  {safe(words)}" if (words := text(file.get("error"))) else ""
-        lines.append(f"  {shown}  {text(file.get('status')) or '?':<10}  {name}{error}")
+        lines.append(f"  {shown}  {safe(text(file.get('status')) or '?'):<10}  {name}{error}")
     _tell(settings, body, lines)
     return Exit.OK if state in _GOOD and not _count(body, "failedFiles") else Exit.FAILED_FOR_GOOD
 
@@ -120,14 +120,13 @@ def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
 def _api(settings: Settings) -> Iterator[Api]:
     """The server, with nobody to hear of the calls but the log file."""
     run_id = secrets.token_hex(8)
-    log = open_log(settings, run_id)
-    api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
-    try:
-        yield api
-    finally:
-        api.close()
+    with signals.unwinding(), ExitStack() as closing:
+        log = open_log(settings, run_id)
         if log:
-            log.end()
+            closing.callback(log.end)
+        api = Api(settings, log.write if log else lambda _event: None, Stop(), run=run_id)
+        closing.callback(api.close)
+        yield api
 
 
 def _count(body: dict[str, object], key: str) -> int:
@@ -141,7 +140,7 @@ def _utf8(path: str) -> str:
 def _tell(settings: Settings, body: dict[str, object], lines: Sequence[str]) -> None:
     """One JSON object on stdout with `--json`, else lines for people on stderr."""
     if settings.json:
-        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(body))
         sys.stdout.flush()
     elif not settings.quiet:
         sys.stderr.write("\n".join(lines) + "\n")

@@ -19,6 +19,7 @@ from uploader_cli.run.dry_run import dry_run
 from uploader_cli.run.from_file import as_typed, at_hand, drop
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
+from uploader_cli.run.terminal import tell_notes
 from uploader_cli.run.upload import Interrupts, execute, select
 from uploader_cli.run.views import go_on, interruptible, observers
 from uploader_cli.settings import resolve, user_config_file
@@ -56,8 +57,8 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
         run = journal.resume(run_id, new_id=new_id)
         kept = written.recorder(settings, new_id, run.resumed_from)
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
-        views = [*kept, *observers(settings, new_id, go_on=go_on(settings)), *helped]
-        outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
+        views = [*observers(settings, new_id, go_on=go_on(settings)), *helped]
+        outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
         return settled(outcome.exit_code, [recorder.said for recorder in kept])
 
 
@@ -67,8 +68,7 @@ def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[
     if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
         raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
     settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
-    for note in () if settings.quiet else settings.notes:
-        sys.stderr.write(f"note: {safe(note)}\n")
+    tell_notes(settings)
     try:
         os.chdir(cwd)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import sys
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli import signals
+from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Said
@@ -77,13 +78,12 @@ def _save(file: Path, report: Report) -> Said:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the checks, but what they made is removed; a second one ends that, too."""
-    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+    """A signal ends the checks, but what they made is removed; a second one ends that, too."""
 
     def stop(number: int, _frame: Any) -> None:
-        raise Stopped(codes[signal.Signals(number)])
+        raise Stopped(Exit(signals.CODES[signal.Signals(number)]))
 
-    before = {number: signal.signal(number, stop) for number in codes}
+    before = {number: signal.signal(number, stop) for number in signals.CODES}
     try:
         yield
     finally:
@@ -109,7 +109,7 @@ class _Lines:
         self._write(report.as_json())
 
     def _write(self, line: dict[str, object]) -> None:
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(line))
         sys.stdout.flush()
 
 

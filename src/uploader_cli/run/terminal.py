@@ -7,9 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from uploader_cli.render import in_ci, use_color
+from uploader_cli.render.words import safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from uploader_cli.settings import Settings
 
 WIDTH = 80
 """Columns where there is no terminal."""
@@ -36,6 +39,12 @@ class Terminal:
         if self.moves:
             sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
+
+
+def tell_notes(settings: Settings) -> None:
+    """Say what of the settings was ignored, unless `--quiet`: it may quote a config file of a stranger."""
+    for note in () if settings.quiet else settings.notes:
+        sys.stderr.write(f"note: {safe(note)}\n")
 
 
 def _width() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render import Renderer
+    from uploader_cli.report.recorder import Recorder
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
 
@@ -47,36 +49,51 @@ class Interrupts:
 
     count: int = 0
     code: Exit = Exit.SIGINT
+    finished: bool = False
+    """The run has told its exit code."""
+    _raises: bool = False
 
     def raise_(self, code: Exit) -> None:
-        """One more interrupt; the first one decides the exit code."""
+        """One more interrupt; the first one decides the exit code. Called by a signal handler, in the main thread."""
         if not self.count:
             self.code = code
         self.count += 1
+        if self._raises:
+            self.check()
 
     def check(self) -> None:
         """End the process with the interrupt's exit code, where there was one: before a run there is nothing to end."""
-        if self.count:
+        if self.count and not self.finished:
             raise SystemExit(self.code)
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """End the process also in the middle of the block, which may wait for long (a token command)."""
+        self._raises = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._raises = False
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
     """Everything under `paths`, or where there are none in the list of `settings`, that the filters want.
 
-    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection. Of a large selection only the
-    beginning is looked at; that it holds nothing is raised when its end is reached.
+    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection; a list without lines is none.
+    Of a large selection only the beginning is looked at; that it holds nothing is raised when its end is reached.
     """
     filters, listed = Filters(settings.include, settings.exclude), from_file.manifest(settings)
     shard = Shard.of(settings.shard)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)))
-        steps, what, empty = listed.files(filters.wants), listed.shown, "the list names no file"
+        steps, what = listed.files(filters.wants), listed.shown
     else:
         _refuse_missing(paths)
-        steps = walk(paths, filters, follow_links=settings.follow_links)
-        what, empty = ", ".join(paths[:3]), "the directories hold no regular files"
-    hint = "check --include and --exclude" if settings.include or settings.exclude else empty
-    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint))
+        steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
+    filtered = settings.include or settings.exclude
+    hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
+    whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
     return Selection(sharded(whole, shard))
 
 
@@ -91,13 +108,17 @@ def _refuse_missing(paths: Sequence[str]) -> None:
         raise errors.UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
 
-def _never_empty(steps: Iterable[Step], error: errors.UsageError) -> Iterator[Step]:
-    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed."""
-    empty = True
+def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: bool) -> Iterator[Step]:
+    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed.
+
+    A list may have no lines: `--failed-to` writes such a list when nothing failed.
+    """
+    empty, any_step = True, False
     for step in steps:
+        any_step = True
         empty = empty and (step is None or isinstance(step, Skipped))
         yield step
-    if empty:
+    if empty and (any_step or not listed):
         raise error
 
 
@@ -109,19 +130,22 @@ def execute(
     *,
     journal: Journal,
     run: RunHandle,
+    kept: Sequence[Recorder] = (),
 ) -> ev.RunFinished:
     """Upload what was selected; return the outcome also of a run that was interrupted or lost its server.
 
-    `run` is this run in the journal. Raise what is a bug of ours, after the run was closed in order.
+    `run` is this run in the journal, `kept` are the observers that write reports. Raise what is a bug of ours, after
+    the run was closed in order.
     """
     places, known = Places(run), list[Limits]()
-    loop = Loop(observers, alarms(settings))
+    loop = Loop([*kept, *observers], alarms(settings))
     queue = WalkQueue(found, loop.emit)
     seen = pacing.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
-    connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
+    with interrupts.raising():
+        connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
     run.check = connections.stop.check
     run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
     with loop.observed():
@@ -129,7 +153,8 @@ def execute(
         def announce(protocol: str, jobs: int) -> None:
             files = len(found.ahead) if found.complete else None
             size = sum(file.size for file in found.files) if found.complete else None
-            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, run.resumed_from))
+            known = protocol if connections.api.answered else "auto"  # the server's answer decides
+            loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
             caution(settings, loop.emit)
@@ -173,7 +198,12 @@ def execute(
             pacing.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
-        outcome = loop.finish(code, connections.stats())
+
+        def written(state: ProgressState) -> bool:
+            return [one.write(state) for one in kept].count(False) == 0
+
+        outcome = loop.finish(code, connections.stats(), written=written)
+        interrupts.finished = True
     if stopped.error is not None and not isinstance(stopped.error, errors.UploaderError):
         raise stopped.error
     return outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import signal
@@ -12,6 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from uploader_cli import signals
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
 from uploader_cli.run.logfile import open_log
@@ -19,7 +19,7 @@ from uploader_cli.run.upload import Interrupts
 from uploader_cli.settings import DEFAULT, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
@@ -60,8 +60,7 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
         out.append(log)  # it may have something to say once the view is gone
     quiet = settings.quiet or (settings.json and kind == "none")
     out.append(LastWords(quiet=quiet, color=color, go_on=go_on, verbose=settings.verbose > 0))
-    terminals = _terminals()
-    return [OnTerminal(one, terminals) for one in out] if terminals else out
+    return out
 
 
 def go_on(settings: Settings) -> str:
@@ -121,73 +120,23 @@ def width_of(stream: TextIO) -> int:
         return UNFOLDED
 
 
-class OnTerminal:
-    """An observer whose terminal may be closed while the run continues, as `nohup` and `disown` want it."""
-
-    def __init__(self, observer: Renderer, terminals: Sequence[int]) -> None:
-        self._observer, self._terminals = observer, terminals
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Pass the event on."""
-        try:  # not a context manager: it would cost more than most observers do
-            self._observer.handle(event, state, now)
-        except OSError as error:
-            self._hung_up(error)
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Refresh the observer."""
-        try:
-            self._observer.refresh(state, now)
-        except OSError as error:
-            self._hung_up(error)
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Close the observer."""
-        try:
-            self._observer.close(state, now)
-        except OSError as error:
-            self._hung_up(error)
-
-    def _hung_up(self, error: OSError) -> None:
-        """Write to nowhere from now on, if the terminal is gone; raise any other error again."""
-        if error.errno != errno.EIO:
-            raise error
-        _silence(self._terminals)
-
-
-def _terminals() -> list[int]:
-    return [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
-
-
-def _silence(terminals: Iterable[int]) -> None:
-    """The terminal is closed: what is still said to it goes nowhere, instead of failing."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for terminal in terminals:
-        os.dup2(nowhere, terminal)
-    os.close(nowhere)
-
-
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
-    """Count SIGINT, SIGTERM and SIGHUP, in `interrupts` or a new one, instead of raising: the loop stops in order."""
+    """Count signals in `interrupts` or a new one, instead of raising: the loop stops in order."""
     interrupts = Interrupts() if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    codes = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup has it
-        codes[hangup] = Exit.SIGTERM
-    terminals = _terminals()
+    if (code := signals.pending()) is not None:
+        raise SystemExit(code)
 
     def count(number: int, _frame: Any) -> None:
-        interrupts.raise_(codes[signal.Signals(number)])
-        if number == hangup:
-            _silence(terminals)
+        interrupts.raise_(Exit(signals.CODES[signal.Signals(number)]))
 
-    before = {number: signal.signal(number, count) for number in codes}
+    ours = signals.installed()
+    before = {number: signal.signal(number, count) for number in signals.CODES}
     try:
         yield interrupts
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # what is left of the process takes no time
+            signal.signal(number, signal.SIG_IGN if ours else handler)

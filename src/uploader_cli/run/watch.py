@@ -49,7 +49,8 @@ def watch(
     """
     loop = Loop(observers, alarms(settings))
     connections = Connections(settings, loop, run_id)
-    connections.api.authorization()
+    with interrupts.raising():
+        connections.api.authorization()
     with loop.observed():
         loop.apply(ev.RunStarted(settings.server, None, None, 0, "watch"))
         caution(settings, loop.apply)
@@ -65,7 +66,9 @@ def watch(
         finally:
             connections.close()
         loop.flush()
-        return loop.finish(code, connections.stats())
+        outcome = loop.finish(code, connections.stats())
+        interrupts.finished = True
+    return outcome
 
 
 def _follow(loop: Loop, connections: Connections, wait: float, patience: float, interrupts: Interrupts) -> Exit:

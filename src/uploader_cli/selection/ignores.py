@@ -31,7 +31,8 @@ class Ignores:
     def within(self, directory: str, below: str) -> Ignores:
         """What holds in `directory`, which is `below` the argument (empty for the argument itself).
 
-        Raises `BadIgnoreFile`: what should have been left out is not known then.
+        Raises `BadIgnoreFile`: what should have been left out is not known then; and `PermissionError` for a directory
+        in which nothing can be looked up.
         """
         spec = _read(os.path.join(directory, NAME))
         return self if spec is None else Ignores((*self._chain, (len(below) + 1 if below else 0, spec)))
@@ -48,8 +49,16 @@ class Ignores:
 def _read(path: str) -> GitIgnoreSpec | None:
     """Return the patterns of a file, None where there is none."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return None
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    except PermissionError:  # of the directory: to look at a file takes no permission of its own
+        raise
+    except OSError as error:
+        raise BadIgnoreFile(f"it can't be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        return None
+    try:
         with open(path, "rb") as file:
             lines = os.fsdecode(file.read()).splitlines()
     except FileNotFoundError:

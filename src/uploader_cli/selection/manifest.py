@@ -16,7 +16,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.dedup import SeenNames
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import Skipped, Unusable
+from uploader_cli.selection.walk import HIDDEN_CONTENT, Skipped, Unusable, has_hidden_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,6 +150,8 @@ def look(entry: Entry) -> os.stat_result | BadLine:
         return BadLine(entry.line, words, entry.path, FailureCode.UNREADABLE)
     if not stat.S_ISREG(info.st_mode):
         return BadLine(entry.line, "it is no regular file", entry.path, FailureCode.UNREADABLE)
+    if not info.st_size and has_hidden_content(entry.path):
+        return BadLine(entry.line, HIDDEN_CONTENT, entry.path, FailureCode.UNREADABLE)
     return info
 
 

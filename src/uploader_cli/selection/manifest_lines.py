@@ -32,7 +32,7 @@ COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
     *("relative_path", "destination", "outcome", "size", "bytes", "session", "server_id", "location"),
-    *("checksum", "verified", "attempts", "seconds", "reason"),
+    *("checksum", "verified", "attempts", "seconds", "reason", "stored_as"),
 )
 OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
 """Columns of what we write ourselves. They mean nothing here, but `relative_path`: it stands in for `name`."""
@@ -249,7 +249,7 @@ def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
     return Entry(
         number,
         path,
-        _own_name(path) if name is None else _checked_name(name),
+        _own_name(path) if name is None else _checked_name(name.removeprefix("./")),
         category,
         digest.lower() if digest is not None else None,
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 20_000
 """Names of one directory that are sorted in memory; one with more is read again for the next so many."""
+HIDDEN_CONTENT = "it has content, though the system gives its size as 0: copy it to a file first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,9 @@ class _Walker:
             path = os.path.join(directory.path, ignores.NAME)
             yield Unusable(next(self._numbers), path, FailureCode.UNREADABLE, words, relative_path=name)
             return
+        except OSError as error:
+            yield self._unusable(directory.path, relative, error)
+            return
         try:
             for entry in _sorted_entries(directory.path):
                 yield self._entry(directory, entry, held)
@@ -168,9 +172,12 @@ class _Walker:
 
     def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
         number = next(self._numbers)
-        if not stat.S_ISREG(info.st_mode):
+        special = "" if stat.S_ISREG(info.st_mode) else "it is no regular file"
+        if not special and not info.st_size and has_hidden_content(path):
+            special = HIDDEN_CONTENT
+        if special:
             if named:
-                return Unusable(number, path, FailureCode.UNREADABLE, "it is no regular file", relative_path=relative)
+                return Unusable(number, path, FailureCode.UNREADABLE, special, relative_path=relative)
             return Skipped(number, path, SkipReason.SPECIAL, relative)
         if self._seen is not None and not self._seen.add(_identity(path, info)):
             return Skipped(number, path, SkipReason.DUPLICATE, relative)
@@ -179,7 +186,25 @@ class _Walker:
     def _unusable(self, path: str, relative: str, error: OSError) -> Unusable:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
-        return Unusable(next(self._numbers), path, code, error.strerror or str(error), relative_path=relative)
+        dangling = gone and os.path.islink(path)
+        words = "it is a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
+        return Unusable(next(self._numbers), path, code, words, relative_path=relative)
+
+
+def has_hidden_content(path: str) -> bool:
+    """True for a file of size 0 that yields bytes, as those of /proc do: it would be sent as an empty one."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:  # what is wrong is found when it is read
+        return False
+    try:
+        return bool(os.read(handle, 1)) and not os.fstat(handle).st_size  # else it was written to just now
+    except BlockingIOError:  # there will be some
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 class _Left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 MASK = "***"
 
@@ -31,7 +32,7 @@ def remember(secret: str) -> None:
     show what any of them held.
     """
     if len(secret) >= _TOO_SHORT:
-        _secrets.add(secret)
+        _secrets.update({secret, quote(secret, safe="")})  # as a server may write it into an address
 
 
 def mask(text: str) -> str:

@@ -206,11 +206,12 @@ class Settings:
         """The headers of `--header`, to be sent with each call."""
         return {header.name: header.value for header in self.header}
 
-    def bearer(self, *, refresh: bool = False) -> str | None:
+    def bearer(self, *, refresh: bool = False, stopped: Callable[[], bool] = lambda: False) -> str | None:
         """The token, or None where there is none or it is withheld.
 
         The strongest source wins; within one the order is token, file, command. The file is read each time;
-        the command is run once, and again for `refresh`. Raises `UsageError`, in which the token never stands.
+        the command is run once, and again for `refresh`. Raises `UsageError`, in which the token never stands, and
+        `Interrupted` once `stopped` returns True, which is asked while a command or a pipe has said nothing yet.
         """
         if self.token_withheld:
             return None
@@ -218,9 +219,9 @@ class Settings:
             case "token":
                 return self.token
             case "token_file" if self.token_file:
-                return bearer.from_file(self.token_file, self._named("token_file"))
+                return bearer.from_file(self.token_file, self._named("token_file"), stopped)
             case "token_command" if self._command:
-                return self._command.token(refresh=refresh)
+                return self._command.token(refresh=refresh, stopped=stopped)
         return None
 
     def _token_option(self) -> str | None:

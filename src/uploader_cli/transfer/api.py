@@ -69,7 +69,7 @@ class Api:
         self._settings, self._emit, self._stop = settings, emit, stop
         self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
         self.budget: RateBudget = beside.budget if beside else RateBudget()
-        self._token: _Token = beside._token if beside else _Token(settings)
+        self._token: _Token = beside._token if beside else _Token(settings, stop)
         self.retry: Retry = (
             beside.retry
             if beside
@@ -132,9 +132,7 @@ class Api:
         if session is not None:
             self._note_offers(protocol.as_object(answer.body))
             return replace(session, category=category)
-        if answer.status < 400 or answer.status in (404, 405):
-            raise not_an_upload_server(answer)
-        raise answer_error(answer)
+        raise _no_result(answer)
 
     def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[protocol.StoredFile, ...]:
         """`POST /api/upload/batch`, once. Raise `SessionLost` where the server does not know the session.
@@ -197,22 +195,22 @@ class Api:
 
     def progress_body(self, session_id: str) -> dict[str, object]:
         """The same, as the server wrote it. Raises `NotFound`."""
-        return protocol.as_object(self._call("GET", f"/api/upload/progress/{_segment(session_id)}").body)
+        return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}")
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """`POST /api/upload/cancel/{id}`. On the reference backend it stops nothing under way (wire contract 3.9)."""
-        return protocol.as_object(self._call("POST", f"/api/upload/cancel/{_segment(session_id)}").body)
+        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}")
 
     def delete(self, file_id: str) -> dict[str, object]:
         """`DELETE /api/upload/file/{id}`, with the token."""
-        return protocol.as_object(self._call("DELETE", f"/api/upload/file/{_segment(file_id)}").body)
+        return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
         """`POST /api/upload/validate` with name, size and type of each file."""
         listed = [
             {"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files
         ]
-        return protocol.as_object(self._call("POST", "/api/upload/validate", json={"files": listed}).body)
+        return self._ask("POST", "/api/upload/validate", json={"files": listed})
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
         """One of the calls for an analysis (wire contract 4): its answer, which begins within `limit` seconds."""
@@ -254,6 +252,15 @@ class Api:
         return True
 
     # --- one call -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, method: str, path: str, **how: Any) -> protocol.JsonObject:
+        """Return the object that the server answers with. Raise `NotAnUploadServer` where the answer is not one."""
+        answer = self._call(method, path, raises=False, **how)
+        if answer.ok and isinstance(answer.body, dict):
+            return answer.body
+        if protocol.error_code(answer.body):
+            raise answer_error(answer)
+        raise _no_result(answer)
 
     def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
         """Send one call. A 429 or an expired token is excused by the retry policy; raise for what is left.
@@ -313,8 +320,8 @@ class Api:
 class _Token:
     """The bearer token, read when it is first needed; a command is asked again once the server refuses it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._lock = settings, threading.Lock()
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings, self._stop, self._lock = settings, stop, threading.Lock()
         self._value: str | None = None
         self._read = False
 
@@ -322,7 +329,7 @@ class _Token:
     def value(self) -> str | None:
         with self._lock:
             if not self._read:
-                self._value, self._read = self._settings.bearer(), True
+                self._value, self._read = self._settings.bearer(stopped=lambda: bool(self._stop)), True
             return self._value
 
     def refresh(self) -> bool:
@@ -330,7 +337,8 @@ class _Token:
         with self._lock:
             if self._value is None:
                 return False
-            before, self._value = self._value, self._settings.bearer(refresh=True)
+            before = self._value
+            self._value = self._settings.bearer(refresh=True, stopped=lambda: bool(self._stop))
             return self._value != before
 
 
@@ -381,6 +389,16 @@ def answer_error(answer: Answer) -> errors.AnswerError:
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
     return kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
+
+
+def _no_result(answer: Answer) -> errors.UploaderError:
+    """Return the error for an answer without the result that the contract asks for.
+
+    What web servers answer to calls that they do not know says that it is no upload server.
+    """
+    if answer.status < 400 or answer.status in (404, 405, 501):
+        return not_an_upload_server(answer)
+    return answer_error(answer)
 
 
 def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:

@@ -71,7 +71,8 @@ class TusClient:
     def options(self) -> Capabilities:
         """Ask what the server can do (tus 1.0, core). Raise `NotAnUploadServer` where nothing is at the endpoint."""
         answer = self._send("OPTIONS", self.endpoint, {})
-        if answer.status in (404, 410):
+        page = answer.headers.get("Content-Type", "").startswith("text/html") and "Tus-Resumable" not in answer.headers
+        if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
             raise not_an_upload_server(answer)
         if not answer.ok and answer.status not in (405, 501):
             raise _refusal(answer)

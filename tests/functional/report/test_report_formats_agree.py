@@ -175,6 +175,8 @@ def test_every_output_of_one_run_has_the_same_numbers(seen: Seen) -> None:
     assert seen.code == seen.result.exit_code == seen.json()["exit_code"] == 130
     again = seen.text("again.jsonl").splitlines()
     assert len(again) == expected["failed"] + expected["cancelled"]
+    rows = {row["file"]: row["size"] or 0 for row in seen.json()["files"]}
+    assert {receipt.file: receipt.size for receipt in seen.result.receipts} == rows
     sizes = sum(len(name) for name, outcome, _ in FOUND if outcome == "completed")
     assert seen.json()["bytes"] == seen.result.outcome.bytes == sizes
 

@@ -176,7 +176,8 @@ class AnyOrder(RuleBasedStateMachine):
         if state.fraction == 1.0:
             assert state.over == state.selected
             assert not state.running
-        assert state.completed_bytes <= state.settled_bytes <= state.bytes_through <= state.selected_bytes
+        assert state.completed_bytes <= state.settled_bytes <= state.bytes_through
+        assert state.bytes_through <= state.total_bytes <= state.selected_bytes
 
     @invariant()
     def no_total_of_a_session_falls(self) -> None:

@@ -20,8 +20,8 @@ def channel(to: ChannelState, reason: ChannelReason = ChannelReason.LOST) -> ev.
     return ev.ChannelChanged(ChannelState.CONNECTING, to, None, reason)
 
 
-def progress() -> ev.SessionProgress:
-    return ev.SessionProgress("s", Transport.HTTP, 5.0, "uploading", 50.0)
+def progress(source: Transport = Transport.WEBSOCKET) -> ev.SessionProgress:
+    return ev.SessionProgress("s", source, 5.0, "uploading", 50.0)
 
 
 def finished(code: int = 0) -> ev.RunFinished:
@@ -80,8 +80,14 @@ def test_a_lost_connection_recovers_by_itself() -> None:
 
 
 def test_a_connection_that_comes_back_behind_the_polls() -> None:
-    run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (80.0, channel(LIVE)))
+    run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (10.0, progress(Transport.HTTP)), (80.0, channel(LIVE)))
     assert run.told == ["connection back after 1 min 15 s, progress was polled meanwhile"]
+
+
+def test_polls_that_no_server_answered_are_not_called_progress() -> None:
+    refused = ev.PollFailed("s", "refused")
+    run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (10.0, refused), (80.0, channel(LIVE)))
+    assert run.told == ["connection back after 1 min 15 s"]
 
 
 def test_a_failed_update_keeps_the_last_known_state() -> None:

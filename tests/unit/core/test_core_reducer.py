@@ -317,7 +317,22 @@ def test_a_failed_file_is_kept_with_its_words_and_confirms_no_byte() -> None:
     run = Run("start, sent 40, fail")
     assert [failure.message for failure in run.state.failures] == ["lost"]
     assert run.state.finished[-1].note == "lost"
-    assert (run.state.completed_bytes, run.state.settled_bytes) == (0, SIZE)
+    assert (run.state.completed_bytes, run.state.settled_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_bytes_of_a_file_that_was_not_stored_leave_the_total(end: str) -> None:
+    """What was sent of it is no progress of the rest, and the whole is not called complete."""
+    run = Run("start, sent 40")
+    run.put(ev.FileSelected(1, "b.mp4", 300))
+    run.play(end)
+    state = run.state
+    assert (state.selected_bytes, state.total_bytes, state.bytes_through) == (SIZE + 300, 300, 0)
+    assert state.fraction == 0.0
+    run.put(ev.FileStarted(1, "b.mp4", 300, "s-1", 0, 1, wire_name="b.mp4"))
+    run.put(ev.FileCompleted(1, "b.mp4", 300, None, None, verified=False, attempts=1, seconds=1.0))
+    assert state.bytes_through == state.total_bytes
+    assert state.fraction == 0.99
 
 
 def test_skips_are_counted_by_reason_and_take_no_line_of_the_last_few() -> None:
@@ -330,7 +345,7 @@ def test_files_that_had_not_begun_are_cancelled_too() -> None:
     run = Run("start")
     run.put(ev.FileSelected(1, "b.mp4", 50))
     assert kinds(run.put(ev.FilesCancelled((0, 1)))) == "progress"
-    assert (run.state.cancelled, run.state.settled_bytes, run.state.fraction) == (2, 150, 1.0)
+    assert (run.state.cancelled, run.state.total_bytes, run.state.fraction) == (2, 0, 0.0)
 
 
 def test_observers_are_told_of_each_cancelled_file_once() -> None:

@@ -93,7 +93,7 @@ def test_a_line_of_progress_is_never_far(capsys: pytest.CaptureFixture[str]) -> 
     lines, _ = run_of_ten_minutes(capsys)
     progress = [line for line in lines if " % · " in line]
     assert 20 <= len(progress) <= 80
-    counts = [int(re.search(r" · (\d+) failed", line)[1]) for line in progress]  # type: ignore[index]
+    counts = [int(re.search(r" done, (\d+) failed", line)[1]) for line in progress]  # type: ignore[index]
     assert counts == sorted(counts)
     assert counts[-1] > 180
 

@@ -105,15 +105,30 @@ def test_the_whole_in_numbers(run: Script, screen: Screen) -> None:
     run.fail(2)
     run.put(ev.FileSkipped(9, "notes.txt", ev.SkipReason.TYPE))
     bar, counts = screen.lines()[1:3]
-    assert re.search(r"━+╸?─+  50 %  20\.0 / 40\.0 MiB +2\.5 MiB/s  ETA 0:08$", bar)
-    assert counts.startswith("1/4 files done · 1 failed · 1 skipped")
+    assert re.search(r"━+╸?─+  33 %  10\.0 / 30\.0 MiB +2\.5 MiB/s  ETA 0:08$", bar)
+    assert counts.startswith("1 of 4 done, 1 failed · 1 skipped")
     assert counts.endswith(" 0:04")
+
+
+def test_failed_files_leave_the_total_and_keep_it_below_100(run: Script, screen: Screen) -> None:
+    run.begin(5)
+    run.start(0, 1, 2, 3, 4)
+    for number in (0, 1):
+        run.sent(number, 10 * MIB)
+        run.complete(number)
+    for number in (2, 3, 4):
+        run.fail(number)
+    for width in (40, 80):
+        lines = screen.lines(width)
+        assert "100 %" not in lines[1]
+        assert any("20.0" in line and "20.0 MiB" in line for line in lines[1:3])
+        assert any(line.startswith("2 of 5 done, 3 failed") for line in lines)
 
 
 def test_totals_are_at_least_while_the_walk_goes_on(run: Script, screen: Screen) -> None:
     run.put(ev.RunStarted("https://user:secret@host:99/x", None, None, 4, "tus"), ev.FileSelected(0, "a.mp4", 5 * MIB))
     text = screen.text()
-    assert "0/≥1 files done" in text
+    assert "0 of ≥1 done" in text
     assert "≥5.0 MiB" in text
     assert "≤0 %" in text
     assert "host:99" in text
@@ -275,10 +290,10 @@ def test_what_the_server_says_is_shown_while_it_can_be_heard(run: Script, screen
 
 def test_counts_of_thousands_are_grouped_and_as_wide_from_the_start(run: Script, screen: Screen) -> None:
     run.begin(1200)
-    assert screen.lines()[2].startswith("    0/1,200 files done")
+    assert screen.lines()[2].startswith("    0 of 1,200 done")
     for number in range(1000):
         run.complete(number)
-    assert screen.lines()[2].startswith("1,000/1,200 files done")
+    assert screen.lines()[2].startswith("1,000 of 1,200 done")
 
 
 def test_a_stall_says_why(run: Script, screen: Screen) -> None:
@@ -331,9 +346,19 @@ def test_a_watched_session_is_all_percentages(run: Script, screen: Screen) -> No
         assert all(cell_len(line) <= width for line in screen.lines(width, height))
     lines = screen.lines()
     assert lines[1].endswith("─  60 %")
-    assert lines[2].startswith("1/2 files done")
+    assert lines[2].startswith("1 of 2 done")
     assert "uploading 45 %" in lines[4]
     assert "✓ b.mp4" in screen.text()
+
+
+def test_watched_sessions_weigh_as_many_files_as_they_have(run: Script, screen: Screen) -> None:
+    """A small session that is done says little of the whole; a failed file is no progress."""
+    run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"), ev.SessionWatched("s-2"))
+    run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, 1.0, "completed", 100.0, 1, 0, 1))
+    run.put(ev.SessionProgress("s-2", Transport.WEBSOCKET, 1.0, "uploading", 37.0, 30, 0, 99))
+    assert screen.lines()[1].endswith("  37 %")
+    run.put(ev.SessionProgress("s-2", Transport.WEBSOCKET, 2.0, "uploading", 80.0, 30, 49, 99))
+    assert screen.lines()[1].endswith("  61 %")  # 1 + 30.2 of 51
 
 
 # --- on a console ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,19 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 EPOCH = 1_795_564_737.0
 
 
+@pytest.mark.parametrize("name", ["\x7f", "\x9b31m", "\u202egpj.exe\u2066", "\u2028x"])
+def test_no_character_that_acts_on_a_terminal_is_written_raw(name: str) -> None:
+    """They are escapes of JSON, so the value is what it was."""
+    out = io.StringIO()
+    view = NdjsonView(out, "run-1", lambda: EPOCH)
+    Script(view).put(ev.RunStarted("http://h", 1, 5, 1, "tus"), ev.FileSelected(0, name, 5))
+    view.handle(ev.FileFailed(0, name, FailureCode.VANISHED, name, retryable=False), Script().state, 0.0)
+    view.refresh(Script().state, 0.0)
+    last = out.getvalue().splitlines()[-1]
+    assert last.isprintable()
+    assert json.loads(last)["path"] == name
+
+
 class Stream(Script):
     """A run into an event stream; the wall clock goes with the run's."""
 

@@ -56,7 +56,8 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
         log.sent(0, step * MIB // 10)
     progress = [line for line in log.lines if " % · " in line]
     assert len(progress) == 1
-    assert re.fullmatch(r"1 % · 5\.\d/400\.0 MiB · 1\.0 MiB/s · ETA 6:\d\d · 0/40 files · live websocket", progress[0])
+    line = r"1 % · 5\.\d/400\.0 MiB · 1\.0 MiB/s · ETA 6:\d\d · 0 of 40 done · live websocket"
+    assert re.fullmatch(line, progress[0])
     log.tick(1)
     assert len([line for line in log.lines if " % · " in line]) == 2
 
@@ -140,7 +141,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log.tick(0.1)
     log.tick(5)
     assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 at once), going on with run r-1"
-    assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0/≥1 files · closed"
+    assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0 of ≥1 done · closed"
 
 
 def test_a_resumed_file_says_where_it_goes_on() -> None:

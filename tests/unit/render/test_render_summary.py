@@ -139,7 +139,7 @@ def test_an_exit_code_is_explained(run: Script, exit_code: int) -> None:
 
 
 def test_nothing_to_do(run: Script) -> None:
-    assert summary(run.state, run.end()) == ["✓ nothing had to be sent"]
+    assert summary(run.state, run.end()) == ["✓ nothing to send"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 120])

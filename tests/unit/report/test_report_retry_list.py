@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from uploader_cli.core.events import FailureCode
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.report import FileRow, Phase
 from uploader_cli.report import retry_list
@@ -67,7 +70,7 @@ def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entr
 def test_any_name_survives(spool: Spool, tmp_path: Path, suffix: str) -> None:
     fill(spool, NAMES)
     entries = read_back(tmp_path / f"again.{suffix}", spool)
-    assert [os.fsencode(entry.path) for entry in entries] == NAMES
+    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == NAMES
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("txt", Format.NUL), ("csv", None), ("jsonl", None)])
@@ -76,7 +79,7 @@ def test_line_breaks_survive(spool: Spool, tmp_path: Path, suffix: str, kind: Fo
     path = tmp_path / f"again.{suffix}"
     assert retry_list.needs_nul(path, spool) == (kind is Format.NUL)
     entries = read_back(path, spool, kind)
-    assert [os.fsencode(entry.path) for entry in entries] == NAMES + WITH_BREAKS
+    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == NAMES + WITH_BREAKS
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -96,8 +99,22 @@ def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
     path.write_text("".join(as_csv({}, spool)), encoding="utf-8")
     with path.open("rb") as stream:
         entries = list(parse(stream, Format.CSV))
-    assert [os.fsencode(entry.path) for entry in entries] == [*names, b"there.mp4"]
+    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == [*names, b"there.mp4"]
     assert set(COLUMNS) <= {*manifest_lines.COLUMNS, *manifest_lines.OTHERS}
+
+
+@pytest.mark.parametrize("start", list("=+-@\t"))
+def test_no_cell_begins_a_formula(spool: Spool, tmp_path: Path, start: str) -> None:
+    """Names and words from outside, in both CSVs; the list names the same file under the same name."""
+    word = f"{start}cmd|'calc'!A1"
+    row = FileRow(0, word, 1, Phase.FAILED, relative_path=word, code=FailureCode.SERVER_FAILED, message=word)
+    spool.put(row.as_fields())
+    spool.put(FileRow(1, "b", 1, Phase.COMPLETED, server_id=word, location=word, session=word).as_fields())
+    texts = ["".join(as_csv({}, spool)), "".join(retry_list.as_manifest(tmp_path / "again.csv", spool))]
+    cells = [cell for text in texts for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t"))]
+    (entry,) = read_back(tmp_path / "again.csv", spool)
+    assert (os.path.normpath(entry.path), entry.name) == (word, word)
 
 
 def test_what_is_written_of_an_odd_name() -> None:

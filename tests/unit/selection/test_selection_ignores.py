@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +13,9 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Unusable, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -111,20 +116,39 @@ def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
     assert bad.message.endswith("; nothing of its directory is sent")
 
 
-def test_one_that_can_not_be_read_fails(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def as_anyone() -> Iterator[None]:
+    """Without the rights of root, who may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        Path().chmod(0o777)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_one_that_can_not_be_read_fails(here: Path) -> None:
     make(a_mp4="")
     rules("d", "*.tmp")
-    real = os.stat
-
-    def stat(path: object, **options: object) -> object:
-        if str(path).endswith(".uploaderignore"):
-            raise PermissionError(13, "Permission denied")
-        return real(path, **options)  # type: ignore[arg-type, call-overload]
-
-    monkeypatch.setattr(os, "stat", stat)
-    (bad,) = [step for step in walk(["d"], Filters()) if step]
+    Path("d/.uploaderignore").chmod(0)
+    with as_anyone():
+        (bad,) = [step for step in walk(["d"], Filters()) if step]
     assert isinstance(bad, Unusable)
     assert bad.message == "it can't be read: Permission denied; nothing of its directory is sent"
+
+
+@pytest.mark.parametrize("mode", [0, 0o600])
+def test_unreadable_directory_is_reported_by_its_own_name(here: Path, mode: int) -> None:
+    """It has no such file, and whether it has one can't be known."""
+    make(a_mp4="", x__b_mp4="")
+    Path("d/x").chmod(mode)
+    with as_anyone():
+        (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, Unusable)]
+    Path("d/x").chmod(0o700)
+    assert (bad.path, bad.code, bad.message) == ("d/x", FailureCode.UNREADABLE, "Permission denied")
 
 
 def test_what_is_no_regular_file_says_nothing(here: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
-from uploader_cli.selection.manifest import NAMED, Manifest, format_of
-from uploader_cli.selection.manifest_lines import Format
+from uploader_cli.selection.manifest import NAMED, Manifest, format_of, look
+from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
 from uploader_cli.selection.walk import Skipped, Unusable
 from uploader_cli.transfer.journal import path_key
 
@@ -213,3 +213,11 @@ def test_a_long_list_needs_no_more_memory_than_a_short_one(here: Path) -> None:
 
 def consume(items: Iterator[object]) -> int:
     return sum(1 for _ in items)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of /proc are Linux's")
+def test_listed_file_with_content_beyond_its_size_is_refused() -> None:
+    bad = look(Entry(3, "/proc/self/status", "status"))
+    assert isinstance(bad, BadLine)
+    assert (bad.line, bad.code) == (3, FailureCode.UNREADABLE)
+    assert bad.message.startswith("it has content, though the system gives its size as 0")

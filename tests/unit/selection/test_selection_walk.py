@@ -282,6 +282,19 @@ def test_a_pipe_is_skipped_where_it_was_found_and_fails_where_it_was_named(here:
     assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "it is no regular file", relative_path="pipe")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of /proc are Linux's")
+def test_file_with_content_beyond_its_size_is_no_regular_file(here: Path) -> None:
+    """It would be stored empty. One that is really empty is sent."""
+    make("d/a.mp4")
+    Path("d/empty").touch()
+    (item,) = found("/proc/self/status")
+    assert isinstance(item, Unusable)
+    assert item.message == "it has content, though the system gives its size as 0: copy it to a file first"
+    assert line(found("d")) == "d/a.mp4 d/empty"
+    os.symlink("/proc/self/status", "d/status")
+    assert line(found("d", follow=True)) == "d/a.mp4 d/empty d/status!special"
+
+
 def test_a_directory_without_permission_is_told_and_the_rest_goes_on(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +342,10 @@ def test_a_broken_link_is_not_missing(here: Path) -> None:
     """It is there, and can't be read: that is a failure of the file, not of the command line."""
     os.symlink("gone", "broken")
     assert missing(["broken"]) == []
-    assert line(found("broken")) == "broken!vanished"
+    (item,) = found("broken")
+    assert line([item]) == "broken!vanished"
+    assert isinstance(item, Unusable)
+    assert item.message == "it is a symbolic link to a file that does not exist"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

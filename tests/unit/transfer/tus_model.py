@@ -29,6 +29,7 @@ from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -69,6 +70,7 @@ class Model:
 
     def __init__(self, words: Iterable[str] = (), *, keys: bool = True, checks: bool = True, most: int = 5000) -> None:
         self.words = deque(words)
+        self.sockets = Sockets()
         self.keys = {} if keys else None
         self.checks = checks
         self.keeps_parts = False

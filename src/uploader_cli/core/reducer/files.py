@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
+from uploader_cli.core.protocol import renamed
 from uploader_cli.core.state import MOST_KEPT, FileState, Finished
 
 if TYPE_CHECKING:
@@ -100,6 +102,13 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             file.sent = file.confirmed = event.size
             file.phase = Phase.PROCESSING
             out.append(progress_of(file, now))
+    if event.local is not None:
+        session = file.session if file is not None else ""
+        event = replace(event, stored_as=renamed(event.location, event.local.name, session))
+        if event.stored_as is not None:
+            state.renamed += 1
+            if len(state.renames) < MOST_KEPT:
+                state.renames.append(event)
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
@@ -124,12 +133,11 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
 def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
     if _is_over(state, event.file):
         return []
-    if event.reason is ev.SkipReason.NOT_TRIED:
-        state.cancelled += 1
-    else:
-        state.skipped += 1
+    phase = Phase.CANCELLED if event.reason is ev.SkipReason.NOT_TRIED else Phase.SKIPPED
+    state.cancelled += phase is Phase.CANCELLED
+    state.skipped += phase is Phase.SKIPPED
     state.skips[event.reason] += 1
-    _settle(state, event.file, event.path, Phase.SKIPPED, now, note=event.reason)
+    _settle(state, event.file, event.path, phase, now, note=event.reason)
     return [event]
 
 
@@ -170,7 +178,10 @@ def _settle(
     if number >= len(state.marks):
         state.marks.extend(bytes(number + 1 - len(state.marks)))
     state.marks[number] = 1
-    state.settled_bytes += size
+    if phase in (Phase.FAILED, Phase.CANCELLED):
+        state.lost_bytes += size
+    else:
+        state.settled_bytes += size
     if file is not None or phase is Phase.FAILED:
         seconds = now - file.started if file is not None else 0.0
         state.finished.append(Finished(number, path, phase, size, seconds, note))

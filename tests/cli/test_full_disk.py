@@ -1,0 +1,184 @@
+"""A disk without room, a closed stdout or stderr, a process killed while it writes: what is left is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from command import DEADLINE, environment, uploader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+SESSION = "00000000-0000-4000-8000-000000000000"
+OUTPUTS = [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", ">&- 2>&- <&-"]
+COMMANDS = {
+    "upload files": 0,
+    "upload files --json": 0,
+    "upload files --dry-run": 0,
+    "upload files --dry-run --json": 0,
+    "validate files": 0,
+    "validate files --json": 0,
+    f"status {SESSION} --json": 4,
+    f"watch {SESSION} --wait 0": 6,
+    f"watch {SESSION} --wait 0 --json": 6,
+    "resume --list --json": 0,
+    "config --json": 0,
+    "config": 0,
+    "smoke --only health --json": 0,
+    "smoke --only health": 0,
+    "doctor --json": 0,
+    "report merge first.json --json": 0,
+    "--version": 0,
+    "upload --json-schema": 0,
+    "upload gone.mp4": 2,
+}
+
+
+def redirected(command: str, redirection: str, home: Path, url: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with its outputs as a shell redirects them."""
+    line = f'exec "{sys.executable}" -m uploader_cli {command} {redirection}'
+    env = environment(home, UPLOADER_SERVER=url)
+    return subprocess.run(
+        ["sh", "-c", line], cwd=home, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+@pytest.mark.parametrize("redirection", OUTPUTS)
+def test_upload_continues_without_its_outputs(
+    redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Whatever view writes there: each file is stored, and the exit code is that of the upload."""
+    make_files(**{"a.mp4": 2000, "b.mp4": 3000})
+    for view in ("--json", "--progress plain", "--progress live"):
+        done = redirected(
+            f"upload files --no-resume -c personal {view} --report r.json", redirection, tmp_path, server.url
+        )
+        assert "Traceback" not in done.stderr + done.stdout
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
+    assert sorted(path.name for path in (server.root / "personal").rglob("*.mp4")) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_fails_for_want_of_an_output(
+    command: str, redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The exit code is what it is with both outputs; what was lost on stdout is said on stderr."""
+    make_files(**{"a.mp4": 10})
+    if command.startswith("report"):
+        assert uploader("upload", "files", "-s", server.url, "--report", "first.json", home=tmp_path).code == 0
+    done = redirected(command, redirection, tmp_path, server.url)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "bug" not in done.stderr
+    assert done.returncode == COMMANDS[command], done.stderr
+    if redirection == ">/dev/full" and "json" in command and COMMANDS[command] == 0:
+        assert "stdout could not be written (No space left on device)" in done.stderr
+
+
+def test_list_from_a_closed_stdin_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
+    """It is no empty list: nothing would be sent, with exit code 0."""
+    done = redirected("upload --from-file -", "<&-", tmp_path, server.url)
+    assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
+
+
+def test_failed_report_is_said_after_the_summary_and_agrees_with_run_finished(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
+    done = uploader(*command, "--report", "json:/dev/full", "--report", "r.json", home=tmp_path)
+    assert done.code == 2
+    assert (done.finished["exit_code"], done.finished["ok"]) == (2, True)
+    summary, problem = done.err.index("confirmed by the server"), done.err.index("error: --report: /dev/full could not")
+    assert summary < problem
+
+
+def limited(size: int) -> Callable[[], None]:
+    """No file of the process can grow beyond `size` bytes: what a disk without room does to each of them."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_log_has_whole_lines_only(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """The line that did not fit is removed; a line that an earlier process left half stands alone."""
+    make_files(**{f"{number}.mp4": 10 for number in range(300)})
+    log = tmp_path / "log"
+    log.write_text('{"half": ')
+    line = [
+        sys.executable,
+        "-m",
+        "uploader_cli",
+        "upload",
+        "files",
+        "-s",
+        server.url,
+        "--log-file",
+        "log",
+        "--progress=none",
+    ]
+    done = subprocess.run(
+        line,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        preexec_fn=limited(60_000),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert "warning: the log file is not complete: File too large" in done.stderr
+    text = log.read_text()
+    assert 50_000 < len(text) < 60_000
+    assert text.endswith("\n")
+    half, *lines = text.splitlines()
+    assert half == '{"half": '
+    assert all(json.loads(one)["event"] for one in lines)
+
+
+def child(body: str, cwd: Path, **how: object) -> subprocess.Popen[str]:
+    """Run Python code in a process of its own."""
+    script = f"import os, signal\nfrom pathlib import Path\nfrom uploader_cli.report import output_file\n{body}"
+    return subprocess.Popen(
+        [sys.executable, "-c", script], cwd=cwd, env=environment(cwd), stdout=subprocess.PIPE, text=True, **how
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_process_killed_while_it_writes_a_report_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "r.json").write_text("old")
+    body = (
+        "def text():\n"
+        "    yield 'x' * 1_000_000\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "output_file.write(Path('out/r.json'), text(), 'tag')\n"
+    )
+    with child(body, tmp_path) as process:
+        process.communicate(timeout=DEADLINE)
+    assert process.returncode == -signal.SIGKILL
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("r.json", "old")]
+
+
+def test_nothing_is_appended_where_not_all_fits(tmp_path: Path) -> None:
+    """To the step summary, which other steps write to."""
+    (tmp_path / "summary.md").write_text("# theirs\n")
+    body = (
+        "try:\n"
+        "    output_file.append(Path('summary.md'), iter(['x' * 70_000, 'y' * 70_000]))\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+    )
+    with child(body, tmp_path, preexec_fn=limited(100_000)) as process:
+        assert process.communicate(timeout=DEADLINE)[0] == "File too large\n"
+    assert (tmp_path / "summary.md").read_text() == "# theirs\n"

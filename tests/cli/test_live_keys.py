@@ -1,0 +1,123 @@
+"""What is typed during the live view is not drawn, and does not reach the shell afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from command import environment
+from patience import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+
+class Screen:
+    """A command with its live view on a terminal; `text` is what it drew."""
+
+    def __init__(self, *arguments: str | Path, home: Path) -> None:
+        self.screen, self.program = pty.openpty()
+        fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self.program)
+        self.text = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
+            stdin=self.program,
+            stdout=self.program,
+            stderr=self.program,
+            cwd=home,
+            env=environment(home, TERM="xterm"),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+
+    def read(self, until: Callable[[], bool]) -> None:
+        """Read what it draws until that is as wanted."""
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            assert time.monotonic() < deadline, self.text
+            if select.select([self.screen], [], [], 0.02)[0]:
+                self.text += os.read(self.screen, 65536)
+
+    def type(self, keys: bytes) -> None:
+        """Type; a terminal that echoes has done so when this returns."""
+        os.write(self.screen, keys)
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        self.read(lambda: self.process.poll() is not None)
+        while select.select([self.screen], [], [], 0.02)[0]:
+            self.text += os.read(self.screen, 65536)
+        return self.process.wait()
+
+    @property
+    def waiting(self) -> bytes:
+        """What was typed and nobody has read: the shell would take it for a command."""
+        os.set_blocking(self.program, False)
+        try:
+            return os.read(self.program, 1000)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.screen)
+        os.close(self.program)
+
+
+@pytest.mark.parametrize("keys", [b"", b"\x03"])
+def test_keys_are_not_drawn_and_not_left_to_the_shell(
+    keys: bytes, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The terminal is afterwards as it was; Ctrl-C stays what it is."""
+    files = make_files(**{"a.mp4": 1_000_000})
+    one = Screen("upload", files, "-s", server.url, "--limit-rate", "500K", home=tmp_path)
+    one.read(lambda: b"KiB/s" in one.text)
+    one.type(b"rm -rf precious\n" + keys)
+    assert one.end() == (130 if keys else 0)
+    assert b"precious" not in one.text
+    assert one.waiting == b""
+    assert termios.tcgetattr(one.program) == one.before
+    one.close()
+
+
+def test_terminal_of_another_job_is_left_alone(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A command in the background must not change it: the system would stop the command."""
+    files = make_files(**{"a.mp4": 200_000})
+    screen, program = pty.openpty()
+    script = 'set -m; "$0" -m uploader_cli "$@" & wait $!; echo "ended $?"'
+    line = ["bash", "-c", script, sys.executable, "upload", files, "-s", server.url, "--progress", "live"]
+    process = subprocess.Popen(
+        [*map(str, line)],
+        stdin=program,
+        stdout=program,
+        stderr=program,
+        cwd=tmp_path,
+        env=environment(tmp_path, TERM="xterm"),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    text = b""
+    deadline = time.monotonic() + PATIENCE
+    while b"ended" not in text and time.monotonic() < deadline:
+        if select.select([screen], [], [], 0.02)[0]:
+            text += os.read(screen, 65536)
+    process.kill()
+    process.wait()
+    assert b"ended 0" in text
+    os.close(screen)
+    os.close(program)

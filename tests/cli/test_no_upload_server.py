@@ -1,0 +1,83 @@
+"""Commands against a web server that is no upload server: exit 6, whatever it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from command import uploader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SESSION = "00000000-0000-4000-8000-000000000000"
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """`python -m http.server`: 404 to what is no file, 501 to every method but GET and HEAD."""
+
+    def log_message(self, *_args: object) -> None:
+        """Write no log."""
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """A single-page application: one HTML page with status 200 for every path and method."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer with the page."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<!doctype html><title>app</title>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
+
+    do_HEAD = do_POST = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - names of the base class
+
+    def log_message(self, *_args: object) -> None:
+        """Write no log."""
+
+
+@contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free port; the URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("handler", [Files, Page])
+@pytest.mark.parametrize(
+    "command",
+    ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch"],
+)
+def test_6_for_a_server_that_is_no_upload_server(
+    command: str,
+    handler: type[http.server.BaseHTTPRequestHandler],
+    make_files: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """No command says that something was done, or that the same command can help."""
+    name, _, endpoint = command.partition(" ")
+    subject = str(make_files(**{"a.mp4": 10})) if name in ("upload", "validate") else SESSION
+    with serving(handler) as url:
+        more = ("--wait", "0") if name == "watch" else ("--retries", "0") if name == "upload" else ()
+        where = (endpoint, f"{url}/files/") if endpoint else ("-s", url)
+        done = uploader(name, subject, *where, *more, home=tmp_path, UPLOADER_TOKEN="t" * 20)
+    assert done.code == 6, done.err
+    assert "trying again can help" not in done.err
+    if name != "watch":
+        assert "upload server" in done.err

@@ -1,0 +1,169 @@
+"""SIGINT and SIGTERM at any moment: 130 or 143 and no noise, or the exit code that the run has told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from command import DEADLINE, environment, finish, start
+from patience import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+    Files = Callable[..., Path]
+
+both = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+def at_import(module: str, number: int) -> str:
+    """Code that has this process send itself a signal when it begins to import a module."""
+    return (
+        "import os, sys\n"
+        "class Now:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Now())\n"
+    )
+
+
+def command(before: str, *arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process that executes `before` first."""
+    script = f"{before}\nimport uploader_cli.__main__ as it\nsys.exit(it.run())"
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+@both
+@pytest.mark.parametrize(
+    "module", ["uploader_cli.errors", "typer", "uploader_cli.cli.upload", "uploader_cli.run.commands", "requests"]
+)
+def test_signal_during_an_import(
+    module: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Of our own modules as of others, before the run and in it."""
+    files = make_files(**{"a.mp4": 10})
+    done = command(at_import(module, number), "upload", files, "-s", server.url, "-q", home=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+    assert done.returncode == code, done.stderr
+
+
+@both
+def test_signal_that_an_import_turns_into_another_error(number: int, code: int, tmp_path: Path) -> None:
+    """A module in C makes a SystemError of it, for example."""
+    before = (
+        "import os, sys, types\n"
+        "def validate(*_):\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        len('')\n"
+        "    except BaseException as error:\n"
+        "        raise RuntimeError('unreported exception') from error\n"
+        "from uploader_cli.run import rest_commands\n"
+        "rest_commands.select = validate\n"
+    )
+    done = command(before, "validate", tmp_path, "-s", "localhost:9", home=tmp_path)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@both
+def test_signal_after_the_run_has_finished(
+    number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """`run.finished` has told exit code 0: the process ends with it."""
+    files = make_files(**{"a.mp4": 10})
+    late = f"import atexit, os, sys\natexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    done = command(late, "upload", files, "-s", server.url, "--json", home=tmp_path)
+    assert '"exit_code":0' in done.stdout.splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), code
+
+
+def seen(path: Path) -> bool:
+    """True once the path is there."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return path.exists()
+
+
+@both
+@pytest.mark.parametrize("name", ["upload", "watch", "status"])
+def test_signal_while_the_token_command_runs(
+    name: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    subject = make_files(**{"a.mp4": 10}) if name == "upload" else "00000000-0000-4000-8000-000000000000"
+    line = "sleep 0.5; echo $$ > asked; exec sleep 600"  # not before Popen has returned
+    process = start(name, subject, "-s", server.url, "--token-command", line, home=tmp_path)
+    assert seen(tmp_path / "asked")
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == code, done.err
+    child = int((tmp_path / "asked").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@both
+def test_signal_while_a_token_is_read_from_a_pipe(
+    number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    files = make_files(**{"a.mp4": 10})
+    process = start("upload", files, "-s", server.url, "--token-file", "pipe", home=tmp_path)
+    writer = _opened_by_a_reader(tmp_path / "pipe")
+    process.send_signal(number)
+    assert finish(process).code == code
+    os.close(writer)
+
+
+@both
+@pytest.mark.parametrize("source", ["command", "file"])
+def test_signal_while_another_token_is_awaited(
+    source: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The server no longer takes the first one; the wait for the second is in a thread of the upload."""
+    os.mkfifo(tmp_path / "pipe")
+    files = make_files(**{"a.mp4": 10})
+    server.faults.next_answers("POST", "/api/upload/session", [401] * 3)
+    line = "if [ -e first ]; then sleep 0.5; touch second; exec sleep 600; fi; touch first; echo token-0001"
+    token = ("--token-command", line) if source == "command" else ("--token-file", "pipe")
+    process = start("upload", files, "-s", server.url, *token, home=tmp_path)
+    if source == "command":
+        assert seen(tmp_path / "second")
+    else:
+        writer = _opened_by_a_reader(tmp_path / "pipe")
+        os.write(writer, b"token-0001\n")
+        os.close(writer)
+        while not server.faults.count("POST", "/api/upload/session"):
+            time.sleep(0.02)
+        writer = _opened_by_a_reader(tmp_path / "pipe")
+    process.send_signal(number)
+    assert finish(process).code == code
+
+
+def _opened_by_a_reader(pipe: Path) -> int:
+    """A descriptor to write to the pipe, once somebody reads it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
