@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 2
-"""`PRAGMA user_version` of this schema. Version 1 has no packs; version 0 has absolute paths as well."""
+VERSION = 3
+"""`PRAGMA user_version` of this schema.
+
+Version 2 has no parts that are written in place, version 1 no packs; version 0 has absolute paths as well.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -34,8 +37,8 @@ CREATE TABLE IF NOT EXISTS digests (
 );
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
-  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, unchecked_from INTEGER,
-  path TEXT, sha256 BLOB NOT NULL
+  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
+  path TEXT, sha256 BLOB NOT NULL, data TEXT
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
@@ -144,18 +147,25 @@ _ADDED = (
     ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
     ("files", "sha256", "BLOB"),
     ("files", "packed", "INTEGER"),
+    ("tus_uploads", "data", "TEXT"),
 )
-"""Table, name and type of the columns that version 2 added."""
+"""Table, name and type of the columns that versions 2 and 3 added."""
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
     """From an earlier version, or in a new database."""
     for table, column, kind in _ADDED:
-        if column not in {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}:
+        if column not in _columns(connection, table):
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+    if "unchecked_from" in _columns(connection, "tus_uploads"):
+        connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
     if version == 0:
         _make_paths_relative(connection, root)
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:

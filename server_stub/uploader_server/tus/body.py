@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
+
+COUNTED_EVERY = 3 << 20
+"""Bytes of a part that is written in place after which its row is saved; it takes about as many until that is done."""
 
 
 class Body:
@@ -51,26 +54,29 @@ class Receiving:
         self._upload = upload
         self._body = body
         self._checksum = checksum
+        self._digest: Any = None if checksum is None else checksum.hasher()
         self._start = upload.offset
-        self._limit = upload.length if upload.length is not None else uploads.limits.max_size
+        self._room = uploads.most(upload) - upload.offset
+        """Bytes that the body may have."""
         self._session: Session | None = uploads.session_of(upload)
         self._began = time.monotonic()
-        self._before: Any = None
-        """The upload's hash state before a body with a checksum."""
-        self._failure: OSError | None = None
+        self._saved = 0
+        """Bytes of the body that the row counts, or is going to."""
+        self._saving: asyncio.Task[None] | None = None
+        self._failure: OSError | sqlite3.Error | None = None
 
     async def run(self) -> None:
         """Read to the end of the body, or as far as it comes.
 
         Raises ApiError: 460 for a checksum that doesn't match, 408 where nothing more came, 413 for too many bytes, 423
         where another request took over, 410 where the session was cancelled; ClientGoneError where the connection
-        broke off, OSError where the disk failed.
+        broke off, OSError or sqlite3.Error where the disk failed.
         """
-        if self._start + (self._body.length or 0) > self._limit:
+        if (self._body.length or 0) > self._room:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
-        appender, check = await self._open()
+        appender = await self._open()
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
         if self._session is not None:
@@ -84,7 +90,7 @@ class Receiving:
             if self._session is not None:
                 self._session.requests.discard(reading)
                 self._session.touch()
-            kept = await self._close(appender, check, reading)
+            kept = await self._close(appender, reading)
         if reading.cancelled():
             raise self._ended()
         reading.result()
@@ -93,39 +99,35 @@ class Receiving:
         if not kept:
             raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
 
-    async def _open(self) -> tuple[Appender, Any]:
+    async def _open(self) -> Appender:
         upload = self._upload
-        if upload.hasher is None and self._start == 0:
-            upload.hasher = hashlib.sha256()
-        self._before = upload.hasher.copy() if upload.hasher is not None and self._checksum is not None else None
-        check = None
-        if self._checksum is not None:
-            check = self._checksum.hasher()
-            if upload.unchecked_from != self._start:
-                await self._uploads.store.save(upload, unchecked_from=self._start)
-                upload.unchecked_from = self._start
-        digests = [digest for digest in (upload.hasher, check) if digest is not None]
-        return Appender(self._uploads.store.data(upload), self._start, digests), check
+        if self._checksum is not None and upload.counted != self._start:
+            await self._uploads.store.save(upload, counted=self._start)
+            upload.counted = self._start
+        upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
+        digests = [] if self._digest is None else [self._digest]
+        return Appender(self._uploads.store.data(upload), upload.start + self._start, digests)
 
-    async def _close(self, appender: Appender, check: Any, reading: asyncio.Task[None]) -> bool:
-        """Bring file, offset and hash state in line; whether the bytes were kept."""
-        upload = self._upload
+    async def _close(self, appender: Appender, reading: asyncio.Task[None]) -> bool:
+        """Bring file, offset and row in line; whether the bytes were kept."""
+        upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
             await appender.close()
-        except OSError as error:
+            if self._saving is not None:
+                await self._saving
+        except (OSError, sqlite3.Error) as error:
             self._failure, whole = error, False
-        kept = self._checksum is None or (whole and check.digest() == self._checksum.expected)
+        kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
         if kept:
-            upload.offset = appender.offset
+            upload.offset = self._start + appender.written
         else:
-            await asyncio.to_thread(self._uploads.store.cut, upload, self._start)
-            upload.hasher = self._before
-        upload.touched, upload.file.size = time.time(), upload.offset
-        if self._checksum is not None:
-            upload.unchecked_from = None
+            await asyncio.to_thread(store.cut, upload, self._start)
+        upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
+        if self._checksum is not None or upload.place is not None:
+            upload.counted = None if upload.place is None else upload.offset
             if not upload.complete:  # else the end of the upload is saved next
-                await self._uploads.store.save(upload)
+                await store.save(upload)
         return kept
 
     def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
@@ -142,13 +144,28 @@ class Receiving:
                 while not self._body.complete:
                     piece = await self._body.piece()
                     idle.reschedule(loop.time() + idle_timeout)
-                    if appender.taken + len(piece) > self._limit:
+                    if appender.taken + len(piece) > self._room:
                         raise self._too_large()
                     if piece:
                         await appender.write(piece)
-                        await self._report(appender.taken)
+                        if self._upload.place is not None and self._checksum is None:
+                            await self._count(appender)
+                        await self._report(self._start + appender.taken)
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+
+    async def _count(self, appender: Appender) -> None:
+        """Have the row count what is written, at least every 8 MiB: what arrives meanwhile is not much more."""
+        written = appender.written
+        if written - self._saved >= COUNTED_EVERY:
+            if self._saving is not None:
+                await self._saving
+            self._saved = written
+            self._saving = asyncio.create_task(self._save(self._start + written))
+
+    async def _save(self, offset: int) -> None:
+        self._upload.counted = offset
+        await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
         """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""
@@ -166,7 +183,7 @@ class Receiving:
             await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._limit} bytes")
+        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._start + self._room} bytes")
 
     def _ended(self) -> ApiError:
         if self._session is not None and self._session.status == "cancelled":

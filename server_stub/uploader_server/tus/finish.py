@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.writing import SMALL
-from uploader_server.tus.upload import FINISHED, OPEN
+from uploader_server.tus.upload import FINISHED, JOINED, OPEN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uploader_server.tus.headers import Concat
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
@@ -59,16 +61,32 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
             parts = await parts_of(uploads, upload.concat)
             for part in sorted(set(parts), key=lambda part: part.id):
                 await turns.enter_async_context(uploads.turn(part))
+            shared = uploads.shared.joined_by(upload, parts)
+            await _measure(uploads, parts)
         except ApiError:
             await uploads.retire(upload, "failed")
             raise
-        await asyncio.to_thread(uploads.store.join, upload, parts)
-        await _become_file(uploads, upload)
-        for part in parts:
-            await uploads.retire(part, "concatenated")
+        if shared is None:
+            await asyncio.to_thread(uploads.store.join, upload, parts)
+        else:
+            upload.data, upload.offset = shared.name, shared.length
+        await _become_file(uploads, upload, parts)
 
 
-async def _become_file(uploads: Uploads, upload: Upload) -> None:
+async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
+    """Raises ApiError 400 where the disk has less of a part than was told; that part is open again."""
+    for part in parts:
+        size = uploads.store.size(part)
+        if size < part.offset:
+            part.status, part.offset = OPEN, size
+            part.counted = None if part.place is None else size
+            uploads.keep(part)
+            await uploads.store.save(part)
+            raise ApiError(400, "PART_UNFINISHED", "The disk has lost the end of a part", details=part.id)
+
+
+async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:
+    """Give the data file its name and record it. `parts` are what it was made of: they are gone then."""
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
     if upload.hasher is None:  # its state went with an earlier server
@@ -90,8 +108,10 @@ async def _become_file(uploads: Uploads, upload: Upload) -> None:
     else:
         path = Path(file.path)
         row = uploads.store.saved(upload, status=FINISHED, path=path, sha256=file.sha256)
-        await sessions.record(session, [file], row)
-        uploads.finished(upload, path, file.sha256)
+        joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
+        await sessions.record(session, [file], row, *joined)
+        upload.sha256 = file.sha256
+        uploads.finished(upload, path, parts)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:

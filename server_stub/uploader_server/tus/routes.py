@@ -131,7 +131,9 @@ class Tus:
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
             return await self._known(known, upload.session, body)
-        upload.unchecked_from = 0 if body.there and checksum is not None else None
+        if body.there and checksum is not None:
+            upload.counted = 0
+        self.uploads.shared.check(upload, self.limits.max_size)
         self.uploads.keep(upload)
         location = {"location": ENDPOINT + upload.id}
         try:
@@ -143,7 +145,7 @@ class Tus:
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.place is None
         await self.uploads.add(upload, save=not late)
         try:
             if body.there:

@@ -14,8 +14,12 @@ from uploader_server.tus.headers import Concat, parse_concat, parse_metadata
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from uploader_server.tus.headers import Place
+
 OPEN, FINISHED = "open", "finished"
 """The states of an upload that exists; any other says why it is gone."""
+JOINED = "concatenated"
+"""The state of a part that is in another upload now."""
 
 
 @dataclass(eq=False)
@@ -34,7 +38,14 @@ class Upload:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = OPEN
     touched: float = field(default_factory=time.time)
-    unchecked_from: int | None = None
+    counted: int | None = None
+    """How many bytes count, as its row says; None: as many as its data file has."""
+    data: str = ""
+    """Name of the data file."""
+    place: Place | None = None
+    """Where its bytes go in a file that it shares with other parts; None: it has a data file of its own."""
+    claimed: int = 0
+    """Bytes that it will have when the request under way has ended."""
     path: Path | None = None
     """Where the finished file is stored; None for a part."""
     sha256: bytes = b""
@@ -48,6 +59,7 @@ class Upload:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
+        self.data = self.data or self.id
         self.fields = parse_metadata(self.metadata or "")
         self.concat: Concat = parse_concat(self.concat_header)
         self.file = FileState(self.name, self.fields.get("relativePath") or None, self.length, self.id)
@@ -66,6 +78,11 @@ class Upload:
     def key(self) -> str:
         """What makes its creation idempotent (docs/protocol.md, section 5); empty where there is none."""
         return self.fields.get("uploadKey", "")
+
+    @property
+    def start(self) -> int:
+        """Where its first byte is in the data file."""
+        return 0 if self.place is None else self.place.start
 
     @property
     def gone(self) -> bool:

@@ -143,7 +143,7 @@ def test_bytes_that_no_checksum_vouches_for_are_cut_off(tmp_path: Path) -> None:
     with running_server(root=tmp_path) as server:
         old = server.url
         upload = created(old, 6, b"abc")
-    edit(tmp_path, "UPDATE tus_uploads SET unchecked_from = 2")
+    edit(tmp_path, "UPDATE tus_uploads SET counted = 2")
     with running_server(root=tmp_path) as server:
         assert offset_of(moved(upload, old, server.url)) == 2
         assert append(moved(upload, old, server.url), 2, b"cdef").status_code == 204
