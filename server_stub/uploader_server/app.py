@@ -106,6 +106,7 @@ class UploadApp:
 
     def stop(self) -> None:
         """End every request under way: it gets 503, or the end of its websocket."""
+        self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()
         self._gatekeeper.stop()

@@ -110,8 +110,8 @@ class Sessions:
         owner = session.id if session is not None else ""
         paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
         rows = [file_row(owner, position + n, file, paths[n]) for n, file in enumerate(files)]
-        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None]
-        changes = [self.store.files_saved(rows), self.store.digests_saved(stored), *more]
+        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None and file.sha256]
+        changes = [self.store.files_saved(rows), self.store.digests.saved(stored), *more]
         if session is not None:
             changes.append(self.store.session_saved(session.row()))
         await self.store.save(*changes)
@@ -137,7 +137,7 @@ class Sessions:
                 continue
             assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
             try:
-                final = self.store.place(file.temporary, category, path, file.sha256)
+                final = self.store.place(file.temporary, category, path)
             except UnsafePathError as error:
                 file.fail("INVALID_PATH", str(error))
             except OSError as error:

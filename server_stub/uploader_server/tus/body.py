@@ -121,6 +121,8 @@ class Receiving:
         kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
         if kept:
             upload.offset = self._start + appender.written
+            if self._checksum is not None and self._checksum.algorithm == "sha256" and not self._start:
+                upload.sha256 = self._checksum.expected if upload.complete else b""
         else:
             await asyncio.to_thread(store.cut, upload, self._start)
         upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0

@@ -40,7 +40,7 @@ async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
 async def settle(uploads: Uploads, upload: Upload) -> None:
     """Finish an upload whose bytes are all there; nothing to do for any other. The caller has the turn.
 
-    It may be repeated after a crash at any step: a file that already has its name is found by its digest. Raises
+    It may be repeated after a crash at any step: a file that already has its name is found by its bytes. Raises
     ApiError 400 where it can't become a file (then it is gone); OSError, sqlite3.Error where the disk failed (then it
     is as it was).
     """
@@ -89,9 +89,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     """Give the data file its name and record it. `parts` are what it was made of: they are gone then."""
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
-    if upload.hasher is None:  # its state went with an earlier server
-        await asyncio.to_thread(uploads.store.hash, upload)
-    file.size, file.sha256 = upload.offset, upload.hasher.digest()
+    file.size, file.sha256 = upload.offset, upload.sha256
     if _cancelled(uploads, upload):
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
@@ -107,10 +105,9 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.retire(upload, "failed")
     else:
         path = Path(file.path)
-        row = uploads.store.saved(upload, status=FINISHED, path=path, sha256=file.sha256)
+        row = uploads.store.saved(upload, status=FINISHED, path=path)
         joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
         await sessions.record(session, [file], row, *joined)
-        upload.sha256 = file.sha256
         uploads.finished(upload, path, parts)
     if session is not None:
         await sessions.announce(session, [file])

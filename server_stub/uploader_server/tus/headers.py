@@ -46,7 +46,8 @@ PREFLIGHT = {
     "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
         "Authorization, Content-Type, Origin, Tus-Resumable, Upload-Checksum, Upload-Concat, Upload-Defer-Length,"
-        " Upload-Length, Upload-Metadata, Upload-Offset, X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
+        " Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override, X-Request-ID,"
+        " X-Requested-With"
     ),
     "access-control-max-age": "86400",
 }

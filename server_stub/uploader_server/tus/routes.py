@@ -1,13 +1,12 @@
 """tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5): each method, and what its answer carries.
 
 Answers about a finished upload say where its file is: `Content-Location: /uploads/{category}/{fileName}`,
-`Upload-File-Id` (the id that events, `/progress` and DELETE know) and `Repr-Digest: sha-256=:…:` of its bytes.
+`Upload-File-Id` (the id that events, `/progress` and DELETE know) and, where it is known, `Repr-Digest` of its bytes.
 `Location` is an absolute path, so that it is right behind any proxy that keeps paths.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import sqlite3
 from email.utils import formatdate
@@ -19,7 +18,7 @@ from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
-from uploader_server.http.files import StoredFile
+from uploader_server.http.files import StoredFile, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.creation import new_upload
@@ -112,7 +111,7 @@ class Tus:
             if method == "DELETE":
                 await self.uploads.terminate(upload, request.headers.get("authorization"))
                 return Response(status_code=204)
-            return await self._head(upload) if method == "HEAD" else self._bytes(upload)
+            return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
         raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(METHODS)})
 
     # Creation
@@ -188,10 +187,12 @@ class Tus:
             await settle(self.uploads, upload)
         return Response(status_code=204, headers=self._state(upload))
 
-    async def _head(self, upload: Upload) -> Response:
+    async def _head(self, upload: Upload, request: Request) -> Response:
         async with self.uploads.turn(upload):
             await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
+        if upload.path is not None and not upload.sha256:
+            headers |= await digest_header(self.uploads.sessions.store, upload.path, request)
         if upload.length is None:
             headers["upload-defer-length"] = "1"
         else:
@@ -223,7 +224,7 @@ class Tus:
         return {
             "content-location": "/uploads/" + quote(stored),
             "upload-file-id": upload.id,
-            "repr-digest": f"sha-256=:{base64.b64encode(upload.sha256).decode()}:",
+            **repr_digest(upload.sha256),
         }
 
 

@@ -10,7 +10,6 @@ a data file is at worst shorter than what was told, and a client that asks (HEAD
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,10 @@ from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from uploader_server.storage.store import Change, Store
-
-COPY_BLOCK = 1 << 20
-
 
 _SAVE = (
     "INSERT OR REPLACE INTO tus_uploads VALUES (:id, :owner, :upload_key, :session, :category, :metadata, :concat,"
@@ -175,23 +171,5 @@ class TusStore:
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
-        upload.hasher = hashlib.sha256()
-        buffer = memoryview(bytearray(COPY_BLOCK))
-        with self.data(upload).open("wb", buffering=0) as whole:
-            for part in parts:
-                with self.data(part).open("rb", buffering=0) as source:
-                    _copy(source.readinto, whole.write, upload.hasher, buffer)
-        upload.offset = self.data(upload).stat().st_size
-
-    def hash(self, upload: Upload) -> None:
-        """Read the data anew for its SHA-256 (slow: runs in a thread)."""
-        with self.data(upload).open("rb") as file:
-            upload.hasher = hashlib.file_digest(file, "sha256")
-
-
-def _copy(read: Callable[..., int], write: Callable[..., int], digest: Any, buffer: memoryview) -> None:
-    while count := read(buffer):
-        block = buffer[:count]
-        digest.update(block)
-        while block:
-            block = block[write(block) :]
+        self._store.reading.join(map(self.data, parts), self.data(upload))
+        upload.offset = self.size(upload)

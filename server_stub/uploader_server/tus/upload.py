@@ -49,9 +49,8 @@ class Upload:
     path: Path | None = None
     """Where the finished file is stored; None for a part."""
     sha256: bytes = b""
+    """Of all bytes; empty where it is not known."""
     offset: int = 0
-    hasher: Any = None
-    """SHA-256 of the first `offset` bytes; None where that is not known (after a restart)."""
     writer: asyncio.Future[Any] | None = None
     """The request that is sending bytes."""
     waiting: int = 0

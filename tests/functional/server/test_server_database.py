@@ -13,7 +13,17 @@ import pytest
 import requests
 from functional.server.batches import DEADLINE, file, new_session, progress, upload
 from functional.server.packing import send_pack
-from functional.tus_server.tus_client import concatenate, content, create, created, head, metadata, offset_of, part
+from functional.tus_server.tus_client import (
+    concatenate,
+    content,
+    create,
+    created,
+    digest_of,
+    head,
+    metadata,
+    offset_of,
+    part,
+)
 from serving import running_server, server_process
 
 from uploader_server.config import StartupError
@@ -192,6 +202,7 @@ def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
     with running_server(packs=True, root=tmp_path) as server:
         old, session = server.url, new_session(server.url, 2)
         resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
+        digest_of(resumable)
         upload(old, file("batch.txt", b"batch"), session=session)
     tables = ("files", "digests", "tus_uploads")
     edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")

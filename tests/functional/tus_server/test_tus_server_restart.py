@@ -79,7 +79,6 @@ def test_a_killed_server_comes_back_with_every_byte_it_told(tmp_path: Path) -> N
             length = {"Upload-Length": str(len(data))}
             answer = append(upload, offset, data[offset:], {**checksum(data[offset:]), **length})
             assert answer.status_code == 204, answer.text
-            assert answer.headers["repr-digest"].split(":")[1] == checksum(data)["Upload-Checksum"].split(" ")[1]
             assert content(upload) == data
         final = concatenate(server.url, half, whole)
         assert content(server.url + final.headers["location"]) == b"abcd"
