@@ -101,9 +101,10 @@ class Receiving:
 
     async def _open(self) -> Appender:
         upload = self._upload
-        if self._checksum is not None and upload.counted != self._start:
-            await self._uploads.store.save(upload, counted=self._start)
-            upload.counted = self._start
+        counted = self._start if self._checksum is not None or upload.place is not None else None
+        if upload.counted != counted:
+            await self._uploads.store.save(upload, counted=counted)
+            upload.counted = counted
         upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
         digests = [] if self._digest is None else [self._digest]
         return Appender(self._uploads.store.data(upload), upload.start + self._start, digests)
@@ -126,8 +127,8 @@ class Receiving:
         else:
             await asyncio.to_thread(store.cut, upload, self._start)
         upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
-        if self._checksum is not None or upload.place is not None:
-            upload.counted = None if upload.place is None else upload.offset
+        if upload.counted is not None:
+            upload.counted = upload.offset
             if not upload.complete:  # else the end of the upload is saved next
                 await store.save(upload)
         return kept

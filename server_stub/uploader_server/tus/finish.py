@@ -79,7 +79,7 @@ async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
         size = uploads.store.size(part)
         if size < part.offset:
             part.status, part.offset = OPEN, size
-            part.counted = None if part.place is None else size
+            part.counted = None if part.counted is None else size
             uploads.keep(part)
             await uploads.store.save(part)
             raise ApiError(400, "PART_UNFINISHED", "The disk has lost the end of a part", details=part.id)

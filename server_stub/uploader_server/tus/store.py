@@ -1,8 +1,8 @@
 """What of tus uploads survives a restart: a row for each in the database, and the data file of an unfinished one.
 
-The offset of an upload is the length of its data file, so that all that arrived counts even after `kill -9`. Only
-while the body of a request with a checksum arrives does the row say how many bytes count (`counted`); what is found
-above at the next start is cut off. Parts that are written in place share a data file: there the row always says it.
+The offset of an upload is the length of its data file, so that all that arrived counts even after `kill -9`. After a
+body with a checksum, and while one arrives, the row says how many bytes count (`counted`); what is found above at the
+next start is cut off. Parts that are written in place share a data file: there the row always says it.
 
 Nothing is synced to the disk: data that was written outlives the process, not the power supply. After a loss of power
 a data file is at worst shorter than what was told, and a client that asks (HEAD) goes on from there.
@@ -128,7 +128,7 @@ class TusStore:
         if upload.counted is not None:
             upload.offset = min(upload.counted, upload.offset)
             self.cut(upload, upload.offset)
-            upload.counted = None if upload.place is None else upload.offset
+            upload.counted = upload.offset
             if not upload.complete:
                 upload.status = OPEN
             self._store.database.wait(self.saved(upload))
