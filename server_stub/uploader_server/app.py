@@ -136,7 +136,7 @@ def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
 
     Without `scripted` nobody changes faults at run time: their layer is there only where the configuration has any.
     """
-    store = Store(config.root)
+    store = Store(config.root, durable=config.durable)
     faults = Faults(config)
     metrics = Metrics()
     realtime = Realtime(config, metrics)

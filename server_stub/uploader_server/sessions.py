@@ -129,7 +129,12 @@ class Sessions:
             await self.emit(session.id, session.event(ending(session)))
 
     def place(self, category: str, files: list[FileState]) -> None:
-        """Give every file its name (runs in a thread); what can't be stored fails alone."""
+        """Give every file its name (runs in a thread); what can't be stored fails alone.
+
+        The bytes are on the disk already. Raises OSError where the names can't be flushed: the files have them then,
+        but nobody may be told.
+        """
+        finals: list[tuple[FileState, Path]] = []
         for file in files:
             path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
             if self.faults.fails(file.original_name, path):
@@ -143,9 +148,12 @@ class Sessions:
             except OSError as error:
                 file.fail("UPLOAD_FAILED", error.strerror or str(error))
             else:
-                file.status, file.progress, file.ended = "completed", 100, timestamp()
-                file.path = str(final)
-                file.file_name = final.relative_to(self.store.root / category).as_posix()
+                finals.append((file, final))
+        self.store.disk.names([final for _, final in finals])
+        for file, final in finals:
+            file.status, file.progress, file.ended = "completed", 100, timestamp()
+            file.path = str(final)
+            file.file_name = final.relative_to(self.store.root / category).as_posix()
 
     def statuses(self) -> dict[str, int]:
         """How many sessions have each status."""

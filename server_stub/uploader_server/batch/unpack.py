@@ -87,10 +87,15 @@ class Unpacking:
                     file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
 
     def run(self) -> None:
-        """Store every file that is not refused (runs in a thread)."""
+        """Store every file that is not refused (runs in a thread).
+
+        Raises OSError where the disk failed: whole files may have their names then, but nobody may be told.
+        """
         try:
             self._write_all()
+            self._store.disk.files(self._temporaries)
             self._link_all()
+            self._flush_names()
         finally:
             self._discard()
 
@@ -130,6 +135,12 @@ class Unpacking:
             if not file.error:
                 self._link(file, self._data[start:end])
 
+    def _flush_names(self) -> None:
+        """Flush the names of stored files; equal ones that were there may be new as well."""
+        root, disk = self._store.root, self._store.disk
+        disk.files([f"{root}/{file.path}" for file in self.files if file.existing])
+        disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
+
     def _link(self, file: Packed, data: memoryview) -> None:
         file.path = f"{self._category}/{file.entry.path}"
         target = f"{self._store.root}/{file.path}"
@@ -138,6 +149,7 @@ class Unpacking:
             try:
                 os.link(temporary, target)
             except FileNotFoundError:
+                self._store.disk.made(os.path.dirname(target))
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 self._link_anew(file, temporary, target, data)
             except (FileExistsError, PermissionError):

@@ -71,12 +71,17 @@ class Database:
     is its caller's alone, and who has an answer knows that it is committed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open it. Raises sqlite3.Error, VersionError."""
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
+        """Open it. Raises sqlite3.Error, VersionError.
+
+        What is committed survives the end of the process, with `durable` a loss of power, too.
+        """
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         opened: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(path, opened), name="uploader-database", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(path, durable, opened), name="uploader-database", daemon=True
+        )
         self._thread.start()
         opened.result()
 
@@ -105,10 +110,10 @@ class Database:
         self._jobs.put(_Job(action, writes, done))
         return done
 
-    def _serve(self, path: Path, opened: Future[None]) -> None:
+    def _serve(self, path: Path, durable: bool, opened: Future[None]) -> None:
         """The thread: nothing else touches the connection (sqlite3 checks that)."""
         try:
-            connection = _open(path)
+            connection = _open(path, durable)
         except Exception as error:  # noqa: BLE001 - raised in the constructor
             opened.set_exception(error)
             return
@@ -125,12 +130,12 @@ class Database:
         connection.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise VersionError(f"its database has version {version}, and this server knows {VERSION} at most")

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
+from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import place, safe_parts
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
@@ -52,7 +53,8 @@ _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY
 class Store:
     """The root directory and its database. `close()` releases both; a temporary root is removed."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, durable: bool = False) -> None:
+        """Raises StartupError. With `durable` what was confirmed survives a loss of power."""
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.absolute()
         self.private = self.root / ".uploader"
@@ -66,7 +68,9 @@ class Store:
             self._take_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
-            self.database = Database(self.private / "server.sqlite3")
+            self.disk = Disk(self.root, durable=durable)
+            self.database = Database(self.private / "server.sqlite3", durable=durable)
+            self.disk.everything([self.root.parent, self.root, self.private])
             self.digests = Digests(self.root, self.database, self.reading)
         except VersionError as error:
             self._release()
@@ -104,6 +108,7 @@ class Store:
     def close(self) -> None:
         """Close the database, give up the root; a temporary root is removed. May be called twice."""
         self.database.close()
+        self.disk.close()
         self._release()
 
     def incoming(self) -> Path:
@@ -115,15 +120,22 @@ class Store:
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
         """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
 
-        The temporary name is left to the caller. Raises UnsafePathError for a path that would leave the category,
-        OSError where the file system refuses.
+        The temporary name is left to the caller, and so is flushing the new one (`Disk.names`). Raises UnsafePathError
+        for a path that would leave the category, OSError where the file system refuses.
         """
         target = (self.root / category).joinpath(*safe_parts(relative_path))
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:
-            return there.samefile(temporary) or (there.stat().st_size == size and self.reading.equal(temporary, there))
+            if there.samefile(temporary):
+                return True
+            equal = there.stat().st_size == size and self.reading.equal(temporary, there)
+            if equal:  # another request may not have been answered yet
+                self.disk.files([there])
+            return equal
 
+        if not target.parent.is_dir():
+            self.disk.made(target.parent)
         return place(temporary, target, same)
 
     def find(self, category: str, relative_path: str) -> Path | None:
@@ -214,3 +226,4 @@ class Store:
 
         if await self.database.transaction(forget):
             await asyncio.to_thread(path.unlink, missing_ok=True)
+            await asyncio.to_thread(self.disk.names, [path])

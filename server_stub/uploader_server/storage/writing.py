@@ -6,12 +6,15 @@ Never more than two blocks of a request are in memory: one that is being gathere
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from uploader_server.storage.disk import Disk
 
 BLOCK = 512 << 10
 """Bytes that are gathered before a thread hashes and writes them."""
@@ -24,16 +27,19 @@ SMALL = 64 << 10
 class Appender:
     """Writes to a file from `start` on (bytes); every digest is fed with what is written.
 
-    What is written is handed to the operating system at once, without fsync: it survives `kill -9` of the server,
-    not a loss of power.
+    What is written is handed to the operating system at once: it survives `kill -9` of the server. What `disk` is there
+    for is on the disk as well once it was flushed; without it nobody is going to tell of these bytes yet.
     """
 
-    def __init__(self, path: Path, start: int, digests: Sequence[Any]) -> None:
+    def __init__(self, path: Path, start: int, digests: Sequence[Any], disk: Disk | None = None) -> None:
         self._start = start
         self.written = 0
         """Bytes that are written."""
         self.taken = 0
         """The same with what is still in memory."""
+        self._flushed = 0
+        self._flush_failed = False
+        self._disk = disk if disk is not None and disk.durable else None
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         self._digests = digests
         self._held: list[bytes] = []
@@ -50,8 +56,31 @@ class Appender:
             held, self._held, self._size = self._held, [], 0
             self._job = asyncio.get_running_loop().run_in_executor(None, self._append, held)
 
+    @property
+    def safe(self) -> int:
+        """How many bytes may be told of."""
+        return self.written if self._disk is None else self._flushed
+
+    async def flush(self) -> None:
+        """Make all bytes safe that are written when this is called. Raises OSError."""
+        if self._disk is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._flush, self._disk)
+
+    def _flush(self, disk: Disk) -> None:
+        written = self.written
+        if written == self._flushed:
+            return
+        if self._flush_failed:  # another try would succeed: the system has dropped the bytes that it could not write
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            disk.file(self._fd)
+        except OSError:
+            self._flush_failed = True
+            raise
+        self._flushed = written
+
     async def close(self) -> None:
-        """Write what is left, and close the file. Raises OSError; `written` is right in any case."""
+        """Write and flush what is left, and close the file. Raises OSError; `safe` is right in any case."""
         # Whoever is cancelled meanwhile leaves the file to a task of its own: a thread may still be writing.
         await asyncio.shield(asyncio.ensure_future(self._close()))
 
@@ -64,7 +93,10 @@ class Appender:
                 self._append(self._held)
         finally:
             self._held = []
-            os.close(self._fd)
+            try:
+                await self.flush()
+            finally:
+                os.close(self._fd)
 
     async def _wait(self) -> None:
         if self._job is not None:

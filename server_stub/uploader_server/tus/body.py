@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError, ClientGoneError
 from uploader_server.session import EVENT_INTERVAL
-from uploader_server.storage.writing import Appender
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from uploader_server.session import Session
+    from uploader_server.storage.writing import Appender
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
 
 COUNTED_EVERY = 3 << 20
-"""Bytes of a part that is written in place after which its row is saved; it takes about as many until that is done."""
+"""Bytes after which a row that counts them is saved; until that is done about as many may arrive."""
 
 
 class Body:
@@ -58,6 +58,8 @@ class Receiving:
         self._start = upload.offset
         self._room = uploads.most(upload) - upload.offset
         """Bytes that the body may have."""
+        self._counts = upload.place is not None or uploads.store.durable
+        """Whether the row says how many bytes count, not the length of the data file."""
         self._session: Session | None = uploads.session_of(upload)
         self._began = time.monotonic()
         self._saved = 0
@@ -101,37 +103,42 @@ class Receiving:
 
     async def _open(self) -> Appender:
         upload = self._upload
-        counted = self._start if self._checksum is not None or upload.place is not None else None
+        counted = self._start if self._checksum is not None or self._counts else None
         if upload.counted != counted:
             await self._uploads.store.save(upload, counted=counted)
             upload.counted = counted
         upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
         digests = [] if self._digest is None else [self._digest]
-        return Appender(self._uploads.store.data(upload), upload.start + self._start, digests)
+        return self._uploads.store.appender(upload, digests)
 
     async def _close(self, appender: Appender, reading: asyncio.Task[None]) -> bool:
         """Bring file, offset and row in line; whether the bytes were kept."""
         upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
-            await appender.close()
-            if self._saving is not None:
-                await self._saving
+            await self._finish(appender)
         except (OSError, sqlite3.Error) as error:
             self._failure, whole = error, False
         kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
         if kept:
-            upload.offset = self._start + appender.written
+            upload.offset = self._start + appender.safe
             if self._checksum is not None and self._checksum.algorithm == "sha256" and not self._start:
                 upload.sha256 = self._checksum.expected if upload.complete else b""
-        else:
-            await asyncio.to_thread(store.cut, upload, self._start)
+        if upload.offset < self._start + appender.written:
+            await asyncio.to_thread(store.cut, upload, upload.offset)
         upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
         if upload.counted is not None:
             upload.counted = upload.offset
             if not upload.complete:  # else the end of the upload is saved next
                 await store.save(upload)
         return kept
+
+    async def _finish(self, appender: Appender) -> None:
+        try:
+            if self._saving is not None:
+                await self._saving
+        finally:
+            await appender.close()
 
     def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
         if not session.requests:
@@ -151,7 +158,7 @@ class Receiving:
                         raise self._too_large()
                     if piece:
                         await appender.write(piece)
-                        if self._upload.place is not None and self._checksum is None:
+                        if self._counts and self._checksum is None:
                             await self._count(appender)
                         await self._report(self._start + appender.taken)
         except TimeoutError:
@@ -164,10 +171,11 @@ class Receiving:
             if self._saving is not None:
                 await self._saving
             self._saved = written
-            self._saving = asyncio.create_task(self._save(self._start + written))
+            self._saving = asyncio.create_task(self._save(appender))
 
-    async def _save(self, offset: int) -> None:
-        self._upload.counted = offset
+    async def _save(self, appender: Appender) -> None:
+        await appender.flush()
+        self._upload.counted = self._start + appender.safe
         await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:

@@ -95,7 +95,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
     target = sessions.store.root / upload.category / upload.wanted_path
-    if upload.offset <= SMALL and not os.path.lexists(target):  # noqa: ASYNC240 - one system call
+    if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
         sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
     else:
         await asyncio.to_thread(sessions.place, upload.category, [file])

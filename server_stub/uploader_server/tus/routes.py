@@ -130,7 +130,7 @@ class Tus:
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
             return await self._known(known, upload.session, body)
-        if body.there and checksum is not None:
+        if self.uploads.store.durable or (body.there and checksum is not None):
             upload.counted = 0
         self.uploads.shared.check(upload, self.limits.max_size)
         self.uploads.keep(upload)
@@ -144,7 +144,7 @@ class Tus:
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.place is None
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.concat.kind != "partial"
         await self.uploads.add(upload, save=not late)
         try:
             if body.there:
@@ -152,6 +152,7 @@ class Tus:
             await settle(self.uploads, upload)
         finally:
             if late and upload.status == OPEN:
+                await self.uploads.store.make(upload)
                 await self.uploads.store.save(upload)
 
     async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:

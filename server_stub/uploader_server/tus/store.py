@@ -4,15 +4,18 @@ The offset of an upload is the length of its data file, so that all that arrived
 body with a checksum, and while one arrives, the row says how many bytes count (`counted`); what is found above at the
 next start is cut off. Parts that are written in place share a data file: there the row always says it.
 
-Nothing is synced to the disk: data that was written outlives the process, not the power supply. After a loss of power
-a data file is at worst shorter than what was told, and a client that asks (HEAD) goes on from there.
+With `--durability fsync` the row of every unfinished upload says how many bytes count: those that are on the disk. With
+`none` data that was written outlives the process, not the power supply: then a data file is at worst shorter than what
+was told, and a client that asks (HEAD) goes on from there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from uploader_server.storage.writing import Appender
 from uploader_server.tus.headers import parse_place
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
@@ -36,6 +39,23 @@ class TusStore:
         self._store = store
         self._directory = store.private / "tus"
         self._directory.mkdir(exist_ok=True)
+        store.disk.names([self._directory])
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is told survives a loss of power."""
+        return self._store.disk.durable
+
+    def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
+        """Open the data file to append to it. Raises OSError."""
+        return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
+
+    async def make(self, upload: Upload) -> None:
+        """Make the data file, if there is none yet. Raises OSError."""
+        path = self.data(upload)
+        path.touch()
+        if self.durable:
+            await asyncio.to_thread(self._store.disk.names, [path])
 
     def data(self, upload: Upload) -> Path:
         """The data file of an unfinished upload."""
@@ -96,6 +116,7 @@ class TusStore:
         kept = [upload for upload in uploads if upload.status == OPEN or upload.place is not None]
         for upload in kept:
             self._measure(upload)
+        self._store.disk.files([self.data(upload) for upload in kept if not upload.concat.parts])
         return kept
 
     async def with_data(self, session_id: str) -> list[str]:
@@ -124,15 +145,17 @@ class TusStore:
         path = self.data(upload)
         if not path.exists():
             path.touch()
-        upload.offset = self.size(upload)
-        if upload.counted is not None:
-            upload.offset = min(upload.counted, upload.offset)
-            self.cut(upload, upload.offset)
-            upload.counted = upload.offset
-            if not upload.complete:
-                upload.status = OPEN
-            self._store.database.wait(self.saved(upload))
         upload.touched = max(upload.touched, path.stat().st_mtime)
+        upload.offset = size = self.size(upload)
+        if upload.counted is None:
+            return
+        upload.offset = min(upload.counted, size)
+        if size > upload.offset:
+            self.cut(upload, upload.offset)
+        if upload.offset < upload.counted:
+            upload.counted = upload.offset
+            upload.status = OPEN
+            self._store.database.wait(self.saved(upload))
 
     def _loaded(self, row: sqlite3.Row) -> Upload:
         upload = Upload(
@@ -172,4 +195,5 @@ class TusStore:
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
         self._store.reading.join(map(self.data, parts), self.data(upload))
+        self._store.disk.files([self.data(upload)])
         upload.offset = self.size(upload)

@@ -143,7 +143,7 @@ class Uploads:
         try:
             if save:
                 if not upload.concat.parts:
-                    self.store.data(upload).touch()
+                    await self.store.make(upload)
                 await self.store.save(upload)
         except BaseException:
             upload.status = "failed"
