@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_server.storage.paths import UnsafePathError, candidates, claim, safe_parts
+from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, claim, safe_parts
 from uploader_server.wire import extension
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from uploader_server.faults import Faults
     from uploader_server.storage.store import Store
 
-_BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 
@@ -157,7 +155,7 @@ class Unpacking:
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "A file is stored where its path needs a directory, or the other way round")
         except OSError as error:
-            if error.errno in _BAD_NAME:
+            if error.errno in BAD_NAME:
                 file.fail("INVALID_PATH", error.strerror or str(error))
             else:
                 file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)

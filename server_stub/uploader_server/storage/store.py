@@ -56,7 +56,7 @@ class Store:
     def __init__(self, root: Path | None, *, durable: bool = False) -> None:
         """Raises StartupError. With `durable` what was confirmed survives a loss of power."""
         self._temporary = root is None
-        self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.absolute()
+        self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.resolve()
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
@@ -144,8 +144,8 @@ class Store:
             return None
         base = (self.root / category).resolve()
         try:
-            path = base.joinpath(*safe_parts(relative_path)).resolve()
-            return path if path.is_relative_to(base) and path.is_file() else None
+            path = (self.root / category).joinpath(*safe_parts(relative_path))
+            return path if path.resolve().is_relative_to(base) and path.is_file() else None
         except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
             return None
 

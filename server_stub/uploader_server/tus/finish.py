@@ -96,9 +96,9 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
     target = sessions.store.root / upload.category / upload.wanted_path
     if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
+        sessions.place_one(upload.category, file)  # a link: handing it to a thread would take longer
     else:
-        await asyncio.to_thread(sessions.place, upload.category, [file])
+        await asyncio.to_thread(sessions.place_one, upload.category, file)
     session = uploads.session_of(upload)
     if file.path is None:
         await sessions.record(session, [file])
