@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS files (
   path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
+CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
 CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
 );

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
+PRUNED_AT_ONCE = 1000
+"""Digests whose files are looked for in one go."""
 
 
 class StoredFile(NamedTuple):
@@ -127,6 +130,21 @@ class Digests:
             task = self._running[now] = asyncio.create_task(self._compute(path, now))
         done, _ = await asyncio.wait({task}, timeout=self.patience)
         return task.result() if done else None
+
+    async def prune(self, after: str) -> str:
+        """Forget the digests of files that are gone: of PRUNED_AT_ONCE paths after this one; the last one of them.
+
+        Empty where these were the last ones of all. Raises sqlite3.Error.
+        """
+        query = "SELECT path FROM digests WHERE path > ? ORDER BY path LIMIT ?"
+        rows = await self._database.read(lambda db: db.execute(query, (after, PRUNED_AT_ONCE)).fetchall())
+        paths = [str(row["path"]) for row in rows]
+        gone = await asyncio.to_thread(
+            lambda: [(path,) for path in paths if not os.path.exists(f"{self._root}/{path}")]
+        )
+        if gone:
+            await self._database.transaction(lambda db: db.executemany("DELETE FROM digests WHERE path = ?", gone))
+        return paths[-1] if len(paths) == PRUNED_AT_ONCE else ""
 
     async def _compute(self, path: Path, now: StoredFile) -> bytes:
         try:

@@ -65,6 +65,7 @@ class Store:
             self._incoming.mkdir(parents=True, exist_ok=True)
             for category in CATEGORIES:
                 (self.root / category).mkdir(exist_ok=True)
+            self._check_devices()
             self._take_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
@@ -82,6 +83,16 @@ class Store:
             raise StartupError(
                 f"--root {self.root}: can't keep files there ({error}); choose a directory that you may write to"
             ) from error
+
+    def _check_devices(self) -> None:
+        """A file gets its name by a link, which does not lead to another file system. Raises StartupError."""
+        here = self._incoming.stat().st_dev
+        for category in (*CATEGORIES, ANONYMOUS):
+            directory = self.root / category
+            if directory.is_dir() and directory.stat().st_dev != here:
+                raise StartupError(
+                    f"--root {self.root}: {category} is on another file system; choose a root that is on one"
+                )
 
     def _take_root(self) -> None:
         """Two servers on one root would sweep each other's temporary files: the second one doesn't start."""
@@ -222,7 +233,10 @@ class Store:
 
         def forget(db: sqlite3.Connection) -> bool:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            return db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
+            last = db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
+            if last:
+                db.execute("DELETE FROM digests WHERE path = ?", (name,))
+            return last
 
         if await self.database.transaction(forget):
             await asyncio.to_thread(path.unlink, missing_ok=True)

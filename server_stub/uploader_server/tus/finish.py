@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.writing import SMALL
+from uploader_server.sweeping import logged, sweep
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN
 
 if TYPE_CHECKING:
@@ -120,15 +120,16 @@ def _cancelled(uploads: Uploads, upload: Upload) -> bool:
     return session is not None and session.status == "cancelled"
 
 
-async def sweep(uploads: Uploads) -> None:
+async def sweep_uploads(uploads: Uploads) -> None:
     """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
     for upload in uploads.open_ones():
-        with contextlib.suppress(ApiError, OSError, sqlite3.Error):
+        with logged("Finishing an upload"), contextlib.suppress(ApiError):
             async with uploads.turn(upload):
                 await settle(uploads, upload)
-    while True:
-        await asyncio.sleep(min(60.0, uploads.ttl / 4))
-        with contextlib.suppress(sqlite3.Error):
-            for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
-                with contextlib.suppress(ApiError):
-                    await uploads.expire(upload_id)
+    await sweep("The sweep of uploads", uploads.ttl, lambda: _expire(uploads))
+
+
+async def _expire(uploads: Uploads) -> None:
+    for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
+        with logged("Removing an upload"), contextlib.suppress(ApiError):
+            await uploads.expire(upload_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,11 +26,12 @@ from functional.tus_server.tus_client import (
 from patience import ROOM
 from serving import running_server
 
+from uploader_server.config import StartupError
 from uploader_server.storage.reading import Reading
+from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[bool]:
@@ -120,3 +122,45 @@ def test_a_join_that_takes_long_ends_with_the_server_and_is_done_by_the_next(
         (joined,) = (tmp_path / "tus").iterdir()
         assert offset_of(f"{server.url}/api/upload/files/{joined.name}") == len(data) + 3
         assert joined.read_bytes() == data + b"end"
+
+
+def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
+    other = Path("/dev/shm") if tmp_path.stat().st_dev != Path("/dev/shm").stat().st_dev else Path("/tmp")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system")
+    (tmp_path / "personal").symlink_to(other)
+    with pytest.raises(StartupError, match="personal is on another file system"):
+        Store(tmp_path)
+
+
+def test_a_sweep_that_meets_an_error_goes_on_with_the_next_upload(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server(upload_ttl=1.0) as server:
+        first, second = created(server.url, 3, b"a"), created(server.url, 3, b"a")
+        broken, there = (server.root / ".uploader" / "tus" / url.rpartition("/")[2] for url in (first, second))
+        broken.unlink()
+        broken.mkdir()  # it can't be removed as a file
+        eventually(lambda: not there.exists() and "Removing an upload failed" in caplog.text)
+        later = server.root / ".uploader" / "tus" / created(server.url, 3, b"a").rpartition("/")[2]
+        eventually(lambda: not later.exists(), "the next sweep")
+
+
+def test_digests_of_files_that_are_gone_are_forgotten() -> None:
+    with running_server(session_ttl=1.0) as server:
+        upload(server.url, *(file(f"{n}.txt", b"n") for n in range(3)))
+        database = server.app.state.store.database
+
+        def known() -> int:
+            return database.wait(lambda db: int(db.execute("SELECT count(*) FROM digests").fetchone()[0]))
+
+        assert known() == 3
+        (server.root / "personal" / "1.txt").unlink()
+        eventually(lambda: known() == 2, "the sweep")
+
+
+def test_a_file_is_found_by_its_path_without_reading_all() -> None:
+    with running_server() as server:
+        query = "EXPLAIN QUERY PLAN SELECT 1 FROM files WHERE path = 'personal/x'"
+        plan = server.app.state.store.database.wait(lambda db: [row["detail"] for row in db.execute(query)])
+        assert "USING COVERING INDEX files_of_path" in plan[0] or "USING INDEX files_of_path" in plan[0]
