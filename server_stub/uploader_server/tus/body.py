@@ -107,9 +107,9 @@ class Receiving:
         if upload.counted != counted:
             await self._uploads.store.save(upload, counted=counted)
             upload.counted = counted
+        appender = self._uploads.store.appender(upload, [] if self._digest is None else [self._digest])
         upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
-        digests = [] if self._digest is None else [self._digest]
-        return self._uploads.store.appender(upload, digests)
+        return appender
 
     async def _close(self, appender: Appender, reading: asyncio.Task[None]) -> bool:
         """Bring file, offset and row in line; whether the bytes were kept."""
@@ -135,8 +135,7 @@ class Receiving:
 
     async def _finish(self, appender: Appender) -> None:
         try:
-            if self._saving is not None:
-                await self._saving
+            await self._wait_for_save()
         finally:
             await appender.close()
 
@@ -165,13 +164,17 @@ class Receiving:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
 
     async def _count(self, appender: Appender) -> None:
-        """Have the row count what is written, at least every 8 MiB: what arrives meanwhile is not much more."""
+        """Have the row count what is written, so that it is never 8 MiB behind."""
         written = appender.written
         if written - self._saved >= COUNTED_EVERY:
-            if self._saving is not None:
-                await self._saving
+            await self._wait_for_save()
             self._saved = written
             self._saving = asyncio.create_task(self._save(appender))
+
+    async def _wait_for_save(self) -> None:
+        if self._saving is not None:
+            await asyncio.wait({self._saving})  # unlike an await of the task itself, a cancel of this ends no save
+            self._saving.result()
 
     async def _save(self, appender: Appender) -> None:
         await appender.flush()

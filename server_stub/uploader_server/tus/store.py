@@ -180,8 +180,11 @@ class TusStore:
         return upload
 
     def size(self, upload: Upload) -> int:
-        """Bytes in the data file from the first one of this upload on. Raises OSError."""
-        return max(0, self.data(upload).stat().st_size - upload.start)
+        """Bytes in the data file from the first one of this upload on; 0 where it is lost. Raises OSError."""
+        try:
+            return max(0, self.data(upload).stat().st_size - upload.start)
+        except FileNotFoundError:
+            return 0
 
     def cut(self, upload: Upload, offset: int) -> None:
         """Shorten the data file; one that is shared is left, since bytes above the offset do not count there."""

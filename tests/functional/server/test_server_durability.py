@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ from functional.tus_server.tus_client import (
     error,
     offset_of,
     part,
+    patching,
     terminate,
 )
 from packing import post_pack, send_pack
@@ -160,6 +163,35 @@ def test_bytes_that_could_not_be_flushed_are_not_told_of(
         assert error(append(url, 1000, data[1000:])) == (500, "UPLOAD_FAILED")
         assert offset_of(url) == 1000
         assert append(url, 1000, data[1000:], checksum(data[1000:])).status_code == 204
+        if place:
+            url = server.url + concatenate(server.url, url, uploadKey="k").headers["location"]
+        assert content(url) == data
+
+
+@pytest.mark.parametrize("place", [{}, {"finalKey": "k", "finalLength": "30000000", "partOffset": "0"}])
+def test_a_head_that_ends_a_writer_waits_for_its_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, str]
+) -> None:
+    data = os.urandom(30_000_000)
+    flush, flushing = disk._flush_data, threading.Event()
+
+    def slowly(fd: int) -> None:
+        flushing.set()
+        time.sleep(0.5)
+        flush(fd)
+
+    with running_server(root=tmp_path) as server:
+        answer = create(server.url, len(data), headers=PARTIAL if place else None, **place)
+        url = server.url + answer.headers["location"]
+        monkeypatch.setattr(disk, "_flush_data", slowly)
+        with patching(url, 0, len(data)) as request:
+            request.send(data[:25_000_000])
+            assert flushing.wait(DEADLINE)
+            told = offset_of(url)
+            assert request.status() == 423
+        monkeypatch.setattr(disk, "_flush_data", flush)
+        assert 3_000_000 < told <= 25_000_000
+        assert append(url, told, data[told:]).status_code == 204
         if place:
             url = server.url + concatenate(server.url, url, uploadKey="k").headers["location"]
         assert content(url) == data
