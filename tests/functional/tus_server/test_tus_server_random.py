@@ -27,6 +27,10 @@ def server() -> Iterator[EmbeddedServer]:
         yield server
 
 
+def data_files(server: EmbeddedServer) -> set[str]:
+    return {path.name for path in (server.root / ".uploader" / "tus").iterdir()}
+
+
 step = st.tuples(
     st.sampled_from(["whole", "checked", "wrong checksum", "cut", "cut and checked", "wrong offset", "create again"]),
     st.integers(0, 1_500_000),
@@ -77,3 +81,26 @@ def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -
     answer = create(server.url, None, headers={"Upload-Concat": "final;" + " ".join(parts)})
     assert answer.status_code == 201, answer.text
     assert content(server.url + answer.headers["location"]) == b"".join(pieces)
+
+
+@SLOW
+@given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6), order=st.randoms(use_true_random=False))
+def test_any_parts_in_place_make_their_sum(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
+    key, total, start = str(uuid.uuid4()), sum(map(len, pieces)), 0
+    before, urls = data_files(server), []
+    for piece in pieces:
+        place = {"finalKey": key, "finalLength": str(total), "partOffset": str(start)}
+        answer = create(server.url, len(piece), headers={"Upload-Concat": "partial"}, **place)
+        assert answer.status_code == 201, answer.text
+        urls.append(server.url + answer.headers["location"])
+        start += len(piece)
+    steps = [(url, piece, at) for url, piece in zip(urls, pieces, strict=True) for at in range(0, len(piece), 2000)]
+    order.shuffle(steps)
+    for url, piece, at in sorted(steps, key=lambda step: step[2]):  # each part in its order, the parts in any
+        chunk = piece[at : at + 2000]
+        assert append(url, at, chunk, checksum(chunk) if order.random() < 0.5 else None).status_code == 204
+    final = {"Upload-Concat": "final;" + " ".join(urls)}
+    answer = create(server.url, None, headers=final, uploadKey=key)
+    assert answer.status_code == 201, answer.text
+    assert content(server.url + answer.headers["location"]) == b"".join(pieces)
+    assert not data_files(server) - before
