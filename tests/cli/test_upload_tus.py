@@ -231,6 +231,22 @@ def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path
     assert by_digest.of("warning") == []
 
 
+def test_skip_existing_sends_a_changed_file_whose_digest_the_server_did_not_know(
+    make_files: Files, tmp_path: Path
+) -> None:
+    """A lookup computes no digests; sizes alone must not decide."""
+    files = make_files(**{"a.mp4": os.urandom(200 * KIB), "b.mp4": os.urandom(200 * KIB)})
+    with running_server(packs=True) as server:
+        options = ("-s", server.url, "--no-pack", "--chunk-size", "64K", "--skip-existing", "--json")
+        assert uploader("upload", files, *options, home=tmp_path).code == 0
+        (files / "b.mp4").write_bytes(os.urandom(200 * KIB))
+        elsewhere = tmp_path / "another machine"
+        elsewhere.mkdir()
+        again = uploader("upload", files, *options, home=elsewhere)
+    assert [event["path"] for event in again.of("file.skipped")] == [str(files / "a.mp4")]
+    assert [event["path"] for event in again.of("file.completed")] == [str(files / "b.mp4")]
+
+
 def test_skip_existing_by_receipts_alone(make_files: Files, tmp_path: Path) -> None:
     """The reference backend and plain tus servers can't be asked: a warning says what decides, once."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})

@@ -135,18 +135,24 @@ class Checks:
         offer, paths = self._lookups, [utf8(file.relative_path) for file in files]
         sizes = [file.size for file in files]
         try:
-            if offer is not None:
-                return self._context.retry.run(
-                    lambda: api.lookup(offer.endpoint, category, list(zip(paths, sizes, strict=True)))
-                )
-            found = self._context.retry.run(lambda: api.stored(category, paths[0]))
+            if offer is None:
+                return [self._ask_for_one(api, category, paths[0])]
+            found = self._context.retry.run(
+                lambda: api.lookup(offer.endpoint, category, list(zip(paths, sizes, strict=True)))
+            )
+            return [
+                self._ask_for_one(api, category, path) if one is not None and _undecided(one, size) else one
+                for one, path, size in zip(found, paths, sizes, strict=True)
+            ]
         except (errors.Interrupted, errors.Unreachable):
             raise
         except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             return [None] * len(files)
-        if found is None or found[0] is None:
-            return [None]
-        return [Found(found[0], _hex(found[1]), None)]
+
+    def _ask_for_one(self, api: Api, category: str, path: str) -> Found | None:
+        """Ask for one file, with a digest that the server may have to compute (docs/protocol.md, section 8)."""
+        found = self._context.retry.run(lambda: api.stored(category, path))
+        return None if found is None or found[0] is None else Found(found[0], _hex(found[1]), None)
 
     def _is_equal(self, file: LocalFile, found: Found) -> bool:
         """Compare by size, and by digest where the server has one."""
@@ -203,6 +209,11 @@ class Checks:
         if code not in self._warned:
             self._warned.add(code)
             self._context.warn(code, text)
+
+
+def _undecided(found: Found, size: int) -> bool:
+    """Return whether only a digest can tell if `found` has the bytes of a file of `size` bytes."""
+    return found.size == size and found.sha256 is None
 
 
 def _hex(digest: str | None) -> str | None:
