@@ -58,6 +58,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     add("--port", type=_checked(_port), default=8005, help="port; 0 takes a free one (default: %(default)s)")
     add("--root", type=Path, help="directory to keep files in (default: a temporary one, removed at the stop)")
+    add("--durability", choices=("fsync", "none"), help="what survives a loss of power (default: fsync with --root)")
     add("--as", dest="flavour", choices=("bundled", "reference"), default="bundled", help="whom to behave like")
     add("--max-files", type=_checked(_at_least(1)), metavar="N", help="files in one session")
     add("--max-size", type=_checked(parse_size), metavar="SIZE", help="largest file: 8M is 8 MiB, 8MB 8,000,000")
@@ -184,6 +185,7 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         host=options.host,
         port=options.port,
         root=options.root,
+        durability=options.durability,
         flavour=options.flavour,
         max_files=options.max_files,
         max_size=options.max_size,

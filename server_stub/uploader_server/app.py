@@ -106,6 +106,7 @@ class UploadApp:
 
     def stop(self) -> None:
         """End every request under way: it gets 503, or the end of its websocket."""
+        self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()
         self._gatekeeper.stop()
@@ -135,7 +136,7 @@ def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
 
     Without `scripted` nobody changes faults at run time: their layer is there only where the configuration has any.
     """
-    store = Store(config.root)
+    store = Store(config.root, durable=config.durable)
     faults = Faults(config)
     metrics = Metrics()
     realtime = Realtime(config, metrics)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
 from uploader_server.http.errors import ApiError
 from uploader_server.sessions import Sessions, ending
+from uploader_server.sweeping import logged, sweep
 from uploader_server.tus import finish
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
@@ -43,6 +42,8 @@ class Bundled(Sessions):
         super().__init__(config, store, faults, emit)
         self.tus = Uploads(self) if config.tus else None
         """The resumable uploads, where they are offered."""
+        self._pruned = ""
+        """The last path whose digest was looked at."""
         self.packs = Packs(self) if config.packs else None
         """The packs of small files, where they are offered."""
 
@@ -89,23 +90,26 @@ class Bundled(Sessions):
 
     async def sweep(self) -> None:
         """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
-        sweeps = [self._sweep_sessions()]
+        sweeps = [
+            sweep("The sweep of sessions", self.config.session_ttl, self._sweep_sessions),
+            sweep("The sweep of digests", self.config.session_ttl, self._sweep_digests),
+        ]
         if self.tus is not None:
-            sweeps.append(finish.sweep(self.tus))
+            sweeps.append(finish.sweep_uploads(self.tus))
         if self.packs is not None:
             sweeps.append(self.packs.sweep())
         await asyncio.gather(*sweeps)
 
     async def _sweep_sessions(self) -> None:
-        ttl = self.config.session_ttl
-        while True:
-            await asyncio.sleep(min(60.0, ttl / 4))
-            stale = time.time() - ttl
-            for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
-                logger.info("session %s expired", session.id)
-                del self.known[session.id]
-                with contextlib.suppress(sqlite3.Error):  # then a later server forgets it
-                    await self.store.save(self.store.session_forgotten(session.id))
+        stale = time.time() - self.config.session_ttl
+        for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
+            logger.info("session %s expired", session.id)
+            del self.known[session.id]
+            with logged("Forgetting a session"):  # a later server does it
+                await self.store.save(self.store.session_forgotten(session.id))
+
+    async def _sweep_digests(self) -> None:
+        self._pruned = await self.store.digests.prune(self._pruned)
 
     def _active(self, session: Session) -> bool:
         """Whether a request works at it: receiving, or storing what it received."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Flavour = Literal["bundled", "reference"]
+Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
@@ -81,6 +82,8 @@ class ServerConfig:
     port: int = 8005
     root: Path | None = None
     """Where files are kept; None: a temporary directory that is removed at the stop."""
+    durability: Durability | None = None
+    """What was confirmed survives a loss of power (`fsync`), or the end of the process. None: `fsync` with a root."""
     flavour: Flavour = "bundled"
     max_files: int | None = None
     max_size: int | None = None
@@ -144,6 +147,11 @@ class ServerConfig:
         RealtimeMode.parse(self.realtime)
         RealtimeMode.parse(self.websocket)
         AnalysisMode.parse(self.analysis)
+
+    @property
+    def durable(self) -> bool:
+        """Whether what was confirmed survives a loss of power (docs/protocol.md, section 8)."""
+        return self.root is not None if self.durability is None else self.durability == "fsync"
 
     @property
     def reference(self) -> bool:

@@ -43,6 +43,7 @@ class FileState:
     error_code: str | None = None
     temporary: Path | None = None
     sha256: bytes = b""
+    """Empty where it is not known."""
 
     def fail(self, code: str, message: str) -> None:
         """End as failed; nothing of it is stored."""

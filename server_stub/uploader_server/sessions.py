@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, Session, file_row
-from uploader_server.storage.paths import UnsafePathError
+from uploader_server.storage.paths import FOR_GOOD, UnsafePathError
 from uploader_server.wire import is_uuid, timestamp
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Sessions:
         owner = session.id if session is not None else ""
         paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
         rows = [file_row(owner, position + n, file, paths[n]) for n, file in enumerate(files)]
-        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None]
-        changes = [self.store.files_saved(rows), self.store.digests_saved(stored), *more]
+        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None and file.sha256]
+        changes = [self.store.files_saved(rows), self.store.digests.saved(stored), *more]
         if session is not None:
             changes.append(self.store.session_saved(session.row()))
         await self.store.save(*changes)
@@ -129,20 +129,45 @@ class Sessions:
             await self.emit(session.id, session.event(ending(session)))
 
     def place(self, category: str, files: list[FileState]) -> None:
-        """Give every file its name (runs in a thread); what can't be stored fails alone."""
+        """Give every file its name (runs in a thread); what can't be stored fails alone.
+
+        The bytes are on the disk already. Raises OSError where the names can't be flushed: the files have them then,
+        but nobody may be told.
+        """
+        finals = []
         for file in files:
-            path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
-            if self.faults.fails(file.original_name, path):
-                file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
-                continue
-            assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
             try:
-                final = self.store.place(file.temporary, category, path, file.sha256)
-            except UnsafePathError as error:
-                file.fail("INVALID_PATH", str(error))
+                finals.append((file, self._place(category, file)))
             except OSError as error:
                 file.fail("UPLOAD_FAILED", error.strerror or str(error))
-            else:
+        self._placed(category, finals)
+
+    def place_one(self, category: str, file: FileState) -> None:
+        """Do what `place` does for one file. Raises OSError also where another try may help: then it has not failed."""
+        self._placed(category, [(file, self._place(category, file))])
+
+    def _place(self, category: str, file: FileState) -> Path | None:
+        """The new name of a file; None where it has failed for good. Raises OSError."""
+        path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+        if self.faults.fails(file.original_name, path):
+            file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+            return None
+        assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
+        try:
+            return self.store.place(file.temporary, category, path)
+        except UnsafePathError as error:
+            file.fail("INVALID_PATH", str(error))
+        except OSError as error:
+            if error.errno not in FOR_GOOD:
+                raise
+            file.fail("UPLOAD_FAILED", error.strerror or str(error))
+        return None
+
+    def _placed(self, category: str, finals: list[tuple[FileState, Path | None]]) -> None:
+        """Flush the new names, then say that these files are stored."""
+        self.store.disk.names([final for _, final in finals if final is not None])
+        for file, final in finals:
+            if final is not None:
                 file.status, file.progress, file.ended = "completed", 100, timestamp()
                 file.path = str(final)
                 file.file_name = final.relative_to(self.store.root / category).as_posix()

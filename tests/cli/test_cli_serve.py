@@ -36,7 +36,8 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
-    argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--as", "reference", "--max-files", "3"]
+    argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--durability", "none", "--as", "reference"]
+    argv += ["--max-files", "3"]
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
     argv += ["--no-tus", "--no-packs", "--no-anonymous-tus", "--upload-ttl", "3600"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]

@@ -251,6 +251,22 @@ def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path
     assert by_digest.of("warning") == []
 
 
+def test_skip_existing_sends_a_changed_file_whose_digest_the_server_did_not_know(
+    make_files: Files, tmp_path: Path
+) -> None:
+    """A lookup computes no digests; sizes alone must not decide."""
+    files = make_files(**{"a.mp4": os.urandom(200 * KIB), "b.mp4": os.urandom(200 * KIB)})
+    with running_server(packs=True) as server:
+        options = ("-s", server.url, "--no-pack", "--chunk-size", "64K", "--skip-existing", "--json")
+        assert uploader("upload", files, *options, home=tmp_path).code == 0
+        (files / "b.mp4").write_bytes(os.urandom(200 * KIB))
+        elsewhere = tmp_path / "another machine"
+        elsewhere.mkdir()
+        again = uploader("upload", files, *options, home=elsewhere)
+    assert [event["path"] for event in again.of("file.skipped")] == [str(files / "a.mp4")]
+    assert [event["path"] for event in again.of("file.completed")] == [str(files / "b.mp4")]
+
+
 def test_skip_existing_asks_and_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
     """Other servers are asked for the place in the receipt; a tus server that forgot the upload can't be asked."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})

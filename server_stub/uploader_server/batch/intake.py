@@ -33,7 +33,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         session, files = intake.checked()
         if session.status == "cancelled":
             raise _cancelled(intake)
-        await asyncio.to_thread(sessions.place, session.category, files)
+        await _store(sessions, session, files)
         await sessions.record(session, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
@@ -46,6 +46,16 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
             await asyncio.wait({receiving})
         await intake.reader.discard()
         intake.detach()
+
+
+async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
+    """Flush the files, then give them their names. Raises ApiError 500 where the disk failed."""
+    temporaries = [file.temporary for file in files if file.temporary is not None]
+    try:
+        await asyncio.to_thread(sessions.store.disk.files, temporaries)
+        await asyncio.to_thread(sessions.place, session.category, files)
+    except OSError as error:
+        raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror) from error
 
 
 def _cancelled(intake: Intake) -> ApiError:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from uploader_server.http.errors import ApiError, Json, parse_json, read_body
 from uploader_server.storage.paths import candidates, safe_parts
-from uploader_server.storage.store import StoredFile
+from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Lookup:
         """`POST /api/upload/lookup`. Raises ApiError."""
         text = await read_body(request, MAX_BODY)
         wanted, found = await asyncio.to_thread(self._find_files, text)
-        digests = await self._store.known_digests({file for files in found for file in files})
+        known = await self._store.digests.known({file for files in found for file in files})
+        digests = {file: sha256.hex() for file, sha256 in known.items()}
         files = [_answer(one, files, digests) for one, files in zip(wanted, found, strict=True)]
         return Json({"files": files})
 

@@ -21,6 +21,7 @@ from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse
 from uploader_server.session import FileState, packed_mark
 from uploader_server.sessions import BURST, ending
+from uploader_server.sweeping import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +70,7 @@ class Packs:
 
     async def sweep(self) -> None:
         """Forget old answers, until cancelled."""
-        while True:
-            await asyncio.sleep(min(60.0, self._sessions.config.upload_ttl / 4))
-            with contextlib.suppress(sqlite3.Error):
-                await self._rows.forget_old()
+        await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
 
     # The calls
 

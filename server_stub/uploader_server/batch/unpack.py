@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_server.storage.paths import UnsafePathError, candidates, claim, safe_parts
+from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, claim, safe_parts
 from uploader_server.wire import extension
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from uploader_server.faults import Faults
     from uploader_server.storage.store import Store
 
-_BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 
@@ -87,10 +85,15 @@ class Unpacking:
                     file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
 
     def run(self) -> None:
-        """Store every file that is not refused (runs in a thread)."""
+        """Store every file that is not refused (runs in a thread).
+
+        Raises OSError where the disk failed: whole files may have their names then, but nobody may be told.
+        """
         try:
             self._write_all()
+            self._store.disk.files(self._temporaries)
             self._link_all()
+            self._flush_names()
         finally:
             self._discard()
 
@@ -130,6 +133,12 @@ class Unpacking:
             if not file.error:
                 self._link(file, self._data[start:end])
 
+    def _flush_names(self) -> None:
+        """Flush the names of stored files; equal ones that were there may be new as well."""
+        root, disk = self._store.root, self._store.disk
+        disk.files([f"{root}/{file.path}" for file in self.files if file.existing])
+        disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
+
     def _link(self, file: Packed, data: memoryview) -> None:
         file.path = f"{self._category}/{file.entry.path}"
         target = f"{self._store.root}/{file.path}"
@@ -138,6 +147,7 @@ class Unpacking:
             try:
                 os.link(temporary, target)
             except FileNotFoundError:
+                self._store.disk.made(os.path.dirname(target))
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 self._link_anew(file, temporary, target, data)
             except (FileExistsError, PermissionError):
@@ -145,7 +155,7 @@ class Unpacking:
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "A file is stored where its path needs a directory, or the other way round")
         except OSError as error:
-            if error.errno in _BAD_NAME:
+            if error.errno in BAD_NAME:
                 file.fail("INVALID_PATH", error.strerror or str(error))
             else:
                 file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)

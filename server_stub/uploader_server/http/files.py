@@ -1,17 +1,45 @@
-"""The answer that is a stored file."""
+"""The answer that is a stored file, and the header that tells its digest."""
 
 from __future__ import annotations
 
+import base64
 import mimetypes
+import re
 from typing import TYPE_CHECKING
 
 from starlette.responses import FileResponse
+
+from uploader_server.http.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
+
+    from uploader_server.storage.store import Store
+
+_WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*0*[1-9]\d*\s*(?:,|$)", re.IGNORECASE)
+
+
+def repr_digest(sha256: bytes) -> dict[str, str]:
+    """`Repr-Digest` (RFC 9530); none where the digest is not known."""
+    return {"repr-digest": f"sha-256=:{base64.b64encode(sha256).decode()}:"} if sha256 else {}
+
+
+async def digest_header(store: Store, path: Path, request: Request) -> dict[str, str]:
+    """`Repr-Digest` of a stored file: where it is known, or `Want-Repr-Digest` asks for it (RFC 9530).
+
+    Raises ApiError 503 where that takes too long, OSError and sqlite3.Error where the disk fails.
+    """
+    if _WANTED.search(request.headers.get("want-repr-digest", "")) is None:
+        return repr_digest(await store.digests.find(path) or b"")
+    sha256 = await store.digests.compute(path)
+    if sha256 is None:
+        message = "The digest is being computed; ask again"
+        raise ApiError(503, "DIGEST_PENDING", message, headers={"retry-after": "10"})
+    return repr_digest(sha256)
 
 
 class StoredFile(FileResponse):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import os
 import sys
@@ -28,7 +27,7 @@ from uploader_server.http.errors import (
     read_json,
     zipped,
 )
-from uploader_server.http.files import StoredFile
+from uploader_server.http.files import StoredFile, digest_header
 from uploader_server.http.validation import finish_request, judge, session_request, validation_request
 from uploader_server.wire import timestamp
 
@@ -149,10 +148,9 @@ class Rest:
         if path is None:
             code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
             raise ApiError(404, code, "There is no such file")
-        headers = {}
+        headers: dict[str, str] = {}
         if request.method == "HEAD" and not self.config.reference:
-            digest = await asyncio.to_thread(self.store.digest_of, path)
-            headers["repr-digest"] = f"sha-256=:{base64.b64encode(digest).decode()}:"
+            headers = await digest_header(self.store, path, request)
         return StoredFile(path, headers)
 
     async def refused(self, _: Request, error: Exception) -> Response:

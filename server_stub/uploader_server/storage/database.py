@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 2
-"""`PRAGMA user_version` of this schema. Version 1 has no packs; version 0 has absolute paths as well."""
+VERSION = 3
+"""`PRAGMA user_version` of this schema.
+
+Version 2 has no parts that are written in place, version 1 no packs; version 0 has absolute paths as well.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -29,13 +32,14 @@ CREATE TABLE IF NOT EXISTS files (
   path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
+CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
 CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
-  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, unchecked_from INTEGER,
-  path TEXT, sha256 BLOB NOT NULL
+  metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
+  path TEXT, sha256 BLOB NOT NULL, data TEXT
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
@@ -68,12 +72,17 @@ class Database:
     is its caller's alone, and who has an answer knows that it is committed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open it. Raises sqlite3.Error, VersionError."""
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
+        """Open it. Raises sqlite3.Error, VersionError.
+
+        What is committed survives the end of the process, with `durable` a loss of power, too.
+        """
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         opened: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(path, opened), name="uploader-database", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(path, durable, opened), name="uploader-database", daemon=True
+        )
         self._thread.start()
         opened.result()
 
@@ -102,10 +111,10 @@ class Database:
         self._jobs.put(_Job(action, writes, done))
         return done
 
-    def _serve(self, path: Path, opened: Future[None]) -> None:
+    def _serve(self, path: Path, durable: bool, opened: Future[None]) -> None:
         """The thread: nothing else touches the connection (sqlite3 checks that)."""
         try:
-            connection = _open(path)
+            connection = _open(path, durable)
         except Exception as error:  # noqa: BLE001 - raised in the constructor
             opened.set_exception(error)
             return
@@ -122,12 +131,12 @@ class Database:
         connection.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise VersionError(f"its database has version {version}, and this server knows {VERSION} at most")
@@ -144,18 +153,25 @@ _ADDED = (
     ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
     ("files", "sha256", "BLOB"),
     ("files", "packed", "INTEGER"),
+    ("tus_uploads", "data", "TEXT"),
 )
-"""Table, name and type of the columns that version 2 added."""
+"""Table, name and type of the columns that versions 2 and 3 added."""
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
     """From an earlier version, or in a new database."""
     for table, column, kind in _ADDED:
-        if column not in {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}:
+        if column not in _columns(connection, table):
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+    if "unchecked_from" in _columns(connection, "tus_uploads"):
+        connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
     if version == 0:
         _make_paths_relative(connection, root)
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+"""Errors of a name that the file system can't spell."""
+FOR_GOOD = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""Errors of a name that another try meets again; any other may pass (a full disk, a quota)."""
 
 
 class UnsafePathError(ValueError):

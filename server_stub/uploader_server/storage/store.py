@@ -8,9 +8,6 @@ their paths below the root, which are always UTF-8; the root itself may be any b
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
 import shutil
 import sqlite3
 import sys
@@ -23,27 +20,19 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
+from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import place, safe_parts
+from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
 
 Change = Callable[[sqlite3.Connection], object]
 """Statements that belong into one transaction (see `Store.save`)."""
-
-
-class StoredFile(NamedTuple):
-    """A stored file as it is now: by a digest that was made of an earlier one it is not known."""
-
-    path: str
-    """Below the root."""
-    size: int
-    changed: int
-    """Time of change (nanoseconds)."""
 
 
 class SavedSession(NamedTuple):
@@ -64,20 +53,26 @@ _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY
 class Store:
     """The root directory and its database. `close()` releases both; a temporary root is removed."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, durable: bool = False) -> None:
+        """Raises StartupError. With `durable` what was confirmed survives a loss of power."""
         self._temporary = root is None
-        self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.absolute()
+        self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.resolve()
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
+        self.reading = Reading()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
             for category in CATEGORIES:
                 (self.root / category).mkdir(exist_ok=True)
+            self._check_devices()
             self._take_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
-            self.database = Database(self.private / "server.sqlite3")
+            self.disk = Disk(self.root, durable=durable)
+            self.database = Database(self.private / "server.sqlite3", durable=durable)
+            self.disk.everything([self.root.parent, self.root, self.private])
+            self.digests = Digests(self.root, self.database, self.reading)
         except VersionError as error:
             self._release()
             raise StartupError(
@@ -88,6 +83,16 @@ class Store:
             raise StartupError(
                 f"--root {self.root}: can't keep files there ({error}); choose a directory that you may write to"
             ) from error
+
+    def _check_devices(self) -> None:
+        """A file gets its name by a link, which does not lead to another file system. Raises StartupError."""
+        here = self._incoming.stat().st_dev
+        for category in (*CATEGORIES, ANONYMOUS):
+            directory = self.root / category
+            if directory.is_dir() and directory.stat().st_dev != here:
+                raise StartupError(
+                    f"--root {self.root}: {category} is on another file system; choose a root that is on one"
+                )
 
     def _take_root(self) -> None:
         """Two servers on one root would sweep each other's temporary files: the second one doesn't start."""
@@ -114,6 +119,7 @@ class Store:
     def close(self) -> None:
         """Close the database, give up the root; a temporary root is removed. May be called twice."""
         self.database.close()
+        self.disk.close()
         self._release()
 
     def incoming(self) -> Path:
@@ -122,18 +128,25 @@ class Store:
 
     # Files
 
-    def place(self, temporary: Path, category: str, relative_path: str, sha256: bytes) -> Path:
+    def place(self, temporary: Path, category: str, relative_path: str) -> Path:
         """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
 
-        The temporary name is left to the caller. Raises UnsafePathError for a path that would leave the category,
-        OSError where the file system refuses.
+        The temporary name is left to the caller, and so is flushing the new one (`Disk.names`). Raises UnsafePathError
+        for a path that would leave the category, OSError where the file system refuses.
         """
         target = (self.root / category).joinpath(*safe_parts(relative_path))
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:
-            return there.samefile(temporary) or (there.stat().st_size == size and self.digest_of(there) == sha256)
+            if there.samefile(temporary):
+                return True
+            equal = there.stat().st_size == size and self.reading.equal(temporary, there)
+            if equal:  # another request may not have been answered yet
+                self.disk.files([there])
+            return equal
 
+        if not target.parent.is_dir():
+            self.disk.made(target.parent)
         return place(temporary, target, same)
 
     def find(self, category: str, relative_path: str) -> Path | None:
@@ -142,30 +155,10 @@ class Store:
             return None
         base = (self.root / category).resolve()
         try:
-            path = base.joinpath(*safe_parts(relative_path)).resolve()
-            return path if path.is_relative_to(base) and path.is_file() else None
+            path = (self.root / category).joinpath(*safe_parts(relative_path))
+            return path if path.resolve().is_relative_to(base) and path.is_file() else None
         except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
             return None
-
-    def digest_of(self, path: Path) -> bytes:
-        """SHA-256 of a stored file: remembered while size and time of change are the same (runs in a thread)."""
-        stat = path.stat()
-        known = (self.below(path), stat.st_size, stat.st_mtime_ns)
-        query = "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND modified = ?"
-        row = self.database.wait(lambda db: db.execute(query, known).fetchone())
-        if row is not None:
-            return bytes(row["sha256"])
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").digest()
-        self.database.wait(self.digests_saved([(path, sha256)]))
-        return sha256
-
-    async def known_digests(self, files: Iterable[StoredFile]) -> dict[StoredFile, str]:
-        """The SHA-256 (hex) of each of these files that is known, read at once; none is computed."""
-        query = "SELECT * FROM digests WHERE path IN (SELECT value FROM json_each(?))"
-        paths = json.dumps([file.path for file in files])
-        rows = await self.database.read(lambda db: db.execute(query, (paths,)).fetchall())
-        return {StoredFile(row["path"], row["size"], row["modified"]): row["sha256"].hex() for row in rows}
 
     def below(self, path: Path) -> str:
         """The path of a stored file as the database names it."""
@@ -181,18 +174,6 @@ class Store:
                 make(db)
 
         await self.database.transaction(change)
-
-    def digests_saved(self, files: Sequence[tuple[Path, bytes]]) -> Change:
-        """Remember the SHA-256 of stored files."""
-
-        def change(db: sqlite3.Connection) -> None:
-            for path, sha256 in files:
-                with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
-                    stat = path.stat()
-                    row = (self.below(path), stat.st_size, stat.st_mtime_ns, sha256)
-                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
-
-        return change
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
         """Insert or update the files of a request."""
@@ -252,7 +233,11 @@ class Store:
 
         def forget(db: sqlite3.Connection) -> bool:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            return db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
+            last = db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
+            if last:
+                db.execute("DELETE FROM digests WHERE path = ?", (name,))
+            return last
 
         if await self.database.transaction(forget):
             await asyncio.to_thread(path.unlink, missing_ok=True)
+            await asyncio.to_thread(self.disk.names, [path])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError, ClientGoneError
 from uploader_server.session import EVENT_INTERVAL
-from uploader_server.storage.writing import Appender
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from uploader_server.session import Session
+    from uploader_server.storage.writing import Appender
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
+
+COUNTED_EVERY = 3 << 20
+"""Bytes after which a row that counts them is saved; until that is done about as many may arrive."""
 
 
 class Body:
@@ -51,26 +54,31 @@ class Receiving:
         self._upload = upload
         self._body = body
         self._checksum = checksum
+        self._digest: Any = None if checksum is None else checksum.hasher()
         self._start = upload.offset
-        self._limit = upload.length if upload.length is not None else uploads.limits.max_size
+        self._room = uploads.most(upload) - upload.offset
+        """Bytes that the body may have."""
+        self._counts = upload.place is not None or uploads.store.durable
+        """Whether the row says how many bytes count, not the length of the data file."""
         self._session: Session | None = uploads.session_of(upload)
         self._began = time.monotonic()
-        self._before: Any = None
-        """The upload's hash state before a body with a checksum."""
-        self._failure: OSError | None = None
+        self._saved = 0
+        """Bytes of the body that the row counts, or is going to."""
+        self._saving: asyncio.Task[None] | None = None
+        self._failure: OSError | sqlite3.Error | None = None
 
     async def run(self) -> None:
         """Read to the end of the body, or as far as it comes.
 
         Raises ApiError: 460 for a checksum that doesn't match, 408 where nothing more came, 413 for too many bytes, 423
         where another request took over, 410 where the session was cancelled; ClientGoneError where the connection
-        broke off, OSError where the disk failed.
+        broke off, OSError or sqlite3.Error where the disk failed.
         """
-        if self._start + (self._body.length or 0) > self._limit:
+        if (self._body.length or 0) > self._room:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
-        appender, check = await self._open()
+        appender = await self._open()
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
         if self._session is not None:
@@ -84,7 +92,7 @@ class Receiving:
             if self._session is not None:
                 self._session.requests.discard(reading)
                 self._session.touch()
-            kept = await self._close(appender, check, reading)
+            kept = await self._close(appender, reading)
         if reading.cancelled():
             raise self._ended()
         reading.result()
@@ -93,40 +101,43 @@ class Receiving:
         if not kept:
             raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
 
-    async def _open(self) -> tuple[Appender, Any]:
+    async def _open(self) -> Appender:
         upload = self._upload
-        if upload.hasher is None and self._start == 0:
-            upload.hasher = hashlib.sha256()
-        self._before = upload.hasher.copy() if upload.hasher is not None and self._checksum is not None else None
-        check = None
-        if self._checksum is not None:
-            check = self._checksum.hasher()
-            if upload.unchecked_from != self._start:
-                await self._uploads.store.save(upload, unchecked_from=self._start)
-                upload.unchecked_from = self._start
-        digests = [digest for digest in (upload.hasher, check) if digest is not None]
-        return Appender(self._uploads.store.data(upload), self._start, digests), check
+        counted = self._start if self._checksum is not None or self._counts else None
+        if upload.counted != counted:
+            await self._uploads.store.save(upload, counted=counted)
+            upload.counted = counted
+        appender = self._uploads.store.appender(upload, [] if self._digest is None else [self._digest])
+        upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
+        return appender
 
-    async def _close(self, appender: Appender, check: Any, reading: asyncio.Task[None]) -> bool:
-        """Bring file, offset and hash state in line; whether the bytes were kept."""
-        upload = self._upload
+    async def _close(self, appender: Appender, reading: asyncio.Task[None]) -> bool:
+        """Bring file, offset and row in line; whether the bytes were kept."""
+        upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
-            await appender.close()
-        except OSError as error:
+            await self._finish(appender)
+        except (OSError, sqlite3.Error) as error:
             self._failure, whole = error, False
-        kept = self._checksum is None or (whole and check.digest() == self._checksum.expected)
+        kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
         if kept:
-            upload.offset = appender.offset
-        else:
-            await asyncio.to_thread(self._uploads.store.cut, upload, self._start)
-            upload.hasher = self._before
-        upload.touched, upload.file.size = time.time(), upload.offset
-        if self._checksum is not None:
-            upload.unchecked_from = None
+            upload.offset = self._start + appender.safe
+            if self._checksum is not None and self._checksum.algorithm == "sha256" and not self._start:
+                upload.sha256 = self._checksum.expected if upload.complete else b""
+        if upload.offset < self._start + appender.written:
+            await asyncio.to_thread(store.cut, upload, upload.offset)
+        upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
+        if upload.counted is not None:
+            upload.counted = upload.offset
             if not upload.complete:  # else the end of the upload is saved next
-                await self._uploads.store.save(upload)
+                await store.save(upload)
         return kept
+
+    async def _finish(self, appender: Appender) -> None:
+        try:
+            await self._wait_for_save()
+        finally:
+            await appender.close()
 
     def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
         if not session.requests:
@@ -142,13 +153,33 @@ class Receiving:
                 while not self._body.complete:
                     piece = await self._body.piece()
                     idle.reschedule(loop.time() + idle_timeout)
-                    if appender.taken + len(piece) > self._limit:
+                    if appender.taken + len(piece) > self._room:
                         raise self._too_large()
                     if piece:
                         await appender.write(piece)
-                        await self._report(appender.taken)
+                        if self._counts and self._checksum is None:
+                            await self._count(appender)
+                        await self._report(self._start + appender.taken)
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+
+    async def _count(self, appender: Appender) -> None:
+        """Have the row count what is written, so that it is never 8 MiB behind."""
+        written = appender.written
+        if written - self._saved >= COUNTED_EVERY:
+            await self._wait_for_save()
+            self._saved = written
+            self._saving = asyncio.create_task(self._save(appender))
+
+    async def _wait_for_save(self) -> None:
+        if self._saving is not None:
+            await asyncio.wait({self._saving})  # unlike an await of the task itself, a cancel of this ends no save
+            self._saving.result()
+
+    async def _save(self, appender: Appender) -> None:
+        await appender.flush()
+        self._upload.counted = self._start + appender.safe
+        await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
         """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""
@@ -166,7 +197,7 @@ class Receiving:
             await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._limit} bytes")
+        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._start + self._room} bytes")
 
     def _ended(self) -> ApiError:
         if self._session is not None and self._session.status == "cancelled":

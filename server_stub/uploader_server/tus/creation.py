@@ -8,7 +8,14 @@ from uploader_server.http.errors import ApiError
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.tus.finish import parts_of
-from uploader_server.tus.headers import BODY_TYPE, check_length, creation_length, parse_concat, parse_metadata
+from uploader_server.tus.headers import (
+    BODY_TYPE,
+    check_length,
+    creation_length,
+    parse_concat,
+    parse_metadata,
+    parse_place,
+)
 from uploader_server.tus.upload import Upload
 from uploader_server.wire import extension
 
@@ -34,8 +41,15 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
         concat_header=request.headers.get("upload-concat"),
         length=await _length(uploads, request, body),
     )
-    if upload.concat.kind != "partial":
+    if upload.concat.kind == "partial":
+        upload.place = parse_place(upload.fields)
+        upload.counted = None if upload.place is None else 0
+        await uploads.gather(upload)
+    else:
         _check_file(uploads, upload, session)
+    if upload.concat.parts:
+        shared = uploads.shared.joined_by(upload, await parts_of(uploads, upload.concat))
+        upload.data = upload.data if shared is None else shared.name
     if upload.length is not None and (body.length or 0) > upload.length:
         raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
     return upload

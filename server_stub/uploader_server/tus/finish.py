@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.writing import SMALL
-from uploader_server.tus.upload import FINISHED, OPEN
+from uploader_server.sweeping import logged, sweep
+from uploader_server.tus.upload import FINISHED, JOINED, OPEN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uploader_server.tus.headers import Concat
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
@@ -38,7 +40,7 @@ async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
 async def settle(uploads: Uploads, upload: Upload) -> None:
     """Finish an upload whose bytes are all there; nothing to do for any other. The caller has the turn.
 
-    It may be repeated after a crash at any step: a file that already has its name is found by its digest. Raises
+    It may be repeated after a crash at any step: a file that already has its name is found by its bytes. Raises
     ApiError 400 where it can't become a file (then it is gone); OSError, sqlite3.Error where the disk failed (then it
     is as it was).
     """
@@ -59,39 +61,54 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
             parts = await parts_of(uploads, upload.concat)
             for part in sorted(set(parts), key=lambda part: part.id):
                 await turns.enter_async_context(uploads.turn(part))
+            shared = uploads.shared.joined_by(upload, parts)
+            await _measure(uploads, parts)
         except ApiError:
             await uploads.retire(upload, "failed")
             raise
-        await asyncio.to_thread(uploads.store.join, upload, parts)
-        await _become_file(uploads, upload)
-        for part in parts:
-            await uploads.retire(part, "concatenated")
+        if shared is None:
+            await asyncio.to_thread(uploads.store.join, upload, parts)
+        else:
+            upload.data, upload.offset = shared.name, shared.length
+        await _become_file(uploads, upload, parts)
 
 
-async def _become_file(uploads: Uploads, upload: Upload) -> None:
+async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
+    """Raises ApiError 400 where the disk has less of a part than was told; that part is open again."""
+    for part in parts:
+        size = uploads.store.size(part)
+        if size < part.offset:
+            part.status, part.offset = OPEN, size
+            part.counted = None if part.counted is None else size
+            uploads.keep(part)
+            await uploads.store.save(part)
+            raise ApiError(400, "PART_UNFINISHED", "The disk has lost the end of a part", details=part.id)
+
+
+async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:
+    """Give the data file its name and record it. `parts` are what it was made of: they are gone then."""
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
-    if upload.hasher is None:  # its state went with an earlier server
-        await asyncio.to_thread(uploads.store.hash, upload)
-    file.size, file.sha256 = upload.offset, upload.hasher.digest()
+    file.size, file.sha256 = upload.offset, upload.sha256
     if _cancelled(uploads, upload):
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
     target = sessions.store.root / upload.category / upload.wanted_path
-    if upload.offset <= SMALL and not os.path.lexists(target):  # noqa: ASYNC240 - one system call
-        sessions.place(upload.category, [file])  # a link: handing it to a thread would take longer
+    if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
+        sessions.place_one(upload.category, file)  # a link: handing it to a thread would take longer
     else:
-        await asyncio.to_thread(sessions.place, upload.category, [file])
+        await asyncio.to_thread(sessions.place_one, upload.category, file)
     session = uploads.session_of(upload)
     if file.path is None:
         await sessions.record(session, [file])
         await uploads.retire(upload, "failed")
     else:
         path = Path(file.path)
-        row = uploads.store.saved(upload, status=FINISHED, path=path, sha256=file.sha256)
-        await sessions.record(session, [file], row)
-        uploads.finished(upload, path, file.sha256)
+        row = uploads.store.saved(upload, status=FINISHED, path=path)
+        joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
+        await sessions.record(session, [file], row, *joined)
+        uploads.finished(upload, path, parts)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:
@@ -103,15 +120,16 @@ def _cancelled(uploads: Uploads, upload: Upload) -> bool:
     return session is not None and session.status == "cancelled"
 
 
-async def sweep(uploads: Uploads) -> None:
+async def sweep_uploads(uploads: Uploads) -> None:
     """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
     for upload in uploads.open_ones():
-        with contextlib.suppress(ApiError, OSError, sqlite3.Error):
+        with logged("Finishing an upload"), contextlib.suppress(ApiError):
             async with uploads.turn(upload):
                 await settle(uploads, upload)
-    while True:
-        await asyncio.sleep(min(60.0, uploads.ttl / 4))
-        with contextlib.suppress(sqlite3.Error):
-            for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
-                with contextlib.suppress(ApiError):
-                    await uploads.expire(upload_id)
+    await sweep("The sweep of uploads", uploads.ttl, lambda: _expire(uploads))
+
+
+async def _expire(uploads: Uploads) -> None:
+    for upload_id in await uploads.store.untouched_since(time.time() - uploads.ttl):
+        with logged("Removing an upload"), contextlib.suppress(ApiError):
+            await uploads.expire(upload_id)

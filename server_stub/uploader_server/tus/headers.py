@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError
@@ -46,12 +46,15 @@ PREFLIGHT = {
     "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
         "Authorization, Content-Type, Origin, Tus-Resumable, Upload-Checksum, Upload-Concat, Upload-Defer-Length,"
-        " Upload-Length, Upload-Metadata, Upload-Offset, X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
+        " Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override, X-Request-ID,"
+        " X-Requested-With"
     ),
     "access-control-max-age": "86400",
 }
 
 _LONGEST_NUMBER = 18
+_PLACE = ("finalKey", "finalLength", "partOffset")
+"""Metadata of a part that is written in place."""
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -127,6 +130,29 @@ def parse_metadata(text: str) -> dict[str, str]:
 
 def _bad_metadata(details: str) -> ApiError:
     return ApiError(400, "INVALID_METADATA", "Upload-Metadata can't be read", details=details)
+
+
+class Place(NamedTuple):
+    """Where the bytes of a part go, as its metadata say."""
+
+    key: str
+    """`finalKey`: the `uploadKey` of the upload that will join the parts."""
+    length: int
+    """`finalLength`: bytes of all parts together."""
+    start: int
+    """`partOffset`: where the part begins, in bytes."""
+
+
+def parse_place(fields: Mapping[str, str]) -> Place | None:
+    """Read the metadata of a part; None where it is one of its own. Raises ApiError 400."""
+    if not any(fields.get(key) for key in _PLACE):
+        return None
+    key, length, start = (fields.get(name, "") for name in _PLACE)
+    for number in (length, start):
+        if not key or not number.isascii() or not number.isdigit() or len(number) > _LONGEST_NUMBER:
+            details = "finalKey comes with finalLength and partOffset, which are numbers of bytes"
+            raise ApiError(400, "INVALID_METADATA", "Upload-Metadata can't be read", details=details)
+    return Place(key, int(length), int(start))
 
 
 @dataclass(frozen=True)

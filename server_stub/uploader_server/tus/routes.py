@@ -1,13 +1,12 @@
 """tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5): each method, and what its answer carries.
 
 Answers about a finished upload say where its file is: `Content-Location: /uploads/{category}/{fileName}`,
-`Upload-File-Id` (the id that events, `/progress` and DELETE know) and `Repr-Digest: sha-256=:…:` of its bytes.
+`Upload-File-Id` (the id that events, `/progress` and DELETE know) and, where it is known, `Repr-Digest` of its bytes.
 `Location` is an absolute path, so that it is right behind any proxy that keeps paths.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import sqlite3
 from email.utils import formatdate
@@ -19,7 +18,7 @@ from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
-from uploader_server.http.files import StoredFile
+from uploader_server.http.files import StoredFile, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.creation import new_upload
@@ -112,7 +111,7 @@ class Tus:
             if method == "DELETE":
                 await self.uploads.terminate(upload, request.headers.get("authorization"))
                 return Response(status_code=204)
-            return await self._head(upload) if method == "HEAD" else self._bytes(upload)
+            return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
         raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(METHODS)})
 
     # Creation
@@ -131,7 +130,9 @@ class Tus:
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
             return await self._known(known, upload.session, body)
-        upload.unchecked_from = 0 if body.there and checksum is not None else None
+        if self.uploads.store.durable or (body.there and checksum is not None):
+            upload.counted = 0
+        self.uploads.shared.check(upload, self.limits.max_size)
         self.uploads.keep(upload)
         location = {"location": ENDPOINT + upload.id}
         try:
@@ -143,7 +144,7 @@ class Tus:
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.concat.kind != "partial"
         await self.uploads.add(upload, save=not late)
         try:
             if body.there:
@@ -151,6 +152,7 @@ class Tus:
             await settle(self.uploads, upload)
         finally:
             if late and upload.status == OPEN:
+                await self.uploads.store.make(upload)
                 await self.uploads.store.save(upload)
 
     async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
@@ -186,10 +188,12 @@ class Tus:
             await settle(self.uploads, upload)
         return Response(status_code=204, headers=self._state(upload))
 
-    async def _head(self, upload: Upload) -> Response:
+    async def _head(self, upload: Upload, request: Request) -> Response:
         async with self.uploads.turn(upload):
             await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
+        if upload.path is not None and not upload.sha256:
+            headers |= await digest_header(self.uploads.sessions.store, upload.path, request)
         if upload.length is None:
             headers["upload-defer-length"] = "1"
         else:
@@ -221,7 +225,7 @@ class Tus:
         return {
             "content-location": "/uploads/" + quote(stored),
             "upload-file-id": upload.id,
-            "repr-digest": f"sha-256=:{base64.b64encode(upload.sha256).decode()}:",
+            **repr_digest(upload.sha256),
         }
 
 

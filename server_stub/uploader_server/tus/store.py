@@ -1,34 +1,34 @@
 """What of tus uploads survives a restart: a row for each in the database, and the data file of an unfinished one.
 
-The offset is never stored: it is the length of the data file, so that nothing can be told that is not there, and all
-that arrived counts even after `kill -9`. Only while the body of a request with a checksum arrives does the row say
-from where on the bytes are unchecked (`unchecked_from`); what is found there at the next start is cut off.
+The offset of an upload is the length of its data file, so that all that arrived counts even after `kill -9`. After a
+body with a checksum, and while one arrives, the row says how many bytes count (`counted`); what is found above at the
+next start is cut off. Parts that are written in place share a data file: there the row always says it.
 
-Nothing is synced to the disk: data that was written outlives the process, not the power supply. After a loss of power
-a data file is at worst shorter than what was told, and a client that asks (HEAD) goes on from there.
+With `--durability fsync` the row of every unfinished upload says how many bytes count: those that are on the disk. With
+`none` data that was written outlives the process, not the power supply: then a data file is at worst shorter than what
+was told, and a client that asks (HEAD) goes on from there.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from uploader_server.storage.writing import Appender
+from uploader_server.tus.headers import parse_place
 from uploader_server.tus.upload import FINISHED, OPEN, Upload
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from uploader_server.storage.store import Change, Store
 
-COPY_BLOCK = 1 << 20
-
-
 _SAVE = (
     "INSERT OR REPLACE INTO tus_uploads VALUES (:id, :owner, :upload_key, :session, :category, :metadata, :concat,"
-    " :length, :status, :touched, :unchecked_from, :path, :sha256)"
+    " :length, :status, :touched, :counted, :path, :sha256, :data)"
 )
 
 
@@ -39,17 +39,38 @@ class TusStore:
         self._store = store
         self._directory = store.private / "tus"
         self._directory.mkdir(exist_ok=True)
+        store.disk.names([self._directory])
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is told survives a loss of power."""
+        return self._store.disk.durable
+
+    def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
+        """Open the data file to append to it. Raises OSError."""
+        return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
+
+    async def make(self, upload: Upload) -> None:
+        """Make the data file, if there is none yet. Raises OSError."""
+        path = self.data(upload)
+        path.touch()
+        if self.durable:
+            await asyncio.to_thread(self._store.disk.names, [path])
 
     def data(self, upload: Upload) -> Path:
         """The data file of an unfinished upload."""
-        return self._directory / upload.id
+        return self._directory / upload.data
 
     async def save(self, upload: Upload, **changed: Any) -> None:
         """Insert or update the row, with other values in some columns. Raises sqlite3.Error."""
         await self._store.save(self.saved(upload, **changed))
 
+    async def save_all(self, uploads: Sequence[Upload]) -> None:
+        """Insert or update the rows of several, all or none. Raises sqlite3.Error."""
+        await self._store.save(*map(self.saved, uploads))
+
     def saved(self, upload: Upload, **changed: Any) -> Change:
-        """The same as a change. The key of an upload that is gone is free again."""
+        """The same as `save` as a change. The key of an upload that is gone is free again."""
         path: Path | None = changed.pop("path", upload.path)
         row = {
             "id": upload.id,
@@ -62,9 +83,10 @@ class TusStore:
             "length": upload.length,
             "status": upload.status,
             "touched": upload.touched,
-            "unchecked_from": upload.unchecked_from,
+            "counted": upload.counted,
             "path": None if path is None else self._store.below(path),
             "sha256": upload.sha256,
+            "data": None if upload.data == upload.id and upload.place is None else upload.data,
             **changed,
         }
         return lambda db: db.execute(_SAVE, row)
@@ -82,19 +104,20 @@ class TusStore:
         return await self._first("owner = ? AND upload_key = ?", owner, key)
 
     def unfinished(self) -> list[Upload]:
-        """The open uploads that an earlier server on this root left; data files of no upload are removed.
+        """The open uploads, and the parts that are written in place, which an earlier server on this root left.
 
-        For the start: it waits for the database.
+        Data files of no upload are removed. For the start: it waits for the database.
         """
         query = "SELECT * FROM tus_uploads WHERE status = ? OR (status = ? AND path IS NULL)"
         rows = self._store.database.wait(lambda db: db.execute(query, (OPEN, FINISHED)).fetchall())
         uploads = [self._loaded(row) for row in rows]
-        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.id for upload in uploads}:
+        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.data for upload in uploads}:
             (self._directory / stray).unlink()
-        opened = [upload for upload in uploads if upload.status == OPEN]
-        for upload in opened:
+        kept = [upload for upload in uploads if upload.status == OPEN or upload.place is not None]
+        for upload in kept:
             self._measure(upload)
-        return opened
+        self._store.disk.files([self.data(upload) for upload in kept if not upload.concat.parts])
+        return kept
 
     async def with_data(self, session_id: str) -> list[str]:
         """Ids of the uploads of a session that have a data file (see `Upload.has_data`)."""
@@ -116,17 +139,23 @@ class TusStore:
         return None if row is None else self._loaded(row)
 
     def _measure(self, upload: Upload) -> None:
-        """Learn the offset from the data file, after cutting off what no checksum vouches for."""
+        """Learn the offset from the data file, of which no more counts than the row says."""
+        if upload.concat.parts:
+            return
         path = self.data(upload)
         if not path.exists():
             path.touch()
-        if upload.unchecked_from is not None:
-            self.cut(upload, min(upload.unchecked_from, path.stat().st_size))
-            upload.unchecked_from = None
+        upload.touched = max(upload.touched, path.stat().st_mtime)
+        upload.offset = size = self.size(upload)
+        if upload.counted is None:
+            return
+        upload.offset = min(upload.counted, size)
+        if size > upload.offset:
+            self.cut(upload, upload.offset)
+        if upload.offset < upload.counted:
+            upload.counted = upload.offset
+            upload.status = OPEN
             self._store.database.wait(self.saved(upload))
-        stat = path.stat()
-        upload.offset = 0 if upload.concat.parts else stat.st_size
-        upload.touched = max(upload.touched, stat.st_mtime)
 
     def _loaded(self, row: sqlite3.Row) -> Upload:
         upload = Upload(
@@ -139,37 +168,35 @@ class TusStore:
             id=row["id"],
             status=row["status"],
             touched=row["touched"],
-            unchecked_from=row["unchecked_from"],
+            counted=row["counted"],
+            data=row["data"] or "",
             path=None if row["path"] is None else self._store.root / row["path"],
             sha256=row["sha256"],
         )
         if upload.status == FINISHED:
             upload.offset = upload.length or 0
+        if upload.concat.kind == "partial" and row["data"]:
+            upload.place = parse_place(upload.fields)
         return upload
 
+    def size(self, upload: Upload) -> int:
+        """Bytes in the data file from the first one of this upload on; 0 where it is lost. Raises OSError."""
+        try:
+            return max(0, self.data(upload).stat().st_size - upload.start)
+        except FileNotFoundError:
+            return 0
+
     def cut(self, upload: Upload, offset: int) -> None:
-        """Shorten the data file."""
-        os.truncate(self.data(upload), offset)
+        """Shorten the data file; one that is shared is left, since bytes above the offset do not count there."""
+        if upload.place is None:
+            os.truncate(self.data(upload), offset)
+
+    def remove(self, upload: Upload) -> None:
+        """Remove the data file."""
+        self.data(upload).unlink(missing_ok=True)
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
-        upload.hasher = hashlib.sha256()
-        buffer = memoryview(bytearray(COPY_BLOCK))
-        with self.data(upload).open("wb", buffering=0) as whole:
-            for part in parts:
-                with self.data(part).open("rb", buffering=0) as source:
-                    _copy(source.readinto, whole.write, upload.hasher, buffer)
-        upload.offset = self.data(upload).stat().st_size
-
-    def hash(self, upload: Upload) -> None:
-        """Read the data anew for its SHA-256 (slow: runs in a thread)."""
-        with self.data(upload).open("rb") as file:
-            upload.hasher = hashlib.file_digest(file, "sha256")
-
-
-def _copy(read: Callable[..., int], write: Callable[..., int], digest: Any, buffer: memoryview) -> None:
-    while count := read(buffer):
-        block = buffer[:count]
-        digest.update(block)
-        while block:
-            block = block[write(block) :]
+        self._store.reading.join(map(self.data, parts), self.data(upload))
+        self._store.disk.files([self.data(upload)])
+        upload.offset = self.size(upload)

@@ -14,8 +14,12 @@ from uploader_server.tus.headers import Concat, parse_concat, parse_metadata
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from uploader_server.tus.headers import Place
+
 OPEN, FINISHED = "open", "finished"
 """The states of an upload that exists; any other says why it is gone."""
+JOINED = "concatenated"
+"""The state of a part that is in another upload now."""
 
 
 @dataclass(eq=False)
@@ -34,13 +38,19 @@ class Upload:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = OPEN
     touched: float = field(default_factory=time.time)
-    unchecked_from: int | None = None
+    counted: int | None = None
+    """How many bytes count, as its row says; None: as many as its data file has."""
+    data: str = ""
+    """Name of the data file."""
+    place: Place | None = None
+    """Where its bytes go in a file that it shares with other parts; None: it has a data file of its own."""
+    claimed: int = 0
+    """Bytes that it will have when the request under way has ended."""
     path: Path | None = None
     """Where the finished file is stored; None for a part."""
     sha256: bytes = b""
+    """Of all bytes; empty where it is not known."""
     offset: int = 0
-    hasher: Any = None
-    """SHA-256 of the first `offset` bytes; None where that is not known (after a restart)."""
     writer: asyncio.Future[Any] | None = None
     """The request that is sending bytes."""
     waiting: int = 0
@@ -48,6 +58,7 @@ class Upload:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
+        self.data = self.data or self.id
         self.fields = parse_metadata(self.metadata or "")
         self.concat: Concat = parse_concat(self.concat_header)
         self.file = FileState(self.name, self.fields.get("relativePath") or None, self.length, self.id)
@@ -66,6 +77,11 @@ class Upload:
     def key(self) -> str:
         """What makes its creation idempotent (docs/protocol.md, section 5); empty where there is none."""
         return self.fields.get("uploadKey", "")
+
+    @property
+    def start(self) -> int:
+        """Where its first byte is in the data file."""
+        return 0 if self.place is None else self.place.start
 
     @property
     def gone(self) -> bool:

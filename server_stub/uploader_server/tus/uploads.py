@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError
 from uploader_server.tus.headers import TusError, check_length
+from uploader_server.tus.inplace import SharedFiles
 from uploader_server.tus.store import TusStore
-from uploader_server.tus.upload import FINISHED, OPEN, Upload
+from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from uploader_server.session import Session
     from uploader_server.sessions import Sessions
+    from uploader_server.tus.inplace import SharedFile
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,15 @@ class Uploads:
         """Every one that a request is using, so that all of them use the same object."""
         self._keys: dict[tuple[str, str], Upload] = {}
         """The unfinished ones that were created with a key, by their owner and key."""
+        self.shared = SharedFiles()
         for upload in self.store.unfinished():
             self._restore(upload)
 
     def _restore(self, upload: Upload) -> None:
-        """Take up an unfinished upload of an earlier server."""
+        """Take up an upload of an earlier server: an unfinished one, or a part that is written in place."""
         self.keep(upload)
+        if upload.status == FINISHED:
+            self._drop(upload)
         session = self.session_of(upload)
         if session is not None and upload.concat.kind != "partial":
             upload.file.size = upload.offset
@@ -123,6 +128,7 @@ class Uploads:
 
     def keep(self, upload: Upload) -> None:
         """Make an unfinished upload known to all requests."""
+        self.shared.enter(upload)
         self._known[upload.id] = self._open[upload.id] = upload
         if upload.key:
             self._keys[upload.owner, upload.key] = upload
@@ -136,11 +142,13 @@ class Uploads:
         """Begin a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
         try:
             if save:
-                self.store.data(upload).touch()
+                if not upload.concat.parts:
+                    await self.store.make(upload)
                 await self.store.save(upload)
         except BaseException:
             upload.status = "failed"
             self._drop(upload)
+            self.shared.leave(upload)
             raise
         session = self.session_of(upload)
         if session is not None:
@@ -152,32 +160,48 @@ class Uploads:
         session.status = "uploading"
         session.touch()
 
+    def most(self, upload: Upload) -> int:
+        """How many bytes an upload may have."""
+        if upload.length is not None:
+            return upload.length
+        shared = self.shared.of(upload)
+        if shared is None or upload.place is None:
+            return self.limits.max_size
+        return shared.room(upload, upload.place)
+
     async def set_length(self, upload: Upload, length: int) -> None:
         """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
-        if upload.length is None and length >= upload.offset:
+        if upload.length is None and upload.offset <= length and (upload.place is None or length <= self.most(upload)):
             check_length(length, self.limits.max_size)
             await self.store.save(upload, length=length)
             upload.length = upload.file.announced = length
         elif upload.length != length:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
 
-    def finished(self, upload: Upload, path: Path | None, sha256: bytes = b"") -> None:
-        """Every byte is here and, unless it is a part (None), the file has its name; the row says so already."""
-        upload.status, upload.path, upload.sha256, upload.touched = FINISHED, path, sha256, time.time()
+    def finished(self, upload: Upload, path: Path | None, parts: Sequence[Upload] = ()) -> None:
+        """Every byte is here and, unless it is a part (None), the file has its name; the rows say so already.
+
+        `parts` are those that it was made of.
+        """
+        upload.status, upload.path, upload.touched = FINISHED, path, time.time()
         if path is not None:
-            self.store.data(upload).unlink(missing_ok=True)  # one of two names: nothing that takes time
-        upload.hasher = None
+            self.store.remove(upload)  # one of two names: nothing that takes time
         self._drop(upload)
+        for part in parts:
+            part.status = JOINED
+            self.shared.leave(part)
+            self.store.remove(part)
 
     async def retire(self, upload: Upload, reason: str) -> None:
         """End an upload: its data is removed, its URL answers 410, its key is free. A stored file stays."""
         session = self.sessions.known.get(upload.session)
         if session is not None and upload.status == OPEN and upload.file.status == "uploading":
             session.drop(upload.file)
-        upload.status, upload.touched, upload.hasher = reason, time.time(), None
+        upload.status, upload.touched = reason, time.time()
         self._drop(upload)
         await self.store.save(upload)
-        await asyncio.to_thread(self.store.data(upload).unlink, missing_ok=True)
+        if self.shared.leave(upload):
+            await asyncio.to_thread(self.store.remove, upload)
 
     async def terminate(self, upload: Upload, authorization: str | None) -> None:
         """Remove an upload (tus 1.0, termination), with its file if it became one.
@@ -196,6 +220,17 @@ class Uploads:
 
     # Sessions
 
+    async def gather(self, part: Upload) -> None:
+        """Move the parts that a new part shares its file with to the session that it names. Raises sqlite3.Error."""
+        shared = self.shared.of(part)
+        if shared is not None and part.session and shared.session != part.session:
+            await self._move(shared, part.session, part.category)
+
+    async def _move(self, shared: SharedFile, session: str, category: str) -> None:
+        for part in shared.parts:
+            part.session, part.category = session, category
+        await self.store.save_all(shared.parts)
+
     async def adopt(self, upload: Upload, session_id: str) -> None:
         """Move an upload to the session that its creation names anew, if that is another one and can take it.
 
@@ -203,6 +238,11 @@ class Uploads:
         """
         session = self.sessions.known.get(session_id.lower())
         if session is None or session.ended or session.id == upload.session:
+            return
+        shared = self.shared.of(upload)
+        if shared is not None:
+            await self._move(shared, session.id, session.category)
+            self._enter(upload, session)
             return
         before = self.session_of(upload)
         if before is not None and upload.status == OPEN:

@@ -21,6 +21,16 @@ def serve(
     root: Annotated[
         str | None, _option("--root", "DIR", "Keep files here. [default: a directory that goes away at the end]")
     ] = None,
+    durability: Annotated[
+        str | None,
+        _option(
+            "--durability",
+            "KIND",
+            "fsync: what was confirmed survives a loss of power; none. [default: fsync with --root]",
+            "fsync",
+            "none",
+        ),
+    ] = None,
     flavour: Annotated[
         str | None,
         _option(

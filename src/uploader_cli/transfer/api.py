@@ -229,7 +229,7 @@ class Api:
         """The same for a path or URL that the server gave; None also for one that leads elsewhere."""
         if not self._is_ours(where):
             return None
-        answer = self._call("HEAD", where, raises=False)
+        answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
         if answer.status in NO_ANSWER:
             raise answer_error(answer)
         if not answer.ok:

@@ -6,7 +6,7 @@ import hashlib
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from uploader_cli import errors
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Worker
+
+T = TypeVar("T")
 
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
@@ -154,9 +156,13 @@ class Checks:
             group = list(same)
             for start in range(0, len(group), most):
                 part = group[start : start + most]
-                found = self._look_up(worker.api, category, [_place(category, *item) for item in part])
-                for (file, receipt), item in zip(part, found, strict=True):
-                    yield item if not isinstance(item, Found) else self._is_equal(file, receipt, item)
+                places = [_place(category, *item) for item in part]
+                found = self._look_up(worker.api, category, places)
+                for (file, receipt), (path, _), item in zip(part, places, found, strict=True):
+                    unsure = isinstance(item, Found) and item.size == file.size and item.sha256 is None
+                    if unsure and offer is not None and receipt is None:
+                        item = self._ask_for_one(worker.api, category, path)  # a lookup computes no digest
+                    yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
     def _by_receipt(self, worker: Worker, file: LocalFile, receipt: Stored | None) -> bool | None:
         where = receipt.location if receipt is not None else None
@@ -178,18 +184,26 @@ class Checks:
     ) -> Sequence[Found | Literal[False] | None]:
         """Ask for files by (path, size): False for one that is not there, None for each where no answer comes."""
         offer = self._lookups
+        if offer is None:
+            return [self._ask_for_one(api, category, path) for path, _ in places]
+        answer = self._asked(lambda: api.lookup(offer.endpoint, category, places))
+        return [None] * len(places) if answer is None else [item or False for item in answer]
+
+    def _ask_for_one(self, api: Api, category: str, path: str) -> Found | Literal[False] | None:
+        """Ask for one file, with a digest that the server may have to compute (docs/protocol.md, section 8)."""
+        found = self._asked(lambda: api.stored(category, path) or (None, None))
+        if found is None:
+            return None
+        return Found(found[0], _hex(found[1]), None) if found[0] is not None else False
+
+    def _asked(self, call: Callable[[], T]) -> T | None:
+        """Return what a question is answered with; None where no answer comes. Raise what ends the run."""
         try:
-            if offer is not None:
-                answer = self._context.retry.run(lambda: api.lookup(offer.endpoint, category, places))
-                return [item or False for item in answer]
-            found = self._context.retry.run(lambda: api.stored(category, places[0][0]))
+            return self._context.retry.run(call)
         except (errors.Interrupted, errors.Unreachable):
             raise
         except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
-            return [None] * len(places)
-        if found is None or found[0] is None:
-            return [False]
-        return [Found(found[0], _hex(found[1]), None)]
+            return None
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
         """Compare by size, and by digest where the server has one; that of a receipt saves reading the file."""

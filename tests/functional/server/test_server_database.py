@@ -13,7 +13,17 @@ import pytest
 import requests
 from functional.server.batches import DEADLINE, file, new_session, progress, upload
 from functional.server.packing import send_pack
-from functional.tus_server.tus_client import content, create, created, head, offset_of
+from functional.tus_server.tus_client import (
+    concatenate,
+    content,
+    create,
+    created,
+    digest_of,
+    head,
+    metadata,
+    offset_of,
+    part,
+)
 from serving import running_server, server_process
 
 from uploader_server.config import StartupError
@@ -192,6 +202,7 @@ def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
     with running_server(packs=True, root=tmp_path) as server:
         old, session = server.url, new_session(server.url, 2)
         resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
+        digest_of(resumable)
         upload(old, file("batch.txt", b"batch"), session=session)
     tables = ("files", "digests", "tus_uploads")
     edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")
@@ -223,6 +234,27 @@ def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
         known = progress(server.url, session).json()
         assert [f["originalName"] for f in known["files"]] == ["batch.txt", "packed.txt"]
         assert known["completedFiles"] == 2
+
+
+def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
+    """Version 2: what a part's metadata say of its place meant nothing, it has a data file of its own."""
+    place = {"finalKey": "k", "finalLength": "4", "partOffset": "2"}
+    with running_server(root=tmp_path) as server:
+        old = server.url
+        checked, early, late = created(old, 6, b"abcd"), part(old, b"ab"), part(old, b"cd")
+    edit(
+        tmp_path,
+        f"UPDATE tus_uploads SET metadata = '{metadata(**place)}' WHERE concat = 'partial'",
+        f"UPDATE tus_uploads SET counted = 2 WHERE id = '{checked.rpartition('/')[2]}'",
+        "ALTER TABLE tus_uploads DROP COLUMN data",
+        "ALTER TABLE tus_uploads RENAME COLUMN counted TO unchecked_from",
+        "PRAGMA user_version = 2",
+    )
+    with running_server(root=tmp_path) as server:
+        checked, early, late = (url.replace(old, server.url) for url in (checked, early, late))
+        assert offset_of(checked) == 2
+        final = concatenate(server.url, early, late, uploadKey="k")
+        assert content(server.url + final.headers["location"]) == b"abcd"
 
 
 def test_a_root_that_is_not_utf8(tmp_path: Path) -> None:

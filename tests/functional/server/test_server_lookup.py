@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from batches import DEADLINE, file, new_session, upload
-from functional.tus_server.tus_client import create
+from functional.tus_server.tus_client import checksum, create
 from packing import send_pack
 from serving import running_server
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def server() -> Iterator[EmbeddedServer]:
     with running_server(packs=True) as running:
         send_pack(running.url, new_session(running.url, 9), [("d/é", b"pack"), ("d/é", b"2nd"), ("d/e.x", b"")])
-        create(running.url, 3, b"tus", sessionId=new_session(running.url), relativePath="t", filename="t")
+        create(running.url, 3, b"tus", headers=checksum(b"tus"), sessionId=new_session(running.url), relativePath="t")
         upload(running.url, file("b", b"batch"))
         (running.root / "personal" / "unknown").write_bytes(b"digest")
         yield running

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import running_server
-from tus_client import append, checksum, content, create, created, head, offset_of, part, patching
+from tus_client import append, checksum, content, create, created, digest_of, offset_of, part, patching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,10 @@ SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 def server() -> Iterator[EmbeddedServer]:
     with running_server() as server:
         yield server
+
+
+def data_files(server: EmbeddedServer) -> set[str]:
+    return {path.name for path in (server.root / ".uploader" / "tus").iterdir()}
 
 
 step = st.tuples(
@@ -67,8 +71,7 @@ def test_any_way_leads_to_equal_bytes(
         assert offset_of(upload) == offset
     if offset < length:
         assert append(upload, offset, data[offset:]).status_code == 204
-    assert head(upload).headers["repr-digest"].split(":")[1] == checksum(data)["Upload-Checksum"].split(" ")[1]
-    assert hashlib.sha256(content(upload)).digest() == hashlib.sha256(data).digest()
+    assert digest_of(upload) == hashlib.sha256(data).digest() == hashlib.sha256(content(upload)).digest()
 
 
 @SLOW
@@ -78,3 +81,26 @@ def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -
     answer = create(server.url, None, headers={"Upload-Concat": "final;" + " ".join(parts)})
     assert answer.status_code == 201, answer.text
     assert content(server.url + answer.headers["location"]) == b"".join(pieces)
+
+
+@SLOW
+@given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6), order=st.randoms(use_true_random=False))
+def test_any_parts_in_place_make_their_sum(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
+    key, total, start = str(uuid.uuid4()), sum(map(len, pieces)), 0
+    before, urls = data_files(server), []
+    for piece in pieces:
+        place = {"finalKey": key, "finalLength": str(total), "partOffset": str(start)}
+        answer = create(server.url, len(piece), headers={"Upload-Concat": "partial"}, **place)
+        assert answer.status_code == 201, answer.text
+        urls.append(server.url + answer.headers["location"])
+        start += len(piece)
+    steps = [(url, piece, at) for url, piece in zip(urls, pieces, strict=True) for at in range(0, len(piece), 2000)]
+    order.shuffle(steps)
+    for url, piece, at in sorted(steps, key=lambda step: step[2]):  # each part in its order, the parts in any
+        chunk = piece[at : at + 2000]
+        assert append(url, at, chunk, checksum(chunk) if order.random() < 0.5 else None).status_code == 204
+    final = {"Upload-Concat": "final;" + " ".join(urls)}
+    answer = create(server.url, None, headers=final, uploadKey=key)
+    assert answer.status_code == 201, answer.text
+    assert content(server.url + answer.headers["location"]) == b"".join(pieces)
+    assert not data_files(server) - before

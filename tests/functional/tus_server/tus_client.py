@@ -63,6 +63,13 @@ def offset_of(upload: str) -> int:
     return int(answer.headers["upload-offset"])
 
 
+def digest_of(where: str) -> bytes:
+    """The SHA-256 of a finished upload or a stored file, which the server computes where it does not know it."""
+    answer = requests.head(where, headers={**TUS, "Want-Repr-Digest": "sha-256=1"}, timeout=DEADLINE)
+    assert answer.status_code == 200, answer.status_code
+    return base64.b64decode(answer.headers["repr-digest"].removeprefix("sha-256=:").removesuffix(":"))
+
+
 def terminate(upload: str, headers: Mapping[str, str] | None = None) -> requests.Response:
     return requests.delete(upload, headers={**TUS, **(headers or {})}, timeout=DEADLINE)
 

@@ -1,0 +1,166 @@
+"""What the server keeps, when the disk refuses for a while, the root moves, or somebody else deletes files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from batches import DEADLINE, eventually, file, new_session, progress, upload
+from functional.tus_server.tus_client import (
+    TUS,
+    append,
+    concatenate,
+    content,
+    created,
+    digest_of,
+    error,
+    head,
+    offset_of,
+    part,
+)
+from patience import ROOM
+from serving import running_server
+
+from uploader_server.config import StartupError
+from uploader_server.storage.reading import Reading
+from uploader_server.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[bool]:
+    """Have links refused with an error until the list that is returned is emptied."""
+    refused, link = [True], os.link
+
+    def linking(source: Any, target: Any) -> None:
+        if refused:
+            raise OSError(number, os.strerror(number))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linking)
+    return refused
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EXDEV, errno.ENOSPC])
+def test_an_upload_outlives_an_error_of_the_disk_at_its_end(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    with running_server() as server:
+        session = new_session(server.url)
+        url = created(server.url, 6, b"abc", sessionId=session, filename="kept.bin")
+        parts = [part(server.url, b"ab"), part(server.url, b"cd")]
+        refused = refusing(monkeypatch, number)
+        assert error(append(url, 3, b"def")) == (500, "UPLOAD_FAILED")
+        assert error(concatenate(server.url, *parts, uploadKey="joined")) == (500, "UPLOAD_FAILED")
+        assert progress(server.url, session).json()["failedFiles"] == 0
+        refused.clear()
+        assert head(url).headers["content-location"] == "/uploads/personal/kept.bin"
+        assert content(url) == b"abcdef"
+        joined = concatenate(server.url, *parts, uploadKey="joined")
+        assert (joined.status_code, joined.headers["upload-offset"]) == (200, "4")
+        assert progress(server.url, session).json()["overallStatus"] == "completed"
+
+
+def test_a_root_may_be_reached_by_a_link_and_may_move(tmp_path: Path) -> None:
+    real, link, moved = tmp_path / "real", tmp_path / "link", tmp_path / "moved"
+    real.mkdir()
+    link.symlink_to(real)
+    with running_server(root=link) as server:
+        old = server.url
+        url = created(old, 3, b"abc", filename="linked.bin")
+        half = created(old, 6, b"abc", filename="half.bin")
+        upload(old, file("batch.txt", b"batch"))
+        for where in (url, f"{old}/uploads/tus/linked.bin", f"{old}/uploads/personal/batch.txt"):
+            assert len(digest_of(where)) == 32
+    real.rename(moved)
+    with running_server(root=moved) as server:
+        assert content(url.replace(old, server.url)) == b"abc"
+        assert append(half.replace(old, server.url), 3, b"def").status_code == 204
+        assert (moved / "tus" / "half.bin").read_bytes() == b"abcdef"
+
+
+def test_a_category_that_is_a_link_is_served(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "scenic").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "there.txt").write_bytes(b"there")
+    with running_server(root=tmp_path / "root") as server:
+        where = f"{server.url}/uploads/scenic/there.txt"
+        assert requests.get(where, timeout=DEADLINE).content == b"there"
+        assert len(digest_of(where)) == 32
+
+
+def test_a_join_that_takes_long_ends_with_the_server_and_is_done_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, slow = Reading.blocks, [True]
+
+    def slowly(reading: Reading, path: Path) -> Iterator[memoryview]:
+        for block in blocks(reading, path):
+            time.sleep(0.5 if slow else 0)
+            yield block
+
+    monkeypatch.setattr(Reading, "blocks", slowly)
+    data = os.urandom(100 << 20)
+    with running_server(root=tmp_path, durability="none") as server:
+        parts = [part(server.url, data), part(server.url, b"end")]
+        headers = {**TUS, "Upload-Concat": "final;" + " ".join(parts)}
+        with pytest.raises(requests.Timeout):
+            requests.post(f"{server.url}/api/upload/files/", headers=headers, timeout=1)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 2 * ROOM
+        kept = {path.name for path in (tmp_path / ".uploader" / "tus").iterdir()}
+        assert kept == {url.rpartition("/")[2] for url in parts}
+    slow.clear()
+    with running_server(root=tmp_path, durability="none") as server:
+        eventually(lambda: (tmp_path / "tus").is_dir() and any((tmp_path / "tus").iterdir()), "the file")
+        (joined,) = (tmp_path / "tus").iterdir()
+        assert offset_of(f"{server.url}/api/upload/files/{joined.name}") == len(data) + 3
+        assert joined.read_bytes() == data + b"end"
+
+
+def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
+    other = Path("/dev/shm") if tmp_path.stat().st_dev != Path("/dev/shm").stat().st_dev else Path("/tmp")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system")
+    (tmp_path / "personal").symlink_to(other)
+    with pytest.raises(StartupError, match="personal is on another file system"):
+        Store(tmp_path)
+
+
+def test_a_sweep_that_meets_an_error_goes_on_with_the_next_upload(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server(upload_ttl=1.0) as server:
+        first, second = created(server.url, 3, b"a"), created(server.url, 3, b"a")
+        broken, there = (server.root / ".uploader" / "tus" / url.rpartition("/")[2] for url in (first, second))
+        broken.unlink()
+        broken.mkdir()  # it can't be removed as a file
+        eventually(lambda: not there.exists() and "Removing an upload failed" in caplog.text)
+        later = server.root / ".uploader" / "tus" / created(server.url, 3, b"a").rpartition("/")[2]
+        eventually(lambda: not later.exists(), "the next sweep")
+
+
+def test_digests_of_files_that_are_gone_are_forgotten() -> None:
+    with running_server(session_ttl=1.0) as server:
+        upload(server.url, *(file(f"{n}.txt", b"n") for n in range(3)))
+        database = server.app.state.store.database
+
+        def known() -> int:
+            return database.wait(lambda db: int(db.execute("SELECT count(*) FROM digests").fetchone()[0]))
+
+        assert known() == 3
+        (server.root / "personal" / "1.txt").unlink()
+        eventually(lambda: known() == 2, "the sweep")
+
+
+def test_a_file_is_found_by_its_path_without_reading_all() -> None:
+    with running_server() as server:
+        query = "EXPLAIN QUERY PLAN SELECT 1 FROM files WHERE path = 'personal/x'"
+        plan = server.app.state.store.database.wait(lambda db: [row["detail"] for row in db.execute(query)])
+        assert "USING COVERING INDEX files_of_path" in plan[0] or "USING INDEX files_of_path" in plan[0]
