@@ -16,6 +16,8 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
+from uploader_server.faults.events import FaultyEvents
+from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.middleware import Gatekeeper, Router
@@ -67,8 +69,10 @@ class UploadApp:
             more += _further_calls(state.backend, offers)
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
         router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
-        app = FaultyApp(router, state.faults) if faulty else router
-        self._gatekeeper = Gatekeeper(app, self._keep, echo=not state.config.reference)
+        control = state.config.fault_control
+        self.application: Any = FaultyApp(router, state.faults, control=control) if faulty else router
+        """The layers below the log of requests."""
+        self._gatekeeper = Gatekeeper(self.application, self._keep, echo=not state.config.reference)
         self._rest = rest
         try:
             self._log = AccessLog(state.config)
@@ -110,11 +114,18 @@ class UploadApp:
         self.state.realtime.drop()
         self._gatekeeper.stop()
 
-    def close(self) -> None:
-        """Release the root and the log; a temporary root is removed. Only after the server has stopped."""
+    async def ended(self, seconds: float) -> None:
+        """Wait until the requests that were stopped have released what they had, for so many seconds at most."""
+        await self._gatekeeper.ended(seconds)
+
+    def close(self, *, keep_root: bool = False) -> None:
+        """Release the root and the log; a temporary root is removed, unless it is kept for a restart.
+
+        Only after the server has stopped.
+        """
         self.state.faults.loop = None
         self._log.close()
-        self.state.store.close()
+        self.state.store.close(keep_root=keep_root)
 
 
 def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
@@ -130,13 +141,19 @@ def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
     return routes
 
 
-def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
-    """Build the application. Raises StartupError where the root or the access log can't be used.
+def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: bool = True) -> UploadApp:
+    """Build the application. Raises StartupError for a wrong fault, and where root or access log can't be used.
 
-    Without `scripted` nobody changes faults at run time: their layer is there only where the configuration has any.
+    Without `scripted` nobody changes faults at run time: their layers are there only where the configuration has any.
+    After a restart `faults` are those of the application before: their counts go on.
     """
+    try:
+        faults = faults or Faults(config)
+    except RuleError as error:
+        raise StartupError(f"--fault {error}") from None
+    if config.fault_control and not config.loopback:
+        raise StartupError(f"--fault-control: not on {config.host}; it is for tests on a loopback address (--host ::1)")
     store = Store(config.root)
-    faults = Faults(config)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
     analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
@@ -145,11 +162,15 @@ def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
     realtime.serve(backend, analyses)
     metrics.gauge("uploader_sessions", "Upload sessions that are known", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Analyses under way", "", lambda: {"": analyses.running()})
-    faults.realtime_gate.on_cut = realtime.drop
-    faults.websocket_gate.on_cut = lambda: realtime.drop(websockets_only=True)
+    faulty = scripted or config.fault_control or bool(config.rules)
+    if faulty:
+        realtime.deliver = FaultyEvents(realtime.deliver, faults)
+        faults.gates["realtime"].on_cut = realtime.drop
+        faults.gates["websocket"].on_cut = lambda: realtime.drop(websockets=True)
+        faults.gates["polling"].on_cut = lambda: realtime.drop(websockets=False)
     try:
         state = State(config, store, faults, backend, realtime, analyses, metrics)
-        return UploadApp(state, faulty=scripted or config.breaks_connections)
+        return UploadApp(state, faulty=faulty)
     except StartupError:
         store.close()
         raise

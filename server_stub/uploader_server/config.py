@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -33,14 +34,16 @@ class RealtimeMode:
     - `flap`: from the first connection on, `seconds` up, `seconds` down, and so on. Going down cuts every live
       connection and refuses new ones.
     - `kill-after`: `seconds` after the first connection it is cut and never comes back.
+    - `kick`: every `seconds`, counted from the first connection, live connections are cut; new ones are welcome.
+    - `freeze`: `seconds` after the first connection nothing gets through any more, and nothing is closed.
     """
 
-    kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after"] = "up"
+    kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
     seconds: float = 0.0
 
     @classmethod
     def parse(cls, text: str | None) -> RealtimeMode:
-        """Read `off`, `hang`, `refuse`, `flap:SECONDS` or `kill-after:SECONDS`; None means it works.
+        """Read `off`, `hang`, `refuse`, or `flap`, `kill-after`, `kick`, `freeze` with `:SECONDS`; None: it works.
 
         Raises ValueError, with the legal values, for anything else.
         """
@@ -51,10 +54,12 @@ class RealtimeMode:
             for plain in ("up", "off", "refuse", "hang"):
                 if text == plain:
                     return cls(plain)
-        for timed in ("flap", "kill-after"):
+        for timed in ("flap", "kill-after", "kick", "freeze"):
             if kind == timed and re.fullmatch(r"\d+(\.\d+)?", seconds) and float(seconds) > 0:
                 return cls(timed, float(seconds))
-        raise ValueError(f"{text!r} is none of off, hang, refuse, flap:SECONDS, kill-after:SECONDS")
+        raise ValueError(
+            f"{text!r} is none of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS, freeze:SECONDS"
+        )
 
 
 def parse_size(text: str) -> int:
@@ -104,6 +109,10 @@ class ServerConfig:
 
     The answer to a pack is remembered for as long.
     """
+    faults: tuple[str, ...] = ()
+    """Rules of what goes wrong, see `faults.table`. The next three, `fail_files` and `analysis` are short forms."""
+    fault_control: bool = False
+    """Whether `/faults` changes the rules at run time. For tests: only on a loopback address."""
     realtime: str | None = None
     """How both transports of Socket.IO misbehave, see `RealtimeMode.parse`."""
     websocket: str | None = None
@@ -151,9 +160,26 @@ class ServerConfig:
         return self.flavour == "reference"
 
     @property
-    def breaks_connections(self) -> bool:
-        """Whether requests or connections are delayed, refused or cut on purpose."""
-        return bool(self.latency_ms or self.realtime or self.websocket)
+    def loopback(self) -> bool:
+        """Whether it listens to this machine alone."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # another name
+            return False
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Every fault as a rule, with those that have short forms."""
+        rules = list(self.faults)
+        for side, mode in (("realtime", self.realtime), ("websocket", self.websocket)):
+            if mode not in {None, "up"}:
+                kind, colon, seconds = str(mode).partition(":")
+                rules.append(f"socket-{kind}:{side}{colon}{seconds}")
+        if self.latency_ms:
+            rules.append(f"latency:{self.latency_ms}")
+        rules += [f"fail-file:{glob}" for glob in self.fail_files]
+        rules += [f"analysis-{word.strip()}" for word in (self.analysis or "").split(",") if word]
+        return tuple(rules)
 
     @property
     def limits(self) -> Limits:

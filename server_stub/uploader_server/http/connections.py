@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 import stat
+import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def cut(scope: Any) -> None:
-    """Close the connection of this request at once, in both directions, whatever is under way on it."""
+def cut(scope: Any, *, reset: bool = False) -> None:
+    """Close the connection of this request at once, in both directions, whatever is under way on it.
+
+    With `reset` the client gets a TCP reset instead of an orderly end.
+    """
     client, server = scope.get("client"), scope.get("server")
     if client and server:
-        cut_connections(int(server[1]), int(client[1]))
+        cut_connections(int(server[1]), (str(client[0]), int(client[1])), reset=reset)
 
 
-def cut_connections(server_port: int, client_port: int | None = None) -> None:
-    """Close the accepted connections of a listening port, or the one that comes from `client_port`.
+def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, reset: bool = False) -> None:
+    """Close the accepted connections of a listening port, or the one of a client's address and port."""
+    for connection in _of_port(server_port):
+        with contextlib.suppress(OSError):
+            peer = connection.getpeername()[:2]  # the listening socket has none, and is left alone
+            if client is None or peer == client:
+                if reset:
+                    _reset(connection)
+                connection.shutdown(socket.SHUT_RDWR)
 
-    In one process both ends of a connection may be ours: only the server's end is touched.
+
+def close_port(server_port: int) -> None:
+    """Accept no further connections on a port, and close those that were accepted."""
+    for connection in _of_port(server_port):
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _of_port(server_port: int) -> Iterator[socket.socket]:
+    """A duplicate of each socket of a listening port.
+
+    In one process both ends of a connection may be ours: these are the server's ends.
     """
     for connection in _sockets():
-        with connection, contextlib.suppress(OSError):
-            if connection.getsockname()[1] == server_port and client_port in {None, connection.getpeername()[1]}:
-                connection.getpeername()  # the listening socket has none, and is left alone
-                connection.shutdown(socket.SHUT_RDWR)
+        with connection:
+            if connection.getsockname()[1] == server_port:
+                yield connection
+
+
+def _reset(connection: socket.socket) -> None:
+    """Send a TCP reset. Connecting to no address does that on Linux; Python's own `connect` can't ask for it."""
+    libc = ctypes.CDLL(None)
+    libc.connect(connection.fileno(), struct.pack("H14x", socket.AF_UNSPEC), 16)
 
 
 def _sockets() -> Iterator[socket.socket]:

@@ -48,6 +48,7 @@ class Gatekeeper:
         self._keep = keep
         self._echo = echo
         self._running: set[asyncio.Task[Any]] = set()
+        self._stopped: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -64,12 +65,19 @@ class Gatekeeper:
             await seen.give_up()
         finally:
             self._running.discard(task)
+            self._stopped.discard(task)
             seen.note()
 
     def stop(self) -> None:
         """End whatever runs: unanswered requests get 503, websockets are closed."""
-        for task in list(self._running):
+        for task in self._running - self._stopped:  # a second cancel would end what the first one makes it clean up
+            self._stopped.add(task)
             task.cancel()
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until nothing runs any more, for so many seconds at most."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
 
 
 class Router:

@@ -14,6 +14,8 @@ from uploader_server.http.connections import cut
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.types import Receive, Scope, Send
 
     from uploader_server.analysis.analyses import Analyses
@@ -54,6 +56,8 @@ class Realtime:
             logger=False,
             engineio_logger=False,
         )
+        self.deliver: Callable[..., Awaitable[None]] = self.server.emit
+        """Sends an event: `(name, event, room=… or to=…)`."""
         self._app: Any = socketio.ASGIApp(self.server, socketio_path=None)
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
@@ -94,7 +98,7 @@ class Realtime:
     async def tell(self, session_id: str, name: str, event: dict[str, Any]) -> None:
         """Send an event to everybody in the room of an id."""
         self._metrics.events.labels(name).inc()
-        await self.server.emit(name, event, room=f"session:{session_id}")
+        await self.deliver(name, event, room=f"session:{session_id}")
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Let somebody in; with an auth token only who shows it, in the header or as `auth: {token}`."""
@@ -167,7 +171,7 @@ class Realtime:
 
     async def _tell_one(self, sid: str, name: str, event: dict[str, Any]) -> None:
         self._metrics.events.labels(name).inc()
-        await self.server.emit(name, event, to=sid)
+        await self.deliver(name, event, to=sid)
 
     async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
         valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
@@ -183,10 +187,13 @@ class Realtime:
         upgraded = [s.upgraded for s in list(self.server.eio.sockets.values()) if not s.closed]
         return {"websocket": sum(upgraded), "polling": len(upgraded) - sum(upgraded)}
 
-    def drop(self, *, websockets_only: bool = False) -> None:
-        """Forget live connections without a word, as a server does that was cut off from its clients."""
+    def drop(self, *, websockets: bool | None = None) -> None:
+        """Forget live connections without a word, as a server does that was cut off from its clients.
+
+        All of them, or only those that are websockets, or are none.
+        """
         for connection in list(self.server.eio.sockets.values()):
-            if connection.upgraded or not websockets_only:
+            if websockets is None or connection.upgraded is websockets:
                 _end(connection)
 
     async def close(self) -> None:

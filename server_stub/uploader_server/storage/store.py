@@ -111,8 +111,9 @@ class Store:
         if self._temporary:
             shutil.rmtree(self.root, ignore_errors=True)
 
-    def close(self) -> None:
-        """Close the database, give up the root; a temporary root is removed. May be called twice."""
+    def close(self, *, keep_root: bool = False) -> None:
+        """Close the database, give up the root; a temporary root is removed unless it is kept. May be called twice."""
+        self._temporary = self._temporary and not keep_root
         self.database.close()
         self._release()
 

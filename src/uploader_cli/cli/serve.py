@@ -41,6 +41,15 @@ def serve(
     upload_ttl: Annotated[
         str | None, _option("--upload-ttl", "S", "Seconds until an unfinished tus upload that nobody uses expires.")
     ] = None,
+    fault: Annotated[
+        list[str] | None, _option("--fault", "RULE", "Break something on purpose, as status:patch#2:503; repeatable.")
+    ] = None,
+    list_faults: Annotated[
+        bool, typer.Option("--list-faults", help="Print all faults with examples, and end.")
+    ] = False,
+    fault_control: Annotated[
+        bool, typer.Option("--fault-control", help="Let tests change the faults at /faults (loopback only).")
+    ] = False,
     realtime: Annotated[str | None, _option("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}.")] = None,
     websocket: Annotated[
         str | None, _option("--websocket", "HOW", "The same for its websocket transport alone.")
