@@ -13,7 +13,7 @@ from uploader_server.faults.control import PATH, FaultControl
 from uploader_server.faults.exchanges import layered
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import refuse
-from uploader_server.http.middleware import is_realtime
+from uploader_server.http.middleware import effective_method, is_realtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class FaultyApp:
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Seen) -> None:
-        method, path = scope["method"], scope["path"]
+        method, path = effective_method(scope), scope["path"]
         app = self._app
         answer = self._faults.take_answer(method, path)
         if answer is not None:

@@ -31,6 +31,20 @@ def is_realtime(scope: Scope) -> bool:
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
 
 
+OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
+"""Methods that a POST to a tus URL may stand for."""
+
+
+def effective_method(scope: Scope) -> str:
+    """The method that a request is to have: what a POST to a tus URL overrides, else its own (tus 1.0, core)."""
+    method: str = scope["method"]
+    if method == "POST" and scope["path"].startswith("/api/upload/files"):
+        overrides = (value for name, value in scope["headers"] if name == b"x-http-method-override")
+        wanted = next(overrides, b"").decode("latin-1").upper()
+        return wanted if wanted in OVERRIDES else method
+    return method
+
+
 class Gatekeeper:
     """The outermost layer: passes every request to `keep`, and can end all of them at once for a stop.
 
@@ -103,6 +117,7 @@ class Router:
 
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
+        scope = {**scope, "method": effective_method(scope)}  # what is authorised is what is done
         if not scope["path"].startswith("/api/"):
             await self._serve_authorised(scope, receive, send)
             return

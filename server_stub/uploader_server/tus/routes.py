@@ -71,7 +71,7 @@ class Tus:
         self.config = uploads.sessions.config
 
     def routes(self) -> list[Route]:
-        """The routes; any method may come as a POST with X-HTTP-Method-Override (tus 1.0, core)."""
+        """The routes; a POST with X-HTTP-Method-Override comes with that method (`http.middleware`)."""
         return [
             Route(ENDPOINT.rstrip("/"), self.serve, methods=METHODS),
             Route(ENDPOINT, self.serve, methods=METHODS),
@@ -80,7 +80,7 @@ class Tus:
 
     async def serve(self, request: Request) -> Response:
         """Any request."""
-        method = request.headers.get("x-http-method-override", request.method).upper()
+        method = request.method
         body = Body(request)
         try:
             answer = await self._answer(method, request, body)

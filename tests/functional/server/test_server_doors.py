@@ -1,0 +1,70 @@
+"""What an attacker tries: methods in disguise, other people's files and connections, forged log lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from batches import DEADLINE
+from functional.tus_server.tus_client import TUS, create
+from serving import running_server
+
+from uploader_server.http.auth import issue_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uploader_server.serving import EmbeddedServer
+
+TOKEN = "the-one-token"
+SECRET = "a secret of these tests, which is long enough"
+WITH = {"authorization": f"Bearer {TOKEN}"}
+JWT = {"authorization": f"Bearer {issue_token(SECRET)}"}
+
+
+@pytest.fixture
+def guarded() -> Iterator[EmbeddedServer]:
+    with running_server(auth_token=TOKEN, jwt_secret=SECRET) as server:
+        yield server
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(jwt_secret=SECRET) as server:
+        yield server
+
+
+# Methods in disguise
+
+
+@pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
+def test_an_override_of_options_changes_nothing(guarded: EmbeddedServer, override: str) -> None:
+    location = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
+    headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
+    for path in ("/api/upload/files/", location):
+        answer = requests.options(guarded.url + path, data=b"evil", headers=headers, timeout=DEADLINE)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert "location" not in answer.headers
+    now = requests.head(guarded.url + location, headers={**TUS, **WITH}, timeout=DEADLINE)
+    assert now.headers["upload-offset"] == "0"
+
+
+def test_a_token_for_deletion_uploads_nothing(guarded: EmbeddedServer) -> None:
+    """Neither by a DELETE that is to be a POST, nor by a POST elsewhere that is to be a DELETE."""
+    disguised = {**TUS, **JWT, "X-HTTP-Method-Override": "POST", "Upload-Length": "0"}
+    answer = requests.delete(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE)
+    assert "location" not in answer.headers
+    assert answer.status_code == 405
+    session = {"category": "personal", "expectedFiles": 1}
+    disguised = {**JWT, "X-HTTP-Method-Override": "DELETE"}
+    answer = requests.post(f"{guarded.url}/api/upload/session", json=session, headers=disguised, timeout=DEADLINE)
+    assert answer.status_code == 401
+
+
+def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: EmbeddedServer) -> None:
+    location = guarded.url + create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"]
+    disguised = {**TUS, "X-HTTP-Method-Override": "DELETE"}
+    assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(location, headers={**disguised, **JWT}, timeout=DEADLINE).status_code == 204
+    assert requests.head(location, headers={**TUS, **WITH}, timeout=DEADLINE).status_code == 410
