@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -10,7 +11,6 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.connections import cut
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Realtime:
         """The rooms of each connection; python-socketio would search all rooms for them."""
         self._dialling: dict[int, Scope] = {}
         """Handshakes under way, by the identity of their scope."""
+        self._websockets: dict[int, asyncio.Future[None]] = {}
+        """What serves each websocket, by the same."""
         self.server: Any = socketio.AsyncServer(
             async_mode="asgi",
             ping_interval=interval,
@@ -75,10 +77,14 @@ class Realtime:
             await self._app(scope, receive, send)
             return
         self._dialling[id(scope)] = scope
+        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
         try:
-            await self._app(scope, receive, send)
+            await asyncio.wait({serving})
         finally:
-            del self._dialling[id(scope)]
+            del self._dialling[id(scope)], self._websockets[id(scope)]
+            serving.cancel()  # of no effect unless the server stops
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
 
     def full(self, scope: Scope) -> bool:
         """Whether this is a handshake of a client address that has as many connections as it may."""
@@ -116,15 +122,16 @@ class Realtime:
     def _close_soon(self, environ: dict[str, Any]) -> None:
         eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
         connection = self.server.eio.sockets.get(eio_sid)
-        scope = environ["asgi.scope"]
+        if connection is None:
+            return
+        serving = self._websockets.get(id(environ["asgi.scope"]))
 
         def close() -> None:
             _end(connection)
-            if scope["type"] == "websocket":  # granian would send the end only with the next packet of the client
-                cut(scope)
+            if serving is not None:  # it would read on until the next packet of the client
+                serving.cancel()
 
-        if connection is not None:
-            asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
+        asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joined.pop(sid, None)

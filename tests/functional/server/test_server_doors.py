@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+import socket
+import sqlite3
+import struct
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE
-from functional.tus_server.tus_client import TUS, create
-from serving import running_server
+from batches import DEADLINE, HalfSent, Listener, body_of, connected, eventually, file, new_session, text, upload
+from functional.tus_server.tus_client import TUS, append, content, create, created, head
+from serving import running_server, server_process
 
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -68,3 +74,43 @@ def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: Embedde
     assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
     assert requests.post(location, headers={**disguised, **JWT}, timeout=DEADLINE).status_code == 204
     assert requests.head(location, headers={**TUS, **WITH}, timeout=DEADLINE).status_code == 410
+
+
+# Other people's connections
+
+
+def upgrade(connection: socket.socket) -> bytes:
+    """Begin a websocket by hand and give up after Socket.IO's own refusal."""
+    connection.sendall(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b" 101 " in connection.recv(4096)
+    connection.sendall(b"\x81\x82\0\0\0\x0040")  # a masked frame: "40", connect
+    return connection.recv(4096)
+
+
+def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) -> None:
+    """An upload that comes from the same port a moment later goes on."""
+    refused = connected(guarded.url)
+    upgrade(refused)
+    port = refused.getsockname()[1]
+    refused.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
+    refused.close()
+    with socket.socket() as later:
+        later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        later.bind(("127.0.0.1", port))
+        later.settimeout(DEADLINE)
+        later.connect(connected_to(guarded))
+        later.sendall(
+            b"POST /api/upload/files/ HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 4\r\n"
+            b"Authorization: Bearer %s\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 4\r\n\r\nda"
+            % TOKEN.encode()
+        )
+        time.sleep(1.5)  # the refused one is closed a second after its refusal
+        later.sendall(b"ta")
+        assert later.recv(4096).startswith(b"HTTP/1.1 201")
+
+
+def connected_to(server: EmbeddedServer) -> tuple[str, int]:
+    return "127.0.0.1", int(server.url.rpartition(":")[2])
