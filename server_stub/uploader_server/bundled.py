@@ -64,6 +64,10 @@ class Bundled(Sessions):
         if self.tus is not None:
             await self.tus.discard(session.id)
 
+    async def delete(self, file_id: str) -> bool:
+        """Delete a stored file; False where there is none with this id."""
+        return (self.tus is not None and await self.tus.delete(file_id)) or await self.store.delete(file_id)
+
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
         """End a session although fewer files came than were expected; the client gave up so many of them.
 

@@ -136,10 +136,8 @@ class Rest:
     async def delete(self, request: Request) -> Response:
         """`DELETE /api/upload/file/{id}`."""
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
-        path = await self.store.path_of(request.path_params["id"])
-        if path is None:
+        if not await self.backend.delete(request.path_params["id"]):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
-        await asyncio.to_thread(path.unlink, missing_ok=True)
         message = "文件删除成功" if self.config.reference else "The file was deleted"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 

@@ -242,13 +242,17 @@ class Store:
         query = "SELECT path FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         path = self.root / row["path"] if row is not None and row["path"] else None
-        return path if path is not None and path.is_file() else None
+        # A root that an early version made has absolute paths; in a copy of it they name the files of the original.
+        return path if path is not None and path.is_relative_to(self.root) and path.is_file() else None
 
-    async def delete(self, file_id: str) -> None:
-        """Remove the stored file with this id, unless another upload was answered with the same one."""
+    async def delete(self, file_id: str) -> bool:
+        """Forget the stored file with this id; False where there is none (any more).
+
+        It is removed, unless another upload was answered with the same one.
+        """
         path = await self.path_of(file_id)
         if path is None:
-            return
+            return False
         name = self.below(path)
 
         def forget(db: sqlite3.Connection) -> bool:
@@ -257,3 +261,4 @@ class Store:
 
         if await self.database.transaction(forget):
             await asyncio.to_thread(path.unlink, missing_ok=True)
+        return True

@@ -194,6 +194,19 @@ class Uploads:
             if session is not None:
                 await self.sessions.emit(session.id, session.event(f"{upload.name} was taken back"))
 
+    async def delete(self, upload_id: str) -> bool:
+        """Delete the file of a finished upload, which is gone then; False where this is no such upload."""
+        try:
+            upload = await self.find(upload_id)
+            if upload.path is None:
+                return False
+            async with self.turn(upload):
+                deleted = await self.sessions.store.delete(upload.id)
+                await self.retire(upload, "deleted")
+        except TusError:
+            return False
+        return deleted
+
     # Sessions
 
     async def adopt(self, upload: Upload, session_id: str) -> None:

@@ -114,3 +114,51 @@ def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) 
 
 def connected_to(server: EmbeddedServer) -> tuple[str, int]:
     return "127.0.0.1", int(server.url.rpartition(":")[2])
+
+
+# Other people's files
+
+
+def delete(server: EmbeddedServer, file_id: str) -> int:
+    return requests.delete(f"{server.url}/api/upload/file/{file_id}", headers=JWT, timeout=DEADLINE).status_code
+
+
+def test_a_file_that_two_uploads_were_answered_with_goes_with_the_last_of_them(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 9)
+    by_tus = created(server.url, 4, b"data", filename="same.mp4", sessionId=session)
+    (by_batch,) = upload(server.url, file("same.mp4", b"data"), session=session)
+    stored = server.root / "personal/same.mp4"
+    assert delete(server, by_tus.rpartition("/")[2]) == 200
+    assert stored.read_bytes() == b"data"
+    assert head(by_tus).status_code == 410
+    assert delete(server, by_tus.rpartition("/")[2]) == 404
+    assert stored.read_bytes() == b"data"
+    assert delete(server, by_batch["id"]) == 200
+    assert not stored.exists()
+
+
+def test_deleting_twice_leaves_the_next_file_of_that_name(server: EmbeddedServer) -> None:
+    (first,) = upload(server.url, file("name.mp4", b"old"))
+    assert delete(server, first["id"]) == 200
+    (second,) = upload(server.url, file("name.mp4", b"new"))
+    assert delete(server, first["id"]) == 404
+    assert (server.root / "personal/name.mp4").read_bytes() == b"new"
+    (server.root / "personal/name.mp4").unlink()  # behind its back
+    (third,) = upload(server.url, file("name.mp4", b"third"))
+    assert delete(server, second["id"]) == 200
+    assert (server.root / "personal/name.mp4").read_bytes() == b"third"
+    assert delete(server, third["id"]) == 200
+
+
+def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
+    """Also where a server of an earlier version has stored absolute paths."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with running_server(root=original, jwt_secret=SECRET) as server:
+        known = [upload(server.url, file(f"{n}.mp4", b"x"))[0]["id"] for n in range(2)]
+    shutil.copytree(original, copy)
+    with sqlite3.connect(copy / ".uploader/server.sqlite3") as database:
+        database.execute("UPDATE files SET path = ? WHERE id = ?", (str(original / "personal/1.mp4"), known[1]))
+    database.close()
+    with running_server(root=copy, jwt_secret=SECRET) as server:
+        assert [delete(server, file_id) for file_id in known] == [200, 404]
+    assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
