@@ -136,8 +136,8 @@ class BatchReader:
         if name is None:
             return
         self._began = time.monotonic()
-        length = segment.header("Content-Length")
-        file = FileState(name, announced=None if length is None else int(length))
+        length = segment.header("Content-Length") or ""
+        file = FileState(name, announced=int(length) if length.isascii() and length.isdigit() else None)
         self.files.append(file)
         self._file = file
         self._check(file, segment.name)

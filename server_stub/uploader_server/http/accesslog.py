@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from uploader_server.wire import timestamp
 
@@ -61,7 +62,7 @@ class AccessLog:
             self._file = config.access_log.open("a", encoding="utf-8", buffering=1)
 
     def write(self, entry: LoggedRequest) -> None:
-        """Append one line. A path is shown without its query; control characters in it are escaped."""
+        """Append one line. A path is shown without its query."""
         if self._file is None:
             return
         line = _as_json(entry) if self._json else _plain(entry)
@@ -91,7 +92,7 @@ def _as_json(entry: LoggedRequest) -> str:
 
 
 def _plain(entry: LoggedRequest) -> str:
-    path = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in entry.path)
+    path = quote(entry.path, "/:@!$&'()*+,;=~", errors="replace")  # a space would end the field, a new line the line
     return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
 
 

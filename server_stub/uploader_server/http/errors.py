@@ -7,6 +7,7 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from uploader_server.wire import timestamp
@@ -116,7 +117,13 @@ class RefusalResponse(Json):
         await drain(receive, self.DRAIN_SECONDS)
 
 
-_PLAIN = {404: b"Not Found", 403: b"Forbidden", 429: b"Too Many Connections"}
+_PLAIN = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    413: b"Content Too Large",
+    429: b"Too Many Connections",
+}
 
 
 async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,12 +159,15 @@ async def read_json(request: Request) -> Any:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body. Raises ApiError 413 for more than `most` bytes."""
+    """The whole body. Raises ApiError: 413 for more than `most` bytes, 400 where it breaks off."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
+    except ClientDisconnect:
+        raise ApiError(400, "VALIDATION_ERROR", "The request ended before its body was complete") from None
     return bytes(body)
 
 

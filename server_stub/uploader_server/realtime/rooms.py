@@ -11,12 +11,14 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
+from uploader_server.http.errors import refuse
+from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, Checked, StrictServer, are_packets
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from uploader_server.analysis.analyses import Analyses
     from uploader_server.backend import Backend
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from uploader_server.metrics import Metrics
 
 # Both ends refuse a polling payload of more than 16 packets by default: a burst would end the connection.
-engineio.payload.Payload.max_decode_packets = 1000
+engineio.payload.Payload.max_decode_packets = MAX_PACKETS
 
 HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
 """Seconds between pings, and to wait for a pong.
@@ -51,7 +53,8 @@ class Realtime:
         """Handshakes under way, by the identity of their scope."""
         self._websockets: dict[int, asyncio.Future[None]] = {}
         """What serves each websocket, by the same."""
-        self.server: Any = socketio.AsyncServer(
+        self.server: Any = StrictServer(
+            self._close,
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
@@ -74,10 +77,11 @@ class Realtime:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         if not _dials(scope):
-            await self._app(scope, receive, send)
+            await self._serve_known(scope, receive, send)
             return
         self._dialling[id(scope)] = scope
-        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
+        checked = Checked(receive).receive if scope["type"] == "websocket" else receive
+        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, checked, send))
         try:
             await asyncio.wait({serving})
         finally:
@@ -85,6 +89,41 @@ class Realtime:
             serving.cancel()  # of no effect unless the server stops
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+
+    async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request of a connection that was made before."""
+        connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
+        if connection is None or connection.closed:
+            await refuse(400, scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._app(scope, Checked(receive).receive, send)
+        elif scope["method"] == "POST":
+            await self._take_packets(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _take_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Packets of a long-polling client: read as a whole, and checked, before Engine.IO sees them."""
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_PACKET:
+                await refuse(413, scope, receive, send)
+                return
+        if not are_packets(bytes(body)):
+            await refuse(400, scope, receive, send)
+            return
+        whole = {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        async def again() -> Message:
+            return whole
+
+        await self._app(scope, again, send)
 
     def full(self, scope: Scope) -> bool:
         """Whether this is a handshake of a client address that has as many connections as it may."""
@@ -121,17 +160,17 @@ class Realtime:
 
     def _close_soon(self, environ: dict[str, Any]) -> None:
         eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
-        connection = self.server.eio.sockets.get(eio_sid)
-        if connection is None:
-            return
-        serving = self._websockets.get(id(environ["asgi.scope"]))
+        if eio_sid is not None:
+            asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
 
-        def close() -> None:
+    def _close(self, eio_sid: str) -> None:
+        """End a connection without a word."""
+        connection, environ = self.server.eio.sockets.get(eio_sid), self.server.environ.get(eio_sid)
+        if connection is not None:
             _end(connection)
-            if serving is not None:  # it would read on until the next packet of the client
-                serving.cancel()
-
-        asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
+        serving = None if environ is None else self._websockets.get(id(environ["asgi.scope"]))
+        if serving is not None:  # it would read on until the next packet of the client
+            serving.cancel()
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joined.pop(sid, None)
@@ -216,7 +255,11 @@ def _end(connection: Any) -> None:
 
 def _dials(scope: Scope) -> bool:
     """Whether this is the handshake of a new connection."""
-    return "sid" not in parse_qs(scope["query_string"].decode("latin-1"))
+    return "sid" not in _query(scope)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def _address(scope: Scope) -> str:

@@ -28,6 +28,12 @@ def safe_parts(relative_path: str) -> list[str]:
     return parts
 
 
+def check_inside(directory: Path, base: Path) -> None:
+    """Raise UnsafePathError where a directory, which need not exist yet, leads out of `base` by a symbolic link."""
+    if not directory.resolve().is_relative_to(base.resolve()):
+        raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
+
+
 def candidates(path: Path) -> Iterator[Path]:
     """`name.ext`, `name (2).ext`, `name (3).ext` …"""
     yield path

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
-from uploader_server.storage.paths import place, safe_parts
+from uploader_server.storage.paths import check_inside, place, safe_parts
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class Store:
         OSError where the file system refuses.
         """
         target = (self.root / category).joinpath(*safe_parts(relative_path))
+        check_inside(target.parent, self.root / category)
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:

@@ -7,12 +7,13 @@ import socket
 import sqlite3
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from batches import DEADLINE, HalfSent, Listener, body_of, connected, eventually, file, new_session, text, upload
-from functional.tus_server.tus_client import TUS, append, content, create, created, head
+from batches import DEADLINE, Listener, connected, eventually, file, new_session, upload
+from functional.tus_server.tus_client import TUS, create, created, head
+from packing import send_pack
 from serving import running_server, server_process
 
 from uploader_server.http.auth import issue_token
@@ -92,16 +93,8 @@ def upgrade(connection: socket.socket) -> bytes:
 
 def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) -> None:
     """An upload that comes from the same port a moment later goes on."""
-    refused = connected(guarded.url)
-    upgrade(refused)
-    port = refused.getsockname()[1]
-    refused.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
-    refused.close()
-    with socket.socket() as later:
-        later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        later.bind(("127.0.0.1", port))
-        later.settimeout(DEADLINE)
-        later.connect(connected_to(guarded))
+    later = eventually(lambda: after_a_refusal(guarded), "a port that is free again")
+    with later:
         later.sendall(
             b"POST /api/upload/files/ HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 4\r\n"
             b"Authorization: Bearer %s\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 4\r\n\r\nda"
@@ -112,8 +105,23 @@ def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) 
         assert later.recv(4096).startswith(b"HTTP/1.1 201")
 
 
-def connected_to(server: EmbeddedServer) -> tuple[str, int]:
-    return "127.0.0.1", int(server.url.rpartition(":")[2])
+def after_a_refusal(server: EmbeddedServer) -> socket.socket | None:
+    """A connection from the port of a refused websocket; None where another program has taken the port."""
+    refused = connected(server.url)
+    upgrade(refused)
+    port = refused.getsockname()[1]
+    refused.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
+    refused.close()
+    later = socket.socket()
+    later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    later.settimeout(DEADLINE)
+    try:
+        later.bind(("127.0.0.1", port))
+        later.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    except OSError:
+        later.close()
+        return None
+    return later
 
 
 # Other people's files
@@ -162,3 +170,104 @@ def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) ->
     with running_server(root=copy, jwt_secret=SECRET) as server:
         assert [delete(server, file_id) for file_id in known] == [200, 404]
     assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
+
+
+# What is noted, and where it goes
+
+
+def test_an_event_named_connect_resets_no_counter() -> None:
+    with running_server(max_joins=2) as server:
+        listener = Listener(server.url)
+        for number in range(2):
+            listener.send(f'42{number}["join-session","00000000-0000-4000-8000-00000000000{number}"]')
+            assert "SESSION_NOT_FOUND" in listener.packet()
+        listener.send('42["connect",{}]')
+        listener.send('422["join-session","00000000-0000-4000-8000-000000000002"]')
+        eventually(lambda: listener.closed, "the end of the connection")
+        with pytest.raises(TimeoutError):
+            listener.packet(0)
+
+
+MALFORMED = [
+    "4",
+    "42",
+    "42{",
+    "42[]",
+    "42[1]",
+    '42["x"',
+    "451-[",
+    "45",
+    "49",
+    "4/other,0",
+    "43",
+    "4999999999999999999[]",
+    "z",
+]
+
+
+def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
+    with server_process() as server:
+        for packet in MALFORMED:
+            listener = Listener(server.url)
+            listener.send(packet)
+            listener.send('421["join-session","x"]')
+            eventually(lambda listener=listener: listener.closed or answered(listener), f"the end of {packet}")
+            listener.close()
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        sid = opened.partition('"sid":"')[2].partition('"')[0]
+        for body in (b"\xff\xfe", b"4\x1e4\x1e", b"b!!!", *[packet.encode() for packet in MALFORMED]):
+            polling = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
+            requests.post(polling, data=body, timeout=DEADLINE)
+        for path in ("session", "validate", "lookup", "batch", "files/", "session/x/finish"):
+            aborted = connected(server.url)
+            aborted.sendall(
+                b"POST /api/upload/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+                b"Content-Type: application/json\r\n\r\n{" % path.encode()
+            )
+            time.sleep(0.05)
+            aborted.close()
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        time.sleep(0.2)
+        server.stop()
+        assert not server.errors, server.errors
+
+
+def answered(listener: Listener) -> bool:
+    try:
+        return "INVALID_SESSION_ID" in listener.packet(0.01)
+    except TimeoutError:
+        return False
+
+
+def test_a_path_forges_no_line_of_the_access_log(tmp_path: Path) -> None:
+    with running_server(access_log=tmp_path / "log") as server:
+        requests.get(f"{server.url}/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", timeout=DEADLINE)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.split(" ")[1:4] == ["GET", "/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", "404"]
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with running_server(root=tmp_path / "root", packs=True) as server:
+        (server.root / "personal/link").symlink_to(outside)
+        (server.root / "personal/inner").mkdir()
+        (server.root / "personal/near").symlink_to("inner")
+        session = new_session(server.url, 9)
+        outcomes = [store(server, way, session, f"{name}/deep/a.mp4") for name in ("link", "near")]
+        assert outcomes == ["INVALID_PATH", "stored"]
+        assert list(outside.iterdir()) == []
+        assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
+
+
+def store(server: EmbeddedServer, way: str, session: str, path: str) -> str:
+    """Store a file; the code of the error, or `stored`."""
+    if way == "tus":
+        answer = create(server.url, 4, b"data", filename="a.mp4", relativePath=path, sessionId=session)
+        return "stored" if answer.status_code == 201 else str(answer.json()["error"])
+    if way == "batch":
+        (stored,) = upload(server.url, file("a.mp4", b"data"), session=session, paths=(path,))
+        return str(stored.get("errorCode", "stored"))
+    (packed,) = send_pack(server.url, session, {path: b"data"})
+    return str(packed.get("error", "stored"))
