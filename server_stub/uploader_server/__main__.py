@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uploader_server.analysis.stages import STAGES, AnalysisMode
-from uploader_server.config import RealtimeMode, ServerConfig, StartupError, parse_size
+from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_origin, parse_size
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
@@ -84,6 +84,15 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--jwt-secret-file", type=Path, metavar="FILE", help="secret of the tokens (default: a random one)")
     add("--auth-token-file", type=Path, metavar="FILE", help="a token that all calls and sockets need from now on")
     add(
+        "--cors-origin",
+        type=_checked(_origin),
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin call; repeatable, * is any",
+    )
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a name the server is called by; repeatable")
+    add(
         "--max-connections",
         type=_checked(_at_least(0)),
         default=500,
@@ -147,6 +156,11 @@ def _types(text: str) -> tuple[str, ...]:
     if not types:
         raise ValueError("name at least one file name ending, e.g. mp4,avi (or * for any)")
     return types
+
+
+def _origin(text: str) -> str:
+    check_origin(text)
+    return text
 
 
 def _rule(text: str) -> str:
@@ -214,6 +228,8 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         fail_files=tuple(options.fail_file),
         analysis_seconds=options.analysis_seconds,
         analysis=options.analysis,
+        cors_origins=tuple(options.cors_origin),
+        allow_hosts=tuple(options.allow_host),
         max_connections=options.max_connections,
         max_joins=options.max_joins,
         access_log_format=options.access_log_format,

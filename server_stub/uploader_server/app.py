@@ -16,11 +16,13 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
+from uploader_server.faults.control import FaultControl
 from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.middleware import Gatekeeper, Router
+from uploader_server.http.origins import Origins
 from uploader_server.http.ratelimit import RateLimit
 from uploader_server.http.routes import Rest, create_rest
 from uploader_server.metrics import CONTENT_TYPE, Metrics
@@ -69,8 +71,9 @@ class UploadApp:
             more += _further_calls(state.backend, offers)
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
         router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
-        control = state.config.fault_control
-        self.application: Any = FaultyApp(router, state.faults, control=control) if faulty else router
+        checked = Origins(state.config, router)
+        control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
+        self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
         """The layers below the log of requests."""
         self._gatekeeper = Gatekeeper(self.application, self._keep, echo=not state.config.reference)
         self._rest = rest

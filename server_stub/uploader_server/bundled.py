@@ -7,7 +7,9 @@ import contextlib
 import logging
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
@@ -48,7 +50,11 @@ class Bundled(Sessions):
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
-        return await receive_batch(self, request)
+        answer = await receive_batch(self, request)
+        for file in answer["files"]:
+            if "filePath" in file:  # where it is on this disk is nobody's business
+                file["filePath"] = "/uploads/" + quote(self.store.below(Path(file["filePath"])))
+        return answer
 
     async def cancel(self, session_id: str) -> None:
         """Cancel a session and end its requests under way; nothing of those is stored. Raises ApiError 404."""

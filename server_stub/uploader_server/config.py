@@ -75,6 +75,12 @@ def parse_size(text: str) -> int:
     return size
 
 
+def check_origin(text: str) -> None:
+    """Raise ValueError for what is no origin of a web page."""
+    if text != "*" and re.fullmatch(r"https?://[^/\s?#@]+", text) is None:
+        raise ValueError(f"{text!r} is no origin; write it as https://app.example, without a path (or * for any)")
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """Everything that decides how a server behaves. A value of None takes the flavour's own (see `_OWN`).
@@ -136,6 +142,10 @@ class ServerConfig:
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
     """Where it is set, every call but `/health` needs it as a bearer token, and Socket.IO's handshake as well."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names by which the server may be called beside addresses and `localhost`. Checked on loopback, or where given."""
     max_connections: int = 500
     """Realtime connections of one client address at a time; 0: no limit. 500 leave descriptors for the uploads."""
     max_joins: int = 10_000
@@ -150,6 +160,8 @@ class ServerConfig:
         """Check the values that are written as text. Raises ValueError."""
         if self.flavour not in _OWN:
             raise ValueError(f"flavour: {self.flavour!r} is none of {', '.join(_OWN)}")
+        for origin in self.cors_origins:
+            check_origin(origin)
         RealtimeMode.parse(self.realtime)
         RealtimeMode.parse(self.websocket)
         AnalysisMode.parse(self.analysis)

@@ -42,7 +42,9 @@ def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     argv += ["--fault", "lose:patch#1", "--fault", "latency:5", "--list-faults", "--fault-control"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]
-    argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token", "--max-connections", "9", "--max-joins", "99"]
+    argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token"]
+    argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example"]
+    argv += ["--max-connections", "9", "--max-joins", "99"]
     argv += ["--access-log", "-", "--access-log-format", "json"]
     argv += ["--print-token", "--verbose"]
     assert main(["serve", *argv]) == 0

@@ -113,7 +113,8 @@ class AnalysisCalls:
         if not isinstance(named, str) or not named:
             raise _invalid(f"{name} must be the filePath of a batch answer")
         root = f"{self._store.root.as_posix()}/"
-        prefix = next((start for start in (root, "/uploads/") if named.startswith(start)), None)
+        starts = (root, "/uploads/") if self._config.reference else ("/uploads/",)
+        prefix = next((start for start in starts if named.startswith(start)), None)
         below = "" if prefix is None else named.removeprefix(prefix)
         if prefix is None or any(part in {"", ".", ".."} for part in below.split("/")) or "\0" in below:
             raise ApiError(400, "INVALID_PATH", f"{name} is no path of an uploaded file")

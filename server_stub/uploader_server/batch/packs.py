@@ -100,7 +100,8 @@ class Packs:
             raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
         except (OSError, sqlite3.Error) as error:
             logger.warning("a pack failed: %s", error)
-            failure = ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=str(error))
+            details = error.strerror if isinstance(error, OSError) else str(error)
+            failure = ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)
             failure.drain = not body.complete
             raise failure from error
         return Json(answer) if body.complete else RefusalResponse(answer, 200)

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from uploader_server.faults.answers import give, nowhere
-from uploader_server.faults.control import PATH, FaultControl
+from uploader_server.faults.control import PATH
 from uploader_server.faults.exchanges import layered
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import refuse
@@ -35,13 +35,13 @@ _REFUSALS = {"off": 404, "refuse": 403}
 class FaultyApp:
     """An application with faults: latency, rules, scripted answers, and Socket.IO behind its gates.
 
-    With `control` a test in another process may change the rules.
+    By `control` a test in another process changes the rules.
     """
 
-    def __init__(self, app: ASGIApp, faults: Faults, *, control: bool) -> None:
+    def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
         self._app = app
         self._faults = faults
-        self._control = FaultControl(faults) if control else None
+        self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Seen) -> None:
         """Serve one request or websocket."""

@@ -122,6 +122,7 @@ _PLAIN = {
     403: b"Forbidden",
     404: b"Not Found",
     413: b"Content Too Large",
+    421: b"Misdirected Request",
     429: b"Too Many Connections",
 }
 

@@ -58,6 +58,7 @@ class Realtime:
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
+            cors_allowed_origins=[],  # `http.origins` looks at them, for all calls alike
             logger=False,
             engineio_logger=False,
         )

@@ -33,24 +33,6 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
 }
 
-# What browsers may send, and what they may read (the Fetch standard hides every other header).
-CORS = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": (
-        "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
-        " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id,"
-        " Upload-Length, Upload-Metadata, Upload-Offset"
-    ),
-}
-PREFLIGHT = {
-    "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
-    "access-control-allow-headers": (
-        "Authorization, Content-Type, Origin, Tus-Resumable, Upload-Checksum, Upload-Concat, Upload-Defer-Length,"
-        " Upload-Length, Upload-Metadata, Upload-Offset, X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
-    ),
-    "access-control-max-age": "86400",
-}
-
 _LONGEST_NUMBER = 18
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -26,9 +26,7 @@ from uploader_server.tus.creation import new_upload
 from uploader_server.tus.finish import settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
-    CORS,
     ENDPOINT,
-    PREFLIGHT,
     VERSION,
     TusError,
     capabilities,
@@ -93,12 +91,11 @@ class Tus:
             details = error.strerror if isinstance(error, OSError) else str(error)
             answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details), body)
         answer.headers["tus-resumable"] = VERSION
-        answer.headers.update(CORS)
         return answer
 
     async def _answer(self, method: str, request: Request, body: Body) -> Response:
         if method == "OPTIONS":
-            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **PREFLIGHT})
+            return Response(status_code=204, headers=capabilities(self.limits.max_size))
         if method != "GET" and request.headers.get("tus-resumable") != VERSION:
             raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
         upload_id = request.path_params.get("id")

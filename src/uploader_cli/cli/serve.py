@@ -74,6 +74,13 @@ def serve(
     auth_token_file: Annotated[
         str | None, _option("--auth-token-file", "FILE", "A token that all calls and sockets need.")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        _option("--cors-origin", "ORIGIN", "Let web pages of this origin call, as https://app.example; repeatable."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, _option("--allow-host", "NAME", "A name by which the server is called; repeatable.")
+    ] = None,
     max_connections: Annotated[
         str | None, _option("--max-connections", "N", "Sockets of one address; 0: any number. [default: 500]")
     ] = None,

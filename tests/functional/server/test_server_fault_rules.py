@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 DATA = bytes(range(250)) * 40
 SHORT = 0.3
 """Seconds that a fault takes, or in which nothing must come."""
+
+
+@pytest.fixture(autouse=True)
+def _no_events_about_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many of these there are depends on the machine's speed; the events of a session's files do not."""
+    monkeypatch.setattr("uploader_server.batch.intake.EVENT_INTERVAL", float("inf"))
+
+
 Check = tuple[str, "Callable[[EmbeddedServer], None]"]
 CHECKS: dict[str, list[Check]] = {}
 

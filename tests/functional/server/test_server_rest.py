@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -220,9 +219,9 @@ def test_delete_asks_for_a_token(server: EmbeddedServer) -> None:
     assert delete("Bearer nonsense") == (401, "INVALID_TOKEN")
     assert delete(f"Bearer {issue_token('another secret')}") == (401, "INVALID_TOKEN")
     assert delete(f"Bearer {issue_token(server.config.jwt_secret, ttl=-1)}") == (401, "INVALID_TOKEN")
-    assert Path(known["filePath"]).exists()
+    assert (server.root / "personal" / known["fileName"]).exists()
     assert delete(f"Bearer {token}") == (200, "")
-    assert not Path(known["filePath"]).exists()
+    assert not (server.root / "personal" / known["fileName"]).exists()
     assert delete(f"Bearer {token}") == (404, "FILE_NOT_FOUND")
 
 
