@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
-MAX_BODY = 8 << 20
+MAX_BODY = 4 << 20
 """Bytes of a request."""
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 

@@ -33,6 +33,10 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
 }
 
+LONGEST_METADATA = 8 << 10
+"""Characters of Upload-Metadata: a path of 4 KiB in base64, and the rest."""
+MOST_PARTS = 1000
+"""Parts of a final upload."""
 _LONGEST_NUMBER = 18
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -95,6 +99,8 @@ def check_length(length: int, max_size: int) -> None:
 
 def parse_metadata(text: str) -> dict[str, str]:
     """Upload-Metadata: `key base64,key base64,key` (tus 1.0, creation); empty is none. Raises ApiError 400."""
+    if len(text) > LONGEST_METADATA:
+        raise _bad_metadata(f"it has more than {LONGEST_METADATA} characters")
     fields: dict[str, str] = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip().partition(" ")
@@ -159,6 +165,9 @@ def parse_concat(text: str | None) -> Concat:
     parts = tuple(_upload_id(url) for url in urls.split())
     if kind != "final" or not parts:
         raise ApiError(400, "INVALID_HEADER", "Upload-Concat must be: partial, or final;URL URL …", details=text)
+    if len(parts) > MOST_PARTS or len(set(parts)) < len(parts):
+        details = f"a final upload has at most {MOST_PARTS} parts, each of them once"
+        raise ApiError(400, "INVALID_HEADER", "Upload-Concat names too many parts, or one twice", details=details)
     return Concat("final", parts)
 
 

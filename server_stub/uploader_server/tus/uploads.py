@@ -258,6 +258,10 @@ class Uploads:
         """The unfinished uploads."""
         return list(self._open.values())
 
+    def open_count(self) -> int:
+        """How many uploads are unfinished."""
+        return len(self._open)
+
     async def expire(self, upload_id: str) -> None:
         """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""
         upload = self._known.get(upload_id) or await self.store.find(upload_id)
