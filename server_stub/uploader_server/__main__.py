@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uploader_server.analysis.stages import STAGES, AnalysisMode
-from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_origin, parse_size
+from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_network, check_origin, parse_size
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
@@ -91,6 +91,14 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         metavar="ORIGIN",
         help="let web pages of this origin call; repeatable, * is any",
     )
+    add(
+        "--behind-proxy",
+        type=_checked(_network),
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="believe the X-Forwarded-For of this address or network; repeatable",
+    )
     add("--allow-host", action="append", default=[], metavar="NAME", help="a name the server is called by; repeatable")
     add(
         "--max-connections",
@@ -163,6 +171,11 @@ def _origin(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    check_network(text)
+    return text
+
+
 def _rule(text: str) -> str:
     parse_rule(text)
     return text
@@ -229,6 +242,7 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         analysis_seconds=options.analysis_seconds,
         analysis=options.analysis,
         cors_origins=tuple(options.cors_origin),
+        behind_proxy=tuple(options.behind_proxy),
         allow_hosts=tuple(options.allow_host),
         max_connections=options.max_connections,
         max_joins=options.max_joins,

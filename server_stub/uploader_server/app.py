@@ -21,10 +21,13 @@ from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
+from uploader_server.http.bodies import Bodies
 from uploader_server.http.middleware import Gatekeeper, Router
 from uploader_server.http.origins import Origins
+from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
 from uploader_server.http.routes import Rest, create_rest
+from uploader_server.http.watch import Watch
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.reference.backend import Reference
@@ -70,12 +73,20 @@ class UploadApp:
         if isinstance(state.backend, Bundled):
             more += _further_calls(state.backend, offers)
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
-        router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
+        limit = RateLimit(limits.rate, state.config.rate_window)
+        router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
         checked = Origins(state.config, router)
         control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
         self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
         """The layers below the log of requests."""
-        self._gatekeeper = Gatekeeper(self.application, self._keep, echo=not state.config.reference)
+        self.proxies = Proxies(state.config.behind_proxy)
+        self._gatekeeper = Gatekeeper(
+            self.application,
+            self._keep,
+            self.proxies,
+            limit=state.config.max_per_address,
+            echo=not state.config.reference,
+        )
         self._rest = rest
         try:
             self._log = AccessLog(state.config)
@@ -116,6 +127,10 @@ class UploadApp:
         self.state.analyses.stop()
         self.state.realtime.drop()
         self._gatekeeper.stop()
+
+    def watch(self, port: int) -> Watch:
+        """The watch over the connections of the port that it is served on."""
+        return Watch(port, self.state.config.max_per_address, self.proxies, self._gatekeeper)
 
     async def ended(self, seconds: float) -> None:
         """Wait until the requests that were stopped have released what they had, for so many seconds at most."""

@@ -75,6 +75,14 @@ def parse_size(text: str) -> int:
     return size
 
 
+def check_network(text: str) -> None:
+    """Raise ValueError for what is neither an address nor a network."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address and no network; write 10.0.0.7 or 10.0.0.0/8") from None
+
+
 def check_origin(text: str) -> None:
     """Raise ValueError for what is no origin of a web page."""
     if text != "*" and re.fullmatch(r"https?://[^/\s?#@]+", text) is None:
@@ -131,6 +139,8 @@ class ServerConfig:
     """A whole request must arrive within this time (reference: 300 s); 0: no such limit."""
     idle_timeout: float = 300.0
     """A body that sends nothing for this long is given up with 408."""
+    body_timeout: float = 30.0
+    """The whole body of a call that is no upload must arrive within this time; else 408."""
     progress_linger: float = 5.0
     """Reference only: `/progress` is gone this long after the end."""
     fail_files: tuple[str, ...] = ()
@@ -146,8 +156,10 @@ class ServerConfig:
     """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
     allow_hosts: tuple[str, ...] = ()
     """Names by which the server may be called beside addresses and `localhost`. Checked on loopback, or where given."""
+    behind_proxy: tuple[str, ...] = ()
+    """Addresses or networks of proxies: what these say in `X-Forwarded-For` and `X-Forwarded-Host` is believed."""
     max_connections: int = 500
-    """Realtime connections of one client address at a time; 0: no limit. 500 leave descriptors for the uploads."""
+    """Realtime connections of one client address at a time; 0: no limit. See also `max_per_address`."""
     max_joins: int = 10_000
     """Rooms of one realtime connection at a time; 0: no limit."""
     access_log: Path | Literal["-"] | None = None
@@ -160,6 +172,8 @@ class ServerConfig:
         """Check the values that are written as text. Raises ValueError."""
         if self.flavour not in _OWN:
             raise ValueError(f"flavour: {self.flavour!r} is none of {', '.join(_OWN)}")
+        for proxy in self.behind_proxy:
+            check_network(proxy)
         for origin in self.cors_origins:
             check_origin(origin)
         RealtimeMode.parse(self.realtime)
@@ -170,6 +184,14 @@ class ServerConfig:
     def reference(self) -> bool:
         """Whether this server behaves like the reference backend (docs/protocol.md, section 3)."""
         return self.flavour == "reference"
+
+    @property
+    def max_per_address(self) -> int:
+        """Connections of any kind of one client address at a time; 0: no limit.
+
+        A client on long polling has two for each realtime connection; the rest is for its uploads.
+        """
+        return 2 * self.max_connections + 256 if self.max_connections else 0
 
     @property
     def loopback(self) -> bool:

@@ -43,7 +43,7 @@ def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]
     argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token"]
-    argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example"]
+    argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"]
     argv += ["--max-connections", "9", "--max-joins", "99"]
     argv += ["--access-log", "-", "--access-log-format", "json"]
     argv += ["--print-token", "--verbose"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from uploader_server.config import ServerConfig
     from uploader_server.storage.store import Store
 
+MAX_FIELDS = 1 << 20
+"""Bytes of a body; a fusion plan is the most that one has."""
 LONGEST_ID = 200
 """Characters of a session id; the reference backend takes any."""
 
@@ -87,7 +89,7 @@ class AnalysisCalls:
         """The JSON object of the body. Raises ApiError 400 or 401."""
         self._authorise(request)
         try:
-            body = await read_json(request)
+            body = await read_json(request, MAX_FIELDS)
         except ValueError:
             body = None
         if not isinstance(body, dict):

@@ -108,10 +108,14 @@ class Seen:
     ) -> None:
         self.method = scope.get("method", "WEBSOCKET")
         self.path = scope["path"]
-        self._http = scope["type"] == "http"
+        self.http = scope["type"] == "http"
+        peer = scope.get("peer") or scope.get("client") or ("", 0)
+        self.peer = (str(peer[0]), int(peer[1]))
+        """The other end of the connection: the client or, behind a proxy, that."""
+        self.received = 0
+        """Bytes of the body, or of messages, that came."""
         self._receive = receive
         self._send = send
-        self._received = 0
         self._client = str(scope["client"][0]) if scope.get("client") else ""
         self._request_id = request_id(scope)
         self._echoed = [(b"x-request-id", self._request_id.encode())] if echo and self._request_id else []
@@ -134,15 +138,15 @@ class Seen:
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Receive, and count the bytes of the body."""
+        """Receive, and count."""
         message = await self._receive()
-        self._received += len(message.get("body", b""))
+        self.received += len(message.get("body") or message.get("text") or message.get("bytes") or b"")
         return message
 
     async def give_up(self) -> None:
         """End an unanswered request with 503 and close its connection; close a websocket."""
         try:
-            if not self._http:
+            if not self.http:
                 await self._send({"type": "websocket.close", "code": 1012})
             elif not self._status:
                 self._status = 503
@@ -165,7 +169,7 @@ class Seen:
                     self.path,
                     self._status,
                     seconds,
-                    self._received,
+                    self.received if self.http else 0,
                     self._client,
                     self._request_id,
                 )

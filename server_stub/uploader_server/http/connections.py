@@ -19,14 +19,14 @@ def cut(scope: Any, *, reset: bool = False) -> None:
 
     With `reset` the client gets a TCP reset instead of an orderly end.
     """
-    client, server = scope.get("client"), scope.get("server")
+    client, server = scope.get("peer") or scope.get("client"), scope.get("server")
     if client and server:
         cut_connections(int(server[1]), (str(client[0]), int(client[1])), reset=reset)
 
 
 def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, reset: bool = False) -> None:
     """Close the accepted connections of a listening port, or the one of a client's address and port."""
-    for connection in _of_port(server_port):
+    for connection in of_port(server_port):
         with contextlib.suppress(OSError):
             peer = connection.getpeername()[:2]  # the listening socket has none, and is left alone
             if client is None or peer == client:
@@ -37,12 +37,12 @@ def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, 
 
 def close_port(server_port: int) -> None:
     """Accept no further connections on a port, and close those that were accepted."""
-    for connection in _of_port(server_port):
+    for connection in of_port(server_port):
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def _of_port(server_port: int) -> Iterator[socket.socket]:
+def of_port(server_port: int) -> Iterator[socket.socket]:
     """A duplicate of each socket of a listening port.
 
     In one process both ends of a connection may be ours: these are the server's ends.

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-MAX_JSON = 16 << 20
-"""Bytes of a JSON body that are read."""
+SMALL_JSON = 64 << 10
+"""Bytes of a JSON body with a fixed number of values."""
+MAX_JSON = 4 << 20
+"""Bytes of a JSON body with lists of files."""
+MAX_CONTAINERS = 100_000
+"""Lists and objects of a JSON text: each takes thirty times its two bytes."""
 
 # The full-width commas are part of the captured messages.
 _ZH = {
@@ -121,6 +125,7 @@ _PLAIN = {
     400: b"Bad Request",
     403: b"Forbidden",
     404: b"Not Found",
+    408: b"Request Timeout",
     413: b"Content Too Large",
     421: b"Misdirected Request",
     429: b"Too Many Connections",
@@ -154,9 +159,9 @@ async def drain(receive: Receive, seconds: float) -> None:
         return
 
 
-async def read_json(request: Request) -> Any:
-    """The parsed JSON body. Raises ValueError where it is none, ApiError 413 for more than MAX_JSON bytes."""
-    return parse_json(await read_body(request, MAX_JSON))
+async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
+    """The parsed JSON body. Raises ValueError where it is none, and what `read_body` raises."""
+    return parse_json(await read_body(request, most))
 
 
 async def read_body(request: Request, most: int) -> bytes:
@@ -166,14 +171,18 @@ async def read_body(request: Request, most: int) -> bytes:
         async for piece in request.stream():
             body += piece
             if len(body) > most:
-                raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
+                error = ApiError(413, "VALIDATION_ERROR", f"The body of this call has at most {most} bytes")
+                error.drain = True
+                raise error
     except ClientDisconnect:
         raise ApiError(400, "VALIDATION_ERROR", "The request ended before its body was complete") from None
     return bytes(body)
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError where it is none."""
+    """The value of a JSON text in UTF-8. Raises ValueError where it is none, or has too many lists and objects."""
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects")
     try:
         return json.loads(text)
     except RecursionError:

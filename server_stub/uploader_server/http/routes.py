@@ -19,6 +19,7 @@ from starlette.routing import Route
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import (
     MAX_JSON,
+    SMALL_JSON,
     ApiError,
     ClientGoneError,
     Json,
@@ -29,7 +30,7 @@ from uploader_server.http.errors import (
     zipped,
 )
 from uploader_server.http.files import StoredFile
-from uploader_server.http.validation import finish_request, judge, session_request, validation_request
+from uploader_server.http.validation import finish_request, session_request, validated
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
@@ -75,12 +76,8 @@ class Rest:
 
     async def validate(self, request: Request) -> Response:
         """`POST /api/upload/validate`."""
-        try:
-            body = await read_json(request)
-        except ValueError:
-            body = None
-        files = validation_request(body, self.limits)
-        judged = await asyncio.to_thread(judge, files, self.limits, chinese=self.config.reference)
+        text = await read_body(request, MAX_JSON)
+        judged = await asyncio.to_thread(validated, text, self.limits, chinese=self.config.reference)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 
@@ -127,7 +124,7 @@ class Rest:
     async def finish(self, request: Request) -> Response:
         """`POST /api/upload/session/{id}/finish` (bundled)."""
         try:
-            body = parse_json(await read_body(request, MAX_JSON) or b"{}")
+            body = parse_json(await read_body(request, SMALL_JSON) or b"{}")
         except ValueError:
             body = None
         given_up = finish_request(body, self.limits.max_files)

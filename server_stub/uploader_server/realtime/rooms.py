@@ -11,7 +11,8 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.errors import refuse
+from uploader_server.http.bodies import before
+from uploader_server.http.errors import ApiError, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, Checked, StrictServer, are_packets
 from uploader_server.wire import is_uuid
 
@@ -107,8 +108,13 @@ class Realtime:
         """Packets of a long-polling client: read as a whole, and checked, before Engine.IO sees them."""
         body = bytearray()
         more = True
+        end = asyncio.get_running_loop().time() + self._config.body_timeout
         while more:
-            message = await receive()
+            try:
+                message = await before(end, receive)
+            except ApiError as error:
+                await refuse(error.status, scope, receive, send)
+                return
             if message["type"] != "http.request":
                 return
             body += message.get("body", b"")

@@ -81,6 +81,10 @@ def serve(
     allow_host: Annotated[
         list[str] | None, _option("--allow-host", "NAME", "A name by which the server is called; repeatable.")
     ] = None,
+    behind_proxy: Annotated[
+        list[str] | None,
+        _option("--behind-proxy", "ADDRESS", "Believe the X-Forwarded-For of this address or network; repeatable."),
+    ] = None,
     max_connections: Annotated[
         str | None, _option("--max-connections", "N", "Sockets of one address; 0: any number. [default: 500]")
     ] = None,

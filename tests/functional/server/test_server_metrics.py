@@ -213,7 +213,8 @@ def test_a_cut_request_has_status_0(tmp_path: Path) -> None:
     with running_server(access_log=log, access_log_format="json") as server:
         half = connected(server.url)
         half.sendall(
-            b"POST /api/upload/batch HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=BOUNDARY\r\n"
+            b"POST /api/upload/batch HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=BOUNDARY\r\n"
             b"Content-Length: 1000\r\n\r\n--BOUNDARY\r\n"
         )
         half.close()
