@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -62,7 +61,8 @@ class Lookup:
         try:
             path.encode()
             safe_parts(path)
-            names = (candidate.as_posix() for candidate in candidates(Path(category, path)))
+            root = self._store.root
+            names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
             found: list[StoredFile] = []
             while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
                 found.append(stored)

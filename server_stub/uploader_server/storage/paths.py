@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+ONE_BY_ONE = 100
+"""Names of a file that are tried, and whose files are compared, one after the other."""
+
+
 class UnsafePathError(ValueError):
     """A relative path that must not become a path on this disk."""
 
@@ -35,12 +39,30 @@ def check_inside(directory: Path, base: Path) -> None:
 
 
 def candidates(path: Path) -> Iterator[Path]:
-    """`name.ext`, `name (2).ext`, `name (3).ext` …"""
+    """`name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only such as are free just now."""
     yield path
-    number = 2
+    for number in range(2, ONE_BY_ONE):
+        yield _numbered(path, number)
     while True:
-        yield path.with_name(f"{path.stem} ({number}){path.suffix}")
-        number += 1
+        yield _numbered(path, _free_number(path, ONE_BY_ONE))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem} ({number}){path.suffix}")
+
+
+def _free_number(path: Path, first: int) -> int:
+    """A number, from `first` on, whose name is free: found in steps that double, then by halves."""
+    taken, free, step = first - 1, first, 1
+    while os.path.lexists(_numbered(path, free)):
+        taken, free, step = free, free + step, 2 * step
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if os.path.lexists(_numbered(path, middle)):
+            taken = middle
+        else:
+            free = middle
+    return free
 
 
 def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:

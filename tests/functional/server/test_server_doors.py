@@ -17,6 +17,7 @@ from packing import send_pack
 from serving import running_server, server_process
 
 from uploader_server.http.auth import issue_token
+from uploader_server.storage.paths import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,6 +260,28 @@ def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_pa
         assert outcomes == ["INVALID_PATH", "stored"]
         assert list(outside.iterdir()) == []
         assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
+
+
+def test_a_free_name_is_found_among_very_many(tmp_path: Path) -> None:
+    """Without a look at each of them; at the end of those that are there, or in a gap."""
+    path = tmp_path / "a.mp4"
+    for number in range(2, 3000):
+        (tmp_path / f"a ({number}).mp4").touch()
+    path.touch()
+    tried = 0
+    for candidate in candidates(path):
+        tried += 1
+        if not candidate.exists():
+            break
+    assert candidate.name == "a (3000).mp4"
+    assert tried <= 100
+
+
+def test_names_that_are_taken_are_counted_on(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.storage.paths.ONE_BY_ONE", 3)
+    names = [upload(server.url, file("a.mp4", b"%d" % n))[0]["fileName"] for n in range(8)]
+    assert names == ["a.mp4", *(f"a ({n}).mp4" for n in range(2, 9))]
+    assert upload(server.url, file("a.mp4", b"1"))[0]["fileName"] == "a (2).mp4"
 
 
 def store(server: EmbeddedServer, way: str, session: str, path: str) -> str:
