@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,15 @@ class ApiError(Exception):
         message = _ZH.get(self.code, self.message).format(number=self.number) if chinese else self.message
         details = {} if self.details is None else {"details": self.details}
         return {"error": self.code, "message": message, **details, **self.extra, "timestamp": timestamp()}
+
+
+def storage_failure(error: Exception) -> ApiError:
+    """What a failure of the disk or of the database is answered with: 507 where the disk is full, else 500."""
+    full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    details = error.strerror if isinstance(error, OSError) else str(error)
+    if full:
+        return ApiError(507, "DISK_FULL", "The server's disk is full", details=details)
+    return ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)
 
 
 class ClientGoneError(Exception):

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain, storage_failure
 from uploader_server.http.files import StoredFile
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -88,8 +88,7 @@ class Tus:
             answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
         except (OSError, sqlite3.Error) as error:
             logger.warning("%s %s: %s", method, request.url.path, error)
-            details = error.strerror if isinstance(error, OSError) else str(error)
-            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details), body)
+            answer = _refusal(storage_failure(error), body)
         answer.headers["tus-resumable"] = VERSION
         return answer
 

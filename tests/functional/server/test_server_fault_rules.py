@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, UNKNOWN, Listener, eventually, file, listening, new_session, progress, upload
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    Listener,
+    eventually,
+    file,
+    listening,
+    new_session,
+    post_parts,
+    progress,
+    text,
+    upload,
+)
 from functional.tus_server.tus_client import ByHand, append, checksum, content, create, created, error, offset_of
+from packing import post_pack
 from serving import running_server, server_process
 from test_server_faults import OPEN, dial
 
@@ -156,9 +169,24 @@ def _(server: EmbeddedServer) -> None:
 @fault("disk-full:patch#1:1000")
 def _(server: EmbeddedServer) -> None:
     location = half(server)
-    assert append(location, 100, DATA[100:]).status_code in {500, 507}
+    assert error(append(location, 100, DATA[100:])) == (507, "DISK_FULL")
     assert offset_of(location) == 1100
     assert append(location, 1100, DATA[1100:]).status_code == 204
+
+
+@fault("disk-full:batch#1:10")
+def _(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    parts = [text("sessionId", session), text("category", "personal"), file("a.mp4", DATA)]
+    assert error(post_parts(server.url, parts)) == (507, "DISK_FULL")
+    assert post_parts(server.url, parts).status_code == 200
+
+
+@fault("disk-full:pack#1:10")
+def _(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    assert error(post_pack(server.url, session, {"a.mp4": DATA})) == (507, "DISK_FULL")
+    assert post_pack(server.url, session, {"a.mp4": DATA}).status_code == 200
 
 
 @fault("offset:head#1:-50")
@@ -422,7 +450,7 @@ EVERY = [check for checks in CHECKS.values() for check in checks]
 
 @pytest.mark.parametrize(("rule", "check"), EVERY, ids=[rule for rule, _ in EVERY])
 def test_a_fault_has_its_effect_on_the_wire(rule: str, check: Callable[[EmbeddedServer], None]) -> None:
-    with running_server(faults=(rule,), analysis_seconds=0.05) as server:
+    with running_server(faults=(rule,), packs=True, analysis_seconds=0.05) as server:
         check(server)
 
 
