@@ -30,7 +30,7 @@ MAX_HEAD = 256 << 10
 """Bytes of a request's head."""
 MAX_MESSAGE = 1 << 20
 """Bytes of an unfinished message of a websocket."""
-INTERVAL = 0.1
+INTERVAL = 0.2
 """Seconds between two looks, at least."""
 SHARE = 20
 """A look may take one of so many parts of the time."""

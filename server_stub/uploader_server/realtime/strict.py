@@ -6,6 +6,7 @@ limit, and take an event named `connect` for a connection.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ MAX_PACKET = 64 << 10
 """Bytes of a message of a websocket, or of the body of a long-polling client."""
 MAX_PACKETS = 1000
 """Packets in the body of a long-polling client."""
+CONNECT_WITHIN = 10.0
+"""Seconds that a client has to connect to the namespace, with its token where one is needed."""
 _TYPES = frozenset("123456")
 """Engine.IO packets of clients: close, ping, pong, message, upgrade, noop."""
 _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
@@ -32,6 +35,14 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
     def __init__(self, close: Callable[[str], None], **options: Any) -> None:
         super().__init__(**options)
         self._close = close
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
+        asyncio.get_running_loop().call_later(CONNECT_WITHIN, self._close_unconnected, eio_sid)
+        return await super()._handle_eio_connect(eio_sid, environ)
+
+    def _close_unconnected(self, eio_sid: str) -> None:
+        if self.manager.sid_from_eio_sid(eio_sid, "/") is None:
+            self._close(eio_sid)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         if is_message(data):

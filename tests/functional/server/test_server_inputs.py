@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload
+from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload, watching
 from functional.tus_server.tus_client import concatenate, create, error, part
 from serving import running_server
 from websockets.exceptions import ConnectionClosed
@@ -171,6 +171,24 @@ def test_a_body_has_a_deadline(path: str) -> None:
             except TimeoutError:
                 continue
         assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_who_dials_and_does_not_connect_is_cut_off(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 0.3)
+    with running_server() as server, watching(server.url, transport) as watcher:
+        path = "/socket.io/?EIO=4&transport="
+        if transport == "websocket":
+            address = server.url.replace("http", "ws", 1) + path + transport
+            with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
+                connection.recv(timeout=DEADLINE)
+                with pytest.raises(ConnectionClosed):
+                    connection.recv(timeout=DEADLINE)
+        else:
+            opened = requests.get(server.url + path + transport, timeout=DEADLINE).text
+            polled = f"{server.url}{path}{transport}&sid=" + opened.partition('"sid":"')[2].partition('"')[0]
+            eventually(lambda: requests.get(polled, timeout=DEADLINE).status_code == 400, "the end")
+        assert not watcher.lost.is_set()
 
 
 def stalled(server: EmbeddedServer, count: int, sent: bytes) -> list[socket.socket]:
