@@ -170,7 +170,9 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     except RuleError as error:
         raise StartupError(f"--fault {error}") from None
     if config.fault_control and not config.loopback:
-        raise StartupError(f"--fault-control: not on {config.host}; it is for tests on a loopback address (--host ::1)")
+        raise StartupError(
+            f"--fault-control: not on {config.host}; it is for tests on a loopback address (--host 127.0.0.1)"
+        )
     store = Store(config.root)
     metrics = Metrics()
     realtime = Realtime(config, metrics)

@@ -39,6 +39,12 @@ CLOSE_REFUSED = 1.0
 """Seconds until the transport of a refused connection is closed: the refusal must get through before."""
 
 
+MOST_JOINS = 200_000
+"""Joins of all connections together."""
+LONGEST_ROOM = 200
+"""Characters of an id that is joined; the reference backend takes any text."""
+
+
 class Realtime:
     """The Socket.IO server of one application."""
 
@@ -50,6 +56,8 @@ class Realtime:
         self._analyses: Analyses | None = None
         self._joined: dict[str, set[str]] = {}
         """The rooms of each connection; python-socketio would search all rooms for them."""
+        self._joins = 0
+        """How many they are together."""
         self._dialling: dict[int, Scope] = {}
         """Handshakes under way, by the identity of their scope."""
         self._websockets: dict[int, asyncio.Future[None]] = {}
@@ -180,7 +188,7 @@ class Realtime:
             serving.cancel()
 
     def _disconnect(self, sid: str, *_: object) -> None:
-        self._joined.pop(sid, None)
+        self._joins -= len(self._joined.pop(sid, ()))
 
     async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
         if self._config.reference:  # 3.7: never acknowledged, no replay, any id will do
@@ -216,10 +224,13 @@ class Realtime:
         rooms = self._joined.get(sid)
         if rooms is None:  # it disconnects just now
             return False
+        if session_id in rooms:
+            return True
         limit = self._config.max_joins
-        if limit and len(rooms) >= limit and session_id not in rooms:
+        if (limit and len(rooms) >= limit) or self._joins >= MOST_JOINS or len(session_id) > LONGEST_ROOM:
             return False
         rooms.add(session_id)
+        self._joins += 1
         return True
 
     async def _tell_one(self, sid: str, name: str, event: dict[str, Any]) -> None:
@@ -230,7 +241,9 @@ class Realtime:
         valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
         if valid and isinstance(session_id, str):
             room = session_id if self._config.reference else session_id.lower()
-            self._joined.get(sid, set()).discard(room)
+            rooms = self._joined.get(sid, set())
+            self._joins -= room in rooms
+            rooms.discard(room)
             await self.server.leave_room(sid, f"session:{room}")
         if self._config.reference:
             return self.server.not_handled
