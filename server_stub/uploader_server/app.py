@@ -22,6 +22,7 @@ from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.bodies import Bodies
+from uploader_server.http.connections import most_connections
 from uploader_server.http.middleware import Gatekeeper, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
@@ -80,11 +81,12 @@ class UploadApp:
         self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
         """The layers below the log of requests."""
         self.proxies = Proxies(state.config.behind_proxy)
+        self._per_address = min(state.config.max_per_address, most_connections() * 3 // 4)
         self._gatekeeper = Gatekeeper(
             self.application,
             self._keep,
             self.proxies,
-            limit=state.config.max_per_address,
+            limit=self._per_address,
             echo=not state.config.reference,
         )
         self._rest = rest
@@ -130,7 +132,7 @@ class UploadApp:
 
     def watch(self, port: int) -> Watch:
         """The watch over the connections of the port that it is served on."""
-        return Watch(port, self.state.config.max_per_address, self.proxies, self._gatekeeper)
+        return Watch(port, self._per_address, self.proxies, self._gatekeeper)
 
     async def ended(self, seconds: float) -> None:
         """Wait until the requests that were stopped have released what they had, for so many seconds at most."""

@@ -13,7 +13,6 @@ import errno
 import shutil
 import signal
 import socket
-import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,10 +24,7 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.http.connections import close_port, cut_connections
-
-if sys.platform != "win32":
-    import resource
+from uploader_server.http.connections import close_port, cut_connections, most_connections, raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -42,10 +38,6 @@ START_DEADLINE = 30.0
 STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 BACKLOG = 1024
-MOST_CONNECTIONS = 4096
-"""Connections at a time, as far as the system's limit of descriptors permits."""
-RESERVED = 256
-"""Descriptors that are left for files."""
 LARGEST_PIECE = 1 << 20
 """Bytes of a body that granian hands over at once; with its own 400 KiB a large upload costs a quarter more CPU."""
 KEEP_ALIVE = {"bundled": 75.0, "reference": 5.0}
@@ -63,7 +55,7 @@ class Granian(Server):
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000), max_buffer_size=LARGEST_PIECE),
             backlog=BACKLOG,
-            backpressure=_most_connections(),
+            backpressure=most_connections(),
             log_enabled=False,
         )
 
@@ -71,25 +63,6 @@ class Granian(Server):
         is_unix_socket = False
         # granian's own annotations leave the constructor out that its pickling uses
         self._shd = SocketHolder(self._listener.detach(), is_unix_socket, BACKLOG)  # type: ignore[assignment,call-arg]
-
-
-def _most_connections() -> int:
-    if sys.platform == "win32":  # pragma: no cover - no such limit
-        return MOST_CONNECTIONS
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(64, min(MOST_CONNECTIONS, soft - RESERVED))
-
-
-def _raise_limit() -> None:
-    """Let this process have as many descriptors as it needs and may."""
-    if sys.platform == "win32":  # pragma: no cover - no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MOST_CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
 def listen(config: ServerConfig) -> socket.socket:
@@ -247,7 +220,7 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
 
     Raises StartupError.
     """
-    _raise_limit()
+    raise_limit()
     listener = listen(config)
     try:
         app = create_app(replace(config, remembered_requests=0), scripted=False)  # no test runs in this process

@@ -1,4 +1,4 @@
-"""Cutting live TCP connections, which no ASGI server offers: by the addresses that the ASGI scope names."""
+"""Live TCP connections: how many there may be, and cutting them, which no ASGI server offers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,40 @@ import os
 import socket
 import stat
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+MOST_CONNECTIONS = 4096
+"""Connections at a time, as far as the system's limit of descriptors permits."""
+RESERVED = 256
+"""Descriptors that are left for files."""
+
+
+def most_connections() -> int:
+    """How many connections this process may have at a time."""
+    if sys.platform == "win32":  # pragma: no cover - no such limit
+        return MOST_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(64, min(MOST_CONNECTIONS, soft - RESERVED))
+
+
+def raise_limit() -> None:
+    """Let this process have as many descriptors as it needs and may."""
+    if sys.platform == "win32":  # pragma: no cover - no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
 def cut(scope: Any, *, reset: bool = False) -> None:
