@@ -118,6 +118,7 @@ async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, read
             cut_connections(port)
             await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
         serving.cancel()
+        await app.ended(STOP_GRACE)  # what requests leave behind is removed
     if serving.done() and not serving.cancelled():
         serving.result()
 

@@ -96,7 +96,8 @@ class Realtime:
             await asyncio.wait({serving})
         finally:
             del self._dialling[id(scope)], self._websockets[id(scope)]
-            serving.cancel()  # of no effect unless the server stops
+            serving.cancel()  # of no effect unless the server stops; then what it fails with is of no interest
+            serving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         with contextlib.suppress(asyncio.CancelledError):
             await serving
 
