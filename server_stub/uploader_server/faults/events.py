@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.faults.exchanges import with_wrong_types
+from uploader_server.faults.on_answers import with_wrong_types
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from uploader_server.faults.answers import give, nowhere
 from uploader_server.faults.control import PATH
-from uploader_server.faults.exchanges import layered
+from uploader_server.faults.exchange import Exchange
+from uploader_server.faults.on_answers import ON_ANSWERS
+from uploader_server.faults.on_requests import ON_REQUESTS
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import refuse
 from uploader_server.http.middleware import effective_method, is_realtime
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from uploader_server.faults.answers import Answer
     from uploader_server.faults.gates import Gate
+    from uploader_server.faults.rules import Rule
     from uploader_server.faults.state import Faults
     from uploader_server.http.accesslog import Seen
 
@@ -63,7 +66,9 @@ class FaultyApp:
         answer = self._faults.take_answer(method, path)
         if answer is not None:
             app = functools.partial(_scripted, answer, app, send)
-        await layered(self._faults.hit(method, path), self._faults, app, send)(scope, receive, send)
+        for rule in reversed(self._faults.hit(method, path)):  # the first one is the outermost
+            app = functools.partial(_act, rule, self._faults, app, send)
+        await app(scope, receive, send)
 
     async def _serve_realtime(self, scope: Scope, receive: Receive, send: Send) -> None:
         side = "websocket" if scope["type"] == "websocket" else "polling"
@@ -86,6 +91,13 @@ class FaultyApp:
         finally:
             for gate, key in zip(gates, keys, strict=True):
                 gate.leave(key)
+
+
+async def _act(
+    rule: Rule, faults: Faults, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send
+) -> None:
+    act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
+    await act(Exchange(rule, faults, app, scope, receive, send, seen))
 
 
 async def _scripted(answer: Answer, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
