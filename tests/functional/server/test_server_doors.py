@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from batches import DEADLINE, Listener, connected, eventually, file, new_session
 from functional.tus_server.tus_client import TUS, create, created, head
 from packing import send_pack
 from serving import running_server, server_process
+from websockets.exceptions import ConnectionClosed
 
 from uploader_server.http.auth import issue_token
 from uploader_server.storage.paths import candidates
@@ -183,7 +185,8 @@ def test_an_event_named_connect_resets_no_counter() -> None:
             listener.send(f'42{number}["join-session","00000000-0000-4000-8000-00000000000{number}"]')
             assert "SESSION_NOT_FOUND" in listener.packet()
         listener.send('42["connect",{}]')
-        listener.send('422["join-session","00000000-0000-4000-8000-000000000002"]')
+        with contextlib.suppress(ConnectionClosed):
+            listener.send('422["join-session","00000000-0000-4000-8000-000000000002"]')
         eventually(lambda: listener.closed, "the end of the connection")
         with pytest.raises(TimeoutError):
             listener.packet(0)
@@ -211,7 +214,8 @@ def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
         for packet in MALFORMED:
             listener = Listener(server.url)
             listener.send(packet)
-            listener.send('421["join-session","x"]')
+            with contextlib.suppress(ConnectionClosed):
+                listener.send('421["join-session","x"]')
             eventually(lambda listener=listener: listener.closed or answered(listener), f"the end of {packet}")
             listener.close()
         opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
