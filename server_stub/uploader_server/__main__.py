@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uploader_server.analysis.stages import STAGES, AnalysisMode
-from uploader_server.config import RealtimeMode, ServerConfig, StartupError, parse_size
+from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_network, check_origin, parse_size
+from uploader_server.faults.rules import parse_rule
+from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ values of --realtime (both transports of Socket.IO) and --websocket (that transp
   flap:S         from the first connection on: S seconds up, S seconds down, and so on; going down cuts
                  every live connection and refuses new ones
   kill-after:S   S seconds after the first connection it is cut and never comes back
-Uploads over HTTP are not affected by any of them.
+Uploads over HTTP are not affected by any of them. These options, --latency, --fail-file and --analysis are short
+forms of rules of --fault: --realtime flap:4 is --fault socket-flap:realtime:4.
 
 values of --analysis, several with commas between them:
   silent         no event is sent; the status tells how far it is
@@ -69,6 +72,9 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--no-packs", dest="packs", action="store_false", help="no packs of small files, and no lookup")
     add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="tus uploads only within sessions")
     add("--upload-ttl", type=_checked(_seconds), default=7 * 24 * 3600.0, metavar="S", help="the same for tus uploads")
+    add("--fault", type=_checked(_rule), action="append", default=[], metavar="RULE", help="break something on purpose")
+    add("--list-faults", action="store_true", help="print every fault with an example, and exit")
+    add("--fault-control", action="store_true", help="let tests change the faults at /faults (loopback only)")
     add("--realtime", type=_checked(_mode), metavar="V", help="break Socket.IO, see below")
     add("--websocket", type=_checked(_mode), metavar="V", help="break the websocket transport alone")
     add("--latency", type=_checked(_at_least(0)), default=0, metavar="MS", help="delay of every request")
@@ -78,6 +84,23 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--analysis", type=_checked(_analysis), metavar="V", help="break analyses, see below")
     add("--jwt-secret-file", type=Path, metavar="FILE", help="secret of the tokens (default: a random one)")
     add("--auth-token-file", type=Path, metavar="FILE", help="a token that all calls and sockets need from now on")
+    add(
+        "--cors-origin",
+        type=_checked(_origin),
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin call; repeatable, * is any",
+    )
+    add(
+        "--behind-proxy",
+        type=_checked(_network),
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="believe the X-Forwarded-For of this address or network; repeatable",
+    )
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a name the server is called by; repeatable")
     add(
         "--max-connections",
         type=_checked(_at_least(0)),
@@ -144,6 +167,21 @@ def _types(text: str) -> tuple[str, ...]:
     return types
 
 
+def _origin(text: str) -> str:
+    check_origin(text)
+    return text
+
+
+def _network(text: str) -> str:
+    check_network(text)
+    return text
+
+
+def _rule(text: str) -> str:
+    parse_rule(text)
+    return text
+
+
 def _mode(text: str) -> str:
     RealtimeMode.parse(text)
     return text
@@ -196,6 +234,8 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         packs=options.packs,
         anonymous_tus=options.anonymous_tus,
         upload_ttl=options.upload_ttl,
+        faults=tuple(options.fault),
+        fault_control=options.fault_control,
         realtime=options.realtime,
         websocket=options.websocket,
         latency_ms=options.latency,
@@ -203,6 +243,9 @@ def configured(options: argparse.Namespace) -> ServerConfig:
         fail_files=tuple(options.fail_file),
         analysis_seconds=options.analysis_seconds,
         analysis=options.analysis,
+        cors_origins=tuple(options.cors_origin),
+        behind_proxy=tuple(options.behind_proxy),
+        allow_hosts=tuple(options.allow_host),
         max_connections=options.max_connections,
         max_joins=options.max_joins,
         access_log_format=options.access_log_format,
@@ -217,6 +260,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     `prog` is what the person typed: it begins each message about an error.
     """
     options = parser(prog).parse_args(argv)
+    if options.list_faults:
+        sys.stdout.write(listing())
+        return 0
     logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s: %(message)s")
     try:
         config = configured(options)

@@ -16,11 +16,19 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
+from uploader_server.faults.control import FaultControl
+from uploader_server.faults.events import FaultyEvents
+from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
+from uploader_server.http.bodies import Bodies
+from uploader_server.http.connections import most_connections
 from uploader_server.http.middleware import Gatekeeper, Router
+from uploader_server.http.origins import Origins
+from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
 from uploader_server.http.routes import Rest, create_rest
+from uploader_server.http.watch import Watch
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.reference.backend import Reference
@@ -66,9 +74,21 @@ class UploadApp:
         if isinstance(state.backend, Bundled):
             more += _further_calls(state.backend, offers)
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
-        router = Router(state.config, RateLimit(limits.rate, state.config.rate_window), rest, state.realtime)
-        app = FaultyApp(router, state.faults) if faulty else router
-        self._gatekeeper = Gatekeeper(app, self._keep, echo=not state.config.reference)
+        limit = RateLimit(limits.rate, state.config.rate_window)
+        router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
+        checked = Origins(state.config, router)
+        control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
+        self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
+        """The layers below the log of requests."""
+        self.proxies = Proxies(state.config.behind_proxy)
+        self._per_address = min(state.config.max_per_address, most_connections() * 3 // 4)
+        self._gatekeeper = Gatekeeper(
+            self.application,
+            self._keep,
+            self.proxies,
+            limit=self._per_address,
+            echo=not state.config.reference,
+        )
         self._rest = rest
         try:
             self._log = AccessLog(state.config)
@@ -111,11 +131,22 @@ class UploadApp:
         self.state.realtime.drop()
         self._gatekeeper.stop()
 
-    def close(self) -> None:
-        """Release the root and the log; a temporary root is removed. Only after the server has stopped."""
+    def watch(self, port: int) -> Watch:
+        """The watch over the connections of the port that it is served on."""
+        return Watch(port, self._per_address, self.proxies, self._gatekeeper)
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until the requests that were stopped have released what they had, for so many seconds at most."""
+        await self._gatekeeper.ended(seconds)
+
+    def close(self, *, keep_root: bool = False) -> None:
+        """Release the root and the log; a temporary root is removed, unless it is kept for a restart.
+
+        Only after the server has stopped.
+        """
         self.state.faults.loop = None
         self._log.close()
-        self.state.store.close()
+        self.state.store.close(keep_root=keep_root)
 
 
 def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
@@ -131,13 +162,21 @@ def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
     return routes
 
 
-def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
-    """Build the application. Raises StartupError where the root or the access log can't be used.
+def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: bool = True) -> UploadApp:
+    """Build the application. Raises StartupError for a wrong fault, and where root or access log can't be used.
 
-    Without `scripted` nobody changes faults at run time: their layer is there only where the configuration has any.
+    Without `scripted` nobody changes faults at run time: their layers are there only where the configuration has any.
+    After a restart `faults` are those of the application before: their counts go on.
     """
+    try:
+        faults = faults or Faults(config)
+    except RuleError as error:
+        raise StartupError(f"--fault {error}") from None
+    if config.fault_control and not config.loopback:
+        raise StartupError(
+            f"--fault-control: not on {config.host}; it is for tests on a loopback address (--host 127.0.0.1)"
+        )
     store = Store(config.root, durable=config.durable)
-    faults = Faults(config)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
     analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
@@ -146,11 +185,15 @@ def create_app(config: ServerConfig, *, scripted: bool = True) -> UploadApp:
     realtime.serve(backend, analyses)
     metrics.gauge("uploader_sessions", "Upload sessions that are known", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Analyses under way", "", lambda: {"": analyses.running()})
-    faults.realtime_gate.on_cut = realtime.drop
-    faults.websocket_gate.on_cut = lambda: realtime.drop(websockets_only=True)
+    faulty = scripted or config.fault_control or bool(config.rules)
+    if faulty:
+        realtime.deliver = FaultyEvents(realtime.deliver, faults)
+        faults.gates["realtime"].on_cut = realtime.drop
+        faults.gates["websocket"].on_cut = lambda: realtime.drop(websockets=True)
+        faults.gates["polling"].on_cut = lambda: realtime.drop(websockets=False)
     try:
         state = State(config, store, faults, backend, realtime, analyses, metrics)
-        return UploadApp(state, faulty=scripted or config.breaks_connections)
+        return UploadApp(state, faulty=faulty)
     except StartupError:
         store.close()
         raise

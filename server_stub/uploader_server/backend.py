@@ -23,6 +23,9 @@ class Backend(Protocol):
     async def cancel(self, session_id: str) -> None:
         """Cancel a session."""
 
+    async def delete(self, file_id: str) -> bool:
+        """Delete a stored file; False where there is none with this id."""
+
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
         """End a session, of whose files the client gave up so many."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
@@ -49,7 +51,11 @@ class Bundled(Sessions):
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
-        return await receive_batch(self, request)
+        answer = await receive_batch(self, request)
+        for file in answer["files"]:
+            if "filePath" in file:  # where it is on this disk is nobody's business
+                file["filePath"] = "/uploads/" + quote(self.store.below(Path(file["filePath"])))
+        return answer
 
     async def cancel(self, session_id: str) -> None:
         """Cancel a session and end its requests under way; nothing of those is stored. Raises ApiError 404."""
@@ -64,6 +70,10 @@ class Bundled(Sessions):
         await self.emit(session.id, session.event("The upload was cancelled"))
         if self.tus is not None:
             await self.tus.discard(session.id)
+
+    async def delete(self, file_id: str) -> bool:
+        """Delete a stored file; False where there is none with this id."""
+        return (self.tus is not None and await self.tus.delete(file_id)) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
         """End a session although fewer files came than were expected; the client gave up so many of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -34,14 +35,16 @@ class RealtimeMode:
     - `flap`: from the first connection on, `seconds` up, `seconds` down, and so on. Going down cuts every live
       connection and refuses new ones.
     - `kill-after`: `seconds` after the first connection it is cut and never comes back.
+    - `kick`: every `seconds`, counted from the first connection, live connections are cut; new ones are welcome.
+    - `freeze`: `seconds` after the first connection nothing gets through any more, and nothing is closed.
     """
 
-    kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after"] = "up"
+    kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
     seconds: float = 0.0
 
     @classmethod
     def parse(cls, text: str | None) -> RealtimeMode:
-        """Read `off`, `hang`, `refuse`, `flap:SECONDS` or `kill-after:SECONDS`; None means it works.
+        """Read `off`, `hang`, `refuse`, or `flap`, `kill-after`, `kick`, `freeze` with `:SECONDS`; None: it works.
 
         Raises ValueError, with the legal values, for anything else.
         """
@@ -52,10 +55,12 @@ class RealtimeMode:
             for plain in ("up", "off", "refuse", "hang"):
                 if text == plain:
                     return cls(plain)
-        for timed in ("flap", "kill-after"):
+        for timed in ("flap", "kill-after", "kick", "freeze"):
             if kind == timed and re.fullmatch(r"\d+(\.\d+)?", seconds) and float(seconds) > 0:
                 return cls(timed, float(seconds))
-        raise ValueError(f"{text!r} is none of off, hang, refuse, flap:SECONDS, kill-after:SECONDS")
+        raise ValueError(
+            f"{text!r} is none of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS, freeze:SECONDS"
+        )
 
 
 def parse_size(text: str) -> int:
@@ -69,6 +74,20 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is no size: it must be at least one byte")
     return size
+
+
+def check_network(text: str) -> None:
+    """Raise ValueError for what is neither an address nor a network."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address and no network; write 10.0.0.7 or 10.0.0.0/8") from None
+
+
+def check_origin(text: str) -> None:
+    """Raise ValueError for what is no origin of a web page."""
+    if text != "*" and re.fullmatch(r"https?://[^/\s?#@]+", text) is None:
+        raise ValueError(f"{text!r} is no origin; write it as https://app.example, without a path (or * for any)")
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,10 @@ class ServerConfig:
 
     The answer to a pack is remembered for as long.
     """
+    faults: tuple[str, ...] = ()
+    """Rules of what goes wrong, see `faults.table`. The next three, `fail_files` and `analysis` are short forms."""
+    fault_control: bool = False
+    """Whether `/faults` changes the rules at run time. For tests: only on a loopback address."""
     realtime: str | None = None
     """How both transports of Socket.IO misbehave, see `RealtimeMode.parse`."""
     websocket: str | None = None
@@ -119,6 +142,8 @@ class ServerConfig:
     """A whole request must arrive within this time (reference: 300 s); 0: no such limit."""
     idle_timeout: float = 300.0
     """A body that sends nothing for this long is given up with 408."""
+    body_timeout: float = 30.0
+    """The whole body of a call that is no upload must arrive within this time; else 408."""
     progress_linger: float = 5.0
     """Reference only: `/progress` is gone this long after the end."""
     fail_files: tuple[str, ...] = ()
@@ -130,8 +155,14 @@ class ServerConfig:
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
     """Where it is set, every call but `/health` needs it as a bearer token, and Socket.IO's handshake as well."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names by which the server may be called beside addresses and `localhost`. Checked on loopback, or where given."""
+    behind_proxy: tuple[str, ...] = ()
+    """Addresses or networks of proxies: what these say in `X-Forwarded-For` and `X-Forwarded-Host` is believed."""
     max_connections: int = 500
-    """Realtime connections of one client address at a time; 0: no limit. 500 leave descriptors for the uploads."""
+    """Realtime connections of one client address at a time; 0: no limit. See also `max_per_address`."""
     max_joins: int = 10_000
     """Rooms of one realtime connection at a time; 0: no limit."""
     access_log: Path | Literal["-"] | None = None
@@ -144,6 +175,10 @@ class ServerConfig:
         """Check the values that are written as text. Raises ValueError."""
         if self.flavour not in _OWN:
             raise ValueError(f"flavour: {self.flavour!r} is none of {', '.join(_OWN)}")
+        for proxy in self.behind_proxy:
+            check_network(proxy)
+        for origin in self.cors_origins:
+            check_origin(origin)
         RealtimeMode.parse(self.realtime)
         RealtimeMode.parse(self.websocket)
         AnalysisMode.parse(self.analysis)
@@ -159,9 +194,34 @@ class ServerConfig:
         return self.flavour == "reference"
 
     @property
-    def breaks_connections(self) -> bool:
-        """Whether requests or connections are delayed, refused or cut on purpose."""
-        return bool(self.latency_ms or self.realtime or self.websocket)
+    def max_per_address(self) -> int:
+        """Connections of any kind of one client address at a time; 0: no limit.
+
+        A client on long polling has two for each realtime connection; the rest is for its uploads.
+        """
+        return 2 * self.max_connections + 256 if self.max_connections else 0
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it listens to this machine alone."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # another name
+            return False
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Every fault as a rule, with those that have short forms."""
+        rules = list(self.faults)
+        for side, mode in (("realtime", self.realtime), ("websocket", self.websocket)):
+            if mode not in {None, "up"}:
+                kind, colon, seconds = str(mode).partition(":")
+                rules.append(f"socket-{kind}:{side}{colon}{seconds}")
+        if self.latency_ms:
+            rules.append(f"latency:{self.latency_ms}")
+        rules += [f"fail-file:{glob}" for glob in self.fail_files]
+        rules += [f"analysis-{word.strip()}" for word in (self.analysis or "").split(",") if word]
+        return tuple(rules)
 
     @property
     def limits(self) -> Limits:

@@ -8,7 +8,9 @@ under way and cuts what is left, so that it takes less than two seconds whoever 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import shutil
 import signal
 import socket
 import threading
@@ -22,7 +24,7 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.http.connections import cut_connections
+from uploader_server.http.connections import close_port, cut_connections, most_connections, raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from uploader_server.faults import Faults
+    from uploader_server.faults.state import Restart
 
 START_DEADLINE = 30.0
 STOP_GRACE = 0.3
@@ -52,7 +55,7 @@ class Granian(Server):
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive * 1000), max_buffer_size=LARGEST_PIECE),
             backlog=BACKLOG,
-            backpressure=BACKLOG,
+            backpressure=most_connections(),
             log_enabled=False,
         )
 
@@ -97,14 +100,17 @@ async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, read
     serving = asyncio.ensure_future(server.serve())
     started = asyncio.ensure_future(app.started.wait())
     stopping = asyncio.ensure_future(stop.wait())
+    watching: asyncio.Future[None] | None = None
     try:
         await asyncio.wait({serving, started, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             ready()
+            watching = asyncio.ensure_future(app.watch(port).run())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        started.cancel()
-        stopping.cancel()
+        for task in (started, stopping, watching):
+            if task is not None:
+                task.cancel()
         app.stop()
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_GRACE)
@@ -112,8 +118,81 @@ async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, read
             cut_connections(port)
             await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
         serving.cancel()
+        await app.ended(STOP_GRACE)  # what requests leave behind is removed
     if serving.done() and not serving.cancelled():
         serving.result()
+
+
+class Runner:
+    """Runs one application after another on one address: the next one after each restart that a fault asks for."""
+
+    def __init__(self, app: UploadApp, listener: socket.socket, *, scripted: bool) -> None:
+        self.app = app
+        """The one that runs, or ran last."""
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._scripted = scripted
+        self._kept_roots: list[Path] = []
+        """Temporary roots that restarts have kept: they are removed at the end."""
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until `stop` is set. `ready` is called once."""
+        while True:
+            asked: list[Restart] = []
+            ending = asyncio.Event()
+
+            def on_restart(restart: Restart, asked: list[Restart] = asked, ending: asyncio.Event = ending) -> None:
+                if not ending.is_set():
+                    close_port(self.port)  # as a crash does: nobody gets an answer
+                    asked.append(restart)
+                    ending.set()
+
+            self.app.state.faults.on_restart = on_restart
+            stopping = asyncio.ensure_future(_follow(stop, ending))
+            try:
+                await run(self.app, self._listener, ending, ready)
+            finally:
+                stopping.cancel()
+            if stop.is_set() or not asked:
+                return
+            await self._begin_anew(asked[0], stop)
+            ready = _nothing
+
+    async def _begin_anew(self, restart: Restart, stop: asyncio.Event) -> None:
+        config, faults, root = self.app.state.config, self.app.state.faults, self.app.state.store.root
+        await self.app.ended(STOP_DEADLINE)  # else they would write into the root of the next one
+        if restart.memory == "nothing":
+            self.app.close()
+            config = replace(config, root=None)
+        else:
+            self._keep(root)
+            if restart.memory == "files":
+                shutil.rmtree(self.app.state.store.private)
+            config = replace(config, root=root)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), restart.down)
+        self._listener = listen(replace(config, port=self.port))
+        self.app = create_app(config, faults=faults, scripted=self._scripted)
+
+    def _keep(self, root: Path) -> None:
+        if self.app.state.config.root is None:
+            self._kept_roots.append(root)
+        self.app.close(keep_root=True)
+
+    def close(self) -> None:
+        """Release the root; a temporary one is removed. Only after `run` has ended."""
+        self.app.close()
+        for root in self._kept_roots:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+async def _follow(stop: asyncio.Event, ending: asyncio.Event) -> None:
+    await stop.wait()
+    ending.set()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -142,19 +221,22 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
 
     Raises StartupError.
     """
+    raise_limit()
     listener = listen(config)
     try:
         app = create_app(replace(config, remembered_requests=0), scripted=False)  # no test runs in this process
     except StartupError:
         listener.close()
         raise
+    runner = Runner(app, listener, scripted=False)
+    url = url_of(listener)
     try:
-        run_loop(_until_signal(app, listener, on_ready))
+        run_loop(_until_signal(runner, lambda: on_ready(url, app.state.store.root)))
     finally:
-        app.close()
+        runner.close()
 
 
-async def _until_signal(app: UploadApp, listener: socket.socket, on_ready: Callable[[str, Path], None]) -> None:
+async def _until_signal(runner: Runner, ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -164,8 +246,7 @@ async def _until_signal(app: UploadApp, listener: socket.socket, on_ready: Calla
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows, where the loop looks for signals by itself
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    url = url_of(listener)
-    await run(app, listener, stop, lambda: on_ready(url, app.state.store.root))
+    await runner.run(stop, ready)
 
 
 class EmbeddedServer:
@@ -178,7 +259,7 @@ class EmbeddedServer:
     def __init__(self, config: ServerConfig | None = None, *, port: int = 0) -> None:
         self.config = replace(config or ServerConfig(), port=port)
         self.url = ""
-        self._app: UploadApp | None = None
+        self._runner: Runner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -188,9 +269,9 @@ class EmbeddedServer:
     @property
     def app(self) -> UploadApp:
         """The running application. Raises RuntimeError before the start."""
-        if self._app is None:
+        if self._runner is None:
             raise RuntimeError("the embedded server was not started")
-        return self._app
+        return self._runner.app
 
     @property
     def root(self) -> Path:
@@ -206,12 +287,12 @@ class EmbeddedServer:
         """Start, and return when requests are answered. Raises StartupError."""
         listener = listen(self.config)
         try:
-            self._app = create_app(self.config)
+            self._runner = Runner(create_app(self.config), listener, scripted=True)
         except StartupError:
             listener.close()
             raise
         self.url = url_of(listener)
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="uploader-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._runner,), name="uploader-server", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_DEADLINE) or self._failure is not None:
             failure = self._failure
@@ -226,19 +307,20 @@ class EmbeddedServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(START_DEADLINE)
         self._thread = None
-        self.app.close()
+        if self._runner is not None:
+            self._runner.close()
 
-    def _run(self, listener: socket.socket) -> None:
+    def _run(self, runner: Runner) -> None:
         try:
-            run_loop(self._main(listener))
+            run_loop(self._main(runner))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
             self._failure = error
         finally:
             self._ready.set()
 
-    async def _main(self, listener: socket.socket) -> None:
+    async def _main(self, runner: Runner) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        await run(self.app, listener, self._stop, self._ready.set)
+        await runner.run(self._stop, self._ready.set)
 
     def __enter__(self) -> EmbeddedServer:
         self.start()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_OPEN = 10_000
+"""Sessions at a time that have not ended."""
+MAX_KNOWN = 100_000
+"""Sessions that are kept in memory; the oldest that have ended are forgotten first."""
 BURST = 20
 """Events that are sent in one go."""
 
@@ -51,7 +55,12 @@ class Sessions:
         """The sessions by their ids, with those of an earlier server on this root."""
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:
-        """Open a session; its id and when it was created."""
+        """Open a session; its id and when it was created. Raises ApiError 503 where too many are open."""
+        if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
+            message = f"There are {MAX_OPEN} open sessions"
+            raise ApiError(503, "TOO_MANY_SESSIONS", message, headers={"retry-after": "60"})
+        if len(self.known) >= MAX_KNOWN:
+            del self.known[next(known.id for known in self.known.values() if known.ended)]
         session = Session(str(uuid.uuid4()), category, expected)
         await self.keep(session)
         self.known[session.id] = session

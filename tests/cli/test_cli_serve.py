@@ -40,9 +40,12 @@ def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     argv += ["--max-files", "3"]
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
     argv += ["--no-tus", "--no-packs", "--no-anonymous-tus", "--upload-ttl", "3600"]
+    argv += ["--fault", "lose:patch#1", "--fault", "latency:5", "--list-faults", "--fault-control"]
     argv += ["--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"]
     argv += ["--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"]
-    argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token", "--max-connections", "9", "--max-joins", "99"]
+    argv += ["--jwt-secret-file", "secret", "--auth-token-file", "token"]
+    argv += ["--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"]
+    argv += ["--max-connections", "9", "--max-joins", "99"]
     argv += ["--access-log", "-", "--access-log-format", "json"]
     argv += ["--print-token", "--verbose"]
     assert main(["serve", *argv]) == 0

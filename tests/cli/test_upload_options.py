@@ -240,9 +240,9 @@ def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Fil
     assert "InsecureRequestWarning" not in done.err
 
 
-def test_proxy(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_proxy(make_files: Files, tmp_path: Path) -> None:
     """All calls go through the proxy, the option before the environment's."""
-    with http_proxy(server.url) as proxy:
+    with running_server(allow_hosts=("files.test",)) as server, http_proxy(server.url) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
         dead = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
         files = make_files(**{"a.mp4": 1})

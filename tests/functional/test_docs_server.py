@@ -17,6 +17,7 @@ from pages import codes, names_of_tests, page, rows, section
 
 from uploader_cli.__main__ import main
 from uploader_server.__main__ import configured, parser
+from uploader_server.faults.table import markdown
 from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def test_every_option_is_on_the_page() -> None:
     on_the_page = set(re.findall(r"--[a-z][a-z-]*", PAGE))
     assert options - {"--help", "--verbose"} <= on_the_page
     assert on_the_page - options <= {"--server", "--token-file", "--retries", "--log-file"}
+
+
+def test_the_tables_of_faults_are_those_of_the_server() -> None:
+    """They are printed by `uploader_server.faults.table.markdown()`."""
+    assert markdown() in PAGE
 
 
 def test_every_metric_is_on_the_page_and_no_other() -> None:

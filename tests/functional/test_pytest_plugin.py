@@ -166,7 +166,7 @@ def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
     for option, _ in rows(section(PAGE, "## The marker")):
         for code in codes(option):
             options |= eval(f"dict({code})", {"path": tmp_path})  # the page's own words
-    assert len(options) == 13
+    assert len(options) == 14
     server = start(options)
     assert requests.get(f"{server.url}/health", timeout=30).status_code == 200
 

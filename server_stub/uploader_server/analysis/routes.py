@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from uploader_server.config import ServerConfig
     from uploader_server.storage.store import Store
 
+MAX_FIELDS = 1 << 20
+"""Bytes of a body; a fusion plan is the most that one has."""
 LONGEST_ID = 200
 """Characters of a session id; the reference backend takes any."""
 
@@ -87,7 +89,7 @@ class AnalysisCalls:
         """The JSON object of the body. Raises ApiError 400 or 401."""
         self._authorise(request)
         try:
-            body = await read_json(request)
+            body = await read_json(request, MAX_FIELDS)
         except ValueError:
             body = None
         if not isinstance(body, dict):
@@ -113,7 +115,8 @@ class AnalysisCalls:
         if not isinstance(named, str) or not named:
             raise _invalid(f"{name} must be the filePath of a batch answer")
         root = f"{self._store.root.as_posix()}/"
-        prefix = next((start for start in (root, "/uploads/") if named.startswith(start)), None)
+        starts = (root, "/uploads/") if self._config.reference else ("/uploads/",)
+        prefix = next((start for start in starts if named.startswith(start)), None)
         below = "" if prefix is None else named.removeprefix(prefix)
         if prefix is None or any(part in {"", ".", ".."} for part in below.split("/")) or "\0" in below:
             raise ApiError(400, "INVALID_PATH", f"{name} is no path of an uploaded file")

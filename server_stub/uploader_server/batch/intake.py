@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, storage_failure
 from uploader_server.session import EVENT_INTERVAL, batch_answer
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class Intake:
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
         except OSError as error:
-            raise ApiError(
-                500, "UPLOAD_FAILED", "The server could not write the file", details=error.strerror
-            ) from error
+            raise storage_failure(error) from error
 
     async def undo(self) -> None:
         """Let the session forget this request (its temporary files go when the request ends)."""

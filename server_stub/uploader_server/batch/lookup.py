@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
-MAX_BODY = 8 << 20
+MAX_BODY = 4 << 20
 """Bytes of a request."""
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
@@ -63,7 +62,8 @@ class Lookup:
         try:
             path.encode()
             safe_parts(path)
-            names = (candidate.as_posix() for candidate in candidates(Path(category, path)))
+            root = self._store.root
+            names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
             found: list[StoredFile] = []
             while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
                 found.append(stored)

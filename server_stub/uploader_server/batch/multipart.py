@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from uploader_server.config import Limits
 
 MAX_TEXT = 64 << 10
+"""Bytes of a text part."""
+MAX_TEXTS = 8 << 20
+"""Bytes of all text parts of a request."""
+PART = 128
+"""Bytes that a text part counts at least."""
+REPEATED = "relativePath"
+"""The text part that comes once for each file."""
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
 
@@ -67,6 +74,9 @@ class BatchReader:
         """The file that is arriving; None while a text part does."""
         self._name = ""
         self._text = bytearray()
+        self._texts = 0
+        self._names: set[str] = set()
+        """The text parts that came."""
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
         self._began = 0.0
@@ -134,10 +144,16 @@ class BatchReader:
         self._name, self._text = segment.name or "", bytearray()
         name = self._file_name(segment)
         if name is None:
+            if self._eager and self._name in self._names and self._name != REPEATED:
+                self._refuse(400, "VALIDATION_ERROR", f"The part {self._name!r} was sent twice")
+            self._names.add(self._name)
+            self._texts += len(self._name) + PART
+            if self._texts > MAX_TEXTS:
+                self._refuse(413, "VALIDATION_ERROR", "There are too many text parts")
             return
         self._began = time.monotonic()
-        length = segment.header("Content-Length")
-        file = FileState(name, announced=None if length is None else int(length))
+        length = segment.header("Content-Length") or ""
+        file = FileState(name, announced=int(length) if length.isascii() and length.isdigit() else None)
         self.files.append(file)
         self._file = file
         self._check(file, segment.name)
@@ -209,7 +225,8 @@ class BatchReader:
         file = self._file
         if file is None:
             self._text += piece
-            if len(self._text) > MAX_TEXT:
+            self._texts += len(piece)
+            if len(self._text) > MAX_TEXT or self._texts > MAX_TEXTS:
                 self._text.clear()
                 self._refuse(413, "VALIDATION_ERROR", f"The text part {self._name!r} is too long")
             return

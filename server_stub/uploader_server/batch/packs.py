@@ -18,7 +18,7 @@ from uploader_server.batch.packbody import FRAMING, PackBody
 from uploader_server.batch.packstore import Key, PackRows
 from uploader_server.batch.unpack import Unpacking
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, storage_failure
 from uploader_server.session import FileState, packed_mark
 from uploader_server.sessions import BURST, ending
 from uploader_server.sweeping import sweep
@@ -98,7 +98,7 @@ class Packs:
             raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
         except (OSError, sqlite3.Error) as error:
             logger.warning("a pack failed: %s", error)
-            failure = ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=str(error))
+            failure = storage_failure(error)
             failure.drain = not body.complete
             raise failure from error
         return Json(answer) if body.complete else RefusalResponse(answer, 200)

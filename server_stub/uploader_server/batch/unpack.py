@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, claim, safe_parts
+from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, claim, safe_parts
 from uploader_server.wire import extension
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Unpacking:
         self.files = [Packed(entry, f"{prefix}{number:012x}") for number, entry in enumerate(entries)]
         self._incoming = f"{store.incoming()}-"
         self._temporaries: list[str] = []
+        self._checked: set[str] = set()
 
     def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
         """Fail what the session can't take, each file alone; `ending` is that of the session's first file."""
@@ -112,6 +113,7 @@ class Unpacking:
         temporary = f"{self._incoming}{file.id[24:]}"
         try:
             safe_parts(file.entry.path)
+            self._check_directory(file.entry.path.rpartition("/")[0])
             fd = os.open(temporary, _NEW_FILE, 0o666)
             try:
                 self._temporaries.append(temporary)
@@ -124,6 +126,13 @@ class Unpacking:
             file.fail("INVALID_PATH", str(error))
         except OSError as error:
             file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
+
+    def _check_directory(self, directory: str) -> None:
+        """Raise UnsafePathError where a directory of the pack leads out of the category."""
+        if directory not in self._checked:
+            base = self._store.root / self._category
+            check_inside(base / directory, base)
+            self._checked.add(directory)
 
     def _link_all(self) -> None:
         """Give every written file its name, in their order; nothing is ever overwritten."""

@@ -1,5 +1,7 @@
 """Faults on demand: what is broken (`Faults`), and scripted answers (`Answer`)."""
 
-from uploader_server.faults.state import Answer, Faults, Gate
+from uploader_server.faults.answers import Answer
+from uploader_server.faults.gates import Gate
+from uploader_server.faults.state import Faults
 
 __all__ = ["Answer", "Faults", "Gate"]

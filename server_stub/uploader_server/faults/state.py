@@ -1,152 +1,128 @@
-"""Faults on demand: what is broken, decided at the start by options and at run time by tests.
+"""What is broken at the moment: rules that options gave at the start, and changes that tests make at run time.
 
 `Faults` is the one object that tests hold (`app.state.faults`, `EmbeddedServer.faults`); its methods may be called
-from any thread. `wrapper.FaultyApp` carries out what it says.
+from any thread. `wrapper.FaultyApp` and `events.FaultyEvents` carry out what it says.
 """
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import fnmatch
 import threading
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from uploader_server.analysis.stages import AnalysisMode
 from uploader_server.config import RealtimeMode
+from uploader_server.faults.answers import Answer
+from uploader_server.faults.gates import Gate
+from uploader_server.faults.rules import parse_rule
+from uploader_server.faults.table import SOCKETS, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import asyncio
+    from collections.abc import Callable, Iterable
 
     from uploader_server.config import ServerConfig
+    from uploader_server.faults.rules import Rule
     from uploader_server.http.accesslog import LoggedRequest
+
+Memory = Literal["all", "files", "nothing"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A scripted answer to one HTTP request.
+class Restart:
+    """A restart that was asked for: what the new server knows, and how many seconds there is none."""
 
-    `when`: `before_body` answers without reading the body, `after_body` reads and drops it first, `after_store`
-    lets the server do its work and then gives this answer in place of its own. With `close` the connection is cut
-    instead of answered. `after_bytes` cuts the connection once so many bytes of the body were read.
-
-    `during_body` lets the server work on a body that misbehaves: after `after_bytes` bytes of it the connection is cut
-    (with `close`), or nothing more comes for `stall` seconds.
-    """
-
-    status: int = 503
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    when: Literal["before_body", "after_body", "after_store", "during_body"] = "before_body"
-    close: bool = False
-    after_bytes: int | None = None
-    stall: float = 0.0
-
-
-class Gate:
-    """The door to one side of Socket.IO; `RealtimeMode` says how it behaves.
-
-    Connections enter with the function that ends them; when the door shuts, all of them are called.
-    """
-
-    def __init__(self, mode: RealtimeMode, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._first: float | None = None
-        self._live: dict[int, Callable[[], None]] = {}
-        self._timers: list[asyncio.TimerHandle] = []
-        self.mode = mode
-        self.on_cut: Callable[[], None] = lambda: None
-        """Called after a cut: connections that live between two polls have nothing else to be cut by."""
-
-    def state(self) -> Literal["up", "off", "refuse", "hang"]:
-        """What a connection meets that comes now."""
-        kind = self.mode.kind
-        if kind in {"flap", "kill-after"}:
-            if self._first is None:
-                return "up"
-            periods = int((self._clock() - self._first) / self.mode.seconds)
-            down = periods > 0 if kind == "kill-after" else periods % 2 == 1
-            return "refuse" if down else "up"
-        return kind  # type: ignore[return-value] # the timed kinds are dealt with
-
-    def arrive(self) -> None:
-        """A connection is attempted: the clock of the timed modes starts with the first."""
-        if self._first is None:
-            self._first = self._clock()
-            self._schedule()
-
-    def enter(self, end: Callable[[], None]) -> int:
-        """A connection lives; `end` cuts it. Returns the key for `leave`."""
-        self._live[id(end)] = end
-        return id(end)
-
-    def leave(self, key: int) -> None:
-        """A connection has ended by itself."""
-        self._live.pop(key, None)
-
-    def change(self, mode: RealtimeMode) -> None:
-        """Behave differently from now on; what lives is cut unless the new mode lets it live."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        self.mode, self._first = mode, None
-        if mode.kind in {"off", "refuse", "hang"}:
-            self.cut()
-
-    def cut(self) -> None:
-        """End every live connection abruptly."""
-        for end in list(self._live.values()):
-            end()
-        self._live.clear()
-        self.on_cut()
-
-    def _schedule(self) -> None:
-        if self.mode.kind in {"flap", "kill-after"}:
-            self._timers = [asyncio.get_running_loop().call_later(self.mode.seconds, self._shut)]
-
-    def _shut(self) -> None:
-        self.cut()
-        if self.mode.kind == "flap":
-            later = asyncio.get_running_loop().call_later(2 * self.mode.seconds, self._shut)
-            self._timers = [later]
+    memory: Memory = "all"
+    down: float = 0.0
 
 
 class Faults:
-    """What is broken at the moment."""
+    """What is broken at the moment. Raises RuleError for a rule that can't be read."""
 
     def __init__(self, config: ServerConfig) -> None:
-        self.latency = config.latency_ms / 1000
+        self.latency = 0.0
         """Seconds that every request, and every message of a websocket, waits."""
-        self.fail_files: list[str] = list(config.fail_files)
+        self.fail_files: list[str] = []
         """Globs: files whose name or path matches fail inside a 200."""
         self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
         """The last requests, in the order of their answers."""
         self.analysis_seconds = config.analysis_seconds
         """How long an analysis takes that begins now."""
-        self.analysis = AnalysisMode.parse(config.analysis)
+        self.analysis = AnalysisMode()
         """How analyses misbehave."""
-        self.realtime_gate = Gate(RealtimeMode.parse(config.realtime))
-        self.websocket_gate = Gate(RealtimeMode.parse(config.websocket))
+        self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
+        """The doors to Socket.IO: of both transports, and of each one."""
+        self.on_restart: Callable[[Restart], None] | None = None
+        """Restarts the server; set by whoever runs it. Called on the server's loop."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The server's loop, while it runs."""
         self.loop_thread = 0
         """The thread of that loop."""
+        self._rules: list[Rule] = []
         self._script: list[tuple[str, str, collections.deque[Answer | None]]] = []
         self._guard = threading.Lock()
+        for text in config.rules:
+            self.add(text)
 
     def runs_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Remember the server's loop, and this thread as its own: changes are made there."""
         self.loop, self.loop_thread = loop, threading.get_ident()
 
+    # Rules
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules in force."""
+        with self._guard:
+            return list(self._rules)
+
+    def add(self, text: str) -> Rule:
+        """Put a rule into force (docs/server.md). Raises RuleError."""
+        rule = parse_rule(text)
+        if rule.fault.where is Where.SOCKET:
+            kind = rule.kind.removeprefix("socket-")
+            self._change(rule.where, RealtimeMode(kind, rule.values.get("seconds", 0.0)))  # type: ignore[arg-type]
+        elif rule.kind == "latency":
+            self.latency = rule.values["ms"] / 1000
+        elif rule.kind == "fail-file":
+            self.fail_files.append(rule.where)
+        elif rule.kind.startswith("analysis-"):
+            self.analysis = _worse(self.analysis, rule)
+        with self._guard:
+            self._rules.append(rule)
+        return rule
+
+    def clear(self) -> None:
+        """End every fault and script."""
+        with self._guard:
+            self._rules.clear()
+            self._script.clear()
+        self.latency, self.analysis = 0.0, AnalysisMode()
+        self.fail_files.clear()
+        for side in SOCKETS:
+            self._change(side, RealtimeMode())
+
+    def hit(self, method: str, path: str) -> list[Rule]:
+        """Count a request; the rules that act on it."""
+        concerned = [r for r in self.rules if r.fault.where is Where.REQUEST and r.concerns(method, path)]
+        return [rule for rule in concerned if rule.takes()]
+
+    def hit_event(self, name: str) -> list[Rule]:
+        """Count an event; the rules that act on it."""
+        concerned = [r for r in self.rules if r.fault.where is Where.EVENT and r.concerns_event(name)]
+        return [rule for rule in concerned if rule.takes()]
+
+    # Changes at run time
+
     def set_realtime(self, text: str | None) -> None:
-        """`off`, `hang`, `refuse`, `flap:S`, `kill-after:S` or None, for both transports. Raises ValueError."""
-        self._change(self.realtime_gate, RealtimeMode.parse(text))
+        """`off`, `hang`, `refuse`, `flap:S`, `kill-after:S` … or None, for both transports. Raises ValueError."""
+        self._change("realtime", RealtimeMode.parse(text))
 
     def set_websocket(self, text: str | None) -> None:
         """The same for the websocket transport alone."""
-        self._change(self.websocket_gate, RealtimeMode.parse(text))
+        self._change("websocket", RealtimeMode.parse(text))
 
     def set_analysis(self, text: str | None) -> None:
         """`silent`, `hang`, `fail:STAGE`, `refuse:STAGE`, several with commas, or None. Raises ValueError."""
@@ -154,7 +130,17 @@ class Faults:
 
     def cut_realtime(self) -> None:
         """Cut every live realtime connection once; new ones are welcome."""
-        self._on_loop(self.realtime_gate.cut)
+        self._on_loop(self.gates["realtime"].cut)
+
+    def restart(self, memory: Memory = "all", down: float = 0.0) -> None:
+        """Restart the server; it knows all that it did, the stored files alone, or nothing.
+
+        There is no server for `down` seconds. Returns before the restart. Raises RuntimeError where nobody can do it.
+        """
+        restart = self.on_restart
+        if restart is None:
+            raise RuntimeError("this server can't be restarted by a fault")
+        self._on_loop(lambda: restart(Restart(memory, down)))
 
     def next_answers(self, method: str, path: str, answers: Iterable[int | Answer | None]) -> None:
         """Script the next requests of this method whose path matches the glob.
@@ -181,8 +167,8 @@ class Faults:
         """How many logged requests have this method and a path that matches the glob."""
         return sum(r.method == method and fnmatch.fnmatchcase(r.path, path) for r in list(self.requests))
 
-    def _change(self, gate: Gate, mode: RealtimeMode) -> None:
-        self._on_loop(lambda: gate.change(mode))
+    def _change(self, side: str, mode: RealtimeMode) -> None:
+        self._on_loop(lambda: self.gates[side].change(mode))
 
     def _on_loop(self, action: Callable[[], None]) -> None:
         loop = self.loop
@@ -199,3 +185,13 @@ class Faults:
 
         loop.call_soon_threadsafe(act)
         done.wait(5)
+
+
+def _worse(mode: AnalysisMode, rule: Rule) -> AnalysisMode:
+    match rule.kind:
+        case "analysis-silent":
+            return replace(mode, silent=True)
+        case "analysis-hang":
+            return replace(mode, hang=True)
+        case _:
+            return replace(mode, stage=rule.where, final=rule.kind == "analysis-refuse")

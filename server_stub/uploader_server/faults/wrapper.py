@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import logging
 from typing import TYPE_CHECKING
 
+from uploader_server.faults.answers import give, nowhere
+from uploader_server.faults.control import PATH
+from uploader_server.faults.exchange import Exchange
+from uploader_server.faults.on_answers import ON_ANSWERS
+from uploader_server.faults.on_requests import ON_REQUESTS
 from uploader_server.http.connections import cut
-from uploader_server.http.errors import RefusalResponse, drain, refuse
-from uploader_server.http.middleware import is_realtime
+from uploader_server.http.errors import refuse
+from uploader_server.http.middleware import effective_method, is_realtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.faults.state import Answer, Faults
+    from uploader_server.faults.answers import Answer
+    from uploader_server.faults.gates import Gate
+    from uploader_server.faults.rules import Rule
+    from uploader_server.faults.state import Faults
     from uploader_server.http.accesslog import Seen
 
 logger = logging.getLogger(__name__)
@@ -27,14 +36,21 @@ _REFUSALS = {"off": 404, "refuse": 403}
 
 
 class FaultyApp:
-    """An application with faults: latency, scripted answers, and Socket.IO behind its gates."""
+    """An application with faults: latency, rules, scripted answers, and Socket.IO behind its gates.
 
-    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+    By `control` a test in another process changes the rules.
+    """
+
+    def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
         self._app = app
         self._faults = faults
+        self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Seen) -> None:
         """Serve one request or websocket."""
+        if self._control is not None and scope["type"] == "http" and scope["path"] == PATH:
+            await self._control(scope, receive, send)
+            return
         if self._faults.latency:
             await asyncio.sleep(self._faults.latency)
         if is_realtime(scope):
@@ -42,44 +58,21 @@ class FaultyApp:
         elif scope["type"] == "websocket":
             await self._app(scope, receive, send)
         else:
-            answer = self._faults.take_answer(scope["method"], scope["path"])
-            if answer is None:
-                await self._app(scope, receive, send)
-            else:
-                await self._serve_scripted(answer, scope, receive, send)
+            await self._serve_http(scope, receive, send)
 
-    async def _serve_scripted(self, answer: Answer, scope: Scope, receive: Receive, send: Seen) -> None:
-        if answer.when == "during_body":
-            await self._app(scope, Interrupted(answer, scope, receive, send), send)
-            return
-        if answer.when == "after_store":
-            await self._app(scope, receive, _nowhere)
-        elif answer.after_bytes is not None:
-            received = 0
-            while received < answer.after_bytes:
-                message = await receive()
-                received += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    break
-        elif answer.when == "after_body":
-            await drain(receive, 3600)
-        if answer.close or answer.after_bytes is not None:
-            send.note()
-            cut(scope)
-            return
-        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-        headers.append((b"content-length", str(len(answer.body)).encode()))
-        if answer.when == "before_body":
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-        if answer.when == "before_body":
-            await drain(receive, RefusalResponse.DRAIN_SECONDS)
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Seen) -> None:
+        method, path = effective_method(scope), scope["path"]
+        app = self._app
+        answer = self._faults.take_answer(method, path)
+        if answer is not None:
+            app = functools.partial(_scripted, answer, app, send)
+        for rule in reversed(self._faults.hit(method, path)):  # the first one is the outermost
+            app = functools.partial(_act, rule, self._faults, app, send)
+        await app(scope, receive, send)
 
     async def _serve_realtime(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gates = [self._faults.realtime_gate]
-        if scope["type"] == "websocket":
-            gates.append(self._faults.websocket_gate)
+        side = "websocket" if scope["type"] == "websocket" else "polling"
+        gates = [self._faults.gates["realtime"], self._faults.gates[side]]
         for gate in gates:
             gate.arrive()
         state = next((gate.state() for gate in gates if gate.state() != "up"), "up")
@@ -90,15 +83,48 @@ class FaultyApp:
         end = _cutter(scope, ended.set)
         keys = [gate.enter(end) for gate in gates]
         try:
-            if state == "hang":
+            if state != "hang":
+                through = Freezing(gates, receive, Delayed(self._faults, send) if side == "websocket" else send)
+                await self._app(scope, through.receive, through.send)
+            if any(gate.state() == "hang" for gate in gates):
                 await _hang(receive, ended)
-            elif scope["type"] == "websocket":
-                await self._app(scope, receive, Delayed(self._faults, send))
-            else:
-                await self._app(scope, receive, send)
         finally:
             for gate, key in zip(gates, keys, strict=True):
                 gate.leave(key)
+
+
+async def _act(
+    rule: Rule, faults: Faults, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send
+) -> None:
+    act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
+    await act(Exchange(rule, faults, app, scope, receive, send, seen))
+
+
+async def _scripted(answer: Answer, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
+    await give(answer, app, scope, receive, send, seen)
+
+
+class Freezing:
+    """A `receive` and a `send` through which nothing passes any more once a gate is frozen."""
+
+    def __init__(self, gates: list[Gate], receive: Receive, send: Send) -> None:
+        self._gates = gates
+        self._receive = receive
+        self._send = send
+
+    def _frozen(self) -> bool:
+        return any(gate.frozen() for gate in self._gates)
+
+    async def receive(self) -> Message:
+        """The next message that got through."""
+        message = await self._receive()
+        while self._frozen() and message["type"] in {"websocket.receive", "http.request"}:
+            message = await self._receive()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send on, or drop."""
+        await (nowhere if self._frozen() else self._send)(message)
 
 
 class Delayed:
@@ -133,38 +159,6 @@ class Delayed:
             self._waiting.popleft()
 
 
-class Interrupted:
-    """A `receive` that lets `after_bytes` bytes of a body pass; then the connection is cut, or stalls for a while."""
-
-    def __init__(self, answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> None:
-        self._answer = answer
-        self._scope = scope
-        self._receive = receive
-        self._seen = seen
-        self._left = answer.after_bytes or 0
-        self._rest: Message | None = None
-        self._over = False
-
-    async def __call__(self) -> Message:
-        """The next message of the body."""
-        if self._left == 0 and not self._over:
-            self._over = True
-            if self._answer.close:
-                self._seen.note()
-                cut(self._scope)
-                return {"type": "http.disconnect"}
-            await asyncio.sleep(self._answer.stall)
-        message, self._rest = self._rest or await self._receive(), None
-        body = message.get("body", b"")
-        if self._over:
-            return message
-        if len(body) > self._left:
-            self._rest = {**message, "body": body[self._left :]}
-            message = {"type": "http.request", "body": body[: self._left], "more_body": True}
-        self._left -= len(message.get("body", b""))
-        return message
-
-
 def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
     """A function that cuts the connection of this scope, then calls `then`."""
 
@@ -195,7 +189,3 @@ async def _hang(receive: Receive, ended: asyncio.Event) -> None:
     finally:
         watching.cancel()
         await asyncio.wait({watching})
-
-
-async def _nowhere(_: Message) -> None:
-    """Drop an answer."""

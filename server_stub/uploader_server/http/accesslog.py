@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from uploader_server.wire import timestamp
 
@@ -61,7 +62,7 @@ class AccessLog:
             self._file = config.access_log.open("a", encoding="utf-8", buffering=1)
 
     def write(self, entry: LoggedRequest) -> None:
-        """Append one line. A path is shown without its query; control characters in it are escaped."""
+        """Append one line. A path is shown without its query."""
         if self._file is None:
             return
         line = _as_json(entry) if self._json else _plain(entry)
@@ -91,7 +92,7 @@ def _as_json(entry: LoggedRequest) -> str:
 
 
 def _plain(entry: LoggedRequest) -> str:
-    path = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in entry.path)
+    path = quote(entry.path, "/:@!$&'()*+,;=~", errors="replace")  # a space would end the field, a new line the line
     return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
 
 
@@ -107,10 +108,14 @@ class Seen:
     ) -> None:
         self.method = scope.get("method", "WEBSOCKET")
         self.path = scope["path"]
-        self._http = scope["type"] == "http"
+        self.http = scope["type"] == "http"
+        peer = scope.get("peer") or scope.get("client") or ("", 0)
+        self.peer = (str(peer[0]), int(peer[1]))
+        """The other end of the connection: the client or, behind a proxy, that."""
+        self.received = 0
+        """Bytes of the body, or of messages, that came."""
         self._receive = receive
         self._send = send
-        self._received = 0
         self._client = str(scope["client"][0]) if scope.get("client") else ""
         self._request_id = request_id(scope)
         self._echoed = [(b"x-request-id", self._request_id.encode())] if echo and self._request_id else []
@@ -133,15 +138,15 @@ class Seen:
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Receive, and count the bytes of the body."""
+        """Receive, and count."""
         message = await self._receive()
-        self._received += len(message.get("body", b""))
+        self.received += len(message.get("body") or message.get("text") or message.get("bytes") or b"")
         return message
 
     async def give_up(self) -> None:
         """End an unanswered request with 503 and close its connection; close a websocket."""
         try:
-            if not self._http:
+            if not self.http:
                 await self._send({"type": "websocket.close", "code": 1012})
             elif not self._status:
                 self._status = 503
@@ -164,7 +169,7 @@ class Seen:
                     self.path,
                     self._status,
                     seconds,
-                    self._received,
+                    self.received if self.http else 0,
                     self._client,
                     self._request_id,
                 )

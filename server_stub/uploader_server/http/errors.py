@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from uploader_server.wire import timestamp
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-MAX_JSON = 16 << 20
-"""Bytes of a JSON body that are read."""
+SMALL_JSON = 64 << 10
+"""Bytes of a JSON body with a fixed number of values."""
+MAX_JSON = 4 << 20
+"""Bytes of a JSON body with lists of files."""
+MAX_CONTAINERS = 100_000
+"""Lists and objects of a JSON text: each takes thirty times its two bytes."""
 
 # The full-width commas are part of the captured messages.
 _ZH = {
@@ -73,6 +79,15 @@ class ApiError(Exception):
         return {"error": self.code, "message": message, **details, **self.extra, "timestamp": timestamp()}
 
 
+def storage_failure(error: Exception) -> ApiError:
+    """What a failure of the disk or of the database is answered with: 507 where the disk is full, else 500."""
+    full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    details = error.strerror if isinstance(error, OSError) else str(error)
+    if full:
+        return ApiError(507, "DISK_FULL", "The server's disk is full", details=details)
+    return ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)
+
+
 class ClientGoneError(Exception):
     """The connection was closed before the whole body had arrived."""
 
@@ -116,7 +131,15 @@ class RefusalResponse(Json):
         await drain(receive, self.DRAIN_SECONDS)
 
 
-_PLAIN = {404: b"Not Found", 403: b"Forbidden", 429: b"Too Many Connections"}
+_PLAIN = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    421: b"Misdirected Request",
+    429: b"Too Many Connections",
+}
 
 
 async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,23 +169,30 @@ async def drain(receive: Receive, seconds: float) -> None:
         return
 
 
-async def read_json(request: Request) -> Any:
-    """The parsed JSON body. Raises ValueError where it is none, ApiError 413 for more than MAX_JSON bytes."""
-    return parse_json(await read_body(request, MAX_JSON))
+async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
+    """The parsed JSON body. Raises ValueError where it is none, and what `read_body` raises."""
+    return parse_json(await read_body(request, most))
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body. Raises ApiError 413 for more than `most` bytes."""
+    """The whole body. Raises ApiError: 413 for more than `most` bytes, 400 where it breaks off."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise ApiError(413, "VALIDATION_ERROR", "The request body is too large")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                error = ApiError(413, "VALIDATION_ERROR", f"The body of this call has at most {most} bytes")
+                error.drain = True
+                raise error
+    except ClientDisconnect:
+        raise ApiError(400, "VALIDATION_ERROR", "The request ended before its body was complete") from None
     return bytes(body)
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError where it is none."""
+    """The value of a JSON text in UTF-8. Raises ValueError where it is none, or has too many lists and objects."""
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects")
     try:
         return json.loads(text)
     except RecursionError:

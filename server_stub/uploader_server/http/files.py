@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+import os
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.responses import FileResponse
 
@@ -43,11 +45,19 @@ async def digest_header(store: Store, path: Path, request: Request) -> dict[str,
 
 
 class StoredFile(FileResponse):
-    """A file with ranges; its type is guessed from its name, and browsers are told to guess no other."""
+    """A file with ranges; its type is guessed from its name.
+
+    Anybody may have uploaded it: browsers save it, guess no other type, and run nothing that is in it.
+    """
 
     def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        super().__init__(path, headers={"x-content-type-options": "nosniff", **headers}, media_type=kind)
+        guarded = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(os.fsencode(path.name), safe='')}",
+            "x-content-type-options": "nosniff",
+            "content-security-policy": "sandbox",
+        }
+        super().__init__(path, headers={**guarded, **headers}, media_type=kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""

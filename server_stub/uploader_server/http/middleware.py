@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.accesslog import Seen
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_server.config import ServerConfig
     from uploader_server.http.accesslog import LoggedRequest
+    from uploader_server.http.proxies import Proxies
     from uploader_server.http.ratelimit import RateLimit
     from uploader_server.realtime.rooms import Realtime
 
@@ -31,45 +33,95 @@ def is_realtime(scope: Scope) -> bool:
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
 
 
+OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
+"""Methods that a POST to a tus URL may stand for."""
+
+
+def effective_method(scope: Scope) -> str:
+    """The method that a request is to have: what a POST to a tus URL overrides, else its own (tus 1.0, core)."""
+    method: str = scope["method"]
+    if method == "POST" and scope["path"].startswith("/api/upload/files"):
+        overrides = (value for name, value in scope["headers"] if name == b"x-http-method-override")
+        wanted = next(overrides, b"").decode("latin-1").upper()
+        return wanted if wanted in OVERRIDES else method
+    return method
+
+
 class Gatekeeper:
     """The outermost layer: passes every request to `keep`, and can end all of them at once for a stop.
 
-    With `echo` an answer carries the request id of its client.
+    With `echo` an answer carries the request id of its client. An address with `limit` requests under way gets 429 for
+    further ones (0: no limit).
     """
 
     def __init__(
         self,
         app: Callable[[Scope, Receive, Seen], Awaitable[None]],
         keep: Callable[[LoggedRequest], None],
+        proxies: Proxies,
         *,
+        limit: int,
         echo: bool,
     ) -> None:
         self._app = app
+        self._proxies = proxies
+        self._limit = limit
         self._keep = keep
         self._echo = echo
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Seen] = {}
+        self._addresses: Counter[str] = Counter()
+        """How many requests of each address are under way."""
+        self._began: set[tuple[str, int]] = set()
+        self._stopped: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
-        self._running.add(task)
-        seen = Seen(scope, receive, send, self._keep, echo=self._echo)
+        scope = self._proxies.seen_through(scope)
+        address = str(scope["client"][0]) if scope.get("client") else ""
+        seen = self._running[task] = Seen(scope, receive, send, self._keep, echo=self._echo)
+        self._addresses[address] += 1
+        self._began.add(seen.peer)
         try:
-            await self._app(scope, seen.receive, seen)
+            if self._limit and self._addresses[address] > self._limit:
+                await refuse(429, scope, seen.receive, seen)
+            else:
+                await self._app(scope, seen.receive, seen)
         except asyncio.CancelledError:
             await seen.give_up()
         except Exception:
             logger.exception("%s %s failed", seen.method, seen.path)
             await seen.give_up()
         finally:
-            self._running.discard(task)
+            del self._running[task]
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+            self._stopped.discard(task)
             seen.note()
 
     def stop(self) -> None:
         """End whatever runs: unanswered requests get 503, websockets are closed."""
-        for task in list(self._running):
+        for task in (
+            self._running.keys() - self._stopped
+        ):  # a second cancel would end what the first one makes it clean up
+            self._stopped.add(task)
             task.cancel()
+
+    def busy(self) -> dict[tuple[str, int], Seen]:
+        """The connections on which requests are under way."""
+        return {seen.peer: seen for seen in self._running.values()}
+
+    def began(self) -> set[tuple[str, int]]:
+        """The connections on which requests began since the last call."""
+        began, self._began = self._began, set()
+        return began
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until nothing runs any more, for so many seconds at most."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
 
 
 class Router:
@@ -95,6 +147,7 @@ class Router:
 
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
+        scope = {**scope, "method": effective_method(scope)}  # what is authorised is what is done
         if not scope["path"].startswith("/api/"):
             await self._serve_authorised(scope, receive, send)
             return

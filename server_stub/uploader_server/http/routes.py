@@ -18,6 +18,7 @@ from starlette.routing import Route
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import (
     MAX_JSON,
+    SMALL_JSON,
     ApiError,
     ClientGoneError,
     Json,
@@ -28,7 +29,7 @@ from uploader_server.http.errors import (
     zipped,
 )
 from uploader_server.http.files import StoredFile, digest_header
-from uploader_server.http.validation import finish_request, judge, session_request, validation_request
+from uploader_server.http.validation import finish_request, session_request, validated
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
@@ -74,12 +75,8 @@ class Rest:
 
     async def validate(self, request: Request) -> Response:
         """`POST /api/upload/validate`."""
-        try:
-            body = await read_json(request)
-        except ValueError:
-            body = None
-        files = validation_request(body, self.limits)
-        judged = await asyncio.to_thread(judge, files, self.limits, chinese=self.config.reference)
+        text = await read_body(request, MAX_JSON)
+        judged = await asyncio.to_thread(validated, text, self.limits, chinese=self.config.reference)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 
@@ -126,7 +123,7 @@ class Rest:
     async def finish(self, request: Request) -> Response:
         """`POST /api/upload/session/{id}/finish` (bundled)."""
         try:
-            body = parse_json(await read_body(request, MAX_JSON) or b"{}")
+            body = parse_json(await read_body(request, SMALL_JSON) or b"{}")
         except ValueError:
             body = None
         given_up = finish_request(body, self.limits.max_files)
@@ -135,10 +132,8 @@ class Rest:
     async def delete(self, request: Request) -> Response:
         """`DELETE /api/upload/file/{id}`."""
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
-        path = await self.store.path_of(request.path_params["id"])
-        if path is None:
+        if not await self.backend.delete(request.path_params["id"]):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
-        await asyncio.to_thread(path.unlink, missing_ok=True)
         message = "文件删除成功" if self.config.reference else "The file was deleted"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 

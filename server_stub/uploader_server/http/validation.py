@@ -5,12 +5,14 @@ from __future__ import annotations
 import mimetypes
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, parse_json
 from uploader_server.wire import CATEGORIES, extension
 
 if TYPE_CHECKING:
     from uploader_server.config import Limits
 
+MOST_PROBLEMS = 1000
+"""Problems of a body that are told."""
 _FORMAT = {False: "Unsupported file format (.{})", True: "不支持的文件格式 (.{})"}
 _MIME = {False: "Unsupported MIME type ({})", True: "不支持的MIME类型 ({})"}
 _MIXED = {False: "All files must have the same type", True: "所有文件必须是相同类型"}
@@ -51,11 +53,20 @@ def finish_request(body: Any, max_files: int) -> int:
     return int(body.get("failed", 0))
 
 
+def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
+    """The files of a body, judged (takes time: for a thread). Raises ApiError 400 VALIDATION_ERROR."""
+    try:
+        body = parse_json(text)
+    except ValueError:
+        body = None
+    return judge(validation_request(body, limits), limits, chinese=chinese)
+
+
 def validation_request(body: Any, limits: Limits) -> list[dict[str, Any]]:
-    """The files to validate. Raises ApiError 400 VALIDATION_ERROR with every problem in `details`."""
+    """The files to validate. Raises ApiError 400 VALIDATION_ERROR with the first problems in `details`."""
     problems = _validation_problems(body, limits)
     if problems:
-        raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems)
+        raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems[:MOST_PROBLEMS])
     files: list[dict[str, Any]] = body["files"]
     return files
 

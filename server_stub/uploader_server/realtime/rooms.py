@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -10,11 +11,15 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.connections import cut
+from uploader_server.http.bodies import before
+from uploader_server.http.errors import ApiError, refuse
+from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, Checked, StrictServer, are_packets
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Message, Receive, Scope, Send
 
     from uploader_server.analysis.analyses import Analyses
     from uploader_server.backend import Backend
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from uploader_server.metrics import Metrics
 
 # Both ends refuse a polling payload of more than 16 packets by default: a burst would end the connection.
-engineio.payload.Payload.max_decode_packets = 1000
+engineio.payload.Payload.max_decode_packets = MAX_PACKETS
 
 HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
 """Seconds between pings, and to wait for a pong.
@@ -32,6 +37,12 @@ its connections in turn, which takes as long as a pong may.
 """
 CLOSE_REFUSED = 1.0
 """Seconds until the transport of a refused connection is closed: the refusal must get through before."""
+
+
+MOST_JOINS = 200_000
+"""Joins of all connections together."""
+LONGEST_ROOM = 200
+"""Characters of an id that is joined; the reference backend takes any text."""
 
 
 class Realtime:
@@ -45,15 +56,23 @@ class Realtime:
         self._analyses: Analyses | None = None
         self._joined: dict[str, set[str]] = {}
         """The rooms of each connection; python-socketio would search all rooms for them."""
+        self._joins = 0
+        """How many they are together."""
         self._dialling: dict[int, Scope] = {}
         """Handshakes under way, by the identity of their scope."""
-        self.server: Any = socketio.AsyncServer(
+        self._websockets: dict[int, asyncio.Future[None]] = {}
+        """What serves each websocket, by the same."""
+        self.server: Any = StrictServer(
+            self._close,
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
+            cors_allowed_origins=[],  # `http.origins` looks at them, for all calls alike
             logger=False,
             engineio_logger=False,
         )
+        self.deliver: Callable[..., Awaitable[None]] = self.server.emit
+        """Sends an event: `(name, event, room=… or to=…)`."""
         self._app: Any = socketio.ASGIApp(self.server, socketio_path=None)
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
@@ -68,13 +87,59 @@ class Realtime:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         if not _dials(scope):
-            await self._app(scope, receive, send)
+            await self._serve_known(scope, receive, send)
             return
         self._dialling[id(scope)] = scope
+        checked = Checked(receive).receive if scope["type"] == "websocket" else receive
+        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, checked, send))
         try:
-            await self._app(scope, receive, send)
+            await asyncio.wait({serving})
         finally:
-            del self._dialling[id(scope)]
+            del self._dialling[id(scope)], self._websockets[id(scope)]
+            serving.cancel()  # of no effect unless the server stops; then what it fails with is of no interest
+            serving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request of a connection that was made before."""
+        connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
+        if connection is None or connection.closed:
+            await refuse(400, scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._app(scope, Checked(receive).receive, send)
+        elif scope["method"] == "POST":
+            await self._take_packets(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _take_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Packets of a long-polling client: read as a whole, and checked, before Engine.IO sees them."""
+        body = bytearray()
+        more = True
+        end = asyncio.get_running_loop().time() + self._config.body_timeout
+        while more:
+            try:
+                message = await before(end, receive)
+            except ApiError as error:
+                await refuse(error.status, scope, receive, send)
+                return
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_PACKET:
+                await refuse(413, scope, receive, send)
+                return
+        if not are_packets(bytes(body)):
+            await refuse(400, scope, receive, send)
+            return
+        whole = {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        async def again() -> Message:
+            return whole
+
+        await self._app(scope, again, send)
 
     def full(self, scope: Scope) -> bool:
         """Whether this is a handshake of a client address that has as many connections as it may."""
@@ -94,7 +159,7 @@ class Realtime:
     async def tell(self, session_id: str, name: str, event: dict[str, Any]) -> None:
         """Send an event to everybody in the room of an id."""
         self._metrics.events.labels(name).inc()
-        await self.server.emit(name, event, room=f"session:{session_id}")
+        await self.deliver(name, event, room=f"session:{session_id}")
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Let somebody in; with an auth token only who shows it, in the header or as `auth: {token}`."""
@@ -111,19 +176,20 @@ class Realtime:
 
     def _close_soon(self, environ: dict[str, Any]) -> None:
         eio_sid = next((key for key, known in self.server.environ.items() if known is environ), None)
-        connection = self.server.eio.sockets.get(eio_sid)
-        scope = environ["asgi.scope"]
+        if eio_sid is not None:
+            asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
 
-        def close() -> None:
-            _end(connection)
-            if scope["type"] == "websocket":  # granian would send the end only with the next packet of the client
-                cut(scope)
-
+    def _close(self, eio_sid: str) -> None:
+        """End a connection without a word."""
+        connection, environ = self.server.eio.sockets.get(eio_sid), self.server.environ.get(eio_sid)
         if connection is not None:
-            asyncio.get_running_loop().call_later(CLOSE_REFUSED, close)
+            _end(connection)
+        serving = None if environ is None else self._websockets.get(id(environ["asgi.scope"]))
+        if serving is not None:  # it would read on until the next packet of the client
+            serving.cancel()
 
     def _disconnect(self, sid: str, *_: object) -> None:
-        self._joined.pop(sid, None)
+        self._joins -= len(self._joined.pop(sid, ()))
 
     async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
         if self._config.reference:  # 3.7: never acknowledged, no replay, any id will do
@@ -159,21 +225,26 @@ class Realtime:
         rooms = self._joined.get(sid)
         if rooms is None:  # it disconnects just now
             return False
+        if session_id in rooms:
+            return True
         limit = self._config.max_joins
-        if limit and len(rooms) >= limit and session_id not in rooms:
+        if (limit and len(rooms) >= limit) or self._joins >= MOST_JOINS or len(session_id) > LONGEST_ROOM:
             return False
         rooms.add(session_id)
+        self._joins += 1
         return True
 
     async def _tell_one(self, sid: str, name: str, event: dict[str, Any]) -> None:
         self._metrics.events.labels(name).inc()
-        await self.server.emit(name, event, to=sid)
+        await self.deliver(name, event, to=sid)
 
     async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
         valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
         if valid and isinstance(session_id, str):
             room = session_id if self._config.reference else session_id.lower()
-            self._joined.get(sid, set()).discard(room)
+            rooms = self._joined.get(sid, set())
+            self._joins -= room in rooms
+            rooms.discard(room)
             await self.server.leave_room(sid, f"session:{room}")
         if self._config.reference:
             return self.server.not_handled
@@ -183,10 +254,13 @@ class Realtime:
         upgraded = [s.upgraded for s in list(self.server.eio.sockets.values()) if not s.closed]
         return {"websocket": sum(upgraded), "polling": len(upgraded) - sum(upgraded)}
 
-    def drop(self, *, websockets_only: bool = False) -> None:
-        """Forget live connections without a word, as a server does that was cut off from its clients."""
+    def drop(self, *, websockets: bool | None = None) -> None:
+        """Forget live connections without a word, as a server does that was cut off from its clients.
+
+        All of them, or only those that are websockets, or are none.
+        """
         for connection in list(self.server.eio.sockets.values()):
-            if connection.upgraded or not websockets_only:
+            if websockets is None or connection.upgraded is websockets:
                 _end(connection)
 
     async def close(self) -> None:
@@ -202,7 +276,11 @@ def _end(connection: Any) -> None:
 
 def _dials(scope: Scope) -> bool:
     """Whether this is the handshake of a new connection."""
-    return "sid" not in parse_qs(scope["query_string"].decode("latin-1"))
+    return "sid" not in _query(scope)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def _address(scope: Scope) -> str:

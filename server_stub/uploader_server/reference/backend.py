@@ -121,6 +121,10 @@ class Reference:
         event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": tracker.total}
         await self._tell(session_id, "cancelled", **event, message="上传已取消")
 
+    async def delete(self, file_id: str) -> bool:
+        """Delete a stored file; False where there is none with this id."""
+        return await self.store.delete(file_id)
+
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:  # noqa: ARG002
         """There is no such call. Raises ApiError 404."""
         raise ApiError(404, "NOT_FOUND", "请求的资源不存在")

@@ -15,6 +15,8 @@ BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors of a name that the file system can't spell."""
 FOR_GOOD = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors of a name that another try meets again; any other may pass (a full disk, a quota)."""
+ONE_BY_ONE = 100
+"""Names of a file that are tried, and whose files are compared, one after the other."""
 
 
 class UnsafePathError(ValueError):
@@ -35,13 +37,37 @@ def safe_parts(relative_path: str) -> list[str]:
     return parts
 
 
+def check_inside(directory: Path, base: Path) -> None:
+    """Raise UnsafePathError where a directory, which need not exist yet, leads out of `base` by a symbolic link."""
+    if not directory.resolve().is_relative_to(base.resolve()):
+        raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
+
+
 def candidates(path: Path) -> Iterator[Path]:
-    """`name.ext`, `name (2).ext`, `name (3).ext` …"""
+    """`name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only such as are free just now."""
     yield path
-    number = 2
+    for number in range(2, ONE_BY_ONE):
+        yield _numbered(path, number)
     while True:
-        yield path.with_name(f"{path.stem} ({number}){path.suffix}")
-        number += 1
+        yield _numbered(path, _free_number(path, ONE_BY_ONE))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem} ({number}){path.suffix}")
+
+
+def _free_number(path: Path, first: int) -> int:
+    """A number, from `first` on, whose name is free: found in steps that double, then by halves."""
+    taken, free, step = first - 1, first, 1
+    while os.path.lexists(_numbered(path, free)):
+        taken, free, step = free, free + step, 2 * step
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if os.path.lexists(_numbered(path, middle)):
+            taken = middle
+        else:
+            free = middle
+    return free
 
 
 def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:

@@ -21,7 +21,7 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import place, safe_parts
+from uploader_server.storage.paths import check_inside, place, safe_parts
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -116,8 +116,9 @@ class Store:
         if self._temporary:
             shutil.rmtree(self.root, ignore_errors=True)
 
-    def close(self) -> None:
-        """Close the database, give up the root; a temporary root is removed. May be called twice."""
+    def close(self, *, keep_root: bool = False) -> None:
+        """Close the database, give up the root; a temporary root is removed unless it is kept. May be called twice."""
+        self._temporary = self._temporary and not keep_root
         self.database.close()
         self.disk.close()
         self._release()
@@ -135,6 +136,7 @@ class Store:
         for a path that would leave the category, OSError where the file system refuses.
         """
         target = (self.root / category).joinpath(*safe_parts(relative_path))
+        check_inside(target.parent, self.root / category)
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:
@@ -222,13 +224,17 @@ class Store:
         query = "SELECT path FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         path = self.root / row["path"] if row is not None and row["path"] else None
-        return path if path is not None and path.is_file() else None
+        # A root that an early version made has absolute paths; in a copy of it they name the files of the original.
+        return path if path is not None and path.is_relative_to(self.root) and path.is_file() else None
 
-    async def delete(self, file_id: str) -> None:
-        """Remove the stored file with this id, unless another upload was answered with the same one."""
+    async def delete(self, file_id: str) -> bool:
+        """Forget the stored file with this id; False where there is none (any more).
+
+        It is removed, unless another upload was answered with the same one.
+        """
         path = await self.path_of(file_id)
         if path is None:
-            return
+            return False
         name = self.below(path)
 
         def forget(db: sqlite3.Connection) -> bool:
@@ -241,3 +247,4 @@ class Store:
         if await self.database.transaction(forget):
             await asyncio.to_thread(path.unlink, missing_ok=True)
             await asyncio.to_thread(self.disk.names, [path])
+        return True

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
     from uploader_server.tus.uploads import Uploads
 
 
+MAX_OPEN = 10_000
+"""Unfinished uploads at a time."""
+
+
 async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
     """The upload that a creation asks for, not yet known to anybody. Raises ApiError."""
     if body.there and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
+    if uploads.open_count() >= MAX_OPEN:
+        message = f"There are {MAX_OPEN} unfinished uploads"
+        raise ApiError(503, "TOO_MANY_UPLOADS", message, headers={"retry-after": "60"})
     metadata = request.headers.get("upload-metadata") or None
     session = _session(uploads, parse_metadata(metadata or "").get("sessionId"))
     upload = Upload(

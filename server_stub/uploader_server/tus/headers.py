@@ -33,25 +33,10 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
 }
 
-# What browsers may send, and what they may read (the Fetch standard hides every other header).
-CORS = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": (
-        "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
-        " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id,"
-        " Upload-Length, Upload-Metadata, Upload-Offset"
-    ),
-}
-PREFLIGHT = {
-    "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
-    "access-control-allow-headers": (
-        "Authorization, Content-Type, Origin, Tus-Resumable, Upload-Checksum, Upload-Concat, Upload-Defer-Length,"
-        " Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override, X-Request-ID,"
-        " X-Requested-With"
-    ),
-    "access-control-max-age": "86400",
-}
-
+LONGEST_METADATA = 8 << 10
+"""Characters of Upload-Metadata: a path of 4 KiB in base64, and the rest."""
+MOST_PARTS = 1000
+"""Parts of a final upload."""
 _LONGEST_NUMBER = 18
 _PLACE = ("finalKey", "finalLength", "partOffset")
 """Metadata of a part that is written in place."""
@@ -116,6 +101,8 @@ def check_length(length: int, max_size: int) -> None:
 
 def parse_metadata(text: str) -> dict[str, str]:
     """Upload-Metadata: `key base64,key base64,key` (tus 1.0, creation); empty is none. Raises ApiError 400."""
+    if len(text) > LONGEST_METADATA:
+        raise _bad_metadata(f"it has more than {LONGEST_METADATA} characters")
     fields: dict[str, str] = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip().partition(" ")
@@ -203,6 +190,9 @@ def parse_concat(text: str | None) -> Concat:
     parts = tuple(_upload_id(url) for url in urls.split())
     if kind != "final" or not parts:
         raise ApiError(400, "INVALID_HEADER", "Upload-Concat must be: partial, or final;URL URL …", details=text)
+    if len(parts) > MOST_PARTS or len(set(parts)) < len(parts):
+        details = f"a final upload has at most {MOST_PARTS} parts, each of them once"
+        raise ApiError(400, "INVALID_HEADER", "Upload-Concat names too many parts, or one twice", details=details)
     return Concat("final", parts)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain
+from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain, storage_failure
 from uploader_server.http.files import StoredFile, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -25,9 +25,7 @@ from uploader_server.tus.creation import new_upload
 from uploader_server.tus.finish import settle
 from uploader_server.tus.headers import (
     BODY_TYPE,
-    CORS,
     ENDPOINT,
-    PREFLIGHT,
     VERSION,
     TusError,
     capabilities,
@@ -70,7 +68,7 @@ class Tus:
         self.config = uploads.sessions.config
 
     def routes(self) -> list[Route]:
-        """The routes; any method may come as a POST with X-HTTP-Method-Override (tus 1.0, core)."""
+        """The routes; a POST with X-HTTP-Method-Override comes with that method (`http.middleware`)."""
         return [
             Route(ENDPOINT.rstrip("/"), self.serve, methods=METHODS),
             Route(ENDPOINT, self.serve, methods=METHODS),
@@ -79,7 +77,7 @@ class Tus:
 
     async def serve(self, request: Request) -> Response:
         """Any request."""
-        method = request.headers.get("x-http-method-override", request.method).upper()
+        method = request.method
         body = Body(request)
         try:
             answer = await self._answer(method, request, body)
@@ -89,15 +87,13 @@ class Tus:
             answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
         except (OSError, sqlite3.Error) as error:
             logger.warning("%s %s: %s", method, request.url.path, error)
-            details = error.strerror if isinstance(error, OSError) else str(error)
-            answer = _refusal(ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details), body)
+            answer = _refusal(storage_failure(error), body)
         answer.headers["tus-resumable"] = VERSION
-        answer.headers.update(CORS)
         return answer
 
     async def _answer(self, method: str, request: Request, body: Body) -> Response:
         if method == "OPTIONS":
-            return Response(status_code=204, headers={**capabilities(self.limits.max_size), **PREFLIGHT})
+            return Response(status_code=204, headers=capabilities(self.limits.max_size))
         if method != "GET" and request.headers.get("tus-resumable") != VERSION:
             raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
         upload_id = request.path_params.get("id")

@@ -218,6 +218,19 @@ class Uploads:
             if session is not None:
                 await self.sessions.emit(session.id, session.event(f"{upload.name} was taken back"))
 
+    async def delete(self, upload_id: str) -> bool:
+        """Delete the file of a finished upload, which is gone then; False where this is no such upload."""
+        try:
+            upload = await self.find(upload_id)
+            if upload.path is None:
+                return False
+            async with self.turn(upload):
+                deleted = await self.sessions.store.delete(upload.id)
+                await self.retire(upload, "deleted")
+        except TusError:
+            return False
+        return deleted
+
     # Sessions
 
     async def gather(self, part: Upload) -> None:
@@ -284,6 +297,10 @@ class Uploads:
     def open_ones(self) -> list[Upload]:
         """The unfinished uploads."""
         return list(self._open.values())
+
+    def open_count(self) -> int:
+        """How many uploads are unfinished."""
+        return len(self._open)
 
     async def expire(self, upload_id: str) -> None:
         """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""

@@ -52,6 +52,15 @@ def serve(
     upload_ttl: Annotated[
         str | None, _option("--upload-ttl", "S", "Seconds until an unfinished tus upload that nobody uses expires.")
     ] = None,
+    fault: Annotated[
+        list[str] | None, _option("--fault", "RULE", "Break something on purpose, as status:patch#2:503; repeatable.")
+    ] = None,
+    list_faults: Annotated[
+        bool, typer.Option("--list-faults", help="Print all faults with examples, and end.")
+    ] = False,
+    fault_control: Annotated[
+        bool, typer.Option("--fault-control", help="Let tests change the faults at /faults (loopback only).")
+    ] = False,
     realtime: Annotated[str | None, _option("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}.")] = None,
     websocket: Annotated[
         str | None, _option("--websocket", "HOW", "The same for its websocket transport alone.")
@@ -75,6 +84,17 @@ def serve(
     ] = None,
     auth_token_file: Annotated[
         str | None, _option("--auth-token-file", "FILE", "A token that all calls and sockets need.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        _option("--cors-origin", "ORIGIN", "Let web pages of this origin call, as https://app.example; repeatable."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, _option("--allow-host", "NAME", "A name by which the server is called; repeatable.")
+    ] = None,
+    behind_proxy: Annotated[
+        list[str] | None,
+        _option("--behind-proxy", "ADDRESS", "Believe the X-Forwarded-For of this address or network; repeatable."),
     ] = None,
     max_connections: Annotated[
         str | None, _option("--max-connections", "N", "Sockets of one address; 0: any number. [default: 500]")

@@ -179,6 +179,7 @@ class Listener:
         self.send("40")
         self._socket.recv(timeout=DEADLINE)
         self._packets: queue.Queue[str] = queue.Queue()
+        self.closed = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -188,6 +189,7 @@ class Listener:
                     self.send("3")
                 else:
                     self._packets.put(str(packet))
+        self.closed = True
 
     def send(self, packet: str) -> None:
         self._socket.send(packet)
@@ -202,9 +204,9 @@ class Listener:
         except queue.Empty:
             raise TimeoutError from None
 
-    def event(self) -> dict[str, Any]:
-        """The next `upload-progress` event."""
-        name, event = json.loads(self.packet().removeprefix("42"))
+    def event(self, timeout: float = DEADLINE) -> dict[str, Any]:
+        """The next `upload-progress` event. Raises TimeoutError."""
+        name, event = json.loads(self.packet(timeout).removeprefix("42"))
         assert name == "upload-progress"
         assert isinstance(event, dict)
         return event

@@ -197,7 +197,7 @@ def test_bad_input_is_a_400(server: EmbeddedServer, kind: str, body: Any) -> Non
     [
         "/etc/passwd",
         "a.mp4",
-        "{root}/personal/../.uploader/server.sqlite3",
+        "{root}/personal/a.mp4",
         "/uploads/../personal/a.mp4",
         "/uploads/personal/./a.mp4",
         "/uploads//a.mp4",
@@ -214,9 +214,7 @@ def test_a_path_outside_of_the_uploads_is_refused(server: EmbeddedServer, path: 
 @pytest.mark.parametrize(
     "path",
     [
-        "{root}/personal/none.mp4",
         "/uploads/personal/none.mp4",
-        "{root}/.uploader/server.sqlite3",
         "/uploads/.uploader/server.sqlite3",
         "/uploads/personal/%2e%2e/.uploader/server.sqlite3",
         "/uploads/personal",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +27,7 @@ from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -63,7 +63,7 @@ def test_files_arrive_byte_for_byte_in_the_order_sent(server: EmbeddedServer) ->
     assert [f["originalName"] for f in listed] == [f"{n}.bin" for n in range(len(contents))]
     assert [f["fileSize"] for f in listed] == [len(data) for data in contents]
     for known, data in zip(listed, contents, strict=True):
-        assert Path(known["filePath"]).read_bytes() == data
+        assert (server.root / "personal" / known["fileName"]).read_bytes() == data
         answer = requests.get(f"{server.url}/uploads/personal/{known['fileName']}", timeout=DEADLINE)
         assert answer.content == data
         assert answer.headers["content-length"] == str(len(data))
@@ -94,7 +94,7 @@ def test_names_are_kept_as_sent(shared: EmbeddedServer, name: str) -> None:
     """Plain UTF-8 round-trips and percent-escapes are not decoded (wire contract 3.13)."""
     (known,) = upload(shared.url, file(name, name.encode()))
     assert known["originalName"] == known["fileName"] == name
-    assert Path(known["filePath"]).read_bytes() == name.encode()
+    assert (shared.root / "personal" / known["fileName"]).read_bytes() == name.encode()
 
 
 def test_filename_star_is_refused(shared: EmbeddedServer) -> None:
@@ -179,7 +179,7 @@ def test_head_tells_length_and_digest(shared: EmbeddedServer) -> None:
 
 def test_the_digest_follows_a_file_that_changed_on_disk(shared: EmbeddedServer) -> None:
     (known,) = upload(shared.url, file("changed.bin", b"before"))
-    Path(known["filePath"]).write_bytes(b"after, longer")
+    (shared.root / "personal" / known["fileName"]).write_bytes(b"after, longer")
     where = f"{shared.url}/uploads/personal/changed.bin"
     assert "repr-digest" not in requests.head(where, timeout=DEADLINE).headers
     assert digest_of(where) == hashlib.sha256(b"after, longer").digest()

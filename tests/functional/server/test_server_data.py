@@ -47,15 +47,24 @@ def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[bool]:
     return refused
 
 
-@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EXDEV, errno.ENOSPC])
-def test_an_upload_outlives_an_error_of_the_disk_at_its_end(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        (errno.EDQUOT, (507, "DISK_FULL")),
+        (errno.EXDEV, (500, "UPLOAD_FAILED")),
+        (errno.ENOSPC, (507, "DISK_FULL")),
+    ],
+)
+def test_an_upload_outlives_an_error_of_the_disk_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, number: int, answer: tuple[int, str]
+) -> None:
     with running_server() as server:
         session = new_session(server.url)
         url = created(server.url, 6, b"abc", sessionId=session, filename="kept.bin")
         parts = [part(server.url, b"ab"), part(server.url, b"cd")]
         refused = refusing(monkeypatch, number)
-        assert error(append(url, 3, b"def")) == (500, "UPLOAD_FAILED")
-        assert error(concatenate(server.url, *parts, uploadKey="joined")) == (500, "UPLOAD_FAILED")
+        assert error(append(url, 3, b"def")) == answer
+        assert error(concatenate(server.url, *parts, uploadKey="joined")) == answer
         assert progress(server.url, session).json()["failedFiles"] == 0
         refused.clear()
         assert head(url).headers["content-location"] == "/uploads/personal/kept.bin"

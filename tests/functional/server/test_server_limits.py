@@ -65,6 +65,20 @@ def test_joins_of_one_connection_are_limited() -> None:
             assert watcher.join(third) == {"ok": True}
 
 
+def test_joins_of_all_connections_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.realtime.rooms.MOST_JOINS", 2)
+    with running_server() as server, watching(server.url) as watcher:
+        first, second = new_session(server.url), new_session(server.url)
+        with watching(server.url, session=first) as other:
+            assert watcher.join(first) == {"ok": True}
+            assert watcher.join(second) == {"ok": False, "error": "TOO_MANY_JOINS"}
+            other.client.call("leave-session", first, timeout=DEADLINE)
+            assert watcher.join(second) == {"ok": True}
+            assert other.join(first) == {"ok": False, "error": "TOO_MANY_JOINS"}
+            watcher.client.disconnect()
+            assert eventually(lambda: other.join(first) == {"ok": True}, "room for a join")
+
+
 def test_waiting_for_what_is_unknown_counts_too() -> None:
     """Such joins are how session ids would be guessed."""
     with running_server(max_joins=3) as server, watching(server.url) as watcher:

@@ -191,7 +191,7 @@ def test_a_path_can_not_forge_a_line(tmp_path: Path, kind: Any) -> None:
     with running_server(access_log=log, access_log_format=kind) as server:
         requests.get(f"{server.url}/a%0aGET%20/forged%1b[31m%E5%A4%8F", timeout=DEADLINE)
     (line,) = log.read_text(encoding="utf-8").splitlines()
-    assert "\\n" in line
+    assert ("%0A" if kind == "plain" else "\\n") in line
     assert "\x1b" not in line
 
 
@@ -213,7 +213,8 @@ def test_a_cut_request_has_status_0(tmp_path: Path) -> None:
     with running_server(access_log=log, access_log_format="json") as server:
         half = connected(server.url)
         half.sendall(
-            b"POST /api/upload/batch HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=BOUNDARY\r\n"
+            b"POST /api/upload/batch HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=BOUNDARY\r\n"
             b"Content-Length: 1000\r\n\r\n--BOUNDARY\r\n"
         )
         half.close()

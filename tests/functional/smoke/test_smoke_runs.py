@@ -270,7 +270,7 @@ def test_an_authorization_by_header() -> None:
 
 def test_through_a_proxy() -> None:
     """Calls, live connections, and bodies that wait and break off: all of it goes the way that was asked for."""
-    with running_server() as server, http_proxy(server.url) as proxy:
+    with running_server(allow_hosts=("files.invalid",)) as server, http_proxy(server.url) as proxy:
         report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
     assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results
     assert result(report, "websocket").verdict is Verdict.PASS

@@ -133,12 +133,6 @@ def test_parts_may_be_sent_piece_by_piece_with_a_late_length(server: EmbeddedSer
     assert content(server.url + whole.headers["location"]) == b"abcd"
 
 
-def test_one_part_can_come_twice(server: EmbeddedServer) -> None:
-    upload = part(server.url, b"ab")
-    whole = concatenate(server.url, upload, upload)
-    assert content(server.url + whole.headers["location"]) == b"abab"
-
-
 def test_a_final_creation_that_comes_again_is_the_same(server: EmbeddedServer) -> None:
     parts = [part(server.url, b"ab"), part(server.url, b"cd")]
     with ThreadPoolExecutor(4) as pool:

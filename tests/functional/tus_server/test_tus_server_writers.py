@@ -228,7 +228,7 @@ def test_a_full_disk_is_told_and_nothing_is_claimed(server: EmbeddedServer) -> N
     path.unlink()
     path.symlink_to("/dev/full")
     answer = append(upload, 0, bytes(2_500_000))
-    assert error(answer) == (500, "UPLOAD_FAILED")
+    assert error(answer) == (507, "DISK_FULL")
     assert head(upload).headers["upload-offset"] == "0"
     path.unlink()
     path.touch()

@@ -1,0 +1,61 @@
+"""The control call, `/faults`, by which a test changes the rules of a server in another process.
+
+`GET` lists the rules in force with their counts, `POST {"rules": [TEXT, …]}` adds rules, `DELETE` ends all faults.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from uploader_server.faults.rules import RuleError, parse_rule
+from uploader_server.http.errors import ApiError, Json, read_json
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from uploader_server.faults.state import Faults
+
+PATH = "/faults"
+
+
+class FaultControl:
+    """The call."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            answer = await self._answer(Request(scope, receive))
+        except ApiError as error:
+            answer = Json(error.body(), error.status)
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "POST":
+            await self._add(request)
+        elif request.method == "DELETE":
+            self._faults.clear()
+        elif request.method != "GET":
+            raise ApiError(405, "METHOD_NOT_ALLOWED", "Not here")
+        return Json({"rules": [{"rule": r.text, "seen": r.seen, "hits": r.hits} for r in self._faults.rules]})
+
+    async def _add(self, request: Request) -> None:
+        """Add all rules or, where one can't be read, none. Raises ApiError 400."""
+        try:
+            body = await read_json(request)
+            rules = body["rules"]
+            if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+                raise TypeError
+            for rule in rules:
+                parse_rule(rule)
+        except RuleError as error:
+            raise ApiError(400, "INVALID_RULE", str(error)) from None
+        except (ValueError, TypeError, KeyError):
+            raise ApiError(400, "VALIDATION_ERROR", 'Send {"rules": ["status:patch#1:503"]}') from None
+        for rule in rules:
+            self._faults.add(rule)

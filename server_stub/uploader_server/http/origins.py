@@ -1,0 +1,107 @@
+"""What web pages may do: only those of the server's own origin, and of origins that were allowed (CORS)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from uploader_server.config import ServerConfig
+
+EXPOSED = (
+    "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
+    " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id, Upload-Length,"
+    " Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+)
+"""Headers of answers that a page may read (the Fetch standard hides every other one)."""
+PREFLIGHT = {
+    "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
+    "access-control-allow-headers": (
+        "Authorization, Content-Type, Idempotency-Key, Origin, Range, Tus-Resumable, Upload-Checksum, Upload-Concat,"
+        " Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override,"
+        " X-Request-ID, X-Requested-With"
+    ),
+    "access-control-max-age": "86400",
+}
+
+
+class Origins:
+    """A layer that refuses what comes from pages of other origins, and under names that are not the server's.
+
+    A request without `Origin` comes from no page, or is one that a page can't read the answer of. The name is checked
+    on loopback addresses, where DNS rebinding would make a page of another site one of the own origin.
+    """
+
+    def __init__(self, config: ServerConfig, app: ASGIApp) -> None:
+        self._app = app
+        self._allowed = {origin.lower() for origin in config.cors_origins}
+        self._hosts = {name.lower() for name in (*config.allow_hosts, config.host)}
+        self._check_host = config.loopback or bool(config.allow_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or websocket."""
+        headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+        host, origin = headers.get(b"host"), headers.get(b"origin")
+        if self._check_host and host is not None and not self._is_ours(host):
+            error = ApiError(421, "HOST_REFUSED", "This is no name of the server; it is started with --allow-host NAME")
+            await _refuse(error, scope, receive, send)
+        elif origin is None or _names(origin, host):
+            await self._app(scope, receive, send)
+        elif origin in self._allowed or "*" in self._allowed:
+            told = "*" if "*" in self._allowed else origin
+            await self._serve_page(told, b"access-control-request-method" in headers, scope, receive, send)
+        else:
+            error = ApiError(403, "ORIGIN_REFUSED", "Pages of this origin may not call; see --cors-origin")
+            await _refuse(error, scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+        except ValueError:
+            return False
+
+    async def _serve_page(self, origin: str, asks: bool, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a page of an allowed origin, which `asks` before another request (a preflight)."""
+        told = {"access-control-allow-origin": origin, "access-control-expose-headers": EXPOSED, "vary": "Origin"}
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                message = {**message, "headers": [*message.get("headers", ()), *_raw(told)]}
+            await send(message)
+
+        if asks and scope["type"] == "http" and scope["method"] == "OPTIONS":
+            await with_headers({"type": "http.response.start", "status": 204, "headers": _raw(PREFLIGHT)})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self._app(scope, receive, with_headers)
+
+
+def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _names(origin: str, host: str | None) -> bool:
+    """Whether an origin is that of the server under the name by which it was called."""
+    scheme, found, rest = origin.partition("://")
+    return bool(found) and scheme in {"http", "https"} and rest == host
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await refuse(error.status, scope, receive, send)
+    else:
+        await RefusalResponse(error.body(), error.status)(scope, receive, send)

@@ -1,0 +1,300 @@
+"""What an attacker tries: methods in disguise, other people's files and connections, forged log lines."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import sqlite3
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from batches import DEADLINE, Listener, connected, eventually, file, new_session, upload
+from functional.tus_server.tus_client import TUS, create, created, head
+from packing import send_pack
+from serving import running_server, server_process
+from websockets.exceptions import ConnectionClosed
+
+from uploader_server.http.auth import issue_token
+from uploader_server.storage.paths import candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
+
+TOKEN = "the-one-token"
+SECRET = "a secret of these tests, which is long enough"
+WITH = {"authorization": f"Bearer {TOKEN}"}
+JWT = {"authorization": f"Bearer {issue_token(SECRET)}"}
+
+
+@pytest.fixture
+def guarded() -> Iterator[EmbeddedServer]:
+    with running_server(auth_token=TOKEN, jwt_secret=SECRET) as server:
+        yield server
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(jwt_secret=SECRET) as server:
+        yield server
+
+
+# Methods in disguise
+
+
+@pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
+def test_an_override_of_options_changes_nothing(guarded: EmbeddedServer, override: str) -> None:
+    location = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
+    headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
+    for path in ("/api/upload/files/", location):
+        answer = requests.options(guarded.url + path, data=b"evil", headers=headers, timeout=DEADLINE)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert "location" not in answer.headers
+    now = requests.head(guarded.url + location, headers={**TUS, **WITH}, timeout=DEADLINE)
+    assert now.headers["upload-offset"] == "0"
+
+
+def test_a_token_for_deletion_uploads_nothing(guarded: EmbeddedServer) -> None:
+    """Neither by a DELETE that is to be a POST, nor by a POST elsewhere that is to be a DELETE."""
+    disguised = {**TUS, **JWT, "X-HTTP-Method-Override": "POST", "Upload-Length": "0"}
+    answer = requests.delete(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE)
+    assert "location" not in answer.headers
+    assert answer.status_code == 405
+    session = {"category": "personal", "expectedFiles": 1}
+    disguised = {**JWT, "X-HTTP-Method-Override": "DELETE"}
+    answer = requests.post(f"{guarded.url}/api/upload/session", json=session, headers=disguised, timeout=DEADLINE)
+    assert answer.status_code == 401
+
+
+def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: EmbeddedServer) -> None:
+    location = guarded.url + create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"]
+    disguised = {**TUS, "X-HTTP-Method-Override": "DELETE"}
+    assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
+    assert requests.post(location, headers={**disguised, **JWT}, timeout=DEADLINE).status_code == 204
+    assert requests.head(location, headers={**TUS, **WITH}, timeout=DEADLINE).status_code == 410
+
+
+# Other people's connections
+
+
+def upgrade(connection: socket.socket) -> bytes:
+    """Begin a websocket by hand and give up after Socket.IO's own refusal."""
+    connection.sendall(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b" 101 " in connection.recv(4096)
+    connection.sendall(b"\x81\x82\0\0\0\x0040")  # a masked frame: "40", connect
+    return connection.recv(4096)
+
+
+def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) -> None:
+    """An upload that comes from the same port a moment later goes on."""
+    later = eventually(lambda: after_a_refusal(guarded), "a port that is free again")
+    with later:
+        later.sendall(
+            b"POST /api/upload/files/ HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 4\r\n"
+            b"Authorization: Bearer %s\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 4\r\n\r\nda"
+            % TOKEN.encode()
+        )
+        time.sleep(1.5)  # the refused one is closed a second after its refusal
+        later.sendall(b"ta")
+        assert later.recv(4096).startswith(b"HTTP/1.1 201")
+
+
+def after_a_refusal(server: EmbeddedServer) -> socket.socket | None:
+    """A connection from the port of a refused websocket; None where another program has taken the port."""
+    refused = connected(server.url)
+    upgrade(refused)
+    port = refused.getsockname()[1]
+    refused.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its port is free at once
+    refused.close()
+    later = socket.socket()
+    later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    later.settimeout(DEADLINE)
+    try:
+        later.bind(("127.0.0.1", port))
+        later.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    except OSError:
+        later.close()
+        return None
+    return later
+
+
+# Other people's files
+
+
+def delete(server: EmbeddedServer, file_id: str) -> int:
+    return requests.delete(f"{server.url}/api/upload/file/{file_id}", headers=JWT, timeout=DEADLINE).status_code
+
+
+def test_a_file_that_two_uploads_were_answered_with_goes_with_the_last_of_them(server: EmbeddedServer) -> None:
+    session = new_session(server.url, 9)
+    by_tus = created(server.url, 4, b"data", filename="same.mp4", sessionId=session)
+    (by_batch,) = upload(server.url, file("same.mp4", b"data"), session=session)
+    stored = server.root / "personal/same.mp4"
+    assert delete(server, by_tus.rpartition("/")[2]) == 200
+    assert stored.read_bytes() == b"data"
+    assert head(by_tus).status_code == 410
+    assert delete(server, by_tus.rpartition("/")[2]) == 404
+    assert stored.read_bytes() == b"data"
+    assert delete(server, by_batch["id"]) == 200
+    assert not stored.exists()
+
+
+def test_deleting_twice_leaves_the_next_file_of_that_name(server: EmbeddedServer) -> None:
+    (first,) = upload(server.url, file("name.mp4", b"old"))
+    assert delete(server, first["id"]) == 200
+    (second,) = upload(server.url, file("name.mp4", b"new"))
+    assert delete(server, first["id"]) == 404
+    assert (server.root / "personal/name.mp4").read_bytes() == b"new"
+    (server.root / "personal/name.mp4").unlink()  # behind its back
+    (third,) = upload(server.url, file("name.mp4", b"third"))
+    assert delete(server, second["id"]) == 200
+    assert (server.root / "personal/name.mp4").read_bytes() == b"third"
+    assert delete(server, third["id"]) == 200
+
+
+def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
+    """Also where a server of an earlier version has stored absolute paths."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with running_server(root=original, jwt_secret=SECRET) as server:
+        known = [upload(server.url, file(f"{n}.mp4", b"x"))[0]["id"] for n in range(2)]
+    shutil.copytree(original, copy)
+    with sqlite3.connect(copy / ".uploader/server.sqlite3") as database:
+        database.execute("UPDATE files SET path = ? WHERE id = ?", (str(original / "personal/1.mp4"), known[1]))
+    database.close()
+    with running_server(root=copy, jwt_secret=SECRET) as server:
+        assert [delete(server, file_id) for file_id in known] == [200, 404]
+    assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
+
+
+# What is noted, and where it goes
+
+
+def test_an_event_named_connect_resets_no_counter() -> None:
+    with running_server(max_joins=2) as server:
+        listener = Listener(server.url)
+        for number in range(2):
+            listener.send(f'42{number}["join-session","00000000-0000-4000-8000-00000000000{number}"]')
+            assert "SESSION_NOT_FOUND" in listener.packet()
+        listener.send('42["connect",{}]')
+        with contextlib.suppress(ConnectionClosed):
+            listener.send('422["join-session","00000000-0000-4000-8000-000000000002"]')
+        eventually(lambda: listener.closed, "the end of the connection")
+        with pytest.raises(TimeoutError):
+            listener.packet(0)
+
+
+MALFORMED = [
+    "4",
+    "42",
+    "42{",
+    "42[]",
+    "42[1]",
+    '42["x"',
+    "451-[",
+    "45",
+    "49",
+    "4/other,0",
+    "43",
+    "4999999999999999999[]",
+    "z",
+]
+
+
+def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
+    with server_process() as server:
+        for packet in MALFORMED:
+            listener = Listener(server.url)
+            listener.send(packet)
+            with contextlib.suppress(ConnectionClosed):
+                listener.send('421["join-session","x"]')
+            eventually(lambda listener=listener: listener.closed or answered(listener), f"the end of {packet}")
+            listener.close()
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        sid = opened.partition('"sid":"')[2].partition('"')[0]
+        for body in (b"\xff\xfe", b"4\x1e4\x1e", b"b!!!", *[packet.encode() for packet in MALFORMED]):
+            polling = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
+            requests.post(polling, data=body, timeout=DEADLINE)
+        for path in ("session", "validate", "lookup", "batch", "files/", "session/x/finish"):
+            aborted = connected(server.url)
+            aborted.sendall(
+                b"POST /api/upload/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+                b"Content-Type: application/json\r\n\r\n{" % path.encode()
+            )
+            time.sleep(0.05)
+            aborted.close()
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        time.sleep(0.2)
+        server.stop()
+        assert not server.errors, server.errors
+
+
+def answered(listener: Listener) -> bool:
+    try:
+        return "INVALID_SESSION_ID" in listener.packet(0.01)
+    except TimeoutError:
+        return False
+
+
+def test_a_path_forges_no_line_of_the_access_log(tmp_path: Path) -> None:
+    with running_server(access_log=tmp_path / "log") as server:
+        requests.get(f"{server.url}/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", timeout=DEADLINE)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.split(" ")[1:4] == ["GET", "/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", "404"]
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with running_server(root=tmp_path / "root", packs=True) as server:
+        (server.root / "personal/link").symlink_to(outside)
+        (server.root / "personal/inner").mkdir()
+        (server.root / "personal/near").symlink_to("inner")
+        session = new_session(server.url, 9)
+        outcomes = [store(server, way, session, f"{name}/deep/a.mp4") for name in ("link", "near")]
+        assert outcomes == ["INVALID_PATH", "stored"]
+        assert list(outside.iterdir()) == []
+        assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
+
+
+def test_a_free_name_is_found_among_very_many(tmp_path: Path) -> None:
+    """Without a look at each of them; at the end of those that are there, or in a gap."""
+    path = tmp_path / "a.mp4"
+    for number in range(2, 3000):
+        (tmp_path / f"a ({number}).mp4").touch()
+    path.touch()
+    tried = 0
+    for candidate in candidates(path):
+        tried += 1
+        if not candidate.exists():
+            break
+    assert candidate.name == "a (3000).mp4"
+    assert tried <= 100
+
+
+def test_names_that_are_taken_are_counted_on(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.storage.paths.ONE_BY_ONE", 3)
+    names = [upload(server.url, file("a.mp4", b"%d" % n))[0]["fileName"] for n in range(8)]
+    assert names == ["a.mp4", *(f"a ({n}).mp4" for n in range(2, 9))]
+    assert upload(server.url, file("a.mp4", b"1"))[0]["fileName"] == "a (2).mp4"
+
+
+def store(server: EmbeddedServer, way: str, session: str, path: str) -> str:
+    """Store a file; the code of the error, or `stored`."""
+    if way == "tus":
+        answer = create(server.url, 4, b"data", filename="a.mp4", relativePath=path, sessionId=session)
+        return "stored" if answer.status_code == 201 else str(answer.json()["error"])
+    if way == "batch":
+        (stored,) = upload(server.url, file("a.mp4", b"data"), session=session, paths=(path,))
+        return str(stored.get("errorCode", "stored"))
+    (packed,) = send_pack(server.url, session, {path: b"data"})
+    return str(packed.get("error", "stored"))

@@ -1,0 +1,289 @@
+"""Limits of what a client may send: of memory, time and connections; and what a proxy may say."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import websockets.sync.client
+from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload, watching
+from functional.tus_server.tus_client import concatenate, create, error, part
+from serving import running_server
+from websockets.exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from uploader_server.serving import EmbeddedServer
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with running_server(packs=True) as server:
+        yield server
+
+
+def post(server: EmbeddedServer, path: str, data: bytes) -> requests.Response:
+    return requests.post(server.url + path, data=data, timeout=DEADLINE)
+
+
+def memory(server: EmbeddedServer) -> int:
+    rss: int = requests.get(f"{server.url}/health", timeout=DEADLINE).json()["memory"]["rss"]
+    return rss
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        ("/api/upload/session", 64 << 10),
+        (f"/api/upload/session/{UNKNOWN}/finish", 64 << 10),
+        ("/api/upload/validate", 4 * MIB),
+        ("/api/upload/lookup", 4 * MIB),
+        ("/socket.io/?EIO=4&transport=polling&sid=x", 64 << 10),
+    ],
+)
+def test_a_body_has_a_limit(server: EmbeddedServer, path: str, size: int) -> None:
+    if "sid=x" in path:
+        opened = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text
+        path = path.replace("sid=x", "sid=" + opened.partition('"sid":"')[2].partition('"')[0])
+    assert post(server, path, b" " * (size + 1)).status_code == 413
+    assert post(server, path, b" " * size).status_code in {400, 404}
+
+
+def test_a_json_text_with_very_many_lists_is_refused_at_once(server: EmbeddedServer) -> None:
+    text = b'{"files":[' + b"[]," * MIB + b"[]]}"
+    before = memory(server)
+    assert error(post(server, "/api/upload/validate", text))[0] == 400
+    assert memory(server) - before < 60 * MIB
+    many = {"files": [{"name": f"[{n}].mp4", "size": 1, "type": "video/mp4"} for n in range(10_000)]}
+    assert post(server, "/api/upload/validate", json.dumps(many).encode()).status_code == 200
+
+
+def test_the_problems_of_a_body_are_told_up_to_a_limit(server: EmbeddedServer) -> None:
+    answer = post(server, "/api/upload/validate", json.dumps({"files": [{}] * 9000}).encode())
+    assert answer.status_code == 400
+    assert len(answer.json()["details"]) == 1000
+
+
+def test_the_text_of_a_multipart_body_has_a_limit(server: EmbeddedServer) -> None:
+    session = new_session(server.url)
+    begin = [text("sessionId", session), text("category", "personal")]
+    paths = [text("relativePath", "x" * (60 << 10)) for _ in range(160)]
+    answer = post_parts(server.url, [*begin, *paths, file("a", b"x")])
+    assert answer.status_code == 413
+    for repeated in ("sessionId", "category", "other"):
+        twice = [text(repeated, session if repeated == "sessionId" else "personal")] * 2
+        assert error(post_parts(server.url, [*twice, file("a", b"x")])) == (400, "VALIDATION_ERROR")
+
+
+def test_an_unfinished_message_of_a_websocket_has_a_limit(server: EmbeddedServer) -> None:
+    """Its bytes are held by the layer below, which has no limit of its own; an earlier message counts for nothing."""
+    address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+    with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
+        connection.recv(timeout=DEADLINE)
+        connection.send("40")
+        connection.recv(timeout=DEADLINE)
+        connection.send('421["join-session","' + "x" * (60 << 10) + '"]')
+        assert "INVALID_SESSION_ID" in str(connection.recv(timeout=DEADLINE))
+
+        def unfinished() -> Iterator[str]:
+            for _ in range(5):
+                yield "x" * MIB
+            while True:
+                time.sleep(0.05)
+                yield "x"
+
+        began = time.monotonic()
+        with pytest.raises(ConnectionClosed):
+            connection.send(unfinished())
+        assert time.monotonic() - began < DEADLINE / 2
+
+
+def test_a_whole_message_of_a_websocket_has_a_limit(server: EmbeddedServer) -> None:
+    address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+    with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
+        connection.recv(timeout=DEADLINE)
+        connection.send("4" * (65 << 10))
+        with pytest.raises(ConnectionClosed):
+            connection.recv(timeout=DEADLINE)
+
+
+def test_upload_metadata_has_a_limit(server: EmbeddedServer) -> None:
+    assert error(create(server.url, 1, filename="a", relativePath="b" * 9000)) == (400, "INVALID_METADATA")
+    deep = "/".join(["d" * 200] * 18)
+    assert create(server.url, 1, filename="a", relativePath=deep).status_code == 201
+
+
+def test_a_final_upload_names_each_part_once(server: EmbeddedServer) -> None:
+    one, two = part(server.url, b"a" * 1000), part(server.url, b"b")
+    assert error(concatenate(server.url, one, two, one)) == (400, "INVALID_HEADER")
+    assert error(concatenate(server.url, *[one[:-6] + f"{n:06}" for n in range(1001)])) == (400, "INVALID_HEADER")
+    assert concatenate(server.url, one, two, filename="whole").status_code == 201
+
+
+def test_open_uploads_and_sessions_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.tus.creation.MAX_OPEN", 2)
+    monkeypatch.setattr("uploader_server.sessions.MAX_OPEN", 2)
+    with running_server() as server:
+        assert [create(server.url, 1, filename="a").status_code for _ in range(3)] == [201, 201, 503]
+        first, _ = new_session(server.url), new_session(server.url)
+        body = {"category": "personal", "expectedFiles": 1}
+        third = requests.post(f"{server.url}/api/upload/session", json=body, timeout=DEADLINE)
+        assert error(third) == (503, "TOO_MANY_SESSIONS")
+        assert int(third.headers["retry-after"]) > 0
+        upload(server.url, file("a", b"x"), session=first)  # ends it
+        assert new_session(server.url)
+
+
+# Time and connections
+
+
+@pytest.mark.parametrize("path", ["session", "validate", "lookup", "session/x/finish", "socket.io"])
+def test_a_body_has_a_deadline(path: str) -> None:
+    """However it trickles."""
+    with running_server(packs=True, body_timeout=0.5) as server, connected(server.url) as connection:
+        target = f"/api/upload/{path}"
+        if path == "socket.io":
+            target = "/socket.io/?EIO=4&transport=polling"
+            opened = requests.get(server.url + target, timeout=DEADLINE).text
+            target += "&sid=" + opened.partition('"sid":"')[2].partition('"')[0]
+        connection.sendall(
+            f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
+            "Content-Type: application/json\r\n\r\n".encode()
+        )
+        connection.settimeout(0.1)
+        answer, end = b"", time.monotonic() + DEADLINE
+        while not answer and time.monotonic() < end:
+            connection.sendall(b" ")
+            try:
+                answer = connection.recv(4096)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_who_dials_and_does_not_connect_is_cut_off(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 0.3)
+    with running_server() as server, watching(server.url, transport) as watcher:
+        path = "/socket.io/?EIO=4&transport="
+        if transport == "websocket":
+            address = server.url.replace("http", "ws", 1) + path + transport
+            with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
+                connection.recv(timeout=DEADLINE)
+                with pytest.raises(ConnectionClosed):
+                    connection.recv(timeout=DEADLINE)
+        else:
+            opened = requests.get(server.url + path + transport, timeout=DEADLINE).text
+            polled = f"{server.url}{path}{transport}&sid=" + opened.partition('"sid":"')[2].partition('"')[0]
+            eventually(lambda: requests.get(polled, timeout=DEADLINE).status_code == 400, "the end")
+        assert not watcher.lost.is_set()
+
+
+def stalled(server: EmbeddedServer, count: int, sent: bytes) -> list[socket.socket]:
+    """Connections that have sent the beginning of a request."""
+    made = []
+    for _ in range(count):
+        connection = connected(server.url)
+        connection.sendall(sent)
+        connection.setblocking(False)
+        made.append(connection)
+    return made
+
+
+def is_open(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def test_stalled_connections_of_one_address_leave_room_for_others() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8000), hard), hard))
+    with running_server(max_connections=100) as server, ExitStack() as stack:
+        many = stalled(server, 1100, b"GET /health HTTP/1.1\r\nHost: ")
+        for connection in many:
+            stack.enter_context(connection)
+        with requests.Session() as elsewhere:
+            elsewhere.mount("http://", FromAddress("127.0.0.2"))
+            assert elsewhere.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        limit = 2 * 100 + 256
+        left = eventually(lambda: [c for c in many if is_open(c)][: limit + 1][:limit] or None, "the cut")
+        eventually(lambda: sum(map(is_open, many)) <= limit, "the cut of what is too much")
+        assert left
+        newest = many[-1]
+        newest.setblocking(True)
+        newest.settimeout(DEADLINE)
+        newest.sendall(b"localhost\r\n\r\n")
+        assert newest.recv(100).startswith(b"HTTP/1.1 200")
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+
+
+class FromAddress(requests.adapters.HTTPAdapter):
+    """Calls from another address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, source_address=(self._address, 0))
+
+
+def test_an_endless_head_is_cut(server: EmbeddedServer) -> None:
+    with connected(server.url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Padding: " + b"x" * (400 << 10))
+        connection.settimeout(DEADLINE)
+        assert connection.recv(4096) == b""
+
+
+def test_many_small_requests_on_one_connection_are_no_endless_head(server: EmbeddedServer) -> None:
+    with requests.Session() as session:
+        for _ in range(500):
+            headers = {"X-Padding": "x" * 1000}
+            assert session.get(f"{server.url}/health", headers=headers, timeout=DEADLINE).status_code == 200
+
+
+# Proxies
+
+
+def test_forwarded_headers_are_believed_from_the_proxy_alone() -> None:
+    def limited(server: EmbeddedServer, forwarded: str) -> int:
+        headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Host": "files.example"}
+        return requests.get(
+            f"{server.url}/api/upload/progress/{UNKNOWN}", headers=headers, timeout=DEADLINE
+        ).status_code
+
+    behind = {"behind_proxy": ("127.0.0.0/8",), "allow_hosts": ("files.example",)}
+    with running_server(rate_limit=1, **behind) as server:  # type: ignore[arg-type]
+        assert [limited(server, f"192.0.2.{n}") for n in (1, 2, 1)] == [404, 404, 429]
+        assert limited(server, "192.0.2.9, 192.0.2.2") == 429  # the proxy appends: what it was told is anybody's word
+        assert limited(server, "192.0.2.2, 127.0.0.9") == 429  # a second proxy of ours
+        assert server.faults.requests[-1].client == "192.0.2.2"
+        assert [limited(server, "nonsense") for _ in range(2)] == [404, 429]
+        host = {"X-Forwarded-Host": "evil.example"}
+        assert requests.get(f"{server.url}/health", headers=host, timeout=DEADLINE).status_code == 421
+    with running_server(rate_limit=1, behind_proxy=("192.0.2.1",)) as server:
+        assert [limited(server, f"192.0.2.{n}") for n in (1, 2)] == [404, 429]
+
+
+def test_a_cut_behind_a_proxy_finds_its_connection() -> None:
+    with (
+        running_server(behind_proxy=("127.0.0.1",), faults=("cut:health",)) as server,
+        pytest.raises(requests.ConnectionError),
+    ):
+        requests.get(f"{server.url}/health", headers={"X-Forwarded-For": "192.0.2.1"}, timeout=DEADLINE)
