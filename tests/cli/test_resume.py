@@ -508,7 +508,7 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     files = make_files(**{f"{number}.mp4": 8 * MIB for number in range(2)})
     stall = Answer(when="during_body", after_bytes=3 * MIB, stall=60)
     server.faults.next_answers("PATCH", ENDPOINT + "*", [None, None, stall, stall])
-    process = start("upload", files, "-s", server.url, "--chunk-size", "4M", "--json", home=tmp_path)
+    process = start("upload", files, "-s", server.url, "--chunk-size", "4M", "-j", "2", "--json", home=tmp_path)
     seen = read_confirmed(process, 4 * MIB)
     began = time.monotonic()
     done = ended(process, seen, *[signal.SIGINT] * signals)

@@ -85,7 +85,7 @@ def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) 
 def test_what_an_interrupted_run_has_done_is_not_planned_again(
     protocol: Any, make_files: Files, tmp_path: Path
 ) -> None:
-    """The same command would go on with it: what it had sent is `present`, and no part of sessions, calls and bytes."""
+    """The same command would go on with it: what it had sent is asked for, and no part of sessions and bytes."""
     files = make_files(**SET)
     flavour = REFERENCE if protocol == "batch" else {"types": ("mp4", "avi")}
     with running_server(**flavour) as server:
@@ -107,7 +107,7 @@ def test_what_an_interrupted_run_has_done_is_not_planned_again(
     asked_for = 1 if protocol == "auto" else 0  # how far the file is that was under way
     assert plan.calls + asked_for == len(made), made
     reasons = [event.reason for event in told if isinstance(event, ev.FileSkipped)]
-    assert reasons.count(ev.SkipReason.PRESENT) == 9 - plan.files
+    assert reasons.count(ev.SkipReason.RECEIPT) == 9 - plan.files
 
 
 def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:

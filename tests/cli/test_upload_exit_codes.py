@@ -82,7 +82,8 @@ def test_5_when_not_authorised(server: EmbeddedServer, make_files: Callable[...,
     server.faults.next_answers("POST", "/api/upload/session", [401])
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert done.code == 5
-    assert done.of("file.failed")[0]["code"] == "unauthorized"
+    assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]
+    assert [event["code"] for event in done.of("warning")] == ["run_ended"]
     assert "UPLOADER_TOKEN" in done.err
 
 
@@ -93,7 +94,7 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", f"127.0.0.1:{port}", "--json", home=tmp_path)
     assert done.code == 6
     assert done.finished["exit_code"] == 6
-    assert done.of("file.failed")[0]["code"] == "network"
+    assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]
     assert "at once)" not in done.err  # how files travel is not known yet
     assert done.of("run.started")[0]["protocol"] == "auto"
 

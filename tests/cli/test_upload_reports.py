@@ -149,8 +149,8 @@ def test_a_run_that_never_reached_its_server_is_reported(make_files: Callable[..
     make_files(**{"a.mp4": 10})
     assert main(["upload", "files", "-s", "127.0.0.1:1", "-q", "--report", "r.json"]) == 6
     document = json.loads((tmp_path / "r.json").read_text())
-    assert (document["ok"], document["exit"], document["counts"]["failed"]) == (False, "no_server", 1)
-    assert document["files"][0]["code"] == "network"
+    assert (document["ok"], document["exit"], document["counts"]["cancelled"]) == (False, "no_server", 1)
+    assert (document["files"][0]["outcome"], document["files"][0]["reason"]) == ("cancelled", "not_tried")
 
 
 def test_a_terminated_run_is_reported(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ class WarningCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
+    RUN_ENDED = "run_ended"
     SESSION_LOST = "session_lost"
     FINISH_FAILED = "finish_failed"
     CANCEL_FAILED = "cancel_failed"

@@ -239,6 +239,7 @@ def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
 def _warnings(lines: _Lines, state: ProgressState) -> None:
     """Each once; what may be stored without being confirmed comes first and is never cut."""
     told = {done.warning for done in state.analyses}  # by `_analyses`
+    told |= {warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED}  # with the files
     shown = [warning for warning in state.warnings if warning.text not in told]
     counts = Counter((warning.code, warning.text) for warning in shown)
     stored = {key: times for key, times in counts.items() if key[0] is WarningCode.MAY_BE_STORED}

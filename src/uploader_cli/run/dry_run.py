@@ -93,7 +93,7 @@ class Plan:
             verify=settings.verify,
             look=settings.skip_existing,
         )
-        self._met = self._skipped = 0
+        self._met = self._skipped = self._asked = 0
         self._failed: list[Exit] = []
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
@@ -111,7 +111,7 @@ class Plan:
             files=files,
             bytes=size,
             sessions=0 if self._settings.tus_endpoint else sessions,
-            calls=calls + (FIRST_CONTACT if self._met else 0),
+            calls=calls + (FIRST_CONTACT if self._met else 0) + -(-self._asked // self._seen.lookup),
             skipped=self._skipped,
             failed=len(self._failed),
             exit_code=int(exit_status.worst(self._failed)),
@@ -177,6 +177,7 @@ class Plan:
         """Return whether the run that this one would resume has a receipt of the file."""
         if self._history is None or not self._history.done(file):
             return False
+        self._asked += 1
         self._skip(file.file, file.path, ev.SkipReason.RECEIPT)
         return True
 

@@ -193,8 +193,9 @@ def execute(
             connections.close()
         loop.flush()
         if known:
-            tus, metered = connections.api.tus, connections.api.budget.metered
-            seen = pacing.KnownServer(known[-1], tus, metered, chunk.limit)
+            api = connections.api
+            lookup = api.lookups.max_files if api.lookups is not None else 1
+            seen = pacing.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
             pacing.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])

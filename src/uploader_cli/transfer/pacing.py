@@ -171,6 +171,8 @@ class KnownServer:
     metered: bool = False
     chunk: int | None = None
     """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
+    lookup: int = 1
+    """Files that it can be asked for in one call."""
 
 
 def recall(server: str) -> KnownServer | None:
@@ -180,14 +182,20 @@ def recall(server: str) -> KnownServer | None:
     if limits is None:
         return None
     tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
-    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None)
+    lookup = max(1, int(number(known.get("lookup")) or 1))
+    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None, lookup)
 
 
 def remember(server: str, seen: KnownServer) -> None:
     """Keep `seen` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
     path = _cache()
     known = _servers(path)
-    entry: dict[str, object] = {**_wire_form(seen.limits), "metered": seen.metered, "chunk": seen.chunk}
+    entry: dict[str, object] = {
+        **_wire_form(seen.limits),
+        "metered": seen.metered,
+        "chunk": seen.chunk,
+        "lookup": seen.lookup,
+    }
     if seen.tus is not None:
         entry["tus"] = _wire_form(seen.tus)
     if known.pop(server, None) == entry:

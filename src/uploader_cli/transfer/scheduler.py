@@ -308,6 +308,7 @@ class Scheduler:
     def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
         """End the run, also for the files that the walk has not found yet."""
         self._begin()
+        self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         self._ledger.fail_all(error)
         for session in list(self._sessions):
             session.abandon("partial")
