@@ -258,7 +258,9 @@ def renamed(location: str | None, name: str, session: str) -> str | None:
 
     Names that the server makes of the id of each session (the reference backend does) are no renaming.
     """
-    place = re.split("[?#]", location or "")[0].partition("/uploads/")[2].partition("/")[2]
+    if not location or location.rpartition("/")[2] == name:  # nearly always: the rest takes longer
+        return None
+    place = re.split("[?#]", location)[0].partition("/uploads/")[2].partition("/")[2]
     path = unquote(place)
     stored = path.rpartition("/")[2]
     same = any(normalize("NFC", stored) == normalize("NFC", known) for known in (name, utf8(name), wire_name(name)))
@@ -267,6 +269,8 @@ def renamed(location: str | None, name: str, session: str) -> str | None:
 
 def utf8(name: str) -> str:
     """`name` as UTF-8 can carry it: bytes of the file system that are none (surrogate escapes) become `%XX`."""
+    if name.isascii():
+        return name
     return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), name)
 
 

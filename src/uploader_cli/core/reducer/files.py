@@ -104,7 +104,8 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             out.append(progress_of(file, now))
     if event.local is not None:
         session = file.session if file is not None else ""
-        event = replace(event, stored_as=renamed(event.location, event.local.name, session))
+        stored_as = renamed(event.location, event.local.name, session)
+        event = replace(event, stored_as=stored_as) if stored_as is not None else event
         if event.stored_as is not None:
             state.renamed += 1
             if len(state.renames) < MOST_KEPT:

@@ -180,7 +180,10 @@ class RunHandle:
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
 
         def take(db: Connection | None) -> None:
-            claims.extend(self._take(db, file, uploads) for file in files[len(claims) :])
+            keys = [path_key(file) for file in files]
+            known = reading.known_paths(db, self._target, keys) if db is not None else set()
+            left = list(zip(files, keys, strict=True))[len(claims) :]
+            claims.extend(self._take(db if key in known else None, key, file, uploads) for file, key in left)
 
         with self._mutex:
             if self._over:
@@ -314,8 +317,7 @@ class RunHandle:
             with suppress(OSError):  # a second call, or a directory that went away under a run
                 self._store.run_lock(self.id).unlink()
 
-    def _take(self, db: Connection | None, file: LocalFile, uploads: Iterator[PendingUpload]) -> Claim:
-        key = path_key(file)
+    def _take(self, db: Connection | None, key: bytes, file: LocalFile, uploads: Iterator[PendingUpload]) -> Claim:
         pending, receipt = None, self._receipt(db, key, file, since=self._since)
         held, change = self._held.get(key), self._changes.get(key)
         if change is not None:
