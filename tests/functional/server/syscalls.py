@@ -107,7 +107,7 @@ class PowerCut:
         elif name in {"unlink", "unlinkat"} and named:
             self._inodes.pop(named[0], None)
             self._entered.pop(named[0], None)
-        elif name.startswith("rename"):
+        elif name.startswith("rename") and named:
             raise NotImplementedError(f"a rename: {arguments}")
 
     def _flush(self, path: str, began: int) -> None:
