@@ -171,7 +171,7 @@ class Checks:
         retry = self._context.retry
         try:
             if self._context.settings.tus_endpoint:
-                return retry.run(lambda: worker.tus.head(where)).offset == file.size
+                return retry.run(lambda: worker.tus.head(where), at_most=0).offset == file.size  # a 404 may stand
             found = retry.run(lambda: worker.api.stored_at(where))
         except (errors.Interrupted, errors.Unreachable):
             raise
