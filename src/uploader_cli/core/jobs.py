@@ -39,7 +39,7 @@ class AutoJobs:
         return self.jobs
 
     def refused(self) -> int:
-        """Halve the number of jobs, because the server answered 429 or 503, or in no time at all; return it."""
+        """Halve the number of jobs, because the server answered 429 or 503, or not in time; return it."""
         self.jobs = max(1, self.jobs // 2)
         self._before, self._rest = None, REST
         return self.jobs

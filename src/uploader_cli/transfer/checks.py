@@ -171,7 +171,8 @@ class Checks:
         retry = self._context.retry
         try:
             if self._context.settings.tus_endpoint:
-                return retry.run(lambda: worker.tus.head(where), at_most=0).offset == file.size  # a 404 may stand
+                # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
+                return retry.run(lambda: worker.tus.head(where), at_most=0).offset == file.size
             found = retry.run(lambda: worker.api.stored_at(where))
         except (errors.Interrupted, errors.Unreachable):
             raise

@@ -33,6 +33,7 @@ FIRST_PROBE = 0.5
 LAST_PROBE = 10.0
 """Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
 UNAVAILABLE = 503
+"""The status by which a server says that it has too much to do."""
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable)
 """Errors after which the same request can't succeed: another session is needed, or patience is used up."""
 
@@ -62,7 +63,7 @@ class Retry:
         self.probe: Callable[[], object] | None = None
         """One cheap call that succeeds when the server answers at all; None until it has answered in this run."""
         self.overloaded: Callable[[], None] = lambda: None
-        """Called when the server answers 429 or 503, or in no time."""
+        """Called when the server answers 429 or 503, or does not answer in time."""
         self._refresh, self._emit, self._clock = refresh, emit, clock
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
