@@ -1,0 +1,76 @@
+"""One word for each job of the project: `nox -s test`, `lint`, `bench`, `docs`, `package`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "test"]
+nox.options.default_venv_backend = "venv"
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+LOWEST = Path("build/lowest.txt")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the tests; arguments after `--` go to pytest."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on each supported version of Python."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
+    session.install("uv")
+    LOWEST.parent.mkdir(exist_ok=True)
+    compile_lowest = ("uv", "pip", "compile", "--resolution", "lowest-direct", "--extra", "dev", "pyproject.toml")
+    session.run(*compile_lowest, "--quiet", "--output-file", str(LOWEST))
+    session.install("-r", str(LOWEST))
+    session.install("--no-deps", "-e", ".")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Run ruff and mypy."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the quick benchmarks; arguments after `--` name cases and options."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in build/site; a broken link fails."""
+    session.install("--group", "site", ".[server]")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the wheel and the sdist, install each in a clean environment and run the demo."""
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", "build/dist", "--quiet", ".")
+    for kind in ("*.whl", "*.tar.gz"):
+        newest = max(Path("build/dist").glob(f"uploader_cli-{kind}"), key=lambda path: path.stat().st_mtime)
+        clean = Path(session.create_tmp()).resolve() / newest.suffix.lstrip(".")
+        session.run("python", "-m", "venv", "--clear", str(clean))
+        scripts = clean / ("Scripts" if sys.platform == "win32" else "bin")
+        session.run(str(scripts / "python"), "-m", "pip", "install", "-q", f"{newest}[server]", external=True)
+        session.run(str(scripts / "uploader"), "demo", external=True)
