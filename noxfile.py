@@ -58,7 +58,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site in build/site; a broken link fails."""
-    session.install("--group", "site", ".[server]")
+    site = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "site")
+    session.install(*site, ".[server]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
