@@ -1,97 +1,282 @@
-"""The library: `from uploader_cli import upload`."""
+"""The library: `upload`, `upload_async` and the reusable `Uploader`."""
 
 from __future__ import annotations
 
+import asyncio
+import difflib
 import os
 import secrets
-from dataclasses import replace
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from uploader_cli.core import events as ev
-from uploader_cli.result import Receipts
+from uploader_cli.errors import Interrupted, UsageError
+from uploader_cli.result import Progress, Receipts
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import at_hand
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.reports import of_settings
+from uploader_cli.run.resume import pick_run, stored_run
 from uploader_cli.run.upload import Interrupts, begin, execute, select
-from uploader_cli.settings import Settings, resolve, user_config_file
+from uploader_cli.run.watch import watch
+from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.state import ProgressState
+    from uploader_cli.exit_status import Exit
     from uploader_cli.render import Renderer
     from uploader_cli.result import Result
+    from uploader_cli.transfer.journal import RunHandle
+
+    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-def upload(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    settings: Settings | None = None,
-    *,
-    server: str | None = None,
-    on_progress: Callable[[ev.FileProgress], None] | None = None,
-    on_completed: Callable[[ev.FileCompleted], None] | None = None,
-    on_error: Callable[[ev.FileFailed], None] | None = None,
-) -> Result:
-    """Upload files and directories, or with no `paths` what `settings.from_file` lists; with a receipt for each file.
+class Uploader:
+    """Upload to one server, as often as you like, with the same options and callbacks.
 
-    `settings` default to what the environment and the config files say, as for the command; `server` outranks them.
-    The callbacks run in the calling thread, between two events; an exception of theirs ends the upload and comes out
-    here. Failed files raise nothing: look at `Result.ok` and `Result.receipts`. Raises `UsageError` for a missing path,
-    an empty selection or bad settings. When it returns, no thread of it is left.
+        with Uploader(server="files.example.com", jobs=8) as uploader:
+            result = uploader.upload(["videos"])
+
+    Each call returns when its run has ended and leaves no thread behind. Calls may come from several threads. Leaving
+    the `with` block cancels the calls that still run.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if settings is None:
-        settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
-    elif server is not None:
-        url = resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server
-        protocol = "auto" if settings.tus_endpoint else settings.protocol  # an endpoint makes it tus
-        settings = replace(settings, server=url, tus_endpoint=None, protocol=protocol)
-    names = [os.fspath(path) for path in given]
-    receipts = Receipts()
-    observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
-    run_id = secrets.token_hex(8)
-    with at_hand(settings, names) as ready:
-        found = select(ready, names)
-        analysis.check(ready, found)
-        written = of_settings(ready, run_id, env={})
-        with Journal(ready.state_path) as journal:
-            run = begin(ready, names, journal, run_id)
-            log = open_log(ready, run_id)
-            kept = written.recorder(ready, run_id, run.resumed_from)
-            observers += [log] if log else []
-            outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run, kept=kept)
-    problems = (problem for recorder in kept for problem in recorder.said.problems)
-    return replace(receipts.result(outcome), report_problems=tuple(problems))
-
-
-class _Callbacks:
-    """An observer that calls back."""
 
     def __init__(
         self,
-        on_progress: Callable[[ev.FileProgress], None] | None,
-        on_completed: Callable[[ev.FileCompleted], None] | None,
-        on_error: Callable[[ev.FileFailed], None] | None,
+        settings: Settings | None = None,
+        *,
+        on_event: Callable[[ev.Event], None] | None = None,
+        on_progress: Callable[[ev.FileProgress], None] | None = None,
+        on_overall: Callable[[Progress], None] | None = None,
+        on_completed: Callable[[ev.FileCompleted], None] | None = None,
+        on_error: Callable[[ev.FileFailed], None] | None = None,
+        **options: object,
     ) -> None:
-        self._on_progress, self._on_completed, self._on_error = on_progress, on_completed, on_error
+        """Use `settings`, or what the environment and the config files say, with `options` in place of theirs.
+
+        `options` are fields of `Settings` (`server`, `jobs`, `limit_rate`, `token`, …): numbers, or strings as the
+        command line takes them ("10M"). `on_event` gets each event of the stream that `--json` writes, `on_progress`
+        those of running files, `on_completed` and `on_error` the end of a file, and `on_overall` the totals ten times a
+        second. Callbacks run in the thread of the call; the first exception of one ends the run and leaves the call.
+
+        Raises `UsageError` for an unknown option or a wrong value.
+        """
+        self.settings = _settings(settings, options)
+        self._callbacks = _Callbacks(on_event, on_progress, on_overall, on_completed, on_error)
+        self._running: set[threading.Event] = set()
+        self._lock = threading.Lock()
+
+    def upload(self, paths: Paths = (), *, cancel: threading.Event | None = None) -> Result:
+        """Upload files and directories, or without `paths` what `settings.from_file` lists; return their receipts.
+
+        Failed files raise nothing: see `Result.ok` and `Result.receipts`. Set `cancel` from another thread to end the
+        run in order; it can be resumed. Raises `UsageError` for a missing path or an empty selection.
+        """
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        names = [os.fspath(path) for path in given]
+        run_id = secrets.token_hex(8)
+        with (
+            self._interruptible(cancel) as interrupts,
+            at_hand(self.settings, names) as ready,
+            Journal(ready.state_path, check=interrupts.check) as journal,
+        ):
+            return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal, run_id), run_id)
+
+    def resume(self, run: str | None = None, *, cancel: threading.Event | None = None) -> Result:
+        """Resume the interrupted run with this id, by default the newest; return a receipt for each file.
+
+        The run keeps its own options, as with `uploader resume`; token and headers are those of `settings`.
+        Raises `UsageError` where there is no such run.
+        """
+        run_id = secrets.token_hex(8)
+        with (
+            self._interruptible(cancel) as interrupts,
+            Journal(self.settings.state_path, check=interrupts.check) as journal,
+        ):
+            info = pick_run(journal, run)
+            stored, directory, typed = stored_run(info, {})
+            kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
+            settings = replace(stored, state_dir=self.settings.state_dir, **kept)
+            names = [os.path.join(directory, path) for path in typed]
+            with at_hand(settings, names) as ready:
+                return self._run(
+                    ready, names, journal, interrupts, lambda: journal.resume(info.id, new_id=run_id), run_id
+                )
+
+    def watch(self, *sessions: str, wait: float = 30.0, cancel: threading.Event | None = None) -> Result:
+        """Follow sessions that another process uploads until they end; return a receipt for each file that ended.
+
+        `wait` is how many seconds a session may be unknown to the server.
+        """
+        receipts = Receipts()
+        with self._interruptible(cancel) as interrupts:
+            outcome = watch(self.settings, sessions, wait, [self._callbacks, receipts], interrupts)
+        return receipts.result(outcome)
+
+    def cancel(self) -> None:
+        """Cancel the calls that run, from any thread; each ends in order within seconds and can be resumed."""
+        with self._lock:
+            for event in self._running:
+                event.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    @contextmanager
+    def _interruptible(self, cancel: threading.Event | None) -> Iterator[Interrupts]:
+        event = threading.Event() if cancel is None else cancel
+        with self._lock:
+            self._running.add(event)
+        try:
+            yield Interrupts(cancel=event, error=_cancelled)
+        finally:
+            with self._lock:
+                self._running.discard(event)
+
+    def _run(
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        journal: Journal,
+        interrupts: Interrupts,
+        start: Callable[[], RunHandle],
+        run_id: str,
+    ) -> Result:
+        found = select(settings, names)
+        analysis.check(settings, found)
+        written = of_settings(settings, run_id, env={})
+        run = start()
+        receipts, log = Receipts(), open_log(settings, run_id)
+        observers: list[Renderer] = [self._callbacks, receipts, *([log] if log else [])]
+        kept = written.recorder(settings, run_id, run.resumed_from)
+        outcome = execute(settings, found, observers, interrupts, journal=journal, run=run, kept=kept)
+        problems = tuple(problem for recorder in kept for problem in recorder.said.problems)
+        return replace(receipts.result(outcome), report_problems=problems)
+
+
+def upload(
+    paths: Paths = (),
+    settings: Settings | None = None,
+    *,
+    on_event: Callable[[ev.Event], None] | None = None,
+    on_progress: Callable[[ev.FileProgress], None] | None = None,
+    on_overall: Callable[[Progress], None] | None = None,
+    on_completed: Callable[[ev.FileCompleted], None] | None = None,
+    on_error: Callable[[ev.FileFailed], None] | None = None,
+    cancel: threading.Event | None = None,
+    **options: object,
+) -> Result:
+    """Upload files and directories once; return a receipt for each file.
+
+    `Uploader` describes settings, options and callbacks, `Uploader.upload` the rest.
+    """
+    uploader = Uploader(
+        settings,
+        on_event=on_event,
+        on_progress=on_progress,
+        on_overall=on_overall,
+        on_completed=on_completed,
+        on_error=on_error,
+        **options,
+    )
+    return uploader.upload(paths, cancel=cancel)
+
+
+async def upload_async(paths: Paths = (), settings: Settings | None = None, **options: Any) -> Result:
+    """Upload as `upload` does, without blocking the event loop; callbacks run in the event loop's thread.
+
+    A cancelled task cancels the upload, waits until it has ended in order, and raises `asyncio.CancelledError`. An
+    exception of a callback goes to the event loop's exception handler and does not end the upload.
+    """
+    loop = asyncio.get_running_loop()
+    cancel = options.pop("cancel", None) or threading.Event()
+
+    def in_loop(callback: Callable[..., None]) -> Callable[..., None]:
+        def later(*arguments: object) -> None:
+            loop.call_soon_threadsafe(callback, *arguments)
+
+        return later
+
+    for name in _CALLBACKS:
+        if options.get(name) is not None:
+            options[name] = in_loop(options[name])
+    work = asyncio.ensure_future(asyncio.to_thread(upload, paths, settings, cancel=cancel, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancel.set()
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # retrieved: the caller gets CancelledError
+        raise
+
+
+_CALLBACKS = ("on_event", "on_progress", "on_overall", "on_completed", "on_error")
+
+
+def _settings(settings: Settings | None, options: dict[str, object]) -> Settings:
+    """Return the settings with `options` in place of theirs. Raises `UsageError` that names the option."""
+    for name in options:
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(name, OPTIONS, 1)
+            hint = f"did you mean {near[0]}?" if near else "options are the fields of uploader_cli.Settings"
+            raise UsageError(f"there is no option {name!r}", hint=hint)
+    if settings is None:
+        return resolve(options, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
+    given = {name: value for name, value in options.items() if value is not None}
+    new = resolve({"server": "localhost", **given}, env={}, cwd=Path.cwd(), user_config=None)
+    changes: dict[str, Any] = {name: getattr(new, name) for name in given}
+    if "server" in changes and "tus_endpoint" not in changes and settings.tus_endpoint:
+        changes |= {"tus_endpoint": None, "protocol": "auto"}  # an endpoint had made it tus
+    return replace(settings, **changes)
+
+
+def _cancelled(_code: Exit) -> BaseException:
+    return Interrupted("the call was cancelled before its run began")
+
+
+@dataclass(slots=True)
+class _Callbacks:
+    """An observer that calls the caller's functions."""
+
+    on_event: Callable[[ev.Event], None] | None
+    on_progress: Callable[[ev.FileProgress], None] | None
+    on_overall: Callable[[Progress], None] | None
+    on_completed: Callable[[ev.FileCompleted], None] | None
+    on_error: Callable[[ev.FileFailed], None] | None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Call whoever asked for this kind."""
+        """Call the functions that want this event."""
+        if self.on_event is not None and type(event) in _PUBLIC:
+            self.on_event(event)
         match event:
-            case ev.FileProgress() if self._on_progress:
-                self._on_progress(event)
-            case ev.FileCompleted() if self._on_completed:
-                self._on_completed(event)
-            case ev.FileFailed() if self._on_error:
-                self._on_error(event)
+            case ev.FileProgress() if self.on_progress:
+                self.on_progress(event)
+            case ev.FileCompleted() if self.on_completed:
+                self.on_completed(event)
+            case ev.FileFailed() if self.on_error:
+                self.on_error(event)
             case _:
                 pass
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
+        """Report the totals of a frame."""
+        if self.on_overall is not None:
+            self.on_overall(Progress.of(state, now))
 
     def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to put away."""
+        """Report the totals of the end, unless an exception ended the run."""
+        if state.outcome is not None:
+            self.refresh(state, now)
+
+
+_PUBLIC = frozenset(ev.PUBLIC)

@@ -34,6 +34,42 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """The totals of a run at one moment. Sizes are in bytes, `rate` in bytes a second, times in seconds.
+
+    `files` and `bytes` grow while directories are walked; failed and cancelled files leave `bytes`. `fraction` is 1
+    only when the server has confirmed every file. `eta` is None where nothing moves.
+    """
+
+    files: int
+    completed: int
+    failed: int
+    skipped: int
+    bytes: int
+    sent: int
+    rate: float
+    eta: float | None
+    fraction: float
+    seconds: float
+
+    @classmethod
+    def of(cls, state: ProgressState, now: float) -> Progress:
+        """Return the totals of `state` at `now` (run clock, seconds)."""
+        return cls(
+            state.selected,
+            state.completed,
+            state.failed,
+            state.skipped,
+            state.total_bytes,
+            state.bytes_through,
+            round(state.rate(now), 1),
+            state.eta(now),
+            state.fraction,
+            round(now - state.started, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A whole run. `exit_code` is what the command would end with; `outcome` holds the numbers."""
 

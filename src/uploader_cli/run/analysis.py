@@ -107,7 +107,7 @@ def analyse(
     while thread.is_alive():
         loop.turn()
         connections.tend()
-        if interrupts.count and not connections.stop:
+        if interrupts.pending() and not connections.stop:
             connections.stop.set()
             analyst.shut()
     thread.join()

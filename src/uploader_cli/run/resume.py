@@ -36,12 +36,15 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     """Go on with an interrupted run, the newest by default; `flags` are what the user says anew."""
     interrupts = Interrupts()
     with Journal(_state_path(flags), check=interrupts.check) as journal:
-        info = journal.run(run_id) if run_id is not None else journal.newest_unfinished()
-        if info is None:
+        info = pick_run(journal, run_id)
+        settings, cwd, paths = stored_run(info, flags)
+        tell_notes(settings)
+        try:
+            os.chdir(cwd)
+        except OSError as error:
             raise UsageError(
-                "no interrupted run is left to resume", hint="`uploader resume --list` shows what is known"
-            )
-        settings, paths = _stored(info, flags)
+                f"{cwd}, where the run was started, is gone: {error.strerror}", hint="nothing was sent"
+            ) from None
         if settings.dry_run:
             return dry_run(settings, paths)
         with at_hand(settings, paths):
@@ -62,21 +65,22 @@ def _go_on(journal: Journal, run_id: str, settings: Settings, paths: Sequence[st
         return settled(outcome.exit_code, [recorder.said for recorder in kept])
 
 
-def _stored(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, list[str]]:
-    """The settings and paths of a run as it was started, with what the user says anew; from the same directory."""
+def pick_run(journal: Journal, run_id: str | None) -> RunInfo:
+    """Return the run with this id, by default the newest that was interrupted. Raises `UsageError`: there is none."""
+    info = journal.run(run_id) if run_id is not None else journal.newest_unfinished()
+    if info is None:
+        raise UsageError("no interrupted run is left to resume", hint="`uploader resume --list` shows what is known")
+    return info
+
+
+def stored_run(info: RunInfo, flags: Mapping[str, object]) -> tuple[Settings, str, list[str]]:
+    """Return a run's settings, with `flags` in place of some, the directory it was started in, and its paths there."""
     stored, cwd, paths = (info.arguments.get(name) for name in ("options", "cwd", "paths"))
     if not (isinstance(stored, dict) and isinstance(cwd, str) and isinstance(paths, list)):
         raise UsageError(f"run {info.id} can't be resumed: the journal does not say what it was", hint="forget it")
     settings = resolve(flags, env=os.environ, cwd=Path.cwd(), user_config=user_config_file(), stored=stored)
-    tell_notes(settings)
-    try:
-        os.chdir(cwd)
-    except OSError as error:
-        raise UsageError(
-            f"{cwd}, where the run was started, is gone: {error.strerror}", hint="nothing was sent"
-        ) from None
     listed = info.arguments.get("list")
-    return replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), paths
+    return replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 
 def resume_list(flags: Mapping[str, object]) -> int:

@@ -50,8 +50,18 @@ class Interrupts:
     count: int = 0
     code: Exit = Exit.SIGINT
     finished: bool = False
-    """The run has told its exit code."""
+    """The run has reported its exit code."""
+    cancel: threading.Event | None = None
+    """Counts as an interrupt once it is set: a program has no signal handler for each run."""
+    error: Callable[[Exit], BaseException] = SystemExit
+    """What is raised where there is no run to end."""
     _raises: bool = False
+
+    def pending(self) -> int:
+        """Return the number of interrupts until now."""
+        if not self.count and self.cancel is not None and self.cancel.is_set():
+            self.raise_(Exit.SIGINT)
+        return self.count
 
     def raise_(self, code: Exit) -> None:
         """One more interrupt; the first one decides the exit code. Called by a signal handler, in the main thread."""
@@ -62,9 +72,9 @@ class Interrupts:
             self.check()
 
     def check(self) -> None:
-        """End the process with the interrupt's exit code, where there was one: before a run there is nothing to end."""
-        if self.count and not self.finished:
-            raise SystemExit(self.code)
+        """Raise `error` with the interrupt's exit code, where there was one: before a run there is nothing to end."""
+        if self.pending() and not self.finished:
+            raise self.error(self.code)
 
     @contextmanager
     def raising(self) -> Iterator[None]:
@@ -277,7 +287,7 @@ def _until_stopped(
         connections.tend()
         if stopped is not None:
             return stopped
-        if not interrupts.count:
+        if not interrupts.pending():
             continue
         if give_up is None:
             connections.stop.set()

@@ -75,7 +75,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
     state, began = loop.state, time.monotonic()
     followed = [WatchedSession(session, began, wait, patience) for session in state.sessions.values()]
     codes: list[Exit] = []
-    while followed and not interrupts.count:
+    while followed and not interrupts.pending():
         now = time.monotonic()
         for watched in tuple(followed):
             code = watched.verdict(state, now)
