@@ -35,19 +35,19 @@ def upload(
     on_completed: Callable[[ev.FileCompleted], None] | None = None,
     on_error: Callable[[ev.FileFailed], None] | None = None,
 ) -> Result:
-    """Upload files and directories, or with no `paths` what `settings.from_file` lists; with a receipt for each file.
+    """Upload files and directories, or without `paths` the files listed in `settings.from_file`.
 
-    `settings` default to what the environment and the config files say, as for the command; `server` outranks them.
-    The callbacks run in the calling thread, between two events; an exception of theirs ends the upload and comes out
-    here. Failed files raise nothing: look at `Result.ok` and `Result.receipts`. Raises `UsageError` for a missing path,
-    an empty selection or bad settings. When it returns, no thread of it is left.
+    `settings` default to the environment and the config files, as for the command; `server` overrides them. The
+    callbacks run in the calling thread, one at a time; an exception in one ends the upload and is raised here. Failed
+    files raise nothing: check `Result.ok` and `Result.receipts`. Raises `UsageError` for a missing path, an empty
+    selection or invalid settings. All threads have ended when it returns.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if settings is None:
         settings = resolve({"server": server}, env=os.environ, cwd=Path.cwd(), user_config=user_config_file())
     elif server is not None:
         url = resolve({"server": server}, env={}, cwd=Path("/"), user_config=None).server
-        protocol = "auto" if settings.tus_endpoint else settings.protocol  # an endpoint makes it tus
+        protocol = "auto" if settings.tus_endpoint else settings.protocol  # a tus endpoint had set it to tus
         settings = replace(settings, server=url, tus_endpoint=None, protocol=protocol)
     names = [os.fspath(path) for path in given]
     receipts = Receipts()
@@ -68,7 +68,7 @@ def upload(
 
 
 class _Callbacks:
-    """An observer that calls back."""
+    """An observer that calls the callbacks."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class _Callbacks:
         self._on_progress, self._on_completed, self._on_error = on_progress, on_completed, on_error
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Call whoever asked for this kind."""
+        """Call the callback for this kind of event."""
         match event:
             case ev.FileProgress() if self._on_progress:
                 self._on_progress(event)

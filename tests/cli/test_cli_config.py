@@ -232,10 +232,10 @@ def test_path(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["shwo"], "there is no 'shwo'"),
-        (["--force"], "config show: --force belongs to `config init`"),
-        (["path", "--json"], "config path: --json belongs to `config show`"),
-        (["init", "--profile", "x"], "config init: --profile belongs to `config show`"),
+        (["shwo"], "unknown action 'shwo'"),
+        (["--force"], "config show: --force is only for `config init`"),
+        (["path", "--json"], "config path: --json is only for `config show`"),
+        (["init", "--profile", "x"], "config init: --profile is only for `config show`"),
         (["--profile", "x"], "there is no profile 'x'"),
     ],
 )

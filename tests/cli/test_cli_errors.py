@@ -72,7 +72,7 @@ def test_no_secret_is_in_a_message(
 def test_a_working_directory_that_is_gone(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "work").rmdir()
     assert main(["upload", "a"]) == 2
-    assert "the working directory doesn't exist any more" in capsys.readouterr().err
+    assert "the working directory was deleted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["upload", "--nonsense", "a"], ["upload", "a", "--token", "x"]])
@@ -124,7 +124,7 @@ def test_a_bug_is_told_also_where_no_report_can_be_written(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     runs.error = RuntimeError("x")
     assert main(["upload", "a"]) == 1
-    assert "no file (No such file or directory)" in capsys.readouterr().err
+    assert "no bug report could be written: No such file or directory" in capsys.readouterr().err
 
 
 def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:

@@ -56,11 +56,11 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
     ("options", "words"),
     [
         (["--report", "gone/r.json"], "there is no directory"),
-        (["--report", "files"], "suffix names no format"),
+        (["--report", "files"], "unknown report format"),
         (["--report", "json:files"], "is a directory"),
         (["--failed-to", "gone/again.txt"], "there is no directory"),
         (["--report", "r.csv", "--failed-to", "./r.csv"], "written twice"),
-        (["--report", "r.txt"], "suffix names no format"),
+        (["--report", "r.txt"], "unknown report format"),
         (["--report", "json:"], "must be text"),
         (["--failed-to", "files/a.mp4"], "not the name of a list"),
     ],

@@ -8,7 +8,7 @@ from uploader_cli.cli import options as opt
 
 
 def cancel(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Session ID.", show_default=False)],
     profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,

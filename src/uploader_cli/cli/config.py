@@ -20,19 +20,19 @@ def config(
         str,
         typer.Argument(
             metavar="[show|init|path]",
-            help="show the settings in effect and where each comes from; init writes your config file with every "
-            "setting commented out; path prints where that file is.",
+            help="show the effective settings and their sources; init writes a config file with every setting "
+            "commented out; path prints the path of the config file.",
             show_default=False,
             autocompletion=among(ACTIONS),
         ),
     ] = "show",
-    force: Annotated[bool, typer.Option("--force", help="With init: replace the file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With init: overwrite the existing file.")] = False,
     profile: opt.Profile = None,
     json: opt.Json = None,
 ) -> None:
-    """Show the settings in effect and where each comes from, or begin a config file."""
+    """Show the effective settings and their sources, or create a config file."""
     if action not in ACTIONS:
-        raise UsageError(f"config: there is no {action!r}", hint=f"there are: {', '.join(ACTIONS)}")
+        raise UsageError(f"config: unknown action {action!r}", hint=f"use {', '.join(ACTIONS)}")
     _check(action, {"--force": force, "--profile": profile is not None, "--json": json is not None})
     if action == "path":
         typer.echo(user_config_file())
@@ -41,7 +41,7 @@ def config(
 
     if action == "init":
         raise typer.Exit(run.init(user_config_file(), config_template(_hints()), force=force))
-    asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as it counts for an upload
+    asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as in an upload
     settings = opt.load(asked, need_server=False)
     raise typer.Exit(run.show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
 
@@ -50,11 +50,11 @@ def _check(action: str, given: dict[str, bool]) -> None:
     belongs = {"--force": "init", "--profile": "show", "--json": "show"}
     for flag, used in given.items():
         if used and belongs[flag] != action:
-            raise UsageError(f"config {action}: {flag} belongs to `config {belongs[flag]}`", hint="leave it out")
+            raise UsageError(f"config {action}: {flag} is only for `config {belongs[flag]}`", hint="omit it")
 
 
 def _hints() -> dict[str, tuple[str, str]]:
-    """For each setting what the help of `upload` says of it, and of its value."""
+    """Return the help text and the metavar that `upload` shows for each setting."""
     found = {}
     for name, parameter in inspect.signature(upload).parameters.items():
         if name in OPTIONS:

@@ -8,7 +8,7 @@ from uploader_cli.cli import options as opt
 
 
 def delete(
-    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="The file's id.", show_default=False)],
+    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="File ID.", show_default=False)],
     profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,
@@ -24,7 +24,7 @@ def delete(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Delete a stored file; the server asks for a token."""
+    """Delete a stored file. The server requires a token."""
     settings, file_id = opt.load(locals()), opt.valid_uuid(file_id, "FILE_ID")
     from uploader_cli.run import rest_commands
 

@@ -10,11 +10,9 @@ from uploader_cli.errors import UsageError
 
 def doctor(
     session: Annotated[
-        str | None, typer.Option("--session", metavar="ID", help="Look at this session, too.", show_default=False)
+        str | None, typer.Option("--session", metavar="ID", help="Check this session as well.", show_default=False)
     ] = None,
-    new_session: Annotated[
-        bool, typer.Option("--new-session", help="Open a session, join it, and cancel it, as an upload would.")
-    ] = False,
+    new_session: Annotated[bool, typer.Option("--new-session", help="Create, join and cancel a session.")] = False,
     profile: opt.Profile = None,
     server: opt.Server = None,
     category: opt.Category = None,
@@ -31,9 +29,9 @@ def doctor(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Find out what is wrong between here and the server, and what to do about it."""
+    """Diagnose the connection to the server step by step and suggest fixes."""
     if session is not None and new_session:
-        raise UsageError("--session and --new-session exclude each other", hint="leave one of them out")
+        raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
     settings = opt.load(locals())
     asked = opt.valid_uuid(session, "--session") if session is not None else None
     from uploader_cli.run import doctor as run

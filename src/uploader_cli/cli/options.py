@@ -1,6 +1,6 @@
-"""The options that commands share, and the way from what was typed to `Settings`.
+"""The options that several commands share, and how their values become `Settings`.
 
-Values stay text here: `settings` reads flags, environment and config files with the same parsers and the same words.
+Values stay text here: `settings` parses flags, environment and config files with the same code.
 """
 
 import os
@@ -15,6 +15,23 @@ from uploader_cli.cli.candidates import Candidates, among, profile_names
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Settings, resolve, user_config_file
 
+GROUPS = {
+    "What to send": "from_file from_format null lenient include exclude shard follow_links "
+    "skip_existing trust_receipts dry_run",
+    "How to send": "protocol jobs chunk_size checksum pack limit_rate retries fail_fast resend_unknown verify",
+    "Resuming": "resume cancel_on_interrupt state_dir",
+    "Output": "json json_schema progress quiet verbose log_file log_level report failed_to on_failure",
+    "Connection": "server tus_endpoint max_wait wait_for_server stall warn_latency warn_error_rate proxy",
+    "Security": "token_file token_command header ca_bundle client_cert insecure",
+    "Server extras": "category analyze analysis_to",
+}
+"""The sections of the help and their options. Options in no section are listed first."""
+
+
+def group_of(name: str) -> str | None:
+    """Return the help section of an option."""
+    return next((title for title, names in GROUPS.items() if name in names.split()), None)
+
 
 def _option(
     name: str,
@@ -25,7 +42,7 @@ def _option(
     default: str = "",
     candidates: Candidates | None = None,
 ) -> Any:
-    """A flag of the table; its help also tells the environment variable and the default."""
+    """Declare a flag of the option table. Its help ends with the environment variable and the default."""
     option = OPTIONS[name]
     if not default and not count:
         default = f"{option.default:g}" if type(option.default) in (int, float) else option.default or ""
@@ -39,6 +56,7 @@ def _option(
         show_default=False,
         count=count,
         autocompletion=candidates or (among(option.names) if option.names else None),
+        rich_help_panel=group_of(name),
     )
 
 
@@ -53,147 +71,146 @@ Profile = Annotated[
 ]
 Server = Annotated[
     str | None,
-    _option("server", "-s", metavar="URL", help="The upload server. Without a scheme: http on loopback, else https."),
+    _option("server", "-s", metavar="URL", help="Upload server. Without a scheme: http on loopback, else https."),
 ]
 Category = Annotated[
     str | None, _option("category", "-c", metavar="NAME", help="Category of the files: personal or scenic.")
 ]
-Protocol = Annotated[str | None, _option("protocol", metavar="NAME", help="How bytes travel: auto, batch or tus.")]
+Protocol = Annotated[str | None, _option("protocol", metavar="NAME", help="Upload protocol: auto, batch or tus.")]
 TusEndpoint = Annotated[
-    str | None, _option("tus_endpoint", metavar="URL", help="Send to this tus server instead; it needs no --server.")
+    str | None, _option("tus_endpoint", metavar="URL", help="Upload to this tus server, instead of --server.")
 ]
 Jobs = Annotated[
     str | None,
-    _option("jobs", "-j", metavar="N|auto", help="Parallel uploads; in batch mode sessions at once."),
+    _option("jobs", "-j", metavar="N|auto", help="Parallel uploads; in batch mode, parallel sessions."),
 ]
-ChunkSize = Annotated[
-    str | None, _option("chunk_size", metavar="SIZE|auto", help="Bytes in one request of tus at most.")
-]
+ChunkSize = Annotated[str | None, _option("chunk_size", metavar="SIZE|auto", help="Maximum bytes in one tus request.")]
 Checksum = Annotated[
     str | None,
-    _option("checksum", metavar="NAME", help="Checksum of each chunk in tus: auto, none, sha1 or sha256."),
+    _option("checksum", metavar="NAME", help="Checksum of each tus chunk: auto, none, sha1 or sha256."),
 ]
-Pack = Annotated[bool | None, _option("pack", default="on", help="Send many small files in one request where offered.")]
+Pack = Annotated[bool | None, _option("pack", default="on", help="Send many small files in one request if supported.")]
 LimitRate = Annotated[
-    str | None, _option("limit_rate", metavar="SIZE", help="Bytes a second at most, over all files; none: no limit.")
+    str | None, _option("limit_rate", metavar="SIZE", help="Bandwidth limit per second, all files; none: no limit.")
 ]
 Include = Annotated[
-    list[str] | None, _option("include", metavar="GLOB", help="Send only what matches (gitignore style); repeatable.")
+    list[str] | None,
+    _option("include", metavar="GLOB", help="Send only matching files (gitignore syntax); repeatable."),
 ]
 Exclude = Annotated[
-    list[str] | None, _option("exclude", metavar="GLOB", help="Leave out what matches (gitignore style); repeatable.")
+    list[str] | None, _option("exclude", metavar="GLOB", help="Skip matching files (gitignore syntax); repeatable.")
 ]
 Shard = Annotated[
-    str | None, _option("shard", metavar="I/N|auto", help="Send only the Ith of N parts, so that N runs send all.")
+    str | None, _option("shard", metavar="I/N|auto", help="Send only part I of N; auto reads it from the job array.")
 ]
 FollowLinks = Annotated[bool | None, _option("follow_links", help="Follow symbolic links instead of skipping them.")]
 FromFile = Annotated[
     str | None,
-    _option("from_file", metavar="FILE|-", help="Send the files that FILE lists, or standard input (-)."),
+    _option("from_file", metavar="FILE|-", help="Send the files listed in FILE, or on standard input (-)."),
 ]
 FromFormat = Annotated[
     str | None,
-    _option("from_format", metavar="NAME", help="How it is written: auto (by its suffix), plain, nul, csv or jsonl."),
+    _option("from_format", metavar="NAME", help="Format of the list: auto (by suffix), plain, nul, csv or jsonl."),
 ]
-Null = Annotated[bool | None, _option("null", "-0", help="The list has a NUL after each path, as of find -print0.")]
+Null = Annotated[bool | None, _option("null", "-0", help="Paths of the list end with NUL, as from find -print0.")]
 Lenient = Annotated[
-    bool | None, _option("lenient", help="Send the rest where lines of the list can't be used (then exit 4).")
+    bool | None, _option("lenient", help="Skip invalid lines of the list and send the rest (exit code 4).")
 ]
-SkipExisting = Annotated[bool | None, _option("skip_existing", help="Skip files that the server has already.")]
+SkipExisting = Annotated[bool | None, _option("skip_existing", help="Skip files that are already on the server.")]
 TrustReceipts = Annotated[
     bool | None,
-    _option("trust_receipts", help="With --skip-existing: skip files sent before if the server can't be asked."),
+    _option("trust_receipts", help="With --skip-existing: if the server can't be asked, rely on earlier runs."),
 ]
 DryRun = Annotated[bool | None, _option("dry_run", help="Print the plan and send nothing.")]
-Retries = Annotated[str | None, _option("retries", metavar="N", help="New attempts for each file.")]
+Retries = Annotated[str | None, _option("retries", metavar="N", help="Retries for each file.")]
 MaxWait = Annotated[
-    str | None, _option("max_wait", metavar="S", help="Seconds to wait at most for a server that says 'later'.")
+    str | None, _option("max_wait", metavar="S", help="Maximum seconds to wait for a rate limit (429).")
 ]
 WaitForServer = Annotated[
     str | None,
-    _option("wait_for_server", metavar="S", help="Seconds to wait for a server that is unreachable or full."),
+    _option("wait_for_server", metavar="S", help="Seconds to wait for an unreachable or full server."),
 ]
-Stall = Annotated[str | None, _option("stall", metavar="S", help="Warn when nothing has moved for this many seconds.")]
+Stall = Annotated[str | None, _option("stall", metavar="S", help="Warn after S seconds without progress.")]
 WarnLatency = Annotated[
-    str | None, _option("warn_latency", metavar="MS", help="Warn when answers or messages take longer than this.")
+    str | None, _option("warn_latency", metavar="MS", help="Warn when responses or messages take longer.")
 ]
 WarnErrorRate = Annotated[
     str | None,
-    _option("warn_error_rate", metavar="PERCENT", help="Warn when more of the last 50 tries fail than this."),
+    _option("warn_error_rate", metavar="PERCENT", help="Warn when more of the last 50 attempts fail."),
 ]
 FailFast = Annotated[bool | None, _option("fail_fast", help="Start no new file after the first failure.")]
 ResendUnknown = Annotated[
     bool | None,
-    _option("resend_unknown", help="Send a file again although the server may have it: it may be stored twice."),
+    _option("resend_unknown", help="Send a file again even if the server may have it (stored twice)."),
 ]
-Resume = Annotated[
-    bool | None, _option("resume", default="on", help="Go on with what an interrupted run of the same command began.")
-]
-Verify = Annotated[
-    bool | None, _option("verify", help="Afterwards read back what the server stored, where it lets one.")
-]
+Resume = Annotated[bool | None, _option("resume", default="on", help="Resume an interrupted run of the same command.")]
+Verify = Annotated[bool | None, _option("verify", help="Compare the stored files with the local ones afterwards.")]
 Analyze = Annotated[
     str | None,
-    _option("analyze", metavar="KIND", help="Have the server analyse what was uploaded: content, fusion or music."),
+    _option("analyze", metavar="KIND", help="Analyse the uploaded files: content, fusion or music."),
 ]
 AnalysisTo = Annotated[
     str | None,
-    _option("analysis_to", metavar="FILE|DIR", help="Save the result there; else in the working directory."),
+    _option("analysis_to", metavar="FILE|DIR", help="Save the analysis there. [default: the working directory]"),
 ]
 CancelOnInterrupt = Annotated[
-    bool | None, _option("cancel_on_interrupt", help="On Ctrl-C also cancel the session on the server.")
+    bool | None, _option("cancel_on_interrupt", help="On Ctrl-C, also cancel the session on the server.")
 ]
 StateDir = Annotated[
-    str | None, _option("state_dir", metavar="DIR", help="Keep what is needed to resume here. [default: the user's]")
+    str | None, _option("state_dir", metavar="DIR", help="Directory of the resume journal. [default: the user's]")
 ]
 Json = Annotated[bool | None, _option("json", help="Write JSON to stdout.")]
 Progress = Annotated[
-    str | None, _option("progress", metavar="KIND", help="What stderr shows: auto, live, plain or none.")
+    str | None, _option("progress", metavar="KIND", help="Progress display on stderr: auto, live, plain or none.")
 ]
-Quiet = Annotated[bool | None, _option("quiet", "-q", help="Show only errors and the summary of failures.")]
-Verbose = Annotated[int, _option("verbose", "-v", help="Say more; repeatable.", count=True)]
-LogFile = Annotated[str | None, _option("log_file", metavar="FILE", help="Append a log of what happened to FILE.")]
+Quiet = Annotated[bool | None, _option("quiet", "-q", help="Show only errors and failed files.")]
+Verbose = Annotated[int, _option("verbose", "-v", help="Show more detail; repeatable.", count=True)]
+LogFile = Annotated[str | None, _option("log_file", metavar="FILE", help="Append a JSON log to FILE.")]
 LogLevel = Annotated[
     str | None,
-    _option("log_level", metavar="LEVEL", help="What goes into the log: debug, info, warning or error, and up."),
+    _option("log_level", metavar="LEVEL", help="Minimum level in the log: debug, info, warning or error."),
 ]
 Report = Annotated[
     list[str] | None,
-    _option("report", metavar="FILE", help="Write a report: .json, .csv, .xml (JUnit) or .md by suffix; repeatable."),
+    _option(
+        "report",
+        metavar="FILE",
+        help="Write a report; the suffix selects .json, .csv, .xml (JUnit) or .md; repeatable.",
+    ),
 ]
 OnFailure = Annotated[
     str | None,
-    _option("on_failure", metavar="CMD", help="Run this shell command if somebody has to look; it reads the report."),
+    _option("on_failure", metavar="CMD", help="Run this command when a run needs attention; its stdin is the report."),
 ]
 FailedTo = Annotated[
-    str | None, _option("failed_to", metavar="FILE", help="Write a list of what failed, for another --from-file.")
+    str | None, _option("failed_to", metavar="FILE", help="Write a list of the failed files, for --from-file.")
 ]
 TokenFile = Annotated[str | None, _option("token_file", metavar="FILE", help="Read the token from FILE.")]
 TokenCommand = Annotated[
-    str | None, _option("token_command", metavar="CMD", help="Take the token from what the shell command CMD prints.")
+    str | None, _option("token_command", metavar="CMD", help="Read the token from the output of CMD.")
 ]
 Header = Annotated[
-    list[str] | None, _option("header", metavar="K:V", help="Send this header with every call; repeatable.")
+    list[str] | None, _option("header", metavar="K:V", help="Send this header with every request; repeatable.")
 ]
 CaBundle = Annotated[str | None, _option("ca_bundle", metavar="FILE", help="Trust these certificates (PEM).")]
 ClientCert = Annotated[
-    str | None, _option("client_cert", metavar="FILE", help="Show this certificate to the server (PEM with its key).")
+    str | None, _option("client_cert", metavar="FILE", help="Client certificate with its key (PEM).")
 ]
-Insecure = Annotated[bool | None, _option("insecure", help="Don't check the server's certificate.")]
-Proxy = Annotated[str | None, _option("proxy", metavar="URL", help="Go through this HTTP proxy.")]
+Insecure = Annotated[bool | None, _option("insecure", help="Don't verify the server's certificate.")]
+Proxy = Annotated[str | None, _option("proxy", metavar="URL", help="Use this HTTP proxy.")]
 
 
 def flags(given: Mapping[str, object]) -> dict[str, object]:
-    """The settings among a command's parameters by name, None for a flag that was not used."""
+    """Return the settings among a command's parameters; the value is None for a flag that was not used."""
     found = {name: value for name, value in given.items() if name in OPTIONS}
     found["verbose"] = found.get("verbose") or None  # typer counts from 0: not used
     return found
 
 
 def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
-    """The settings for a command; `given` are its parameters by name, those that are no settings are left alone.
+    """Resolve the settings of a command from its parameters by name, ignoring those that are no settings.
 
-    Notes about what was ignored go to stderr, unless `--quiet`. Raises `UsageError`.
+    Notes about ignored values go to stderr, unless `--quiet`. Raises `UsageError`.
     """
     settings = resolve(
         flags(given),
@@ -211,18 +228,18 @@ def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
 
 
 def here() -> Path:
-    """The working directory. Raises `UsageError` where it is gone."""
+    """Return the working directory. Raises `UsageError` if it was deleted."""
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the working directory doesn't exist any more", hint="cd to one that does") from None
+        raise UsageError("the working directory was deleted", hint="change to an existing directory") from None
 
 
 def valid_uuid(value: str, what: str) -> str:
-    """`value` in its usual form, where it is a UUID, as the ids of sessions and files are. Raises `UsageError`."""
+    """Return `value` as a canonical UUID, the form of session and file IDs. Raises `UsageError`."""
     try:
         return str(uuid.UUID(value))
     except ValueError:
         raise UsageError(
-            f"{what}: {value!r} is no id", hint="an id looks like 3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
+            f"{what}: {value!r} is not an ID", hint="an ID looks like 3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
         ) from None

@@ -12,13 +12,13 @@ def resume(
     run_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="The run's id, or how it begins. [default: the newest]", show_default=False
+            metavar="[RUN]", help="Run ID or its first characters. [default: the newest]", show_default=False
         ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the runs that are remembered, and end.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the stored runs and exit.")] = False,
     forget: Annotated[
         str | None,
-        typer.Option("--forget", metavar="RUN", help="Forget this run, and end: it can't be resumed any more."),
+        typer.Option("--forget", metavar="RUN", help="Delete the stored run and exit; it can't be resumed then."),
     ] = None,
     profile: opt.Profile = None,
     jobs: opt.Jobs = None,
@@ -52,14 +52,14 @@ def resume(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Go on with an interrupted upload; its own options are remembered, those given here are in their place."""
+    """Resume an interrupted upload with its own options; options given here replace them."""
     flags = opt.flags(locals())
     things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
     asked = [name for name, given in things.items() if given is not None]
     if len(asked) > 1:
-        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
+        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="omit one of them")
     if "" in (run_id, forget):
-        raise UsageError(f"{asked[0]}: '' is no id", hint="`uploader resume --list` shows them")
+        raise UsageError(f"{asked[0]}: '' is not an ID", hint="list the runs with: uploader resume --list")
     from uploader_cli.run import resume as run
 
     if list_:

@@ -15,7 +15,7 @@ def smoke(
         typer.Option(
             "--only",
             metavar="ID|GLOB",
-            help="Make only these checks; repeatable.",
+            help="Run only these checks; repeatable.",
             show_default=False,
             autocompletion=smoke_checks,
         ),
@@ -25,20 +25,20 @@ def smoke(
         typer.Option(
             "--skip",
             metavar="ID|GLOB",
-            help="Leave these checks out; repeatable.",
+            help="Skip these checks; repeatable.",
             show_default=False,
             autocompletion=smoke_checks,
         ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the checks, and end. Needs no server.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the checks and exit. Needs no server.")] = False,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report to FILE.", show_default=False)
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings and checks that are not required count as well.")
+        bool, typer.Option("--strict", help="Fail on warnings and on checks that are not required, too.")
     ] = False,
     budget: Annotated[
-        int, typer.Option("--budget", metavar="N", min=1, help="Calls to /api at most, the clean-up included.")
+        int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
     ] = 100,
     profile: opt.Profile = None,
     server: opt.Server = None,
@@ -54,9 +54,9 @@ def smoke(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Check an upload server from outside, for CI: a verdict for each promise it makes, and an exit code.
+    """Check an upload server with black-box tests, for CI: a verdict per check and an exit code.
 
-    The checks upload a few small files and remove them again; with --token-file (a token for `delete`) all of them.
+    The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
     given = dict(locals())
     from uploader_cli.run import smoke as run

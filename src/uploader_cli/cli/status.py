@@ -8,7 +8,7 @@ from uploader_cli.cli import options as opt
 
 
 def status(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Session ID.", show_default=False)],
     profile: opt.Profile = None,
     server: opt.Server = None,
     json: opt.Json = None,
@@ -24,7 +24,7 @@ def status(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Say how a session stands."""
+    """Show the status of a session."""
     settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands
 

@@ -58,7 +58,11 @@ def upload(
     json_schema: Annotated[
         bool,
         typer.Option(
-            "--json-schema", callback=_print_schema, is_eager=True, help="Print the schema of --json, and end."
+            "--json-schema",
+            callback=_print_schema,
+            is_eager=True,
+            help="Print the JSON Schema of --json and exit.",
+            rich_help_panel=opt.group_of("json_schema"),
         ),
     ] = False,
     progress: opt.Progress = None,
@@ -77,7 +81,7 @@ def upload(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Upload files, and directories with all that is in them."""
+    """Upload files and directories."""
     settings = opt.load(locals())
     if settings.dry_run:
         from uploader_cli.run.dry_run import dry_run as command

@@ -27,7 +27,7 @@ def validate(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Ask the server whether it would take these files; none is sent."""
+    """Check with the server whether it would accept these files, without sending them."""
     settings = opt.load(locals())
     from uploader_cli.run import rest_commands
 

@@ -11,11 +11,9 @@ from uploader_cli.settings.values import seconds
 
 
 def watch(
-    sessions: Annotated[
-        list[str], typer.Argument(metavar="SESSION...", help="The id of a session, or several.", show_default=False)
-    ],
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Session IDs.", show_default=False)],
     wait: Annotated[
-        str, typer.Option("--wait", metavar="S", help="Seconds to wait for sessions the server doesn't know yet.")
+        str, typer.Option("--wait", metavar="S", help="Seconds to wait until the server knows the sessions.")
     ] = "30",
     profile: opt.Profile = None,
     server: opt.Server = None,
@@ -37,7 +35,7 @@ def watch(
     insecure: opt.Insecure = None,
     proxy: opt.Proxy = None,
 ) -> None:
-    """Follow sessions that somebody else uploads, to the end of the last one."""
+    """Follow sessions of other uploaders until they end."""
     settings = opt.load(locals())
     wanted = tuple(dict.fromkeys(opt.valid_uuid(session, "SESSION") for session in sessions))
     try:
