@@ -199,7 +199,7 @@ def test_init_replaces_nothing_unless_told_to(own: Path, capsys: Capture) -> Non
     own.write_text("retries = 1")
     own.chmod(0o644)
     assert main(["config", "init"]) == 2
-    assert f"{own} is there already" in capsys.readouterr().err
+    assert f"{own} exists already" in capsys.readouterr().err
     assert own.read_text() == "retries = 1"
     assert main(["config", "init", "--force"]) == 0
     assert tomllib.loads(own.read_text()) == {}

@@ -339,13 +339,13 @@ def test_a_file_that_changes_after_it_was_checked(
     ("arguments", "words"),
     [
         (("--from-file", "list.txt", "files"), "--from-file and PATH exclude each other"),
-        (("-0", "files"), "--null says how to read a list, and there is none"),
-        (("--lenient", "files"), "--lenient says how to read a list, and there is none"),
+        (("-0", "files"), "--null needs a list"),
+        (("--lenient", "files"), "--lenient needs a list"),
         (("--from-file", "list.txt", "-0", "--from-format", "csv"), "--null and --from-format csv exclude each other"),
         (("--from-file", "none.txt"), "none.txt can't be read: No such file or directory"),
         (("--from-file", "files"), "files can't be read: Is a directory"),
         (("--from-file", "list.txt", "--exclude", "*.mp4"), "nothing to upload in"),
-        ((), "no path was given"),
+        ((), "no path given"),
     ],
 )
 def test_what_can_not_be_asked_for(

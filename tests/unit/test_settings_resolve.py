@@ -349,7 +349,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
 def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:
     key = line.split()[0]
     (here / "uploader.toml").write_text(line)
-    with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: not allowed in the config of a working directory") as caught:
+    with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: not allowed in the config of a working") as caught:
         settle()
     for way in (f"--{key.replace('_', '-')}", f"UPLOADER_{key.upper()}", str(own)):
         assert way in caught.value.hint

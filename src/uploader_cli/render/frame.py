@@ -1,7 +1,7 @@
-"""One picture of the state, as rows of styled text for a terminal of a given size.
+"""Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, the whole, one row for what is wrong (kept free for it, so nothing moves when it comes), the
-running files, and what was said and finished last. A running file keeps its row; the next one takes it over.
+From the top: header, totals, one row reserved for an alert, the running files, and the latest messages and finished
+files. A running file keeps its row; the next file reuses it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from uploader_cli.render.rows import Row
 
 FAILURES, FINISHED = 3, 6
-"""Rows at most for the newest failures, and for the files that were the last to go well."""
+"""Maximum rows for the newest failures and for the latest finished files."""
 LATELY = 0.5
-"""Seconds for which those rows stay as they are."""
+"""Seconds between two updates of those rows."""
 
 _CHANNEL_STYLE = {
     ChannelState.CONNECTING: "yellow",
@@ -34,17 +34,17 @@ _CHANNEL_STYLE = {
 
 
 class Frame:
-    """Draws the state; remembers only which file has which row."""
+    """Draws the state; stores only the row of each file."""
 
     def __init__(self, *, stall: float = 30.0) -> None:
-        """`stall`: seconds without progress after which the picture says so."""
+        """`stall`: seconds without progress before an alert is shown."""
         self._stall = stall
         self._slots = Slots()
         self._lately: list[Finished] = []
         self._lately_due = float("-inf")
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
-        """Return rows of at most `width` cells each, fewer than `height` of them."""
+        """Return fewer than `height` rows of at most `width` cells each."""
         room = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
         alert = overview.alert(state, now, self._stall)
@@ -59,14 +59,14 @@ class Frame:
         return [fit(row, width) for row in rows]
 
     def _last(self, state: ProgressState, now: float) -> list[Finished]:
-        """Return the files that finished last, twice a second: nobody can read hundreds a second."""
+        """Return the latest finished files, updated twice a second so that they can be read."""
         if now >= self._lately_due or len(state.finished) <= FINISHED:
             self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
             self._lately_due = now + LATELY
         return self._lately
 
     def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
-        """Return the running files and, where they don't all fit, how many more there are; a third is left empty."""
+        """Draw the running files and the number of those that don't fit; a third of the space stays empty."""
         each = rows_each(width)
         room -= room // 3
         capacity = room // each
@@ -85,17 +85,17 @@ class Frame:
         return rows
 
 
-# --- the top ---------------------------------------------------------------------------------------------------------
+# --- the top rows -----------------------------------------------------------------------------------------------------
 
 
 def _header(state: ProgressState, width: int) -> Row:
-    """The fullest header that fits: what goes first is the latency, then the session, then our own name."""
+    """Return the longest header that fits; first the latency is dropped, then the session, then the program's name."""
     server = overview.host(state.server) or "…"
     title: Row = [("uploader", "bold"), (" → ", "dim"), (server, "bold")]
     session: Row = []
-    going_on = sum(not session.over for session in state.sessions.values())
-    if going_on > 1:
-        session = [(f" · {going_on} sessions", "dim")]
+    active = sum(not session.over for session in state.sessions.values())
+    if active > 1:
+        session = [(f" · {active} sessions", "dim")]
     elif state.session:
         session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
     full, short = (_channel(state, latency=latency) for latency in (True, False))
@@ -117,7 +117,7 @@ def _channel(state: ProgressState, *, latency: bool) -> Row:
 
 
 def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
-    """Bar and percent, bytes with rate and time left, files: two rows, or three in a narrow terminal."""
+    """Draw bar and percent, bytes with rate and time left, and file counts in two rows, three in a narrow terminal."""
     fraction = overview.fraction(state)
     percent = (" " + overview.percent(fraction, at_most=state.walking and not overview.watched(state)), "bold")
     numbers: Row = []
@@ -152,13 +152,13 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
     return [*row, (" " * free + elapsed, "dim")] if free >= 2 else row
 
 
-# --- what was said and finished last ---------------------------------------------------------------------------------
+# --- messages and finished files --------------------------------------------------------------------------------------
 
 
 def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> list[Row]:
-    """The newest warning or good news, the newest failures, what the server said last, and the `last` files to finish.
+    """Draw the newest warning or recovery, the newest failures, the last server message, and the `last` finished files.
 
-    Failures don't scroll away with the files that went well: they have rows of their own.
+    Failures have rows of their own, so that finished files don't scroll them away.
     """
     if room <= 0:
         return []

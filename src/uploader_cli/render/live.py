@@ -1,4 +1,4 @@
-"""The live view: draws the picture of `frame` on a terminal, always in the same place."""
+"""The live view: draws `frame` on a terminal, always in the same place."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
-"""Synchronised output: a terminal that knows it shows the frame at once, the others ignore it."""
+"""Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 
 class LiveView:
-    """Redraws at most ten times a second; leaves nothing behind, so that the summary can take its place."""
+    """Redraws at most ten times a second and erases itself at the end."""
 
     def __init__(self, stream: TextIO | Console, *, color: bool = True, stall: float = 30.0) -> None:
-        """`stream` is a terminal (or a ready console); `stall`: seconds without progress that are worth a warning."""
+        """`stream` is a terminal (or a ready console); `stall`: seconds without progress before an alert is shown."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(stall=stall)
         self._picture = _Picture()
@@ -41,14 +41,14 @@ class LiveView:
         """Do nothing: `refresh` draws from the state."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Draw, unless the last frame is less than a tenth of a second old."""
-        if now < self._due - 0.02:  # a caller's own ten a second must not become five by a jitter
+        """Draw, unless the last frame is less than 0.1 s old."""
+        if now < self._due - 0.02:  # tolerate jitter of a caller with the same rate
             return
         self._due = max(self._due, now) + _SPACING
         self._keys.hush()
         width, height = self._console.size
         self._make_room(width)
-        # The last row is an empty one: the terminal echoes ^C there, where it breaks no line.
+        # The last row is empty: the terminal echoes ^C there.
         self._picture.rows = [*self._frame.rows(state, now, width, height), []]
         self._picture.width = width
         if self._live is None:
@@ -67,7 +67,7 @@ class LiveView:
         self._write(_SYNC_OFF)
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Erase the picture, show the cursor again, drop what was typed. May be called twice."""
+        """Erase the view, show the cursor and discard typed input. Can be called twice."""
         if self._live is not None:
             self._make_room(self._console.size.width)
             self._live.stop()
@@ -75,7 +75,7 @@ class LiveView:
         self._keys.release()
 
     def _make_room(self, width: int) -> None:
-        """Erase rows that a terminal which became narrower has folded: they are more than were drawn."""
+        """Erase rows that a narrowed terminal has wrapped: they take more lines than were drawn."""
         rows = self._picture.rows
         if self._live is None or width >= self._picture.width or not rows:
             return
@@ -90,7 +90,7 @@ class LiveView:
 
 
 class _Picture:
-    """The rows as a renderable of rich, without measuring or wrapping."""
+    """The rows as a rich renderable, without measuring or wrapping."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

@@ -1,4 +1,4 @@
-"""Watching sessions that somebody else uploads: by their messages, and by `/progress` where none come."""
+"""Follow sessions of other uploaders: by their messages, and by `/progress` where none arrive."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 UNKNOWN = "unknown"
-"""Status of a session that the server does not know, or not any more."""
+"""Status of a session that the server does not know or no longer knows."""
 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
-    """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
+    """Follow sessions of other uploaders; each must be known within `wait` seconds."""
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts:
         return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code
@@ -43,9 +43,9 @@ def watch(
     interrupts: Interrupts,
     run_id: str = "",
 ) -> ev.RunFinished:
-    """Follow each of `sessions` to its end, all over one connection; the exit code is the worst of theirs.
+    """Follow each session to its end, all over one connection; the exit code is the worst of theirs.
 
-    Exit 6 where the server does not know one after `wait` seconds, 3 where the server is lost for `--max-wait`.
+    Exit 6 if the server does not know one after `wait` seconds, 3 if the server is lost for `--max-wait`.
     """
     loop = Loop(observers, alarms(settings))
     connections = Connections(settings, loop, run_id)
@@ -92,7 +92,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
 
 
 def _part(loop: Loop, connections: Connections, session: SessionState, code: Exit) -> None:
-    """End the following of a session, and emit how it ended."""
+    """Stop following a session and emit how it ended."""
     state, status, failure = loop.state, session.status, loop.state.channel.failure
     connections.leave(session.session)
     if status not in SERVER_TERMINAL:
