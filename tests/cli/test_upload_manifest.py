@@ -251,7 +251,7 @@ def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:
         assert [bytes(content) for _, content in uploads] == [b"aaa"]
         with pytest.raises(UsageError) as raised:
             upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row | {"category": "scenic"})))
-        assert "a tus server knows none" in raised.value.details[0]
+        assert "a tus server has no categories" in raised.value.details[0]
 
 
 # --- what can't be sent -----------------------------------------------------------------------------------------------
@@ -264,10 +264,10 @@ def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: 
     done = uploader("upload", "--from-file", file, "-s", server.url, "--json", home=tmp_path)
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
-        f"error: {file}: 3 of 4 lines can't be used, and nothing was sent",
+        f"error: {file}: 3 of 4 lines are invalid; nothing was sent",
         "  line 2: files/gone.mp4: no such file",
         "  line 3: not valid JSON: Expecting property name enclosed in double quotes (column 2)",
-        "  line 4: files: it is a directory: name it as PATH instead, or list the files in it",
+        "  line 4: files: is a directory: give it as PATH, or list its files",
         "hint: mend them, or send the rest with --lenient",
     ]
     assert len(server.faults.requests) == 0
