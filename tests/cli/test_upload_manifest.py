@@ -268,7 +268,7 @@ def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: 
         "  line 2: files/gone.mp4: no such file",
         "  line 3: not valid JSON: Expecting property name enclosed in double quotes (column 2)",
         "  line 4: files: is a directory: give it as PATH, or list its files",
-        "hint: mend them, or send the rest with --lenient",
+        "hint: fix them, or send the rest with --lenient",
     ]
     assert len(server.faults.requests) == 0
 

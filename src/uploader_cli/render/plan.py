@@ -119,7 +119,7 @@ def _head(event: ev.PlanStarted) -> str:
     most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
     large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
     kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
-    seen = "as reported last time" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never used)"
+    seen = "as last reported" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never used)"
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"
 

@@ -90,8 +90,7 @@ def test_long_lists_are_bounded(verbose: bool) -> None:
 def test_a_tus_endpoint_and_nothing_to_say() -> None:
     start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
     assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
-        "plan for http://h/files/ (tus); limits as reported last time: "
-        "any number of files a session, any size, any type",
+        "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",
         "",
         "0 files, 0 B with 0 calls; nothing was sent",
     ]
