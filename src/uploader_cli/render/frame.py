@@ -45,16 +45,16 @@ class Frame:
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
         """Return fewer than `height` rows of at most `width` cells each."""
-        room = max(1, height - 1)
+        space = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
         alert = overview.alert(state, now, self._stall)
-        if alert or room >= len(top) + 4:
-            top.insert(min(len(top), room - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
-        top = top[:room]
-        files = self._running(state, now, width, room - len(top))
+        if alert or space >= len(top) + 4:
+            top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
+        top = top[:space]
+        files = self._running(state, now, width, space - len(top))
         if state.analysis is not None:
-            files += stages.rows(state.analysis, now, width, room - len(top) - len(files))
-        tail = _tail(state, self._last(state, now), width, room - len(top) - len(files) - 1)
+            files += stages.rows(state.analysis, now, width, space - len(top) - len(files))
+        tail = _tail(state, self._last(state, now), width, space - len(top) - len(files) - 1)
         rows = [*top, *files, *([[]] if tail else []), *tail]
         return [fit(row, width) for row in rows]
 
@@ -65,13 +65,13 @@ class Frame:
             self._lately_due = now + LATELY
         return self._lately
 
-    def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
+    def _running(self, state: ProgressState, now: float, width: int, space: int) -> list[Row]:
         """Draw the running files and the number of those that don't fit; a third of the space stays empty."""
         each = rows_each(width)
-        room -= room // 3
-        capacity = room // each
+        space -= space // 3
+        capacity = space // each
         if len(state.running) > capacity:
-            capacity = max(0, (room - 1) // each)
+            capacity = max(0, (space - 1) // each)
         numbers = self._slots.assign(state.running, capacity, now)
         rows: list[Row] = []
         for number in numbers:
@@ -80,7 +80,7 @@ class Frame:
             else:
                 rows += running(state.running[number], now, width)
         more = len(state.running) - sum(number is not None for number in numbers)
-        if more and room > 0:
+        if more and space > 0:
             rows.append([(f"  … and {more:,} more", "dim")])
         return rows
 
@@ -155,20 +155,20 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
 # --- messages and finished files --------------------------------------------------------------------------------------
 
 
-def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> list[Row]:
+def _tail(state: ProgressState, last: list[Finished], width: int, space: int) -> list[Row]:
     """Draw the newest warning or recovery, the newest failures, the last server message, and the `last` finished files.
 
     Failures have rows of their own, so that finished files don't scroll them away.
     """
-    if room <= 0:
+    if space <= 0:
         return []
     rows: list[Row] = []
-    if state.news is not None and room >= 2:
+    if state.news is not None and space >= 2:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         rows.append([mark, (safe(state.news.text[:500]), "")])
-    failures = list(state.last_failures)[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
+    failures = list(state.last_failures)[-min(FAILURES, max(1, (space - len(rows)) // 3)) :]
     rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
-    if state.messages and state.channel.state is ChannelState.LIVE and room - len(rows) >= 3:
+    if state.messages and state.channel.state is ChannelState.LIVE and space - len(rows) >= 3:
         rows.append([("» " + safe(state.messages[-1][:500]), "dim")])
-    room = min(FINISHED, room - len(rows))
-    return rows + [finished(done, width) for done in last[-room:] if room > 0]
+    space = min(FINISHED, space - len(rows))
+    return rows + [finished(done, width) for done in last[-space:] if space > 0]

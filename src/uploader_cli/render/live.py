@@ -47,7 +47,7 @@ class LiveView:
         self._due = max(self._due, now) + _SPACING
         self._keys.hush()
         width, height = self._console.size
-        self._make_room(width)
+        self._erase_wrapped(width)
         # The last row is empty: the terminal echoes ^C there.
         self._picture.rows = [*self._frame.rows(state, now, width, height), []]
         self._picture.width = width
@@ -69,12 +69,12 @@ class LiveView:
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Erase the view, show the cursor and discard typed input. Can be called twice."""
         if self._live is not None:
-            self._make_room(self._console.size.width)
+            self._erase_wrapped(self._console.size.width)
             self._live.stop()
             self._live = None
         self._keys.release()
 
-    def _make_room(self, width: int) -> None:
+    def _erase_wrapped(self, width: int) -> None:
         """Erase rows that a narrowed terminal has wrapped: they take more lines than were drawn."""
         rows = self._picture.rows
         if self._live is None or width >= self._picture.width or not rows:

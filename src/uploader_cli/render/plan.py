@@ -43,7 +43,6 @@ class PlanView:
     def __init__(self, stream: TextIO, *, width: int, verbose: bool = False) -> None:
         """`width`: maximum cells per line. `verbose` lists every file."""
         self._stream, self._width, self._verbose = stream, width, verbose
-        self._categories = False
         self._sessions, self._files, self._bytes, self._calls = 0, 0, 0, 0
         self._skipped: dict[str, _Group] = {}
         self._failed: list[str] = []

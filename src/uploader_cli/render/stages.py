@@ -33,15 +33,15 @@ def ends(kind: Kind, event: Stage) -> bool:
     return (event.name, event.percent) in STAGES[kind]
 
 
-def rows(analysis: Analysis, now: float, width: int, room: int) -> list[Row]:
-    """Draw title with times, timeline and last messages after an empty row, as far as they fit in `room` rows."""
-    if room < 2:
+def rows(analysis: Analysis, now: float, width: int, space: int) -> list[Row]:
+    """Draw title with times, timeline and last messages after an empty row, as far as they fit in `space` rows."""
+    if space < 2:
         return []
     out: list[Row] = [_head(analysis, now, width), _timeline(analysis, width)]
-    kept = min(_LOG, max(0, room - 5))
+    kept = min(_LOG, max(0, space - 5))
     said: list[Row] = [[("  » " + safe(text), "dim")] for text in list(analysis.log)[-kept:]] if kept else []
     out += said + [[] for _ in range(kept - len(said))]
-    return [[], *out] if room > 2 else out
+    return [[], *out] if space > 2 else out
 
 
 def _head(analysis: Analysis, now: float, width: int) -> Row:

@@ -39,7 +39,7 @@ class Layer(StrEnum):
     DEFAULT = "default"
 
     @property
-    def may_be_a_stranger(self) -> bool:
+    def untrusted(self) -> bool:
         """True for the working directory, whose config may be from somebody else."""
         return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 

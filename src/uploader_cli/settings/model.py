@@ -196,7 +196,7 @@ class Settings:
                 stored[name] = str(value)
         stored.setdefault("limit_rate", "none")
         stored.setdefault("shard", "none")
-        if self.sources.get(self.target_option, DEFAULT).layer.may_be_a_stranger:
+        if self.sources.get(self.target_option, DEFAULT).layer.untrusted:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
 

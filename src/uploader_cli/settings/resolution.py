@@ -149,7 +149,7 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
 def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
     """Withhold secrets from a server that only the config of a working directory has named."""
     name = settings.target_option
-    if not settings.sources[name].layer.may_be_a_stranger:
+    if not settings.sources[name].layer.untrusted:
         return settings
     if any(name in layer and _value(OPTIONS[name], layer[name]) == settings.target_url for layer in trusted):
         return settings  # the user's own settings name it, too

@@ -112,7 +112,7 @@ def created(
     *,
     body: bytes | None = None,
 ) -> tuple[str, Answer]:
-    """Try to create an upload, with `told` as further metadata; return its URL, empty on failure, and the response."""
+    """Try to create an upload, with `extra` metadata; return its URL, empty on failure, and the response."""
     sessions = site.once(_Sessions)
     metadata = {
         "filename": name,

@@ -86,7 +86,7 @@ def test_the_page() -> None:
     assert "\x1b" not in text
     assert (
         "✗ batch-one: a batch of one file is stored\n"
-        '  seen in   opening a session with a name like <b>"\\x00\\x1b[31m\n'
+        '  in        opening a session with a name like <b>"\\x00\\x1b[31m\n'
         "  expected  201\n"
         "  got       500 without an error code\n"
         "  means     files don't arrive\n"
@@ -96,7 +96,7 @@ def test_the_page() -> None:
     assert "Left on the server (1):\n  /uploads/a.mp4: no token\n" in text
     assert lines[-4:] == [
         "",
-        "  9 of 100 calls spent, 1.2 s",
+        "  9 of 100 calls used, 1.2 s",
         "✗ 2 of 6 checks failed: batch-one, batch-several; 1 not run (2 not offered, 1",
         "  skipped, 1 with a warning, not required and failed: validate)",
     ]
