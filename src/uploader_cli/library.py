@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.observer import Observer
 from uploader_cli.result import Receipts
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import at_hand
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.result import Result
 
 
@@ -51,7 +51,7 @@ def upload(
         settings = replace(settings, server=url, tus_endpoint=None, protocol=protocol)
     names = [os.fspath(path) for path in given]
     receipts = Receipts()
-    observers: list[Renderer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
+    observers: list[Observer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
     run_id = secrets.token_hex(8)
     with at_hand(settings, names) as ready:
         found = select(ready, names)
@@ -67,7 +67,7 @@ def upload(
     return replace(receipts.result(outcome), report_problems=tuple(problems))
 
 
-class _Callbacks:
+class _Callbacks(Observer):
     """An observer that calls the callbacks."""
 
     def __init__(
@@ -89,9 +89,3 @@ class _Callbacks:
                 self._on_error(event)
             case _:
                 pass
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to put away."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Phase
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from uploader_cli.core.incidents import Incident
@@ -65,7 +66,7 @@ class Result:
 
 
 @dataclass(slots=True)
-class Receipts:
+class Receipts(Observer):
     """An observer that collects a receipt for each finished file, and the analyses and incidents."""
 
     kept: list[Receipt] = field(default_factory=list)
@@ -114,9 +115,6 @@ class Receipts:
                 self.kept.append(Receipt(local.file, local.path, Phase.CANCELLED, local.size))
             case _:
                 pass
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Copy incidents and analyses from the final state."""

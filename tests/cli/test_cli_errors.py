@@ -49,7 +49,7 @@ def test_an_error_is_one_line_and_a_code(
 def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.error = errors.UsageError("it is broken", hint="fix it")
     assert main(["upload", "a"]) == 2
-    assert capsys.readouterr().err == "error: it is broken\nhint: mend it\n"
+    assert capsys.readouterr().err == "error: it is broken\nhint: fix it\n"
 
 
 def test_a_name_in_a_message_can_not_steer_the_terminal(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

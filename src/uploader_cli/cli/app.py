@@ -10,7 +10,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.main import get_command
 
 from uploader_cli import __version__
-from uploader_cli.cli.options import GROUPS
+from uploader_cli.cli.options import FLAGS
 
 COMMANDS = (
     "demo",
@@ -41,8 +41,8 @@ class _Command(TyperCommand):
     """A command whose help lists the options by section."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections of `options.GROUPS`, after the arguments and the options in no section."""
-        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", "Options", *GROUPS)}
+        """Write the sections of `options.FLAGS` after the arguments; options in no section are in the first one."""
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *FLAGS)}
         for param in self.get_params(ctx):
             names, text = param.get_help_record(ctx) or ("", "")
             if names:

@@ -1,20 +1,19 @@
 """`uploader config`."""
 
-import inspect
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.cli.candidates import among
-from uploader_cli.cli.upload import upload
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import OPTIONS, config_template, profiles, user_config_file
+from uploader_cli.settings import config_template, profiles, user_config_file
 
 ACTIONS = ("show", "init", "path")
 
 
+@opt.with_options("profile json")
 def config(
     action: Annotated[
         str,
@@ -27,21 +26,20 @@ def config(
         ),
     ] = "show",
     force: Annotated[bool, typer.Option("--force", help="With init: overwrite the existing file.")] = False,
-    profile: opt.Profile = None,
-    json: opt.Json = None,
+    **given: Any,
 ) -> None:
     """Show the effective settings and their sources, or create a config file."""
     if action not in ACTIONS:
         raise UsageError(f"config: unknown action {action!r}", hint=f"use {', '.join(ACTIONS)}")
-    _check(action, {"--force": force, "--profile": profile is not None, "--json": json is not None})
+    _check(action, {"--force": force, "--profile": given["profile"] is not None, "--json": given["json"] is not None})
     if action == "path":
         typer.echo(user_config_file())
         return
     from uploader_cli.run import config as run
 
     if action == "init":
-        raise typer.Exit(run.init(user_config_file(), config_template(_hints()), force=force))
-    asked = {"profile": profile, "json": json, "tus_endpoint": None}  # as in an upload
+        raise typer.Exit(run.init(user_config_file(), config_template(opt.hints()), force=force))
+    asked = {**given, "tus_endpoint": None}  # as in an upload
     settings = opt.load(asked, need_server=False)
     raise typer.Exit(run.show(settings, user_config_file(), profiles(Path.cwd(), user_config_file())))
 
@@ -51,13 +49,3 @@ def _check(action: str, given: dict[str, bool]) -> None:
     for flag, used in given.items():
         if used and belongs[flag] != action:
             raise UsageError(f"config {action}: {flag} is only for `config {belongs[flag]}`", hint="omit it")
-
-
-def _hints() -> dict[str, tuple[str, str]]:
-    """Return the help text and the metavar that `upload` shows for each setting."""
-    found = {}
-    for name, parameter in inspect.signature(upload).parameters.items():
-        if name in OPTIONS:
-            option = get_args(parameter.annotation)[1]
-            found[name] = (option.help.partition(" [")[0], option.metavar or "")
-    return found

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,6 +31,7 @@ _PROCESSING = 0.4
 """Simulated processing time of each file in seconds; on loopback the stages would not be visible otherwise."""
 
 
+@opt.with_options("progress")
 def demo(
     files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="Number of sample files.")] = 6,
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Total size of the samples.")] = "60M",
@@ -38,7 +39,7 @@ def demo(
         str | None,
         typer.Option("--keep", metavar="DIR", help="Keep the samples and the stored files in DIR.", show_default=False),
     ] = None,
-    progress: opt.Progress = None,
+    **given: Any,
 ) -> None:
     """Upload sample files to a bundled server and verify the stored copies."""
     need_server_extra("`uploader demo`")
@@ -49,7 +50,7 @@ def demo(
     if total < files:
         raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
     with signals.unwinding(), _workshop(keep) as place:
-        code = _run(place, files, total, progress)
+        code = _run(place, files, total, given["progress"])
     raise typer.Exit(code)
 
 

@@ -1,6 +1,6 @@
 """`uploader report`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from uploader_cli.cli.candidates import among
 from uploader_cli.errors import UsageError
 
 
+@opt.with_options("json quiet")
 def report(
     action: Annotated[
         str,
@@ -24,13 +25,12 @@ def report(
     failed_to: Annotated[
         str | None, typer.Option("--failed-to", metavar="FILE", help="Write a list of the files to upload again.")
     ] = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
+    **given: Any,
 ) -> None:
     """Combine the reports of several runs or shards: each file once, and which are missing."""
     if action != "merge":
         raise UsageError(f"report: unknown action {action!r}", hint="use merge")
-    settings = opt.load({"json": json, "quiet": quiet}, need_server=False)
+    settings = opt.load(given, need_server=False)
     from uploader_cli.run.report_merge import report_merge
 
     raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))

@@ -1,7 +1,7 @@
 """`uploader smoke`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from uploader_cli.cli import options as opt
 from uploader_cli.cli.candidates import smoke_checks
 
 
+@opt.with_options(f"profile server category json quiet verbose {opt.REQUESTS}")
 def smoke(
     only: Annotated[
         list[str] | None,
@@ -40,25 +41,12 @@ def smoke(
     budget: Annotated[
         int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
     ] = 100,
-    profile: opt.Profile = None,
-    server: opt.Server = None,
-    category: opt.Category = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    **given: Any,
 ) -> None:
     """Check an upload server with black-box tests, for CI: a verdict per check and an exit code.
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
-    given = dict(locals())
     from uploader_cli.run import smoke as run
 
     if list_:

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uploader_cli.core.events import Event
-    from uploader_cli.core.state import ProgressState
-
 Kind = Literal["live", "plain", "none"]
-
-
-class Renderer(Protocol):
-    """An observer of the run loop, called in the loop's thread. Times are of the run clock (monotonic seconds).
-
-    The events of a frame arrive before its `refresh`, each with its own time and the state after it.
-    """
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Process a public event, a `CallMade` or a `FileCancelled`."""
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Draw; called about ten times a second, with or without events."""
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Restore the terminal: the run has ended, possibly with an error."""
 
 
 def choose(

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
+from uploader_cli.core.observer import Observer
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keys import Keys
 from uploader_cli.render.rows import width_of
@@ -16,7 +17,6 @@ from uploader_cli.render.rows import width_of
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
-    from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render.rows import Row
 
@@ -25,7 +25,7 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 
-class LiveView:
+class LiveView(Observer):
     """Redraws at most ten times a second and erases itself at the end."""
 
     def __init__(self, stream: TextIO | Console, *, color: bool = True, stall: float = 30.0) -> None:
@@ -36,9 +36,6 @@ class LiveView:
         self._keys = Keys(self._console.file)
         self._live: Live | None = None
         self._due = float("-inf")
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Do nothing: `refresh` draws from the state."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Draw, unless the last frame is less than 0.1 s old."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ class Lines(Protocol):
         """Close the file."""
 
 
-class LogFile:
+class LogFile(Observer):
     """Appends to a file that the caller opened, and flushes each line."""
 
     def __init__(
@@ -82,9 +83,6 @@ class LogFile:
                 self._stream.flush()
             except OSError as error:
                 self._problem = error
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Close the log file."""

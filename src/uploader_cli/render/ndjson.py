@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import as_base64, escaped, inert
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class _Throttle:
     pending: ev.FileProgress | None = None
 
 
-class NdjsonView:
+class NdjsonView(Observer):
     """Writes the lines of a frame together, in UTF-8, and flushes them; the last line of a run or plan at once.
 
     A closed pipe raises BrokenPipeError.

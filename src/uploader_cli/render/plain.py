@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState
+from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview, stages
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of, span
 
@@ -30,7 +31,7 @@ _LIMITS = {
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
 
-class PlainView:
+class PlainView(Observer):
     """Prints one line per event. `verbose` 1 adds each file, 2 the server's messages; `quiet` shows only problems."""
 
     def __init__(
@@ -100,9 +101,6 @@ class PlainView:
             return
         self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
         self._say(progress_line(state, now, self._stall))
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Do nothing: the caller prints the summary."""
 
     def _few(self, state: ProgressState) -> bool:
         return state.selected <= FEW and not state.walking

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uploader_cli.core.observer import Observer
 from uploader_cli.core.report import Rows, RunFacts, report_head
 from uploader_cli.report.spool import Spool
 
@@ -39,7 +40,7 @@ def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, sai
 
 
 @dataclass(slots=True)
-class Recorder:
+class Recorder(Observer):
     """Memory is bounded by the files in progress. Failures don't affect the upload; they are in `said`."""
 
     outputs: Sequence[Output]
@@ -60,9 +61,6 @@ class Recorder:
         if row is not None and self._spool is not None:
             spool, values = self._spool, row.as_fields()
             self._guarded(lambda: spool.put(values))
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
     from uploader_cli.settings import Settings
 
 FRAME = 0.1
@@ -40,7 +40,7 @@ class Loop:
 
     def __init__(
         self,
-        observers: Sequence[Renderer],
+        observers: Sequence[Observer],
         alarms: Alarms,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -147,7 +147,7 @@ class Loop:
                 closing.callback(self._close, observer)
             yield
 
-    def _close(self, observer: Renderer) -> None:
+    def _close(self, observer: Observer) -> None:
         observer.close(self.state, self._clock())
 
     def finish(

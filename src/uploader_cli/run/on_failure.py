@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import Phase
+from uploader_cli.core.observer import Observer
 from uploader_cli.core.recovery import needs_person
 from uploader_cli.run.reports import facts_of
 
@@ -40,7 +41,7 @@ def on_failure(
     return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]
 
 
-class OnFailure:
+class OnFailure(Observer):
     """An observer that collects failed files and at the end passes the report to the command if needed.
 
     A failure of the command is only a warning.
@@ -59,9 +60,6 @@ class OnFailure:
         row = self._rows.of(event, now)
         if row is not None and row.outcome is Phase.FAILED and len(self._failed) < MOST:
             self._failed.append(row)
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Run the command if the run needs attention."""

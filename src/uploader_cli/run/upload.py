@@ -33,8 +33,8 @@ from uploader_cli.transfer.tus_upload import ChunkSize
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.report.recorder import Recorder
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
@@ -125,7 +125,7 @@ def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: boo
 def execute(
     settings: Settings,
     found: Selection,
-    observers: Sequence[Renderer],
+    observers: Sequence[Observer],
     interrupts: Interrupts,
     *,
     journal: Journal,

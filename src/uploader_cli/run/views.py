@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli import signals
+from uploader_cli.core.observer import Observer
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
 from uploader_cli.run.logfile import open_log
@@ -21,18 +22,16 @@ from uploader_cli.settings import DEFAULT, Layer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
 
 
-def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list[Renderer]:
+def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list[Observer]:
     """Return the observers of a run, in closing order: the view is closed before the summary is printed.
 
     `resume_hint` is the command that resumes the run, if it can be resumed.
     """
-    out: list[Renderer] = []
+    out: list[Observer] = []
     tty = sys.stderr.isatty()
     kind = choose(
         settings.progress,
@@ -78,17 +77,11 @@ UNFOLDED = 100_000
 """Columns where there is no terminal, so that lines are not wrapped."""
 
 
-class Summary:
+class Summary(Observer):
     """Prints the summary on stderr after the run; with `quiet` only if something went wrong."""
 
     def __init__(self, *, quiet: bool, color: bool, resume_hint: str, verbose: bool) -> None:
         self._quiet, self._color, self._resume_hint, self._verbose = quiet, color, resume_hint, verbose
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Do nothing until the end."""
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Print the summary."""

@@ -19,8 +19,8 @@ from uploader_cli.run.watched_session import WatchedSession
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import SessionState
-    from uploader_cli.render import Renderer
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.settings import Settings
 
@@ -39,7 +39,7 @@ def watch(
     settings: Settings,
     sessions: Sequence[str],
     wait: float,
-    observers: Sequence[Renderer],
+    observers: Sequence[Observer],
     interrupts: Interrupts,
     run_id: str = "",
 ) -> ev.RunFinished:
