@@ -1,4 +1,4 @@
-"""The walls between the rooms: who may import what. Every import counts, also those in functions and for types."""
+"""The import rules of the packages. Every import counts, also those in functions and for types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
 
-ROOMS = {
+PACKAGES = {
     "core": "core",
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
@@ -28,7 +28,7 @@ ROOMS = {
     "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies",
     "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
-"""A room, and what it may import of ours."""
+"""Each package, and what it may import of ours."""
 
 SHARED = {
     "requests": "transfer.http",
@@ -79,13 +79,13 @@ CLIENT = modules(ROOT / "src" / OURS)
 SERVER = modules(ROOT / "server_stub" / "uploader_server")
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_what_it_may_of_ours(room: str) -> None:
-    inside = {name: used for name, used in CLIENT.items() if within(name, room)}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_imports_only_what_its_rule_allows(package: str) -> None:
+    inside = {name: used for name, used in CLIENT.items() if within(name, package)}
     assert inside
     for name, used in inside.items():
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
-        assert {item for item in ours if not within(item, ROOMS[room])} == set(), name
+        assert {item for item in ours if not within(item, PACKAGES[package])} == set(), name
 
 
 def test_core_is_pure() -> None:

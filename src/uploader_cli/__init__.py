@@ -1,4 +1,4 @@
-"""Upload files in sessions, follow the server's progress, lose nothing when the socket drops.
+"""Upload files in sessions, follow the server's progress and resume after interruptions.
 
 from uploader_cli import upload
 result = upload(["videos"], server="http://localhost:8005")

@@ -1,37 +1,37 @@
-"""Everything that can go wrong, as one tree.
+"""The tree of errors.
 
     UploaderError
-    ├── UsageError              bad option, bad config, missing path, nothing selected
+    ├── UsageError              invalid option or config, missing path, nothing selected
     ├── NetworkError            the server could not be reached, or the connection broke
-    │   ├── ConnectFailed       no connection was made: nothing was sent
-    │   │   └── Unreachable     a server that has answered before stays unreachable: the run ends
-    │   ├── ConnectionLost      the connection broke with a request under way
-    │   └── TimedOut            a time limit passed without an answer
-    ├── AnswerError             the server answered, with a refusal
-    │   ├── ServerFault         5xx: the server's own trouble
+    │   ├── ConnectFailed       no connection, so nothing was sent
+    │   │   └── Unreachable     a server that answered before stays unreachable
+    │   ├── ConnectionLost      the connection broke during a request
+    │   └── TimedOut            no response within the time limit
+    ├── AnswerError             the server refused the request
+    │   ├── ServerFault         5xx
     │   ├── RateLimited         429
     │   ├── Unauthorized        401, 403
     │   ├── NotFound            404, 410
-    │   ├── TooSlow             408: the request did not arrive in the server's time
-    │   ├── UploadGone          404, 410, 403 of a tus upload: the server does not have it any more
-    │   ├── OffsetConflict      409: the server is elsewhere in the upload than we are
-    │   ├── Locked              423: something else writes to the upload
-    │   ├── ChecksumMismatch    460: the chunk did not arrive as it was read
-    │   ├── TooLarge            413: more than the server takes at once, or at all
-    │   ├── PacksRefused        404, 405, 501: the server takes no packs of small files after all
-    │   ├── KeyReused           422: the key stands for another pack
-    │   └── SessionLost         the server does not know the session (wire contract 3.14)
-    ├── SessionUnknown          nobody uploads under the id that was asked for
-    ├── NotAnUploadServer       something answered that does not speak the contract
-    ├── ProtocolError           an answer that can't be read
-    ├── FileError               a local file can't be sent: unreadable, vanished, changed while being read
-    ├── FileFailure             the server, or the plan, gives a reason that is no error of a request
-    ├── AnalysisFailed          the server gave up an analysis, or answered without a result
-    ├── OutcomeUnknown          the file may or may not be stored (wire contract 3.15)
-    └── Interrupted             the user asked to stop
+    │   ├── TooSlow             408: the request took longer than the server allows
+    │   ├── UploadGone          404, 410 or 403 for a tus upload: the server has removed it
+    │   ├── OffsetConflict      409: the upload's offset differs from ours
+    │   ├── Locked              423: another client writes to the upload
+    │   ├── ChecksumMismatch    460: the chunk was corrupted on its way
+    │   ├── TooLarge            413: the request or the file exceeds a limit
+    │   ├── PacksRefused        404, 405, 501: the server does not accept packs
+    │   ├── KeyReused           422: the key belongs to another pack
+    │   └── SessionLost         the server does not know the session (docs/protocol.md section 3.14)
+    ├── SessionUnknown          no session has the requested ID
+    ├── NotAnUploadServer       the responding server speaks another protocol
+    ├── ProtocolError           a response that can't be parsed
+    ├── FileError               a local file is unreadable, vanished or changed while being read
+    ├── FileFailure             a file failed for another reason than a request error
+    ├── AnalysisFailed          an analysis failed or returned no result
+    ├── OutcomeUnknown          the file may or may not be stored (docs/protocol.md section 3.15)
+    └── Interrupted             the user interrupted the command
 
-Each says what happened, and to which file or URL; `hint` says what to do next. `code` is what scripts see in
-`file.failed`; `retryable` is True where the same request can succeed later.
+The message says what happened to which file or URL, `hint` how to fix it. `code` is the code in `file.failed`;
+`retryable` is True where the same request can succeed later.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ if TYPE_CHECKING:
 
 
 class UploaderError(Exception):
-    """The root: `str(error)` is for people."""
+    """The base class of all errors; `str(error)` is the message for users."""
 
     code: ClassVar[FailureCode] = FailureCode.PROTOCOL
     retryable: bool = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        """`message` is one sentence that names the file, URL or option; `hint` is the way out."""
+        """`message` is one sentence that names the file, URL or option; `hint` says how to fix it."""
         super().__init__(message)
         self.hint = hint
 
 
 class UsageError(UploaderError):
-    """The command was given something it can't work with. `details` are lines that go between message and hint."""
+    """Invalid input to a command. `details` are lines printed between message and hint."""
 
     def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint)
@@ -65,37 +65,37 @@ class UsageError(UploaderError):
 
 
 class NetworkError(UploaderError):
-    """No answer, because of the way there."""
+    """No response, because of a network failure."""
 
     code = FailureCode.NETWORK
     retryable = True
 
 
 class ConnectFailed(NetworkError):
-    """No connection: nothing was sent."""
+    """No connection was made, so nothing was sent."""
 
 
 class Unreachable(ConnectFailed):
-    """A server that has answered in this run can't be reached any more, and waiting did not help."""
+    """A server that has answered in this run stayed unreachable for longer than the run waits."""
 
 
 class ConnectionLost(NetworkError):
-    """The connection broke. `body_sent`: the last byte of the request was out, so it may have been acted on."""
+    """The connection broke. With `body_sent` the request was sent completely, so the server may have processed it."""
 
     def __init__(self, message: str, *, hint: str = "", body_sent: bool = False) -> None:
-        """`body_sent` is True when the kernel had taken the whole request."""
+        """`body_sent` is True when the kernel had accepted the whole request."""
         super().__init__(message, hint=hint)
         self.body_sent = body_sent
 
 
 class TimedOut(ConnectionLost):
-    """No answer within the limit."""
+    """No response within the time limit."""
 
     code = FailureCode.TIMEOUT
 
 
 class AnswerError(UploaderError):
-    """The server answered with `status`; `error` is its own code (`{"error": "CODE"}`), empty where it gave none."""
+    """The server answered with `status`; `error` is the code in its body (`{"error": "CODE"}`), or empty."""
 
     code = FailureCode.SERVER_REFUSED
 
@@ -111,7 +111,7 @@ class AnswerError(UploaderError):
 
 
 class ServerFault(AnswerError):
-    """5xx: the server's own trouble, which may pass."""
+    """5xx: a failure of the server, possibly temporary."""
 
     code = FailureCode.SERVER_ERROR
 
@@ -133,17 +133,17 @@ class NotFound(AnswerError):
 
 
 class TooSlow(AnswerError):
-    """408: never retried with the same set of files (wire contract 3.10)."""
+    """408: never retried with the same set of files (docs/protocol.md section 3.10)."""
 
     code = FailureCode.TOO_SLOW
 
 
 class UploadGone(NotFound):
-    """404, 410 or 403 for the URL of a tus upload: begin a new one (wire contract 5)."""
+    """404, 410 or 403 for the URL of a tus upload: create a new one (docs/protocol.md section 5)."""
 
 
 class OffsetConflict(AnswerError):
-    """409: ask the server where it is. Also an answer whose offset no request of ours explains."""
+    """409, or a response with an unexpected offset: ask the server for its offset."""
 
     def __init__(self, message: str, *, status: int = 409, error: str = "", retry_after: float | None = None) -> None:
         """Retryable, once the offset is known."""
@@ -156,12 +156,12 @@ class Locked(AnswerError):
 
 
 class ChecksumMismatch(AnswerError):
-    """460 (tus 1.0, checksum): the bytes were changed on their way; offset and data are as before."""
+    """460 (tus 1.0, checksum): the chunk was corrupted on its way and discarded."""
 
     code = FailureCode.INTEGRITY
 
     def __init__(self, message: str, *, status: int = 460, error: str = "", retry_after: float | None = None) -> None:
-        """Retryable: the next try may arrive unharmed."""
+        """Retryable: the next attempt may succeed."""
         super().__init__(message, status=status, error=error, retry_after=retry_after)
         self.retryable = True
 
@@ -173,29 +173,29 @@ class TooLarge(AnswerError):
 
 
 class PacksRefused(AnswerError):
-    """404, 405 or 501: the server takes no packs of small files after all."""
+    """404, 405 or 501: the server does not accept packs."""
 
 
 class KeyReused(AnswerError):
-    """422: the key of a pack stands for other files."""
+    """422: the key of a pack belongs to other files."""
 
 
 class SessionLost(AnswerError):
-    """The server does not know the session any more."""
+    """The server no longer knows the session."""
 
     code = FailureCode.SERVER_ERROR
 
 
 class SessionUnknown(UploaderError):
-    """Nobody uploads under the id that was asked for."""
+    """No session has the requested ID."""
 
 
 class NotAnUploadServer(UploaderError):
-    """What answered does not speak the contract."""
+    """The responding server speaks another protocol."""
 
 
 class ProtocolError(UploaderError):
-    """An answer that can't be read."""
+    """A response that can't be parsed."""
 
 
 class FileError(UploaderError):
@@ -209,7 +209,7 @@ class FileError(UploaderError):
 
 
 class FileFailure(UploaderError):
-    """A file failed for a reason that is no error of a request: the server's word on it, or a rule of the plan."""
+    """A file failed for another reason than a request error: a verdict of the server, or a rule of the plan."""
 
     def __init__(self, message: str, *, code: FailureCode, retryable: bool = False) -> None:
         """`retryable`: the same file can succeed later."""
@@ -219,12 +219,12 @@ class FileFailure(UploaderError):
 
 
 class AnalysisFailed(UploaderError):
-    """No result of an analysis; what was uploaded is not touched by that (wire contract 4)."""
+    """An analysis gave no result; the uploaded files are not affected (docs/protocol.md section 4)."""
 
     code = FailureCode.SERVER_FAILED
 
     def __init__(self, message: str, *, retryable: bool) -> None:
-        """`retryable`: the server failed in the middle of it, rather than refusing."""
+        """`retryable`: the server failed during the analysis, rather than refusing it."""
         super().__init__(message)
         self.retryable = retryable
 
@@ -236,4 +236,4 @@ class OutcomeUnknown(UploaderError):
 
 
 class Interrupted(UploaderError):
-    """The user asked to stop."""
+    """The user interrupted the command."""

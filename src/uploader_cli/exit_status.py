@@ -1,4 +1,4 @@
-"""The exit codes, and how failures become one of them."""
+"""The exit codes, and how errors map to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the process ends with."""
+    """The exit codes of the process."""
 
     OK = 0
     BUG = 1
@@ -39,7 +39,7 @@ _RANK = (
 
 
 def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
-    """The exit code that one failed file asks for."""
+    """Return the exit code for one failed file."""
     if code in (FailureCode.INTEGRITY, FailureCode.MISMATCH):
         return Exit.INTEGRITY
     if code is FailureCode.UNAUTHORIZED:
@@ -48,7 +48,7 @@ def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
 
 
 def of_error(error: BaseException) -> Exit:
-    """The exit code of an error that ended a whole command."""
+    """Return the exit code for an error that ended a whole command."""
     match error:
         case errors.UsageError():
             return Exit.USAGE
@@ -63,6 +63,6 @@ def of_error(error: BaseException) -> Exit:
 
 
 def worst(codes: Iterable[Exit]) -> Exit:
-    """The code that outranks the others: 143, 130, then 7, 5, 6, 4, 3, then what has no rank; OK for none."""
+    """Return the code of the highest rank: 143, 130, then 7, 5, 6, 4, 3, then the others; OK for no codes."""
     seen = set(codes)
     return next((code for code in _RANK if code in seen), max(seen, default=Exit.OK))

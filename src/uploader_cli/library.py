@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.observer import Observer
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts
 from uploader_cli.run import analysis
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
     from uploader_cli.exit_status import Exit
-    from uploader_cli.render import Renderer
     from uploader_cli.result import Result
     from uploader_cli.transfer.journal import RunHandle
 
@@ -156,7 +156,7 @@ class Uploader:
         written = of_settings(settings, run_id, env={})
         run = start()
         receipts, log = Receipts(), open_log(settings, run_id)
-        observers: list[Renderer] = [self._callbacks, receipts, *([log] if log else [])]
+        observers: list[Observer] = [self._callbacks, receipts, *([log] if log else [])]
         kept = written.recorder(settings, run_id, run.resumed_from)
         outcome = execute(settings, found, observers, interrupts, journal=journal, run=run, kept=kept)
         problems = tuple(problem for recorder in kept for problem in recorder.said.problems)
@@ -244,8 +244,8 @@ def _cancelled(_code: Exit) -> BaseException:
     return Interrupted("the call was cancelled before its run began")
 
 
-@dataclass(slots=True)
-class _Callbacks:
+@dataclass
+class _Callbacks(Observer):
     """An observer that calls the caller's functions."""
 
     on_event: Callable[[ev.Event], None] | None
@@ -254,7 +254,7 @@ class _Callbacks:
     on_completed: Callable[[ev.FileCompleted], None] | None
     on_error: Callable[[ev.FileFailed], None] | None
 
-    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - as in Observer
         """Call the functions that want this event."""
         if self.on_event is not None and type(event) in _PUBLIC:
             self.on_event(event)

@@ -1,4 +1,4 @@
-"""Stdout and stderr of the process: what can't be written there ends no command."""
+"""Stdout and stderr of the process. A failed write does not end the command."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TextIO
 
 
 class Output(io.FileIO):
-    """A descriptor whose first failed write (a full disk, a closed terminal) sends all that follows nowhere.
+    """A descriptor that discards all output after a failed write (a full disk, a closed terminal).
 
-    A reader that went away still raises BrokenPipeError.
+    A closed pipe still raises BrokenPipeError.
     """
 
     problem = ""
     """Why the write failed."""
 
     def write(self, data: Any, /) -> int:
-        """Write, or drop, all of `data`; return its length."""
+        """Write, or discard, all of `data`; return its length."""
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -30,9 +30,9 @@ class Output(io.FileIO):
 
 
 def guard() -> Output:
-    """Replace `sys.stdout` and `sys.stderr` by streams that survive; return the descriptor of stdout.
+    """Replace `sys.stdout` and `sys.stderr` by streams that survive write errors; return the descriptor of stdout.
 
-    Standard descriptors that are closed lead nowhere: else the next file that is opened would be taken for one of them.
+    Closed standard descriptors are opened on the null device; otherwise the next opened file would take their number.
     """
     for number in range(3):
         try:
@@ -48,14 +48,14 @@ def guard() -> Output:
 def _connect(number: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere == number:
-        os.set_inheritable(number, True)  # noqa: FBT003 - as it is declared
+        os.set_inheritable(number, True)  # noqa: FBT003 - positional only
     else:
         os.dup2(nowhere, number)
         os.close(nowhere)
 
 
 def _text(raw: Output, before: TextIO | None) -> TextIO:
-    """A text stream on `raw`, of the kind that Python made; it makes none (None) of a closed descriptor."""
+    """Return a text stream on `raw` with the settings of Python's own, which is None for a closed descriptor."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding if before is not None else "utf-8",

@@ -1,6 +1,6 @@
-"""The pytest plugin: a fixture `upload_server`, and a marker for what goes wrong there. See docs/testing.md.
+"""The pytest plugin: the fixture `upload_server`, and a marker for its faults. See docs/testing.md.
 
-pytest loads this module in every project where the package is installed: so it imports nothing until it is used.
+pytest loads this module in every project where the package is installed, so imports are deferred.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MARKER = "upload_faults"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known to `--strict-markers`."""
-    usage = "upload_faults(answers={'METHOD /path': [503, …]}, **options): what goes wrong on the `upload_server`"
+    """Register the marker, as `--strict-markers` requires."""
+    usage = "upload_faults(answers={'METHOD /path': [503, …]}, **options): faults of the `upload_server`"
     config.addinivalue_line("markers", usage)
 
 
 @pytest.fixture
 def upload_server(request: pytest.FixtureRequest) -> Iterator[UploadServer]:
-    """An upload server of this test's own, on a free port of this machine: `.url`, `.faults` and `.files`."""
+    """Start an upload server for one test on a free local port: `.url`, `.faults` and `.files`."""
     from uploader_cli.errors import UsageError
     from uploader_cli.testing import running_server
 
@@ -33,7 +33,7 @@ def upload_server(request: pytest.FixtureRequest) -> Iterator[UploadServer]:
     try:
         server = running_server(marks)
     except UsageError as error:
-        told = "\n".join(filter(None, [str(error), error.hint]))
-        raise pytest.fail.Exception(told, pytrace=False) from None  # as pytest.fail, but said once
+        message = "\n".join(filter(None, [str(error), error.hint]))
+        raise pytest.fail.Exception(message, pytrace=False) from None  # pytest.fail would show both errors
     with server:
         yield server

@@ -1,4 +1,4 @@
-"""What a run gives back to a program: one receipt for each file, and the numbers of the whole."""
+"""The result of a run for a program: one receipt for each file, and the totals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Phase
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from uploader_cli.core.incidents import Incident
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How a file ended. `size` is in bytes, 0 if unknown; `code`, `message` and `retryable` are of a failure."""
+    """The outcome of a file. `size` is in bytes, 0 if unknown; `code`, `message` and `retryable` describe a failure."""
 
     file: int
     path: str
@@ -30,7 +31,7 @@ class Receipt:
     message: str = ""
     retryable: bool = False
     stored_as: str | None = None
-    """Where the server stored it, if it chose another name."""
+    """The name under which the server stored it, if it is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A whole run. `exit_code` is what the command would end with; `outcome` holds the numbers."""
+    """The result of a run. `exit_code` is that of the command; `outcome` holds the totals."""
 
     outcome: ev.RunFinished
     receipts: tuple[Receipt, ...]
     incidents: tuple[Incident, ...] = ()
-    """What went wrong, and how it ended: the newest ones (`core.incidents.MOST`)."""
+    """The newest incidents and how they ended (at most `core.incidents.MOST`)."""
     analyses: tuple[Analysed, ...] = ()
-    """What the analyses came to, in the order in which they were made."""
+    """The outcomes of the analyses, in order."""
     analysis_file: str = ""
-    """Where their results are saved; empty where there are none."""
+    """The file with their results; empty without analyses."""
     report_problems: tuple[str, ...] = ()
-    """Reports that the settings ask for and that could not be written, one sentence each."""
+    """Requested reports that could not be written, one sentence each."""
 
     @property
     def ok(self) -> bool:
@@ -91,18 +92,18 @@ class Result:
 
     @property
     def metrics(self) -> Metrics:
-        """What was measured: latencies, lag, failure rates, speed."""
+        """What was measured: latencies, lag, failure rates, throughput."""
         return self.outcome.metrics
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the same run from a shell: 2 where nothing is wrong but a report."""
+        """The exit code that the command would have: 2 if only a report failed."""
         return self.outcome.exit_code or (2 if self.report_problems else 0)
 
 
 @dataclass(slots=True)
-class Receipts:
-    """An observer that keeps a receipt for each file that is over, and at the end what else there is to say."""
+class Receipts(Observer):
+    """An observer that collects a receipt for each finished file, and the analyses and incidents."""
 
     kept: list[Receipt] = field(default_factory=list)
     incidents: tuple[Incident, ...] = ()
@@ -110,11 +111,11 @@ class Receipts:
     analysis_file: str = ""
 
     def result(self, outcome: ev.RunFinished) -> Result:
-        """The whole of a run that is over."""
+        """Return the result of the finished run."""
         return Result(outcome, tuple(self.kept), self.incidents, self.analyses, self.analysis_file)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
-        """Keep the ends."""
+        """Add a receipt for a file that ended."""
         match event:
             case ev.FileCompleted():
                 self.kept.append(
@@ -151,10 +152,7 @@ class Receipts:
             case _:
                 pass
 
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Keep what the state has of the whole."""
+        """Copy incidents and analyses from the final state."""
         self.incidents, self.analyses = tuple(state.incidents.kept), tuple(state.analyses)
         self.analysis_file = state.analysis_file

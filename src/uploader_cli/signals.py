@@ -1,8 +1,7 @@
-"""What SIGINT, SIGTERM and SIGHUP do, by one rule from the start of the process to its end.
+"""Handle SIGINT, SIGTERM and SIGHUP from the start of the process to its end.
 
-A signal ends the process with 130 or 143: at once as long as nothing is to be put away, through the code that puts it
-away in `unwinding`, and in order where a run counts the signals (`run.views.interruptible`). Once the exit code is
-certain no signal changes it.
+A signal ends the process with 130 or 143: at once by default, through SystemExit in `unwinding`, and in order where
+a run counts the signals (`run.views.interruptible`). Once the exit code is set no signal changes it.
 """
 
 from __future__ import annotations
@@ -19,43 +18,43 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""The signals that are handled, and the exit codes that they ask for."""
+"""The handled signals and their exit codes."""
 if hasattr(signal, "SIGHUP"):  # not on Windows
     CODES[signal.SIGHUP] = 143
 
 _pending: list[int] = []
-"""The exit code of the first signal in `unwinding`. Signals belong to the process, and so does this."""
+"""The exit code of the first signal in `unwinding`."""
 
 
 def install() -> None:
-    """Handle the signals in this process from now on."""
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+    """Install the signal handlers of this process."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # set by nohup
         CODES.pop(signal.SIGHUP, None)
     for number in CODES:
         signal.signal(number, _leave)
 
 
 def installed() -> bool:
-    """True where signals are handled by this rule and nobody counts them; a program that imports us has its own."""
+    """Return True where these handlers are active; a program that imports the library has its own."""
     return signal.getsignal(signal.SIGTERM) in (_leave, _raise)
 
 
 def settle(code: int) -> None:
-    """End the process with `code` at the next signal: nothing is left but its end."""
+    """End the process with `code` at the next signal."""
     for number in CODES:
         signal.signal(number, lambda *_: os._exit(code))
 
 
 def pending() -> int | None:
-    """Return the exit code that a signal in `unwinding` asked for."""
+    """Return the exit code of a signal that arrived in `unwinding`."""
     return _pending[0] if _pending else None
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Raise SystemExit in the block at a signal, so that it puts away what it made; a second signal ends the process.
+    """Raise SystemExit in the block on a signal, so that it can clean up; a second signal ends the process.
 
-    Also raise it at the end of the block, where something in it (an import, a destructor) dropped the exception.
+    Also raise it after the block, in case an import or a destructor swallowed the exception.
     """
     if not installed():
         yield

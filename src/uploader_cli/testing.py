@@ -1,4 +1,4 @@
-"""For test authors: the bundled server in this process, what goes wrong there, and what has arrived."""
+"""For test authors: the bundled server in this process, its faults and its files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 _OURS = ("host", "port")
-"""What a test has no say in: the port is a free one of this machine."""
+"""Options that a test can't set: the server listens on a free local port."""
 
 
 class UploadServer:
-    """A running server. After its end no thread, socket or file of it is left."""
+    """A running server. Stopping it leaves no thread, socket or file."""
 
     def __init__(self, server: EmbeddedServer) -> None:
-        """Starts it. Raises `StartupError`."""
+        """Start the server. Raises `StartupError`."""
         self._server = server
         server.start()
 
     @property
     def url(self) -> str:
-        """Where it answers, as `http://127.0.0.1:54321`."""
+        """The base URL, as `http://127.0.0.1:54321`."""
         return self._server.url
 
     @property
     def faults(self) -> Faults:
-        """What is broken, to be changed at any time; and, in `faults.requests`, the calls that were made."""
+        """The faults, which can be changed at any time; `faults.requests` lists the requests."""
         return self._server.faults
 
     @property
     def files(self) -> dict[str, Path]:
-        """What has arrived as a whole: `category/relative/path` to where it lies on this disk, ordered by name."""
+        """The completely received files: `category/relative/path` to the local path, sorted by name."""
         root = self._server.root
         found = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
         return {name.as_posix(): path for name, path in sorted(found.items()) if not name.parts[0].startswith(".")}
@@ -57,9 +57,9 @@ class UploadServer:
 
 
 def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()) -> UploadServer:
-    """Start a server as the arguments of markers ask for, the closest marker first.
+    """Start a server with the arguments of the markers, the closest marker first.
 
-    Raises `UsageError` for an option that there isn't or that the server refuses, and without the extra `server`.
+    Raises `UsageError` for an unknown or invalid option, and without the extra `server`.
     """
     need_server_extra("the fixture `upload_server`")
     from uploader_server.config import StartupError
@@ -88,7 +88,7 @@ def _config(options: Mapping[str, Any]) -> ServerConfig:
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, [*known, "answers"], n=1, cutoff=0)[0]
-            raise UsageError(f"upload_faults: there is no option {name!r}", hint=f"the nearest is {near}")
+            raise UsageError(f"upload_faults: unknown option {name!r}", hint=f"did you mean {near}?")
     fitting: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
     if fitting.get("root") is not None:
         fitting["root"] = Path(fitting["root"])
@@ -99,13 +99,13 @@ def _config(options: Mapping[str, Any]) -> ServerConfig:
 
 
 def _answers(asked: Any) -> Iterator[tuple[str, str, Sequence[Any]]]:
-    """`{"POST /api/upload/session": [503]}` → method, path and the answers in their order."""
+    """Parse `{"POST /api/upload/session": [503]}` into method, path and the responses in order."""
     if not isinstance(asked, dict):
-        raise UsageError(f"upload_faults: answers is no dictionary: {asked!r}", hint=_ANSWERS)
+        raise UsageError(f"upload_faults: answers must be a dictionary, not {asked!r}", hint=_ANSWERS)
     for call, script in asked.items():
         method, _, path = str(call).partition(" ")
         if not path.startswith("/") or not isinstance(script, list | tuple):
-            raise UsageError(f"upload_faults: answers: {call!r}: {script!r} can't be read", hint=_ANSWERS)
+            raise UsageError(f"upload_faults: answers: {call!r}: invalid responses {script!r}", hint=_ANSWERS)
         yield method.upper(), path, script
 
 

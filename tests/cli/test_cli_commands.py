@@ -185,7 +185,7 @@ def test_watch_needs_a_session(runs: Runs, capsys: pytest.CaptureFixture[str]) -
     assert main(["watch"]) == 2
     assert "SESSION" in capsys.readouterr().err
     assert main(["watch", ID, "no-id"]) == 2
-    assert "'no-id' is no id" in capsys.readouterr().err
+    assert "'no-id' is not an ID" in capsys.readouterr().err
     assert runs.calls == []
 
 
@@ -295,7 +295,7 @@ def test_resume_does_not_take_an_empty_id_for_any(
 ) -> None:
     """As a script passes it whose variable is unset."""
     assert main(["resume", *argv]) == 2
-    assert "is no id" in capsys.readouterr().err
+    assert "is not an ID" in capsys.readouterr().err
     assert runs.calls == []
 
 
@@ -303,7 +303,7 @@ def test_resume_does_not_take_an_empty_id_for_any(
 @pytest.mark.parametrize("id_", ["1", "../../etc", "3f2b8c1e5d4a", "", f"{ID}/.."])
 def test_ids_must_be_uuids(runs: Runs, capsys: pytest.CaptureFixture[str], command: str, id_: str) -> None:
     assert main([command, id_]) == 2
-    assert "is no id" in capsys.readouterr().err
+    assert "is not an ID" in capsys.readouterr().err
     assert runs.calls == []
 
 

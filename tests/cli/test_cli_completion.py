@@ -59,7 +59,7 @@ def test_the_script_of_each_shell(shell: str, capsys: Capture) -> None:
 
 def test_another_shell_has_none(capsys: Capture) -> None:
     assert main(["completion", "tcsh"]) == 2
-    assert "there is one for bash, zsh, fish, powershell" in capsys.readouterr().err
+    assert "use bash, zsh, fish, powershell" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_init_replaces_nothing_unless_told_to(own: Path, capsys: Capture) -> Non
     own.write_text("retries = 1")
     own.chmod(0o644)
     assert main(["config", "init"]) == 2
-    assert f"{own} is there already" in capsys.readouterr().err
+    assert f"{own} exists already" in capsys.readouterr().err
     assert own.read_text() == "retries = 1"
     assert main(["config", "init", "--force"]) == 0
     assert tomllib.loads(own.read_text()) == {}
@@ -232,11 +232,11 @@ def test_path(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["shwo"], "there is no 'shwo'"),
-        (["--force"], "config show: --force belongs to `config init`"),
-        (["path", "--json"], "config path: --json belongs to `config show`"),
-        (["init", "--profile", "x"], "config init: --profile belongs to `config show`"),
-        (["--profile", "x"], "there is no profile 'x'"),
+        (["shwo"], "unknown action 'shwo'"),
+        (["--force"], "config show: --force is only for `config init`"),
+        (["path", "--json"], "config path: --json is only for `config show`"),
+        (["init", "--profile", "x"], "config init: --profile is only for `config show`"),
+        (["--profile", "x"], "unknown profile 'x'"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: list[str], words: str, capsys: Capture) -> None:
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_refused(arguments: list[str], words: str, capsys: 
 def test_a_mistake_in_a_file_is_told_with_its_place(own: Path, capsys: Capture) -> None:
     own.write_text("retrys = 1")
     assert main(["config"]) == 2
-    assert capsys.readouterr().err == f"error: {own}: retrys: there is no such setting\nhint: the nearest is retries\n"
+    assert capsys.readouterr().err == f"error: {own}: retrys: unknown setting\nhint: did you mean retries?\n"
 
 
 def acceptable(option: Option) -> str:

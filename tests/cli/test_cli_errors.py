@@ -47,9 +47,9 @@ def test_an_error_is_one_line_and_a_code(
 
 
 def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.error = errors.UsageError("it is broken", hint="mend it")
+    runs.error = errors.UsageError("it is broken", hint="fix it")
     assert main(["upload", "a"]) == 2
-    assert capsys.readouterr().err == "error: it is broken\nhint: mend it\n"
+    assert capsys.readouterr().err == "error: it is broken\nhint: fix it\n"
 
 
 def test_a_name_in_a_message_can_not_steer_the_terminal(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +72,7 @@ def test_no_secret_is_in_a_message(
 def test_a_working_directory_that_is_gone(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "work").rmdir()
     assert main(["upload", "a"]) == 2
-    assert "the working directory doesn't exist any more" in capsys.readouterr().err
+    assert "the working directory was deleted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["upload", "--nonsense", "a"], ["upload", "a", "--token", "x"]])
@@ -124,7 +124,7 @@ def test_a_bug_is_told_also_where_no_report_can_be_written(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     runs.error = RuntimeError("x")
     assert main(["upload", "a"]) == 1
-    assert "no file (No such file or directory)" in capsys.readouterr().err
+    assert "no bug report could be written: No such file or directory" in capsys.readouterr().err
 
 
 def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:

@@ -78,6 +78,6 @@ def test_6_for_a_server_that_is_no_upload_server(
         where = (endpoint, f"{url}/files/") if endpoint else ("-s", url)
         done = uploader(name, subject, *where, *more, home=tmp_path, UPLOADER_TOKEN="t" * 20)
     assert done.code == 6, done.err
-    assert "trying again can help" not in done.err
+    assert "retryable" not in done.err
     if name != "watch":
         assert "upload server" in done.err

@@ -162,7 +162,7 @@ def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_fi
     assert finished["bytes"] == 640 * KIB
     assert finished["rate"] > 0
     assert f"a.mp4: resuming at {100 * began['offset'] // (640 * KIB)} %" in done.err
-    assert "going on with run" in done.err
+    assert "resuming run" in done.err
 
 
 def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     """The newest first: for people on stderr, with `--json` as one array on stdout; at first nothing is remembered."""
     empty = uploader("resume", "--list", home=tmp_path)
     assert (empty.code, empty.out) == (0, "")
-    assert "no run is remembered" in empty.err
+    assert "no runs are stored" in empty.err
     assert listed(tmp_path) == []
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     one = uploader("upload", files / "a.mp4", "-s", server.url, "--json", home=tmp_path)
@@ -422,7 +422,7 @@ def test_state_dir(server: EmbeddedServer, make_files: Files, tmp_path: Path) ->
     place = tmp_path / "my state"
     first = interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}), "--state-dir", place)
     said = "".join(first.err.split())  # a path this long is wrapped
-    assert "".join(f"to go on: uploader resume --state-dir '{place}'".split()) in said
+    assert "".join(f"to resume: uploader resume --state-dir '{place}'".split()) in said
     assert not list((tmp_path / "state").rglob("*journal*"))
     assert uploader("resume", home=tmp_path).code == 2
     done = resumed(tmp_path, "--state-dir", place)
@@ -494,7 +494,7 @@ def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files
     assert time.monotonic() - began < PROMISED * ROOM
     assert (done.code, done.finished["exit_code"], done.finished["ok"]) == (130, 130, False)
     assert done.finished["completed"] + done.finished["cancelled"] == 7
-    assert "to go on: uploader resume" in done.err
+    assert "to resume: uploader resume" in done.err
     assert "interrupted" in done.err
     assert listed(tmp_path)[0]["state"] == "interrupted"
     assert resumed(tmp_path).finished["failed"] == 0

@@ -118,7 +118,7 @@ def test_the_budget(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
 
 def test_exit_code_2_before_the_first_call(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     for options, word in (
-        (("--only", "helth"), "no check is called 'helth'"),
+        (("--only", "helth"), "no check matches 'helth'"),
         (("--junit", "no/such/place.xml"), "--junit"),
         (("--budget", "0"), "--budget"),
         (("--token-file", "none"), "none"),
@@ -147,7 +147,7 @@ def test_quiet_and_verbose(server: EmbeddedServer, typed: Callable[..., Done]) -
     quiet = typed("-s", server.url, *FEW, "-q")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     verbose = typed("-s", server.url, *FEW, "-v")
-    assert "GET /health says OK" in verbose.err
+    assert "GET /health returns OK" in verbose.err
     server.faults.next_answers("GET", "/health", [500])
     broken = typed("-s", server.url, "--only", "health", "-q")
     assert broken.code == 4

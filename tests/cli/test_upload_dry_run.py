@@ -120,8 +120,8 @@ def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
         calls = len(server.faults.requests)
         seen = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
         assert len(server.faults.requests) == calls
-    assert "assumed (this server was never asked)" in assumed.err
-    assert "as last seen there" in seen.err
+    assert "assumed (this server was never used)" in assumed.err
+    assert "as last reported" in seen.err
     assert assumed.err.splitlines()[-1].startswith("9 files, ")
     assert assumed.err.splitlines()[-1].endswith(" in 4 sessions with 9 calls; nothing was sent")
     assert seen.err.splitlines()[-1] == assumed.err.splitlines()[-1]

@@ -95,7 +95,7 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
     assert done.code == 6
     assert done.finished["exit_code"] == 6
     assert [event["reason"] for event in done.of("file.skipped")] == ["not_tried"]
-    assert "at once)" not in done.err  # how files travel is not known yet
+    assert "in parallel)" not in done.err  # how files travel is not known yet
     assert done.of("run.started")[0]["protocol"] == "auto"
 
 

@@ -251,7 +251,7 @@ def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:
         assert [bytes(content) for _, content in uploads] == [b"aaa"]
         with pytest.raises(UsageError) as raised:
             upload([], Settings(tus_endpoint=url, from_file=listed("list.csv", row | {"category": "scenic"})))
-        assert "a tus server knows none" in raised.value.details[0]
+        assert "a tus server has no categories" in raised.value.details[0]
 
 
 # --- what can't be sent -----------------------------------------------------------------------------------------------
@@ -264,11 +264,11 @@ def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: 
     done = uploader("upload", "--from-file", file, "-s", server.url, "--json", home=tmp_path)
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
-        f"error: {file}: 3 of 4 lines can't be used, and nothing was sent",
+        f"error: {file}: 3 of 4 lines are invalid; nothing was sent",
         "  line 2: files/gone.mp4: no such file",
         "  line 3: not valid JSON: Expecting property name enclosed in double quotes (column 2)",
-        "  line 4: files: it is a directory: name it as PATH instead, or list the files in it",
-        "hint: mend them, or send the rest with --lenient",
+        "  line 4: files: is a directory: give it as PATH, or list its files",
+        "hint: fix them, or send the rest with --lenient",
     ]
     assert len(server.faults.requests) == 0
 
@@ -339,13 +339,13 @@ def test_a_file_that_changes_after_it_was_checked(
     ("arguments", "words"),
     [
         (("--from-file", "list.txt", "files"), "--from-file and PATH exclude each other"),
-        (("-0", "files"), "--null says how to read a list, and there is none"),
-        (("--lenient", "files"), "--lenient says how to read a list, and there is none"),
+        (("-0", "files"), "--null needs a list"),
+        (("--lenient", "files"), "--lenient needs a list"),
         (("--from-file", "list.txt", "-0", "--from-format", "csv"), "--null and --from-format csv exclude each other"),
         (("--from-file", "none.txt"), "none.txt can't be read: No such file or directory"),
         (("--from-file", "files"), "files can't be read: Is a directory"),
         (("--from-file", "list.txt", "--exclude", "*.mp4"), "nothing to upload in"),
-        ((), "no path was given"),
+        ((), "no path given"),
     ],
 )
 def test_what_can_not_be_asked_for(

@@ -29,7 +29,7 @@ def test_the_report_is_on_its_stdin(server: EmbeddedServer, make_files: Callable
     assert (row["size"], row["code"], row["retryable"]) == (10, "server_failed", False)
     assert row["session"] == done.of("session.created")[0]["session"]
     assert report["metrics"] == done.finished["metrics"]
-    assert done.err.splitlines()[-2:] == ["called", "warning: --on-failure: the command ended with exit code 9"]
+    assert done.err.splitlines()[-2:] == ["called", "warning: --on-failure: the command failed with exit code 9"]
     assert command[1] not in done.err
 
 

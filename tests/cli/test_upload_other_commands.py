@@ -99,7 +99,7 @@ def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
     session = open_session(server.url)
     done = uploader("cancel", session, "-s", server.url, home=tmp_path)
     assert done.code == 0
-    assert "may be stored all the same" in done.err
+    assert "may still be stored" in done.err
     assert uploader("status", session, "-s", server.url, home=tmp_path).code == 4
     assert uploader("cancel", UNKNOWN, "-s", server.url, home=tmp_path).code == 4
 

@@ -55,12 +55,12 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--report", "gone/r.json"], "there is no directory"),
-        (["--report", "files"], "suffix names no format"),
+        (["--report", "gone/r.json"], "no such directory"),
+        (["--report", "files"], "unknown report format"),
         (["--report", "json:files"], "is a directory"),
-        (["--failed-to", "gone/again.txt"], "there is no directory"),
+        (["--failed-to", "gone/again.txt"], "no such directory"),
         (["--report", "r.csv", "--failed-to", "./r.csv"], "written twice"),
-        (["--report", "r.txt"], "suffix names no format"),
+        (["--report", "r.txt"], "unknown report format"),
         (["--report", "json:"], "must be text"),
         (["--failed-to", "files/a.mp4"], "not the name of a list"),
     ],

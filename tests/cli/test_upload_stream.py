@@ -127,7 +127,7 @@ def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
     assert done.code == 0
     warning = done.of("warning")[0]
     assert warning["code"] == "stalled"
-    assert "has not answered" in warning["text"]
+    assert "waiting for the server" in warning["text"]
 
 
 def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:

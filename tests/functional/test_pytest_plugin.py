@@ -106,8 +106,8 @@ def test_mistakes_are_told_without_a_traceback(foreign: Callable[..., pytest.Run
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [
-            "upload_faults: there is no option 'realtme'",
-            "the nearest is realtime",
+            "upload_faults: unknown option 'realtme'",
+            "did you mean realtime?",
             "*pip install 'uploader-cli?server?'",
         ]
     )
@@ -174,13 +174,13 @@ def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("mark", "message", "hint"),
     [
-        ({"port": 1}, "there is no option 'port'", "the nearest is"),
-        ({"latency": 1}, "there is no option 'latency'", "the nearest is latency_ms"),
+        ({"port": 1}, "unknown option 'port'", "did you mean"),
+        ({"latency": 1}, "unknown option 'latency'", "did you mean latency_ms?"),
         ({"realtime": "of"}, "'of' is none of off, hang", ""),
         ({"flavour": "refrence"}, "'refrence' is none of bundled, reference", ""),
-        ({"answers": [503]}, "answers is no dictionary", 'write answers={"POST'),
+        ({"answers": [503]}, "answers must be a dictionary", 'write answers={"POST'),
         ({"answers": {"/health": [503]}}, "answers: '/health'", 'write answers={"POST'),
-        ({"answers": {"GET /health": 503}}, r"answers: 'GET /health': 503 can't be read", 'write answers={"POST'),
+        ({"answers": {"GET /health": 503}}, r"answers: 'GET /health': invalid responses 503", 'write answers={"POST'),
         ({"root": "/dev/null/x"}, "upload_server: ", ""),
     ],
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 from typing import Any
 
 import pytest
-from pages import codes, names_of_tests, page, rows
+from pages import ROOT, codes, names_of_tests, page, rows
 from pages import section as section_of
 from typer.main import get_command
 
@@ -60,6 +61,11 @@ def test_the_commands_are_those_of_the_app() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_are_those_of_the_command(command: str) -> None:
     assert flags_on_the_page(command) == {opt for param in options_of(command) for opt in param.opts}
+
+
+def test_option_tables_are_current() -> None:
+    """They are generated: run `python docs/cli_options.py`."""
+    assert runpy.run_path(str(ROOT / "docs" / "cli_options.py"))["updated"](PAGE) == PAGE
 
 
 def test_the_options_of_the_program_are_named() -> None:

@@ -94,27 +94,27 @@ def test_pyproject_has_profiles_too(settle: Resolve, here: Path) -> None:
 def test_an_unknown_profile_is_refused_with_those_there_are(settle: Resolve, here: Path, own: Path) -> None:
     own.write_text("[profile.staging]")
     (here / "uploader.toml").write_text("[profile.ci]")
-    with pytest.raises(UsageError, match=r"^--profile: there is no profile 'stagin'$") as caught:
+    with pytest.raises(UsageError, match=r"^--profile: unknown profile 'stagin'$") as caught:
         settle(profile="stagin")
-    assert caught.value.hint == "there are: ci, staging"
-    with pytest.raises(UsageError, match=r"^UPLOADER_PROFILE: there is no profile 'x'$"):
+    assert caught.value.hint == "use one of: ci, staging"
+    with pytest.raises(UsageError, match=r"^UPLOADER_PROFILE: unknown profile 'x'$"):
         settle({"UPLOADER_PROFILE": "x"})
 
 
 def test_without_any_profile_the_file_for_them_is_named(settle: Resolve, own: Path) -> None:
     with pytest.raises(UsageError) as caught:
         settle(profile="x")
-    assert caught.value.hint == f"there is none: write [profile.NAME] into {own} or uploader.toml"
+    assert caught.value.hint == f"no profile is defined: write [profile.NAME] into {own} or uploader.toml"
 
 
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        ("[profile.x]\nretrys = 1", "profile.x.retrys: there is no such setting", "the nearest is retries"),
-        ("[profile.x]\nprofile = 'y'", "profile.x.profile: there is no such setting", "the nearest is"),
-        ("profile = 'x'", "profile: each profile is a table", "write [profile.NAME]"),
-        ("[profile]\nretries = 1", "profile: each profile is a table", "write [profile.NAME]"),
-        ("[profile.x]\ntoken = 'abcdef'", "profile.x.token: a secret is not written into a config file", "use "),
+        ("[profile.x]\nretrys = 1", "profile.x.retrys: unknown setting", "did you mean retries?"),
+        ("[profile.x]\nprofile = 'y'", "profile.x.profile: unknown setting", "did you mean"),
+        ("profile = 'x'", "profile: each profile must be a table", "write [profile.NAME]"),
+        ("[profile]\nretries = 1", "profile: each profile must be a table", "write [profile.NAME]"),
+        ("[profile.x]\ntoken = 'abcdef'", "profile.x.token: secrets are not allowed in config files", "use "),
         ("[profile.x]\ninclude = 'a'", "profile.x.include: must be a list", "write "),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_bad_value_in_a_profile_is_named_with_its_place(settle: Resolve, own: 
 
 def test_a_working_directory_s_profile_may_not_set_more_than_its_config(settle: Resolve, here: Path) -> None:
     (here / "uploader.toml").write_text("[profile.x]\ntoken_command = 'evil'")
-    with pytest.raises(UsageError, match="a working directory may be a stranger's"):
+    with pytest.raises(UsageError, match="not allowed in the config of a working directory"):
         settle()
 
 
@@ -173,5 +173,5 @@ def test_a_run_remembers_its_profile(settle: Resolve, here: Path, own: Path) -> 
     settings = again()
     assert (settings.profile, settings.server) == (None, "https://files.example")
     assert settings.notes == (
-        "the run was started with the profile 'x', which no config file has here: it goes on without",
+        "the profile 'x' of the run is not in the config files here; the run continues without it",
     )

@@ -190,7 +190,7 @@ def test_relative_paths_start_at_their_file(settle: Resolve, own: Path, here: Pa
         ({"checksum": "md5"}, {}, "--checksum: must be auto, none, sha1 or sha256, not 'md5'"),
         ({}, {"UPLOADER_RESUME": "perhaps"}, "UPLOADER_RESUME: must be true or false"),
         ({"progress": "fancy"}, {}, "--progress: must be auto, live, plain or none"),
-        ({"ca_bundle": "nowhere.pem"}, {}, "--ca-bundle: there is no file .*nowhere.pem"),
+        ({"ca_bundle": "nowhere.pem"}, {}, "--ca-bundle: no such file: .*nowhere.pem"),
         ({"quiet": True, "verbose": 1}, {}, "--quiet and --verbose exclude each other"),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_command_about_sessions_knows_no_tus_endpoint(here: Path) -> None:
         ({"server": "x"}, "--server and --tus-endpoint exclude each other"),
         (
             {"category": "personal"},
-            "--category and --tus-endpoint exclude each other: a tus server knows no categories",
+            "--category and --tus-endpoint exclude each other: a tus server has no categories",
         ),
         ({"protocol": "batch"}, "--protocol batch and --tus-endpoint exclude each other"),
     ],
@@ -285,9 +285,9 @@ def test_what_a_tus_endpoint_excludes_on_the_command_line_it_overrules_elsewhere
 
 def test_an_unknown_key_is_named_with_its_file_and_the_nearest_one(settle: Resolve, here: Path) -> None:
     (here / "uploader.toml").write_text("retrys = 3")
-    with pytest.raises(UsageError, match=r"uploader\.toml: retrys: there is no such setting") as caught:
+    with pytest.raises(UsageError, match=r"uploader\.toml: retrys: unknown setting") as caught:
         settle()
-    assert caught.value.hint == "the nearest is retries"
+    assert caught.value.hint == "did you mean retries?"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_config_that_cannot_be_read_is_an_error(settle: Resolve, own: Path) -> N
 
 def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -> None:
     own.write_text("token = 's3cret-token'")
-    with pytest.raises(UsageError, match=r"config\.toml: token: a secret is not written") as caught:
+    with pytest.raises(UsageError, match=r"config\.toml: token: secrets are not allowed") as caught:
         settle()
     assert "UPLOADER_TOKEN" in caught.value.hint
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
@@ -349,7 +349,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
 def test_a_working_directory_may_not_set(settle: Resolve, here: Path, own: Path, line: str) -> None:
     key = line.split()[0]
     (here / "uploader.toml").write_text(line)
-    with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: a working directory may be a stranger's") as caught:
+    with pytest.raises(UsageError, match=rf"uploader\.toml: {key}: not allowed in the config of a working") as caught:
         settle()
     for way in (f"--{key.replace('_', '-')}", f"UPLOADER_{key.upper()}", str(own)):
         assert way in caught.value.hint

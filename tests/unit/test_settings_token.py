@@ -56,13 +56,13 @@ def test_a_command_is_run_once_and_again_for_a_refresh(tmp_path: Path) -> None:
 
 def test_a_failing_command_is_named_by_its_exit_code_alone(tmp_path: Path) -> None:
     settings = settle(tmp_path, {"UPLOADER_TOKEN_COMMAND": f"echo {SECRET}; echo {SECRET} >&2; exit 3"})
-    with pytest.raises(UsageError, match="UPLOADER_TOKEN_COMMAND: the token command ended with exit code 3") as caught:
+    with pytest.raises(UsageError, match="UPLOADER_TOKEN_COMMAND: the token command failed with exit code 3") as caught:
         settings.bearer()
     assert SECRET not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_command_that_prints_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="what the token command printed is empty"):
+    with pytest.raises(UsageError, match="the output of the token command is empty"):
         settle(tmp_path, token_command="true").bearer()
 
 
@@ -70,7 +70,7 @@ def test_a_command_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     """Also when a grandchild holds the pipe open."""
     monkeypatch.setattr(bearer, "COMMAND_LIMIT", 0.2)
     settings = settle(tmp_path, token_command=f'"{sys.executable}" -c "import time; time.sleep(5)"; true')
-    with pytest.raises(UsageError, match="took over"):
+    with pytest.raises(UsageError, match="took longer than"):
         settings.bearer()
 
 

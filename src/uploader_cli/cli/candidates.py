@@ -1,4 +1,4 @@
-"""What a shell offers at a press of the tab key in the place of a value. Files are the shell's own business."""
+"""Shell completion of option values. The shell completes file names itself."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ Candidates = Callable[[str], list[str]]
 
 
 def among(names: Iterable[str]) -> Candidates:
-    """Those of `names` that begin as what was typed does."""
+    """Return a completer for the `names` that start with the typed text."""
     known = tuple(names)
 
     def begin(incomplete: str) -> list[str]:
@@ -20,14 +20,14 @@ def among(names: Iterable[str]) -> Candidates:
 
 
 def smoke_checks(incomplete: str) -> list[str]:
-    """The ids of the checks of `smoke`."""
-    from uploader_cli.run import smoke  # the checks bring all that they check with
+    """Complete the IDs of the `smoke` checks."""
+    from uploader_cli.run import smoke  # slow to import
 
     return among(smoke.smoke_checks())(incomplete)
 
 
 def profile_names(incomplete: str) -> list[str]:
-    """The profiles of the config files, none where one of the files is broken: the command itself will say so."""
+    """Complete the profiles of the config files; none if a file is invalid, which the command itself reports."""
     try:
         return among(profiles(Path.cwd(), user_config_file()))(incomplete)
     except (UploaderError, OSError):

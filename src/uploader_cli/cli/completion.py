@@ -16,9 +16,9 @@ def completion(
         typer.Argument(metavar="|".join(SHELLS), help="The shell.", show_default=False, autocompletion=among(SHELLS)),
     ],
 ) -> None:
-    """Print what a shell needs to complete commands, options and their values with the tab key."""
+    """Print the shell script that completes commands, options and values."""
     if shell not in SHELLS:
-        raise UsageError(f"completion: there is none for {shell!r}", hint=f"there is one for {', '.join(SHELLS)}")
-    from typer.completion import get_completion_script  # type: ignore[attr-defined] # theirs, by way of another module
+        raise UsageError(f"completion: unknown shell {shell!r}", hint=f"use {', '.join(SHELLS)}")
+    from typer.completion import get_completion_script  # type: ignore[attr-defined] # re-exported
 
     typer.echo(get_completion_script(prog_name="uploader", complete_var="_UPLOADER_COMPLETE", shell=shell))

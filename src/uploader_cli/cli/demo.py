@@ -1,4 +1,4 @@
-"""`uploader demo`: the whole thing on one machine, and the proof that the bytes arrived."""
+"""`uploader demo`: upload sample files to a server in this process and compare what it stored."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,19 +28,20 @@ _NAMES = (
 )
 _PIECE = 1 << 20
 _PROCESSING = 0.4
-"""Seconds the demo's server pretends to work on each file: on loopback nobody would see anything otherwise."""
+"""Simulated processing time of each file in seconds; on loopback the stages would not be visible otherwise."""
 
 
+@opt.with_options("progress")
 def demo(
-    files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="How many sample files.")] = 6,
-    size: Annotated[str, typer.Option("--size", metavar="SIZE", help="How large they are together.")] = "60M",
+    files: Annotated[int, typer.Option("--files", min=1, max=1000, metavar="N", help="Number of sample files.")] = 6,
+    size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Total size of the samples.")] = "60M",
     keep: Annotated[
         str | None,
-        typer.Option("--keep", metavar="DIR", help="Leave the files, sent and stored, in DIR.", show_default=False),
+        typer.Option("--keep", metavar="DIR", help="Keep the samples and the stored files in DIR.", show_default=False),
     ] = None,
-    progress: opt.Progress = None,
+    **given: Any,
 ) -> None:
-    """Upload sample files to a server inside this process, and verify what arrived."""
+    """Upload sample files to a bundled server and verify the stored copies."""
     need_server_extra("`uploader demo`")
     try:
         total = parse_size(size)
@@ -49,7 +50,7 @@ def demo(
     if total < files:
         raise UsageError(f"--size: {files} files need at least {files} bytes", hint="an empty file can't be uploaded")
     with signals.unwinding(), _workshop(keep) as place:
-        code = _run(place, files, total, progress)
+        code = _run(place, files, total, given["progress"])
     raise typer.Exit(code)
 
 
@@ -58,15 +59,15 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     from uploader_server.config import ServerConfig
     from uploader_server.serving import EmbeddedServer
 
-    # Nothing of the user's own: no token or header of theirs has any business here.
+    # No setting of the user applies here: neither token nor header.
     asked = {"progress": progress} | {"server": "localhost"}
-    resolve(asked, env={}, cwd=place, user_config=None)  # a bad --progress is said before anything is made
+    resolve(asked, env={}, cwd=place, user_config=None)  # reports an invalid --progress before anything is created
     sources = _make_files(place / "samples", files, total)
-    _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB together.")
+    _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB in total.")
     config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING)
     with EmbeddedServer(config) as server, tempfile.TemporaryDirectory(prefix="uploader-demo-") as state:
         _say(f"Started a server at {server.url}.")
-        _say(f"(It pretends to work {_PROCESSING} s on each file, so that there is something to see.)")
+        _say(f"(It simulates {_PROCESSING} s of processing for each file, so that the stages are visible.)")
         settings = resolve({**asked, "server": server.url, "state_dir": state}, env={}, cwd=place, user_config=None)
         code = upload_command(settings, [str(place / "samples")], lasting=False)
     if code:
@@ -76,7 +77,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
 
 
 def _verify(sources: list[Path], root: Path) -> int:
-    """Compare what lies in the server's directory with the sources: by name and SHA-256, without asking the client."""
+    """Compare the server's files with the sources by name and SHA-256, without asking the client."""
     stored = {(file.name, _sha256(file)) for file in root.rglob("*") if file.is_file()}
     wrong = [source.name for source in sources if (source.name, _sha256(source)) not in stored]
     if wrong:
@@ -84,16 +85,16 @@ def _verify(sources: list[Path], root: Path) -> int:
         return Exit.INTEGRITY
     _say(f"Verified: the server has all {len(sources)} files, each with the SHA-256 of its source.")
     _say("")
-    _say("What to try next, the first two in two terminals:")
+    _say("Next, run the first two in two terminals:")
     _say("  uploader serve")
     _say("  uploader upload -s localhost:8005 YOUR-FILES")
-    _say("  uploader serve --realtime flap:3    (watch the connection come and go)")
+    _say("  uploader serve --realtime flap:3    (the connection breaks every 3 s)")
     return Exit.OK
 
 
 @contextmanager
 def _workshop(keep: str | None) -> Iterator[Path]:
-    """A directory to work in: a temporary one that goes away, or the user's, which must hold nothing yet."""
+    """Create the demo's directory: a temporary one that is removed afterwards, or `keep`, which must be empty."""
     if keep is None:
         place = Path(tempfile.mkdtemp(prefix="uploader-demo-"))
         try:
@@ -108,13 +109,13 @@ def _workshop(keep: str | None) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"--keep: {place}: {error.strerror}") from None
     if not empty:
-        raise UsageError(f"--keep: {place} is not empty", hint="name a directory that is empty or doesn't exist yet")
+        raise UsageError(f"--keep: {place} is not empty", hint="give an empty or new directory")
     yield place
-    _say(f"Kept: {place / 'samples'} and {place / 'server'}")
+    _say(f"Files kept in {place / 'samples'} and {place / 'server'}")
 
 
 def _make_files(directory: Path, count: int, total: int) -> list[Path]:
-    """`count` files of unequal size (1 : 2 : 3 : 1 : 2 …), `total` bytes together."""
+    """Create `count` files of different sizes (1 : 2 : 3 : 1 : 2 …), `total` bytes in all."""
     directory.mkdir()
     weights = [1 + number % 3 for number in range(count)]
     made, left = [], total

@@ -1,6 +1,6 @@
 """`uploader doctor`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,33 +8,18 @@ from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
 
+@opt.with_options(f"profile server category max_wait state_dir json quiet verbose {opt.REQUESTS}")
 def doctor(
     session: Annotated[
-        str | None, typer.Option("--session", metavar="ID", help="Look at this session, too.", show_default=False)
+        str | None, typer.Option("--session", metavar="ID", help="Check this session as well.", show_default=False)
     ] = None,
-    new_session: Annotated[
-        bool, typer.Option("--new-session", help="Open a session, join it, and cancel it, as an upload would.")
-    ] = False,
-    profile: opt.Profile = None,
-    server: opt.Server = None,
-    category: opt.Category = None,
-    max_wait: opt.MaxWait = None,
-    state_dir: opt.StateDir = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    new_session: Annotated[bool, typer.Option("--new-session", help="Create, join and cancel a session.")] = False,
+    **given: Any,
 ) -> None:
-    """Find out what is wrong between here and the server, and what to do about it."""
+    """Diagnose the connection to the server step by step and suggest fixes."""
     if session is not None and new_session:
-        raise UsageError("--session and --new-session exclude each other", hint="leave one of them out")
-    settings = opt.load(locals())
+        raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
+    settings = opt.load(given)
     asked = opt.valid_uuid(session, "--session") if session is not None else None
     from uploader_cli.run import doctor as run
 

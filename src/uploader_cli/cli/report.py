@@ -1,6 +1,6 @@
 """`uploader report`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,28 +9,28 @@ from uploader_cli.cli.candidates import among
 from uploader_cli.errors import UsageError
 
 
+@opt.with_options("json quiet")
 def report(
     action: Annotated[
         str,
-        typer.Argument(metavar="merge", help="merge: make one report of several.", autocompletion=among(("merge",))),
+        typer.Argument(metavar="merge", help="merge: combine several reports.", autocompletion=among(("merge",))),
     ],
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Reports, as JSON.", show_default=False)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON reports.", show_default=False)],
     reports: Annotated[
         list[str] | None,
         typer.Option(
-            "--report", "-o", metavar="FILE", help="Write what they come to: .json, .csv, .xml or .md; repeatable."
+            "--report", "-o", metavar="FILE", help="Write the combined report: .json, .csv, .xml or .md; repeatable."
         ),
     ] = None,
     failed_to: Annotated[
-        str | None, typer.Option("--failed-to", metavar="FILE", help="Write a list of what is to be sent again.")
+        str | None, typer.Option("--failed-to", metavar="FILE", help="Write a list of the files to upload again.")
     ] = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
+    **given: Any,
 ) -> None:
-    """Join the reports of several runs or shards: each file once, and what is missing."""
+    """Combine the reports of several runs or shards: each file once, and which are missing."""
     if action != "merge":
-        raise UsageError(f"report: there is no {action!r}", hint="there is: merge")
-    settings = opt.load({"json": json, "quiet": quiet}, need_server=False)
+        raise UsageError(f"report: unknown action {action!r}", hint="use merge")
+    settings = opt.load(given, need_server=False)
     from uploader_cli.run.report_merge import report_merge
 
     raise typer.Exit(report_merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))

@@ -1,6 +1,6 @@
 """`uploader resume`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,58 +8,33 @@ from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 
 
+@opt.with_options(
+    "profile jobs limit_rate retries max_wait wait_for_server stall warn_latency warn_error_rate lenient "
+    "resend_unknown verify analysis_to cancel_on_interrupt state_dir json progress report failed_to on_failure "
+    f"{opt.OUTPUT} {opt.REQUESTS}"
+)
 def resume(
     run_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="The run's id, or how it begins. [default: the newest]", show_default=False
+            metavar="[RUN]", help="Run ID or its first characters. [default: the newest]", show_default=False
         ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the runs that are remembered, and end.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the stored runs and exit.")] = False,
     forget: Annotated[
         str | None,
-        typer.Option("--forget", metavar="RUN", help="Forget this run, and end: it can't be resumed any more."),
+        typer.Option("--forget", metavar="RUN", help="Delete the stored run and exit; it can't be resumed then."),
     ] = None,
-    profile: opt.Profile = None,
-    jobs: opt.Jobs = None,
-    limit_rate: opt.LimitRate = None,
-    retries: opt.Retries = None,
-    max_wait: opt.MaxWait = None,
-    wait_for_server: opt.WaitForServer = None,
-    stall: opt.Stall = None,
-    warn_latency: opt.WarnLatency = None,
-    warn_error_rate: opt.WarnErrorRate = None,
-    lenient: opt.Lenient = None,
-    resend_unknown: opt.ResendUnknown = None,
-    verify: opt.Verify = None,
-    analysis_to: opt.AnalysisTo = None,
-    cancel_on_interrupt: opt.CancelOnInterrupt = None,
-    state_dir: opt.StateDir = None,
-    json: opt.Json = None,
-    progress: opt.Progress = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    log_file: opt.LogFile = None,
-    log_level: opt.LogLevel = None,
-    report: opt.Report = None,
-    failed_to: opt.FailedTo = None,
-    on_failure: opt.OnFailure = None,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    **given: Any,
 ) -> None:
-    """Go on with an interrupted upload; its own options are remembered, those given here are in their place."""
-    flags = opt.flags(locals())
+    """Resume an interrupted upload with its own options; options given here replace them."""
+    flags = opt.flags(given)
     things = {"RUN": run_id, "--list": list_ or None, "--forget": forget}
-    asked = [name for name, given in things.items() if given is not None]
+    asked = [name for name, value in things.items() if value is not None]
     if len(asked) > 1:
-        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="leave one of them out")
+        raise UsageError(f"{asked[0]} and {asked[1]} exclude each other", hint="omit one of them")
     if "" in (run_id, forget):
-        raise UsageError(f"{asked[0]}: '' is no id", hint="`uploader resume --list` shows them")
+        raise UsageError(f"{asked[0]}: '' is not an ID", hint="list the runs with: uploader resume --list")
     from uploader_cli.run import resume as run
 
     if list_:

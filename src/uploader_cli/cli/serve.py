@@ -1,6 +1,7 @@
 """`uploader serve`."""
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import typer
 
@@ -9,114 +10,54 @@ from uploader_cli.cli.candidates import among
 from uploader_cli.cli.server_extra import need_server_extra
 
 _REALTIME = "off, hang, refuse, flap:SECONDS or kill-after:SECONDS"
+_OPTIONS = (
+    ("--host", "ADDRESS", "Listen on ADDRESS. [default: 127.0.0.1]"),
+    ("--port", "N", "Port; 0 selects a free one. [default: 8005]"),
+    ("--root", "DIR", "Store files in DIR. [default: a temporary directory]"),
+    (
+        "--durability",
+        "KIND",
+        "fsync (confirmed data survives a power failure) or none. [default: fsync with --root]",
+        "fsync",
+        "none",
+    ),
+    ("--as", "KIND", "bundled, or reference with its quirks. [default: bundled]", "bundled", "reference"),
+    ("--max-files", "N", "Maximum files in one session."),
+    ("--max-size", "SIZE", "Maximum file size, as 300M or 8MB."),
+    ("--types", "LIST", "Allowed types, as mp4,avi. [default: any]"),
+    ("--rate-limit", "N", "Maximum requests in 15 minutes; 0: no limit."),
+    ("--session-ttl", "S", "Seconds until an unused session expires."),
+    ("--no-tus", "", "Disable resumable uploads (tus 1.0)."),
+    ("--no-packs", "", "Disable packs of small files and the lookup."),
+    ("--no-anonymous-tus", "", "Accept tus uploads only within sessions."),
+    ("--upload-ttl", "S", "Seconds until an idle, unfinished tus upload expires."),
+    ("--fault", "RULE", "Inject a fault, as status:patch#2:503; repeatable."),
+    ("--list-faults", "", "Print all faults with examples and exit."),
+    ("--fault-control", "", "Let tests change the faults at /faults (loopback only)."),
+    ("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}."),
+    ("--websocket", "HOW", "The same for the websocket transport only."),
+    ("--latency", "MS", "Delay every response by MS milliseconds."),
+    ("--processing", "S", "Seconds of processing for each file after its last byte."),
+    ("--fail-file", "GLOB", "Fail files with matching names; repeatable."),
+    ("--analysis-seconds", "S", "Duration of an analysis in seconds. [default: 3]"),
+    ("--analysis", "HOW", "Break analyses: silent, hang, fail:STAGE or refuse:STAGE, separated by commas."),
+    ("--jwt-secret-file", "FILE", "Secret for signing tokens. [default: random]"),
+    ("--auth-token-file", "FILE", "Token that all requests and sockets must send."),
+    ("--cors-origin", "ORIGIN", "Allow web pages of this origin, as https://app.example; repeatable."),
+    ("--allow-host", "NAME", "Accept this host name; repeatable."),
+    ("--behind-proxy", "ADDRESS", "Trust X-Forwarded-For from this address or network; repeatable."),
+    ("--max-connections", "N", "Maximum sockets per address; 0: no limit. [default: 500]"),
+    ("--max-joins", "N", "Maximum sessions joined per socket; 0: no limit. [default: 10000]"),
+    ("--access-log", "FILE|-", "Append a line per request to FILE, or to stderr (-)."),
+    ("--access-log-format", "KIND", "Line format: plain or json. [default: plain]", "plain", "json"),
+    ("--print-token", "", "Print a token for `delete` and exit; needs --jwt-secret-file."),
+    ("--verbose", "", "Print a token for `delete` at the start, and the server's log."),
+)
+"""Flag, metavar (empty for a switch), help, and the allowed values."""
 
 
-def _option(flag: str, metavar: str, help: str, *names: str) -> object:  # noqa: A002 - typer's word
-    return typer.Option(flag, metavar=metavar, help=help, show_default=False, autocompletion=among(names))
-
-
-def serve(
-    host: Annotated[str | None, _option("--host", "ADDRESS", "Listen here. [default: 127.0.0.1]")] = None,
-    port: Annotated[str | None, _option("--port", "N", "0 takes a free one. [default: 8005]")] = None,
-    root: Annotated[
-        str | None, _option("--root", "DIR", "Keep files here. [default: a directory that goes away at the end]")
-    ] = None,
-    durability: Annotated[
-        str | None,
-        _option(
-            "--durability",
-            "KIND",
-            "fsync: what was confirmed survives a loss of power; none. [default: fsync with --root]",
-            "fsync",
-            "none",
-        ),
-    ] = None,
-    flavour: Annotated[
-        str | None,
-        _option(
-            "--as", "KIND", "bundled, or reference with all its quirks. [default: bundled]", "bundled", "reference"
-        ),
-    ] = None,
-    max_files: Annotated[str | None, _option("--max-files", "N", "Files in one session at most.")] = None,
-    max_size: Annotated[str | None, _option("--max-size", "SIZE", "Bytes in one file at most, as 300M or 8MB.")] = None,
-    types: Annotated[str | None, _option("--types", "LIST", "Allowed types, as mp4,avi. [default: any]")] = None,
-    rate_limit: Annotated[str | None, _option("--rate-limit", "N", "Requests in 15 minutes; 0: no limit.")] = None,
-    session_ttl: Annotated[
-        str | None, _option("--session-ttl", "S", "Seconds until an unused session expires.")
-    ] = None,
-    no_tus: Annotated[bool, typer.Option("--no-tus", help="Without resumable uploads (tus 1.0).")] = False,
-    no_packs: Annotated[bool, typer.Option("--no-packs", help="Without packs of small files and the lookup.")] = False,
-    no_anonymous_tus: Annotated[
-        bool, typer.Option("--no-anonymous-tus", help="Take tus uploads only within sessions.")
-    ] = False,
-    upload_ttl: Annotated[
-        str | None, _option("--upload-ttl", "S", "Seconds until an unfinished tus upload that nobody uses expires.")
-    ] = None,
-    fault: Annotated[
-        list[str] | None, _option("--fault", "RULE", "Break something on purpose, as status:patch#2:503; repeatable.")
-    ] = None,
-    list_faults: Annotated[
-        bool, typer.Option("--list-faults", help="Print all faults with examples, and end.")
-    ] = False,
-    fault_control: Annotated[
-        bool, typer.Option("--fault-control", help="Let tests change the faults at /faults (loopback only).")
-    ] = False,
-    realtime: Annotated[str | None, _option("--realtime", "HOW", f"Break Socket.IO: {_REALTIME}.")] = None,
-    websocket: Annotated[
-        str | None, _option("--websocket", "HOW", "The same for its websocket transport alone.")
-    ] = None,
-    latency: Annotated[str | None, _option("--latency", "MS", "Delay everything by MS milliseconds.")] = None,
-    processing: Annotated[
-        str | None, _option("--processing", "S", "Seconds of processing for each file after its last byte.")
-    ] = None,
-    fail_file: Annotated[
-        list[str] | None, _option("--fail-file", "GLOB", "Fail files of such names; repeatable.")
-    ] = None,
-    analysis_seconds: Annotated[
-        str | None, _option("--analysis-seconds", "S", "Seconds of an analysis. [default: 3]")
-    ] = None,
-    analysis: Annotated[
-        str | None,
-        _option("--analysis", "HOW", "Break analyses: silent, hang, fail:STAGE or refuse:STAGE, with commas between."),
-    ] = None,
-    jwt_secret_file: Annotated[
-        str | None, _option("--jwt-secret-file", "FILE", "The secret that signs tokens. [default: a random one]")
-    ] = None,
-    auth_token_file: Annotated[
-        str | None, _option("--auth-token-file", "FILE", "A token that all calls and sockets need.")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        _option("--cors-origin", "ORIGIN", "Let web pages of this origin call, as https://app.example; repeatable."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None, _option("--allow-host", "NAME", "A name by which the server is called; repeatable.")
-    ] = None,
-    behind_proxy: Annotated[
-        list[str] | None,
-        _option("--behind-proxy", "ADDRESS", "Believe the X-Forwarded-For of this address or network; repeatable."),
-    ] = None,
-    max_connections: Annotated[
-        str | None, _option("--max-connections", "N", "Sockets of one address; 0: any number. [default: 500]")
-    ] = None,
-    max_joins: Annotated[
-        str | None, _option("--max-joins", "N", "Sessions joined by one socket; 0: any number. [default: 10000]")
-    ] = None,
-    access_log: Annotated[
-        str | None, _option("--access-log", "FILE|-", "Append a line for each request; - is stderr.")
-    ] = None,
-    access_log_format: Annotated[
-        str | None, _option("--access-log-format", "KIND", "plain or json lines. [default: plain]", "plain", "json")
-    ] = None,
-    print_token: Annotated[
-        bool, typer.Option("--print-token", help="Print a token for `delete`, and end; needs --jwt-secret-file.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show a token for `delete` at the start, and what the server logs.")
-    ] = False,
-) -> None:
-    """Run the bundled server, with faults on demand, until Ctrl-C."""
-    given = dict(locals())
+def serve(**given: Any) -> None:
+    """Run the bundled server, with optional faults, until Ctrl-C."""
     need_server_extra("`uploader serve`")
     from uploader_server.__main__ import main
 
@@ -125,8 +66,22 @@ def serve(
     raise typer.Exit(code)
 
 
+def _parameter(flag: str, metavar: str, help: str, *values: str) -> inspect.Parameter:  # noqa: A002
+    kind: Any = list[str] | None if help.endswith("; repeatable.") else str | None if metavar else bool
+    short = ["-v"] if flag == "--verbose" else []
+    option = typer.Option(
+        flag, *short, metavar=metavar or None, help=help, show_default=False, autocompletion=among(values)
+    )
+    name = "flavour" if flag == "--as" else flag[2:].replace("-", "_")
+    default = None if metavar else False
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+serve.__signature__ = inspect.Signature([_parameter(*row) for row in _OPTIONS])  # type: ignore[attr-defined]
+
+
 def _as_argv(given: dict[str, object]) -> list[str]:
-    """The server's own command line: it checks the values, and `python -m uploader_server` says the same."""
+    """Build the command line of `python -m uploader_server`, which checks the values."""
     argv: list[str] = []
     for name, value in given.items():
         flag = "--as" if name == "flavour" else "--" + name.replace("_", "-")

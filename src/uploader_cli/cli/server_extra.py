@@ -1,4 +1,4 @@
-"""What `serve`, `demo` and the pytest plugin need beyond the client."""
+"""The packages that `serve`, `demo` and the pytest plugin need beyond the client's."""
 
 from importlib.util import find_spec
 
@@ -8,7 +8,7 @@ _PACKAGES = ("uploader_server", "starlette", "granian", "multipart", "jwt", "pro
 
 
 def need_server_extra(user: str) -> None:
-    """Raise `UsageError` with the line that mends it where the bundled server's packages are not installed."""
+    """Raise `UsageError` with the pip command if the bundled server's packages are not installed."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise UsageError(

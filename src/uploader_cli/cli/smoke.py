@@ -1,7 +1,7 @@
 """`uploader smoke`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,13 +9,14 @@ from uploader_cli.cli import options as opt
 from uploader_cli.cli.candidates import smoke_checks
 
 
+@opt.with_options(f"profile server category json quiet verbose {opt.REQUESTS}")
 def smoke(
     only: Annotated[
         list[str] | None,
         typer.Option(
             "--only",
             metavar="ID|GLOB",
-            help="Make only these checks; repeatable.",
+            help="Run only these checks; repeatable.",
             show_default=False,
             autocompletion=smoke_checks,
         ),
@@ -25,40 +26,27 @@ def smoke(
         typer.Option(
             "--skip",
             metavar="ID|GLOB",
-            help="Leave these checks out; repeatable.",
+            help="Skip these checks; repeatable.",
             show_default=False,
             autocompletion=smoke_checks,
         ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the checks, and end. Needs no server.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the checks and exit. Needs no server.")] = False,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report to FILE.", show_default=False)
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings and checks that are not required count as well.")
+        bool, typer.Option("--strict", help="Fail on warnings and on checks that are not required, too.")
     ] = False,
     budget: Annotated[
-        int, typer.Option("--budget", metavar="N", min=1, help="Calls to /api at most, the clean-up included.")
+        int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
     ] = 100,
-    profile: opt.Profile = None,
-    server: opt.Server = None,
-    category: opt.Category = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    **given: Any,
 ) -> None:
-    """Check an upload server from outside, for CI: a verdict for each promise it makes, and an exit code.
+    """Check an upload server with black-box tests, for CI: a verdict per check and an exit code.
 
-    The checks upload a few small files and remove them again; with --token-file (a token for `delete`) all of them.
+    The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
-    given = dict(locals())
     from uploader_cli.run import smoke as run
 
     if list_:

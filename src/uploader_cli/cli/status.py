@@ -1,31 +1,19 @@
 """`uploader status`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
 
 
+@opt.with_options(f"profile server json {opt.OUTPUT} {opt.REQUESTS}")
 def status(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)],
-    profile: opt.Profile = None,
-    server: opt.Server = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    log_file: opt.LogFile = None,
-    log_level: opt.LogLevel = None,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Session ID.", show_default=False)],
+    **given: Any,
 ) -> None:
-    """Say how a session stands."""
-    settings, session = opt.load(locals()), opt.valid_uuid(session, "SESSION")
+    """Show the status of a session."""
+    settings, session = opt.load(given), opt.valid_uuid(session, "SESSION")
     from uploader_cli.run import rest_commands
 
     raise typer.Exit(rest_commands.status(settings, session))

@@ -1,6 +1,6 @@
 """`uploader watch`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,35 +10,18 @@ from uploader_cli.settings import Invalid
 from uploader_cli.settings.values import seconds
 
 
+@opt.with_options(
+    f"profile server json progress max_wait stall warn_latency warn_error_rate {opt.OUTPUT} {opt.REQUESTS}"
+)
 def watch(
-    sessions: Annotated[
-        list[str], typer.Argument(metavar="SESSION...", help="The id of a session, or several.", show_default=False)
-    ],
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Session IDs.", show_default=False)],
     wait: Annotated[
-        str, typer.Option("--wait", metavar="S", help="Seconds to wait for sessions the server doesn't know yet.")
+        str, typer.Option("--wait", metavar="S", help="Seconds to wait until the server knows the sessions.")
     ] = "30",
-    profile: opt.Profile = None,
-    server: opt.Server = None,
-    json: opt.Json = None,
-    progress: opt.Progress = None,
-    max_wait: opt.MaxWait = None,
-    stall: opt.Stall = None,
-    warn_latency: opt.WarnLatency = None,
-    warn_error_rate: opt.WarnErrorRate = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = 0,
-    log_file: opt.LogFile = None,
-    log_level: opt.LogLevel = None,
-    token_file: opt.TokenFile = None,
-    token_command: opt.TokenCommand = None,
-    header: opt.Header = None,
-    ca_bundle: opt.CaBundle = None,
-    client_cert: opt.ClientCert = None,
-    insecure: opt.Insecure = None,
-    proxy: opt.Proxy = None,
+    **given: Any,
 ) -> None:
-    """Follow sessions that somebody else uploads, to the end of the last one."""
-    settings = opt.load(locals())
+    """Follow sessions of other uploaders until they end."""
+    settings = opt.load(given)
     wanted = tuple(dict.fromkeys(opt.valid_uuid(session, "SESSION") for session in sessions))
     try:
         patience = seconds(zero=True)(wait)

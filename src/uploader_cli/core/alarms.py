@@ -1,4 +1,4 @@
-"""Thresholds that warn: once when one is crossed, and once when that is over."""
+"""Thresholds that warn once when they are crossed and once when they are met again."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 FEWEST_TIMES, FEWEST_TRIES = 2, 10
-"""Measurements without which nothing is said: one slow answer is no latency, one failure no rate."""
+"""Minimum measurements before a warning: one slow response is no latency, one failure no rate."""
 CALM = 0.8
-"""Share of a threshold below which an alarm is over: at the threshold itself it would come and go."""
+"""Share of a threshold below which an alarm ends, so that it does not flap at the threshold."""
 
 
 class Alarms:
-    """Looks at the state again and again, and remembers only what it has warned of."""
+    """Checks the state periodically; stores only the raised alarms."""
 
     def __init__(
         self, *, stall: float = 30.0, latency_ms: float | None = None, error_percent: float | None = None
     ) -> None:
-        """`stall`: seconds without any advance. None: no such alarm."""
+        """`stall`: seconds without progress. None disables an alarm."""
         self._stall, self._latency, self._errors = stall, latency_ms, error_percent
         self._raised: set[WarningCode] = set()
 
     def look(self, state: ProgressState, now: float) -> list[ev.Event]:
-        """What is to be told now; `now` is the run clock."""
+        """Return new warnings and ended alarms; `now` is the run clock."""
         return [*self._of_stall(state, now), *self._of_latency(state), *self._of_errors(state)]
 
     def _of_stall(self, state: ProgressState, now: float) -> list[ev.Event]:
         idle = now - state.advanced
         if idle >= self._stall and state.paused(now):
-            return []  # it is known why, and for how long
+            return []  # reason and duration are known
         text = f"no progress for {idle:.0f} s: {_why_nothing_moves(state)}"
         return self._judge(WarningCode.STALLED, text, crossed=idle >= self._stall, over=idle < self._stall)
 
@@ -67,17 +67,17 @@ class Alarms:
 
 
 def _latencies(state: ProgressState) -> list[tuple[float, str]]:
-    """Each latency in ms, with what has it."""
+    """Return each latency in ms, with its cause."""
     measures, channel = state.measures, state.channel
     found = []
     for times, what in (
-        (measures.latencies, "the server's answers are slow"),
-        (measures.lags, "the server's messages are late"),
+        (measures.latencies, "the server responds slowly"),
+        (measures.lags, "the server's messages arrive late"),
     ):
         if len(times) >= FEWEST_TIMES:
             found.append((sum(times) / len(times), what))
     if channel.state is ChannelState.LIVE and channel.latency_ms is not None:
-        found.append((channel.latency_ms, "connecting took so long"))
+        found.append((channel.latency_ms, "connecting was slow"))
     return found
 
 
@@ -85,9 +85,9 @@ def _why_nothing_moves(state: ProgressState) -> str:
     files = state.running.values()
     sending = [file for file in files if file.phase is Phase.SENDING]
     if any(file.size is None or file.sent < file.size for file in sending):
-        return "the server is not taking bytes"
+        return "the server accepts no bytes"
     if sending or any(file.phase is Phase.PROCESSING for file in files):
-        return "everything is sent, the server has not answered yet"
+        return "everything is sent, waiting for the server's response"
     if any(file.phase is Phase.QUEUED for file in files):
-        return "waiting to try again"
-    return f"{state.checking} is compared with its list first" if state.checking else "the server says nothing"
+        return "waiting to retry"
+    return f"{state.checking} is being compared with the list" if state.checking else "no message from the server"

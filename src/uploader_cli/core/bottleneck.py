@@ -1,4 +1,4 @@
-"""What limits a run's speed, from where its workers spent their time."""
+"""Determine what limits a run's speed from the waiting times of its workers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BUSY_CPU = 0.85
-"""CPU seconds of this process per second from which its one interpreter is the limit."""
+"""CPU seconds per second from which the interpreter is the limit."""
 AT_LIMIT = 0.8
-"""Share of `--limit-rate` from which that is the limit."""
+"""Share of `--limit-rate` from which it is the limit."""
 CLEAR = 0.25
-"""Share of the workers' time that one wait must have to be named."""
+"""Minimum share of the workers' time for a wait to be reported."""
 LOCAL = 0.0005
-"""Seconds of round trip below which no network lies between: a full socket then waits for the server."""
+"""Round trip in seconds below which the server is local, so that a full socket means that it reads slowly."""
 
 
 class Bottleneck(StrEnum):
-    """What limits the speed. Closed: scripts branch on it."""
+    """What limits the speed. A closed enum: scripts depend on it."""
 
     LIMIT_RATE = "limit_rate"
     CPU = "cpu"
@@ -27,9 +27,9 @@ class Bottleneck(StrEnum):
 
 @dataclass(slots=True)
 class Waits:
-    """Seconds that a worker spent in jobs (`busy`), and the part of them in three kinds of waiting.
+    """Seconds that a worker spent in jobs (`busy`), and of these in three kinds of waiting.
 
-    `reading` is for the disk, `sending` for a socket that takes no bytes, `answer` for the answer after the last byte.
+    `reading` is disk reads, `sending` a full socket, `answer` the wait for a response after the last byte.
     """
 
     busy: float = 0.0
@@ -48,9 +48,9 @@ class Waits:
 def bottleneck(
     waits: Waits, *, cpu: float, seconds: float, round_trip: float | None, limited: float | None
 ) -> Bottleneck | None:
-    """Return what limits the speed of a run of `seconds`; None where nothing stands out.
+    """Return what limits the speed of a run of `seconds`; None if nothing stands out.
 
-    `cpu` is in CPU-seconds, `limited` the rate as a share of `--limit-rate`, where that is given.
+    `cpu` is in CPU seconds, `limited` the rate as a share of `--limit-rate`, if that is set.
     """
     if limited is not None and limited >= AT_LIMIT:
         return Bottleneck.LIMIT_RATE

@@ -1,10 +1,10 @@
-"""The closed vocabularies of the event stream: phases, states, and codes that scripts branch on."""
+"""The enums of the event stream: phases, states and codes. All are closed: scripts depend on them."""
 
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a file stands. No way back, except `sending` → `queued` when it is tried again."""
+    """The phase of a file. It never goes back, except from `sending` to `queued` for a retry."""
 
     QUEUED = "queued"
     CHECKING = "checking"
@@ -17,7 +17,7 @@ class Phase(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """True once nothing more can happen to the file."""
+        """True for a final phase."""
         return self in _TERMINAL
 
 
@@ -25,7 +25,7 @@ _TERMINAL = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.SKI
 
 
 class ChannelState(StrEnum):
-    """How the server's progress reaches us."""
+    """The state of the realtime channel."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -35,7 +35,7 @@ class ChannelState(StrEnum):
 
 
 class Transport(StrEnum):
-    """What carries the channel: a websocket, Engine.IO long polling, or plain HTTP polls of `/progress`."""
+    """The transport of progress messages: websocket, Engine.IO long polling, or HTTP polls of `/progress`."""
 
     WEBSOCKET = "websocket"
     POLLING = "polling"
@@ -43,7 +43,7 @@ class Transport(StrEnum):
 
 
 class ChannelReason(StrEnum):
-    """Why the channel moved. Closed: scripts branch on it."""
+    """Why the channel changed its state."""
 
     START = "start"
     CONNECTED = "connected"
@@ -59,7 +59,7 @@ class ChannelReason(StrEnum):
 
 
 class FailureCode(StrEnum):
-    """Why a file failed. Closed: scripts branch on it."""
+    """Why a file failed."""
 
     REFUSED_TYPE = "refused_type"
     REFUSED_SIZE = "refused_size"
@@ -84,7 +84,7 @@ class FailureCode(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why a selected path was left out without being a failure."""
+    """Why a selected path was skipped, without a failure."""
 
     TYPE = "type"
     SIZE = "size"
@@ -99,7 +99,7 @@ class SkipReason(StrEnum):
 
 
 class WarningCode(StrEnum):
-    """What a warning is about."""
+    """The subject of a warning."""
 
     STALLED = "stalled"
     TOKEN_WITHHELD = "token_withheld"  # noqa: S105 - the name of a warning, not a secret
@@ -125,7 +125,7 @@ class WarningCode(StrEnum):
 
 
 class PauseReason(StrEnum):
-    """Why every call waits."""
+    """Why all requests wait."""
 
     RATE_LIMIT = "rate_limit"
     UNREACHABLE = "unreachable"
@@ -133,7 +133,7 @@ class PauseReason(StrEnum):
 
 
 class LimitsOrigin(StrEnum):
-    """How it is known what a server takes: it said so when it was last asked, or nobody ever asked."""
+    """Whether a server reported its limits earlier, or they are assumed."""
 
     SEEN = "seen"
     ASSUMED = "assumed"

@@ -1,14 +1,13 @@
-"""Everything that can happen in a run, as frozen values.
+"""The events of a run, as frozen values.
 
-Workers put these into one queue; `reducer.reduce` takes them one by one and answers with those that changed anything.
-The public ones (`PUBLIC`) are the event stream of `--json`; the others are facts only the state needs.
+Workers put them into one queue; `reducer.reduce` applies them and returns those that changed the state. `PUBLIC` events
+are the event stream of `--json`; the others are for the state only. The enums of their fields (`ev.Phase`,
+`ev.FailureCode` …) are in `codes`.
 
-The closed vocabularies in their fields (`ev.Phase`, `ev.FailureCode` …) are in `codes`.
-
-Byte counts are absolute totals since the start of an attempt, never deltas; times are seconds.
+Byte counts are totals since the start of an attempt, never deltas; times are in seconds.
 """
 
-# ruff: noqa: TC001 - the codes are part of this vocabulary: `ev.Phase`
+# ruff: noqa: TC001 - re-exported as `ev.Phase` etc.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
@@ -31,12 +30,12 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Kind
 
 INTERNAL = {"internal": True}
-"""Field metadata: needed by the state, not shown in the event stream."""
+"""Field metadata: used by the state, not part of the event stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The common root."""
+    """The base class."""
 
     type: ClassVar[str] = ""
 
@@ -46,7 +45,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The first event. `files` and `bytes` are None while the selection is still being walked."""
+    """The first event. `files` and `bytes` are None while the selection is being walked."""
 
     type: ClassVar[str] = "run.started"
     server: str
@@ -59,7 +58,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionCreated(Event):
-    """The server opened a session for `files` files."""
+    """The server created a session for `files` files."""
 
     type: ClassVar[str] = "session.created"
     session: str
@@ -69,7 +68,7 @@ class SessionCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionFinished(Event):
-    """A session of ours ended, as its HTTP answers say (the authority, wire contract 3.4)."""
+    """An upload session ended, according to its HTTP responses (docs/protocol.md section 3.4)."""
 
     type: ClassVar[str] = "session.finished"
     session: str
@@ -78,7 +77,7 @@ class SessionFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileStarted(Event):
-    """An attempt at a file begins. `wire_name` is the name under which the server will speak of it."""
+    """An attempt at a file begins. `wire_name` is the file's name in messages of the server."""
 
     type: ClassVar[str] = "file.started"
     file: int
@@ -89,12 +88,12 @@ class FileStarted(Event):
     attempt: int
     wire_name: str = field(default="", metadata=INTERNAL)
     packed: bool = field(default=False, metadata=INTERNAL)
-    """It travels in a pack of small files."""
+    """The file is part of a pack of small files."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileProgress(Event):
-    """Where a file is: `sent` left this machine, `confirmed` what the server vouched for (bytes); rate in bytes/s."""
+    """The progress of a file: `sent` bytes left this machine, `confirmed` are on the server; rate in bytes/s."""
 
     type: ClassVar[str] = "file.progress"
     file: int
@@ -134,16 +133,16 @@ class FileCompleted(Event):
     seconds: float
     checksum: str | None = None
     stored_as: str | None = None
-    """The path below the category under which the server stored it, where it chose another name."""
+    """The path below the category under which the server stored it, if it chose another name."""
     file_path: str | None = field(default=None, metadata=INTERNAL)
-    """The server's own path of the file, which an analysis asks for (wire contract 4)."""
+    """The server's own path of the file, needed for an analysis (docs/protocol.md section 4)."""
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
     """The file as selected, for the receipts."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFailed(Event):
-    """The file is not on the server, or nobody knows (`outcome_unknown`)."""
+    """The file is not on the server, or that is unknown (`outcome_unknown`)."""
 
     type: ClassVar[str] = "file.failed"
     file: int
@@ -156,7 +155,7 @@ class FileFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileSkipped(Event):
-    """The file was left out for a reason that is no failure."""
+    """The file was skipped, which is no failure."""
 
     type: ClassVar[str] = "file.skipped"
     file: int
@@ -167,7 +166,7 @@ class FileSkipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChannelChanged(Event):
-    """The realtime channel moved from one state to another; `attempt` counts retries from 1."""
+    """The realtime channel changed its state; `attempt` counts retries from 1."""
 
     type: ClassVar[str] = "channel.changed"
     from_: ChannelState
@@ -180,7 +179,7 @@ class ChannelChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ServerMessage(Event):
-    """A sentence from the server, for people."""
+    """A text from the server for users."""
 
     type: ClassVar[str] = "server.message"
     text: str
@@ -188,7 +187,7 @@ class ServerMessage(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Event):
-    """How far the analysis after the upload is: a stage, and the percentage (0–100) of the whole analysis."""
+    """The progress of the analysis: a stage, and the percentage (0–100) of the whole analysis."""
 
     type: ClassVar[str] = "stage"
     name: str
@@ -197,7 +196,7 @@ class Stage(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunWarning(Event):
-    """Something a person should know that failed nothing."""
+    """A problem that is no failure."""
 
     type: ClassVar[str] = "warning"
     code: WarningCode
@@ -206,7 +205,7 @@ class RunWarning(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChannelStats:
-    """The realtime channel in numbers, for `run.finished`."""
+    """The statistics of the realtime channel, for `run.finished`."""
 
     connect_ms: float | None = None
     events: int = 0
@@ -217,7 +216,7 @@ class ChannelStats:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished(Event):
-    """Always the last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
+    """The last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
 
     type: ClassVar[str] = "run.finished"
     ok: bool
@@ -239,7 +238,7 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanStarted(Event):
-    """The first line. `max_files` of a session (None: any number), `max_file_size` in bytes (None: any), `types`."""
+    """The first line. `max_files` of a session (None: no limit), `max_file_size` in bytes (None: no limit), `types`."""
 
     type: ClassVar[str] = "plan.started"
     server: str
@@ -253,9 +252,9 @@ class PlanStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanSession(Event):
-    """What would go into one session (`session_number` from 1) and the calls that it would take; its files follow.
+    """A planned session (`session_number` from 1) with the number of its requests; its files follow.
 
-    `category` is None at a tus endpoint, which knows no sessions: there it is just as many files.
+    `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files.
     """
 
     type: ClassVar[str] = "plan.session"
@@ -270,7 +269,7 @@ class PlanSession(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanFile(Event):
-    """A file that would be sent, and what it would be called there."""
+    """A file that would be sent, with its name on the server."""
 
     type: ClassVar[str] = "plan.file"
     file: int
@@ -282,7 +281,7 @@ class PlanFile(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanFinished(Event):
-    """The last line. `exit_code` is that of a run in which all goes well; `calls` are all, polls not counted."""
+    """The last line. `exit_code` is that of a run in which everything succeeds; `calls` excludes polls."""
 
     type: ClassVar[str] = "plan.finished"
     files: int
@@ -294,16 +293,16 @@ class PlanFinished(Event):
     exit_code: int
 
 
-# --- for the log alone -----------------------------------------------------------------------------------------------
+# --- for the log only ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class CallMade(Event):
-    """An HTTP call came to its end, or a websocket was dialled. Observers hear of it, the event stream does not.
+    """An HTTP request or the dial of a websocket ended. Observers get it; it is not part of the event stream.
 
-    `url` is without its query. `request_id` went along as `X-Request-ID`, None where the host is not the server's;
-    `status` is None where no answer came, and `error` says why. `carries`: bytes of files went along, which `seconds`
-    hold too.
+    `url` excludes the query. `request_id` was sent as `X-Request-ID`, None for a host that is not the server's;
+    `status` is None without a response, and `error` says why. `carries`: the request carried bytes of files, which
+    `seconds` include.
     """
 
     method: str
@@ -320,7 +319,7 @@ class CallMade(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileSelected(Event):
-    """The walk found a file that will be sent, or refused with a reason."""
+    """The walk found a file that will be sent, or failed with a reason."""
 
     file: int
     path: str
@@ -329,19 +328,19 @@ class FileSelected(Event):
 
 @dataclass(frozen=True, slots=True)
 class ContentChecked(Event):
-    """A large file is being compared with the digest that its list tells; with an empty path: no longer."""
+    """The content of a large listed file is being checked; an empty path ends the check."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionEnded(Event):
-    """The walk is over: totals are final."""
+    """The walk has ended: totals are final."""
 
 
 @dataclass(frozen=True, slots=True)
 class BytesSent(Event):
-    """The kernel took `sent` bytes of the file in this attempt, counted from the file's start."""
+    """The kernel accepted `sent` bytes of the file in this attempt, counted from the file's start."""
 
     file: int
     attempt: int
@@ -350,7 +349,7 @@ class BytesSent(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesConfirmed(Event):
-    """The server vouches for the first `confirmed` bytes of the file (a tus offset)."""
+    """The server has the first `confirmed` bytes of the file (a tus offset)."""
 
     file: int
     attempt: int
@@ -359,14 +358,14 @@ class BytesConfirmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class BodySent(Event):
-    """The last byte of the request that carries these files is out: the server works now."""
+    """The request with these files is completely sent: the server processes it."""
 
     files: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FilesCancelled(Event):
-    """An interrupt stopped these files; `local` are the same ones as selected."""
+    """An interrupt stopped these files; `local` are the files as selected."""
 
     files: tuple[int, ...]
     local: tuple[LocalFile, ...] = field(default=(), compare=False, repr=False)
@@ -374,14 +373,14 @@ class FilesCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileCancelled(Event):
-    """One of them, for the receipts: observers are told of it, the event stream counts it in its last line."""
+    """One of them, for the receipts: observers get it, the event stream only counts it in its last line."""
 
     local: LocalFile
 
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """What the server says of one file. `percent` 0–100; `name` as it was sent."""
+    """The server's status of one file. `percent` is 0–100; `name` as it was sent."""
 
     name: str
     status: str
@@ -392,10 +391,10 @@ class FileStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionProgress(Event):
-    """One message of the server about a session, from the socket or from a poll.
+    """A message of the server about a session, from the socket or from a poll.
 
-    `timestamp` is the server's clock in unix seconds, `received` ours where the message was pushed; `percent` is 0–100;
-    None stands for a field that was missing.
+    `timestamp` is the server's clock in unix seconds, `received` ours for a pushed message; `percent` is 0–100. None
+    marks a missing field.
     """
 
     session: str
@@ -413,21 +412,21 @@ class SessionProgress(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionLeft(Event):
-    """Nothing more is expected of a finished session: its last messages had their time (wire contract 3.8)."""
+    """No more messages of a finished session are expected (docs/protocol.md section 3.8)."""
 
     session: str
 
 
 @dataclass(frozen=True, slots=True)
 class SessionWatched(Event):
-    """A session that somebody else uploads is to be followed: its files become known from its messages."""
+    """A session of another uploader is followed; its messages tell its files."""
 
     session: str
 
 
 @dataclass(frozen=True, slots=True)
 class PollFailed(Event):
-    """A poll brought nothing: what is known stays, and is shown as stale. `error` is what came instead of an answer."""
+    """A poll failed: the known progress becomes stale. `error` is the exception, if there was one."""
 
     session: str
     reason: str
@@ -436,14 +435,14 @@ class PollFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionMissing(Event):
-    """A poll was answered: the server does not know the session, not yet or not any more."""
+    """A poll was answered: the server does not know the session, yet or any longer."""
 
     session: str
 
 
 @dataclass(frozen=True, slots=True)
 class ServerClock(Event):
-    """An answer told the server's time: its clock is `offset` ± `uncertainty` seconds ahead of ours."""
+    """A response had the server's time: its clock is `offset` ± `uncertainty` seconds ahead of ours."""
 
     offset: float
     uncertainty: float
@@ -451,19 +450,19 @@ class ServerClock(Event):
 
 @dataclass(frozen=True, slots=True)
 class Ticked(Event):
-    """A frame has passed."""
+    """A frame ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmOver(Event):
-    """What an alarm warned of is as it should be again."""
+    """The condition of an alarm ended."""
 
     code: WarningCode
 
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """Every call waits `seconds` from now; 0 ends the pause. `waited` are the seconds of it that have passed."""
+    """All requests wait `seconds` from now; 0 ends the pause. `waited` is how long it has lasted already."""
 
     seconds: float
     reason: PauseReason
@@ -472,7 +471,7 @@ class Paused(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnalysisStarted(Event):
-    """The server is asked to analyse what was uploaded: `name`, the analysis `number` of `of`, from 1."""
+    """An analysis was requested: `name` are its files, `number` of `of` counts from 1."""
 
     kind: Kind
     name: str
@@ -482,9 +481,9 @@ class AnalysisStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnalysisMessage(Event):
-    """How the analysis under way goes on; `percent` is 0–100, None where it was not told.
+    """The progress of the running analysis; `percent` is 0–100, None if unknown.
 
-    `failed`: the server gave up, its HTTP answer follows. `assumed`: a guess by time, the server says nothing.
+    `failed`: the server gave up; its HTTP response follows. `assumed`: an estimate by time, without a message.
     """
 
     percent: float | None = None
@@ -495,7 +494,7 @@ class AnalysisMessage(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnalysisEnded(Event):
-    """The analysis under way is over: with a sentence from its result, or with why there is none."""
+    """The running analysis ended: with a summary of its result, or with an error."""
 
     summary: str = ""
     error: str = ""
@@ -504,14 +503,14 @@ class AnalysisEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnalysisSaved(Event):
-    """The results are in this file."""
+    """The results were saved in this file."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStopped(Event):
-    """The transfer is over; `error` says what ended it early, `bottleneck` what limited its speed."""
+    """The transfer ended; `error` ended it early, `bottleneck` limited its speed."""
 
     error: BaseException | None = None
     bottleneck: Bottleneck | None = None
@@ -542,7 +541,7 @@ PUBLIC: tuple[type[Event], ...] = (
 def as_fields(event: Event) -> dict[str, Any]:
     """Return the fields of a public event or a `CallMade` by their names in the stream.
 
-    Optional ones that are None are left out.
+    Optional fields that are None are omitted.
     """
     out: dict[str, Any] = {}
     for name, key, optional in _COLUMNS[type(event)]:
@@ -564,4 +563,4 @@ _COLUMNS = {
     ]
     for kind in (*PUBLIC, CallMade)
 }
-"""Each public field of an event: its name here, its name in the stream, and whether it is left out when it is None."""
+"""The public fields of each event: name here, name in the stream, and whether None is omitted."""

@@ -1,4 +1,4 @@
-"""How many calls an upload takes in which all goes well. Polls are not counted: they depend on the server's speed."""
+"""Predict the number of requests of an upload without failures, excluding polls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from uploader_cli.core.tus import Capabilities
 
 FIRST_CONTACT = 1
-"""`GET /health`, or OPTIONS of a tus endpoint: before anything else, and whatever is to be sent."""
+"""`GET /health`, or OPTIONS of a tus endpoint: always the first request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the calls of a session depend on. `tus` is None for batch mode, `sessions` is False at a tus endpoint.
+    """The parameters of a session's requests. `tus` is None for batch mode, `sessions` is False at a tus endpoint.
 
-    `metered`: the server counts calls. `chunk_size` in bytes; `verify` and `look` are --verify and --skip-existing.
+    `metered`: the server counts requests. `chunk_size` is in bytes; `verify` and `look` are --verify and
+    --skip-existing.
     """
 
     limits: Limits
@@ -35,9 +36,9 @@ class Forecast:
     look: bool = False
 
     def calls(self, files: Sequence[LocalFile]) -> int:
-        """The calls for one session of these files, at most those of --skip-existing included."""
+        """Return the requests for one session of these files, including the maximum for --skip-existing."""
         tells = self.limits.relative_paths
-        around = (1 + tells) if self.sessions else 0  # a server that tells paths apart is also told of the end
+        around = (1 + tells) if self.sessions else 0  # a server with relative paths also gets a finish request
         each = (1 if tells else 2) * self.verify + (tells and self.look)
         return around + self._transfer(files) + each * len(files)
 
@@ -48,7 +49,7 @@ class Forecast:
         return sum(self._uploads(file, 1 + idle if file.size >= LARGE else 1, self.tus) for file in files)
 
     def _uploads(self, file: LocalFile, count: int, tus: Capabilities) -> int:
-        """The creation, which may carry everything, and the chunks; of parts, and of what joins them."""
+        """Return the requests for one file: its creation, which may carry data, and its chunks, or its parts'."""
         if count > 1:
             return 1 + sum(self._upload(size, tus) for _, size in parts(file.size, count))
         return self._upload(file.size, tus)
@@ -59,7 +60,7 @@ class Forecast:
 
 
 def _requests(files: Sequence[LocalFile], *, metered: bool) -> int:
-    """Batch requests, as long as nothing is measured."""
+    """Return the number of batch requests, without a measured rate."""
     count, start = 0, 0
     while start < len(files):
         start += request_length(files[start:], None, metered=metered)

@@ -1,4 +1,4 @@
-"""What the server last said of each file, which decides whether a retry is needed (docs/protocol.md, section 3)."""
+"""The last status of each file from the server, which decides about a retry (docs/protocol.md section 3)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ _ENDS = ("completed", "failed")
 
 @dataclass(slots=True)
 class _Session:
-    """Statuses by wire name: the first one that is an end, and the newest of the others."""
+    """Statuses by wire name: the first final one, and the newest of the others."""
 
     ends: dict[str, FileStatus] = field(default_factory=dict)
     others: dict[str, FileStatus] = field(default_factory=dict)
 
 
 class LastHeard:
-    """The last status of each file, by session and wire name; safe to use from any thread.
+    """The last status of each file, by session and wire name; callable from any thread.
 
-    Nothing is read to decide what is written: each change is one operation of a dict, and an end that was once said
-    can't be overwritten. So no lock is needed.
+    It needs no lock: each change is a single operation of a dict, and a final status is never overwritten.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, _Session] = {}
 
     def note(self, message: SessionProgress) -> None:
-        """Keep what a message says of files. The first end of a file stays, whatever is said later."""
+        """Store the statuses in a message. The first final status of a file is kept."""
         session = self._seen.setdefault(message.session, _Session())
         for status in message.files:
             if status.status in _ENDS:
@@ -39,10 +38,10 @@ class LastHeard:
                 session.others[status.name] = status
 
     def of(self, session: str, name: str) -> FileStatus | None:
-        """Return the last status of a file, or None where none was heard."""
+        """Return the last status of a file, or None."""
         seen = self._seen.get(session)
         return None if seen is None else seen.ends.get(name) or seen.others.get(name)
 
     def forget(self, session: str) -> None:
-        """Drop what was heard of a session that is over."""
+        """Drop the statuses of a finished session."""
         self._seen.pop(session, None)

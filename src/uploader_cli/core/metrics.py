@@ -1,6 +1,6 @@
-"""What is measured in a run: how fast the server answers, how late its messages come, what fails, how fast bytes go.
+"""Measure latency, message lag, failures and throughput of a run.
 
-Bounded: a run of a million calls keeps percentiles and the last few values, no list.
+Memory is bounded: only percentiles and the last few values are kept.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, SessionProgress
 
 SAMPLE = 1.0
-"""Seconds of which one rate is taken."""
+"""Seconds per rate sample."""
 LAST, LAST_TRIES = 5, 50
-"""How many of the newest times, and of the newest tries, are looked at for an alarm."""
+"""How many of the newest times and attempts an alarm looks at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The numbers of a whole run, for `run.finished`. None stands for what was not measured.
+    """The measurements of a run, for `run.finished`. None marks what was not measured.
 
-    Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s, `error_percent` is of
-    calls, dials and files together.
+    Times are in ms, `clock_offset` in seconds (the server's clock less ours), rates in bytes/s; `error_percent` is of
+    requests, dials and files together.
     """
 
     calls: int = 0
@@ -46,7 +46,7 @@ class Metrics:
 
 @dataclass(slots=True)
 class Measures:
-    """Takes the measurements. `latencies`, `lags` (both in ms) and `tries` are the newest ones."""
+    """Collects the measurements. `latencies`, `lags` (both in ms) and `tries` are the newest ones."""
 
     calls: int = 0
     failed_calls: int = 0
@@ -59,7 +59,7 @@ class Measures:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))
-    """True for each that went well."""
+    """True for each success."""
     _latency: Sketch = field(default_factory=Sketch)
     _connect: Sketch = field(default_factory=Sketch)
     _lag: Sketch = field(default_factory=Sketch)
@@ -68,7 +68,7 @@ class Measures:
     _sampled: tuple[float, int] | None = None
 
     def call(self, call: CallMade) -> None:
-        """A call or the dial of a websocket is over. Long polling is neither: its calls wait on purpose."""
+        """Record a request or the dial of a websocket. Long polling is ignored: its requests wait on purpose."""
         parts = urlsplit(call.url)
         well = call.status is not None and call.status < 500 and call.status != 429
         if parts.scheme in ("ws", "wss"):
@@ -86,16 +86,16 @@ class Measures:
             self.latencies.append(call.seconds * 1000)
 
     def connected(self, latency_ms: float) -> None:
-        """The realtime channel is live."""
+        """Record the connection of the realtime channel."""
         self._connect.add(latency_ms)
 
     def clock(self, offset: float, uncertainty: float) -> None:
-        """The server's clock is `offset` ± `uncertainty` seconds ahead of ours: the surest estimate stays."""
+        """Record the offset of the server's clock, ± `uncertainty` seconds; the most certain one is kept."""
         if uncertainty <= self._uncertainty:
             self.offset, self._uncertainty = offset, uncertainty
 
     def heard(self, message: SessionProgress) -> None:
-        """A message was pushed: how long was it on its way?"""
+        """Record the lag of a pushed message."""
         if message.received is None or message.timestamp is None or self.offset is None:
             return
         lag = max(0.0, message.received + self.offset - message.timestamp) * 1000
@@ -103,13 +103,13 @@ class Measures:
         self.lags.append(lag)
 
     def file_over(self, *, well: bool) -> None:
-        """A file was stored, or failed."""
+        """Record the end of a file."""
         self.files += 1
         self.failed_files += not well
         self.tries.append(well)
 
     def sample(self, now: float, sent: int, *, last: bool = False) -> None:
-        """`sent` bytes have left this machine at `now` (run clock); `last` takes what a short run has."""
+        """Record that `sent` bytes were sent until `now` (run clock); `last` ends the samples of a short run."""
         if self._sampled is None:
             self._sampled = (now, sent)
             return
@@ -120,7 +120,7 @@ class Measures:
             self._sampled = (now, sent)
 
     def result(self, *, seconds: float, events: int, retries: int) -> Metrics:
-        """The numbers of a run that took so many seconds, and heard so many events."""
+        """Return the measurements of a run of `seconds`."""
         tries = self.calls + self.dials + self.files
         failed = self.failed_calls + self.failed_dials + self.failed_files
         return Metrics(

@@ -1,4 +1,4 @@
-"""Packs and the lookup as values: what a server offers, requests and answers (docs/protocol.md, sections 6 and 9)."""
+"""Parse and format packs and lookups (docs/protocol.md sections 6 and 9)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PackOffer:
-    """What a server takes in one pack: files, bytes of all of them, and bytes of one."""
+    """The limits of one pack: files, total bytes, and bytes per file."""
 
     endpoint: str
     max_files: int
@@ -25,7 +25,7 @@ class PackOffer:
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """One entry of an answer. `stored` is False for a file that failed: `error`, `message` and `retryable` say why."""
+    """A file in a response. `stored` is False for a failed one, with `error`, `message` and `retryable`."""
 
     stored: bool
     server_id: str | None = None
@@ -36,9 +36,9 @@ class PackedFile:
 
 
 def parse_offer(body: object, server: str) -> PackOffer | None:
-    """Return the `packs` object of `/health` or of a session answer; None where none can be used.
+    """Parse the `packs` object of `/health` or of a session response; None if unusable.
 
-    The endpoint may be relative to `server`. One on another host is not used: the token would go there.
+    The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
     """
     fields = as_object(body)
     url = _endpoint(fields.get("endpoint"), server)
@@ -51,7 +51,7 @@ def parse_offer(body: object, server: str) -> PackOffer | None:
 
 @dataclass(frozen=True, slots=True)
 class LookupOffer:
-    """Where to ask for files by their paths, and how many at once."""
+    """The endpoint for looking up files by path, and the maximum number per request."""
 
     endpoint: str
     max_files: int
@@ -59,7 +59,7 @@ class LookupOffer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file on the server: `size` in bytes, `sha256` (hex) where the server knows it."""
+    """A file on the server: `size` in bytes, `sha256` (hex) if known."""
 
     size: int
     sha256: str | None
@@ -67,14 +67,14 @@ class Found:
 
 
 def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
-    """Return the `lookup` object beside `packs`; None where none can be used, as in `parse_offer`."""
+    """Parse the `lookup` object beside `packs`; None if unusable, as in `parse_offer`."""
     fields = as_object(body)
     url, most = _endpoint(fields.get("endpoint"), server), number(fields.get("maxFiles"))
     return LookupOffer(url, int(most)) if url and most is not None and most >= 1 else None
 
 
 def parse_found(body: object, count: int) -> list[Found | None] | None:
-    """Return what a lookup of `count` files found, in their order; None where it is no such answer."""
+    """Parse the response to a lookup of `count` files, in order; None if invalid."""
     files = as_object(body).get("files")
     if not isinstance(files, list) or len(files) != count:
         return None
@@ -90,7 +90,7 @@ def parse_found(body: object, count: int) -> list[Found | None] | None:
 
 
 def _endpoint(value: object, server: str) -> str | None:
-    """Return an endpoint as a URL of `server`; None for one on another host: the token would go there."""
+    """Return an endpoint as a URL of `server`; None for another host, which would get the token."""
     try:
         url = place(server, text(value) or "")
     except ValueError:
@@ -99,7 +99,7 @@ def _endpoint(value: object, server: str) -> str | None:
 
 
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> bytes:
-    """Return the manifest; each entry is (relative path, size, hex SHA-256, mtime in ms)."""
+    """Return the manifest of a pack; each entry is (relative path, size, hex SHA-256, mtime in ms)."""
     files = [
         {"relativePath": path, "size": size, "sha256": digest, "lastModified": modified}
         for path, size, digest, modified in entries
@@ -108,7 +108,7 @@ def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> byte
 
 
 def parse_answer(body: object, count: int) -> list[PackedFile] | None:
-    """Return the entries of an answer, in the manifest's order; None unless there are `count` of them."""
+    """Parse the response to a pack of `count` files, in order; None if invalid."""
     files = as_object(body).get("files")
     if not isinstance(files, list) or len(files) != count:
         return None

@@ -1,4 +1,4 @@
-"""Files and the server's limits → sessions, and sessions → requests. Pure: no file is opened, no clock is read."""
+"""Plan sessions from files and the server's limits, and requests from sessions."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 SESSION_FILES = 1000
-"""Files that one session gets at most, where the server would take more: none is begun late to hold many."""
+"""Maximum files in one session, even if the server accepts more, so that uploads start early."""
 REQUEST_SECONDS = 150.0
-"""A request should arrive in this time: half of the reference backend's limit (wire contract 3.10)."""
+"""Target seconds for a request: half of the reference backend's limit (docs/protocol.md section 3.10)."""
 UNMEASURED_RATE = 1e6
-"""Bytes/s taken for granted until a rate was measured: what one file of 300 MiB needs at least (wire contract 3.10)."""
+"""Assumed bytes/s before a measurement: the minimum for a file of 300 MiB (docs/protocol.md section 3.10)."""
 UNMETERED_FILES = 16
 UNMETERED_BYTES = 64 * MIB
-"""Where calls cost nothing a request stays small: a broken one is sent again whole, and files are confirmed sooner."""
+"""Without rate limit requests stay small: less is sent again after a failure, and files are confirmed sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `count` runs that share a selection; `index` is from 1."""
+    """One of `count` runs that share a selection; `index` counts from 1."""
 
     index: int
     count: int
 
     @classmethod
     def of(cls, text: str | None) -> Shard | None:
-        """Parse `2/4` as `--shard` has it; None for None."""
+        """Parse `2/4`, the value of `--shard`; None for None."""
         if text is None:
             return None
         index, _, count = text.partition("/")
@@ -40,13 +40,12 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A selected file. `path` is as selected, `relative_path` what the server may call it; `mtime_ns` as at the walk.
+    """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.
 
-    Of a listed file that could not be looked at `size` and `mtime_ns` are 0: it is told of, and never sent.
-
-    `named` is True for a file that was given as an argument or in a list: it may not be left out in silence.
-    A list may give it a `category` of its own, and the `sha256` (hex) that it must have. `destination` is empty where
-    path and run say where it goes; else it sets the file apart from the same one sent elsewhere.
+    `size` and `mtime_ns` are 0 for a listed file that could not be read, which is reported and never sent. `named` is
+    True for a file given as an argument or in a list, which must not be skipped silently. A list may set its `category`
+    and the `sha256` (hex) that it must have. `destination` distinguishes a file that is sent to several places; it is
+    empty where path and run determine the destination.
     """
 
     file: int
@@ -66,14 +65,14 @@ class LocalFile:
 
     @property
     def kind(self) -> str:
-        """The type as servers count it: the extension, lower case, without its dot."""
+        """The type as servers use it: the extension in lower case, without the dot."""
         stem, dot, suffix = self.name.rpartition(".")
         return suffix.lower() if dot and stem else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes: files per session, bytes per file (that size included), extensions (`*` is any)."""
+    """The limits of a server: files per session, bytes per file (inclusive), extensions (`*` for any)."""
 
     max_files: int
     max_file_size: int
@@ -81,16 +80,16 @@ class Limits:
     mixed_types: bool = False
     relative_paths: bool = False
     empty_files: bool = False
-    """Whether a file of size 0 can be sent: by tus it can."""
+    """Whether empty files can be sent, as with tus."""
 
 
 ASSUMED = Limits(max_files=3, max_file_size=300 * MIB, allowed_types=frozenset({"mp4", "avi"}))
-"""The reference backend's limits (wire contract 3.12), for a server that has not told its own yet."""
+"""The reference backend's limits (docs/protocol.md section 3.12), for a server that has not reported its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the server would not take a file."""
+    """Why the server would refuse a file."""
 
     code: FailureCode
     message: str
@@ -98,33 +97,33 @@ class Refusal:
 
 @dataclass(slots=True)
 class PlannedSession:
-    """Files that go into one session, in their order."""
+    """The files of one session, in order."""
 
     files: list[LocalFile] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Total bytes of the files."""
         return sum(file.size for file in self.files)
 
     @property
     def category(self) -> str | None:
-        """Of all its files; None: the run's own."""
+        """The category of the files; None for the run's own."""
         return self.files[0].category if self.files else None
 
 
 def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
-    """Why `file` would be refused, or None: checked here because the server reads a whole body first (3.12)."""
+    """Return why `file` would be refused, or None. The server would refuse it only after the whole body."""
     if "*" not in limits.allowed_types and file.kind not in limits.allowed_types:
         allowed = ", ".join(sorted(limits.allowed_types))
-        kind = f".{file.kind}" if file.kind else "no extension"
-        return Refusal(FailureCode.REFUSED_TYPE, f"the server takes {allowed} only, this is {kind}")
+        kind = f"is .{file.kind}" if file.kind else "has no extension"
+        return Refusal(FailureCode.REFUSED_TYPE, f"the server accepts only {allowed}; this file {kind}")
     if file.size == 0 and not limits.empty_files:
-        return Refusal(FailureCode.EMPTY, "the file is empty, and servers refuse size 0")
+        return Refusal(FailureCode.EMPTY, "the server does not accept empty files")
     if file.size > limits.max_file_size:
         return Refusal(
             FailureCode.REFUSED_SIZE,
-            f"{file.size} bytes are more than the server's limit of {limits.max_file_size}",
+            f"{file.size} bytes exceed the server's limit of {limits.max_file_size}",
         )
     return None
 
@@ -134,19 +133,19 @@ _Kind = tuple[str | None, str]
 
 
 class Planner:
-    """Cuts acceptable files into sessions: at most `max_files` and `SESSION_FILES` each, of one type and category.
+    """Groups files into sessions of at most `max_files` and `SESSION_FILES` files of one type and category.
 
-    No two files of equal base name share a session unless the server tells paths apart (`relative_paths`).
+    Files with the same base name are in different sessions unless the server uses relative paths (`relative_paths`).
     """
 
     def __init__(self, limits: Limits) -> None:
-        """No file is planned yet."""
+        """Start without files."""
         self._limits, self._most = limits, min(limits.max_files, SESSION_FILES)
         self._open: dict[_Open, None] = {}  # in the order of their first files
         self._by_kind: dict[_Kind, list[_Open]] = {}
 
     def add(self, file: LocalFile) -> PlannedSession | None:
-        """Plan one more file; the session that is full with it, if one is."""
+        """Add a file; return its session if that is full now."""
         kind = (file.category, "" if self._limits.mixed_types else file.kind)
         candidates = self._by_kind.setdefault(kind, [])
         name = file.relative_path if self._limits.relative_paths else file.name
@@ -160,7 +159,7 @@ class Planner:
         return self._close(target) if len(target.session.files) >= self._most else None
 
     def cut(self) -> PlannedSession | None:
-        """The session that has waited longest, full or not; None where none is open."""
+        """Return the session that was started first, full or not; None if there is none."""
         oldest = next(iter(self._open), None)
         return self._close(oldest) if oldest is not None else None
 
@@ -181,9 +180,9 @@ class _Open:
 
 
 def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[PlannedSession]:
-    """Cut acceptable `files` into sessions, as `Planner` does.
+    """Group acceptable `files` into sessions, as `Planner` does.
 
-    A session is yielded as soon as it is full, the others at the end, each in the order of its first file.
+    Full sessions are yielded at once, the others at the end, in the order of their first files.
     """
     planner = Planner(limits)
     for file in files:
@@ -195,9 +194,9 @@ def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[Planne
 
 
 def request_length(files: Sequence[LocalFile], rate: float | None, *, metered: bool) -> int:
-    """How many of `files` go into the next request: what should arrive in 150 s at `rate` (bytes/s), at least one.
+    """Return how many of `files` go into the next request: what arrives in 150 s at `rate` (bytes/s), at least one.
 
-    `metered` says that the server counts calls; where it does not, a request also stays small.
+    `metered`: the server counts requests; if it does not, requests also stay small.
     """
     budget = (rate if rate is not None else UNMEASURED_RATE) * REQUEST_SECONDS
     most = len(files)

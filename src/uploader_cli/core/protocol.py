@@ -1,7 +1,7 @@
-"""The wire contract's JSON as values: the one parser of what servers say. Quirks live here.
+"""Parse the JSON of servers (docs/protocol.md), including the quirks of the reference backend.
 
-Nothing here trusts a shape: proxies and the reference backend answer some errors with an empty body or HTML, so a
-body is `object` until a function of this module has read it.
+No shape is trusted: proxies and the reference backend answer some errors with an empty body or HTML, so a body is
+`object` until it is parsed here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JsonObject = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An upload session as the server opened it."""
+    """An upload session as the server created it."""
 
     session_id: str
     category: str
@@ -35,7 +35,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file of a batch answer. `name` comes back as it was sent; `location` is the path under `/uploads/`."""
+    """One file of a batch response. `name` is as it was sent; `location` is the path under `/uploads/`."""
 
     name: str
     status: str
@@ -48,17 +48,17 @@ class StoredFile:
 
 
 def as_object(body: object) -> JsonObject:
-    """`body` where it is a JSON object, else an empty one."""
+    """Return `body` if it is a JSON object, else an empty one."""
     return body if isinstance(body, dict) else {}
 
 
 def error_code(body: object) -> str:
-    """The server's own error code (`{"error": "CODE"}`), empty where there is none."""
+    """Return the server's error code (`{"error": "CODE"}`), or an empty string."""
     return text(as_object(body).get("error")) or ""
 
 
 def error_sentence(body: object) -> str:
-    """What the server says to people about an error: message and details, on one line."""
+    """Return the server's error text: message and details, on one line."""
     fields = as_object(body)
     details = fields.get("details")
     if isinstance(details, list):
@@ -68,7 +68,7 @@ def error_sentence(body: object) -> str:
 
 
 def parse_limits(body: object) -> Limits | None:
-    """Limits from a session answer, or from `limits` of `/health`; None where it names none (wire contract 3.12)."""
+    """Parse the limits in a session response or `/health`; None if there are none (docs/protocol.md section 3.12)."""
     fields = as_object(body)
     max_files, max_size = number(fields.get("maxFiles")), number(fields.get("maxFileSize"))
     types = fields.get("allowedTypes")
@@ -84,7 +84,7 @@ def parse_limits(body: object) -> Limits | None:
 
 
 def parse_session(body: object) -> Session | None:
-    """The answer to `POST /api/upload/session`; None where it holds no session id."""
+    """Parse the response to `POST /api/upload/session`; None without a session ID."""
     fields = as_object(body)
     session_id = text(fields.get("sessionId"))
     if not session_id:
@@ -93,9 +93,9 @@ def parse_session(body: object) -> Session | None:
 
 
 def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
-    """The files of a batch answer, in its order; None where it is no batch answer.
+    """Parse the files of a batch response, in order; None if it is not one.
 
-    `success: true` may hold failed files (wire contract 3.5): look at every `status`.
+    `success: true` may contain failed files (docs/protocol.md section 3.5): check every `status`.
     """
     files = as_object(body).get("files")
     if not isinstance(files, list):
@@ -120,10 +120,10 @@ def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
 
 
 def parse_progress(body: object, source: Transport) -> SessionProgress | None:
-    """An `upload-progress` message or a `/progress` answer; None where it is neither.
+    """Parse an `upload-progress` message or a `/progress` response; None if it is neither.
 
-    `/progress` of the reference backend leaves `totalProgress` at 0 and doubles `completedFiles` (wire contract 3.6),
-    which is why its totals are taken from its files.
+    `/progress` of the reference backend leaves `totalProgress` at 0 and doubles `completedFiles` (docs/protocol.md
+    section 3.6), so the totals are computed from its files.
     """
     fields = as_object(body)
     session = text(fields.get("sessionId"))
@@ -170,11 +170,11 @@ def _file_status(item: object) -> FileStatus | None:
 
 
 MOST_WORDS = 500
-"""Characters of a message about an analysis that are kept."""
+"""Maximum characters kept of an analysis message."""
 
 
 def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | None:
-    """An `analysis:progress` message, or with `failed` an `analysis:error` (wire contract 2); None where it is none."""
+    """Parse an `analysis:progress` message, or with `failed` an `analysis:error`; None if it is neither."""
     fields = as_object(body)
     percent = number(fields.get("progress"))
     message = " ".join((text(fields.get("message")) or "")[:MOST_WORDS].split())
@@ -185,7 +185,7 @@ def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | N
 
 @dataclass(frozen=True, slots=True)
 class AnalysisStatus:
-    """How an analysis stands: under way or not, what is told of it, and its result where the server keeps that."""
+    """The status of an analysis: whether it runs, its last message, and its result if the server keeps it."""
 
     running: bool
     message: AnalysisMessage | None
@@ -193,9 +193,9 @@ class AnalysisStatus:
 
 
 def parse_analysis_status(body: object) -> AnalysisStatus:
-    """The answer to `GET /api/ai/analysis/{id}/status`: the fields of an event, at its top or in `data`, and `status`.
+    """Parse the response to `GET /api/ai/analysis/{id}/status`: the fields of an event, in the body or in `data`.
 
-    The bundled server has the result of a completed one in `data`.
+    The bundled server has the result of a completed analysis in `data`.
     """
     fields = as_object(body)
     data = as_object(fields.get("data"))
@@ -207,14 +207,14 @@ def parse_analysis_status(body: object) -> AnalysisStatus:
 
 
 def analysis_data(body: object) -> JsonObject | None:
-    """`data` of `{success, data:{analysisId, …, finalReport}}` (wire contract 4); None for any other answer."""
+    """Return `data` of `{success, data:{analysisId, …, finalReport}}` (docs/protocol.md section 4), else None."""
     fields = as_object(body)
     data = fields.get("data")
     return data if fields.get("success") is True and isinstance(data, dict) else None
 
 
 def parse_time(value: object) -> float | None:
-    """An ISO 8601 time as unix seconds, UTC where it names no zone; None where it is none."""
+    """Parse an ISO 8601 time into unix seconds, UTC by default; None if invalid."""
     if not isinstance(value, str):
         return None
     try:
@@ -225,18 +225,18 @@ def parse_time(value: object) -> float | None:
 
 
 def parse_http_date(value: str | None) -> float | None:
-    """The date of an HTTP header (RFC 9110, 5.6.7) as unix seconds; None where it is none."""
+    """Parse the date of an HTTP header (RFC 9110, 5.6.7) into unix seconds; None if invalid."""
     try:
         date = parsedate_to_datetime(value or "")
-    except (ValueError, OverflowError):  # a year or a time zone that no integer of C holds
+    except (ValueError, OverflowError):  # a year or time zone out of range
         return None
     return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
 
 
 def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float] | None:
-    """The server's time as an answer tells it, in unix seconds, and by how many seconds it may be off; None for none.
+    """Return the server's time in a response, in unix seconds, with its uncertainty in seconds; None without one.
 
-    `timestamp` of the body, else the header Date, which leaves out the fraction of the second (RFC 9110, 6.6.1).
+    It is `timestamp` of the body, else the header Date, which has whole seconds (RFC 9110, 6.6.1).
     """
     stamp = parse_time(as_object(body).get("timestamp"))
     if stamp is not None:
@@ -246,19 +246,19 @@ def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float]
 
 
 def wire_name(name: str) -> str:
-    """`name` as it goes into `filename="…"`: plain UTF-8, with quotes and line breaks percent-escaped as browsers do.
+    """Return `name` for `filename="…"`: UTF-8, with quotes and line breaks percent-escaped as browsers do.
 
-    Wire contract 3.13.
+    See docs/protocol.md section 3.13.
     """
     return utf8(name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 def renamed(location: str | None, name: str, session: str) -> str | None:
-    """Return the path below the category at `location`, where its last part is not `name`: the server renamed the file.
+    """Return the path below the category at `location` if the server renamed the file `name`, else None.
 
-    Names that the server makes of the id of each session (the reference backend does) are no renaming.
+    Names derived from the session ID, as the reference backend uses, do not count.
     """
-    if not location or location.rpartition("/")[2] == name:  # nearly always: the rest takes longer
+    if not location or location.rpartition("/")[2] == name:  # the common case, without parsing
         return None
     place = re.split("[?#]", location)[0].partition("/uploads/")[2].partition("/")[2]
     path = unquote(place)
@@ -268,25 +268,25 @@ def renamed(location: str | None, name: str, session: str) -> str | None:
 
 
 def utf8(name: str) -> str:
-    """`name` as UTF-8 can carry it: bytes of the file system that are none (surrogate escapes) become `%XX`."""
+    """Return `name` as valid UTF-8: undecodable bytes (surrogate escapes) become `%XX`."""
     if name.isascii():
         return name
     return re.sub("[\udc80-\udcff]", lambda match: quote(match.group().encode("utf-8", "surrogateescape")), name)
 
 
 def text(value: object) -> str | None:
-    """`value` where it is a string, else None. Unpaired surrogates, which no encoding can carry, become escapes."""
+    """Return `value` if it is a string, else None. Unpaired surrogates are escaped."""
     return escaped(value) if isinstance(value, str) else None
 
 
 def number(value: object) -> float | None:
-    """`value` where it is a finite number (true and false are none), else None."""
+    """Return `value` if it is a finite number (not a boolean), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < float("inf") else None
 
 
 def whole(value: str | None) -> int | None:
-    """A header's whole number; None for anything else: `"²".isdigit()` is True, and `int` reads `+1` and `1_0`."""
+    """Parse a header's whole number; None if invalid, including `²`, `+1` and `1_0`, which `int` accepts."""
     value = (value or "").strip()
     return int(value) if value.isascii() and value.isdecimal() and len(value) <= 18 else None

@@ -1,4 +1,4 @@
-"""Speed and remaining time from absolute totals; the time is always an argument."""
+"""Speed and remaining time from totals; the time is always an argument."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import deque
 
 
 class Meter:
-    """A moving average over the last `window` seconds. What the first total holds already is no speed."""
+    """A moving average over the last `window` seconds. The first total is the start and no speed."""
 
     def __init__(self, window: float = 8.0, spacing: float = 0.2) -> None:
-        """Keeps one sample every `spacing` seconds, so at most `window / spacing` of them."""
+        """Keep one sample per `spacing` seconds, so at most `window / spacing`."""
         self._window = window
         self._spacing = spacing
         self._samples: deque[tuple[float, int]] = deque()
         self._latest: tuple[float, int] | None = None
 
     def update(self, now: float, total: int) -> None:
-        """Note that `total` bytes were through at `now` (seconds, any fixed origin)."""
+        """Record that `total` bytes were transferred at `now` (seconds, any fixed origin)."""
         self._latest = (now, total)
         if not self._samples or now - self._samples[-1][0] >= self._spacing:
             self._samples.append((now, total))
@@ -24,22 +24,22 @@ class Meter:
             self._samples.popleft()
 
     def rate(self, now: float) -> float:
-        """Bytes a second over the window that ends at `now`; falls towards 0 when nothing more comes."""
+        """Return bytes per second over the window before `now`; it falls towards 0 without updates."""
         if not self._samples or self._latest is None:
             return 0.0
         start, base = self._samples[0]
         elapsed = now - start
         if elapsed < self._spacing:
-            return 0.0  # too short a time to say anything
+            return 0.0  # too short for an estimate
         return max(0.0, (self._latest[1] - base) / elapsed)
 
     def idle(self, now: float) -> float:
-        """Seconds since the last total came; 0 where none has come yet."""
+        """Return the seconds since the last update; 0 before the first one."""
         return max(0.0, now - self._latest[0]) if self._latest is not None else 0.0
 
 
 def eta(remaining: int, rate: float) -> float | None:
-    """Seconds until `remaining` bytes are through at `rate`; None where nothing moves."""
+    """Return the seconds for `remaining` bytes at `rate`; None at rate 0."""
     if remaining <= 0:
         return 0.0
     return remaining / rate if rate > 0 else None

@@ -1,4 +1,4 @@
-"""Events → incidents: which events begin trouble, and which ones end it."""
+"""Begin and end incidents by events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 _NO_CASE = (0, 130, 143)
-"""Exit codes that call nobody: all is well, or somebody stopped it."""
+"""Exit codes that need no attention: success and interrupts."""
 _ALARMS = {
     WarningCode.STALLED: IncidentKind.STALL,
     WarningCode.LATENCY: IncidentKind.LATENCY,
@@ -25,12 +25,12 @@ _ALARMS = {
 
 
 def needs_person(outcome: ev.RunFinished | None) -> bool:
-    """True where a run ended so that somebody has to look; None is one that broke."""
+    """Return True for a run that needs attention; None is one that ended with an exception."""
     return outcome is None or outcome.exit_code not in _NO_CASE
 
 
 def hear(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
-    """Begin or end incidents after `event` has changed the state; return a warning for one that recovered."""
+    """Begin or end incidents after `event` has changed the state; return a warning about a recovery."""
     handler = _HANDLERS.get(type(event))
     over = handler(state, event, now) if handler is not None else None
     if over is None or over.ending is not Ending.RECOVERED:
@@ -59,7 +59,7 @@ def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None
 
 
 def _news(state: ProgressState, event: ev.Event, now: float) -> Incident | None:
-    channel = state.incidents.going_on.get(IncidentKind.CHANNEL)
+    channel = state.incidents.active.get(IncidentKind.CHANNEL)
     if channel is not None and isinstance(event, ev.SessionProgress) and event.source is Transport.HTTP:
         channel.degraded = True
     return None if state.channel.stale else state.incidents.end(IncidentKind.UPDATES, now, Ending.RECOVERED)
@@ -76,26 +76,26 @@ def _confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> In
     file = state.running.get(event.file)
     if file is None or event.attempt != file.attempt or event.confirmed <= file.offset:
         return None
-    return _parted(state, (event.file,), now)
+    return _remove_retrying(state, (event.file,), now)
 
 
 def _went_well(state: ProgressState, event: ev.FileCompleted | ev.FileSkipped, now: float) -> Incident | None:
-    return _parted(state, (event.file,), now)
+    return _remove_retrying(state, (event.file,), now)
 
 
 def _failed(state: ProgressState, event: ev.FileFailed, now: float) -> Incident | None:
     state.incidents.given_up |= event.file in state.incidents.retrying
-    return _parted(state, (event.file,), now)
+    return _remove_retrying(state, (event.file,), now)
 
 
 def _cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> Incident | None:
-    return _parted(state, event.files, now, Ending.DEGRADED)
+    return _remove_retrying(state, event.files, now, Ending.DEGRADED)
 
 
-def _parted(
+def _remove_retrying(
     state: ProgressState, files: Iterable[int], now: float, ending: Ending = Ending.RECOVERED
 ) -> Incident | None:
-    """Remove files from those that are retried; the last one ends the incident."""
+    """Remove files from those being retried; the last one ends the incident."""
     log = state.incidents
     if not log.retrying:
         return None

@@ -1,7 +1,6 @@
-"""What is said of a whole run: the head of every report, and a row for each file. All fit for JSON.
+"""The content of reports as JSON values: the head, and a row for each file.
 
-The head follows from the state; rows follow from the events that observers are told of, so that a million of them are
-never held.
+The head is computed from the state, rows one by one from events, so that they need no memory.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 FORMAT, VERSION = "uploader-report", 1
-_BROKEN_OFF = 1
-"""The exit code of a run that ended by a bug of ours."""
+_BUG = 1
+"""The exit code of a run that ended with an internal error."""
 EXIT_WORDS = {
     0: "ok",
     1: "bug",
@@ -36,15 +35,14 @@ EXIT_WORDS = {
     130: "sigint",
     143: "sigterm",
 }
-"""Exit codes in a word each. Closed: scripts branch on it."""
+"""A word for each exit code. Closed: scripts depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a report says of a run and its state does not know. `started` is in unix seconds.
+    """What a report says about a run that is not in its state. `started` is in unix seconds.
 
-    `category` is None where the server knows none, `shard` where the run was the whole, `resumed_from` where it goes on
-    with no other.
+    `category` is None at a server without categories, `shard` for an unsharded run, `resumed_from` for a new one.
     """
 
     run: str
@@ -56,12 +54,12 @@ class RunFacts:
 
 
 def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[str, Any]:
-    """The report without its files; `finished` is in unix seconds, times of day in the report are RFC 3339.
+    """Return the report without its files; `finished` is in unix seconds, times in the report are RFC 3339.
 
-    A state without an outcome is that of a run that broke.
+    A state without an outcome is that of a run that ended with an exception.
     """
     outcome = state.outcome
-    code = outcome.exit_code if outcome is not None else _BROKEN_OFF
+    code = outcome.exit_code if outcome is not None else _BUG
     return {
         "format": FORMAT,
         "v": VERSION,
@@ -76,7 +74,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "finished": rfc3339(finished),
         "ok": outcome.ok if outcome is not None else False,
         "exit_code": code,
-        "exit": EXIT_WORDS.get(code, EXIT_WORDS[_BROKEN_OFF]),
+        "exit": EXIT_WORDS.get(code, EXIT_WORDS[_BUG]),
         "counts": {
             "selected": state.selected,
             "completed": state.completed,
@@ -106,7 +104,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
 
 
 def _incident(incident: Incident, origin: float) -> dict[str, Any]:
-    """`origin` is when the run clock was 0, in unix seconds."""
+    """Format an incident; `origin` is the run clock's zero in unix seconds."""
     return {
         "kind": str(incident.kind),
         "ts": rfc3339(origin + incident.began),
@@ -118,19 +116,19 @@ def _incident(incident: Incident, origin: float) -> dict[str, Any]:
 
 
 def report_document(head: dict[str, Any], rows: Iterable[FileRow]) -> dict[str, Any]:
-    """A whole report, for those that are small enough to be held: the head, and `files`."""
+    """Return a whole report with its files, if they fit into memory."""
     return {**head, "files": [row.as_fields() for row in rows]}
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """How a file ended: its `outcome` is a terminal phase. Names are those of the event stream.
+    """The end of a file: its `outcome` is a terminal phase. Names are those of the event stream.
 
-    `size` is None where it was never known, `bytes` is what the server confirmed of it, `attempts` is 0 where none was
-    made; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are of a failure, `reason`
-    of a skip; `stored_as` is set where the server chose another name. `relative_path` is what the server may call the
-    file, None where it was never selected to be sent.
-    `category` and `sha256` are what a list said of it, `destination` sets it apart from the same file sent elsewhere.
+    `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file never tried; `seconds` are from
+    the first attempt to the end. `code`, `message` and `retryable` are set for a failure, `reason` for a skip;
+    `stored_as` if the server chose another name. `relative_path` is the file's name on the server, None if it was not
+    selected to be sent. `category` and `sha256` are from a list, `destination` distinguishes a file that is sent to
+    several places.
     """
 
     file: int
@@ -156,14 +154,14 @@ class FileRow:
     stored_as: str | None = None
 
     def as_fields(self) -> dict[str, Any]:
-        """The row as JSON may carry it: what is unknown is left out, an undecodable path comes in its bytes too."""
+        """Return the row as JSON values: unknown ones are omitted, an undecodable path is also given in base64."""
         out: dict[str, Any] = {}
         for spec in fields(self):
             value = getattr(self, spec.name)
             if value is None and spec.name != "size":
                 continue
             if spec.name == "relative_path" and as_base64(value) is not None:
-                continue  # it follows from the path, which comes in its bytes
+                continue  # it follows from path_b64
             out[spec.name] = escaped(str(value)) if isinstance(value, str) else value
             if spec.name == "path" and (raw := as_base64(value)) is not None:
                 out["path_b64"] = raw
@@ -172,7 +170,7 @@ class FileRow:
 
 @dataclass(slots=True)
 class _UnderWay:
-    """What a row will say of a file that is not over yet."""
+    """The data for the row of a file that has not ended."""
 
     session: str
     started: float
@@ -181,13 +179,13 @@ class _UnderWay:
 
 
 class Rows:
-    """Makes a row of each file that is over. Holds what is under way, and nothing else."""
+    """Creates a row for each file that ended. Stores only running files."""
 
     def __init__(self) -> None:
         self._running: dict[int, _UnderWay] = {}
 
     def of(self, event: ev.Event, now: float) -> FileRow | None:
-        """The row that follows from an event which observers are told of, in their order; `now` is the run clock."""
+        """Return the row that results from an event, if there is one; `now` is the run clock."""
         match event:
             case ev.FileStarted():
                 self._started(event, now)
@@ -267,7 +265,7 @@ class Rows:
 
 
 def _as_selected(local: LocalFile | None) -> tuple[int | None, dict[str, Any]]:
-    """The size, and the fields that say how it was to be sent, where the file came as far as being selected."""
+    """Return the size, and the fields about the selection, if the file was selected."""
     if local is None:
         return None, {}
     size = local.size if local.size or local.mtime_ns else None  # see `LocalFile`
@@ -280,5 +278,5 @@ def _as_selected(local: LocalFile | None) -> tuple[int | None, dict[str, Any]]:
 
 
 def rfc3339(at: float) -> str:
-    """Unix seconds as RFC 3339 in UTC, with milliseconds."""
+    """Format unix seconds as RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""When to try again, as values for tenacity. No sleeping here: the caller hands tenacity its own `sleep`."""
+"""Retry delays for tenacity. The caller gives tenacity its own `sleep`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_DELAY = 30.0
 
 
 class wait_as_told(wait_base):  # noqa: N801 - named like tenacity's own waits
-    """The server's `Retry-After` where the failure carries one, else exponential backoff with jitter (seconds)."""
+    """Wait for the server's `Retry-After` if there is one, else exponential backoff with jitter (seconds)."""
 
     def __init__(self) -> None:
-        """Backoff 0.5, 1, 2, … up to 30 s, with up to 0.5 s of jitter."""
+        """Back off 0.5, 1, 2, … up to 30 s, with up to 0.5 s of jitter."""
         self._backoff = wait_exponential(multiplier=FIRST_DELAY, max=MAX_DELAY) + wait_random(0, FIRST_DELAY)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        """The delay before the next attempt, in seconds."""
+        """Return the delay before the next attempt, in seconds."""
         error = retry_state.outcome.exception() if retry_state.outcome is not None else None
-        told: float | None = getattr(error, "retry_after", None)
-        return told if told is not None else self._backoff(retry_state)
+        requested: float | None = getattr(error, "retry_after", None)
+        return requested if requested is not None else self._backoff(retry_state)
 
 
 def worth_retrying(error: BaseException) -> bool:
-    """True for errors after which the same request can succeed."""
+    """Return True for errors after which the same request can succeed."""
     return bool(getattr(error, "retryable", False))

@@ -1,7 +1,7 @@
-"""The one state of a run. Only `reducer.reduce` writes it; renderers draw from it and never count.
+"""The state of a run. Only `reducer.reduce` changes it; renderers draw from it.
 
-Kept small on purpose: running files and sessions are held, finished files become numbers (and the last few, and the
-failures, for people). A terminal mark per file is one byte.
+It is small: only running files and sessions are stored, finished files are counted (plus the last ones, the failures,
+and one byte per file).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis, Kind
 
 HISTORY = 50
-"""Finished files and messages kept for the view."""
+"""Maximum finished files and messages kept for the view."""
 MOST_KEPT = 1000
-"""Failures, warnings and renamed files kept for the summary: the first ones. Of others only the number is known."""
+"""Maximum failures, warnings and renamed files kept for the summary; the others are counted."""
 
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
 """`overallStatus` values that end a session."""
@@ -31,7 +31,7 @@ SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
 
 @dataclass(slots=True)
 class FileState:
-    """A file under way. Bytes are absolute; `offset` is where this attempt began (resumed bytes are no speed)."""
+    """A running file. Bytes are totals; `offset` is where this attempt began, so that resumed bytes are no speed."""
 
     file: int
     path: str
@@ -49,24 +49,24 @@ class FileState:
     server_id: str | None = None
     server_time: float = float("-inf")
     retry_at: float | None = None
-    """When the next attempt starts (run clock, seconds), while the file waits for it."""
+    """Start of the next attempt (run clock, seconds), while the file waits for it."""
     retry_reason: str = ""
-    """What went wrong in the attempt before."""
+    """Why the last attempt failed."""
     packed: bool = False
-    """It is sent together with other small files: nothing is reported between its start and its end."""
+    """The file is part of a pack: nothing is reported between its start and its end."""
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 
 @dataclass(slots=True)
 class SessionState:
-    """What is known of a session: ours, or one that is watched."""
+    """The state of an own or watched session."""
 
     session: str
     category: str = ""
     expected: int | None = None
     watched: bool = False
     over: bool = False
-    """Its HTTP answers are all in; the last messages may still come."""
+    """All its HTTP responses have arrived; last messages may follow."""
     status: str = "pending"
     percent: float = 0.0
     completed: int = 0
@@ -75,16 +75,16 @@ class SessionState:
     server_time: float = float("-inf")
     by_name: dict[str, int] = field(default_factory=dict)
     heard: float | None = None
-    """When the server last said anything of it (run clock, seconds)."""
+    """Time of the last message about it (run clock, seconds)."""
     answered: float | None = None
-    """The same, for what it said when it was asked: the answer names all files."""
+    """Time of the last poll response, which lists all files."""
     missing: int = 0
-    """Answers in a row that did not know it."""
+    """Consecutive responses that did not know it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A file that is over, for the list of the last few."""
+    """A finished file, for the list of the latest ones."""
 
     file: int
     path: str
@@ -96,7 +96,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """An analysis that is over: a sentence of its result, or why there is none."""
+    """A finished analysis: a summary of its result, or the error."""
 
     kind: Kind
     name: str
@@ -106,13 +106,13 @@ class Analysed:
 
     @property
     def warning(self) -> str:
-        """What is said of the failure when it happens; empty where there is none."""
+        """The warning about a failure, else empty."""
         return f"no {self.kind} analysis of {self.name}: {self.error}" if self.error else ""
 
 
 @dataclass(slots=True)
 class Channel:
-    """The realtime channel as the view shows it."""
+    """The realtime channel as shown in the view."""
 
     state: ChannelState = ChannelState.CLOSED
     transport: Transport | None = None
@@ -120,16 +120,16 @@ class Channel:
     latency_ms: float | None = None
     reason: str = ""
     heard: float | None = None
-    """When the last message came in (run clock, seconds)."""
+    """Time of the last message (run clock, seconds)."""
     stale: str = ""
-    """Why what is known is old: the last poll's failure. Empty while it is fresh."""
+    """The last poll's failure, while the known progress is stale; else empty."""
     failure: Exception | None = None
-    """The same, as it was raised."""
+    """Its exception."""
 
 
 @dataclass(slots=True)
 class ProgressState:
-    """Everything a renderer may want to know. Only `reduce` writes here."""
+    """Everything that renderers show. Only `reduce` writes it."""
 
     server: str = ""
     protocol: str = ""
@@ -143,14 +143,14 @@ class ProgressState:
     cancelled: int = 0
     completed_bytes: int = 0
     settled_bytes: int = 0
-    """Sizes of files that are over: completed or skipped."""
+    """Total size of completed and skipped files."""
     lost_bytes: int = 0
-    """Sizes of files that failed or were cancelled: they leave the total."""
+    """Total size of failed and cancelled files, which are excluded from the total."""
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
     session: str = ""
-    """The session in the foreground: the newest."""
+    """The newest session."""
     sessions_done: int = 0
     channel: Channel = field(default_factory=Channel)
     finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=HISTORY))
@@ -158,92 +158,92 @@ class ProgressState:
     """The first `MOST_KEPT`."""
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
-    """How many failed, by code and by whether trying again can help."""
+    """Number of failures by code and retryability."""
     renamed: int = 0
-    """Completed files that the server stored under another name."""
+    """Number of completed files that the server stored under another name."""
     renames: list[ev.FileCompleted] = field(default_factory=list)
     """The first `MOST_KEPT` of them."""
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
     news: ev.RunWarning | None = None
-    """The newest warning, or the word that a trouble is over."""
+    """The newest warning or recovery."""
     incidents: IncidentLog = field(default_factory=IncidentLog)
     checking: str = ""
-    """The listed file whose content is being compared with its digest, before it is sent."""
+    """The listed file whose digest is being checked."""
     paused_until: float | None = None
-    """When the next call is made (run clock, seconds); None while nothing is paused."""
+    """Time of the next request (run clock, seconds); None without a pause."""
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
     advanced: float = 0.0
-    """When anything last moved (run clock, seconds)."""
+    """Time of the last progress (run clock, seconds)."""
     trouble: str = ""
     """The error that ended the run early."""
     advice: str = ""
-    """What to do about it."""
+    """The hint of that error."""
     bottleneck: Bottleneck | None = None
     """What limited the speed."""
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
-    """When the transfer side was done (run clock, seconds): what comes after it is no part of any rate."""
+    """Time of the transfer's end (run clock, seconds), which ends the measurement of rates."""
     analysis: Analysis | None = None
-    """The one under way, or the last one."""
+    """The running or the last one."""
     analyses: list[Analysed] = field(default_factory=list)
     analysis_file: str = ""
-    """Where the results are saved."""
+    """The file with the results."""
     sent_total: int = 0
-    """Bytes that left this machine, in all attempts: what the speed is made of."""
+    """Bytes sent in all attempts, from which the speed is computed."""
     meter: Meter = field(default_factory=Meter)
     measures: Measures = field(default_factory=Measures)
     marks: bytearray = field(default_factory=bytearray)
-    """One byte a file: 1 once it is over."""
+    """One byte per file: 1 if it has ended."""
     sizes: dict[int, int] = field(default_factory=dict)
-    """Sizes of files that are selected and not yet started."""
+    """Sizes of selected files that have not started."""
 
-    # -- what renderers ask -------------------------------------------------------------------------------------------
+    # -- computed values -----------------------------------------------------------------------------------------------
 
     @property
     def over(self) -> int:
-        """Files that are over."""
+        """The number of files that have ended."""
         return self.completed + self.failed + self.skipped + self.cancelled
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of the files that are stored or may still be."""
+        """Total size of the files that are stored or may still be."""
         return max(0, self.selected_bytes - self.lost_bytes)
 
     @property
     def bytes_through(self) -> int:
-        """Bytes of `total_bytes` that are over, and what has been sent of the rest."""
+        """The part of `total_bytes` that has ended or been sent."""
         return self.settled_bytes + sum(file.sent for file in self.running.values())
 
     @property
     def fraction(self) -> float:
-        """0–1 for the bar of the whole; 1 only when every file is confirmed or skipped."""
+        """Return the total progress from 0 to 1; 1 only when every file is confirmed or skipped."""
         unfinished = self.running or self.over < self.selected or self.walking
         if unfinished or self.failed or self.cancelled:
             return min(0.99, self.bytes_through / self.total_bytes) if self.total_bytes else 0.0
         return 1.0
 
     def paused(self, now: float) -> bool:
-        """Return whether every call waits. The end of a rate limit is known; that of an outage is an event."""
+        """Return whether all requests wait. A rate limit has a known end; an outage is ended by an event."""
         if self.paused_until is None or self.outcome is not None:
             return False
         return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
 
     def rate(self, now: float) -> float:
-        """Bytes a second of the whole run, over the last seconds; once all is sent, over all of it."""
+        """Return the bytes per second of the last seconds; after the transfer, of the whole run."""
         if self.stopped is not None:
             return self.sent_total / max(1e-3, self.stopped - self.started)
         return self.meter.rate(now)
 
     def eta(self, now: float) -> float | None:
-        """Seconds that the bytes still to be sent will take; None where that can't be said."""
+        """Return the remaining seconds of the transfer; None if unknown."""
         return eta(self.total_bytes - self.bytes_through, self.rate(now))
 
 
 def file_fraction(file: FileState) -> float:
-    """0–1 for a running file's bar; below 1 until the server has confirmed it."""
+    """Return the progress of a running file from 0 to 1; below 1 until it is confirmed."""
     if not file.size:
         return min(0.99, (file.server_percent or 0.0) / 100)
     return min(0.99, file.sent / file.size)

@@ -1,4 +1,4 @@
-"""The way to a server, examined step by step: what works, what does not, why, and what to do about it."""
+"""Diagnose the connection to a server step by step: what works, what fails, why, and how to fix it."""
 
 from uploader_cli.doctor.context import Context
 from uploader_cli.doctor.examination import examine

@@ -1,4 +1,4 @@
-"""What is known before anything is sent: where the settings come from, and whether a proxy is in the way."""
+"""Steps before any request: the sources of the settings, and the proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def settings(context: Context) -> Finding:
-    """Where the server's URL comes from, and the token, which is read here. Raises `UsageError`."""
+    """Report the source of the server's URL, and read the token. Raises `UsageError`."""
     given = context.settings
     source = given.sources.get("server", DEFAULT)
     context.token = given.bearer()
@@ -25,20 +25,20 @@ def settings(context: Context) -> Finding:
     if given.token_withheld:
         return warning(
             f"the token is withheld: only {source}, in the working directory, names {given.server}",
-            "Name the server yourself, with --server, UPLOADER_SERVER or in your own config, and it gets the token.",
+            "Set the server with --server, UPLOADER_SERVER or in your user config to send the token.",
             **details,
         )
     if given.insecure and context.secure:
         return warning(
-            f"certificates are not checked (--insecure): {cause}",
-            "Name the authority's certificate with --ca-bundle instead of --insecure.",
+            f"certificates are not verified (--insecure): {cause}",
+            "Use --ca-bundle with the authority's certificate instead of --insecure.",
             **details,
         )
     return fine(cause, **details)
 
 
 def proxy(context: Context) -> Finding:
-    """The proxy that calls go through, by --proxy or by the environment, as the upload finds it."""
+    """Report the proxy of --proxy or the environment, as an upload would use it."""
     session = make_session(context.settings, Sockets())
     scheme = "https" if context.secure else "http"
     context.proxy = session.proxies.get(scheme) or session.proxies.get("all")
@@ -55,5 +55,5 @@ def proxy(context: Context) -> Finding:
 
 
 def named_proxy(context: Context) -> str:
-    """`the proxy` or `the server`, for sentences about the first hop."""
+    """Return `the proxy` or `the server`, for messages about the first hop."""
     return "the proxy" if context.proxy else "the server"

@@ -1,4 +1,4 @@
-"""What the steps of one examination share, and the calls they make, which are counted."""
+"""The data shared by the steps of a diagnosis, and its counted requests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An id that no session and no file has: asking for it changes nothing."""
+"""An ID that no session and no file has: requests for it change nothing."""
 STEP_LIMIT = 5.0
-"""Seconds that a step may take."""
+"""Maximum seconds for a step."""
 ANSWER_LIMIT = 4.0
-"""Seconds that one answer may take: a step that gives up by itself can say what it waited for."""
+"""Maximum seconds for a response, less than for a step, so that the step can report it."""
 
 
 class Address(NamedTuple):
-    """Where a connection goes."""
+    """The host and port of a connection."""
 
     host: str
     port: int
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """An answer, and the milliseconds it took."""
+    """A response and its duration in milliseconds."""
 
     answer: Answer
     ms: float
@@ -45,9 +45,9 @@ class Timed(NamedTuple):
 
 @dataclass
 class Context:
-    """What one step leaves for the next. `session` is an id to look at, `new_session` asks for one to be made.
+    """The results that steps pass on. `session` is an ID to check, `new_session` creates one.
 
-    Everything of the machine that a test may want to be different is a field: environment, wall clock, `fsync`.
+    Environment, wall clock and `fsync` are fields, so that tests can replace them.
     """
 
     settings: Settings
@@ -61,21 +61,21 @@ class Context:
     proxy: str | None = None
     addresses: list[str] = field(default_factory=list)
     connect_ms: float | None = None
-    """How long a TCP connection took: about one way there and back."""
+    """Duration of the TCP handshake: about one round trip."""
     health: Timed | None = None
     health_received: float = 0.0
-    """Wall time at which it came (seconds)."""
+    """Wall time of its arrival (seconds)."""
     speaks: bool = False
-    """True once something answered as an upload server does."""
+    """True once a response was that of an upload server."""
     opened: str | None = None
-    """The session that this examination opened, until it is cancelled."""
+    """The session created here, until it is cancelled."""
     calls: int = 0
     limited: float | None = None
-    """Seconds until the server takes calls again, once it answered 429."""
+    """Seconds until the server accepts requests again, after a 429."""
     meter: Mapping[str, str] | None = None
-    """The headers of the last counted answer."""
+    """The headers of the last counted response."""
     live: dict[str, float] = field(default_factory=dict)
-    """Transport → milliseconds until it was connected."""
+    """Transport → milliseconds to connect."""
     poll_ms: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Context:
 
     @property
     def server(self) -> Address:
-        """Host and port of the server."""
+        """The server's host and port."""
         return address_of(self.settings.server)
 
     @property
@@ -94,15 +94,15 @@ class Context:
 
     @property
     def next_hop(self) -> Address:
-        """Where the connection goes first: the proxy, else the server."""
+        """The first hop: the proxy, else the server."""
         return address_of(self.proxy) if self.proxy else self.server
 
     def authorization(self) -> dict[str, str]:
-        """The header that carries the token, if there is one."""
+        """Return the header with the token, if there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def call(self, method: str, path: str, *, json: object = None, headers: Mapping[str, str] | None = None) -> Timed:
-        """One call, timed; those to `/api` are counted. Raises `NetworkError`."""
+        """Send a request and time it; those to `/api` are counted. Raises `NetworkError`."""
         counted = path.startswith("/api/")
         self.calls += counted
         began = time.perf_counter()
@@ -121,13 +121,13 @@ class Context:
         return Timed(answer, took)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self.closing.set()
         self.http.shut()
         self.http.close()
 
 
 def address_of(url: str) -> Address:
-    """Host and port of a URL, with the port of its scheme where it names none."""
+    """Return host and port of a URL, with the default port of its scheme."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     return Address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))

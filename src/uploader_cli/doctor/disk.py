@@ -1,4 +1,4 @@
-"""The directory of the journal: can it be written, how fast is its disk, can the journal be read."""
+"""Check the directory of the journal: whether it is writable, its speed, and whether the journal is readable."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from uploader_cli.doctor.context import Context
 
 PIECES, PIECE = 8, 512 * 1024
-"""What is written and made durable, one piece after the other."""
+"""Pieces written and synced, and their size in bytes."""
 WRITING = 2.0
-"""Seconds after which no further piece is begun."""
+"""Seconds after which no further piece is written."""
 SLOW_RATE = 4e6
-"""Bytes/s below which the disk, not the line, may decide how fast an upload is."""
+"""Bytes/s below which the disk may limit the upload."""
 SLOW_SYNC = 0.3
-"""Seconds for one piece to be durable."""
-ELSEWHERE = "name a directory on a local disk with --state-dir."
+"""Seconds to sync one piece."""
+ELSEWHERE = "use a directory on a local disk with --state-dir."
 
 
 def disk(context: Context) -> Finding:
-    """Write and sync a file in the state directory (or where it would be made), remove it, and read the journal."""
+    """Write, sync and delete a file in the state directory (or its nearest parent), and read the journal."""
     directory = context.settings.state_path
     try:
         speed, slowest = _written(_existing(directory), context)
     except OSError as error:
         return failed(
             f"the state directory {directory} can't be written: {error.strerror or error}",
-            f"Free space or rights there, or {ELSEWHERE}",
+            f"Check its free space and permissions, or {ELSEWHERE}",
             Exit.USAGE,
             directory=str(directory),
         )
@@ -51,25 +51,25 @@ def disk(context: Context) -> Finding:
     if trouble:
         return warning(
             f"the journal in {directory} {trouble}",
-            "The next upload sets it aside and begins a new one; what was interrupted before is sent anew.",
+            "The next upload replaces it by a new one; interrupted uploads are restarted.",
             **details,
         )
     if speed < SLOW_RATE or slowest > SLOW_SYNC:
         return warning(
-            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms until a write is safe",
-            f"Find out what else writes to that disk, or {ELSEWHERE}",
+            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write",
+            f"Check what else writes to that disk, or {ELSEWHERE}",
             **details,
         )
     return fine(f"{rate(speed)} in {directory}", **details)
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the nearest one above it that is there: nothing is made that an upload has not made."""
+    """Return the directory or its nearest existing parent; nothing is created here."""
     return next((place for place in (directory, *directory.parents) if place.exists()), directory)
 
 
 def _written(directory: Path, context: Context) -> tuple[float, float]:
-    """Bytes a second, and the seconds of the slowest sync."""
+    """Return bytes per second, and the seconds of the slowest sync."""
     data = os.urandom(PIECE)
     slowest, count = 0.0, 0
     handle, name = tempfile.mkstemp(prefix=".uploader-doctor-", dir=directory)
@@ -89,7 +89,7 @@ def _written(directory: Path, context: Context) -> tuple[float, float]:
 
 
 def _journal(directory: Path) -> str:
-    """What is wrong with the journal, empty for nothing. It is opened for reading only, and never repaired here."""
+    """Return what is wrong with the journal, else an empty string. It is opened read-only."""
     path = directory / NAME
     if not path.exists():
         return ""

@@ -1,4 +1,4 @@
-"""The table of steps, and how they are gone through: in order, each timed and bounded, none after one it rests on."""
+"""The table of steps, and how they run: in order, timed and bounded, none after a failed one that it depends on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from uploader_cli.doctor.context import Context
 
 RUN_LIMIT = 25.0
-"""Seconds after which no further step is begun or waited for; the end may take `STEP_LIMIT` more."""
+"""Seconds after which no further step is started; the clean-up may take `STEP_LIMIT` more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One look. `rests_on` is the step without which it makes no sense; `vital` where no upload works without it."""
+    """One step. `rests_on` is a step that it depends on; `vital` steps are required for uploads."""
 
     id: str
     title: str
@@ -52,7 +52,7 @@ STEPS = (
     Step("long_polling", "long polling", live.long_polling, "polling"),
     Step("disk", "state dir", disk.disk),
 )
-"""In the order in which a failure explains what follows."""
+"""Ordered so that a failure explains the following ones."""
 
 
 def examine(
@@ -61,10 +61,10 @@ def examine(
     begin: Callable[[str], None] = lambda _title: None,
     tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Take all steps; `begin` hears the title of each before, `tell` its result after. Closes its connections."""
+    """Run all steps; `begin` gets the title of each before, `tell` its result after. Closes the context."""
     began = time.perf_counter()
     results: list[Result] = []
-    broken: dict[str, str] = {}  # a step that came to nothing → the title of the one that failed
+    broken: dict[str, str] = {}  # ID of a failed or skipped step → title of the failed one
     try:
         for step in STEPS:
             begin(step.title)
@@ -94,7 +94,7 @@ def _clean_up(context: Context) -> None:
 
 
 def _take(step: Step, context: Context, limit: float) -> Result:
-    """One step, in a thread of its own: a lookup of a name, say, is bounded by nothing of ours."""
+    """Run one step in a thread: a name lookup, for example, has no time limit."""
     found: list[Finding | BaseException] = []
 
     def look() -> None:
@@ -111,7 +111,7 @@ def _take(step: Step, context: Context, limit: float) -> Result:
     took = (time.perf_counter() - began) * 1000
     outcome = found[0] if found else _late(step, context, limit)
     if isinstance(outcome, errors.UploaderError):
-        outcome = _told(step, outcome)
+        outcome = _of_error(step, outcome)
     if isinstance(outcome, BaseException):
         raise outcome
     return Result(step.id, step.title, took, _shown(outcome))
@@ -119,26 +119,26 @@ def _take(step: Step, context: Context, limit: float) -> Result:
 
 def _late(step: Step, context: Context, limit: float) -> Finding:
     context.http.shut()
-    cause = f"nothing came of it within {limit:.0f} s" if limit else f"the {RUN_LIMIT:.0f} s for all steps were over"
+    cause = f"no result within {limit:.0f} s" if limit else f"the {RUN_LIMIT:.0f} s for all steps have passed"
     if step.id == "dns":
-        return failed(f"the lookup of {context.next_hop.host} took over {limit:.0f} s", network.ASK_DNS)
+        return failed(f"the lookup of {context.next_hop.host} took longer than {limit:.0f} s", network.ASK_DNS)
     if step.id == "settings":
         return failed(
-            f"the token command took over {limit:.0f} s", "Run it by hand to see what it waits for.", Exit.USAGE
+            f"the token command took longer than {limit:.0f} s", "Run it yourself to see what it waits for.", Exit.USAGE
         )
     if step.vital:
-        return failed(cause, "Try again; if it lasts, ask whoever runs the server or the proxy.")
-    return warning(cause, "Try again; if it lasts, ask whoever runs the server.")
+        return failed(cause, "Try again; if it persists, contact the operator of the server or the proxy.")
+    return warning(cause, "Try again; if it persists, contact the server's operator.")
 
 
-def _told(step: Step, error: errors.UploaderError) -> Finding:
-    """An error that the step had no words of its own for."""
+def _of_error(step: Step, error: errors.UploaderError) -> Finding:
+    """Return the finding for an error that the step did not handle."""
     hint = error.hint or "try again"
     remedy = hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
     return failed(str(error), remedy, of_error(error)) if step.vital else warning(str(error), remedy)
 
 
 def _shown(finding: Finding) -> Finding:
-    """Without secrets: causes quote answers and URLs."""
+    """Mask secrets, since causes quote responses and URLs."""
     details = {key: mask(value) if isinstance(value, str) else value for key, value in finding.details.items()}
     return replace(finding, cause=mask(finding.cause), remedy=mask(finding.remedy), details=details)

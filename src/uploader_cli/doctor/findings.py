@@ -1,4 +1,4 @@
-"""What a step finds, and what all of them come to, as values."""
+"""The findings of steps and the report, as values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Detail = str | int | float | bool | None | list[str]
 
 
 class Status(StrEnum):
-    """How a step ended. `failed` means that no upload is possible; what only makes one worse is a `warning`."""
+    """The status of a step: `failed` prevents uploads, a `warning` only impairs them."""
 
     OK = "ok"
     WARNING = "warning"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a step found: the cause in words, and one concrete thing to do. `exit` is what a failure asks for."""
+    """The finding of a step: its cause, and what to do about it. `exit` is the exit code of a failure."""
 
     status: Status
     cause: str
@@ -35,28 +35,28 @@ class Finding:
 
 
 def fine(cause: str, **details: Detail) -> Finding:
-    """All is well; `cause` says what was seen."""
+    """Return a finding without problems; `cause` describes what was found."""
     return Finding(Status.OK, cause, details=details)
 
 
 def warning(cause: str, remedy: str, **details: Detail) -> Finding:
-    """Uploads work, but worse than they could."""
+    """Return a finding that impairs uploads."""
     return Finding(Status.WARNING, cause, remedy, details)
 
 
 def failed(cause: str, remedy: str, exit: Exit = Exit.NO_SERVER, **details: Detail) -> Finding:  # noqa: A002
-    """No upload is possible."""
+    """Return a finding that prevents uploads."""
     return Finding(Status.FAILED, cause, remedy, details, exit)
 
 
 def skipped(because: str) -> Finding:
-    """Not looked at."""
+    """Return the finding of a skipped step."""
     return Finding(Status.SKIPPED, because)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One step as it is reported; `ms` is the time that it took. `blocked_by` is the title of a step that failed."""
+    """The result of a step; `ms` is its duration. `blocked_by` is the title of a failed step."""
 
     id: str
     title: str
@@ -66,11 +66,11 @@ class Result:
 
     @property
     def status(self) -> Status:
-        """How it ended."""
+        """The status of the finding."""
         return self.finding.status
 
     def as_json(self) -> dict[str, object]:
-        """The step as `--json` shows it."""
+        """Return the step for `--json`."""
         found = self.finding
         return {
             "id": self.id,
@@ -85,7 +85,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All steps and what they come to. `api_calls` were counted by a server that counts (wire contract 3.11)."""
+    """All results. `api_calls` are the requests that count towards a rate limit (docs/protocol.md section 3.11)."""
 
     server: str
     steps: tuple[Result, ...]
@@ -96,18 +96,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True where uploads will work."""
+        """True if uploads will work."""
         return self.exit_code is Exit.OK
 
     @property
     def status(self) -> Status:
-        """The whole in one word: ok only where no step has anything to complain of."""
+        """The overall status: ok only without warnings and failures."""
         if not self.ok:
             return Status.FAILED
         return Status.WARNING if any(step.status is Status.WARNING for step in self.steps) else Status.OK
 
     def as_json(self) -> dict[str, object]:
-        """The report as `--json` shows it."""
+        """Return the report for `--json`."""
         return {
             "server": self.server,
             "ok": self.ok,

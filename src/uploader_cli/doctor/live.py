@@ -1,4 +1,4 @@
-"""The live connection, over both of its transports, and what stands in its way."""
+"""Check the live connection over both transports."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from uploader_cli.doctor.context import Context
 
 DIAL_LIMIT = 3.5
-"""Seconds until a dial is given up; an upload would go on to the next transport at 5 (wire contract 2)."""
+"""Maximum seconds to connect; an upload tries the next transport after 5 (docs/protocol.md section 2)."""
 PROBE_LIMIT = 1.0
 JOIN_LIMIT = 0.6
-"""Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
+"""Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
 NO_SOCKET_IO = "no_socket_io"
 FULL = 429
-"""Status of a handshake from an address that has as many connections as it may."""
+"""Status of the handshake at the connection limit of an address."""
 
 
 def websocket(context: Context) -> Finding:
-    """A connection as an upload makes it first: the websocket, the handshake, the room."""
+    """Connect as an upload does first: websocket, handshake, join."""
     reached = _dial(context, Transport.WEBSOCKET)
     if not isinstance(reached, ChannelReason):
         return fine(reached, latency_ms=round(context.live["websocket"], 1))
     if reached is ChannelReason.TIMEOUT:
         return warning(
-            f"no answer within {DIAL_LIMIT} s: something on the way holds websockets up", _let_through(context)
+            f"no answer within {DIAL_LIMIT} s: something on the network path delays websockets", _let_through(context)
         )
     status, server = _probe(context, Transport.WEBSOCKET)
     if status == FULL:
@@ -46,26 +46,26 @@ def websocket(context: Context) -> Finding:
             cause = "the server has no websocket at /socket.io/ (404)"
             return warning(cause, _switch_on(context), http_status=status, **{NO_SOCKET_IO: True})
         case 101:
-            cause = "the websocket opens, but what is said over it does not get through"
+            cause = "the websocket opens, but no messages get through"
         case None:
-            cause = "its handshake is cut: something on the way (a proxy?) blocks websockets"
+            cause = "the handshake is cut: something on the network path blocks websockets"
         case 401:
-            cause = "the websocket is refused (401): it wants a good token"
-            return warning(cause, "Give one with UPLOADER_TOKEN, --token-file or --token-command.", http_status=401)
+            cause = "the websocket is refused (401): it requires a valid token"
+            return warning(cause, "Set one with UPLOADER_TOKEN, --token-file or --token-command.", http_status=401)
         case _:
-            cause = f"its handshake is answered with {status}: something on the way (a proxy?) blocks websockets"
+            cause = f"the handshake is answered with {status}: something on the network path blocks websockets"
     return warning(cause, _let_through(context), http_status=status, answered_by=server)
 
 
 def long_polling(context: Context) -> Finding:
-    """The transport for lines that carry no websocket."""
+    """Connect over long polling, the transport where websockets are blocked."""
     reached = _dial(context, Transport.POLLING)
     if not isinstance(reached, ChannelReason):
         return fine(reached, latency_ms=round(context.live["polling"], 1))
     if reached is ChannelReason.TIMEOUT:
         return warning(
             f"no answer within {DIAL_LIMIT} s",
-            f"Check that nothing on the way buffers the answers of {context.settings.server}/socket.io/.",
+            f"Check that no proxy buffers the responses of {context.settings.server}/socket.io/.",
         )
     status, server = _probe(context, Transport.POLLING)
     if status == 404:
@@ -75,15 +75,15 @@ def long_polling(context: Context) -> Finding:
         return _full(context)
     said = "is cut" if status is None else f"is answered with {status}"
     return warning(
-        f"its handshake {said}",
-        f"Have {context.settings.server}/socket.io/ let through to the server, by its proxy too.",
+        f"the handshake {said}",
+        f"Let proxies and firewalls pass {context.settings.server}/socket.io/ to the server.",
         http_status=status,
         answered_by=server,
     )
 
 
 def _dial(context: Context, transport: Transport) -> str | ChannelReason:
-    """Connect, join, leave: what was seen, or the reason why not."""
+    """Connect, join and leave; return a description, or the reason of a failure."""
     sockets = Sockets()
     news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
     heard: queue.Queue[object] = queue.Queue()
@@ -122,12 +122,12 @@ def _listen(heard: queue.Queue[object]) -> str:
     try:
         heard.get(timeout=JOIN_LIMIT)
     except queue.Empty:
-        return ", joined (the server said nothing yet)"
-    return f", joined and heard {(time.perf_counter() - began) * 1000:,.0f} ms later"
+        return ", joined (no message yet)"
+    return f", joined, first message after {(time.perf_counter() - began) * 1000:,.0f} ms"
 
 
 def _probe(context: Context, transport: Transport) -> tuple[int | None, str | None]:
-    """What answers the handshake: status and Server header; None for no answer."""
+    """Return status and Server header of the handshake's response; None without a response."""
     headers = {}
     if transport is Transport.WEBSOCKET:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -147,8 +147,8 @@ def _probe(context: Context, transport: Transport) -> tuple[int | None, str | No
 
 def _full(context: Context) -> Finding:
     return warning(
-        "the server takes no more connections from here (429)",
-        f"End other uploads and watchers at this address, or have {context.server} allow more (--max-connections).",
+        "the server accepts no more connections from this address (429)",
+        f"Stop other uploads and watchers at this address, or raise the limit of {context.server} (--max-connections).",
         http_status=FULL,
     )
 
@@ -157,12 +157,12 @@ def _let_through(context: Context) -> str:
     where = f"{context.server}/socket.io/"
     if context.proxy:
         return (
-            f"Have the proxy {context.next_hop} let websockets through to {context.server}, or except "
-            f"{context.server.host} from it with NO_PROXY."
+            f"Let the proxy {context.next_hop} pass websockets to {context.server}, or exclude "
+            f"{context.server.host} with NO_PROXY."
         )
-    return f"Have every proxy and firewall before {where} pass on `Upgrade: websocket` and keep the connection open."
+    return f"Let every proxy and firewall before {where} pass `Upgrade: websocket` and keep the connection open."
 
 
 def _switch_on(context: Context) -> str:
     where = f"{context.settings.server}/socket.io/"
-    return f"Have Socket.IO switched on at {where}, or its path passed on by the proxy before it."
+    return f"Enable Socket.IO at {where}, or let the proxy pass its path."

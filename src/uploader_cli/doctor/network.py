@@ -1,4 +1,4 @@
-"""The way to the first hop, which is the proxy where there is one: its name, and its port."""
+"""Check the name and port of the first hop, which is the proxy if there is one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from uploader_cli.doctor.findings import Finding, failed, fine
 if TYPE_CHECKING:
     from uploader_cli.doctor.context import Context
 
-ASK_DNS = "Check the name for typing errors, and this machine's DNS server or VPN."
+ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
 def dns(context: Context) -> Finding:
-    """The addresses of the first hop's name."""
+    """Resolve the name of the first hop."""
     host, port = context.next_hop
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         option = "--proxy" if context.proxy else "--server"
-        why = getattr(error, "strerror", None) or "it is no name"
+        why = getattr(error, "strerror", None) or "not a host name"
         return failed(
             f"the host name {host} is unknown ({why})",
-            f"Check the name in {option} for typing errors, and this machine's DNS server or VPN.",
+            f"Check the name in {option} for typos, and this machine's DNS server or VPN.",
         )
     context.addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
     if context.addresses == [host]:
@@ -38,7 +38,7 @@ def dns(context: Context) -> Finding:
 
 
 def tcp(context: Context) -> Finding:
-    """A connection to the first hop, over any of its addresses; they share the time."""
+    """Connect to the first hop, trying all its addresses within the time limit."""
     port = context.next_hop.port
     until = time.monotonic() + ANSWER_LIMIT
     problem: OSError = TimeoutError()
@@ -69,7 +69,7 @@ def _closed(context: Context, problem: OSError) -> Finding:
         return failed(
             f"no answer from port {where.port} of {where.host} within {ANSWER_LIMIT:.0f} s: a firewall drops the "
             "packets, or the host is down",
-            f"Have outgoing TCP to port {where.port} of {where.host} allowed, or go through a proxy with --proxy.",
+            f"Allow outgoing TCP to port {where.port} of {where.host}, or use a proxy with --proxy.",
             port=where.port,
         )
     if problem.errno in _UNREACHABLE:

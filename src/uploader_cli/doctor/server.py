@@ -1,4 +1,4 @@
-"""The server as `/health` shows it, which no server counts: is it one, of which kind, how busy, and what time is it."""
+"""Check the server by `/health`, which is not counted: its kind, its load and its clock."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from uploader_cli.doctor.context import Context
 
 TRIES = 3
-"""Times that a 5xx is asked again: one may be an accident."""
+"""Maximum requests after a 5xx: one may be accidental."""
 PAUSE = 0.3
 SAMPLES = 5
-"""Answers of `/health` that are timed, the first included."""
+"""Responses of `/health` that are timed, including the first."""
 SAMPLING = 3.0
-"""Seconds within which the slowest so far must fit once more: the step has an end."""
+"""Seconds into which another response as slow as the slowest must fit, to bound the step."""
 SLOW_MS = 500.0
-"""What an answer may take beyond the way there and back."""
+"""Maximum milliseconds of a response beyond the round trip."""
 UNEVEN_MS = 400.0
 SKEW = 30.0
-"""Seconds between two clocks that matter: tokens and certificates are good for exact times."""
+"""Seconds of clock skew that matter for tokens and certificates."""
 OPERATOR = "Ask the server's operator to look at its load"
 
 
 def health(context: Context) -> Finding:
-    """Whether an upload server answers (`/health`, wire contract 1), of which kind, and with which limits."""
+    """Check whether an upload server answers `/health` (docs/protocol.md section 1), its kind and its limits."""
     try:
         timed = _asked(context)
     except errors.NetworkError as error:
@@ -44,10 +44,8 @@ def health(context: Context) -> Finding:
     context.health, context.health_received = timed, context.wall()
     if answer.status in (401, 403, 407):
         whose = "the proxy" if answer.status == 407 else "the server, or a proxy before it,"
-        option = (
-            "Put the proxy's name and password into --proxy" if answer.status == 407 else "Give a token or --header"
-        )
-        return failed(f"{whose} wants to know who you are ({answer.status})", f"{option}.", Exit.NOT_AUTHORISED)
+        option = "Add the proxy's user and password to --proxy" if answer.status == 407 else "Set a token or --header"
+        return failed(f"{whose} requires authentication ({answer.status})", f"{option}.", Exit.NOT_AUTHORISED)
     if answer.status >= 500:
         return _unavailable(answer.status)
     body = as_object(answer.body)
@@ -69,7 +67,7 @@ def _asked(context: Context) -> Timed:
 def _silent(context: Context, error: errors.NetworkError) -> Finding:
     if isinstance(error, errors.TimedOut):
         return failed(
-            f"the server connects, but gives no answer within {ANSWER_LIMIT:.0f} s: it is overloaded, or hangs",
+            f"the server accepts connections, but does not answer in {ANSWER_LIMIT:.0f} s: it is overloaded or hangs",
             f"{OPERATOR}, or to restart it.",
         )
     if isinstance(error, errors.ConnectFailed):
@@ -78,18 +76,18 @@ def _silent(context: Context, error: errors.NetworkError) -> Finding:
     other = "http" if context.secure else "https"
     return failed(
         f"the server cut the connection instead of answering ({error})",
-        f"Check the port, and whether it wants {other}:// in --server.",
+        f"Check the port, and whether --server needs {other}://.",
     )
 
 
 def _unavailable(status: int) -> Finding:
-    why = "it is overloaded or under maintenance" if status in (503, 504) else "it has trouble of its own"
+    why = "it is overloaded or under maintenance" if status in (503, 504) else "it has an internal error"
     if status == 502:
         why = "the server behind its proxy is down"
     fault = errors.ServerFault("", status=status)
     return failed(
         f"the server answers {status}: {why}",
-        "Try again later; if it lasts, tell the server's operator.",
+        "Try again later; if it persists, contact the server's operator.",
         of_error(fault),
         http_status=status,
     )
@@ -103,7 +101,7 @@ def _described(body: dict[str, object], limits: Limits | None) -> Finding:
     tus = isinstance(body.get("tus"), dict)
     details: dict[str, Detail] = {"kind": kind, "tus": tus}
     if limits is None:
-        return Finding(Status.OK, f"{kind}; its limits are told when an upload begins", details=details)
+        return Finding(Status.OK, f"{kind}; its limits are reported when an upload begins", details=details)
     types = "any type" if "*" in limits.allowed_types else ", ".join(sorted(limits.allowed_types))
     details |= {"max_files": limits.max_files, "max_file_size": limits.max_file_size, "types": types}
     most = f"{plural(limits.max_files, 'file')} a session, {size(limits.max_file_size)} a file, {types}"
@@ -112,29 +110,29 @@ def _described(body: dict[str, object], limits: Limits | None) -> Finding:
 
 
 def _doubtful(context: Context, timed: Timed) -> Finding:
-    """No `/health` as it should be: one call tells whether the rest is there."""
+    """Check with one more request whether it is an upload server with an unusual `/health`."""
     answer = timed.answer
     target = redirect_target(answer)
     if target is not None:
         where = target.removesuffix("/health")
-        return failed(f"the server sends us on to {target}", f"Use --server {where}.")
+        return failed(f"the server redirects to {target}", f"Use --server {where}.")
     probe = context.call("GET", f"/api/upload/progress/{NOBODY}").answer
     if error_code(probe.body):
         context.speaks = True
         return fine(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
     return failed(
-        f"this is no upload server: /health answers {answer.status} with {kind}",
-        "Check host, port and path of --server; a proxy or a web site may answer in its place.",
+        f"this is not an upload server: /health answers {answer.status} with {kind}",
+        "Check host, port and path of --server; a proxy or another web site may answer instead.",
         http_status=answer.status,
         content_type=kind,
     )
 
 
 def load(context: Context) -> Finding:
-    """How evenly and how fast `/health` is answered, compared with the way there and back."""
+    """Compare the response times of `/health` with the round trip."""
     if context.health is None:
-        return skipped("because there is no answer to compare with")
+        return skipped("because there is no response to compare with")
     times, refused = [context.health.ms], 0
     until = time.monotonic() + SAMPLING
     while len(times) + refused < SAMPLES and time.monotonic() + max(times) / 1000 < until:
@@ -159,39 +157,39 @@ def load(context: Context) -> Finding:
     if refused:
         whole = len(times) + refused
         return warning(
-            f"the server is overloaded: {refused} of {whole} questions got no good answer",
-            f"{OPERATOR}; upload with fewer --jobs until then.",
+            f"the server is overloaded: {refused} of {whole} requests failed",
+            f"{OPERATOR}; use fewer --jobs until then.",
             **details,
         )
     if median > way + SLOW_MS:
         return warning(
-            f"answers are slow ({median:,.0f} ms): a connection takes {way:,.0f} ms, so the server is overloaded, or a "
-            "proxy delays them",
-            f"{OPERATOR}; progress will come late until then.",
+            f"responses are slow ({median:,.0f} ms): a connection takes {way:,.0f} ms, so the server is overloaded, "
+            "or a proxy delays them",
+            f"{OPERATOR}; progress will be late until then.",
             **details,
         )
     if most - median > UNEVEN_MS and most > 5 * median:
         return warning(
-            f"answers take from {least:,.0f} to {most:,.0f} ms: the server is overloaded, or the line is unsteady",
-            f"{OPERATOR}; try again to see whether it lasts.",
+            f"responses take from {least:,.0f} to {most:,.0f} ms: the server is overloaded, or the network is unstable",
+            f"{OPERATOR}; try again to see whether it persists.",
             **details,
         )
-    return fine(f"{median:,.0f} ms an answer ({least:,.0f} to {most:,.0f} ms)", **details)
+    return fine(f"{median:,.0f} ms per response ({least:,.0f} to {most:,.0f} ms)", **details)
 
 
 def clock(context: Context) -> Finding:
-    """The server's clock, by its timestamp or the Date of the answer, against the one here."""
+    """Compare the server's clock, by its timestamp or the Date header, with the local one."""
     if context.health is None:
-        return skipped("because there is no answer that could tell")
+        return skipped("because there is no response with a time")
     answer, ms = context.health
     stamp = parse_time(as_object(answer.body).get("timestamp"))
     date = parse_http_date(answer.headers.get("Date"))
-    told = stamp if stamp is not None else date
-    if told is None:
-        return skipped("because the server does not tell its time")
+    reported = stamp if stamp is not None else date
+    if reported is None:
+        return skipped("because the server does not report its time")
     if answer.headers.get("Age", "0").strip() not in ("", "0"):
-        return skipped("because a cache answered in the server's place")
-    skew = context.health_received - ms / 2000 - told
+        return skipped("because a cache answered instead of the server")
+    skew = context.health_received - ms / 2000 - reported
     details: dict[str, Detail] = {
         "skew_seconds": round(skew, 3),
         "by": "timestamp" if stamp is not None else "Date header",
@@ -200,9 +198,9 @@ def clock(context: Context) -> Finding:
     if abs(skew) > SKEW:
         side = "ahead of" if skew > 0 else "behind"
         return warning(
-            f"clock skew of {hours(abs(skew) + 0.5)}: the clock here is {side} the server's",
-            "Set this machine's clock by NTP (timedatectl set-ntp true), or tell the server's operator: tokens and "
-            "certificates seem expired otherwise.",
+            f"clock skew of {hours(abs(skew) + 0.5)}: the local clock is {side} the server's",
+            "Set this machine's clock by NTP (timedatectl set-ntp true), or contact the server's operator: otherwise "
+            "tokens and certificates seem expired.",
             **details,
         )
     return fine(f"within {max(1, round(abs(skew)))} s of the server's", **details)

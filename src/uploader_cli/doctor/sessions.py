@@ -1,4 +1,4 @@
-"""The calls that servers count: a session, its progress, the token, and how many calls are left."""
+"""Steps with counted requests: a session, its progress, the token, and the rate limit."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 SLOW_POLL_MS = 500.0
-"""Polls come every second (wire contract 2): one that takes longer than half of that shows old news."""
+"""Maximum milliseconds of a poll; polls are sent every second (docs/protocol.md section 2)."""
 HOPELESS_MS = 2000.0
-"""What takes longer is not asked twice: the step has an end."""
+"""Milliseconds above which a request is not repeated, to bound the step."""
 FEW = 20
-"""Calls left below which a run may have to wait: a plain one of 3 files needs 5 (wire contract 3.11)."""
+"""Remaining requests that may be too few: an upload of 3 files needs 5 (docs/protocol.md section 3.11)."""
 UNAVAILABLE = (502, 503, 504)
-LATER = "Try again; if it lasts, tell the server's operator."
+LATER = "Try again; if it persists, contact the server's operator."
 USED_UP = "because the rate limit is used up"
-GIVE_TOKEN = "Give a good one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
+GIVE_TOKEN = "Set a valid one with UPLOADER_TOKEN, --token-file or --token-command."  # noqa: S105 - a sentence
 
 
 def session(context: Context) -> Finding:
-    """The session of `--session`, or a new one for `--new-session`, which is cancelled at the end."""
+    """Check the session of `--session`, or create one for `--new-session`, which is cancelled at the end."""
     if context.session:
         return _known(context, context.session)
     if not context.new_session:
@@ -49,7 +49,7 @@ def session(context: Context) -> Finding:
     if (refused := refusal(context, answer)) is not None:
         return refused
     error = answer_error(answer)
-    return failed(f"no session was opened: {error}", "Tell the server's operator.", of_error(error))
+    return failed(f"no session was created: {error}", "Contact the server's operator.", of_error(error))
 
 
 def _known(context: Context, asked: str) -> Finding:
@@ -59,8 +59,8 @@ def _known(context: Context, asked: str) -> Finding:
         return fine(f"{asked} is {state}", session=asked, state=state)
     if answer.status in (404, 410) and error_code(answer.body):
         return warning(
-            f"the session has expired, or never was: the server does not know {asked}",
-            "Upload again: a new session is made then. Some servers know a session only while its files are processed.",
+            f"the session has expired or never existed: the server does not know {asked}",
+            "Upload again, in a new session. Some servers know a session only while its files are processed.",
             session=asked,
             state=None,
         )
@@ -68,9 +68,9 @@ def _known(context: Context, asked: str) -> Finding:
 
 
 def polling(context: Context) -> Finding:
-    """How long a question for a session's progress takes: what uploads fall back on without a live connection.
+    """Time a request for a session's progress, which uploads use without a live connection.
 
-    Asked for a session that nobody has, where none was named: "not found" is the right answer.
+    Without a session an unknown ID is used: "not found" is the expected response.
     """
     if context.limited is not None:
         return skipped(USED_UP)
@@ -80,10 +80,10 @@ def polling(context: Context) -> Finding:
         answer, ms = context.call("GET", path)
     except errors.TimedOut:
         return failed(
-            f"calls to /api get no answer within {ANSWER_LIMIT:.0f} s, though /health does",
-            "Ask the server's operator what holds them up; a proxy may pass on /health alone.",
+            f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does",
+            "Contact the server's operator; a proxy may pass only /health.",
         )
-    if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been an accident
+    if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
         answer, again = context.call("GET", path)
         ms = min(ms, again)
     if (refused := refusal(context, answer)) is not None:
@@ -93,19 +93,19 @@ def polling(context: Context) -> Finding:
     context.poll_ms = ms
     if ms > SLOW_POLL_MS:
         return warning(
-            f"slow polling ({ms:,.0f} ms): progress without a live connection comes that late",
-            "Make sure that the websocket works, or use a server that is nearer or less busy.",
+            f"slow polling ({ms:,.0f} ms): progress without a live connection is late",
+            "Make sure that the websocket works, or use a nearer or less busy server.",
             latency_ms=round(ms, 1),
         )
-    return fine(f"{ms:,.0f} ms an answer", latency_ms=round(ms, 1))
+    return fine(f"{ms:,.0f} ms per response", latency_ms=round(ms, 1))
 
 
 def token(context: Context) -> Finding:
-    """Whether the token is good, by asking to delete a file that nobody has: that changes nothing (contract 1)."""
+    """Check the token by a request to delete an unknown file, which changes nothing (docs/protocol.md section 1)."""
     if context.settings.token_withheld:
         return skipped("because it is withheld from this server")
     if not context.token:
-        return skipped("because there is none; uploads work without here, `uploader delete` needs one")
+        return skipped("because there is none; uploads work without one here, `uploader delete` needs one")
     if context.limited is not None:
         return skipped(USED_UP)
     answer = context.call("DELETE", f"/api/upload/file/{NOBODY}").answer
@@ -122,38 +122,38 @@ def token(context: Context) -> Finding:
         return skipped(USED_UP)
     if answer.ok or code == "FILE_NOT_FOUND":
         return fine("accepted")
-    return skipped(f"because the answer ({answer.status}) does not tell whether it is good")
+    return skipped(f"because the response ({answer.status}) does not show whether it is valid")
 
 
 def rate_limit(context: Context) -> Finding:
-    """How many calls the server still takes (`X-RateLimit-*`, wire contract 3.11)."""
+    """Report how many requests are left (`X-RateLimit-*`, docs/protocol.md section 3.11)."""
     headers: Mapping[str, str] = context.meter or {}
     most, left = whole(headers.get("X-RateLimit-Limit")), whole(headers.get("X-RateLimit-Remaining"))
     if context.limited is not None:
         return _used_up(context, context.limited, most)
     if context.meter is None:
-        return skipped("because no call was made that could tell")
+        return skipped("because no counted request was sent")
     if left is None:
-        return fine(f"none: the server counts no calls ({context.calls} spent)", limit=None, remaining=None)
+        return fine(f"none: the server has no rate limit ({context.calls} calls used)", limit=None, remaining=None)
     reset = whole(headers.get("X-RateLimit-Reset"))
     seconds = None if reset is None else max(0.0, reset - time.time() if reset > 1e9 else float(reset))
-    anew = "" if seconds is None else f", all of them again in {clock(seconds)}"
+    reset_in = "" if seconds is None else f", reset in {clock(seconds)}"
     of = f" of {most}" if most is not None else ""
     if left < FEW:
         return warning(
-            f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{anew}",
-            "Wait until then, or upload fewer sessions at once; uploads wait by themselves where they must.",
+            f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}",
+            "Wait until then, or upload fewer sessions in parallel; uploads wait automatically.",
             limit=most,
             remaining=left,
             reset_seconds=seconds,
         )
     return fine(
-        f"{left}{of} calls left{anew} ({context.calls} spent)", limit=most, remaining=left, reset_seconds=seconds
+        f"{left}{of} calls left{reset_in} ({context.calls} used)", limit=most, remaining=left, reset_seconds=seconds
     )
 
 
 def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
-    cause = f"the rate limit is used up (429): the server takes calls again in {clock(seconds)}"
+    cause = f"the rate limit is used up (429): the server accepts requests again in {clock(seconds)}"
     patience = context.settings.max_wait
     if seconds > patience:
         return failed(
@@ -166,7 +166,7 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
         )
     return warning(
         cause,
-        f"Wait {clock(seconds)}; an upload waits by itself. Fewer watchers at this address leave more calls.",
+        f"Wait {clock(seconds)}; uploads wait automatically. Fewer watchers at this address leave more requests.",
         limit=most,
         remaining=0,
         reset_seconds=seconds,
@@ -174,13 +174,13 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
 
 
 def refusal(context: Context, answer: Answer) -> Finding | None:
-    """What any call to `/api` may meet: no right, no calls left, trouble of the server; None for anything else."""
+    """Return the finding for a refused request to `/api` (permission, rate limit, server error), else None."""
     if answer.status in (401, 403):
-        what = "refuses the token" if context.token else "wants a token"
+        what = "refuses the token" if context.token else "requires a token"
         code = error_code(answer.body)
         return failed(
             f"the server {what} ({answer.status}{f' {code}' if code else ''})",
-            GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a good one", "one"),
+            GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a valid one", "one"),
             Exit.NOT_AUTHORISED,
             http_status=answer.status,
             code=code,
@@ -190,7 +190,7 @@ def refusal(context: Context, answer: Answer) -> Finding | None:
     if answer.status >= 500:
         error = answer_error(answer)
         if answer.status in UNAVAILABLE:
-            overloaded = f"the server is overloaded or down: its calls are answered with {answer.status}"
+            overloaded = f"the server is overloaded or down: requests are answered with {answer.status}"
             return failed(overloaded, LATER, of_error(error), http_status=answer.status)
         return warning(str(error), LATER, http_status=answer.status)
     return None
@@ -199,16 +199,16 @@ def refusal(context: Context, answer: Answer) -> Finding | None:
 def _odd(answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
-        return failed(f"calls to /api are sent on to {target}", "Use that host and path as --server.")
+        return failed(f"requests to /api are redirected to {target}", "Use that host and path as --server.")
     return failed(
-        f"this is no upload server: /api/upload answers {answer.status} without the code that one would give",
+        f"this is not an upload server: /api/upload answers {answer.status} without an error code",
         "Check host, port and path of --server.",
         http_status=answer.status,
     )
 
 
 def clean_up(context: Context) -> None:
-    """Cancel the session that this examination opened."""
+    """Cancel the session that was created here."""
     if context.opened is not None and context.limited is None:
         with contextlib.suppress(errors.UploaderError):
             context.call("POST", f"/api/upload/cancel/{context.opened}")

@@ -1,4 +1,4 @@
-"""The report as text, of whatever width: a glyph, a title, a time, the cause, and below it the remedy."""
+"""The report as text for a given width: glyph, title, time, cause and fix of each step."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 GLYPHS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILED: "✗", Status.SKIPPED: "–"}
 PLAIN = {Status.OK: "ok", Status.WARNING: "!", Status.FAILED: "x", Status.SKIPPED: "-"}
-"""For terminals whose encoding has no such signs."""
+"""For terminals whose encoding lacks the glyphs."""
 _COLOURS = {Status.OK: "\x1b[32m", Status.WARNING: "\x1b[1;33m", Status.FAILED: "\x1b[1;31m", Status.SKIPPED: "\x1b[2m"}
 _END = "\x1b[0m"
 TITLE = 13
 """Cells of the longest title and a space."""
 TIME = 9
 NARROW = 60
-"""Columns below which the cause stands below the title."""
+"""Columns below which the cause is below the title."""
 
 
 class Page:
-    """How a report is drawn: lines of at most `width` cells (of 20 at least)."""
+    """Formats a report in lines of at most `width` cells (20 at least)."""
 
     def __init__(self, *, width: int = 80, color: bool = False, glyphs: bool = True, verbose: bool = False) -> None:
         self._width, self._color, self._verbose = max(20, width), color, verbose
@@ -33,11 +33,11 @@ class Page:
         self._arrow = "→" if glyphs else "->"
 
     def heading(self, server: str) -> list[str]:
-        """What is examined."""
+        """Return the heading."""
         return [*wrap(f"uploader doctor: {safe(server)}", self._width, rest="  "), ""]
 
     def step(self, result: Result) -> list[str]:
-        """One step."""
+        """Return the lines of one step."""
         found = result.finding
         title = f"{self._sign(result.status)} {result.title:<{TITLE}}"
         time = "" if result.status is Status.SKIPPED else f"{result.ms:,.0f} ms"
@@ -59,7 +59,7 @@ class Page:
         return [self._painted(lines[0], result.status), *lines[1:]]
 
     def blocked(self, results: Sequence[Result]) -> list[str]:
-        """Steps that one failure makes pointless, as one."""
+        """Return one line for the steps that one failure blocks."""
         if len(results) == 1:
             return self.step(results[0])
         titles = ", ".join(result.title for result in results)
@@ -67,15 +67,15 @@ class Page:
         return self.step(Result("", plural(len(results), "step"), 0.0, skipped(cause)))
 
     def verdict(self, report: Report) -> list[str]:
-        """The last line, which says it all, and what the examination cost."""
+        """Return the summary line, and the requests and time used."""
         lines = wrap(safe(report.verdict), self._width, first=f"{self._sign(report.status)} ", rest="  ")
-        spent = f"{plural(report.api_calls, 'API call')} spent, {report.ms / 1000:.1f} s"
+        spent = f"{plural(report.api_calls, 'API call')} used, {report.ms / 1000:.1f} s"
         return ["", f"  {spent}", self._painted(lines[0], report.status), *lines[1:]]
 
     def _sign(self, status: Status) -> str:
         return self._glyphs[status]
 
     def _painted(self, line: str, status: Status) -> str:
-        """The sign in its colour."""
+        """Colour the glyph."""
         sign = self._sign(status)
         return f"{_COLOURS[status]}{sign}{_END}{line[len(sign) :]}" if self._color else line

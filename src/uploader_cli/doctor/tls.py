@@ -1,4 +1,4 @@
-"""TLS to the server: who vouches for it, for which names, and for how long."""
+"""Check TLS to the server: its certificate, names and expiry."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 SOON = 14
-"""Days before its end at which a certificate is worth a warning."""
+"""Days before the expiry of a certificate that cause a warning."""
 WRONG_NAME = (62, 64)
-"""OpenSSL's codes (x509_vfy.h): the host name, or the IP address, is not one of the certificate's."""
+"""OpenSSL's codes (x509_vfy.h): the certificate is for other host names or IP addresses."""
 NOT_YET, EXPIRED = 9, 10
 
 
@@ -31,11 +31,11 @@ class _ProxyRefused(OSError):
 
 
 def tls(context: Context) -> Finding:
-    """A handshake with the authorities, the client certificate and the name that an upload uses."""
+    """Do a handshake with the authorities, client certificate and name that an upload uses."""
     if not context.secure:
         return skipped("because the server's URL is http: nothing is encrypted")
     if context.proxy and context.proxy.startswith("https://"):
-        return skipped("because it runs inside the TLS of the proxy")
+        return skipped("because it is inside the TLS connection to the proxy")
     host = context.server.host
     try:
         with _tunnel(context) as raw, _ssl_context(context).wrap_socket(raw, server_hostname=host) as secured:
@@ -47,18 +47,18 @@ def tls(context: Context) -> Finding:
     except _ProxyRefused as error:
         return failed(
             f"the proxy does not connect to {context.server}: {error}",
-            f"Have the proxy allow CONNECT to port {context.server.port}, or name another one with --proxy.",
+            f"Let the proxy allow CONNECT to port {context.server.port}, or use another one with --proxy.",
         )
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or "the connection was closed"
         return failed(
-            f"the TLS handshake with {context.server} broke off: {why}",
-            "Check that the server speaks TLS on this port, else write http:// in --server.",
+            f"the TLS handshake with {context.server} failed: {why}",
+            "Check that the server uses TLS on this port, else use http:// in --server.",
         )
 
 
 def _tunnel(context: Context) -> socket.socket:
-    """A connection to the server, through the proxy where there is one."""
+    """Connect to the server, through the proxy if there is one."""
     raw = socket.create_connection(context.next_hop, timeout=ANSWER_LIMIT)
     if not context.proxy:
         return raw
@@ -85,7 +85,7 @@ def _tunnel(context: Context) -> socket.socket:
 
 
 def _ssl_context(context: Context, *, names: bool = True) -> ssl.SSLContext:
-    """What `requests` would check with: it is asked, because it brings authorities of its own."""
+    """Return the TLS settings of `requests`, which has certificate authorities of its own."""
     asked: Any = SimpleNamespace()
     session = make_session(context.settings, Sockets())
     adapter: Any = session.get_adapter(context.settings.server)
@@ -106,8 +106,8 @@ def _ssl_context(context: Context, *, names: bool = True) -> ssl.SSLContext:
 def _accepted(context: Context, secured: ssl.SSLSocket) -> Finding:
     version = secured.version() or "TLS"
     certificate: dict[str, Any] = dict(secured.getpeercert() or {})
-    if not certificate:  # --insecure: it was not looked at
-        return fine(f"{version}, certificate not checked", version=version)
+    if not certificate:  # --insecure
+        return fine(f"{version}, certificate not verified", version=version)
     until = ssl.cert_time_to_seconds(certificate["notAfter"])
     days = int((until - context.wall()) / DAY)
     issuer = _named(certificate.get("issuer", ()))
@@ -120,7 +120,7 @@ def _accepted(context: Context, secured: ssl.SSLSocket) -> Finding:
     if days < SOON:
         return warning(
             f"the certificate expires in {days} days: by {issuer}, {version}",
-            "Have the server's certificate renewed before then: afterwards no upload is possible.",
+            "Renew the server's certificate before then: afterwards no upload is possible.",
             **details,
         )
     return fine(f"{version}, certificate by {issuer}, valid for {days} days", **details)
@@ -134,20 +134,20 @@ def _distrusted(context: Context, error: ssl.SSLCertVerificationError) -> Findin
             shown = ", ".join(listed[:4]) or "other names"
             return failed(
                 f"the TLS name does not match: the certificate is for {shown}, not for {host}",
-                "Use one of these names in --server, or have a certificate issued for this one.",
+                "Use one of these names in --server, or get a certificate for this one.",
                 names=listed,
             )
         case code if code in (EXPIRED, NOT_YET):
             return failed(
                 f"the certificate {'has expired' if code == EXPIRED else 'is not valid yet'} ({words})",
-                "Have the server's certificate renewed; if it is good, this machine's clock is wrong.",
+                "Renew the server's certificate, or correct this machine's clock.",
             )
         case _:
             given = context.settings.ca_bundle
             known = f" in {Path(given).name} (--ca-bundle)" if given else ""
             return failed(
-                f"the TLS authority is unknown{known}: nobody that is trusted here vouches for {host} ({words})",
-                "Name the authority's certificate with --ca-bundle FILE; --insecure gives up the protection.",
+                f"the TLS authority is unknown{known}: the certificate of {host} is not trusted ({words})",
+                "Give the authority's certificate with --ca-bundle FILE; --insecure disables the protection.",
             )
 
 
@@ -155,19 +155,19 @@ def _no_tls(context: Context, error: ssl.SSLError) -> Finding:
     reason = (error.reason or "").replace("_", " ").lower()
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return failed(
-            f"port {context.server.port} of {context.server.host} does not speak TLS",
-            "Write http:// in --server, or use the port that speaks TLS.",
+            f"port {context.server.port} of {context.server.host} does not use TLS",
+            "Use http:// in --server, or the port with TLS.",
         )
     if "certificate required" in reason or "handshake failure" in reason:
         return failed(
-            f"the server refused the TLS handshake ({reason}): it may want a client certificate",
+            f"the server refused the TLS handshake ({reason}): it may require a client certificate",
             "Give one with --client-cert FILE.",
         )
     return failed(f"no TLS with {context.server}: {reason or error}", "Check the scheme and the port in --server.")
 
 
 def _names(context: Context) -> list[str]:
-    """The names in the certificate, from a second handshake that does not mind them."""
+    """Return the names in the certificate, from a second handshake without the check of names."""
     try:
         with _tunnel(context) as raw, _ssl_context(context, names=False).wrap_socket(raw) as secured:
             return names_of(dict(secured.getpeercert() or {}))
@@ -176,7 +176,7 @@ def _names(context: Context) -> list[str]:
 
 
 def names_of(certificate: dict[str, Any]) -> list[str]:
-    """Host names and addresses that a certificate is for."""
+    """Return the host names and addresses of a certificate."""
     return [str(value) for _, value in certificate.get("subjectAltName", ())]
 
 

@@ -1,4 +1,4 @@
-"""All steps in one sentence."""
+"""Summarize all steps in one sentence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from uploader_cli.doctor.findings import Result
 
 MOST = 2
-"""Causes that are named; the rest is a number."""
+"""Maximum causes listed."""
 _LIVE = ("websocket", "long_polling")
 
 
 def sentence(context: Context, results: Sequence[Result]) -> str:
-    """What an upload may expect, and the causes of what is not as it should be."""
+    """Return what an upload can expect, and the causes of problems."""
     broken = next((result for result in results if result.status is Status.FAILED), None)
     if broken is not None:
         return f"No upload possible: {broken.finding.cause}"
@@ -36,7 +36,7 @@ def sentence(context: Context, results: Sequence[Result]) -> str:
 
 
 def _headline(result: Result) -> str:
-    """A cause up to its colon: what follows explains it, and stands above. That of a second way names the way."""
+    """Return the cause up to its colon; that of a transport starts with its name."""
     cause = result.finding.cause.partition(": ")[0]
     return f"{result.title} does not work ({cause})" if result.id in _LIVE else cause
 
@@ -55,7 +55,7 @@ def _way(context: Context) -> str:
 
 
 def _why_not_live(context: Context, warned: Sequence[Result]) -> str | None:
-    """Why the websocket, or both transports, did not work; None where the websocket did."""
+    """Return why the websocket, or both transports, failed; None if the websocket works."""
     found = {result.id: result.finding for result in warned}
     if "websocket" in context.live or "websocket" not in found:
         return None
@@ -64,7 +64,7 @@ def _why_not_live(context: Context, warned: Sequence[Result]) -> str | None:
     if "polling" in context.live:
         if NO_SOCKET_IO in found["websocket"].details:
             return found["websocket"].cause
-        return "something between you and the server blocks websockets (proxy?)"
+        return "something on the network path blocks websockets (proxy?)"
     if all(NO_SOCKET_IO in found[name].details for name in _LIVE if name in found):
         return "the server has no Socket.IO at /socket.io/"
-    return "neither websocket nor long polling gets through to Socket.IO (proxy?)"
+    return "neither websocket nor long polling reaches Socket.IO (proxy?)"

@@ -1,4 +1,4 @@
-"""A file as it is drawn: a row (two in a narrow terminal) while it is under way, one when it is over."""
+"""Draw a file: one row (two in a narrow terminal) while it is running, one when it has ended."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ MARKS = {
     Phase.SKIPPED: ("-", "dim"),
 }
 UNCONFIRMED = 1.0
-"""Seconds without an answer after the last byte that are worth a word: of small files it would only flicker."""
+"""Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60
-"""Cells from which a file needs one row."""
+"""Minimum width for one row per file."""
 _TWO_ROWS = 24
-"""Cells from which a second row has room for a bar."""
+"""Minimum width for a bar in the second row."""
 _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
-"""Cells right of a file's bar: percent, size and rate, or words in their place."""
+"""Cells right of a file's bar: percent, size and rate, or a status text."""
 
 
 def rows_each(width: int) -> int:
-    """Rows that a running file takes."""
+    """Return the number of rows of a running file."""
     return 2 if _TWO_ROWS <= width < ONE_ROW else 1
 
 
 def running(file: FileState, now: float, width: int) -> list[Row]:
-    """One row, or two in a narrow terminal. Words stand where the numbers are while a file doesn't send."""
+    """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
     words, mark, percent = _words(file, now), _glyph(file), overview.percent(file_fraction(file))
     if width < _TWO_ROWS:
         return [[mark, *_name(file, width - 8), (" " + percent, "")]]
@@ -63,7 +63,7 @@ def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
 
 
 def _words(file: FileState, now: float) -> Span | None:
-    """What a file does that isn't sending, None for one whose bytes are on their way."""
+    """Return the status of a file that isn't sending, None for one that is."""
     match file.phase:
         case Phase.QUEUED:
             due, reason = file.retry_at or now, file.retry_reason
@@ -115,19 +115,19 @@ def _rate(file: FileState, now: float) -> str:
 
 
 def _server_percent(file: FileState) -> str:
-    """Never 100: that is for the answer that confirms the file."""
+    """Format the server's percentage, at most 99: only the confirmation counts as 100."""
     return "" if file.server_percent is None else overview.percent(min(0.99, file.server_percent / 100))
 
 
 def _file_bar(file: FileState, width: int) -> Row:
-    """While it is sent, bytes; after that the server's own percentage starts at the left again, in another line."""
+    """Draw the sent bytes; while the server processes the file, its percentage in another line style."""
     if file.phase is Phase.PROCESSING:
         return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
     return bar(file_fraction(file), width, SENDING)
 
 
 def finished(done: Finished, width: int) -> Row:
-    """A file that is over: its size and time, or the reason."""
+    """Draw a file that has ended: its size and time, or the reason."""
     if done.phase is not Phase.COMPLETED:
         return trouble(*MARKS[done.phase], done.path, done.note or done.phase.value, width)
     glyph, style = MARKS[done.phase]
@@ -138,6 +138,6 @@ def finished(done: Finished, width: int) -> Row:
 
 
 def trouble(glyph: str, style: str, path: str, why: str, width: int) -> Row:
-    """A file that went wrong, and why."""
+    """Draw a file that went wrong, with the reason."""
     name = elide(safe(path), max(8, width // 2 - 2))
     return [(f"{glyph} ", style), (name, ""), (" – ", "dim"), (safe(why[:500]), style.removeprefix("bold "))]

@@ -1,7 +1,7 @@
-"""One picture of the state, as rows of styled text for a terminal of a given size.
+"""Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, the whole, one row for what is wrong (kept free for it, so nothing moves when it comes), the
-running files, and what was said and finished last. A running file keeps its row; the next one takes it over.
+From the top: header, totals, one row reserved for an alert, the running files, and the latest messages and finished
+files. A running file keeps its row; the next file reuses it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from uploader_cli.render.rows import Row
 
 FAILURES, FINISHED = 3, 6
-"""Rows at most for the newest failures, and for the files that were the last to go well."""
+"""Maximum rows for the newest failures and for the latest finished files."""
 LATELY = 0.5
-"""Seconds for which those rows stay as they are."""
+"""Seconds between two updates of those rows."""
 
 _CHANNEL_STYLE = {
     ChannelState.CONNECTING: "yellow",
@@ -34,44 +34,44 @@ _CHANNEL_STYLE = {
 
 
 class Frame:
-    """Draws the state; remembers only which file has which row."""
+    """Draws the state; stores only the row of each file."""
 
     def __init__(self, *, stall: float = 30.0) -> None:
-        """`stall`: seconds without progress after which the picture says so."""
+        """`stall`: seconds without progress before an alert is shown."""
         self._stall = stall
         self._slots = Slots()
         self._lately: list[Finished] = []
         self._lately_due = float("-inf")
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
-        """Return rows of at most `width` cells each, fewer than `height` of them."""
-        room = max(1, height - 1)
+        """Return fewer than `height` rows of at most `width` cells each."""
+        space = max(1, height - 1)
         top = [_header(state, width), *_whole(state, now, width)]
         alert = overview.alert(state, now, self._stall)
-        if alert or room >= len(top) + 4:
-            top.insert(min(len(top), room - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
-        top = top[:room]
-        files = self._running(state, now, width, room - len(top))
+        if alert or space >= len(top) + 4:
+            top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
+        top = top[:space]
+        files = self._running(state, now, width, space - len(top))
         if state.analysis is not None:
-            files += stages.rows(state.analysis, now, width, room - len(top) - len(files))
-        tail = _tail(state, self._last(state, now), width, room - len(top) - len(files) - 1)
+            files += stages.rows(state.analysis, now, width, space - len(top) - len(files))
+        tail = _tail(state, self._last(state, now), width, space - len(top) - len(files) - 1)
         rows = [*top, *files, *([[]] if tail else []), *tail]
         return [fit(row, width) for row in rows]
 
     def _last(self, state: ProgressState, now: float) -> list[Finished]:
-        """Return the files that finished last, twice a second: nobody can read hundreds a second."""
+        """Return the latest finished files, updated twice a second so that they can be read."""
         if now >= self._lately_due or len(state.finished) <= FINISHED:
             self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
             self._lately_due = now + LATELY
         return self._lately
 
-    def _running(self, state: ProgressState, now: float, width: int, room: int) -> list[Row]:
-        """Return the running files and, where they don't all fit, how many more there are; a third is left empty."""
+    def _running(self, state: ProgressState, now: float, width: int, space: int) -> list[Row]:
+        """Draw the running files and the number of those that don't fit; a third of the space stays empty."""
         each = rows_each(width)
-        room -= room // 3
-        capacity = room // each
+        space -= space // 3
+        capacity = space // each
         if len(state.running) > capacity:
-            capacity = max(0, (room - 1) // each)
+            capacity = max(0, (space - 1) // each)
         numbers = self._slots.assign(state.running, capacity, now)
         rows: list[Row] = []
         for number in numbers:
@@ -80,22 +80,22 @@ class Frame:
             else:
                 rows += running(state.running[number], now, width)
         more = len(state.running) - sum(number is not None for number in numbers)
-        if more and room > 0:
+        if more and space > 0:
             rows.append([(f"  … and {more:,} more", "dim")])
         return rows
 
 
-# --- the top ---------------------------------------------------------------------------------------------------------
+# --- the top rows -----------------------------------------------------------------------------------------------------
 
 
 def _header(state: ProgressState, width: int) -> Row:
-    """The fullest header that fits: what goes first is the latency, then the session, then our own name."""
+    """Return the longest header that fits; first the latency is dropped, then the session, then the program's name."""
     server = overview.host(state.server) or "…"
     title: Row = [("uploader", "bold"), (" → ", "dim"), (server, "bold")]
     session: Row = []
-    going_on = sum(not session.over for session in state.sessions.values())
-    if going_on > 1:
-        session = [(f" · {going_on} sessions", "dim")]
+    active = sum(not session.over for session in state.sessions.values())
+    if active > 1:
+        session = [(f" · {active} sessions", "dim")]
     elif state.session:
         session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
     full, short = (_channel(state, latency=latency) for latency in (True, False))
@@ -117,7 +117,7 @@ def _channel(state: ProgressState, *, latency: bool) -> Row:
 
 
 def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
-    """Bar and percent, bytes with rate and time left, files: two rows, or three in a narrow terminal."""
+    """Draw bar and percent, bytes with rate and time left, and file counts in two rows, three in a narrow terminal."""
     fraction = overview.fraction(state)
     percent = (" " + overview.percent(fraction, at_most=state.walking and not overview.watched(state)), "bold")
     numbers: Row = []
@@ -152,23 +152,23 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
     return [*row, (" " * free + elapsed, "dim")] if free >= 2 else row
 
 
-# --- what was said and finished last ---------------------------------------------------------------------------------
+# --- messages and finished files --------------------------------------------------------------------------------------
 
 
-def _tail(state: ProgressState, last: list[Finished], width: int, room: int) -> list[Row]:
-    """The newest warning or good news, the newest failures, what the server said last, and the `last` files to finish.
+def _tail(state: ProgressState, last: list[Finished], width: int, space: int) -> list[Row]:
+    """Draw the newest warning or recovery, the newest failures, the last server message, and the `last` finished files.
 
-    Failures don't scroll away with the files that went well: they have rows of their own.
+    Failures have rows of their own, so that finished files don't scroll them away.
     """
-    if room <= 0:
+    if space <= 0:
         return []
     rows: list[Row] = []
-    if state.news is not None and room >= 2:
+    if state.news is not None and space >= 2:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         rows.append([mark, (safe(state.news.text[:500]), "")])
-    failures = list(state.last_failures)[-min(FAILURES, max(1, (room - len(rows)) // 3)) :]
+    failures = list(state.last_failures)[-min(FAILURES, max(1, (space - len(rows)) // 3)) :]
     rows += [trouble(*MARKS[Phase.FAILED], failed.path, failed.message, width) for failed in failures]
-    if state.messages and state.channel.state is ChannelState.LIVE and room - len(rows) >= 3:
+    if state.messages and state.channel.state is ChannelState.LIVE and space - len(rows) >= 3:
         rows.append([("» " + safe(state.messages[-1][:500]), "dim")])
-    room = min(FINISHED, room - len(rows))
-    return rows + [finished(done, width) for done in last[-room:] if room > 0]
+    space = min(FINISHED, space - len(rows))
+    return rows + [finished(done, width) for done in last[-space:] if space > 0]

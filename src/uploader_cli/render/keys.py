@@ -1,4 +1,4 @@
-"""The keyboard beside the live view: what is typed is not drawn into it, and not left to the shell."""
+"""Suppress the echo of keys while the live view is shown, and discard what was typed."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FLAGS = 3
-"""The place of the local modes in what `tcgetattr` returns."""
+"""Index of the local modes in the result of `tcgetattr`."""
 
 
 class Keys:
-    """The terminal behind a stream, if it is one. Ctrl-C and its like keep their meaning. Does nothing on Windows."""
+    """The terminal of a stream, if it is one. Ctrl-C and similar keys still work. Does nothing on Windows."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._terminal: int | None = None
         self._before: list[Any] | None = None
         if sys.platform != "win32":
-            with suppress(OSError, ValueError, AttributeError):  # a stream of a test has no descriptor
+            with suppress(OSError, ValueError, AttributeError):  # not every stream has a descriptor
                 self._terminal = stream.fileno() if stream.isatty() else None
 
     def hush(self) -> None:
-        """Switch the echo off. To be repeated: a shell that had the terminal meanwhile (Ctrl-Z) has switched it on."""
+        """Switch the echo off; call it repeatedly, because a shell switches it on again (Ctrl-Z)."""
         self._in_foreground(self._hush)
 
     def release(self) -> None:
-        """Drop what was typed, and restore the terminal."""
+        """Discard the typed input and restore the terminal."""
         self._in_foreground(self._release)
 
     def _in_foreground(self, action: Callable[[int], None]) -> None:
-        """The system stops a process in the background that changes its terminal."""
+        """Run `action` in the foreground only: a background process that changes its terminal is stopped."""
         if self._terminal is not None:
             import termios
 
-            with suppress(OSError, termios.error):  # the terminal is gone
+            with suppress(OSError, termios.error):  # the terminal was closed
                 if os.tcgetpgrp(self._terminal) == os.getpgrp():
                     action(self._terminal)
 

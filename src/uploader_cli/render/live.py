@@ -1,4 +1,4 @@
-"""The live view: draws the picture of `frame` on a terminal, always in the same place."""
+"""The live view: draws `frame` on a terminal, always in the same place."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
+from uploader_cli.core.observer import Observer
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.keys import Keys
 from uploader_cli.render.rows import width_of
@@ -16,20 +17,19 @@ from uploader_cli.render.rows import width_of
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
-    from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
     from uploader_cli.render.rows import Row
 
 _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
-"""Synchronised output: a terminal that knows it shows the frame at once, the others ignore it."""
+"""Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 
-class LiveView:
-    """Redraws at most ten times a second; leaves nothing behind, so that the summary can take its place."""
+class LiveView(Observer):
+    """Redraws at most ten times a second and erases itself at the end."""
 
     def __init__(self, stream: TextIO | Console, *, color: bool = True, stall: float = 30.0) -> None:
-        """`stream` is a terminal (or a ready console); `stall`: seconds without progress that are worth a warning."""
+        """`stream` is a terminal (or a ready console); `stall`: seconds without progress before an alert is shown."""
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(stall=stall)
         self._picture = _Picture()
@@ -37,18 +37,15 @@ class LiveView:
         self._live: Live | None = None
         self._due = float("-inf")
 
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Do nothing: `refresh` draws from the state."""
-
     def refresh(self, state: ProgressState, now: float) -> None:
-        """Draw, unless the last frame is less than a tenth of a second old."""
-        if now < self._due - 0.02:  # a caller's own ten a second must not become five by a jitter
+        """Draw, unless the last frame is less than 0.1 s old."""
+        if now < self._due - 0.02:  # tolerate jitter of a caller with the same rate
             return
         self._due = max(self._due, now) + _SPACING
         self._keys.hush()
         width, height = self._console.size
-        self._make_room(width)
-        # The last row is an empty one: the terminal echoes ^C there, where it breaks no line.
+        self._erase_wrapped(width)
+        # The last row is empty: the terminal echoes ^C there.
         self._picture.rows = [*self._frame.rows(state, now, width, height), []]
         self._picture.width = width
         if self._live is None:
@@ -67,15 +64,15 @@ class LiveView:
         self._write(_SYNC_OFF)
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Erase the picture, show the cursor again, drop what was typed. May be called twice."""
+        """Erase the view, show the cursor and discard typed input. Can be called twice."""
         if self._live is not None:
-            self._make_room(self._console.size.width)
+            self._erase_wrapped(self._console.size.width)
             self._live.stop()
             self._live = None
         self._keys.release()
 
-    def _make_room(self, width: int) -> None:
-        """Erase rows that a terminal which became narrower has folded: they are more than were drawn."""
+    def _erase_wrapped(self, width: int) -> None:
+        """Erase rows that a narrowed terminal has wrapped: they take more lines than were drawn."""
         rows = self._picture.rows
         if self._live is None or width >= self._picture.width or not rows:
             return
@@ -90,7 +87,7 @@ class LiveView:
 
 
 class _Picture:
-    """The rows as a renderable of rich, without measuring or wrapping."""
+    """The rows as a rich renderable, without measuring or wrapping."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

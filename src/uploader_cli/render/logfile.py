@@ -1,4 +1,4 @@
-"""`--log-file`: one JSON object a line with time, level, event and run; no header, no query and no secret is in any."""
+"""`--log-file`: one JSON object per line with time, level, event and run, without headers, queries and secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 LEVELS = ("debug", "info", "warning", "error")
-"""The mildest first."""
+"""From the lowest to the highest."""
 
 _LEVELS: dict[type[ev.Event], str] = {
     ev.FileFailed: "error",
@@ -27,20 +28,20 @@ _LEVELS: dict[type[ev.Event], str] = {
 
 
 class Lines(Protocol):
-    """What a log is written to."""
+    """The destination of a log."""
 
     def write(self, line: str, /) -> object:
         """Append a line."""
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write buffered lines."""
 
     def close(self) -> None:
         """Close the file."""
 
 
-class LogFile:
-    """Appends to a file that the caller opened, a line at a time: what was written is there, whatever comes next."""
+class LogFile(Observer):
+    """Appends to a file that the caller opened, and flushes each line."""
 
     def __init__(
         self,
@@ -52,20 +53,20 @@ class LogFile:
         mask: Callable[[str], str] = str,
         lost: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """`wall_clock` answers unix seconds; what is milder than `level` is left out; `mask` frees a text of secrets.
+        """`wall_clock` returns unix seconds; events below `level` are left out; `mask` removes secrets from a text.
 
-        A log that can't be written any more (a full disk) ends no upload: `lost` is told why, at the end.
+        A write error (a full disk) does not end the upload: `lost` is called with the reason at the end.
         """
         self._stream, self._run, self._wall_clock = stream, run_id, wall_clock
         self._least, self._mask, self._lost = LEVELS.index(level), mask, lost
         self._problem: OSError | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """One line for each public event, and for each call."""
+        """Log a public event or a request."""
         self.write(event)
 
     def write(self, event: ev.Event) -> None:
-        """The line of a public event or a call; none for what only the state needs."""
+        """Write the line of a public event or a request; other events have none."""
         name, level = "call" if isinstance(event, ev.CallMade) else event.type, _level(event)
         if not name or LEVELS.index(level) < self._least:
             return
@@ -83,15 +84,12 @@ class LogFile:
             except OSError as error:
                 self._problem = error
 
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Everything is on disk afterwards."""
+        """Close the log file."""
         self.end()
 
     def end(self) -> None:
-        """Close the file, and tell of what it could not take."""
+        """Close the file and report a write error."""
         try:
             self._stream.close()
         except OSError as error:
@@ -101,7 +99,7 @@ class LogFile:
 
 
 def _level(event: ev.Event) -> str:
-    """Of calls, one without an answer or one that asks for another try is a warning; what others mean, events say."""
+    """Return the level; a request without a response, or with 429 or 5xx, is a warning."""
     match event:
         case ev.CallMade(status=status):
             return "warning" if status is None or status == 429 or status >= 500 else "info"

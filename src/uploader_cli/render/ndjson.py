@@ -1,4 +1,4 @@
-"""The event stream: one JSON object a line, as `events.schema.json` describes it."""
+"""The event stream: one JSON object per line, described by `events.schema.json`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import as_base64, escaped, inert
+from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _SPACING = 0.34
-"""Seconds between two progress lines of a file: three a second, and a fourth for the last, which is never dropped."""
+"""Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
 _MOST = 1000
-"""Lines kept back for one write."""
+"""Maximum lines buffered for one write."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -31,16 +32,16 @@ _TEXT: dict[type, Callable[[Any], str]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): lambda _value: "null",
 }
-"""How the values of most fields are written: an encoder for each line took half of the time of `--json`."""
+"""Formatters for the common types: a full encoder per line took half of the time of `--json`."""
 
 
 def _object(fields: dict[str, Any]) -> str:
-    """Return the fields of a JSON object, each with a comma before it."""
+    """Format the fields of a JSON object, each preceded by a comma."""
     return "".join([f',"{name}":{_TEXT.get(type(value), _encode)(value)}' for name, value in fields.items()])
 
 
 def schema_text() -> str:
-    """The JSON Schema (draft 2020-12) of one line."""
+    """Return the JSON Schema (draft 2020-12) of one line."""
     return resources.files("uploader_cli").joinpath("events.schema.json").read_text(encoding="utf-8")
 
 
@@ -49,14 +50,14 @@ _PUBLIC = frozenset(ev.PUBLIC)
 
 @dataclass(slots=True)
 class _Throttle:
-    """A file's progress: when the next line may be written, and the newest event that waits for it."""
+    """The progress of one file: when the next line is due, and the newest pending event."""
 
     due: float
-    held: ev.FileProgress | None = None
+    pending: ev.FileProgress | None = None
 
 
-class NdjsonView:
-    """Writes the lines of a frame at once, in UTF-8, and flushes them; the last line of a run or a plan immediately.
+class NdjsonView(Observer):
+    """Writes the lines of a frame together, in UTF-8, and flushes them; the last line of a run or plan at once.
 
     A closed pipe raises BrokenPipeError.
     """
@@ -70,12 +71,12 @@ class NdjsonView:
         self._seq = 0
         self._lines: list[str] = []
         self._head = ""
-        """What all lines have in common that are written at once."""
+        """The common part of the lines of one write."""
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Make the event's line; progress of a file that just had one is held back."""
+        """Format the event's line; progress is throttled per file."""
         match event:
             case ev.FileProgress() if not event.phase.terminal:
                 self._progress(event, now)
@@ -96,35 +97,35 @@ class NdjsonView:
         self._write(event)
 
     def refresh(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Write the lines since the last refresh, and progress that was held back and is due."""
+        """Write the buffered lines and the pending progress that is due."""
         for throttle in self._files.values():
-            if throttle.held is not None and now >= throttle.due:
-                held, throttle.held, throttle.due = throttle.held, None, now + _SPACING
-                self._write(held)
+            if throttle.pending is not None and now >= throttle.due:
+                pending, throttle.pending, throttle.due = throttle.pending, None, now + _SPACING
+                self._write(pending)
         self._put()
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Write what is left, of a run that ended by an error."""
+        """Write the rest, of a run that ended with an error."""
         self._put()
 
     def _progress(self, event: ev.FileProgress, now: float) -> None:
         throttle = self._files.setdefault(event.file, _Throttle(now))
         if now < throttle.due:
-            throttle.held = event
+            throttle.pending = event
             return
-        throttle.held, throttle.due = None, now + _SPACING
+        throttle.pending, throttle.due = None, now + _SPACING
         self._write(event)
 
     def _drop(self, file: int) -> None:
-        """Forget what was held: it is of an attempt that is over, and would be a step back."""
+        """Discard pending progress of an earlier attempt."""
         if file in self._files:
-            self._files[file].held = None
+            self._files[file].pending = None
 
     def _flush(self, file: int) -> None:
-        """Write the last progress of a file that is over."""
+        """Write the last progress of a finished file."""
         throttle = self._files.pop(file, None)
-        if throttle is not None and throttle.held is not None:
-            self._write(throttle.held)
+        if throttle is not None and throttle.pending is not None:
+            self._write(throttle.pending)
 
     def _write(self, event: ev.Event) -> None:
         if self._ended or type(event) not in _PUBLIC:
@@ -141,14 +142,14 @@ class NdjsonView:
             self._put()
 
     def _now(self) -> str:
-        """Return the time as RFC 3339, for all lines that are written at once."""
+        """Return the time in RFC 3339, once per write."""
         return datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def _put(self) -> None:
         if not self._lines:
             return
         text = inert("\n".join([*self._lines, ""]))
-        self._lines.clear()  # before the write: what a closed pipe refused is not tried again
+        self._lines.clear()  # before the write: lines are not written again after a failure
         if self._buffer is not None:
             self._buffer.write(text.encode())
             self._buffer.flush()
@@ -158,7 +159,7 @@ class NdjsonView:
 
 
 def _portable(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an event's fields as JSON can carry them; an undecodable path also in its bytes."""
+    """Return an event's fields as valid JSON text; an undecodable path also in base64."""
     out = dict(fields)
     for name, value in fields.items():
         if type(value) is not str or value.isascii():

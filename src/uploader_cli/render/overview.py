@@ -1,6 +1,6 @@
-"""What is said of a run as a whole, the same in the live view and in a log: how far, how the channel is, what is wrong.
+"""The texts about a run as a whole, shared by the live view and plain lines: progress, channel and alerts.
 
-Nothing is counted here: every number is the state's.
+All numbers come from the state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import Channel, ProgressState, SessionState
 
 RECONNECTS = 3
-"""Tries before the channel falls back to polling (wire contract 2)."""
+"""Attempts before the channel falls back to polling (docs/protocol.md section 2)."""
 
 _GLYPHS = {
     ChannelState.CONNECTING: "◌",
@@ -27,22 +27,22 @@ _GLYPHS = {
 
 
 def host(server: str) -> str:
-    """`host:port` of the server's URL, without any user name or password in it."""
+    """Return `host:port` of the server's URL, without credentials."""
     return safe(urlsplit(server).netloc.rpartition("@")[2] or server)
 
 
 def percent(fraction: float, *, at_most: bool = False) -> str:
-    """` 42 %`, always five cells, rounded down: 100 % is said of a whole only."""
+    """Format ` 42 %` in five cells, rounded down: only a complete whole is 100 %."""
     return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
 
 
 def watched(state: ProgressState) -> bool:
-    """True while sessions of somebody else are followed: percentages are all that is known of them."""
+    """Return True while watching sessions of others, of which only percentages are known."""
     return not state.selected_bytes and any(session.watched for session in state.sessions.values())
 
 
 def fraction(state: ProgressState) -> float:
-    """0–1 for the bar of the whole; 1 only when nothing is left to be confirmed."""
+    """Return the total progress from 0 to 1; 1 only when everything is confirmed."""
     if not watched(state):
         return state.fraction
     known = [_weighed(session) for session in state.sessions.values()]
@@ -51,23 +51,23 @@ def fraction(state: ProgressState) -> float:
 
 
 def _weighed(session: SessionState) -> tuple[float, int]:
-    """Return how many files' worth of a watched session is done, and of how many.
+    """Return the number of completed files of a watched session, in fractions, and of its files.
 
-    In a server's percentage each file weighs the same, and a failed one counts as done: here it leaves the total.
+    In the server's percentage files have equal weight and failed ones count as done; here they are excluded.
     """
     total = session.total or len(session.by_name) or 1
     return max(0.0, session.percent / 100 * total - session.failed), max(0, total - session.failed)
 
 
 def files(state: ProgressState) -> str:
-    """`7 of 20 done`, or `   7 of ≥1,020 done` during the walk; the first number is as wide as the second."""
+    """Format `7 of 20 done`, or `   7 of ≥1,020 done` during the walk; both numbers have the same width."""
     done, total = count(state)
     least = state.walking and not watched(state)
     return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
 
 
 def count(state: ProgressState) -> tuple[int, int]:
-    """Files that are completed, and files that are known of."""
+    """Return the numbers of completed and of known files."""
     done, total = state.completed, state.selected
     if watched(state):
         done = max(done, sum(session.completed for session in state.sessions.values()))
@@ -76,7 +76,7 @@ def count(state: ProgressState) -> tuple[int, int]:
 
 
 def eta(state: ProgressState, now: float) -> str:
-    """`ETA 0:15`, or `ETA –` where nothing moves, or nothing is left to send and the server is still at work."""
+    """Format `ETA 0:15`, or `ETA –` where nothing moves or everything is sent."""
     seconds = state.eta(now)
     if not seconds or _pause(state, now) is not None:
         return "ETA –"
@@ -84,7 +84,7 @@ def eta(state: ProgressState, now: float) -> str:
 
 
 def channel(now: Channel, *, latency: bool = True) -> tuple[str, str]:
-    """A glyph and words: `●` and `live websocket 12 ms`. The words alone say everything."""
+    """Return a glyph and a text for the channel, as `●` and `live websocket 12 ms`; the text is complete in itself."""
     match now.state:
         case ChannelState.LIVE:
             words = "live"
@@ -102,7 +102,7 @@ def channel(now: Channel, *, latency: bool = True) -> tuple[str, str]:
 
 
 def alert(state: ProgressState, now: float, stall: float) -> str:
-    """The one thing that keeps the run from going on, or makes its numbers old; empty when all is well."""
+    """Return what stops the run or makes its numbers outdated; empty if nothing does."""
     pause = _pause(state, now)
     if pause is not None:
         return pause
@@ -112,8 +112,8 @@ def alert(state: ProgressState, now: float, stall: float) -> str:
         parts.append(f"no progress for {clock(silent)}: {_why(state)}")
     if state.channel.stale:
         heard = state.channel.heard
-        news = "no news yet" if heard is None else f"last news {now - heard:.0f} s ago"
-        parts.append(f"{news} ({safe(state.channel.stale[:200])})")
+        update = "no update yet" if heard is None else f"no update for {now - heard:.0f} s"
+        parts.append(f"{update} ({safe(state.channel.stale[:200])})")
     return " · ".join(parts)
 
 
@@ -131,13 +131,13 @@ def _pause(state: ProgressState, now: float) -> str | None:
 def _why(state: ProgressState) -> str:
     phases = {file.phase for file in state.running.values()}
     if Phase.SENDING in phases and not watched(state):
-        return "the server takes no more bytes"
+        return "the server accepts no more bytes"
     if Phase.PROCESSING in phases:
         why = "the server is still processing"
     elif Phase.QUEUED in phases:
-        why = "waiting to try again"
+        why = "waiting to retry"
     elif state.checking:
-        return f"{safe(state.checking)} is compared with its list first"
+        return f"{safe(state.checking)} is being compared with the list"
     else:
         why = "waiting for the server"
     if state.channel.state is not ChannelState.LIVE:

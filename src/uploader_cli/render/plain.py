@@ -1,4 +1,4 @@
-"""Lines for a pipe, a log and a CI job: what changed, in few words, and never more lines than somebody would read."""
+"""Lines for a pipe, a log or a CI job, limited in number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState
+from uploader_cli.core.observer import Observer
 from uploader_cli.render import overview, stages
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of, span
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 FEW = 20
-"""Files up to which each one gets a line of its own."""
+"""Maximum number of files with a line each."""
 _SLOWEST = 60.0
 _LIMITS = {
     "failure": 50,
@@ -27,16 +28,16 @@ _LIMITS = {
     "session": 50,
     "stage": 50,
 }
-"""Lines of a kind in a run that is not verbose; the progress lines and the summary count what is over it."""
+"""Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
 
-class PlainView:
-    """One line a fact. `verbose` 1 adds each file, 2 the server's messages; `quiet` leaves only what went wrong."""
+class PlainView(Observer):
+    """Prints one line per event. `verbose` 1 adds each file, 2 the server's messages; `quiet` shows only problems."""
 
     def __init__(
         self, stream: TextIO, *, verbose: int = 0, quiet: bool = False, interval: float = 5.0, stall: float = 30.0
     ) -> None:
-        """`interval`: least seconds between progress lines; they get rarer in a long run, down to one a minute."""
+        """`interval`: minimum seconds between progress lines, which grow to one minute in a long run."""
         self._stream = stream
         self._verbose = verbose
         self._quiet = quiet
@@ -48,16 +49,16 @@ class PlainView:
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        """Write a line, if the event is worth one."""
+        """Print a line, if the event has one."""
         match event:
-            case ev.FileProgress() | ev.CallMade():  # by far the most frequent
+            case ev.FileProgress() | ev.CallMade():  # the most frequent ones
                 return
             case ev.RunStarted():
                 self._started(event)
             case ev.SessionCreated() if self._verbose:
                 self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
             case ev.FileStarted() if self._verbose > 1:
-                self._say(f"  {safe(event.path)}: {f'goes on at {size(event.offset)}' if event.offset else 'started'}")
+                self._say(f"  {safe(event.path)}: {f'resumed at {size(event.offset)}' if event.offset else 'started'}")
             case ev.FileStarted() if event.offset and event.attempt == 1 and (self._verbose or self._few(state)):
                 self._say(f"↻ {safe(event.path)}: resuming at {overview.percent(event.offset / event.size).strip()}")
             case ev.FileRetry():
@@ -91,7 +92,7 @@ class PlainView:
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
 
     def refresh(self, state: ProgressState, now: float) -> None:
-        """A progress line, when the last one is old enough."""
+        """Print a progress line if one is due."""
         if self._quiet or not state.server or state.outcome is not None:
             return
         if self._due is None:
@@ -100,9 +101,6 @@ class PlainView:
             return
         self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
         self._say(progress_line(state, now, self._stall))
-
-    def close(self, state: ProgressState, now: float) -> None:
-        """Nothing to undo: the summary is the caller's."""
 
     def _few(self, state: ProgressState) -> bool:
         return state.selected <= FEW and not state.walking
@@ -115,9 +113,9 @@ class PlainView:
             what = "uploading"
         else:
             what = plural(event.files, "file") + (f", {size(event.bytes)}" if event.bytes is not None else "")
-        again = f", going on with run {safe(event.resumed_from)}" if event.resumed_from else ""
-        how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} at once)"
-        self._say(f"uploader: {what} → {overview.host(event.server)}{how}{again}")
+        resumed = f", resuming run {safe(event.resumed_from)}" if event.resumed_from else ""
+        how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} in parallel)"
+        self._say(f"uploader: {what} → {overview.host(event.server)}{how}{resumed}")
 
     def _retry(self, event: ev.FileRetry, state: ProgressState) -> None:
         file = state.running.get(event.file)
@@ -126,7 +124,7 @@ class PlainView:
         self._say(f"↻ {path}: retry {event.attempt - 1}{wait} ({_brief(event.message)})", kind="retry")
 
     def _stage(self, event: ev.Stage, analysis: Analysis, now: float) -> None:
-        """A line when an analysis begins to tell, and one for each stage that ended; each percentage with `-v`."""
+        """Print a line at the start of an analysis and for each completed stage; with `-v` for each percentage."""
         key = (analysis.started, analysis.number)
         if key != self._analysis:
             self._analysis = key
@@ -138,7 +136,7 @@ class PlainView:
             self._say(f"  {event.name} {event.percent:.0f} %{stages.note(analysis)}")
 
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
-        """Where the channel is now; its end with the run is no news."""
+        """Print a change of the channel, except its end with the run."""
         words = overview.channel(state.channel)[1]
         if event.to is ChannelState.CLOSED or words == self._channel:
             return
@@ -147,7 +145,7 @@ class PlainView:
         self._say(f"channel: {words}" + ("" if known else f" ({event.reason.replace('_', ' ')})"), kind="channel")
 
     def _say(self, line: str, *, kind: str = "", wrong: bool = False) -> None:
-        """Write it, unless that is one too many of its kind; the first left out is announced."""
+        """Print a line up to the limit of its kind; the first one beyond it announces the limit."""
         if self._quiet and not wrong:
             return
         limit = _LIMITS.get(kind)
@@ -156,13 +154,13 @@ class PlainView:
             if count > limit:
                 if count > limit + 1:
                     return
-                line = f"(more than {limit} {kind} lines: the rest is only counted)"
+                line = f"(more than {limit} {kind} lines: further ones are not shown)"
         self._stream.write(line + "\n")
         self._stream.flush()
 
 
 def progress_line(state: ProgressState, now: float, stall: float) -> str:
-    """`42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
+    """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
     parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
     if not overview.watched(state):
         parts += [

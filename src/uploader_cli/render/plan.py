@@ -1,4 +1,4 @@
-"""The plan of a dry run for people: a row for each session, what is left out and why, and the whole in one line."""
+"""The plan of a dry run as text: a row per session, skipped and failing files with reasons, and a summary line."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROWS = 30
-"""Sessions that have a row of their own, and files that are named with what is wrong with them, unless verbose."""
+"""Maximum sessions with a row and failing files listed, unless verbose."""
 NAMES = 3
-"""Files that are named of those left out for one reason."""
+"""Maximum file names listed per reason."""
 WIDE = 60
-"""Columns from which on there is room for all of the table."""
+"""Minimum columns for the full table."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Files with something in common."""
+    """Files skipped for the same reason."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -38,19 +38,18 @@ class _Group:
 
 
 class PlanView:
-    """Writes a row when it is known; only counts stay in memory."""
+    """Writes each row as soon as it is known; stores only counts."""
 
     def __init__(self, stream: TextIO, *, width: int, verbose: bool = False) -> None:
-        """`width` in cells: nothing is wider. `verbose` names every file."""
+        """`width`: maximum cells per line. `verbose` lists every file."""
         self._stream, self._width, self._verbose = stream, width, verbose
-        self._categories = False
         self._sessions, self._files, self._bytes, self._calls = 0, 0, 0, 0
         self._skipped: dict[str, _Group] = {}
         self._failed: list[str] = []
         self._failures: Counter[str] = Counter()
 
     def tell(self, event: ev.Event) -> None:
-        """One event of a dry run."""
+        """Process one event of a dry run."""
         match event:
             case ev.PlanStarted():
                 self._wrapped(_head(event))
@@ -92,11 +91,11 @@ class PlanView:
     def _end(self, event: ev.PlanFinished) -> None:
         if self._sessions:
             more = f"{plural(self._sessions, 'more session')}: {plural(self._files, 'file')}, {size(self._bytes)}"
-            self._wrapped(f"… and {more}, {plural(self._calls, 'call')} (-v names each)")
+            self._wrapped(f"… and {more}, {plural(self._calls, 'call')} (-v lists all)")
         if self._skipped or event.failed:
             self._say("")
         for reason, group in self._skipped.items():
-            self._wrapped(f"- {group.count:,} left out ({reason}): {group}")
+            self._wrapped(f"- {group.count:,} skipped ({reason}): {group}")
         for line in self._failed:
             self._wrapped(f"✗ {line}")
         if event.failed > len(self._failed):
@@ -119,7 +118,7 @@ def _head(event: ev.PlanStarted) -> str:
     most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
     large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
     kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
-    seen = "as last seen there" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never asked)"
+    seen = "as last reported" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never used)"
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"
 

@@ -1,21 +1,21 @@
-"""Rows of styled text that fit a width: what pictures are made of."""
+"""Rows of styled text that fit a width."""
 
 from __future__ import annotations
 
 from uploader_cli.render.words import cells, clip
 
 Span = tuple[str, str]
-"""A text and its style (in words that rich understands: `bold cyan`)."""
+"""A text and its rich style, as `bold cyan`."""
 Row = list[Span]
 
 
 def width_of(row: Row) -> int:
-    """Terminal cells of a row."""
+    """Return the width of a row in terminal cells."""
     return sum(cells(text) for text, _ in row)
 
 
 def fit(row: Row, width: int) -> Row:
-    """The row without what does not fit, and without the spaces at its end."""
+    """Return the row cut to `width`, without trailing spaces."""
     out: Row = []
     for text, style in row:
         if cells(text) > width:
@@ -31,7 +31,7 @@ def fit(row: Row, width: int) -> Row:
 
 
 def bar(fraction: float, width: int, style: str, full: str = "━") -> Row:
-    """Half cells make it smooth; the rest is a thin line, so that it reads without colour too."""
+    """Draw a bar with a resolution of half a cell; the rest is a thin line, readable without colour."""
     width = max(0, width)
     whole, half = divmod(int(fraction * width * 2), 2)
     edge = "╸" if half and full == "━" else ""

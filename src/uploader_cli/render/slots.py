@@ -1,4 +1,4 @@
-"""Which running file is drawn in which row: nothing jumps when one is over."""
+"""Assign running files to rows so that rows don't jump."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import FileState
 
 _SETTLE = 2.0
-"""Seconds that a row stays free before the rows below close up."""
+"""Seconds before the rows below a free row move up."""
 
 
 class Slots:
-    """Which running file is drawn in which row: each keeps its row until it is over."""
+    """The rows of the running files; each file keeps its row to its end."""
 
     def __init__(self) -> None:
         self._rows: list[int | None] = []
         self._free_since: float | None = None
 
     def assign(self, running: Mapping[int, FileState], capacity: int, now: float) -> list[int | None]:
-        """File numbers by row, None for a free one; never more than `capacity`."""
+        """Return file numbers by row, None for a free row; at most `capacity`."""
         rows = [number if number in running else None for number in self._rows[:capacity]]
         shown = set(rows)
         hidden = sorted((n for n in running if n not in shown), key=lambda n: not _busy(running[n]))
@@ -35,7 +35,7 @@ class Slots:
 
     @staticmethod
     def _busy_first(rows: list[int | None], running: Mapping[int, FileState], hidden: list[int]) -> list[int | None]:
-        """A file that moves takes the row of one that doesn't: a batch may have more files than there are rows."""
+        """Give rows of files without progress to hidden files with progress: a batch may have more files than rows."""
         shown = set(rows)
         moving = iter([n for n in hidden if n not in shown and _busy(running[n])])
         return [n if n is None or _busy(running[n]) else next(moving, n) for n in rows]
@@ -51,7 +51,7 @@ class Slots:
 
 
 def _busy(file: FileState) -> bool:
-    """True for a file that can be seen to move."""
+    """Return True for a file with visible progress."""
     if file.phase is Phase.SENDING and file.size:
         return file.offset < file.sent < file.size
     return 0 < (file.server_percent or 0) < 100

@@ -1,4 +1,4 @@
-"""The analysis after an upload, for people: a timeline of its stages, the time it takes, and what the server says."""
+"""The analysis after an upload: a timeline of its stages, times, and the server's messages."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ if TYPE_CHECKING:
     from uploader_cli.render.rows import Row
 
 _LOG = 4
-"""The last messages that are shown. Their rows are kept free from the start: nothing moves when one comes."""
+"""Maximum messages shown; their rows are reserved from the start."""
 
 
 def title(analysis: Analysis) -> str:
-    """`content analysis of a.mp4 (2/3)`."""
+    """Format `content analysis of a.mp4 (2/3)`."""
     which = f" ({analysis.number}/{analysis.of})" if analysis.of > 1 else ""
     return f"{analysis.kind} analysis of {safe(analysis.name)}{which}"
 
 
 def note(analysis: Analysis) -> str:
-    """What is to be said beside a percentage that nobody told."""
+    """Return the remark for an estimated percentage."""
     return ", estimated" if analysis.assumed else ""
 
 
 def ends(kind: Kind, event: Stage) -> bool:
-    """True where the event says that a stage is over."""
+    """Return True if the event ends a stage."""
     return (event.name, event.percent) in STAGES[kind]
 
 
-def rows(analysis: Analysis, now: float, width: int, room: int) -> list[Row]:
-    """Title with times, timeline, the last messages: as much of it as there is room for, with an empty row before."""
-    if room < 2:
+def rows(analysis: Analysis, now: float, width: int, space: int) -> list[Row]:
+    """Draw title with times, timeline and last messages after an empty row, as far as they fit in `space` rows."""
+    if space < 2:
         return []
     out: list[Row] = [_head(analysis, now, width), _timeline(analysis, width)]
-    kept = min(_LOG, max(0, room - 5))
+    kept = min(_LOG, max(0, space - 5))
     said: list[Row] = [[("  » " + safe(text), "dim")] for text in list(analysis.log)[-kept:]] if kept else []
     out += said + [[] for _ in range(kept - len(said))]
-    return [[], *out] if room > 2 else out
+    return [[], *out] if space > 2 else out
 
 
 def _head(analysis: Analysis, now: float, width: int) -> Row:
-    """The times stand at the right, in cells of their own: nothing moves when they change."""
+    """Draw the title, with the times right-aligned."""
     left = analysis.remaining(now)
     ahead = f"{clock(left + 0.5)} left" if left is not None else "estimated" if analysis.assumed else ""
     times = f"{clock(analysis.elapsed(now))}  {ahead:<12}"
@@ -55,7 +55,7 @@ def _head(analysis: Analysis, now: float, width: int) -> Row:
 
 
 def _timeline(analysis: Analysis, width: int) -> Row:
-    """`✓ upload  ▶ model analysis 23 %  · structuring …`; where that is too wide, only the stage under way."""
+    """Draw `✓ upload  ▶ model analysis 23 %  · structuring …`; if that is too wide, only the running stage."""
     stages, current = STAGES[analysis.kind], analysis.stage
     row: Row = [("  ", "")]
     for index, (name, _) in enumerate(stages):

@@ -1,4 +1,4 @@
-"""What a run came to, for a person: a verdict, what failed and why, and what to do about it. Plain text."""
+"""The summary of a run in plain text: the verdict, the failures with their fixes, and warnings."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 MOST = 20
-"""Failed files that are named; the rest is a number."""
+"""Maximum failed files listed."""
 _NOTES = 10
-"""Warnings, and files in flight, that are named."""
+"""Maximum warnings, and interrupted files, listed."""
 
-REMEDIES = {
-    FailureCode.REFUSED_TYPE: "The server does not take this type: convert the file, or leave it out with --exclude.",
-    FailureCode.REFUSED_SIZE: "It is larger than the server takes: split or compress it, or have the limit raised.",
-    FailureCode.EMPTY: "It has no content, and the server takes no empty file: leave it out with --exclude.",
+FIXES = {
+    FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
+    FailureCode.REFUSED_SIZE: "The file exceeds the server's limit: split or compress it, or have the limit raised.",
+    FailureCode.EMPTY: "The server does not accept empty files: skip it with --exclude.",
     FailureCode.BAD_LINE: "Correct that line of the list (--from-file).",
-    FailureCode.MISMATCH: "It was not sent: its content is not what the list says. Find out which of them is wrong.",
+    FailureCode.MISMATCH: "The file was not sent: its content differs from the list. Correct the file or the list.",
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
-    FailureCode.VANISHED: "There is no such file, or not any more: put it back, or leave it out.",
-    FailureCode.CHANGED: "It was written to while it was sent: wait until nothing writes to it any more.",
+    FailureCode.VANISHED: "The file does not exist: restore it, or leave it out.",
+    FailureCode.CHANGED: "The file was modified during the upload: upload it when nothing writes to it.",
     FailureCode.NETWORK: "Check the network and the server, then run the command again.",
-    FailureCode.TIMEOUT: "The server did not answer in time: try again when it has less to do.",
-    FailureCode.TOO_SLOW: "The server's time for one request is too short at this speed: use a faster line.",
-    FailureCode.RATE_LIMITED: "The server asks for fewer requests: wait for the time it names.",
+    FailureCode.TIMEOUT: "The server did not answer in time: try again when it is less busy.",
+    FailureCode.TOO_SLOW: "The server's time limit for one request is too short for this connection: use a faster one.",
+    FailureCode.RATE_LIMITED: "The server limits the rate of requests: try again after the time it names.",
     FailureCode.UNAUTHORIZED: "The token is missing, wrong or expired: give another (UPLOADER_TOKEN, --token-file).",
-    FailureCode.IN_USE: "Another run is sending it: wait for that one, then run the command again.",
-    FailureCode.SERVER_ERROR: "The server has trouble of its own: tell its operator if it lasts.",
+    FailureCode.IN_USE: "Another run is sending the file: wait for it, then run the command again.",
+    FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
-    FailureCode.SERVER_FAILED: "The server received the file and could not store it: its operator finds the reason.",
-    FailureCode.OUTCOME_UNKNOWN: "It may be stored already: look on the server, then send it with --resend-unknown.",
-    FailureCode.PROTOCOL: "The server's answer could not be read: is this the right address and version?",
-    FailureCode.INTEGRITY: "What the server has is not what was read: delete it there and send the file again.",
+    FailureCode.SERVER_FAILED: "The server received the file but could not store it: contact its operator.",
+    FailureCode.OUTCOME_UNKNOWN: "The file may be stored already: check the server, then use --resend-unknown.",
+    FailureCode.PROTOCOL: "The server's answer could not be parsed: check the URL and the server's version.",
+    FailureCode.INTEGRITY: "The stored file differs from the local one: delete it there and upload it again.",
 }
 _SKIPS = {
-    SkipReason.TYPE: "type not taken by the server",
+    SkipReason.TYPE: "type not accepted by the server",
     SkipReason.SIZE: "too large for the server",
     SkipReason.EMPTY: "empty",
     SkipReason.SYMLINK: "symbolic link (--follow-links)",
-    SkipReason.SPECIAL: "no regular file",
+    SkipReason.SPECIAL: "not a regular file",
     SkipReason.DUPLICATE: "selected twice",
-    SkipReason.PRESENT: "on the server already",
-    SkipReason.RECEIPT: "uploaded by an earlier run, by its receipt",
+    SkipReason.PRESENT: "already on the server",
+    SkipReason.RECEIPT: "uploaded by an earlier run",
     SkipReason.FAIL_FAST: "not started after the first failure (--fail-fast)",
 }
 _LIMITED_BY = {
@@ -63,17 +63,17 @@ _LIMITED_BY = {
 }
 _EXITS = {
     1: "an internal error",
-    2: "something in the command or its files is wrong",
-    3: "some files failed, and trying again can help",
-    4: "some files failed for good",
+    2: "the command or its files are invalid",
+    3: "some files failed; retryable",
+    4: "some files failed permanently",
     5: "not authorised",
-    6: "the server never answered, or is no upload server",
-    7: "a file is not what was read here, or not what its list says",
+    6: "the server never answered, or is not an upload server",
+    7: "a file differs from what was read here, or from the list",
     130: "interrupted (Ctrl-C)",
     143: "interrupted (SIGTERM)",
 }
 _NO_BREAK = "\xa0"
-"""Between a number and its unit. Names have none: `safe` makes a plain space of it."""
+"""Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
@@ -88,9 +88,9 @@ def summary(
     next_steps: Sequence[str] = (),
     verbose: bool = False,
 ) -> list[str]:
-    """Lines of at most `width` cells (of 20 at least).
+    """Return lines of at most `width` cells (20 at least).
 
-    `resume_hint` is the command that goes on after an interrupt; each of `next_steps` ends the text with a `→`.
+    `resume_hint` is the command that resumes an interrupted run; each of `next_steps` becomes a line with `→`.
     """
     lines = _Lines(max(20, width))
     watching = overview.watched(state)
@@ -118,7 +118,7 @@ def summary(
 
 
 class _Lines:
-    """A glyph in the first column, the text wrapped beside it."""
+    """Lines with a glyph in the first column and wrapped text beside it."""
 
     def __init__(self, width: int) -> None:
         self.out: list[str] = []
@@ -144,7 +144,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         least = "at least " if state.walking else ""
         return "■", f"interrupted: {outcome.completed:,} of {least}{plural(total, 'file')} confirmed, {took}"
     if outcome.ok and not total:
-        return "✓", "nothing had to be sent" if outcome.skipped else "nothing to send"
+        return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if outcome.ok:
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if not total:
@@ -154,18 +154,18 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
 
 
 def _whole(number: str) -> str:
-    """A number that stays in one line with its unit."""
+    """Keep a number and its unit in one line."""
     return number.replace(" ", _NO_BREAK)
 
 
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
-    """True where the upload went well to its end, and only an analysis after it did not."""
+    """Return True where the upload is complete and only an analysis failed."""
     unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
     return not outcome.ok and not unfinished and any(done.error for done in state.analyses)
 
 
 def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
-    """What the analyses came to, up to `_NOTES` of each kind, where it is saved, and how to have it done again."""
+    """List the analyses, up to `_NOTES` of each kind, the file with the results, and how to repeat them."""
     good = [done for done in state.analyses if not done.error]
     for done in good[:_NOTES]:
         lines.add(
@@ -181,7 +181,7 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
     if len(bad) > _NOTES:
         lines.add("…", f"and {len(bad) - _NOTES:,} more without a result")
     if bad and (interrupted or any(done.retryable for done in bad)):
-        lines.add("→", "To analyse again what is uploaded: the same command with --skip-existing.", indent=2)
+        lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
 
 
 def _skips(lines: _Lines, state: ProgressState) -> None:
@@ -192,11 +192,11 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:
-        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run had ended before'}")
+        lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
 
 
 def _renamed(lines: _Lines, state: ProgressState) -> None:
-    """Files that the server stored under another name, up to `_NOTES`."""
+    """List files that the server stored under another name, up to `_NOTES`."""
     if state.renamed:
         lines.add("!", "stored under another name:")
     for done in state.renames[:_NOTES]:
@@ -206,24 +206,24 @@ def _renamed(lines: _Lines, state: ProgressState) -> None:
 
 
 def _failures(lines: _Lines, state: ProgressState) -> None:
-    """By cause, so that what to do is said once: each file with its reason under it."""
+    """List failures grouped by cause, each group with its fix."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
         groups.setdefault((failed.code, failed.retryable), []).append(failed)
     left = MOST
     for (code, retryable), count in state.failed_as.most_common():
         shown = groups.get((code, retryable), [])[:left]
-        again = "trying again can help" if retryable else "trying again does not help by itself"
+        again = "retryable" if retryable else "not retryable"
         lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {again}")
         _reasons(lines, shown)
         if count > len(shown):
             lines.add("…", f"and {count - len(shown):,} more", indent=2)
         left -= len(shown)
-        lines.add("→", REMEDIES[code], indent=2)
+        lines.add("→", FIXES[code], indent=2)
 
 
 def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
-    """A reason that several files share is said once, above them; one that only one has stands under it."""
+    """List files with their reasons; a reason shared by several files is printed once, above them."""
     by_message: dict[str, list[FileFailed]] = {}
     for failed in group:
         by_message.setdefault(safe(failed.message[:500]), []).append(failed)
@@ -237,10 +237,12 @@ def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
 
 
 def _warnings(lines: _Lines, state: ProgressState) -> None:
-    """Each once; what may be stored without being confirmed comes first and is never cut."""
-    told = {done.warning for done in state.analyses}  # by `_analyses`
-    told |= {warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED}  # with the files
-    shown = [warning for warning in state.warnings if warning.text not in told]
+    """List each warning once; files that may be stored without confirmation come first, without a limit."""
+    shown_before = {done.warning for done in state.analyses}  # by `_analyses`
+    shown_before |= {
+        warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED
+    }  # with the files
+    shown = [warning for warning in state.warnings if warning.text not in shown_before]
     counts = Counter((warning.code, warning.text) for warning in shown)
     stored = {key: times for key, times in counts.items() if key[0] is WarningCode.MAY_BE_STORED}
     others = {key: times for key, times in counts.items() if key not in stored}
@@ -251,21 +253,21 @@ def _warnings(lines: _Lines, state: ProgressState) -> None:
 
 
 def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
-    """What was on its way, and how to go on."""
+    """List the interrupted files and how to resume."""
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.phase is Phase.CANCELLED and done.path]
     if flying:
-        lines.add("■", "in flight when it stopped:")
+        lines.add("■", "in progress when interrupted:")
         for path in flying[:_NOTES]:
             lines.add("■", safe(path), indent=2)
         if len(flying) > _NOTES:
             lines.add("…", f"and {len(flying) - _NOTES:,} more", indent=2)
     if resume_hint:
-        lines.add("→", f"to go on: {safe(resume_hint)}")
+        lines.add("→", f"to resume: {safe(resume_hint)}")
 
 
 def _colored(line: str) -> str:
-    """Colour for the glyph that opens the line, and for nothing else."""
+    """Colour the glyph at the start of the line."""
     head = line.lstrip(" ")[:1]
     if head not in _ANSI or line.lstrip(" ")[1:2] != " ":
         return line

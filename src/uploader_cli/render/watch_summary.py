@@ -1,4 +1,4 @@
-"""What became of sessions that somebody else uploads: the last words of `watch`. Plain text, one line a session."""
+"""The summary of `watch` in plain text: one line per session."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState, SessionState
 
 MOST = 20
-"""Sessions that are named; the rest is a number."""
+"""Maximum sessions listed."""
 
 EXITS = {
-    3: "the server went away; watching again can help",
+    3: "the connection to the server was lost; retryable",
     4: "a session did not complete",
-    6: "the server does not know a session, never answered, or is no upload server",
+    6: "a session is unknown, or the server never answered or is not an upload server",
 }
 
 
 def verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
-    """A glyph and a sentence: how many sessions completed, with how many files."""
+    """Return a glyph and a sentence with the numbers of completed sessions and files."""
     sessions = len(state.sessions)
     good = sum(_completed(session) for session in state.sessions.values())
     done, files = overview.count(state)
     numbers = (f"{done:,} of {plural(files, 'file')} " if files else "") + f"in {span(outcome.seconds)}"
     if outcome.exit_code in (130, 143):
-        return "■", f"not watched to the end, {numbers} so far; the upload goes on"
+        return "■", f"stopped watching, {numbers} so far; the upload continues"
     if outcome.ok:
         return "✓", f"{plural(sessions, 'session')} completed, {numbers}"
     return "✗", f"{good:,} of {plural(sessions, 'session')} completed, {numbers}"
 
 
 def not_completed(state: ProgressState) -> Iterator[str]:
-    """A line for each session that ended in another way; why the server was lost, where it was."""
+    """Yield a line for each session that did not complete, and the error that lost the server."""
     if state.trouble:
         yield safe(state.trouble)
     ended = [session for session in state.sessions.values() if session.over and not _completed(session)]
@@ -53,6 +53,6 @@ def _completed(session: SessionState) -> bool:
 
 def _end(session: SessionState) -> str:
     if session.status == "unknown":
-        return "the server does not know it" + ("" if session.heard is None else " any more")
+        return "unknown to the server" if session.heard is None else "no longer known to the server"
     failed = f", {plural(session.failed, 'file')} failed" if session.failed else ""
     return f"{safe(session.status)}{failed}"

@@ -1,7 +1,7 @@
-"""How sizes, times and names are written for people, in a terminal as in a log.
+"""Format sizes, times and names for display.
 
-A name is data: what could move the cursor, hide or reorder text is shown as an escape. Widths are counted in terminal
-cells; where terminals disagree about a character the wider count is taken, so a line may fall short, never wrap.
+Names are untrusted: characters that move the cursor, hide or reorder text are shown as escapes. Widths are in terminal
+cells; where terminals differ the larger width is used, so that a line never wraps.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from functools import lru_cache
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F400))))
-"""Emoji style and skin tone: left out, because terminals disagree on their width and no name depends on them."""
+"""Emoji style and skin tone: omitted, because terminals differ in their width."""
 _WIDE_SINCE_UNICODE_16 = ((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D376))
 _INVISIBLE_LETTERS = ((0x115F, 0x11FF), (0x3164, 0x3164), (0xFFA0, 0xFFA0))
 
 SIZE_WIDTH = 9
-"""Cells of the longest `size()`: `999.9 MiB`."""
+"""Width of the longest `size()`: `999.9 MiB`."""
 RATE_WIDTH = SIZE_WIDTH + 2
 
 
 def size(count: float) -> str:
-    """Bytes as `310.0 MiB`; the number never has more than three digits before its point."""
+    """Format bytes as `310.0 MiB`, with at most three digits before the point."""
     value, unit = _scaled(count)
     return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def rate(count: float) -> str:
-    """Bytes a second as `12.1 MiB/s`."""
+    """Format bytes per second as `12.1 MiB/s`."""
     return f"{size(count)}/s"
 
 
 def size_of(done: float, total: float, *, sep: str = " / ", at_least: bool = False) -> str:
-    """`123.4 / 310.0 MiB`: both in the unit of the total, the first as wide as the second so that nothing moves."""
+    """Format `123.4 / 310.0 MiB`: both in the unit of the total and with the same width."""
     value, unit = _scaled(max(done, total))
     scale, digits = 1024**unit, 0 if unit == 0 else 1
     width = len(f"{value:.{digits}f}")
@@ -48,7 +48,7 @@ def _scaled(count: float) -> tuple[float, int]:
 
 
 def clock(seconds: float) -> str:
-    """A waiting or running time as `1:05`, `1:02:03` or, from 100 hours on, `4 d 4 h`."""
+    """Format a duration as `1:05`, `1:02:03` or, from 100 hours on, `4 d 4 h`."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 100:
@@ -57,14 +57,14 @@ def clock(seconds: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """How long something took: `40 ms`, `0.4 s`, `12.3 s`, from a minute on `1:05`."""
+    """Format a measured time as `40 ms`, `0.4 s`, `12.3 s`, from a minute on `1:05`."""
     if 0 < seconds < 0.095:
         return f"{max(1.0, seconds * 1000):.0f} ms"
     return f"{max(0.0, seconds):.1f} s" if seconds < 59.95 else clock(seconds + 0.5)
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 file`, `20 files`, `5,000 files`."""
+    """Format `1 file`, `20 files`, `5,000 files`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -73,7 +73,7 @@ def plural(count: int, noun: str) -> str:
 
 @lru_cache(maxsize=2048)
 def safe(text: str) -> str:
-    r"""The text as it may be shown: one line, composed (NFC), with control characters, bidi marks, zero-width
+    r"""Return the text for display: one line, composed (NFC), with control characters, bidi marks, zero-width
     characters and undecodable bytes as escapes (`\n`, `\x1b`, `\u202e`, `\xff`).
     """
     if text.isascii() and text.isprintable():
@@ -83,7 +83,7 @@ def safe(text: str) -> str:
 
 def _visible(char: str) -> str:
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode hands it over
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte, from os.fsdecode
         return f"\\x{code - 0xDC00:02x}"
     if char in _PRESENTATION:
         return ""
@@ -103,7 +103,7 @@ def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 @lru_cache(maxsize=4096)
 def cell(char: str) -> int:
-    """Terminal cells of one character: 0 for a combining mark, 2 for a wide one."""
+    """Return the width of a character in cells: 0 for a combining mark, 2 for a wide one."""
     if unicodedata.category(char) in ("Mn", "Me"):
         return 0
     wide = unicodedata.east_asian_width(char) in "WF" or _within(ord(char), _WIDE_SINCE_UNICODE_16)
@@ -111,19 +111,19 @@ def cell(char: str) -> int:
 
 
 def cells(text: str) -> int:
-    """Terminal cells of a text that went through `safe`."""
+    """Return the width in cells of a text from `safe`."""
     return len(text) if text.isascii() else sum(map(cell, text))
 
 
 def clip(text: str, width: int) -> str:
-    """At most `width` cells, cut at the end with `…`."""
+    """Cut the text to `width` cells, at the end, with `…`."""
     if cells(text) <= width:
         return text
     return _head(text, width - 1) + "…" if width > 0 else ""
 
 
 def elide(text: str, width: int) -> str:
-    """At most `width` cells, cut in the middle with `…`: of a path the start and the file's name ending stay."""
+    """Cut the text to `width` cells, in the middle, with `…`: a path keeps its start and its file name's end."""
     if cells(text) <= width:
         return text
     if width < 5:
@@ -133,7 +133,7 @@ def elide(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Exactly `width` cells: elided or filled with spaces."""
+    """Elide or fill the text to exactly `width` cells."""
     text = elide(text, width)
     return text + " " * (width - cells(text))
 
@@ -148,9 +148,9 @@ def _head(text: str, width: int) -> str:
 
 
 def wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
-    """Lines of at most `width` cells, broken at spaces, and inside a word only where it is wider than a line.
+    """Break the text into lines of at most `width` cells, at spaces, and within words wider than a line.
 
-    `first` and `rest` are put in front of the first line and of the others. Nothing of the text is lost.
+    `first` and `rest` are prefixes of the first line and the others. No text is lost.
     """
     lines, line, empty = [], first, True
     for word in text.split(" "):

@@ -1,1 +1,1 @@
-"""What is left of a run in files: reports in four formats, the list of what is to be sent again, and reports joined."""
+"""The files of a run: reports in four formats, the list for a retry, and combined reports."""

@@ -1,4 +1,4 @@
-"""A report as JSON and as CSV, piece by piece."""
+"""Write a report as JSON or CSV, in pieces."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ COLUMNS = (
     "run",
     "stored_as",
 )
-"""Of the CSV, in their order."""
+"""The columns of the CSV, in order."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PATHS = ("path", "relative_path", "name", "stored_as")
 
 
 def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """The head, and `files` last, one a line: such a file can be read line by line."""
+    """Yield the head, and `files` last with one file per line, so that they can be read line by line."""
     opening = inert(json.dumps(head, indent=2, ensure_ascii=False))
     yield opening.removesuffix("\n}") + ',\n  "files": ['
     separator = "\n    "
@@ -56,16 +56,16 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """A header, and one record a file (RFC 4180); what is unknown is empty."""
-    held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\r\n")
+    """Yield a header and one record per file (RFC 4180); unknown values are empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in spool.rows():
         writer.writerow(_cells(row))
-        yield held.getvalue()
-        held.seek(0)
-        held.truncate()
-    yield held.getvalue()
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
 
 
 def _cells(row: Row) -> list[Any]:
@@ -74,7 +74,7 @@ def _cells(row: Row) -> list[Any]:
 
 
 def cell(column: str, value: Any) -> Any:
-    """A value as no spreadsheet takes it for a formula: `./=a` of a path, which is the same path, else `'=a`."""
+    """Escape a value that a spreadsheet would take for a formula: a path as `./=a`, other values as `'=a`."""
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
     return f"./{value}" if column in _PATHS else f"'{value}"

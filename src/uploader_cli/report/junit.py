@@ -1,4 +1,4 @@
-"""A report as JUnit XML: a session is a suite, a file is a test case."""
+"""Write a report as JUnit XML: sessions are suites, files are test cases."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool, Suite
 
 WITHOUT_SESSION = "without a session"
-"""The suite of files that were never sent, or went to a server that knows no sessions."""
+"""The suite of files that were never sent, or were sent to a server without sessions."""
 
 
 def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Failed files are failures, cancelled ones errors, skipped ones skipped."""
+    """Yield the XML; failed files are failures, cancelled ones errors, skipped ones skipped."""
     yield xml.BEGIN
     for number, (suite, rows) in enumerate(spool.suites()):
         yield _opening(head, suite, number)
@@ -28,18 +28,18 @@ def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 def _opening(head: dict[str, Any], suite: Suite, number: int) -> str:
     counts = {"tests": suite.files, "failures": suite.failed, "errors": suite.cancelled, "skipped": suite.skipped}
-    told = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
-    return xml.opening(number, suite.session or WITHOUT_SESSION, head["started"], suite.seconds, counts, told)
+    properties = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
+    return xml.opening(number, suite.session or WITHOUT_SESSION, head["started"], suite.seconds, counts, properties)
 
 
 def _verdict(row: Row) -> str:
     match row["outcome"]:
         case "failed":
             code, message = row.get("code", ""), row.get("message", "")
-            again = "trying again can help" if row.get("retryable") else "trying again does not help by itself"
+            again = "retryable" if row.get("retryable") else "not retryable"
             return xml.verdict("failure", f"{code}: {message} ({again})", type=code, message=message)
         case "cancelled":
-            why = "the run was interrupted before this file was there"
+            why = "the run was interrupted before this file was uploaded"
             return xml.verdict("error", type="cancelled", message=why)
         case "skipped":
             return xml.verdict("skipped", message=row.get("reason", ""))

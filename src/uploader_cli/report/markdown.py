@@ -1,4 +1,4 @@
-"""A report as Markdown, for a person who looks at a pipeline: the verdict, the numbers, and the first failures."""
+"""Write a report as Markdown for a pipeline's page: the verdict, the numbers and the first failures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 MOST = 50
-"""Failed files, and renamed ones, that are named: GitHub takes 1 MiB of summary for a step."""
+"""Maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB."""
 _LONGEST = 300
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 
 
 def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Ends with an empty line, so that another one may follow."""
+    """Yield the text, which ends with an empty line so that more can be appended."""
     counts = head["counts"]
     yield f"## {_verdict(head)}\n\n"
     yield "| | files |\n|---|---:|\n"
@@ -41,7 +41,7 @@ def _verdict(head: dict[str, Any]) -> str:
     counts = head["counts"]
     done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
     if head["ok"]:
-        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ nothing had to be uploaded"
+        return f"✓ {plural(done, 'file')} uploaded" if done else "✓ already up to date"
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
     cancelled = f", {counts['cancelled']:,} cancelled" if counts["cancelled"] else ""
     return f"✗ {done:,} of {plural(total, 'file')} uploaded{failed}{cancelled}"
@@ -68,7 +68,7 @@ def _facts(head: dict[str, Any]) -> str:
 def _failures(spool: Spool, total: int) -> Iterator[str]:
     if not total:
         return
-    yield "| failed | why | trying again |\n|---|---|---|\n"
+    yield "| failed | reason | retry |\n|---|---|---|\n"
     left = MOST
     for row in spool.rows():
         if row["outcome"] == "failed":
@@ -94,13 +94,13 @@ def _renamed(spool: Spool, total: int) -> Iterator[str]:
 
 
 def _line(row: Row) -> str:
-    again = "can help" if row.get("retryable") else "does not help by itself"
+    again = "retryable" if row.get("retryable") else "not retryable"
     why = f"{row.get('code', '')}: {row.get('message', '')}"
     return f"| {plain(row['path'])} | {plain(why)} | {again} |\n"
 
 
 def plain(text: str) -> str:
-    """`text` in one line, with nothing in it that Markdown or HTML would take for its own."""
+    """Return `text` in one line with Markdown and HTML escaped."""
     text = safe(text)
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"

@@ -1,8 +1,7 @@
-"""Several reports → one: each file once, and what is missing.
+"""Combine several reports into one: each file once, and which files are missing.
 
-A file is known by where it went and its path. Of what several runs say of it the latest counts,
-but a run that left it alone (it was interrupted before, or skipped it for another reason than that it is there) takes
-nothing back.
+A file is identified by its destination and path. The latest report of a file counts, except one of a run that did not
+decide: it was interrupted before the file, or skipped it for another reason than that it was present.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ if TYPE_CHECKING:
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 NAMED = 20
-"""Files in several shards that are named; the rest is a number."""
+"""Maximum files in several shards listed."""
 _OF_A_RUN = ("run", "resumed_from", "server", "category", "shard", "started", "finished", "exit_code", "counts")
-"""What a joined report says of each of its runs."""
+"""The fields of each run in a combined report."""
 
 
 @dataclass(slots=True)
 class Merge:
-    """Joins reports into `spool`."""
+    """Combines reports in `spool`."""
 
     spool: Spool
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
-    """Paths of the first files that were in more than one shard."""
+    """The first paths that were in more than one shard."""
     in_several: int = 0
     _files: int = 0
     _incomplete: dict[str, str] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
-        """Take a report in; one that was joined itself brings all its runs. Raises sqlite3.Error."""
+        """Add a report, with all its runs if it is a combined one. Raises sqlite3.Error."""
         heads = report.head.get("runs") or [report.head]
         self.runs.update({head["run"]: {name: head.get(name) for name in _OF_A_RUN} for head in heads})
         self._note(report.head)
@@ -51,7 +50,7 @@ class Merge:
             self._take({"run": report.head.get("run"), **row})
 
     def head(self, version: str) -> dict[str, Any]:
-        """The joined report without its files, once all are in."""
+        """Return the head of the combined report, after all reports were added."""
         counts: Counter[str] = Counter()
         skips: Counter[str] = Counter()
         code = Exit.OK
@@ -100,8 +99,8 @@ class Merge:
         }
 
     def missing(self) -> list[str]:
-        """What no report accounts for, a sentence each."""
-        return [*_absent_shards(self.runs.values()), *self._broken_off()]
+        """Return what no report covers, one sentence each."""
+        return [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
 
     def _take(self, row: Row) -> None:
         run = self.runs.get(row["run"], {})
@@ -120,16 +119,16 @@ class Merge:
         if _decides(row) != _decides(before):
             return _decides(row)
         if row["run"] == before["run"]:
-            return False  # it was selected twice
+            return False  # selected twice
         if {row["outcome"], before["outcome"]} == {"completed", "skipped"}:
-            return bool(row["outcome"] == "completed")  # it tells more than that the file is there
+            return bool(row["outcome"] == "completed")  # it has more details
         return self._finished(row) >= self._finished(before)
 
     def _finished(self, row: Row) -> str:
         return str(self.runs.get(row["run"], {}).get("finished"))
 
     def _note_twice(self, row: Row, before: Row) -> None:
-        """Two runs of one shard, or of no shards, may well say something of the same file."""
+        """Count a file in different shards; runs of the same shard, or without shards, may share files."""
         shards = [self.runs.get(one["run"], {}).get("shard") for one in (row, before)]
         if row["run"] != before["run"] and all(shards) and shards[0] != shards[1]:
             self.in_several += 1
@@ -137,18 +136,18 @@ class Merge:
                 self.twice.append(row["path"])
 
     def _note(self, head: dict[str, Any]) -> None:
-        """Remember a run that does not account for all of its files."""
+        """Record a run whose report lacks files."""
         if head.get("runs"):
             return
         counts = head["counts"]
-        untold = counts.get("selected", 0) - sum(counts.get(name, 0) for name in _OUTCOMES)
+        unreported = counts.get("selected", 0) - sum(counts.get(name, 0) for name in _OUTCOMES)
         if head.get("selection_complete") is False:
-            self._incomplete[head["run"]] = "it ended before all its files were found"
-        elif untold > 0:
-            self._incomplete[head["run"]] = f"it does not say what became of {untold:,} files"
+            self._incomplete[head["run"]] = "it ended before all files were found"
+        elif unreported > 0:
+            self._incomplete[head["run"]] = f"it does not report {unreported:,} files"
 
-    def _broken_off(self) -> list[str]:
-        """Runs with files untold, unless another goes on with them, or is of the same shard and later."""
+    def _incomplete_runs(self) -> list[str]:
+        """Return the runs that lack files, unless another one resumes them, or is a later run of the same shard."""
         out = []
         for name, why in self._incomplete.items():
             run = self.runs[name]
@@ -161,7 +160,7 @@ class Merge:
 
 
 def _decides(row: Row) -> bool:
-    """True where a row says whether the file is on the server: not where a run left it alone."""
+    """Return True where a row decides whether the file is on the server."""
     return row["outcome"] in ("completed", "failed") or row.get("reason") in ("present", "receipt")
 
 
@@ -191,7 +190,7 @@ def _absent_shards(runs: Iterable[dict[str, Any]]) -> list[str]:
         if absent:
             out.append(f"no report of {_shards(absent)} of {count}")
     if len(there) > 1:
-        out.append(f"the reports are of different divisions: into {' and '.join(map(str, sorted(there)))} shards")
+        out.append(f"the reports are of different numbers of shards: {' and '.join(map(str, sorted(there)))}")
     return out
 
 
@@ -201,7 +200,7 @@ def _shards(indices: Sequence[int]) -> str:
 
 
 def _seconds(started: str, finished: str) -> float | None:
-    """From the first start to the last end."""
+    """Return the seconds from the first start to the last end."""
     try:
         return round((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds(), 3)
     except (ValueError, TypeError):

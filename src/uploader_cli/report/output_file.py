@@ -1,4 +1,4 @@
-"""Where a report goes: looked at before anything is sent, and written at the end as a whole."""
+"""The file of a report: checked before anything is sent, and written atomically at the end."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 def check(path: Path, option: str) -> None:
-    """Raises `UsageError`, naming `option`, where no file can be written at `path`."""
+    """Raise `UsageError`, naming `option`, if no file can be written at `path`."""
     if path.is_dir():
-        raise UsageError(f"{option}: {path} is a directory", hint="name a file")
+        raise UsageError(f"{option}: {path} is a directory", hint="give a file")
     if is_special(path):
         where, able = path, os.access(path, os.W_OK)
     else:
         where = path.resolve().parent
         if not where.is_dir():
-            raise UsageError(f"{option}: there is no directory {where}", hint="make it, or name another place")
+            raise UsageError(f"{option}: no such directory: {where}", hint="create it, or give another path")
         able = os.access(where, os.W_OK | os.X_OK)
     if not able:
-        raise UsageError(f"{option}: {where} can't be written to", hint="name a place that you may write to")
+        raise UsageError(f"{option}: {where} is not writable", hint="give a writable path")
 
 
 def write(path: Path, text: Iterable[str], tag: str) -> None:
-    """Put `text` at `path`, as a whole or not at all; `tag` makes the name of the file in the making its own.
+    """Write `text` to `path` atomically; `tag` makes the name of the temporary file unique.
 
-    A pipe or a device is written to as it is. Bytes that are no UTF-8 are those of `surrogateescape`. Raises OSError.
+    A pipe or a device is written directly. Undecodable bytes are encoded with `surrogateescape`. Raises OSError.
     """
     if is_special(path):
         with path.open("wb") as stream:
             _pour(text, stream)
         return
-    target = path.resolve()  # of a link what it points to
+    target = path.resolve()  # follows links
     made = target.with_name(f".{target.name[:200]}.{tag}")
     try:
         with _new(made) as stream:
@@ -56,10 +56,10 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
 
 @contextmanager
 def _new(path: Path) -> Iterator[BinaryIO]:
-    """A new file. On Linux it has no name before its end: a process that is killed leaves nothing half-written."""
+    """Create a file. On Linux it has no name until it is complete, so that a killed process leaves nothing behind."""
     handle = None
     if hasattr(os, "O_TMPFILE") and _DESCRIPTORS.exists():
-        with suppress(OSError):  # not every file system can
+        with suppress(OSError):  # not supported by every file system
             handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
     if handle is None:
         with path.open("xb") as stream:
@@ -67,11 +67,11 @@ def _new(path: Path) -> Iterator[BinaryIO]:
         return
     with os.fdopen(handle, "wb") as stream:
         yield stream
-        os.link(_DESCRIPTORS / str(handle), path, src_dir_fd=handle)  # which makes it follow the link in /proc
+        os.link(_DESCRIPTORS / str(handle), path, src_dir_fd=handle)  # so that it follows the link in /proc
 
 
 def append(path: Path, text: Iterable[str]) -> None:
-    """Add `text` at the end of the file, or nothing of it. Raises OSError."""
+    """Append all of the text to the file, or nothing. Raises OSError."""
     with path.open("ab", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         try:
@@ -83,7 +83,7 @@ def append(path: Path, text: Iterable[str]) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """True for a pipe, a device, a directory: what no file may take the place of."""
+    """Return True for a pipe, a device or a directory, which no file may replace."""
     return path.exists() and not path.is_file()
 
 
@@ -93,17 +93,17 @@ def _keep_mode(target: Path, made: Path) -> None:
 
 
 def _pour(text: Iterable[str], stream: BinaryIO) -> None:
-    held, size = [], 0
+    pieces, size = [], 0
     for piece in text:
-        held.append(piece.encode("utf-8", "surrogateescape"))
-        size += len(held[-1])
+        pieces.append(piece.encode("utf-8", "surrogateescape"))
+        size += len(pieces[-1])
         if size >= _BLOCK:
-            _write(b"".join(held), stream)
-            held, size = [], 0
-    _write(b"".join(held), stream)
+            _write(b"".join(pieces), stream)
+            pieces, size = [], 0
+    _write(b"".join(pieces), stream)
 
 
 def _write(data: bytes, stream: BinaryIO) -> None:
     left = memoryview(data)
-    while left:  # a stream without a buffer may take a part
+    while left:  # an unbuffered stream may write only a part
         left = left[stream.write(left) :]

@@ -1,4 +1,4 @@
-"""Reads a report again, however its JSON is laid out, with one row in memory at a time."""
+"""Read a report, whatever its JSON layout, with one row in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20
-"""Characters of one value; what is longer is no report."""
+"""Maximum characters of one value."""
 _OUTCOMES = frozenset(str(phase) for phase in Phase if phase.terminal)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report on disk: what it says of its run, and where its rows are."""
+    """A report on disk: its head and the path to its rows."""
 
     path: Path
     head: dict[str, Any]
 
     @classmethod
     def open(cls, path: Path) -> Report:
-        """Look through it once. Raises `UsageError`, naming the file, for what is no report that we know."""
+        """Check the whole file. Raises `UsageError`, naming the file, if it is not a supported report."""
         head: dict[str, Any] = {}
         rows = 0
         for key, value in _members(path):
@@ -44,21 +44,21 @@ class Report:
         return cls(path, head)
 
     def rows(self) -> Iterator[Row]:
-        """Each file, in the order of the report."""
+        """Return the rows of the files in the order of the report."""
         return (value for key, value in _members(self.path) if key == "files")
 
 
 def _check_head(path: Path, head: dict[str, Any]) -> None:
     if head.get("format") != FORMAT:
-        raise UsageError(f"{path} is no report of uploader", hint="make one with --report FILE.json")
+        raise UsageError(f"{path} is not a report of uploader", hint="write one with --report FILE.json")
     if head.get("v") != VERSION:
         raise UsageError(
-            f"{path}: its version of the format is {head.get('v')!r}, and {VERSION} is what can be read here",
+            f"{path}: format version {head.get('v')!r} is not supported, only {VERSION}",
             hint="use the version of uploader that wrote it, or a newer one",
         )
     runs = head.get("runs") or [head]
     if not isinstance(runs, list) or not isinstance(head.get("counts"), dict) or not all(map(_is_run, runs)):
-        raise _broken(path, "it does not say of which run it is")
+        raise _broken(path, "it does not identify its run")
 
 
 def _is_run(head: Any) -> bool:
@@ -78,15 +78,15 @@ def _check_row(path: Path, number: int, row: Any) -> None:
         isinstance(row.get(name, 0), int | float | None) for name in ("size", "seconds", "attempts")
     )
     if not numbers:
-        raise _broken(path, f"file {number} has no path or no outcome, or its numbers are none")
+        raise _broken(path, f"file {number} has no path, no outcome or invalid numbers")
 
 
 def _broken(path: Path, why: str) -> UsageError:
-    return UsageError(f"{path} is damaged: {why}", hint="was it cut, or written by hand? leave it out, or mend it")
+    return UsageError(f"{path} is damaged: {why}", hint="fix the file, or omit it")
 
 
 def _members(path: Path) -> Iterator[tuple[str, Any]]:
-    """The members of the object in the file; of `files` each element by itself."""
+    """Yield the members of the JSON object in the file; the elements of `files` one by one."""
     try:
         with path.open(encoding="utf-8") as stream:
             yield from _Scanner(stream).members()
@@ -97,7 +97,7 @@ def _members(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _Scanner:
-    """One JSON object, member by member. Raises ValueError."""
+    """Parses one JSON object, member by member. Raises ValueError."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -138,7 +138,7 @@ class _Scanner:
                 if len(self._text) - self._at > _LONGEST or not self._more():
                     raise
                 continue
-            if end == len(self._text) and self._more():  # a number may go on
+            if end == len(self._text) and self._more():  # a number may continue
                 continue
             self._at = end
             return value
@@ -151,7 +151,7 @@ class _Scanner:
         return found
 
     def _peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """Return the next non-space character; empty at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
                 self._at += 1

@@ -1,4 +1,4 @@
-"""The observer that keeps a row of each file, and writes what was asked for when the run is over, however it ended."""
+"""The observer that collects a row per file and writes the reports at the end of the run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uploader_cli.core.observer import Observer
 from uploader_cli.core.report import Rows, RunFacts, report_head
 from uploader_cli.report.spool import Spool
 
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState
 
 Output: TypeAlias = "Callable[[dict[str, Any], Spool], str]"
-"""Writes one file from the head and the rows; a sentence that a person should know, or none. Raises OSError."""
+"""Writes one file from the head and the rows; returns a note for the user, or an empty string. Raises OSError."""
 
 
 @dataclass(slots=True)
 class Said:
-    """What there is to say once all is written, one sentence each: files that could not be written, and notes."""
+    """Messages about the written files, one sentence each: failures and notes."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, said: Said) -> None:
-    """Write each file, whatever becomes of the others."""
+    """Write all files; a failure of one does not affect the others."""
     for output in outputs:
         try:
             note = output(head, spool)
@@ -39,15 +40,15 @@ def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, sai
 
 
 @dataclass(slots=True)
-class Recorder:
-    """Bounded in memory by what is under way. What goes wrong here does not touch the upload, it is in `said`."""
+class Recorder(Observer):
+    """Memory is bounded by the files in progress. Failures don't affect the upload; they are in `said`."""
 
     outputs: Sequence[Output]
     facts: RunFacts
     wall_clock: Callable[[], float]
     """Unix seconds."""
     said: Said = field(default_factory=Said)
-    """Complete once the run is over."""
+    """Complete after the run."""
     _rows: Rows = field(default_factory=Rows)
     _spool: Spool | None = None
 
@@ -55,17 +56,14 @@ class Recorder:
         self._guarded(self._open)
 
     def handle(self, event: Event, _state: ProgressState, now: float) -> None:
-        """Keep the row, where the event is the end of a file."""
+        """Add the row of a file that ended."""
         row = self._rows.of(event, now)
         if row is not None and self._spool is not None:
             spool, values = self._spool, row.as_fields()
             self._guarded(lambda: spool.put(values))
 
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
     def write(self, state: ProgressState) -> bool:
-        """Write everything, once; False where something could not be written."""
+        """Write the reports, once; return False if one could not be written."""
         spool, self._spool = self._spool, None
         if spool is not None:
             write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.said)
@@ -73,14 +71,14 @@ class Recorder:
         return not self.said.problems
 
     def close(self, state: ProgressState, _now: float) -> None:
-        """Write what is not written, of a run that broke."""
+        """Write the reports, if the run ended with an exception before."""
         self.write(state)
 
     def _open(self) -> None:
         self._spool = Spool()
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """A disk that is full costs the reports, not the upload."""
+        """Run `action`; a full disk loses the reports, but not the upload."""
         try:
             action()
         except sqlite3.Error as error:

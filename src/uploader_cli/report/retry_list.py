@@ -1,7 +1,7 @@
-"""`--failed-to`: the files that are not on the server although they were to be, as a list that `--from-file` takes.
+"""`--failed-to`: write the files that should be on the server but are not, as a list for `--from-file`.
 
-Those are the failed ones, the cancelled ones, and those that `--fail-fast` did not start. The format follows the
-suffix, as that of `--from-file` does.
+These are the failed and cancelled files, and those that `--fail-fast` did not start. The suffix selects the format, as
+for `--from-file`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")
-"""Of the files that may be written."""
+"""The accepted suffixes."""
 _COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no manifest may have in `name`: where it is in a path the name is left to follow from the path."""
+"""Characters not allowed in a manifest's `name`; the name is then derived from the path."""
 
 
 def is_left(row: Row) -> bool:
-    """True for a file that another run should send; a line of a list that names no file is none."""
+    """Return True for a file that another run should send; an invalid line of a list is none."""
     if row.get("code") == "bad_line":
         return False
     return row["outcome"] in ("failed", "cancelled") or row.get("reason") == "fail_fast"
 
 
 def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
-    """The list, in the format of the suffix of `path`."""
+    """Return the list in the format of the suffix of `path`."""
     match path.suffix.lower():
         case ".csv":
             return _as_csv(spool)
@@ -46,7 +46,7 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
-    """True where a list of plain paths can only be told apart by NUL characters: a name in it has a line break."""
+    """Return True for a list of plain paths in which a name contains a line break."""
     if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
         return False
     return any("\n" in name or name.endswith("\r") for name in map(_name, _left(spool)))
@@ -67,15 +67,15 @@ def _as_jsonl(spool: Spool) -> Iterator[str]:
 
 
 def _as_csv(spool: Spool) -> Iterator[str]:
-    held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\r\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for row in _left(spool):
         writer.writerow([cell(column, value or "") for column, value in _entry(row).items()])
-        yield held.getvalue()
-        held.seek(0)
-        held.truncate()
-    yield held.getvalue()
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
 
 
 def _entry(row: Row) -> dict[str, str | None]:
@@ -85,6 +85,6 @@ def _entry(row: Row) -> dict[str, str | None]:
 
 
 def _name(row: Row) -> str:
-    """The path as the file system has it, odd bytes as `surrogateescape` writes them."""
+    """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
     raw = row.get("path_b64")
     return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]

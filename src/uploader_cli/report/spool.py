@@ -1,4 +1,4 @@
-"""Rows of a report on their way to its files: on disk, so that a million of them need no memory."""
+"""Store the rows of a report on disk, so that a million of them need no memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Row: TypeAlias = dict[str, Any]
-"""A file as JSON has it, see `core.report.FileRow`."""
+"""A file as in the JSON report, see `core.report.FileRow`."""
 
 _TABLE = """
 CREATE TABLE files (
@@ -27,7 +27,7 @@ FROM files GROUP BY session ORDER BY MIN(number)
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The files of one session in numbers; `session` is None for those that were in none. `seconds` are added up."""
+    """The totals of one session; `session` is None for files without one. `seconds` is a sum."""
 
     session: str | None
     files: int
@@ -38,34 +38,34 @@ class Suite:
 
 
 class Spool:
-    """One row for each file, by its number. The file behind it has no name: nothing stays behind after a kill."""
+    """One row per file, by its number, in a nameless temporary file that disappears even after a kill."""
 
     def __init__(self) -> None:
-        """Raises sqlite3.Error where there is no place for a temporary file, as all methods do."""
+        """Raises sqlite3.Error if there is no space for a temporary file, as all methods do."""
         self._db = sqlite3.connect("", isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_TABLE)
-        self._db.execute("BEGIN")  # never committed: it goes with the connection
+        self._db.execute("BEGIN")  # never committed
 
     def put(self, row: Row, key: str | None = None) -> None:
-        """Keep the row, in place of the one with the same `file` where there is one; `find` finds it by `key`."""
+        """Store the row, replacing one with the same `file`; `find` finds it by `key`."""
         text = json.dumps(row, ensure_ascii=True, separators=(",", ":"))
         values = (row["file"], key, row.get("session"), row["outcome"], row.get("seconds", 0.0), text)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def find(self, key: str) -> Row | None:
-        """The row that was kept under `key`."""
+        """Return the row stored under `key`."""
         found = self._db.execute("SELECT row FROM files WHERE key = ?", (key,)).fetchone()
         return json.loads(found[0]) if found is not None else None
 
     def rows(self) -> Iterator[Row]:
-        """All rows in the order of their numbers."""
+        """Yield all rows in the order of their numbers."""
         for (text,) in self._db.execute("SELECT row FROM files ORDER BY number"):
             yield json.loads(text)
 
     def suites(self) -> Iterator[tuple[Suite, Iterator[Row]]]:
-        """Each session with its rows, in the order in which the sessions' first files were found."""
+        """Yield each session with its rows, in the order of the sessions' first files."""
         self._db.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
         for values in self._db.execute(_SUITES):
             yield Suite(*values), self._of(values[0])
@@ -75,5 +75,5 @@ class Spool:
             yield json.loads(text)
 
     def close(self) -> None:
-        """Let the disk space go."""
+        """Free the disk space."""
         self._db.close()

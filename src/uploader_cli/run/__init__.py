@@ -1,1 +1,1 @@
-"""The composition root: what the commands and the library call. Everything below is put together here and only here."""
+"""The composition root: assembles everything below into the functions that the commands and the library call."""

@@ -1,4 +1,4 @@
-"""The analysis after an upload: one file or pair after the other, while the view is still shown."""
+"""Analyse the uploaded files after an upload, while the view is still shown."""
 
 from __future__ import annotations
 
@@ -27,33 +27,31 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import RunHandle
 
 PAIR = 2
-"""Files that a fusion is made of (wire contract 4)."""
+"""Number of files of a fusion (docs/protocol.md section 4)."""
 _PLAN = ("fusionPlan", "plan")
-"""Where the answer of a fusion has its plan; else all of it is one."""
+"""Keys of the plan in a fusion's response; without them the whole response is the plan."""
 
 
 def check(settings: Settings, found: Selection) -> None:
-    """Refuse what can't be analysed before anything is sent. Raise `UsageError`."""
+    """Raise `UsageError` for a selection that can't be analysed, before anything is sent."""
     if settings.analyze == "none":
         return
     from uploader_cli.run.analysis_file import AnalysisFile
 
     if settings.tus_endpoint:
-        raise errors.UsageError(
-            "--analyze: a tus endpoint analyses nothing", hint="send to a --server, or leave --analyze out"
-        )
+        raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
     count = len(found.files)
     if settings.analyze != "content" and (count != PAIR or not found.complete):
-        words = f"{count} are" if found.complete else "many more are"
+        selected = f"{count} are" if found.complete else "many more are"
         raise errors.UsageError(
-            f"--analyze {settings.analyze} needs exactly two files, and {words} selected", hint="nothing was sent"
+            f"--analyze {settings.analyze} needs exactly two files, and {selected} selected", hint="nothing was sent"
         )
     AnalysisFile.check(settings.analysis_to)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A file on the server: `path` as selected here, `place` as the server calls it."""
+    """A file on the server: `path` as selected, `place` its path on the server."""
 
     path: str
     place: str
@@ -61,18 +59,18 @@ class Subject:
 
 @dataclass(slots=True)
 class Places:
-    """Where the server keeps each file: its own path where it told it, else the one below /uploads.
+    """The server's path of each file: as it reported, else the one below /uploads.
 
-    Of a file that was there already, it is what an earlier run wrote into the journal. `listen` is for the run's loop.
+    For a file that was present, the journal has the path from an earlier run. `listen` gets the loop's events.
     """
 
     run: RunHandle
     subjects: dict[int, Subject] = field(default_factory=dict)
     nowhere: list[str] = field(default_factory=list)
-    """Files on the server whose place is not known."""
+    """Files on the server whose path there is unknown."""
 
     def listen(self, events: Sequence[ev.Event]) -> None:
-        """Note the places of the files that ended."""
+        """Record the paths of files that ended."""
         for event in events:
             match event:
                 case ev.FileCompleted():
@@ -91,9 +89,9 @@ class Places:
 def analyse(
     settings: Settings, loop: Loop, connections: Connections, interrupts: Interrupts, places: Places, run_id: str
 ) -> list[Exit]:
-    """Analyse what was uploaded, turning the loop meanwhile; the exit codes that this asks for.
+    """Run the analyses while turning the loop; return the resulting exit codes.
 
-    An interrupt ends the waiting at once: the upload is complete whatever becomes of the analysis.
+    An interrupt ends the wait at once: the upload is complete in any case.
     """
     from uploader_cli.run.analysis_file import AnalysisFile
     from uploader_cli.transfer.analysis import Analyst
@@ -119,7 +117,7 @@ def analyse(
 
 @dataclass(slots=True)
 class _Work:
-    """The thread that has one thing analysed after the other."""
+    """The thread that runs the analyses one after the other."""
 
     kind: Kind
     places: Places
@@ -132,7 +130,7 @@ class _Work:
     bug: BaseException | None = None
 
     def run(self) -> None:
-        """All of it; what goes wrong is told, and counted in `codes`."""
+        """Run all analyses; failures are emitted and recorded in `codes`."""
         try:
             self._all()
             self._save()
@@ -142,21 +140,21 @@ class _Work:
     def _all(self) -> None:
         subjects = [subject for _, subject in sorted(self.places.subjects.items())]
         for path in self.places.nowhere:
-            self._refuse(path, "the server did not tell where it keeps the file")
+            self._refuse(path, "the server did not report the path of the file")
         if self.kind is Kind.CONTENT:
             for number, subject in enumerate(subjects, 1):
                 asked = {"videoPath": subject.place, "category": self.category}
                 if self._one(Kind.CONTENT, [subject], asked, number, len(subjects)) is None and self._is_hopeless:
                     for left in subjects[number:]:
-                        self._refuse(left.path, "not begun, after what happened to the one before")
+                        self._refuse(left.path, "not started after the previous failure")
                     return
         elif len(subjects) == PAIR:
             self._pair(subjects)
         elif not self.places.nowhere:
-            self._refuse("two files", "not both of them are on the server")
+            self._refuse("two files", "the server does not have both files")
 
     _is_hopeless: bool = False
-    """The next one would fail in the same way."""
+    """The following analyses would fail in the same way."""
 
     def _pair(self, subjects: Sequence[Subject]) -> None:
         of = 2 if self.kind is Kind.MUSIC else 1
@@ -216,7 +214,7 @@ class _Work:
 
 
 def in_a_sentence(data: JsonObject) -> str:
-    """What the result says, as far as one line can tell: its report's first line that is no heading, or its summary."""
+    """Summarize the result in one line: the first line of its report that is no heading, or its summary."""
     report = data.get("finalReport")
     if isinstance(report, dict):
         report = next((value for key in ("summary", "title", "overview") if (value := text(report.get(key)))), None)

@@ -1,4 +1,4 @@
-"""The file that the results of a run's analyses are saved in: one JSON object, there as a whole or not at all."""
+"""The file for the analyses of a run: one JSON object, written atomically."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class AnalysisFile:
-    """Collects results, and writes them once at the end; nothing is written where there is none."""
+    """Collects the results and writes them once at the end, if there are any."""
 
     def __init__(self, where: Path | None, run_id: str, server: str) -> None:
-        """`where` is a file, or a directory that exists; None: the working directory."""
+        """`where` is a file or an existing directory; None for the working directory."""
         name = f"uploader-analysis-{run_id}.json"
         self.path = Path(name) if where is None else where / name if where.is_dir() else where
         self._head: dict[str, Any] = {"v": 1, "run": run_id, "server": server}
@@ -31,20 +31,20 @@ class AnalysisFile:
 
     @staticmethod
     def check(where: Path | None) -> None:
-        """Raises `UsageError` for a place where nothing can be written, before anything is sent."""
+        """Raise `UsageError` if the file can't be written, before anything is sent."""
         directory = Path() if where is None else where if where.is_dir() else where.parent
         if not directory.is_dir():
-            raise UsageError(f"--analysis-to: {directory} is no directory", hint="make it, or name another place")
+            raise UsageError(f"--analysis-to: {directory} is not a directory", hint="create it or give another path")
         if not os.access(directory, os.W_OK):
             shown = directory.absolute()
             raise UsageError(
-                f"the result of the analysis can't be saved in {shown}", hint="name a place: --analysis-to"
+                f"the analysis can't be saved: {shown} is not writable", hint="give another path with --analysis-to"
             )
 
     def add(
         self, kind: Kind, subjects: Sequence[Subject], seconds: float, result: JsonObject | None, error: str
     ) -> None:
-        """An analysis is over, with a result or an error; `seconds` is what it took."""
+        """Add a finished analysis with its result or error; `seconds` is its duration."""
         self._analyses.append(
             {
                 "kind": str(kind),
@@ -57,7 +57,7 @@ class AnalysisFile:
         )
 
     def write(self) -> Path | None:
-        """Save all there is; None without any result. Raises OSError."""
+        """Save the results; return None if there are none. Raises OSError."""
         if not any(item["result"] is not None for item in self._analyses):
             return None
         made = self.path.with_name(f".{self.path.name}.{self._head['run']}")

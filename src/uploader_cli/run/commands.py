@@ -1,4 +1,4 @@
-"""`upload` as a person or a script runs it."""
+"""The `upload` command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uploader_cli.run.from_file import at_hand
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
-from uploader_cli.run.views import go_on, interruptible, observers
+from uploader_cli.run.views import interruptible, observers, resume_hint
 from uploader_cli.transfer.journal import Journal
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:
-    """Upload `paths` with the view that fits; answer with the exit code.
+    """Upload `paths` with the fitting view; return the exit code.
 
-    Not `lasting`: the server or the journal will be gone soon, and nothing is said of going on.
+    With `lasting=False` the server or the journal is temporary, so no hint about resuming is shown.
     """
     with at_hand(settings, paths) as ready:
         return _upload(ready, paths, lasting=lasting)
@@ -37,6 +37,6 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
         run = begin(settings, paths, journal, run_id)
         kept = written.recorder(settings, run_id, run.resumed_from)
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
-        views = [*observers(settings, run_id, go_on=go_on(settings) if lasting else ""), *helped]
+        views = [*observers(settings, run_id, resume_hint=resume_hint(settings) if lasting else ""), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
         return settled(outcome.exit_code, [recorder.said for recorder in kept])

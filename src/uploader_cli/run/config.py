@@ -1,4 +1,4 @@
-"""`uploader config`: what is in effect and where it comes from, without a secret; and a file to begin with."""
+"""`uploader config`: show the effective settings and their sources, without secrets, or create a config file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 _SECRET = ("token", "token_command", "on_failure")
-"""Never shown; a proxy and headers are, without what looks like a secret in them."""
+"""Always masked. Proxies and headers are masked only where they look secret."""
 
 
 def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
-    """Each setting with its value and its source, as lines on stderr or with `--json` as one object on stdout.
+    """Print each setting with its value and source, on stderr or with `--json` as one object on stdout.
 
-    `file` is the user's own config, `known` are the profiles that could be asked for.
+    `file` is the user's config file, `known` are the defined profiles.
     """
     if settings.json:
         shown = {
@@ -46,7 +46,7 @@ def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
         }
         sys.stdout.write(json.dumps(body, ensure_ascii=True) + "\n")
         return Exit.OK
-    there = "" if file.exists() else " (not there; `uploader config init` writes it)"
+    there = "" if file.exists() else " (does not exist; create it with: uploader config init)"
     head = [f"your config file: {safe(str(file))}{there}"]
     head += [f"profiles: {safe(', '.join(known))}"] if known else []
     sys.stderr.write("\n".join([*head, "", *_lines(settings)]) + "\n")
@@ -54,7 +54,7 @@ def show(settings: Settings, file: Path, known: Sequence[str]) -> int:
 
 
 def _lines(settings: Settings) -> list[str]:
-    """A row for each setting; the source has a line of its own where the three don't fit in one."""
+    """Format a row for each setting; a source that does not fit goes to a line of its own."""
     width = _width()
     quiet, normal = ("\x1b[2m", "\x1b[0m") if use_color(os.environ, is_tty=sys.stderr.isatty()) else ("", "")
     names = max(map(len, OPTIONS))
@@ -69,12 +69,14 @@ def _lines(settings: Settings) -> list[str]:
             row = f"{name:<{names}}  {value}\n{'':<{min(names + 2, 8)}}{where}"
         out.append(f"{quiet}{row}{normal}" if source.layer is Layer.DEFAULT else row)
     if settings.token_withheld:
-        out.append("the token and secret headers are withheld: only a working directory's config names the server")
+        out.append(
+            "the token and secret headers are withheld: only the config of the working directory names the server"
+        )
     return out
 
 
 def _value(settings: Settings, name: str) -> Any:
-    """As JSON has it."""
+    """Return the value as in the JSON output."""
     value = settings.state_path if name == "state_dir" else getattr(settings, name)
     if name in _SECRET:
         return MASK if value else None
@@ -113,22 +115,24 @@ def _width() -> int:
 
 
 def init(file: Path, content: str, *, force: bool) -> int:
-    """Write the user's config file, which nobody else may read. Raises `UsageError` where one is there."""
+    """Create the user's config file, private to the user. Raises `UsageError` if it exists."""
     try:
         if file.exists() and not force:
-            raise UsageError(f"{file} is there already", hint="edit it, or replace it: `uploader config init --force`")
+            raise UsageError(
+                f"{file} exists already", hint="edit it, or overwrite it with: uploader config init --force"
+            )
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with signals.unwinding():
             _write(file.resolve(), content)
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from None
-    sys.stderr.write(f"{safe(str(file))}: every setting is in it, commented out; `uploader config` shows the effect\n")
+    sys.stderr.write(f"{safe(str(file))}: written with every setting commented out\n")
     return Exit.OK
 
 
 def _write(file: Path, content: str) -> None:
-    """As a whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # for its user alone
+    """Write the file atomically."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # private to the user
     try:
         with open(handle, "w", encoding="utf-8") as stream:
             stream.write(content)

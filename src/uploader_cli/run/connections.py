@@ -1,4 +1,4 @@
-"""The clients of one run, connected to each other: transfer and realtime never import one another."""
+"""The clients of one run; `transfer` and `realtime` never import each other and meet here."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 DRAIN = 0.25
-"""Seconds to listen on after the end: final events come up to 18 ms after the answer (docs/protocol.md, section 3)."""
+"""Seconds to listen after the end: final events may follow the response by 18 ms (docs/protocol.md section 3.8)."""
 
 
 DIAL_AFTER = 0.1
-"""Seconds after which an upload dials: one that is over by then needs no channel, whose import alone takes as long."""
+"""Seconds after which an upload connects Socket.IO: a shorter run needs no channel, whose import takes as long."""
 
 
 @dataclass(slots=True)
 class Connections:
-    """The clients of one run: the upload's, the polls', and what the realtime channel dials with."""
+    """The clients of one run: for uploads, polls and the realtime channel."""
 
     settings: Settings
     loop: Loop
     run: str = ""
-    """The run's id, with which the ids of its calls begin."""
+    """The run ID, which prefixes the IDs of requests."""
     stop: Stop = field(default_factory=Stop)
     last_heard: LastHeard = field(default_factory=LastHeard)
     api: Api = field(init=False)
@@ -47,7 +47,7 @@ class Connections:
     channel: Channel | None = field(init=False, default=None)
     """None for a tus endpoint, which has no Socket.IO."""
     on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
-    """Gets the messages of an analysis, in a thread of the channel."""
+    """Called with messages of an analysis, in a thread of the channel."""
     _dial_at: float = math.inf
     _leaving: deque[tuple[float, str]] = field(default_factory=deque)
 
@@ -79,25 +79,25 @@ class Connections:
             headers=lambda: self.api.request_ids.added({**self.settings.headers, **self.api.authorization()}),
         )
 
-    # --- what is followed; none of these blocks -----------------------------------------------------------------------
+    # None of these methods blocks.
 
     def follow(self, session: str) -> None:
-        """Follow a session of uploads, as soon as there is a connection."""
+        """Follow an upload session once the channel is connected."""
         if self.channel is not None:
             self.channel.follow(session)
 
     def body_sent(self, session: str) -> None:
-        """Poll the session from now on even where the server does not know it yet."""
+        """Poll the session from now on, even if the server does not know it yet."""
         if self.channel is not None:
             self.channel.body_sent(session)
 
     def ask(self, session: str) -> None:
-        """Poll the session once over HTTP, also while the socket is connected."""
+        """Poll the session once over HTTP, even while the socket is connected."""
         if self.channel is not None:
             self.channel.ask(session)
 
     def leave(self, session: str) -> None:
-        """Stop following the session in `DRAIN` seconds: its last messages come after the answer."""
+        """Stop following the session in `DRAIN` seconds, after its last messages."""
         self._leaving.append((time.monotonic() + DRAIN, session))
 
     def enter(self, room: str) -> None:
@@ -111,11 +111,11 @@ class Connections:
             self.channel.leave(room)
 
     def another_api(self) -> Api:
-        """Return a client for one more thread."""
+        """Return a client for another thread."""
         return Api(self.settings, self.loop.emit, self.stop, beside=self.api)
 
     def tend(self) -> None:
-        """Do what is due, called in the loop's thread every frame: dial, and stop following sessions that are over."""
+        """Connect or stop following sessions when due; called every frame in the loop's thread."""
         if time.monotonic() >= self._dial_at:
             self._dial_at = math.inf
             self.start()
@@ -135,24 +135,24 @@ class Connections:
         self.loop.emit(event)
 
     def start(self) -> None:
-        """Dial, in the background."""
+        """Connect in the background."""
         if self.channel is not None:
             self.channel.start()
 
     def start_soon(self) -> None:
-        """Dial in `DIAL_AFTER` seconds, if the run is not over by then."""
+        """Connect in `DIAL_AFTER` seconds, unless the run has ended by then."""
         self._dial_at = time.monotonic() + DIAL_AFTER
 
     def stats(self) -> ChannelStats:
-        """Return the channel in numbers."""
+        """Return the statistics of the channel."""
         return self.channel.stats() if self.channel is not None else ChannelStats()
 
     def drain_seconds(self) -> float:
-        """Return how long to listen on after the end: not at all where the channel was never live."""
+        """Return how long to listen after the end: 0 if the channel was never live."""
         return DRAIN if self.stats().connect_ms is not None else 0.0
 
     def close(self) -> None:
-        """Close the channel and all connections, and end their threads; takes less than a second."""
+        """Close the channel and all connections and end their threads, in less than a second."""
         self.polls.shut()
         if self.channel is not None:
             self.channel.close()

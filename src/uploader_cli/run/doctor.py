@@ -1,4 +1,4 @@
-"""`doctor` as a person or a script runs it: steps as they are taken, or one JSON object."""
+"""The `doctor` command: print each step as it ends, or one JSON object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def doctor(settings: Settings, *, session: str | None = None, new_session: bool = False) -> int:
-    """Examine the way to the server; the exit code says whether uploads will work."""
+    """Diagnose the connection to the server; the exit code tells whether uploads will work."""
     context = Context(settings, session=session, new_session=new_session)
     if settings.json:
         report = examine(context)
@@ -32,7 +32,7 @@ def doctor(settings: Settings, *, session: str | None = None, new_session: bool 
 
 
 class _Screen:
-    """Lines on stderr; on a terminal also the step under way, which its result then replaces."""
+    """Prints steps on stderr; on a terminal also the running step, until its result replaces it."""
 
     def __init__(self, settings: Settings) -> None:
         self._quiet = settings.quiet
@@ -41,16 +41,16 @@ class _Screen:
         self._page = Page(width=out.width, color=out.color, glyphs=out.glyphs, verbose=bool(settings.verbose))
 
     def begin(self, server: str) -> None:
-        """Say what is examined."""
+        """Print the heading."""
         if not self._quiet:
             self._out.write(self._page.heading(server))
 
     def looking(self, title: str) -> None:
-        """A step begins: it may take seconds."""
+        """Show the running step, which may take seconds."""
         self._out.passing(f"  {title} …")
 
     def tell(self, result: Result) -> None:
-        """A step has ended."""
+        """Print a finished step."""
         self._out.passing("")
         if result.blocked_by:
             self._blocked.append(result)
@@ -60,7 +60,7 @@ class _Screen:
             self._out.write(self._page.step(result))
 
     def end(self, report: Report) -> None:
-        """The verdict."""
+        """Print the verdict."""
         self._flush()
         if not self._quiet or not report.ok:
             self._out.write(self._page.verdict(report))

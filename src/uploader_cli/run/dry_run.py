@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan of a run, by the code that plans the run itself. No call is made."""
+"""`--dry-run`: compute the plan with the planner of a real run. No request is sent."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import History
 
 FIRST = 3
-"""Files of a session that are named in its row."""
+"""Number of files named in a session's row."""
 
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
-    """Print the plan; the exit code is that of a run in which all goes well."""
+    """Print the plan; the exit code is that of a run in which everything succeeds."""
     with at_hand(settings, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
@@ -54,7 +54,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
 
 @contextmanager
 def history_of(settings: Settings, paths: Sequence[str]) -> Iterator[History | None]:
-    """What the journal knows; None where there is none, for a dry run makes none."""
+    """Yield the journal's history; None without a journal, which a dry run does not create."""
     if not (settings.state_path / NAME).exists():
         yield None
         return
@@ -73,10 +73,10 @@ def _view(settings: Settings) -> Callable[[ev.Event], None]:
 
 
 class Plan:
-    """Goes through a selection as a run does, and tells what that run would do."""
+    """Walks a selection as a run does and reports what that run would do."""
 
     def __init__(self, settings: Settings, tell: Callable[[ev.Event], None], history: History | None = None) -> None:
-        """Raises `UsageError` where the server is known not to offer what was asked for."""
+        """Raise `UsageError` where the server is known not to support the requested options."""
         self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
         self._tus = choose(settings, self._seen.tus)
@@ -97,7 +97,7 @@ class Plan:
         self._failed: list[Exit] = []
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
-        """Tell all of it, and return the last event."""
+        """Report the whole plan and return its last event."""
         self._begin()
         sessions = files = size = calls = 0
         for session in plan_sessions(self._acceptable(found), self._limits):
@@ -174,7 +174,7 @@ class Plan:
         return wrong is None
 
     def _is_done(self, file: LocalFile) -> bool:
-        """Return whether the run that this one would resume has a receipt of the file."""
+        """Return whether the resumed run has a receipt for the file."""
         if self._history is None or not self._history.done(file):
             return False
         self._asked += 1
@@ -191,7 +191,7 @@ class Plan:
 
 
 def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
-    """What was last seen of the server; else what is assumed of any (wire contract 3.12)."""
+    """Return what the cache knows of the server, else the assumed defaults (docs/protocol.md section 3.12)."""
     seen = recall(settings.target_url)
     if seen is not None:
         return seen, LimitsOrigin.SEEN

@@ -1,4 +1,4 @@
-"""The list of `--from-file`: where it lies, how it is written, and what becomes of one that came through a pipe."""
+"""The list of `--from-file`: its path, its format, and the copy of a piped list."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 LEFT_BEHIND = 86400.0
-"""Seconds after which a list that no interrupted run needs is swept away: a killed process could not do it."""
+"""Seconds after which a copied list that no resumable run needs is deleted: a killed process leaves it behind."""
 _PIECE = 1 << 20
 
 
 @contextmanager
 def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
-    """The settings with a list that can be read as often as it takes: what comes through a pipe is kept.
+    """Yield the settings with a list that can be read repeatedly: a piped list is copied.
 
-    It lies in the state directory, and is removed at the end unless a run that can be resumed needs it. Raises
-    `UsageError` where both `paths` and a list were given; paths outrank a list that the environment or a config names.
+    The copy is in the state directory and deleted at the end, unless a resumable run needs it. Raises `UsageError` if
+    both `paths` and `--from-file` were given; paths override a list from the environment or a config file.
     """
     with signals.unwinding():
         yield from _at_hand(settings, paths)
@@ -42,11 +42,11 @@ def _at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     if paths and settings.from_file is not None:
         source = settings.sources.get("from_file")
         if source is None or source.layer is Layer.FLAG:
-            raise UsageError("--from-file and PATH exclude each other", hint="list the path in the file, or run twice")
+            raise UsageError("--from-file and PATH exclude each other", hint="add the path to the list, or run twice")
         settings = replace(settings, from_file=None)
     if settings.from_file == "-":
         if sys.stdin is None:
-            raise UsageError("--from-file -: standard input is closed", hint="name the list, or give it through a pipe")
+            raise UsageError("--from-file -: standard input is closed", hint="give a file, or pipe the list")
         settings = replace(settings, from_file=_spool(settings, sys.stdin.buffer, ""))
     elif isinstance(settings.from_file, Path) and _is_pipe(settings.from_file):
         with settings.from_file.open("rb") as pipe:
@@ -59,14 +59,14 @@ def _at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
 
 
 def manifest(settings: Settings) -> Manifest | None:
-    """Return the list that the settings name. Raise `UsageError` for options that need a list where there is none."""
+    """Return the list of the settings. Raise `UsageError` for options that need a list if there is none."""
     file = settings.from_file
     if not isinstance(file, Path):
         for name in ("null", "lenient", "from_format"):
             source = settings.sources.get(name)
             if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} says how to read a list, and there is none",
+                    f"--{name.replace('_', '-')} needs a list",
                     hint="give --from-file FILE, or - for standard input",
                 )
         return None
@@ -78,7 +78,7 @@ def manifest(settings: Settings) -> Manifest | None:
 
 
 def identity(settings: Settings) -> str | None:
-    """What makes two lists the same: the file; of one that came through a pipe, what is in it."""
+    """Return what identifies the list: the file's path, or the digest of a piped one."""
     file = settings.from_file
     if not isinstance(file, Path):
         return None
@@ -86,7 +86,7 @@ def identity(settings: Settings) -> str | None:
 
 
 def as_typed(file: Path, state: Path) -> str:
-    """The list of a run, for a person."""
+    """Return the option for the list of a run, for messages."""
     return "--from-file -" if file.parent == _place(state) else f"--from-file {file}"
 
 
@@ -97,7 +97,7 @@ def _format(settings: Settings, name: str) -> Format:
     if settings.null:
         if settings.from_format not in ("auto", "nul"):
             raise UsageError(
-                f"--null and --from-format {settings.from_format} exclude each other", hint="leave one of them out"
+                f"--null and --from-format {settings.from_format} exclude each other", hint="omit one of them"
             )
         return Format.NUL
     return format_of(name) if settings.from_format == "auto" else Format(settings.from_format)
@@ -108,12 +108,12 @@ def _place(state: Path) -> Path:
 
 
 def _is_pipe(file: Path) -> bool:
-    """True for what can be read once: a pipe, such as the shell's `<(command)`, or a device."""
+    """Return True for a file that can be read only once: a pipe, such as `<(command)`, or a device."""
     return file.is_fifo() or file.is_char_device()
 
 
 def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
-    """Copy `source` to a file that only the user can read, named by its digest, with that suffix."""
+    """Copy `source` to a private file named by its digest, with the suffix."""
     import hashlib
     import tempfile
 
@@ -133,12 +133,12 @@ def _spool(settings: Settings, source: IO[bytes], suffix: str) -> Path:
             raise
     except OSError as error:
         raise UsageError(
-            f"--from-file: the list can't be kept in {place}: {error.strerror}", hint="name another --state-dir"
+            f"--from-file: the list can't be saved in {place}: {error.strerror}", hint="use another --state-dir"
         ) from error
 
 
 def _age(file: Path) -> float:
-    """Seconds since it was written; 0 where another run has removed it just now."""
+    """Return the seconds since the last write; 0 if another run has just deleted the file."""
     try:
         return time.time() - file.stat().st_mtime
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _age(file: Path) -> float:
 
 
 def drop(state: Path, files: Sequence[Path]) -> None:
-    """Remove those that were kept and that no run needs which can be resumed."""
+    """Delete copied lists that no resumable run needs."""
     files = [file for file in files if file.parent == _place(state)]
     if not files:
         return

@@ -1,4 +1,4 @@
-"""Where the lines of `--log-file` go."""
+"""Open and write the file of `--log-file`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def open_log(settings: Settings, run_id: str) -> LogFile | None:
-    """Open the log of this run; None where none was asked for. Raise `UsageError` where the file can't be written.
+    """Open the log of this run; None without `--log-file`. Raise `UsageError` if the file can't be written.
 
-    A file that is made is the user's alone: to some servers the URL of an upload is all it takes to write to it.
+    A new file is private: the URL of an upload, which the log contains, is enough to write to it on some servers.
     """
     if settings.log_file is None:
         return None
@@ -32,35 +32,35 @@ def open_log(settings: Settings, run_id: str) -> LogFile | None:
     except OSError as error:
         raise UsageError(
             f"{settings.sources.get('log_file', 'log_file')}: {settings.log_file} can't be written: {error.strerror}",
-            hint="name a file you may write to",
+            hint="use a writable file",
         ) from error
     return LogFile(stream, run_id, time.time, level=settings.log_level, mask=mask, lost=_complain)
 
 
 class _Lines:
-    """A file to which whole lines are appended, each in one call: one that does not fit is removed again."""
+    """Appends whole lines, each in one call; a partial line is removed again."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError. A line that a killed process left half is ended."""
+        """Raises OSError. Ends a partial line that a killed process left."""
         half = path.is_file() and not _ends_a_line(path)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         if half:
             self.write("\n")
 
     def write(self, line: str) -> None:
-        """Append the line, which is ASCII. Raises OSError where not all of it could be written."""
+        """Append an ASCII line. Raises OSError if it could not be written completely."""
         left = line.encode("ascii")
         done = 0
         try:
             while done < len(left):
                 done += os.write(self._handle, left[done:])
         except OSError:
-            with suppress(OSError):  # a pipe has no end that could be moved
+            with suppress(OSError):  # a pipe can't be truncated
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
             raise
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: lines are not buffered."""
 
     def close(self) -> None:
         """Close the file."""
@@ -72,7 +72,7 @@ def _ends_a_line(path: Path) -> bool:
         with path.open("rb") as stream:
             stream.seek(-1, os.SEEK_END)
             return stream.read() == b"\n"
-    except OSError:  # it is empty, or can't be read
+    except OSError:  # empty or unreadable
         return True
 
 

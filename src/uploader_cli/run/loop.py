@@ -1,4 +1,4 @@
-"""The run loop: one queue of events, one state, any number of observers. All drawing and calling back happens here."""
+"""The run loop: one queue of events, one state, any number of observers, all called from one thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
     from uploader_cli.settings import Settings
 
 FRAME = 0.1
@@ -33,26 +33,26 @@ _Value = TypeVar("_Value", bound="ev.Event | ev.FileStatus")
 
 
 class Loop:
-    """Takes events from any thread by `emit`; the thread that calls `turn` applies those of a frame at once.
+    """Takes events from any thread (`emit`); the thread that calls `turn` applies the events of a frame together.
 
-    Observers draw; listeners are everything else that follows the run (back-pressure, receipts, an analysis).
+    Observers draw; listeners are everything else that follows the run (back-pressure, receipts, analyses).
     """
 
     def __init__(
         self,
-        observers: Sequence[Renderer],
+        observers: Sequence[Observer],
         alarms: Alarms,
         clock: Callable[[], float] = time.monotonic,
         *,
         listeners: Sequence[Callable[[Sequence[Event]], None]] = (),
     ) -> None:
-        """`clock` returns seconds of any origin that never go back.
+        """`clock` is monotonic, in seconds.
 
-        Each of `listeners` is called once for every applied batch, with the events that observers got (see `reduce`).
+        Each of `listeners` is called once per applied batch, with the events that observers received (see `reduce`).
         """
         self.state = ProgressState()
         self.listeners = list(listeners)
-        """May be added to before the first event."""
+        """Can be extended before the first event."""
         self._observers, self._alarms, self._clock = observers, alarms, clock
         self._queue: deque[tuple[float, Event]] = deque()
         self._wake = threading.Event()
@@ -61,31 +61,31 @@ class Loop:
         self._early: list[tuple[float, Event]] = []
 
     def emit(self, event: Event) -> None:
-        """Put an event in the queue, with the time at which it happened; never blocks, from any thread."""
+        """Queue an event with the current time; never blocks, callable from any thread."""
         self._queue.append((self._clock(), event))
         if type(event) is ev.EngineStopped:
             self._wake.set()
 
     def apply(self, event: Event) -> None:
-        """Apply one event now, ahead of the queue. What precedes the run's start is applied after it."""
+        """Apply one event now, ahead of the queue. Events before the run's start are applied after it."""
         self._apply([(self._clock(), event)])
 
     def turn(self) -> ev.EngineStopped | None:
-        """Wait for the end of the frame, apply everything in the queue, refresh the observers.
+        """Wait for the end of the frame, apply the queue and refresh the observers.
 
-        Returns at once, without a refresh, with an `EngineStopped`.
+        Return at once, without a refresh, if an `EngineStopped` was queued.
         """
         return self._frame(self._due)
 
     def drain(self, seconds: float, until: Callable[[ProgressState], bool] = lambda _state: False) -> None:
-        """Run for `seconds`, or `until` the state is as wanted; then apply what is left in the queue."""
+        """Turn for `seconds`, or `until` the state satisfies a condition; then apply the rest of the queue."""
         end = self._clock() + seconds
         while self._clock() < end and not until(self.state):
             self._frame(min(self._due, end))
         self.flush()
 
     def flush(self) -> None:
-        """Apply everything in the queue, without waiting, and what follows from it for the alarms."""
+        """Apply the queue without waiting, then the resulting alarms."""
         self._apply(self._take())
         if self._started:
             now = self._clock()
@@ -101,7 +101,7 @@ class Loop:
                 return event
         now = self._clock()
         self._due = max(self._due, now - FRAME) + FRAME
-        if self._started:  # before it, there is nothing to show
+        if self._started:  # nothing to show before
             self._apply([(now, ev.Ticked()), *((now, alarm) for alarm in self._alarms.look(self.state, now))])
             for observer in self._observers:
                 observer.refresh(self.state, now)
@@ -112,21 +112,21 @@ class Loop:
 
     def _apply(self, batch: list[tuple[float, Event]]) -> None:
         if not self._started:
-            batch = self._held_back(batch)
-        told: list[Event] = []
+            batch = self._deferred(batch)
+        applied: list[Event] = []
         try:
             for at, event in batch:
                 for public in reduce(self.state, _without_secrets(event), at):
-                    told.append(public)
+                    applied.append(public)
                     for observer in self._observers:
                         observer.handle(public, self.state, at)
-        finally:  # an observer that fails (a closed pipe) keeps no event from the listeners
-            if told:
+        finally:  # listeners get all events even if an observer fails (a closed pipe)
+            if applied:
                 for listener in self.listeners:
-                    listener(told)
+                    listener(applied)
 
-    def _held_back(self, batch: list[tuple[float, Event]]) -> list[tuple[float, Event]]:
-        """What of `batch` can be applied: before the run's start that is only calls, which the log has."""
+    def _deferred(self, batch: list[tuple[float, Event]]) -> list[tuple[float, Event]]:
+        """Return the events to apply now. Before the run's start only requests are, which the log records."""
         out: list[tuple[float, Event]] = []
         for at, event in batch:
             if isinstance(event, ev.RunStarted):
@@ -141,13 +141,13 @@ class Loop:
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        """Close every observer at the end, in order, also where one of them or the run fails."""
+        """Close all observers at the end, in order, even if one of them or the run fails."""
         with ExitStack() as closing:
             for observer in reversed(self._observers):
                 closing.callback(self._close, observer)
             yield
 
-    def _close(self, observer: Renderer) -> None:
+    def _close(self, observer: Observer) -> None:
         observer.close(self.state, self._clock())
 
     def finish(
@@ -155,7 +155,7 @@ class Loop:
     ) -> ev.RunFinished:
         """Apply and return the last event.
 
-        `written` writes the reports, which tell of the outcome; where it returns False, exit code 0 becomes 2.
+        `written` writes the reports, which include the outcome; if it returns False, exit code 0 becomes 2.
         """
         state = self.state
         seconds = max(1e-3, self._clock() - state.started)
@@ -174,7 +174,7 @@ class Loop:
             peak_rss=peak_rss(),
             metrics=state.measures.result(seconds=seconds, events=channel.events, retries=state.retries),
         )
-        reduce(self.state, outcome, self._clock())  # for the reports; observers get it once its exit code is certain
+        reduce(self.state, outcome, self._clock())  # for the reports; observers get it when the exit code is final
         if not written(self.state):
             outcome = replace(outcome, exit_code=outcome.exit_code or int(Exit.USAGE))
         self.apply(outcome)
@@ -196,11 +196,11 @@ _TEXTS: dict[type[Event], tuple[str, ...]] = {
     ev.SessionProgress: ("message",),
     ev.EngineStopped: (),
 }
-"""Events that may carry words of the server, and the fields that do."""
+"""Events that may contain text from the server, and the fields with it."""
 
 
 def _without_secrets(event: Event) -> Event:
-    """Mask what a server quoted of the token that it was sent: no view, stream or report may show it."""
+    """Mask secrets that the server quoted: no view, stream or report may show them."""
     names = _TEXTS.get(type(event))
     if names is None:
         return event
@@ -213,7 +213,7 @@ def _without_secrets(event: Event) -> Event:
 
 
 def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
-    """`value` with its texts `names` masked; itself where that changes nothing."""
+    """Return `value` with its texts `names` masked; itself if nothing changes."""
     changed: dict[str, Any] = {}
     for name in names:
         text = getattr(value, name)
@@ -223,19 +223,19 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
 
 
 def alarms(settings: Settings) -> Alarms:
-    """Return the thresholds of `settings` at which the user is warned."""
+    """Return the alarms with the thresholds of `settings`."""
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
 
 
 def peak_rss() -> int:
-    """Return the most memory that this process has held, in bytes; 0 where the system does not tell."""
+    """Return the peak memory of this process in bytes; 0 where the system does not report it."""
     try:
         import resource
     except ImportError:  # not on Windows
         return 0
     import sys
 
-    try:  # Linux: getrusage may give the peak of the process that started this one
+    try:  # Linux: getrusage may return the parent's peak
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""`--on-failure`: a command of the user's, run once when a run ended so that somebody has to look."""
+"""`--on-failure`: run the user's command once when a run needs attention."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import Phase
+from uploader_cli.core.observer import Observer
 from uploader_cli.core.recovery import needs_person
 from uploader_cli.run.reports import facts_of
 
@@ -24,30 +25,30 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 LIMIT = 60.0
-"""Seconds that the command may take."""
+"""Maximum seconds for the command."""
 MOST = 1000
-"""Failed files that are in what it reads; the others are a number."""
+"""Maximum failed files in the command's input; the rest is counted."""
 _LOOK = 0.1
-"""Seconds between two looks at whether somebody wants to stop."""
+"""Seconds between two checks for an interrupt."""
 
 
 def on_failure(
     settings: Settings, run: str, resumed_from: str | None, interrupted: Callable[[], int]
 ) -> list[OnFailure]:
-    """Return the observer that runs the command of the settings, if there is one; it is to be closed last."""
+    """Return the observer that runs the command, if there is one; it must be closed last."""
     if settings.on_failure is None:
         return []
     return [OnFailure(settings.on_failure, facts_of(settings, run, resumed_from), interrupted)]
 
 
-class OnFailure:
-    """An observer that keeps the failed files, and at the end hands the report to the command if it is needed.
+class OnFailure(Observer):
+    """An observer that collects failed files and at the end passes the report to the command if needed.
 
-    Nothing that becomes of the command changes the run: it is a warning.
+    A failure of the command is only a warning.
     """
 
     def __init__(self, command: str, facts: RunFacts, interrupted: Callable[[], int], *, limit: float = LIMIT) -> None:
-        """`interrupted` counts interrupts: one more of them ends the command. `limit` is in seconds."""
+        """`interrupted` counts interrupts: another one stops the command. `limit` is in seconds."""
         from uploader_cli.core.report import Rows
 
         self._command, self._facts, self._interrupted, self._limit = command, facts, interrupted, limit
@@ -55,16 +56,13 @@ class OnFailure:
         self._failed: list[FileRow] = []
 
     def handle(self, event: Event, _state: ProgressState, now: float) -> None:
-        """Keep a row of each failure."""
+        """Add a row for a failure."""
         row = self._rows.of(event, now)
         if row is not None and row.outcome is Phase.FAILED and len(self._failed) < MOST:
             self._failed.append(row)
 
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
-
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Run the command, if somebody has to look."""
+        """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
         from uploader_cli.core.report import report_document, report_head
@@ -77,14 +75,14 @@ class OnFailure:
             sys.stderr.flush()
 
     def _run(self, report: bytes) -> str:
-        """What went wrong with the command, which is not shown: it may hold a secret."""
+        """Run the command; return what went wrong. The command itself is not shown: it may contain a secret."""
         try:
-            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's own line (layers.py)
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's command (layers.py)
                 self._command,
                 shell=True,
                 stdin=subprocess.PIPE,
-                stdout=2,  # ours is for machines
-                start_new_session=True,  # so that all of it can be stopped
+                stdout=2,  # stdout is for --json
+                start_new_session=True,  # to stop its children, too
             )
         except OSError as error:
             return f"the command could not be started: {error.strerror}"
@@ -94,22 +92,22 @@ class OnFailure:
             try:
                 process.communicate(given, timeout=_LOOK)
             except subprocess.TimeoutExpired:
-                given = None  # the rest of it is remembered there
+                given = None  # Popen remembers the rest
             else:
-                return f"the command ended with exit code {process.returncode}" if process.returncode else ""
+                return f"the command failed with exit code {process.returncode}" if process.returncode else ""
             if self._interrupted() > before:
                 _stop(process)
                 return "the command was stopped"
             if time.monotonic() > until:
                 _stop(process)
-                return f"the command took over {self._limit:.0f} s and was stopped"
+                return f"the command was stopped after {self._limit:.0f} s"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The command, and on systems with process groups whatever it started."""
+    """Kill the command, and on systems with process groups its children."""
     if hasattr(os, "killpg"):
-        with suppress(ProcessLookupError, PermissionError):  # it ended by itself just now
-            os.killpg(process.pid, signal.SIGKILL)  # its group: it was started as the leader of one
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)  # it leads its own group
     else:
         process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""`uploader report merge`: several reports → one, and what is missing."""
+"""`uploader report merge`: combine several reports and find what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def report_merge(
     files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool
 ) -> int:
-    """Join the reports in `files`; 0 where each file is on the server and nothing is missing, else as for a run."""
+    """Combine the reports in `files`; return 0 if each file is on the server and none is missing, else as for a run."""
     destination = Path(failed_to) if failed_to is not None else None
     outputs = Reports([_destination(name) for name in reports], destination, {}, "merge").outputs
     found = [Report.open(Path(name)) for name in files]
@@ -46,7 +46,7 @@ def report_merge(
                     sys.stdout.write(piece)
     except sqlite3.Error as error:
         raise UsageError(
-            f"no room to join the reports: {error}", hint="set TMPDIR to a place with more room"
+            f"no space to combine the reports: {error}", hint="set TMPDIR to a disk with more space"
         ) from error
     if not quiet or head["exit_code"]:
         sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merge.twice)))

@@ -1,4 +1,4 @@
-"""`--report`, `--failed-to` and the step summary of GitHub: what is written when a run is over."""
+"""`--report`, `--failed-to` and GitHub's step summary: the files written at the end of a run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from uploader_cli.settings.values import ReportFile
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-"""Names the file whose Markdown GitHub Actions shows on the page of a job."""
+"""Variable with the path of the Markdown file that GitHub Actions shows on a job's page."""
 
 
 class Reports:
-    """The files that a run leaves behind. They are looked at when this is made, before anything is sent."""
+    """The report files of a run. They are checked on construction, before anything is sent."""
 
     def __init__(self, reports: Sequence[ReportFile], failed_to: Path | None, env: Mapping[str, str], tag: str) -> None:
-        """`tag` tells files in the making from those of another run. Raises `UsageError` for a bad place."""
+        """`tag` distinguishes temporary files of different runs. Raises `UsageError` for an invalid path."""
         places = [("--report", report.path) for report in reports]
         places += [("--failed-to", failed_to)] if failed_to is not None else []
         if places:
@@ -43,7 +43,7 @@ class Reports:
         real = [path.resolve() for _, path in places]
         twice = next((path for (_, path), same in zip(places, real, strict=True) if real.count(same) > 1), None)
         if twice is not None and not str(twice).startswith(os.devnull):
-            raise UsageError(f"{twice} is to be written twice", hint="name another file for one of them")
+            raise UsageError(f"{twice} would be written twice", hint="use different files")
         self._summary = Path(env[STEP_SUMMARY]) if env.get(STEP_SUMMARY) else None
         self.outputs: list[Output] = [partial(_write, report=report, tag=tag) for report in reports]
         if failed_to is not None:
@@ -52,7 +52,7 @@ class Reports:
             self.outputs.append(partial(_append_summary, path=self._summary))
 
     def recorder(self, settings: Settings, run: str, resumed_from: str | None) -> list[Recorder]:
-        """Return the observer of a run, if there is anything to write."""
+        """Return the observer that writes the reports, if there are any."""
         if not self.outputs:
             return []
         from uploader_cli.report.recorder import Recorder
@@ -68,15 +68,15 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
 
 
 def _check_list(path: Path) -> None:
-    """Refuse a name that is no list's: without a value, the option takes the next word, which is a file to upload."""
+    """Reject names without a list's suffix: `--failed-to a.mp4` lacks its value and would overwrite the upload."""
     from uploader_cli.report import output_file, retry_list
 
     if path.suffix.lower() not in retry_list.SUFFIXES and not output_file.is_special(path):
-        raise UsageError(f"--failed-to: {path} is not the name of a list", hint="name it .jsonl, .csv or .txt")
+        raise UsageError(f"--failed-to: {path} is not the name of a list", hint="use the suffix .jsonl, .csv or .txt")
 
 
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
-    """Return what a report says of a run that begins now, apart from its outcome."""
+    """Return the facts of a report about a run that begins now, except its outcome."""
     from uploader_cli.core.report import RunFacts
 
     category = None if settings.tus_endpoint else settings.category
@@ -85,12 +85,12 @@ def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts
 
 
 def of_settings(settings: Settings, tag: str, env: Mapping[str, str] = os.environ) -> Reports:
-    """What the settings ask for, and GitHub's variable in `env`. Raises `UsageError`."""
+    """Return the reports of the settings, and of GitHub's variable in `env`. Raises `UsageError`."""
     return Reports(settings.report, settings.failed_to, env, tag)
 
 
 def settled(code: int, said: Iterable[Said]) -> int:
-    """The exit code of a run whose reports are written: 2 where only one of them could not be. Says so."""
+    """Print what went wrong with the reports; return `code`, or 2 where only a report failed."""
     for one in said:
         for line in (*(f"warning: {note}" for note in one.notes), *(f"error: {problem}" for problem in one.problems)):
             sys.stderr.write(safe(line) + "\n")
@@ -108,7 +108,7 @@ def _write(head: dict[str, Any], spool: Spool, *, report: ReportFile, tag: str) 
 
 
 def _lines(kind: str) -> Callable[[dict[str, Any], Spool], Iterator[str]]:
-    """Return what writes this kind of report; it is imported here, as few runs write one."""
+    """Return the formatter for this kind of report; imported here because few runs write one."""
     match kind:
         case "json":
             from uploader_cli.report.formats import as_json
@@ -135,15 +135,15 @@ def _write_again(head: dict[str, Any], spool: Spool, *, path: Path, tag: str) ->
         output_file.write(path, retry_list.as_manifest(path, spool), tag)
     notes = []
     if retry_list.needs_nul(path, spool):
-        notes.append(f"names with line breaks are in it, so {path} is NUL-separated: --from-file needs -0")
+        notes.append(f"{path} is NUL-separated because names contain line breaks: use --from-file with -0")
     if head.get("selection_complete") is False:
-        notes.append(f"the run ended before it had found all files: {path} has only those that it knew of")
+        notes.append(f"the run ended before all files were found: {path} lists only the known ones")
     return f"--failed-to: {'; '.join(notes)}" if notes else ""
 
 
 @contextmanager
 def _named(option: str, path: Path) -> Iterator[None]:
-    """An error says which option it was, and which file."""
+    """Add the option and the file to an OSError."""
     try:
         yield
     except OSError as error:
@@ -151,7 +151,7 @@ def _named(option: str, path: Path) -> Iterator[None]:
 
 
 def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    """Append the summary; return why that failed, which fails nothing: no option asked for it."""
+    """Append the summary; return why it failed, which is only a warning because no option requested it."""
     from uploader_cli.report import output_file
     from uploader_cli.report.markdown import as_markdown
 

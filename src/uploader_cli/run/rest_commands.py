@@ -1,4 +1,4 @@
-"""The commands that are one question each: status, cancel, delete, validate."""
+"""The commands with one request each: status, cancel, delete, validate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GOOD = ("completed", "pending", "uploading")
 
 
 def status(settings: Settings, session: str) -> int:
-    """Where a session stands: exit 0 while it goes well, 4 for partial or cancelled, 6 for an unknown one."""
+    """Print the status of a session: exit 0 while it succeeds, 4 for partial or cancelled, 6 for an unknown one."""
     with _api(settings) as api:
         try:
             body = api.progress_body(session)
@@ -50,19 +50,19 @@ def status(settings: Settings, session: str) -> int:
 
 
 def cancel(settings: Settings, session: str) -> int:
-    """Ask the server to cancel: it may go on with what it has already."""
+    """Cancel a session; the server may still store files it has received."""
     with _api(settings) as api:
         try:
             body = api.cancel(session)
         except errors.NotFound:
             raise _unknown(session, settings) from None
-    note = "files whose last byte had arrived may be stored all the same; only `uploader delete` removes them"
-    _tell(settings, body, [f"session {session}: the server took the cancellation", f"  {note}"])
+    note = "files received completely may still be stored; delete them with: uploader delete"
+    _tell(settings, body, [f"session {session}: cancellation accepted by the server", f"  {note}"])
     return Exit.OK
 
 
 def delete(settings: Settings, file_id: str) -> int:
-    """Delete a stored file, with the token."""
+    """Delete a stored file."""
     with _api(settings) as api:
         body = api.delete(file_id)
     _tell(settings, body, [f"file {file_id}: deleted"])
@@ -70,7 +70,7 @@ def delete(settings: Settings, file_id: str) -> int:
 
 
 def validate(settings: Settings, paths: Sequence[str]) -> int:
-    """Ask the server's rules for what would be uploaded, session by session; 4 where a file would be refused."""
+    """Check the files against the server's rules, session by session; exit 4 if one would be refused."""
     files, refused = _usable(list(select(settings, paths)))
     total = len(files) + len(refused)
     with _api(settings) as api:
@@ -92,7 +92,9 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
                     refused.append((session.files[int(index)].path, words or ["refused"]))
     lines = [f"{safe(path)}: {safe('; '.join(words))}" for path, words in refused]
     lines.append(
-        f"{len(refused)} of {plural(total, 'file')} would be refused" if refused else "every file is acceptable"
+        f"{len(refused)} of {plural(total, 'file')} would be refused"
+        if refused
+        else "the server would accept every file"
     )
     body: dict[str, object] = {
         "valid": not refused,
@@ -111,14 +113,14 @@ def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str,
 
 def _unknown(session: str, settings: Settings) -> errors.SessionUnknown:
     return errors.SessionUnknown(
-        f"session {session} is not known to {settings.server}",
-        hint="some servers know a session only while its files are processed, and a few seconds longer",
+        f"session {session} is unknown to {settings.server}",
+        hint="some servers forget a session a few seconds after its files are processed",
     )
 
 
 @contextmanager
 def _api(settings: Settings) -> Iterator[Api]:
-    """The server, with nobody to hear of the calls but the log file."""
+    """Yield a client whose events go only to the log file."""
     run_id = secrets.token_hex(8)
     with signals.unwinding(), ExitStack() as closing:
         log = open_log(settings, run_id)
@@ -138,7 +140,7 @@ def _utf8(path: str) -> str:
 
 
 def _tell(settings: Settings, body: dict[str, object], lines: Sequence[str]) -> None:
-    """One JSON object on stdout with `--json`, else lines for people on stderr."""
+    """Print one JSON object on stdout with `--json`, else lines on stderr."""
     if settings.json:
         sys.stdout.write(json_line(body))
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`smoke` as a person or a pipeline runs it: a table or JSON lines as the checks are made, and a JUnit file."""
+"""The `smoke` command: print a table or JSON lines as checks end, and write a JUnit file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 def smoke_checks() -> tuple[str, ...]:
-    """The ids of all checks."""
+    """Return the IDs of all checks."""
     return tuple(check.id for check in CHECKS)
 
 
 def smoke_list() -> None:
-    """Print the ids of all checks with what each is about, for `--only` and `--skip`."""
+    """Print the IDs and descriptions of all checks, for `--only` and `--skip`."""
     longest = max(len(check.id) for check in CHECKS)
     for check in CHECKS:
         optional = "" if check.required else " (not required)"
@@ -50,7 +50,7 @@ def smoke(
     strict: bool = False,
     budget: int,
 ) -> int:
-    """Make the checks; the exit code says whether all that count hold. Raises `UsageError` before the first call."""
+    """Run the checks; the exit code tells whether the server passed. Raises `UsageError` before the first request."""
     checks = chosen(only, skip)
     if file is not None:
         output_file.check(file, "--junit")
@@ -60,14 +60,14 @@ def smoke(
     try:
         with _stoppable():
             report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
-    except Stopped as stop:  # in the last moment
+    except Stopped as stop:  # a signal after the last check
         return stop.code
     view.end(report)
     return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
 
 
 def _save(file: Path, report: Report) -> Said:
-    """The JUnit file, written; or why it could not be."""
+    """Write the JUnit file; record a failure in the result."""
     said = Said()
     try:
         output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
@@ -78,7 +78,7 @@ def _save(file: Path, report: Report) -> Said:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """A signal ends the checks, but what they made is removed; a second one ends that, too."""
+    """End the checks on a signal, but clean up; a second signal ends the clean-up, too."""
 
     def stop(number: int, _frame: Any) -> None:
         raise Stopped(Exit(signals.CODES[signal.Signals(number)]))
@@ -92,20 +92,20 @@ def _stoppable() -> Iterator[None]:
 
 
 class _Lines:
-    """JSON on stdout, a line for each check and one for the verdict."""
+    """Prints JSON lines on stdout: one per check and one for the verdict."""
 
     def begin(self, server: str) -> None:
-        """The verdict names it."""
+        """Do nothing: the verdict names the server."""
 
     def looking(self, check: Check) -> None:
-        """Its line comes when it is over."""
+        """Do nothing: the line is printed when the check ends."""
 
     def tell(self, result: Result) -> None:
-        """A check has ended."""
+        """Print a finished check."""
         self._write(result.as_json())
 
     def end(self, report: Report) -> None:
-        """The verdict."""
+        """Print the verdict."""
         self._write(report.as_json())
 
     def _write(self, line: dict[str, object]) -> None:
@@ -114,7 +114,7 @@ class _Lines:
 
 
 class _Screen:
-    """Lines on stderr; on a terminal also the check under way, which its result then replaces."""
+    """Prints lines on stderr; on a terminal also the running check, until its result replaces it."""
 
     def __init__(self, settings: Settings) -> None:
         self._quiet = settings.quiet
@@ -122,22 +122,22 @@ class _Screen:
         self._page = Page(width=out.width, color=out.color, glyphs=out.glyphs, verbose=bool(settings.verbose))
 
     def begin(self, server: str) -> None:
-        """Say what is examined."""
+        """Print the heading."""
         if not self._quiet:
             self._out.write(self._page.heading(server))
 
     def looking(self, check: Check) -> None:
-        """A check begins: it may take seconds."""
+        """Show the running check, which may take seconds."""
         self._out.passing(self._page.looking(check.id))
 
     def tell(self, result: Result) -> None:
-        """A check has ended."""
+        """Print a finished check."""
         self._out.passing("")
         if not self._quiet:
             self._out.write(self._page.row(result))
 
     def end(self, report: Report) -> None:
-        """What failed, what is left, and the verdict."""
+        """Print the failures, what was left on the server, and the verdict."""
         if self._quiet and report.ok:
             return
         page = self._page

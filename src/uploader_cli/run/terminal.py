@@ -1,4 +1,4 @@
-"""What stands behind stderr, for commands that draw a page of lines: how wide it is, and what it can show."""
+"""The terminal behind stderr, for commands that print a page: its width and capabilities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
 
 WIDTH = 80
-"""Columns where there is no terminal."""
+"""Columns without a terminal."""
 
 
 class Terminal:
-    """Stderr as it is now. `moves` is True where a line may be drawn over, as long as nothing more is written to it."""
+    """The current stderr. `moves` is True where the current line can be overwritten."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         tty = sys.stderr.isatty()
@@ -30,19 +30,19 @@ class Terminal:
         self.width = _width()
 
     def write(self, lines: Sequence[str]) -> None:
-        """These lines, at once."""
+        """Write the lines at once."""
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
     def passing(self, line: str) -> None:
-        """A line that the next one replaces; nothing where that can't be."""
+        """Show a line until the next one replaces it; nothing where that is impossible."""
         if self.moves:
             sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
 
 
 def tell_notes(settings: Settings) -> None:
-    """Say what of the settings was ignored, unless `--quiet`: it may quote a config file of a stranger."""
+    """Print the notes about ignored settings, unless `--quiet`."""
     for note in () if settings.quiet else settings.notes:
         sys.stderr.write(f"note: {safe(note)}\n")
 

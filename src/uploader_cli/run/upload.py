@@ -1,4 +1,4 @@
-"""An upload: selection, scheduler, channel and observers around one loop, and what interrupts do to it."""
+"""An upload: selection, scheduler, channel and observers around one loop, and the handling of interrupts."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from uploader_cli.transfer.tus_upload import ChunkSize
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.report.recorder import Recorder
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal import Journal, RunHandle
 
 GRACE = 1.5
-"""Seconds that a running request gets to end after an interrupt: 2 s are promised."""
+"""Seconds that a running request gets to end after an interrupt; the documented limit is 2 s."""
 
 
 @dataclass(slots=True)
 class Interrupts:
-    """What a signal handler counts up; the loop looks at it every frame."""
+    """Counts interrupts; a signal handler adds to it and the loop checks it every frame."""
 
     count: int = 0
     code: Exit = Exit.SIGINT
     finished: bool = False
-    """The run has reported its exit code."""
+    """True once the run has reported its exit code."""
     cancel: threading.Event | None = None
     """Counts as an interrupt once it is set: a program has no signal handler for each run."""
     error: Callable[[Exit], BaseException] = SystemExit
@@ -64,7 +64,7 @@ class Interrupts:
         return self.count
 
     def raise_(self, code: Exit) -> None:
-        """One more interrupt; the first one decides the exit code. Called by a signal handler, in the main thread."""
+        """Count an interrupt, in a signal handler in the main thread; the first one determines the exit code."""
         if not self.count:
             self.code = code
         self.count += 1
@@ -78,7 +78,7 @@ class Interrupts:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """End the process also in the middle of the block, which may wait for long (a token command)."""
+        """Exit on an interrupt within the block, which may wait for long (a token command)."""
         self._raises = True
         try:
             self.check()
@@ -88,10 +88,10 @@ class Interrupts:
 
 
 def select(settings: Settings, paths: Sequence[str]) -> Selection:
-    """Everything under `paths`, or where there are none in the list of `settings`, that the filters want.
+    """Return everything under `paths`, or without paths the list of `settings`, that passes the filters.
 
-    Raises `UsageError` for a missing path, a list with bad lines, or an empty selection; a list without lines is none.
-    Of a large selection only the beginning is looked at; that it holds nothing is raised when its end is reached.
+    Raises `UsageError` for a missing path, a list with invalid lines, or an empty selection; an empty list is no error.
+    Only the start of a large selection is read here; if it turns out to be empty, that is raised at its end.
     """
     filters, listed = Filters(settings.include, settings.exclude), from_file.manifest(settings)
     shard = Shard.of(settings.shard)
@@ -102,7 +102,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
         _refuse_missing(paths)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     filtered = settings.include or settings.exclude
-    hint = "check --include and --exclude" if filtered else "the directories hold no regular files"
+    hint = "check --include and --exclude" if filtered else "the directories contain no regular files"
     whole = _never_empty(steps, errors.UsageError(f"nothing to upload in {what}", hint=hint), listed=not paths)
     return Selection(sharded(whole, shard))
 
@@ -110,7 +110,7 @@ def select(settings: Settings, paths: Sequence[str]) -> Selection:
 def _refuse_missing(paths: Sequence[str]) -> None:
     if not paths:
         raise errors.UsageError(
-            "no path was given", hint="name files or directories: uploader upload PATH…, or a list: --from-file FILE"
+            "no path given", hint="give files or directories: uploader upload PATH…, or a list: --from-file FILE"
         )
     gone = missing(paths)
     if gone:
@@ -119,9 +119,9 @@ def _refuse_missing(paths: Sequence[str]) -> None:
 
 
 def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: bool) -> Iterator[Step]:
-    """The same steps; raises `error` at their end where there was nothing to send, nor anything that failed.
+    """Yield the steps; raise `error` at the end if there was nothing to send and nothing failed.
 
-    A list may have no lines: `--failed-to` writes such a list when nothing failed.
+    A list may be empty: `--failed-to` writes one when nothing failed.
     """
     empty, any_step = True, False
     for step in steps:
@@ -135,17 +135,17 @@ def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: boo
 def execute(
     settings: Settings,
     found: Selection,
-    observers: Sequence[Renderer],
+    observers: Sequence[Observer],
     interrupts: Interrupts,
     *,
     journal: Journal,
     run: RunHandle,
     kept: Sequence[Recorder] = (),
 ) -> ev.RunFinished:
-    """Upload what was selected; return the outcome also of a run that was interrupted or lost its server.
+    """Upload the selection and return the outcome, also of a run that was interrupted or lost its server.
 
-    `run` is this run in the journal, `kept` are the observers that write reports. Raise what is a bug of ours, after
-    the run was closed in order.
+    `run` is this run in the journal, `kept` are the observers that write reports. Unexpected exceptions are raised
+    after the run was closed in order.
     """
     places, known = Places(run), list[Limits]()
     loop = Loop([*kept, *observers], alarms(settings))
@@ -155,7 +155,7 @@ def execute(
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
     with interrupts.raising():
-        connections.api.authorization()  # a token that can't be had is a usage error, before anything starts
+        connections.api.authorization()  # a missing token is a usage error, before anything starts
     run.check = connections.stop.check
     run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
     with loop.observed():
@@ -163,7 +163,7 @@ def execute(
         def announce(protocol: str, jobs: int) -> None:
             files = len(found.ahead) if found.complete else None
             size = sum(file.size for file in found.files) if found.complete else None
-            known = protocol if connections.api.answered else "auto"  # the server's answer decides
+            known = protocol if connections.api.answered else "auto"  # known after the server's response
             loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
@@ -221,7 +221,7 @@ def execute(
 
 
 def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, object], dict[str, object]]:
-    """Return what the journal knows a run by: its target, what `resume` needs, what makes two commands the same."""
+    """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     target = Target(settings.target_url, "tus" if settings.tus_endpoint else settings.category)
     arguments: dict[str, object] = {"paths": list(paths), "cwd": str(Path.cwd()), "options": settings.storable()}
     identity: dict[str, object] = {
@@ -238,37 +238,37 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[Target, dict[str, o
 
 
 def begin(settings: Settings, paths: Sequence[str], journal: Journal, run_id: str) -> RunHandle:
-    """Begin this run in the journal: it resumes an unfinished one of the same server, destination and selection."""
+    """Begin this run in the journal; it resumes an unfinished one of the same server, destination and selection."""
     target, arguments, identity = named(settings, paths)
     return journal.begin(target, arguments, identity=identity, run_id=run_id, fresh=not settings.resume)
 
 
 def _is_all_heard(state: ProgressState) -> bool:
-    """Return whether the last message of each session has come: there is nothing to listen for."""
+    """Return whether the last message of each session has arrived."""
     return all(session.status in SERVER_TERMINAL for session in state.sessions.values())
 
 
 def _is_complete(loop: Loop, error: BaseException | None) -> bool:
-    """Return whether nothing is left to resume: no file failed, and none was left out by an interrupt or an error."""
+    """Return whether nothing is left to resume: no file failed or was left out by an interrupt or an error."""
     state = loop.state
     left = state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST]
     return not left and not state.walking and error is None
 
 
 def caution(settings: Settings, emit: Callable[[ev.Event], None]) -> None:
-    """Warn of what a user should know before anything is sent."""
+    """Warn of insecure settings before anything is sent."""
     if settings.insecure:
-        text = "certificates are not checked (--insecure): others on the network can read and change what is sent"
+        text = "certificates are not verified (--insecure): others on the network can read and change the data"
         emit(ev.RunWarning(ev.WarningCode.INSECURE, text))
     if settings.token_withheld:
         variable = OPTIONS[settings.target_option].variable
         text = "the token is not sent: only the config of a directory names the server"
-        text += f"; name it yourself, with {variable} or in your own config"
+        text += f"; set {variable} or the server in your user config"
         emit(ev.RunWarning(ev.WarningCode.TOKEN_WITHHELD, text))
 
 
 def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], None]) -> None:
-    """Run the scheduler in its thread: whatever happens, the loop gets an event for the end."""
+    """Run the scheduler in its thread; always emit an event for its end."""
     error: BaseException | None = None
     try:
         error = scheduler.run(queue)
@@ -280,7 +280,7 @@ def _work(scheduler: Scheduler, queue: WalkQueue, emit: Callable[[ev.Event], Non
 def _until_stopped(
     loop: Loop, connections: Connections, scheduler: Scheduler, interrupts: Interrupts
 ) -> ev.EngineStopped:
-    """Turn the loop until the scheduler ends; the first interrupt stops it, the second cuts its connections."""
+    """Turn the loop until the scheduler ends; the first interrupt stops it, the second closes its connections."""
     give_up: float | None = None
     while True:
         stopped = loop.turn()
@@ -294,7 +294,7 @@ def _until_stopped(
             give_up = time.monotonic() + GRACE
         if interrupts.count > 1 or time.monotonic() > give_up:
             scheduler.shut()
-            give_up = time.monotonic() + GRACE  # --cancel-on-interrupt makes one more call
+            give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
 
 
 def _exit_code(loop: Loop, connections: Connections, error: BaseException | None, interrupts: Interrupts) -> Exit:

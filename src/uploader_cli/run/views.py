@@ -1,4 +1,4 @@
-"""What stands around a run in a terminal or a pipe: which view, which signals, which last words."""
+"""The environment of a run: its views, its signal handlers and its summary."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli import signals
+from uploader_cli.core.observer import Observer
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import choose, use_color
 from uploader_cli.run.logfile import open_log
@@ -21,18 +22,16 @@ from uploader_cli.settings import DEFAULT, Layer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
-    from uploader_cli.render import Renderer
     from uploader_cli.settings import Settings
 
 
-def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Renderer]:
-    """What is to be told of the run, in the order in which it is closed: a view makes room for the last words.
+def observers(settings: Settings, run_id: str, *, resume_hint: str = "") -> list[Observer]:
+    """Return the observers of a run, in closing order: the view is closed before the summary is printed.
 
-    `go_on` says how an interrupted run is gone on with, where it can be.
+    `resume_hint` is the command that resumes the run, if it can be resumed.
     """
-    out: list[Renderer] = []
+    out: list[Observer] = []
     tty = sys.stderr.isatty()
     kind = choose(
         settings.progress,
@@ -57,14 +56,14 @@ def observers(settings: Settings, run_id: str, *, go_on: str = "") -> list[Rende
         out.append(PlainView(sys.stderr, verbose=settings.verbose, quiet=settings.quiet, stall=settings.stall))
     log = open_log(settings, run_id)
     if log is not None:
-        out.append(log)  # it may have something to say once the view is gone
+        out.append(log)  # it may print a warning after the view is closed
     quiet = settings.quiet or (settings.json and kind == "none")
-    out.append(LastWords(quiet=quiet, color=color, go_on=go_on, verbose=settings.verbose > 0))
+    out.append(Summary(quiet=quiet, color=color, resume_hint=resume_hint, verbose=settings.verbose > 0))
     return out
 
 
-def go_on(settings: Settings) -> str:
-    """How an upload of these settings is gone on with, once it was interrupted."""
+def resume_hint(settings: Settings) -> str:
+    """Return the command that resumes an upload with these settings."""
     source = settings.sources.get("state_dir", DEFAULT)
     command = "uploader resume"
     if source.layer is Layer.FLAG:
@@ -75,20 +74,14 @@ def go_on(settings: Settings) -> str:
 
 
 UNFOLDED = 100_000
-"""Columns of what is no terminal."""
+"""Columns where there is no terminal, so that lines are not wrapped."""
 
 
-class LastWords:
-    """Prints the summary on stderr once the run is over; with `quiet` only where something is wrong."""
+class Summary(Observer):
+    """Prints the summary on stderr after the run; with `quiet` only if something went wrong."""
 
-    def __init__(self, *, quiet: bool, color: bool, go_on: str, verbose: bool) -> None:
-        self._quiet, self._color, self._go_on, self._verbose = quiet, color, go_on, verbose
-
-    def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """The end is all that matters."""
-
-    def refresh(self, state: ProgressState, now: float) -> None:
-        """Nothing to draw."""
+    def __init__(self, *, quiet: bool, color: bool, resume_hint: str, verbose: bool) -> None:
+        self._quiet, self._color, self._resume_hint, self._verbose = quiet, color, resume_hint, verbose
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Print the summary."""
@@ -104,7 +97,7 @@ class LastWords:
             outcome,
             width=width,
             color=self._color,
-            resume_hint=self._go_on,
+            resume_hint=self._resume_hint,
             next_steps=advice,
             verbose=self._verbose,
         )
@@ -113,7 +106,7 @@ class LastWords:
 
 
 def width_of(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream`. In a pipe or a log nothing is folded: paths must be findable."""
+    """Return the terminal's columns. Output to a pipe or file is not wrapped, so that paths can be searched."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or UNFOLDED
     except (OSError, ValueError):
@@ -122,7 +115,7 @@ def width_of(stream: TextIO) -> int:
 
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
-    """Count signals in `interrupts` or a new one, instead of raising: the loop stops in order."""
+    """Count signals in `interrupts`, or a new one, instead of raising, so that the loop stops in order."""
     interrupts = Interrupts() if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
@@ -138,5 +131,5 @@ def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
-        for number, handler in before.items():  # what is left of the process takes no time
+        for number, handler in before.items():  # the process ends right after
             signal.signal(number, signal.SIG_IGN if ours else handler)

@@ -1,4 +1,4 @@
-"""Watching sessions that somebody else uploads: by their messages, and by `/progress` where none come."""
+"""Follow sessions of other uploaders: by their messages, and by `/progress` where none arrive."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from uploader_cli.run.watched_session import WatchedSession
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uploader_cli.core.observer import Observer
     from uploader_cli.core.state import SessionState
-    from uploader_cli.render import Renderer
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.settings import Settings
 
 UNKNOWN = "unknown"
-"""Status of a session that the server does not know, or not any more."""
+"""Status of a session that the server does not know or no longer knows."""
 
 
 def watch_command(settings: Settings, sessions: Sequence[str], wait: float) -> int:
-    """Follow sessions that somebody else uploads, for at most `wait` seconds until each is known."""
+    """Follow sessions of other uploaders; each must be known within `wait` seconds."""
     run_id = secrets.token_hex(8)
     with interruptible() as interrupts:
         return watch(settings, sessions, wait, observers(settings, run_id), interrupts, run_id).exit_code
@@ -39,13 +39,13 @@ def watch(
     settings: Settings,
     sessions: Sequence[str],
     wait: float,
-    observers: Sequence[Renderer],
+    observers: Sequence[Observer],
     interrupts: Interrupts,
     run_id: str = "",
 ) -> ev.RunFinished:
-    """Follow each of `sessions` to its end, all over one connection; the exit code is the worst of theirs.
+    """Follow each session to its end, all over one connection; the exit code is the worst of theirs.
 
-    Exit 6 where the server does not know one after `wait` seconds, 3 where the server is lost for `--max-wait`.
+    Exit 6 if the server does not know one after `wait` seconds, 3 if the server is lost for `--max-wait`.
     """
     loop = Loop(observers, alarms(settings))
     connections = Connections(settings, loop, run_id)
@@ -92,7 +92,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
 
 
 def _part(loop: Loop, connections: Connections, session: SessionState, code: Exit) -> None:
-    """End the following of a session, and emit how it ended."""
+    """Stop following a session and emit how it ended."""
     state, status, failure = loop.state, session.status, loop.state.channel.failure
     connections.leave(session.session)
     if status not in SERVER_TERMINAL:

@@ -1,7 +1,7 @@
-"""Over a session that somebody else uploads: when to ask for it, and when it is over. It knows no clock and no network.
+"""Decide when to poll a watched session and when it has ended, without a clock or network of its own.
 
-Most is heard from the room. But a join is not always acknowledged, nothing is replayed (wire contract 3.7), and what is
-said while no connection is there is lost: so a silent session is asked for.
+Most updates arrive in the session's Socket.IO room. But joins are not acknowledged, nothing is replayed
+(docs/protocol.md section 3.7) and messages are lost while disconnected, so a silent session is polled.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import ProgressState, SessionState
 
 ASK_FIRST = 2.0
-"""Seconds between two questions for a session that the server does not know, not yet or not any more."""
+"""Seconds between two polls of a session that the server does not know yet or no longer knows."""
 ASK_LATER = 10.0
-"""Seconds without a message after which a session is asked for."""
+"""Seconds without a message after which a session is polled."""
 FIRST = 5.0
-"""Seconds in which the first answer may come, however short the wait is: `--wait 0` asks once."""
+"""Seconds to wait for the first response, however short `--wait` is: `--wait 0` polls once."""
 SETTLE = 3.0
-"""Seconds after the end for an answer that names the files whose ends were not heard."""
+"""Seconds to wait after the end for a response with the files whose final events were missed."""
 LOST = 2
-"""Answers in a row that do not know a session after which it is gone: one may have crossed its first message."""
+"""Consecutive 404 responses after which a session is gone: one may have crossed its first message."""
 
 
 class WatchedSession:
-    """One session. `session` is its place in the state; times are seconds of the run clock."""
+    """One watched session; times are in seconds of the run clock."""
 
     def __init__(self, session: SessionState, began: float, wait: float, patience: float) -> None:
-        """`wait`: seconds for the server to get to know the session; `patience`: for a lost server to return."""
+        """`wait`: seconds until the server must know the session; `patience`: seconds to wait for a lost server."""
         self.session = session
         self._began, self._wait, self._patience = began, wait, patience
         self._asked = float("-inf")
         self._ended: float | None = None
 
     def due(self, now: float) -> bool:
-        """True where the session is to be asked for; it counts as asked then."""
+        """Return whether the session is to be polled now, and record the poll."""
         session = self.session
         if self._ended is not None:
-            due = self._asked < self._ended  # once more
+            due = self._asked < self._ended  # one more poll
         elif session.heard is None or session.missing:
             due = now - self._asked >= ASK_FIRST
         else:
@@ -51,7 +51,7 @@ class WatchedSession:
         return due
 
     def verdict(self, state: ProgressState, now: float) -> Exit | None:
-        """The exit code for this session once it is over for us, None as long as it is to be followed."""
+        """Return the exit code of a session that has ended, None while it is to be followed."""
         session, failure = self.session, state.channel.failure
         if session.status in SERVER_TERMINAL:
             return self._end(state, now)
@@ -69,13 +69,13 @@ class WatchedSession:
         return None
 
     def _end(self, state: ProgressState, now: float) -> Exit | None:
-        """It ended. The files' own ends may have been missed: the answer to one more question has them all."""
+        """Return the exit code, after one more poll for the files whose final events were missed."""
         session = self.session
         if self._ended is None:
             self._ended = now
         running = any(file.session == session.session for file in state.running.values())
         whole = not running and len(session.by_name) >= (session.total or 0)
-        told = session.missing or (session.answered is not None and session.answered > self._ended)
-        if not (whole or told or now - self._ended > SETTLE):
+        polled = session.missing or (session.answered is not None and session.answered > self._ended)
+        if not (whole or polled or now - self._ended > SETTLE):
             return None
         return Exit.OK if session.status == "completed" and not session.failed else Exit.FAILED_FOR_GOOD

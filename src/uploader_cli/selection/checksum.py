@@ -1,4 +1,4 @@
-"""A file whose SHA-256 the list tells: whether it is that file."""
+"""Compare files with the SHA-256 of their list."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
 
 PIECE = 1 << 20
-"""Bytes read at a time."""
+"""Bytes per read."""
 
 
 def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> Unusable | None:
-    """Why `file` must not be sent; None where nothing is expected of it, or all is as expected.
+    """Return why `file` must not be sent; None without an expected digest, or if it matches.
 
-    `check` raises to stop, and is called between two pieces.
+    `check` is called between reads and raises to stop.
     """
     if file.sha256 is None:
         return None
     try:
         found = _sha256(file, check)
     except FileNotFoundError:
-        return Unusable(file.file, file.path, FailureCode.VANISHED, "it is gone", file)
+        return Unusable(file.file, file.path, FailureCode.VANISHED, "the file no longer exists", file)
     except OSError as error:
-        return Unusable(file.file, file.path, FailureCode.UNREADABLE, f"it can't be read: {error.strerror}", file)
+        return Unusable(file.file, file.path, FailureCode.UNREADABLE, f"can't be read: {error.strerror}", file)
     if found == file.sha256:
         return None
-    words = f"its SHA-256 is {found}, not {file.sha256} as listed" if found else "it is written to while it is checked"
-    return Unusable(file.file, file.path, FailureCode.MISMATCH, f"{words}: not sent", file)
+    words = f"the SHA-256 is {found}, not {file.sha256} as listed" if found else "modified while it was checked"
+    return Unusable(file.file, file.path, FailureCode.MISMATCH, f"{words}; not sent", file)
 
 
 def _sha256(file: LocalFile, check: Callable[[], None]) -> str:
-    """Hex; empty for a file that is not, or no longer, as it was selected. Raises `OSError`."""
+    """Return the hex digest; empty for a file that has changed since it was selected. Raises `OSError`."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     with open(file.path, "rb", buffering=0) as source:
         while count := source.readinto(buffer):

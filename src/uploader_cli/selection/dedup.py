@@ -1,4 +1,4 @@
-"""A set of names in bounded memory: beyond a cache SQLite keeps it in a temporary file of its own."""
+"""A set of names in bounded memory: SQLite stores it in a temporary file beyond its cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 
 
 class SeenNames:
-    """What was met before. To be used in one thread at a time; the file is gone when this is."""
+    """The names seen before. Not for concurrent use; the temporary file is deleted with the object."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -17,5 +17,5 @@ class SeenNames:
         )
 
     def add(self, name: str) -> bool:
-        """True for a name that was not met before."""
+        """Add a name; return True if it is new."""
         return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (os.fsencode(name),)).rowcount == 1

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class Filters:
-    """Includes choose (none: everything), excludes take away; an exclude outranks an include."""
+    """Includes select (none: everything), excludes remove; an exclude overrides an include."""
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        """Raises `UsageError` for a pattern that gitignore would not take."""
+        """Raises `UsageError` for an invalid gitignore pattern."""
         self._include = _spec("--include", include)
         self._exclude = _spec("--exclude", exclude)
 
     def wants(self, relative: str) -> bool:
-        """True for a file that is to be uploaded; `relative` is its path below the argument, with `/`."""
+        """Return True for a file to upload; `relative` is its path below the argument, with `/`."""
         if self._include is not None and not self._include.match_file(relative):
             return False
         return self._exclude is None or not self._exclude.match_file(relative)
 
     def enters(self, relative: str) -> bool:
-        """True for a directory that may hold wanted files."""
+        """Return True for a directory that may contain wanted files."""
         return self._exclude is None or not self._exclude.match_file(relative + "/")
 
 
@@ -40,6 +40,6 @@ def _spec(option: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
 
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except (GitIgnorePatternError, re.error) as error:  # pathspec hands a bad range, [z-a], to re as it is
-        message = f"{option}: this is no gitignore pattern: {error}"
-        raise UsageError(message, hint="patterns are written as in a .gitignore, e.g. '*.tmp' or 'raw/'") from error
+    except (GitIgnorePatternError, re.error) as error:  # re.error: an invalid range, as [z-a]
+        message = f"{option}: not a gitignore pattern: {error}"
+        raise UsageError(message, hint="use the syntax of .gitignore, as '*.tmp' or 'raw/'") from error

@@ -1,6 +1,6 @@
-"""`--from-file`: a list of files, checked as a whole before anything is sent, then read again as the files are taken.
+"""`--from-file`: a list of files, checked completely before anything is sent, then read again during the upload.
 
-Read line by line each time: a million of them need no more memory than one.
+It is read line by line, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from uploader_cli.selection.walk import Step
 
 NAMED = 20
-"""Bad lines that are told one by one; the rest is a number."""
+"""Maximum bad lines reported one by one."""
 SHOWN = 200
-"""Characters of a path in a message."""
+"""Maximum characters of a path in a message."""
 _SUFFIXES = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
 def format_of(name: str) -> Format:
-    """How a manifest of this name is written, by its suffix: paths line by line, unless it says CSV or JSONL."""
+    """Return the format for a manifest's suffix: CSV, JSONL, else paths line by line."""
     return _SUFFIXES.get(os.path.splitext(name)[1].lower(), Format.PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A list of files in `file`, called `shown` in messages.
+    """A list of files in `file`, shown as `shown` in messages.
 
-    Not `strict` (`--lenient`), unknown columns are ignored. `category` is the run's own; None (a tus endpoint) where no
-    line may have one.
+    `strict=False` (`--lenient`) ignores unknown columns. `category` is the run's; None (a tus endpoint) where
+    lines must not have one.
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Manifest:
     strict: bool = True
 
     def lines(self) -> Iterator[Entry | BadLine]:
-        """What each line says; nothing of it was looked at on disk. Raises `UsageError`, naming the manifest."""
+        """Yield the parsed lines, without checking the files. Raises `UsageError`, naming the manifest."""
         try:
             with self.file.open("rb") as stream:
                 for item in parse(stream, self.kind, strict=self.strict):
@@ -62,9 +62,9 @@ class Manifest:
             raise UsageError(f"{self.shown}, {error}", hint=error.hint) from error
 
     def check(self, wants: Callable[[str], bool]) -> None:
-        """Raise `UsageError` where the list can't be used: strict, for any bad line, of which the first ones are named.
+        """Raise `UsageError` for an unusable list: if strict, for any bad line, listing the first ones.
 
-        `wants` is as in `files`; a file that is not wanted may be missing.
+        `wants` is as in `files`; an unwanted file may be missing.
         """
         bad: list[BadLine] = []
         total = wrong = 0
@@ -76,22 +76,21 @@ class Manifest:
                 if len(bad) < NAMED:
                     bad.append(problem)
             if not self.strict:
-                return  # it has a header, or needs none: what is wrong with a line is told of that line
+                return  # the header is valid: bad lines fail one by one
         if not wrong:
             return
         unit = self.kind.unit
         raise UsageError(
-            f"{self.shown}: {wrong:,} of {total:,} {unit}s can't be used, and nothing was sent",
-            hint=self._guess(bad[0]) or f"mend {'them' if wrong > 1 else 'it'}, or send the rest with --lenient",
+            f"{self.shown}: {wrong:,} of {total:,} {unit}s are invalid; nothing was sent",
+            hint=self._guess(bad[0]) or f"fix {'them' if wrong > 1 else 'it'}, or send the rest with --lenient",
             details=[f"{unit} {item.line}: {_said(item)}" for item in bad]
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
     def files(self, wants: Callable[[str], bool]) -> Iterator[Step]:
-        """The files in their order, numbered from 0, and None for each that is not wanted.
+        """Yield the files in order, numbered from 0, and None for each unwanted one.
 
-        `wants` is asked by the name that the file is to have there. A file that is listed twice for the same place is
-        selected once.
+        `wants` gets the name on the server. A file listed twice for the same destination is selected once.
         """
         numbers, seen = count(), SeenNames()
         for item in self.lines():
@@ -112,7 +111,7 @@ class Manifest:
 
     def _unusable(self, number: int, bad: BadLine, file: LocalFile | None = None) -> Unusable:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
-        # For shards: what is the same on every machine, wherever the list lies.
+        # For shards: a name that is the same on every machine, wherever the list is.
         name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
         message = f"{bad.message} ({where})" if bad.path else bad.message
         return Unusable(number, bad.path or where, bad.code, message, local=file, relative_path=name)
@@ -121,35 +120,35 @@ class Manifest:
         if isinstance(item, BadLine) or item.category is None:
             return item
         if self.category is None:
-            return BadLine(item.line, "it has a category, and a tus server knows none", item.path)
+            return BadLine(item.line, "a tus server has no categories", item.path)
         return replace(item, category=None) if item.category == self.category else item
 
     def _guess(self, first: BadLine) -> str:
-        """The likely cause where the first line is no path at all."""
+        """Return the likely cause if the first line is not a path."""
         if first.line > 1 or self.kind not in (Format.PLAIN, Format.NUL):
             return ""
         if "\n" in first.path:
-            return "if the paths are not separated by NUL characters, leave -0 out"
+            return "omit -0 unless the paths are separated by NUL characters"
         if first.path.lstrip().startswith("{"):
-            return "this looks like JSONL: say --from-format jsonl"
+            return "this looks like JSONL: use --from-format jsonl"
         if "path" in first.path.split(","):
-            return "this looks like CSV: say --from-format csv"
+            return "this looks like CSV: use --from-format csv"
         return ""
 
 
 def look(entry: Entry) -> os.stat_result | BadLine:
-    """What the system says of the file that a line names, or why it can't be sent. A link that is listed is meant."""
+    """Return the status of a listed file, or why it can't be sent. Links are followed."""
     try:
         info = os.stat(entry.path)
     except (FileNotFoundError, NotADirectoryError):
         return BadLine(entry.line, "no such file", entry.path, FailureCode.VANISHED)
     except OSError as error:
-        return BadLine(entry.line, f"it can't be read ({error.strerror})", entry.path, FailureCode.UNREADABLE)
+        return BadLine(entry.line, f"can't be read ({error.strerror})", entry.path, FailureCode.UNREADABLE)
     if stat.S_ISDIR(info.st_mode):
-        words = "it is a directory: name it as PATH instead, or list the files in it"
+        words = "is a directory: give it as PATH, or list its files"
         return BadLine(entry.line, words, entry.path, FailureCode.UNREADABLE)
     if not stat.S_ISREG(info.st_mode):
-        return BadLine(entry.line, "it is no regular file", entry.path, FailureCode.UNREADABLE)
+        return BadLine(entry.line, "not a regular file", entry.path, FailureCode.UNREADABLE)
     if not info.st_size and has_hidden_content(entry.path):
         return BadLine(entry.line, HIDDEN_CONTENT, entry.path, FailureCode.UNREADABLE)
     return info
@@ -171,13 +170,13 @@ def _file(number: int, entry: Entry, info: os.stat_result | BadLine) -> LocalFil
 
 
 def _destination(entry: Entry) -> str:
-    """Empty where the file goes under its own name to the run's category."""
+    """Return an empty string if the file has its own name and the run's category on the server."""
     path = os.path.abspath(entry.path).replace(os.sep, "/")
     name = "" if path.endswith(f"/{entry.name}") else f"/{entry.name}"
     return f"{entry.category or ''}{name}"
 
 
 def _said(bad: BadLine) -> str:
-    """Path and problem, for a person."""
+    """Format path and problem."""
     path = bad.path if len(bad.path) <= SHOWN else bad.path[: SHOWN - 1] + "…"
     return f"{path}: {bad.message}" if path else bad.message

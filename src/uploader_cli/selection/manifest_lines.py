@@ -1,7 +1,7 @@
-"""The bytes of a manifest → its lines, each an `Entry` or, where it can't be used, a `BadLine`.
+"""Parse the bytes of a manifest into lines, each an `Entry` or, if invalid, a `BadLine`.
 
-One line is in memory at a time. Four formats: paths line by line, paths with a NUL after each, CSV (RFC 4180) with a
-header, JSONL. What the columns are called is the same in the last two.
+One line is in memory at a time. There are four formats: paths line by line, paths ending with NUL, CSV (RFC 4180) with
+a header, and JSONL; the last two have the same columns.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LONGEST = 1 << 20
-"""Bytes of a line; what is longer is no line of a manifest."""
+"""Maximum bytes of a line."""
 CATEGORIES = ("personal", "scenic")
-"""The server's categories (wire contract 1)."""
+"""The server's categories (docs/protocol.md section 1)."""
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
@@ -35,16 +35,16 @@ _OF_A_REPORT = (
     *("checksum", "verified", "attempts", "seconds", "reason", "stored_as"),
 )
 OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
-"""Columns of what we write ourselves. They mean nothing here, but `relative_path`: it stands in for `name`."""
+"""Columns of files that we write. They are ignored here, except `relative_path`, which replaces a missing `name`."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _ODD = re.compile("[\ud800-\udfff]")
-"""Bytes that are no UTF-8, as they are decoded here."""
+"""Bytes that are not UTF-8, as decoded here."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Format(StrEnum):
-    """How a manifest is written."""
+    """The format of a manifest."""
 
     PLAIN = "plain"
     NUL = "nul"
@@ -53,13 +53,13 @@ class Format(StrEnum):
 
     @property
     def unit(self) -> str:
-        """What its lines are called."""
+        """The word for one of its entries in messages."""
         return "record" if self is Format.NUL else "line"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line that names a file: `line` counts from 1, `name` is the relative path that the server is to use."""
+    """A line with a file: `line` counts from 1, `name` is the relative path to use on the server."""
 
     line: int
     path: str
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that can't be used, and why; `path` as far as it is known."""
+    """An invalid line with the reason; `path` as far as it is known."""
 
     line: int
     message: str
@@ -79,14 +79,14 @@ class BadLine:
 
 
 class _Malformed(ValueError):
-    """Why a line can't be used."""
+    """An invalid line."""
 
 
 def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[Entry | BadLine]:
-    """The lines of a manifest; blank ones are left out, and still counted.
+    """Yield the lines of a manifest; blank ones are counted but not yielded.
 
-    `strict`: a column that nobody knows is an error, of the line in JSONL, of the whole in CSV. Raises `UsageError` for
-    a CSV header that names no path.
+    `strict`: an unknown column is an error, of the line in JSONL, of the whole list in CSV. Raises `UsageError` for a
+    CSV header without a path.
     """
     match kind:
         case Format.CSV:
@@ -98,13 +98,13 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
 
 
 def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
-    """What stands between separators, numbered from 1; of a piece that is too long only the start."""
+    """Yield the parts between separators, numbered from 1; a part that is too long is cut."""
     number, rest = 1, b""
     while block := stream.read(_BLOCK):
         if number == 1 and not rest:
             block = block.removeprefix(_BOM)
         *whole, rest = (rest + block).split(separator)
-        for number, piece in enumerate(whole, number):  # noqa: B020 - it goes on from where it was
+        for number, piece in enumerate(whole, number):  # noqa: B020 - continues the numbering
             yield number, piece
         number += bool(whole)
         rest = rest[: LONGEST + 1]
@@ -113,7 +113,7 @@ def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _paths(stream: IO[bytes], separator: bytes) -> Iterator[Entry | BadLine]:
-    """Any bytes that the file system takes; nothing is a comment, a `#` may begin a name."""
+    """Parse any bytes that the file system allows; there are no comments, since `#` may start a name."""
     for number, piece in _pieces(stream, separator):
         raw = piece if separator == b"\0" else piece.removesuffix(b"\r")
         if not raw:
@@ -122,7 +122,7 @@ def _paths(stream: IO[bytes], separator: bytes) -> Iterator[Entry | BadLine]:
             if len(raw) > LONGEST:
                 raise _Malformed(f"longer than {LONGEST} bytes")
             if b"\0" in raw:
-                raise _Malformed("it holds a NUL character: a list that is NUL-separated needs -0")
+                raise _Malformed("contains a NUL character: a NUL-separated list needs -0")
             yield _entry(number, {"path": os.fsdecode(raw)})
         except (_Malformed, UnicodeDecodeError) as problem:
             yield BadLine(number, _words(problem))
@@ -143,16 +143,16 @@ def _csv(stream: IO[bytes], *, strict: bool) -> Iterator[Entry | BadLine]:
             if len(row) != len(columns):
                 raise _Malformed(f"{_count(len(row), 'value')} for {_count(len(columns), 'column')}")
             if _ODD.search("".join(row)):
-                raise _Malformed("not UTF-8; the bytes of such a path go into a column path_b64, in base64")
+                raise _Malformed("not UTF-8: put such a path into a column path_b64, in base64")
             yield _entry(number, {name: value or None for name, value in zip(columns, row, strict=True)})
         except _Malformed as problem:
             yield BadLine(number, str(problem))
 
 
 def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
-    """Each record with the number of its first line, for quoted values may hold line breaks; or what is wrong with it.
+    """Yield each record, or an error message, with the number of its first line; quoted values may contain line breaks.
 
-    Only its first line is lost then: the lines after it are read as if a quote in it had been none.
+    An invalid record loses only its first line: the following lines are parsed again.
     """
     source = ((piece + b"\n").decode("utf-8", "surrogateescape") for _, piece in _pieces(stream, b"\n"))
     again, taken = deque[str](), list[str]()
@@ -168,7 +168,7 @@ def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
         try:
             row = next(rows, None)
         except csv.Error as problem:
-            yield number, "a quote is not closed" if len(taken) > 1 else str(problem)
+            yield number, "unclosed quote" if len(taken) > 1 else str(problem)
             again.extendleft(reversed(taken[1:]))
             rows, number = csv.reader(lines(), strict=True), number + 1
             continue
@@ -179,21 +179,19 @@ def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
         number += len(taken)
 
 
-_HEADER = "the first line of a CSV manifest names its columns: path, and name, category, sha256 where you need them"
+_HEADER = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256"
 
 
 def _header(row: list[str], *, strict: bool) -> list[str]:
     columns = [name.strip() for name in row]
     if not {"path", "path_b64"} & set(columns):
         separated = "; columns are separated by commas" if len(row) == 1 and re.search(r"[;\t|]", row[0]) else ""
-        raise UsageError(f"line 1: there is no column path{separated}", hint=_HEADER)
+        raise UsageError(f"line 1: the column path is missing{separated}", hint=_HEADER)
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"line 1: column {twice!r} is there twice", hint=_HEADER)
+        raise UsageError(f"line 1: duplicate column {twice!r}", hint=_HEADER)
     if strict and (strange := _strange(columns)) is not None:
-        raise UsageError(
-            f"line 1: there is no column {strange!r}", hint=f"{_HEADER}. With --lenient others are ignored"
-        )
+        raise UsageError(f"line 1: unknown column {strange!r}", hint=f"{_HEADER}. --lenient ignores others")
     return columns
 
 
@@ -219,9 +217,9 @@ def _object(piece: bytes, *, strict: bool) -> Mapping[str, str | None]:
     except RecursionError:
         raise _Malformed("not valid JSON: nested too deeply") from None
     if not isinstance(found, dict):
-        raise _Malformed('it must be an object as {"path": "a.mp4"}')
+        raise _Malformed('must be an object as {"path": "a.mp4"}')
     if strict and (strange := _strange(found)) is not None:
-        raise _Malformed(f"there is no key {strange!r}")
+        raise _Malformed(f"unknown key {strange!r}")
     for name in (*COLUMNS, "relative_path"):
         if not isinstance(found.get(name), str | None):
             raise _Malformed(f"{name} must be text")
@@ -232,7 +230,7 @@ def _strange(names: Mapping[str, object] | list[str]) -> str | None:
     return next((name for name in names if name not in COLUMNS and name not in OTHERS), None)
 
 
-# --- one line's values ------------------------------------------------------------------------------------------------
+# --- values of one line -----------------------------------------------------------------------------------------------
 
 
 def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
@@ -256,7 +254,7 @@ def _entry(number: int, values: Mapping[str, str | None]) -> Entry:
 
 
 def _path(values: Mapping[str, str | None]) -> str:
-    """`path_b64` outranks `path`, which it stands beside where that shows a name of odd bytes."""
+    """Return the path: `path_b64` if present, which holds the exact bytes, else `path`."""
     path, encoded = values.get("path"), values.get("path_b64")
     try:
         if encoded is not None:
@@ -265,16 +263,16 @@ def _path(values: Mapping[str, str | None]) -> str:
     except binascii.Error:
         raise _Malformed("path_b64 is not base64") from None
     except UnicodeError:
-        raise _Malformed("path is no name that a file can have here") from None
+        raise _Malformed("path is not a valid file name on this system") from None
     if not path:
-        raise _Malformed("it names no path")
+        raise _Malformed("no path")
     if "\0" in path:
-        raise _Malformed("its path holds a NUL character")
+        raise _Malformed("the path contains a NUL character")
     return path
 
 
 def _own_name(path: str) -> str:
-    """The path as it is listed, from the working directory on; of one that leads elsewhere only its last part."""
+    """Return the listed path relative to the working directory; only the last part of a path outside it."""
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in (os.curdir, os.pardir):
         return os.path.basename(os.path.abspath(path))
@@ -285,7 +283,7 @@ def _checked_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise _Malformed(f"name must be a relative path without . and .., as videos/a.mp4, not {_short(name)}")
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
-        raise _Malformed(f"name holds a control character, or one that is no text: {_short(name)}")
+        raise _Malformed(f"name contains a control character or an undecodable byte: {_short(name)}")
     return name
 
 
@@ -294,7 +292,7 @@ def _short(value: str) -> str:
 
 
 def _words(problem: Exception) -> str:
-    return "its path is no text on this system" if isinstance(problem, UnicodeDecodeError) else str(problem)
+    return "the path can't be decoded on this system" if isinstance(problem, UnicodeDecodeError) else str(problem)
 
 
 def _count(number: int, noun: str) -> str:

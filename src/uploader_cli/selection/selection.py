@@ -1,4 +1,4 @@
-"""What a run is to send, as a stream whose first items are known before anything is sent."""
+"""The files of a run, as a stream whose first items are known before anything is sent."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from uploader_cli.selection.walk import Selected, Step
 
 AHEAD = 1000
-"""Steps that are taken before anything is sent: a selection that ends within them is known as a whole."""
+"""Maximum steps taken before anything is sent; a selection that ends within them is completely known."""
 AHEAD_SECONDS = 1.0
-"""The same in seconds, for a slow file system: the run starts with what was found by then."""
+"""Maximum seconds for these steps, for a slow file system."""
 MOST_AHEAD = 10_000
-"""Items that are looked at where none of them can be sent."""
+"""Maximum items taken if none of them can be sent."""
 
 
 class Selection:
     """Items in a stable order, to be iterated once.
 
-    `ahead` are the first ones; `complete` says that there are no others.
+    `ahead` are the first ones; `complete` is True if there are no others.
     """
 
     def __init__(self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the first steps; raise what they raise."""
+        """Take the first steps; raise their errors."""
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
@@ -47,11 +47,11 @@ class Selection:
 
     @property
     def files(self) -> list[LocalFile]:
-        """The items of `ahead` that can be sent."""
+        """The files of `ahead`."""
         return [item for item in self.ahead if isinstance(item, LocalFile)]
 
     def steps(self) -> Iterator[Step]:
-        """Return an iterator of every item, with None for each step that found none."""
+        """Return an iterator of all items, with None for a step without one."""
         return chain(self.ahead, self._later)
 
     def __iter__(self) -> Iterator[Selected]:

@@ -1,4 +1,4 @@
-"""`--shard I/N`: which of N runs an item belongs to, by a hash that is the same on every machine and in every run."""
+"""`--shard I/N`: assign items to runs by a hash that is the same on every machine and in every run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def sharded(steps: Iterable[Step], shard: Shard | None) -> Iterator[Step]:
-    """The steps with what is another run's passed by; all of them where there is but one run."""
+    """Yield the steps, with None for items of other shards; all items without a shard."""
     for step in steps:
         other = shard is not None and step is not None and not holds(shard, step.relative_path or step.path)
         yield None if other else step
 
 
 def holds(shard: Shard, relative_path: str) -> bool:
-    """Whether a file is this shard's; `relative_path` is what the server may call it, whatever lies above it here."""
+    """Return whether a file belongs to this shard; `relative_path` is its name on the server."""
     digest = hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest()
     return int.from_bytes(digest, "big") % shard.count == shard.index - 1

@@ -1,7 +1,7 @@
-"""Paths from the command line → `LocalFile`s, in a stable order.
+"""Turn paths from the command line into `LocalFile`s, in a stable order.
 
-Directories are walked depth first, names sorted, no more than some thousand names of a directory in memory at a time.
-What can't be sent is told apart by a reason and never dropped in silence.
+Directories are walked depth first, names sorted, with a bounded number of names in memory. Files that can't be sent
+are reported with a reason.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from uploader_cli.selection.filters import Filters
 
 AT_ONCE = 20_000
-"""Names of one directory that are sorted in memory; one with more is read again for the next so many."""
-HIDDEN_CONTENT = "it has content, though the system gives its size as 0: copy it to a file first"
+"""Maximum names of a directory sorted in memory; a larger one is read several times."""
+HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that was left out by a rule; `relative_path` as of a `LocalFile`."""
+    """A path skipped by a rule; `relative_path` as in `LocalFile`."""
 
     file: int
     path: str
@@ -43,7 +43,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A path that can't be read, or must not be sent; `local` as far as it is known."""
+    """A path that can't be read or must not be sent; `local` as far as it is known."""
 
     file: int
     path: str
@@ -55,14 +55,14 @@ class Unusable:
 
 Selected = LocalFile | Skipped | Unusable
 Step = Selected | None
-"""None: something was looked at and passed by."""
+"""None: something was examined that is not selected."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A directory to be entered; `above` are the identities (device, inode) of it and of those above it.
+    """A directory to enter; `above` are the identities (device, inode) of it and of its parents.
 
-    `ignores` are the patterns that hold in the directory that it is in.
+    `ignores` are the patterns of its parent directory.
     """
 
     path: str
@@ -71,20 +71,20 @@ class _Directory:
     ignores: Ignores
 
     def below(self, name: str) -> str:
-        """The path of one of its entries below the argument."""
+        """Return the path of an entry below the argument."""
         return f"{self.relative}/{name}".split("/", 1)[1]
 
 
 def missing(paths: Iterable[str]) -> list[str]:
-    """Those of `paths` that aren't there, in their order: a reason to send nothing at all."""
+    """Return those of `paths` that don't exist, in order."""
     return [path for path in paths if not os.path.lexists(path)]
 
 
 def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Step]:
-    """Every file under `paths`, numbered from 0 in the order found; None for what the filters passed by.
+    """Yield every file under `paths`, numbered from 0 in the order found; None for those that the filters reject.
 
     A file reached twice (by its real path) is selected once. Symbolic links are skipped unless `follow_links`; loops
-    are broken by the identity (device, inode) of the directories above.
+    are detected by the identities (device, inode) of the parent directories.
     """
     walker = _Walker(filters, follow_links=follow_links, may_repeat=follow_links or _overlap(paths))
     for path in paths:
@@ -92,7 +92,7 @@ def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) 
 
 
 def _overlap(paths: Sequence[str]) -> bool:
-    """True where one of `paths` is, or lies under, another: only then is a file reached twice without any link."""
+    """Return True if one of `paths` is or contains another: otherwise no file is reached twice without links."""
     real = sorted(os.path.join(os.path.realpath(path), "") for path in paths)
     return any(below.startswith(above) for above, below in pairwise(real))
 
@@ -119,7 +119,7 @@ class _Walker:
             yield None
 
     def _tree(self, root: _Directory) -> Iterator[Step]:
-        """Depth first, on a stack of our own: directories nest deeper than Python calls may."""
+        """Walk depth first, on a stack of our own: directories can nest deeper than Python's recursion limit."""
         stack = [self._entries(root)]
         while stack:
             item = next(stack[-1], _LEFT)
@@ -134,9 +134,9 @@ class _Walker:
     def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
         relative = directory.relative
         try:
-            held = directory.ignores.within(directory.path, directory.below("")[:-1])
-        except BadIgnoreFile as error:  # what it should keep from being sent is not known
-            words, name = f"{error}; nothing of its directory is sent", f"{relative}/{ignores.NAME}"
+            patterns = directory.ignores.within(directory.path, directory.below("")[:-1])
+        except BadIgnoreFile as error:  # the excluded files are unknown
+            words, name = f"{error}; its directory is not uploaded", f"{relative}/{ignores.NAME}"
             path = os.path.join(directory.path, ignores.NAME)
             yield Unusable(next(self._numbers), path, FailureCode.UNREADABLE, words, relative_path=name)
             return
@@ -145,34 +145,34 @@ class _Walker:
             return
         try:
             for entry in _sorted_entries(directory.path):
-                yield self._entry(directory, entry, held)
+                yield self._entry(directory, entry, patterns)
         except OSError as error:
             yield self._unusable(directory.path, relative, error)
 
-    def _entry(self, directory: _Directory, entry: os.DirEntry[str], held: Ignores) -> Step | _Directory:
+    def _entry(self, directory: _Directory, entry: os.DirEntry[str], patterns: Ignores) -> Step | _Directory:
         name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
         if entry.is_symlink() and not self._follow:
-            if not self._wants(below, held):
+            if not self._wants(below, patterns):
                 return None
             return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK, name)
         try:
             info = entry.stat()
         except OSError as error:
-            return self._unusable(entry.path, name, error) if self._wants(below, held) else None
+            return self._unusable(entry.path, name, error) if self._wants(below, patterns) else None
         if stat.S_ISDIR(info.st_mode):
             identity = (info.st_dev, info.st_ino)
-            left_out = held.leave_out(below, is_directory=True) or not self._filters.enters(below)
+            left_out = patterns.leave_out(below, is_directory=True) or not self._filters.enters(below)
             if left_out or identity in directory.above:
                 return None
-            return _Directory(entry.path, name, (*directory.above, identity), held)
-        return self._file(entry.path, name, info, named=False) if self._wants(below, held) else None
+            return _Directory(entry.path, name, (*directory.above, identity), patterns)
+        return self._file(entry.path, name, info, named=False) if self._wants(below, patterns) else None
 
-    def _wants(self, below: str, held: Ignores) -> bool:
-        return below.rpartition("/")[2] != ignores.NAME and self._filters.wants(below) and not held.leave_out(below)
+    def _wants(self, below: str, patterns: Ignores) -> bool:
+        return below.rpartition("/")[2] != ignores.NAME and self._filters.wants(below) and not patterns.leave_out(below)
 
     def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
         number = next(self._numbers)
-        special = "" if stat.S_ISREG(info.st_mode) else "it is no regular file"
+        special = "" if stat.S_ISREG(info.st_mode) else "not a regular file"
         if not special and not info.st_size and has_hidden_content(path):
             special = HIDDEN_CONTENT
         if special:
@@ -187,19 +187,19 @@ class _Walker:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
         dangling = gone and os.path.islink(path)
-        words = "it is a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
+        words = "a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
         return Unusable(next(self._numbers), path, code, words, relative_path=relative)
 
 
 def has_hidden_content(path: str) -> bool:
-    """True for a file of size 0 that yields bytes, as those of /proc do: it would be sent as an empty one."""
+    """Return True for a file of size 0 with content, as in /proc: it would be sent as an empty one."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:  # what is wrong is found when it is read
+    except OSError:  # reported when it is read
         return False
     try:
-        return bool(os.read(handle, 1)) and not os.fstat(handle).st_size  # else it was written to just now
-    except BlockingIOError:  # there will be some
+        return bool(os.read(handle, 1)) and not os.fstat(handle).st_size  # else it has just been written
+    except BlockingIOError:  # data will follow
         return True
     except OSError:
         return False
@@ -208,19 +208,19 @@ def has_hidden_content(path: str) -> bool:
 
 
 class _Left:
-    """Stands for the end of a directory."""
+    """Marks the end of a directory."""
 
 
 _LEFT = _Left()
 
 
 def _identity(path: str, info: os.stat_result) -> str:
-    """Hard links are files of their own: only for them the path has to tell."""
+    """Return an identity that keeps hard links apart: only for them the real path is needed."""
     return f"{info.st_dev}:{info.st_ino}" if info.st_nlink == 1 else os.path.realpath(path)
 
 
 def _sorted_entries(path: str) -> Iterator[os.DirEntry[str]]:
-    """The entries of a directory by name, `AT_ONCE` of them in memory. Raises `OSError`."""
+    """Yield the entries of a directory by name, with at most `AT_ONCE` in memory. Raises `OSError`."""
     last = ""
     while True:
         with os.scandir(path) as scan:

@@ -1,4 +1,4 @@
-"""The walk of the selection, in a thread of its own: ahead of the transfer, by a bounded number of files."""
+"""Walk the selection in a thread, a bounded number of files ahead of the transfer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from uploader_cli.selection.walk import Selected, Unusable
 
 MOST = 10_000
-"""Selected items that are not over yet: more than one session holds, and little memory."""
+"""Maximum selected items that have not ended: more than one session, in little memory."""
 NOTICEABLE = 64 << 20
-"""Bytes of a file from which the comparison of its content is announced."""
+"""Minimum bytes of a file whose content check is announced."""
 _JOIN = 0.5
-"""Seconds that `close` waits for the walk: a file system may hang."""
+"""Seconds that `close` waits for the walk, since a file system may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +32,28 @@ class _End:
 
 
 class _Closed(Exception):
-    """No more files are wanted."""
+    """The queue was closed."""
 
 
 class WalkQueue:
-    """Files in the order of the selection, for one thread to take.
+    """Files in the order of the selection, for one consumer thread.
 
-    The walk emits an event for each item that is selected, and another for one that ends here: skipped or refused. It
-    waits while `MOST` items are not over; `settle` or `settled` reports those that are.
+    The walk emits an event for each selected item, and another for one that ends here: skipped or failed. It pauses
+    while `MOST` items have not ended; `settle` or `settled` reports those that have.
     """
 
     def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST) -> None:
-        """Emit nothing before `start`."""
+        """Emits nothing before `start`."""
         self.ahead = selection.files
         self.ended = False
         self._selection, self._emit = selection, emit
-        self._room = threading.Semaphore(max(most, len(selection.ahead)))
+        self._free = threading.Semaphore(max(most, len(selection.ahead)))
         self._queue: SimpleQueue[LocalFile | _End] = SimpleQueue()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Continue the walk; announce a selection that is already complete at once."""
+        """Continue the walk in a thread; emit a complete selection at once."""
         if not self._selection.complete:
             self._thread = threading.Thread(target=self._walk, name="uploader-walk", daemon=True)
             self._thread.start()
@@ -68,7 +68,7 @@ class WalkQueue:
         self._thread.start()
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
-        """Return the next file; None where none came within `wait` seconds, or where `ended` is set: none is left.
+        """Return the next file; None if none arrived within `wait` seconds, or if `ended` is set.
 
         Raises the error that ended the walk early.
         """
@@ -86,19 +86,19 @@ class WalkQueue:
         return None
 
     def settle(self, events: Sequence[ev.Event]) -> None:
-        """Count the files that ended, as a listener of the run's loop."""
+        """Count the ended files; a listener of the run's loop."""
         ended = sum(isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped) for event in events)
         if ended:
             self.settled(ended)
 
     def settled(self, count: int = 1) -> None:
-        """Let the walk go on by `count` items (at least 1), because as many are over. From any thread."""
-        self._room.release(count)
+        """Report that `count` items (at least 1) have ended, so that the walk continues. From any thread."""
+        self._free.release(count)
 
     def close(self) -> list[LocalFile]:
-        """End the walk where it is; return the files that were not taken."""
+        """Stop the walk; return the files that were not taken."""
         self._closed.set()
-        self._room.release()
+        self._free.release()
         if self._thread is not None:
             self._thread.join(_JOIN)
         left: list[LocalFile] = []
@@ -114,7 +114,7 @@ class WalkQueue:
         try:
             for step in self._selection.steps():
                 if step is not None:
-                    self._room.acquire()
+                    self._free.acquire()
                 if self._closed.is_set():
                     return
                 if step is not None:
@@ -145,19 +145,19 @@ class WalkQueue:
             self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False, local=item.local))
 
     def _checked(self, file: LocalFile) -> LocalFile | Unusable:
-        """Compare a file's content with the digest that its list gives, unless this is closed."""
+        """Compare a file's content with the digest of its list, unless the queue was closed."""
         slow = file.sha256 is not None and file.size >= NOTICEABLE
         try:
-            self._go_on()
+            self._check_open()
             if slow:
                 self._emit(ev.ContentChecked(file.path))
-            return differs(file, self._go_on) or file
+            return differs(file, self._check_open) or file
         except _Closed:
             return file
         finally:
             if slow:
                 self._emit(ev.ContentChecked(""))
 
-    def _go_on(self) -> None:
+    def _check_open(self) -> None:
         if self._closed.is_set():
             raise _Closed

@@ -1,4 +1,4 @@
-"""Frozen settings and where each value came from: flag > environment > config file > default."""
+"""Frozen settings and their sources: flag > environment > config file > default."""
 
 from uploader_cli.settings.config_template import config_template
 from uploader_cli.settings.layers import DEFAULT, Layer, Source, user_config_file

@@ -1,4 +1,4 @@
-"""The token of the API: from the environment, a file or a command. It is never shown."""
+"""The API token, from the environment, a file or a command. It is never shown."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOK = 0.1
-"""Seconds between two looks at whether somebody wants to stop."""
+"""Seconds between two checks for an interrupt."""
 COMMAND_LIMIT = 60.0
-"""Seconds a token command may take: it may ask a person for a fingerprint, but must not hang a CI job."""
+"""Maximum seconds for a token command: long enough for a prompt, short enough for a CI job."""
 
 
 def from_file(file: Path, source: str, stopped: Callable[[], bool] = lambda: False) -> str:
-    """The word in `file`, read anew each time because agents rotate it. Raises `UsageError`, or `Interrupted`."""
+    """Return the token in `file`, read each time because agents rotate it. Raises `UsageError` or `Interrupted`."""
     try:
         raw = _from_pipe(file, stopped) if file.is_fifo() else file.read_bytes()
         content = raw.decode("utf-8")
@@ -35,7 +35,7 @@ def from_file(file: Path, source: str, stopped: Callable[[], bool] = lambda: Fal
 
 
 def _from_pipe(file: Path, stopped: Callable[[], bool]) -> bytes:
-    """All that comes through a named pipe. Nothing may come for long: a plain read could not be ended."""
+    """Read a named pipe to its end; a blocking read could not be interrupted."""
     out = b""
     pipe = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -58,7 +58,7 @@ def _check(stopped: Callable[[], bool]) -> None:
 
 
 class TokenCommand:
-    """A shell command that prints a token. It is run once, and again when the server no longer takes the token."""
+    """A shell command that prints a token. It runs once, and again when the server rejects the token."""
 
     def __init__(self, line: str, source: str) -> None:
         self._line = line
@@ -67,7 +67,7 @@ class TokenCommand:
         self._lock = threading.Lock()
 
     def token(self, *, refresh: bool, stopped: Callable[[], bool] = lambda: False) -> str:
-        """The token; `refresh` runs the command anew. Raises `UsageError` without its output, or `Interrupted`."""
+        """Return the token; `refresh` runs the command again. Raises `UsageError` or `Interrupted`."""
         with self._lock:
             if refresh or self._known is None:
                 _check(stopped)
@@ -77,32 +77,32 @@ class TokenCommand:
     def _run(self, stopped: Callable[[], bool]) -> str:
         import subprocess
 
-        process = subprocess.Popen(  # noqa: S602 - the user's own line; a stranger's directory can't set it (layers.py)
+        process = subprocess.Popen(  # noqa: S602 - the user's command; an untrusted directory can't set it (layers.py)
             self._line,
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # it may name the secret, and would tear the live view
+            stderr=subprocess.DEVNULL,  # it may contain the secret and would disturb the live view
         )
         try:
             output = _said(process, stopped)
         except BaseException as error:
-            # Not `with process`: that would wait for grandchildren that hold the pipe.
+            # Not `with process`: it would wait for descendants that keep the pipe open.
             process.kill()
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise UsageError(f"{self._source}: the token command took over {COMMAND_LIMIT:.0f} s") from None
+                raise UsageError(f"{self._source}: the token command took longer than {COMMAND_LIMIT:.0f} s") from None
             raise
         if process.returncode:
             raise UsageError(
-                f"{self._source}: the token command ended with exit code {process.returncode}",
-                hint="run it by hand to see what it says; its output is not shown here because it may be secret",
+                f"{self._source}: the token command failed with exit code {process.returncode}",
+                hint="run it yourself to see its output, which may be secret and is not shown here",
             )
-        return _checked(output.decode("ascii", "replace"), f"{self._source}: what the token command printed")
+        return _checked(output.decode("ascii", "replace"), f"{self._source}: the output of the token command")
 
 
 def _said(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bytes:
-    """What the process printed. Raises TimeoutExpired, or `Interrupted`."""
+    """Return the output of the process. Raises TimeoutExpired or `Interrupted`."""
     from subprocess import TimeoutExpired
 
     until = time.monotonic() + COMMAND_LIMIT

@@ -1,4 +1,4 @@
-"""The config file that `uploader config init` writes: every setting is there, none is set."""
+"""The config file that `uploader config init` writes: all settings, commented out."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HEAD = """\
-# The settings of `uploader`. What is commented out is the default, or an example where there is none.
-# Flags and the environment outrank this file, and so does an uploader.toml of the working directory, as far as it may
-# set anything. `uploader config` shows what is in effect and where it comes from.
+# The settings of `uploader`. Commented lines show the default, or an example where there is none.
+# Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
+# it may contain. `uploader config` shows the effective settings and their sources.
 """
 _FOOT = """
-# A profile is chosen with --profile NAME or UPLOADER_PROFILE, and outranks what stands above:
+# A profile is selected with --profile NAME or UPLOADER_PROFILE and overrides the settings above:
 # [profile.staging]
 # server = "staging.example"
 """
 
 
 def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
-    """TOML; `hints` are for each setting a sentence and the word that stands for its value in the help."""
+    """Return the TOML text; `hints` has a description and an example value for each setting."""
     parts = [_HEAD]
     for name, option in OPTIONS.items():
         if option.in_config:

@@ -1,6 +1,6 @@
-"""Where a setting can come from: flags, the environment, two config files and their profiles.
+"""The sources of settings: flags, the environment, two config files and their profiles.
 
-Each becomes one mapping by option name.
+Each source becomes one mapping by option name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def user_config_file() -> Path:
-    """The user's own config file, whether it exists or not."""
+    """Return the path of the user's config file, which may not exist."""
     import platformdirs
 
     return platformdirs.user_config_path("uploader") / "config.toml"
 
 
 class Layer(StrEnum):
-    """The kinds of source, the strongest first."""
+    """The kinds of source, highest precedence first."""
 
     FLAG = "flag"
     ENVIRONMENT = "environment"
@@ -39,14 +39,14 @@ class Layer(StrEnum):
     DEFAULT = "default"
 
     @property
-    def may_be_a_stranger(self) -> bool:
-        """True for what the working directory says: somebody else may have written it."""
+    def untrusted(self) -> bool:
+        """True for the working directory, whose config may be from somebody else."""
         return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one value came from. `name` is how a person finds it: `--retries`, `UPLOADER_RETRIES`, file and key."""
+    """The source of one value. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key."""
 
     layer: Layer
     name: str
@@ -56,7 +56,7 @@ class Source:
 
 
 class Given(NamedTuple):
-    """A value as it was written; relative paths in it start at `base`."""
+    """A raw value; relative paths in it start at `base`."""
 
     raw: Any
     source: Source
@@ -64,7 +64,7 @@ class Given(NamedTuple):
 
 
 class Config(NamedTuple):
-    """What one config file says: for all runs, and in its profiles by their names."""
+    """The settings of one config file, and of its profiles by name."""
 
     base: dict[str, Given]
     profiles: dict[str, dict[str, Given]]
@@ -76,7 +76,7 @@ PROFILES = "profile"
 
 
 def from_flags(flags: Mapping[str, object | None], options: Mapping[str, Option], cwd: Path) -> dict[str, Given]:
-    """What the command line gave; None and an empty list stand for a flag that was not used."""
+    """Return the flags that were used; None and an empty list mark unused flags."""
     return {
         name: Given(raw, Source(Layer.FLAG, options[name].flag), cwd)
         for name, raw in flags.items()
@@ -85,7 +85,7 @@ def from_flags(flags: Mapping[str, object | None], options: Mapping[str, Option]
 
 
 def from_environment(env: Mapping[str, str], options: Mapping[str, Option], cwd: Path) -> dict[str, Given]:
-    """`UPLOADER_<OPTION>`; an empty variable counts as unset, a list has one item a line."""
+    """Read `UPLOADER_<OPTION>`; an empty variable counts as unset, a list has one item per line."""
     found = {}
     for name, option in options.items():
         raw: object = env.get(option.variable, "")
@@ -99,10 +99,10 @@ def from_environment(env: Mapping[str, str], options: Mapping[str, Option], cwd:
 def from_working_directory(
     cwd: Path, options: Mapping[str, Option], user_config: Path | None
 ) -> tuple[Config, tuple[str, ...]]:
-    """`uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, of this directory alone; with what to tell the user.
+    """Read `uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, in `cwd` only; also return notes for the user.
 
-    The directory may be a stranger's, so it may set only what can't send a secret away (a token, or what a link of
-    its points to), run something or write a file.
+    The directory may belong to somebody else, so it may not set options that send a secret or a linked file elsewhere,
+    run a command or write a file.
     """
     own, shared = cwd / "uploader.toml", cwd / "pyproject.toml"
     tool = _read(shared).get("tool", {})
@@ -111,7 +111,7 @@ def from_working_directory(
     file, table = shared, section
     if own.is_file():
         if section is not None:
-            notes = (f"[tool.uploader] in {shared} is ignored: {own} wins",)
+            notes = (f"[tool.uploader] in {shared} is ignored because {own} exists",)
         file, table = own, _read(own)
     if table is None:
         return Config({}, {}), notes
@@ -120,14 +120,14 @@ def from_working_directory(
         for name, given in stratum.items():
             if not options[name].stranger:
                 raise UsageError(
-                    f"{given.source}: a working directory may be a stranger's, so its config may not set this",
+                    f"{given.source}: not allowed in the config of a working directory, which may be untrusted",
                     hint=f"use {options[name].ways(user_config)}",
                 )
     return found, notes
 
 
 def from_user_config(file: Path | None, options: Mapping[str, Option]) -> Config:
-    """The user's own config file, if there is one."""
+    """Read the user's config file, if it exists."""
     return _config(_read(file), file, Layer.USER_CONFIG, Layer.USER_PROFILE, options) if file else Config({}, {})
 
 
@@ -136,7 +136,7 @@ def _config(table: object, file: Path, base: Layer, profile: Layer, options: Map
         raise UsageError(f"{file}: [tool.uploader] must be a table")
     profiles = table.get(PROFILES, {})
     if not isinstance(profiles, dict) or not all(isinstance(inner, dict) for inner in profiles.values()):
-        raise UsageError(f"{file}: {PROFILES}: each profile is a table", hint=f"write [{PROFILES}.NAME]")
+        raise UsageError(f"{file}: {PROFILES}: each profile must be a table", hint=f"write [{PROFILES}.NAME]")
     own = {key: raw for key, raw in table.items() if key != PROFILES}
     return Config(
         _from_table(own, file, base, options),
@@ -152,11 +152,9 @@ def _from_table(
         name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
         if name not in options or name == PROFILES:
             near = difflib.get_close_matches(name, [*options.keys() - {PROFILES}], n=1, cutoff=0)[0]
-            raise UsageError(f"{source}: there is no such setting", hint=f"the nearest is {near}")
+            raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
         if not options[name].in_config:
-            raise UsageError(
-                f"{source}: a secret is not written into a config file", hint=f"use {options[name].ways()}"
-            )
+            raise UsageError(f"{source}: secrets are not allowed in config files", hint=f"use {options[name].ways()}")
         if options[name].many and not isinstance(raw, list):
             raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')
         found[name] = Given(raw, source, file.parent)
@@ -164,14 +162,14 @@ def _from_table(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The file's tables; none where there is no such file."""
+    """Parse the file; an empty dictionary if it does not exist."""
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"{file}: can't be read ({error.strerror})") from None
-    import tomllib  # most directories have no config: --version and --help don't pay for it
+    import tomllib  # deferred: most directories have no config
 
     try:
         return tomllib.loads(content.decode())
@@ -180,4 +178,4 @@ def _read(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+)", str(error))
         line, problem = int(at[1]) if at else content.count(b"\n") + 1, str(error)
-    raise UsageError(f"{file}, line {line}: not valid TOML: {problem}", hint="mend the file or move it away")
+    raise UsageError(f"{file}, line {line}: not valid TOML: {problem}", hint="fix the file or move it away")

@@ -1,4 +1,4 @@
-"""What must never be shown, and how a text is freed of it."""
+"""Mask secrets in text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MASK = "***"
 
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|password|credential|session|api-?key|signature", re.IGNORECASE)
 _PATTERNS = (
-    # What is quoted, or the scheme, the value and what a comma or semicolon joins to it: not the rest of a sentence.
+    # The quoted value, or the scheme, the value and what follows a comma or semicolon; not the rest of a sentence.
     (
         re.compile(
             r"(?i)((?:authorization|cookie)['\"]?\s*[:=,]\s*)"
@@ -20,23 +20,22 @@ _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"]+"), rf"\1\2{MASK}"),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),
 )
-_TOO_SHORT = 4  # masking every "a" would say more about the secret than it hides
+_TOO_SHORT = 4  # masking every "a" would reveal the secret
 
 _secrets: set[str] = set()
 
 
 def remember(secret: str) -> None:
-    """Take note of a secret that came into this process.
+    """Register a secret to be masked.
 
-    The one piece of process-wide state here: a crash report is written where no settings are at hand, and must not
-    show what any of them held.
+    The set is process-wide because a bug report, written without any settings, must not contain secrets either.
     """
     if len(secret) >= _TOO_SHORT:
-        _secrets.update({secret, quote(secret, safe="")})  # as a server may write it into an address
+        _secrets.update({secret, quote(secret, safe="")})  # as in a URL
 
 
 def mask(text: str) -> str:
-    """`text` without the secrets this process has seen, and without what looks like one."""
+    """Replace known secrets in `text`, and what looks like one, by `MASK`."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     for pattern, replacement in _PATTERNS:
@@ -45,5 +44,5 @@ def mask(text: str) -> str:
 
 
 def is_secret_header(name: str) -> bool:
-    """True for headers that usually carry a secret: Authorization, Cookie, X-Api-Key and their like."""
+    """Return True for headers that usually carry a secret: Authorization, Cookie, X-Api-Key and similar ones."""
     return bool(_SECRET_HEADER.search(name))

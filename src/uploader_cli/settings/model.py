@@ -1,7 +1,7 @@
-"""The settings: one frozen dataclass, which is also the one table of options.
+"""The settings: one frozen dataclass, which is also the table of options.
 
-Each field says how its value is read and where it may come from; flags, environment variables, config keys and their
-checks all follow from that. `resolve` fills it from the world; `Settings(server=…, retries=2)` builds it by hand.
+Each field declares how its value is parsed and which sources may set it; flags, environment variables, config keys
+and their checks follow from it. `resolve` reads all sources; `Settings(server=…, retries=2)` sets values directly.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 LEAST_CHUNK = 1024
 NAMED_BY_DIRECTORY = "named_by_directory"
-"""In what is stored of a run: only a working directory's config named its server, so no secret may go there."""
+"""Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """How one setting is read.
 
-    `stranger`: the config of a working directory may set it. `stored`: it defines a run, and is kept to resume it.
+    `stranger`: the config of a working directory may set it. `stored`: it defines a run and is stored to resume it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As typed on the command line."""
+        """The flag on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -55,28 +55,27 @@ class Option:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The values there are, where they are names; else none."""
+        """The allowed values if they are names, else none."""
         return self.parse.names if isinstance(self.parse, values.OneOf) else ()
 
     def ways(self, user_config: Path | None = None) -> str:
-        """The places where the option may be given, for a hint."""
+        """Return the ways to set the option, for a hint."""
         ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"]
         return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
 
 
 def option(parse: Callable[[object], Any], *, default: T, shown: bool = True, **spec: bool) -> T:
-    """A field of `Settings`; `spec` are fields of `Option`. Typed as its default, as `dataclasses.field` is."""
+    """Declare a field of `Settings`; `spec` are fields of `Option`. Its type is that of the default."""
     return field(default=default, repr=shown, metadata={"option": {"parse": parse, **spec}})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a command runs with. Times are seconds, sizes bytes; `jobs` is a number of files at a time.
+    """The settings of a command. Times are in seconds, sizes in bytes; `jobs` is the number of parallel uploads.
 
-    `server` is empty only where the command needs none: for a dry run, or beside a `tus_endpoint`, which outranks it
-    (and makes the protocol tus). `sources` tells for each option where its value
-    came from; `notes` are sentences for the user about what was ignored. Headers that carry a secret and the token
-    are withheld (`token_withheld`) from a server that only the config of a working directory names.
+    `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus).
+    `sources` has the source of each option, `notes` are messages about ignored values. The token and secret headers are
+    withheld (`token_withheld`) from a server that only the config of a working directory names.
     """
 
     profile: str | None = option(values.text, default=None, in_config=False, stored=True)
@@ -159,12 +158,12 @@ class Settings:
 
     @property
     def target_url(self) -> str:
-        """Where files go: the tus endpoint if there is one, else the server."""
+        """The tus endpoint if there is one, else the server."""
         return self.tus_endpoint or self.server
 
     @property
     def target_option(self) -> str:
-        """The name of the option that says where files go."""
+        """The name of the option that sets `target_url`."""
         return "tus_endpoint" if self.tus_endpoint else "server"
 
     @property
@@ -177,10 +176,10 @@ class Settings:
         return self.state_dir
 
     def storable(self) -> dict[str, str | list[str] | bool]:
-        """What defines a run, fit for JSON: `resolve(flags, stored=…)` rebuilds it.
+        """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
 
-        Complete, so that neither the environment nor a later config file changes the run. No secret is in it (token,
-        header, a proxy with user and password), nor `insecure`: they are asked for each time. `resume` is always on.
+        They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
+        header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
         stored: dict[str, str | list[str] | bool] = {"resume": True}
         for name, spec in OPTIONS.items():
@@ -188,7 +187,7 @@ class Settings:
             if not spec.stored or (self.tus_endpoint and name in ("server", "category")):
                 continue
             if spec.many:
-                stored[name] = list(value) or ""  # an empty list stands for a flag that was not used
+                stored[name] = list(value) or ""  # an empty list would mark an unused flag
             elif isinstance(value, bool):
                 stored[name] = value
             elif isinstance(value, Path):
@@ -197,21 +196,21 @@ class Settings:
                 stored[name] = str(value)
         stored.setdefault("limit_rate", "none")
         stored.setdefault("shard", "none")
-        if self.sources.get(self.target_option, DEFAULT).layer.may_be_a_stranger:
+        if self.sources.get(self.target_option, DEFAULT).layer.untrusted:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of `--header`, to be sent with each call."""
+        """The headers of `--header`, to be sent with each request."""
         return {header.name: header.value for header in self.header}
 
     def bearer(self, *, refresh: bool = False, stopped: Callable[[], bool] = lambda: False) -> str | None:
-        """The token, or None where there is none or it is withheld.
+        """Return the token, or None if there is none or it is withheld.
 
-        The strongest source wins; within one the order is token, file, command. The file is read each time;
-        the command is run once, and again for `refresh`. Raises `UsageError`, in which the token never stands, and
-        `Interrupted` once `stopped` returns True, which is asked while a command or a pipe has said nothing yet.
+        The source with the highest precedence wins; within one source the order is token, file, command. The file is
+        read each time; the command runs once, and again for `refresh`. Raises `UsageError`, without the token, and
+        `Interrupted` once `stopped` returns True while waiting for a command or a pipe.
         """
         if self.token_withheld:
             return None

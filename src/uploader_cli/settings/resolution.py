@@ -1,4 +1,4 @@
-"""From the world to `Settings`: flag > environment > profile > working directory's config > user config > default."""
+"""Resolve `Settings`: flag > environment > profile > working directory's config > user config > default."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def resolve(
     need_server: bool = True,
     use_endpoint: bool = True,
 ) -> Settings:
-    """The settings for one command; `flags` by option name, None for one that was not used.
+    """Resolve the settings of one command; `flags` by option name, None for one that was not used.
 
-    `stored` is what `Settings.storable` gave for a run: it counts as flags where none was used. A dry run needs no
-    server, nor does an upload to a tus endpoint; without `use_endpoint` (commands about sessions) there is none.
+    `stored` are the options of a run (`Settings.storable`), used for flags that were not given. A dry run needs no
+    server, nor does an upload to a tus endpoint; `use_endpoint=False` (commands about sessions) ignores the endpoint.
     Raises `UsageError` that names the flag, variable or file and key, and the fix.
     """
     typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
@@ -41,7 +41,7 @@ def resolve(
     known = here.profiles.keys() | own.profiles.keys()
     if stored and flags.get(PROFILES) is None and PROFILES in line and line[PROFILES].raw not in known:
         gone = line.pop(PROFILES).raw
-        notes += (f"the run was started with the profile {gone!r}, which no config file has here: it goes on without",)
+        notes += (f"the profile {gone!r} of the run is not in the config files here; the run continues without it",)
     profile = _profile(line.get(PROFILES) or environment.get(PROFILES), known, user_config)
     chosen = own.profiles.get(profile, {})
     strata = (line, environment, here.profiles.get(profile, {}), chosen, here.base, own.base)
@@ -63,13 +63,13 @@ def resolve(
 
 
 def profiles(cwd: Path, user_config: Path | None) -> list[str]:
-    """The names of the profiles in the config files, sorted. Raises `UsageError` for a file with a mistake."""
+    """Return the names of the profiles in the config files, sorted. Raises `UsageError` for an invalid file."""
     here, _ = layers.from_working_directory(cwd, OPTIONS, user_config)
     return sorted(here.profiles.keys() | layers.from_user_config(user_config, OPTIONS).profiles.keys())
 
 
 def _placed_shard(found: str, env: Mapping[str, str], source: Source) -> str:
-    """`auto` is decided here, once: a run that is gone on with elsewhere is still the same shard."""
+    """Resolve `auto` once, so that a run that is resumed elsewhere stays the same shard."""
     try:
         return shard.placed(found, env)
     except Invalid as error:
@@ -77,19 +77,21 @@ def _placed_shard(found: str, env: Mapping[str, str], source: Source) -> str:
 
 
 def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:
-    """The name of the profile that was asked for, empty where none was. Raises `UsageError` where it is nowhere."""
+    """Return the requested profile, or an empty string. Raises `UsageError` if no config file has it."""
     if asked is None:
         return ""
     if asked.raw in known:
         return str(asked.raw)
     where = f"{user_config} or " if user_config else ""
     names = ", ".join(sorted(known))
-    there = f"there are: {names}" if names else f"there is none: write [profile.NAME] into {where}uploader.toml"
-    raise UsageError(f"{asked.source}: there is no profile {asked.raw!r}", hint=there)
+    there = (
+        f"use one of: {names}" if names else f"no profile is defined: write [profile.NAME] into {where}uploader.toml"
+    )
+    raise UsageError(f"{asked.source}: unknown profile {asked.raw!r}", hint=there)
 
 
 def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
-    """With a tus endpoint only where it is wanted, and no server is named by a stronger layer."""
+    """Drop the tus endpoint where it is unwanted or a source of higher precedence names a server."""
     if not settings.tus_endpoint:
         return settings
     strength = list(Layer)
@@ -97,16 +99,16 @@ def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
     if not use_endpoint or server < endpoint:
         return replace(settings, tus_endpoint=None)
     aside = {
-        "server": "they are two places to send files to",
-        "category": "a tus server knows no categories",
-        "protocol": "what a tus endpoint speaks is tus",
+        "server": "both name a destination",
+        "category": "a tus server has no categories",
+        "protocol": "a tus endpoint uses the tus protocol",
     }
     for name, why in aside.items():
         if settings.sources[name].layer is Layer.FLAG and (name != "protocol" or settings.protocol == "batch"):
             said = f"{OPTIONS[name].flag}{' batch' if name == 'protocol' else ''}"
             raise UsageError(
                 f"{said} and {settings.sources['tus_endpoint']} exclude each other: {why}",
-                hint="leave one of them out",
+                hint="omit one of them",
             )
     return replace(settings, protocol="tus")
 
@@ -120,12 +122,12 @@ def _value(option: Option, given: Given) -> Any:
         raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
     value = _placed(value, given.base)
     if option.must_exist and not value.exists():
-        raise UsageError(f"{given.source}: there is no file {value}")
+        raise UsageError(f"{given.source}: no such file: {value}")
     return value
 
 
 def _placed(value: Any, base: Path) -> Any:
-    """A path starts at the directory of the file it stands in, or at the working directory."""
+    """Resolve a relative path against the directory of its config file, or the working directory."""
     if isinstance(value, Path):
         return base / value
     return replace(value, path=base / value.path) if isinstance(value, ReportFile) else value
@@ -135,22 +137,22 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
     if not settings.target_url and need_server and not settings.dry_run:
         file = f"uploader.toml here{f', or {user_config}' if user_config else ''}"
         raise UsageError(
-            "no server was named",
+            "no server given",
             hint=f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file}). '
-            "Without a server at hand: uploader demo",
+            "To try it without a server: uploader demo",
         )
     loud, silent = settings.sources["verbose"], settings.sources["quiet"]
     if settings.quiet and settings.verbose and loud.layer is silent.layer is Layer.FLAG:
-        raise UsageError("--quiet and --verbose exclude each other", hint="leave one of them out")
+        raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")
 
 
 def _withhold(settings: Settings, trusted: Iterable[Mapping[str, Given]]) -> Settings:
-    """Keep secrets from a server that only a working directory, which may be a stranger's, has named."""
+    """Withhold secrets from a server that only the config of a working directory has named."""
     name = settings.target_option
-    if not settings.sources[name].layer.may_be_a_stranger:
+    if not settings.sources[name].layer.untrusted:
         return settings
     if any(name in layer and _value(OPTIONS[name], layer[name]) == settings.target_url for layer in trusted):
-        return settings  # the user named it too
+        return settings  # the user's own settings name it, too
     has_token = settings.token or settings.token_file or settings.token_command
     harmless = tuple(header for header in settings.header if not header.secret)
     if has_token or harmless != settings.header:

@@ -1,6 +1,6 @@
-"""Parsers: from what a person wrote to a value, or `Invalid` with the fix.
+"""Parsers that turn raw text into a value or raise `Invalid`.
 
-Each takes what a flag or the environment gives (text) as well as what TOML gives (text, number, boolean).
+Each accepts the text of a flag or the environment as well as the types of TOML (text, number, boolean).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Invalid(ValueError):
-    """A value that can't be used: `str(error)` goes on from "--option: "; `hint` is the fix where it isn't obvious."""
+    """An invalid value: `str(error)` follows "--option: "; `hint` says how to fix it where that isn't obvious."""
 
     def __init__(self, problem: str, *, hint: str = "") -> None:
         super().__init__(problem)
@@ -29,14 +29,14 @@ class Invalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One `--header`. The value is shown only where the name does not look like a secret's."""
+    """One `--header`. `repr` masks the value if the name looks secret."""
 
     name: str
     value: str = field(repr=False)
 
     @property
     def secret(self) -> bool:
-        """True for Authorization, Cookie and their like."""
+        """True for Authorization, Cookie and similar names."""
         return is_secret_header(self.name)
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class ReportFile:
-    """One `--report`: where it goes, and as what."""
+    """One `--report`: format and path."""
 
     kind: Literal["json", "csv", "junit", "markdown"]
     path: Path
@@ -55,14 +55,14 @@ class ReportFile:
 
 
 def text(raw: object) -> str:
-    """Any text but the empty one."""
+    """Parse non-empty text."""
     if not isinstance(raw, str) or not raw.strip():
         raise Invalid(f"must be text, not {raw!r}")
     return raw
 
 
 def switch(raw: object) -> bool:
-    """True or false; as text also 1/0, yes/no, on/off."""
+    """Parse a boolean; as text also 1/0, yes/no, on/off."""
     if isinstance(raw, bool):
         return raw
     match str(raw).strip().lower():
@@ -74,7 +74,7 @@ def switch(raw: object) -> bool:
 
 
 def whole(minimum: int) -> Callable[[object], int]:
-    """A parser of whole numbers from `minimum` up."""
+    """Return a parser for whole numbers of at least `minimum`."""
 
     def parse(raw: object) -> int:
         value = _number(raw)
@@ -86,7 +86,7 @@ def whole(minimum: int) -> Callable[[object], int]:
 
 
 def seconds(*, zero: bool) -> Callable[[object], float]:
-    """A parser of durations in seconds; `zero` says whether 0 is one."""
+    """Return a parser for durations in seconds; `zero` allows 0."""
 
     def parse(raw: object) -> float:
         value = _number(raw)
@@ -98,7 +98,7 @@ def seconds(*, zero: bool) -> Callable[[object], float]:
 
 
 def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], float | None]:
-    """A parser of numbers above 0, below `most`; `none` is no threshold."""
+    """Return a parser for numbers above 0 and below `most`; `none` disables the threshold."""
 
     def parse(raw: object) -> float | None:
         if raw == "none":
@@ -124,24 +124,24 @@ def _number(raw: object) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """A parser that takes one of `names`."""
+    """A parser that accepts one of `names`."""
 
     names: tuple[str, ...]
 
     def __call__(self, raw: object) -> Any:
-        """The name, as it is."""
+        """Return the name unchanged."""
         if raw in self.names:
             return raw
         raise Invalid(f"must be {', '.join(self.names[:-1])} or {self.names[-1]}, not {raw!r}")
 
 
 def one_of(*names: str) -> OneOf:
-    """A parser that takes one of `names`."""
+    """Return a parser that accepts one of `names`."""
     return OneOf(names)
 
 
 def jobs(raw: object) -> int | Literal["auto"]:
-    """A number of files at a time, or `auto`."""
+    """Parse a number of parallel uploads, or `auto`."""
     if raw == "auto":
         return "auto"
     try:
@@ -151,7 +151,7 @@ def jobs(raw: object) -> int | Literal["auto"]:
 
 
 def path(raw: object) -> Path:
-    """A path of the local file system; `~` is the home directory."""
+    """Parse a local path; `~` is the home directory."""
     try:
         return Path(text(raw)).expanduser()
     except RuntimeError as error:  # "~nobody"
@@ -167,7 +167,7 @@ _REPORTS: dict[str, Literal["json", "csv", "junit", "markdown"]] = {
 
 
 def report_file(raw: object) -> ReportFile:
-    """`FILE`, whose suffix says the format, or `FORMAT:FILE`."""
+    """Parse `FILE`, whose suffix selects the format, or `FORMAT:FILE`."""
     written = text(raw)
     named, colon, rest = written.partition(":")
     kind = next((kind for kind in _REPORTS.values() if colon and kind == named), None)
@@ -175,19 +175,19 @@ def report_file(raw: object) -> ReportFile:
     kind = kind or _REPORTS.get(file.suffix.lower())
     if kind is None:
         raise Invalid(
-            f"{written!r}: its suffix names no format",
-            hint="name it .json, .csv, .xml (JUnit) or .md, or say the format: junit:FILE",
+            f"{written!r}: unknown report format",
+            hint="use the suffix .json, .csv, .xml (JUnit) or .md, or write the format first: junit:FILE",
         )
     return ReportFile(kind, file)
 
 
 def path_or_stdin(raw: object) -> Path | Literal["-"]:
-    """A path, or `-` for standard input."""
+    """Parse a path, or `-` for standard input."""
     return "-" if raw == "-" else path(raw)
 
 
 def secret(raw: object) -> str:
-    """A token: one word of printable ASCII. No message ever shows it."""
+    """Parse a token: one word of printable ASCII. No message shows it."""
     word = raw.strip() if isinstance(raw, str) else ""
     remember(word)
     if not word:
@@ -198,28 +198,28 @@ def secret(raw: object) -> str:
 
 
 def command(raw: object) -> str:
-    """A shell command. No message ever shows it: secrets are written into such lines."""
+    """Parse a shell command. No message shows it, since it may contain secrets."""
     if not isinstance(raw, str) or not raw.strip():
         raise Invalid("must be a shell command")
     return raw
 
 
 def header(raw: object) -> Header:
-    """`Name: value`, one line."""
+    """Parse `Name: value` on one line."""
     name, colon, value = raw.partition(":") if isinstance(raw, str) else ("", "", "")
     name, value = name.strip(), value.strip(" \t")
     remember_header(name, value)
     if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise Invalid("must be written NAME:VALUE", hint="for example 'X-Team: video'")
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-        raise Invalid(f"the value of {name} holds a line break or another control character")
+        raise Invalid(f"the value of {name} contains a line break or control character")
     if not value.isascii():
         raise Invalid(f"the value of {name} must be ASCII")
     return Header(name, value)
 
 
 def remember_header(name: str, value: str) -> None:
-    """Keep the value of a secret header out of every report."""
+    """Register the value of a secret header to be masked."""
     if is_secret_header(name):
         remember(value)
         remember(value.rpartition(" ")[2])
@@ -229,7 +229,7 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNO
 
 
 def parse_size(raw: str) -> int:
-    """Bytes: `8M` and `8MiB` are 8 × 1024², `8MB` is 8,000,000, `8388608` is itself. Raises `Invalid`."""
+    """Parse a size into bytes: `8M` and `8MiB` are 8 × 1024², `8MB` is 8,000,000. Raises `Invalid`."""
     found = _SIZE.fullmatch(raw.strip())
     if not found:
         raise Invalid(f"must be a size, not {raw!r}", hint="for example 8M (8 × 1024²), 8MB (8,000,000) or 8388608")
@@ -240,12 +240,12 @@ def parse_size(raw: str) -> int:
 
 
 def written_size(count: int) -> str:
-    """`count` bytes in the way in which a person writes it, so that `parse_size` gives it back."""
+    """Format `count` bytes so that `parse_size` returns it."""
     return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
 
 
 def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
-    """A parser of sizes from `minimum` bytes up, and of `words`, each with what it stands for."""
+    """Return a parser for sizes of at least `minimum` bytes, and for `words` with their values."""
 
     def parse(raw: object) -> Any:
         if isinstance(raw, str) and raw in words:
@@ -261,39 +261,41 @@ def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
 
 
 def server_url(raw: object) -> str:
-    """The server's base URL: scheme, host, port, path prefix; no trailing slash.
+    """Parse the server's base URL: scheme, host, port and path prefix, without a trailing slash.
 
-    Without a scheme it is http on loopback and https elsewhere.
+    The default scheme is http on loopback and https elsewhere.
     """
     return endpoint_url(raw).rstrip("/")
 
 
 def endpoint_url(raw: object) -> str:
-    """The URL where a tus server creates uploads: as `server_url`, with its path exactly as written."""
+    """Parse the URL where a tus server creates uploads; its path is kept exactly as written."""
     written = text(raw).strip()
     if "@" in written:
-        # Not echoed, here or below: what stands before the @ is a secret.
+        # Don't echo the URL here or below: the part before the @ is a secret.
         raise Invalid("credentials don't belong in the URL", hint="use UPLOADER_TOKEN, --token-file or --header")
     if re.search(r"[\x00-\x20\x7f\\]", written):
-        raise Invalid(f"{written!r} is no URL: it holds a space, a control character or a backslash")
+        raise Invalid(f"{written!r} is not a URL: it contains a space, a control character or a backslash")
     guessed = written if "://" in written else f"http://{written}"
     try:
         parts = urlsplit(guessed)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise Invalid(f"{written!r} is no URL: {error}") from None
+        raise Invalid(f"{written!r} is not a URL: {error}") from None
     if not host or parts.netloc.endswith(":") or port == 0:
-        raise Invalid(f"{written!r} is no URL: it names no host or an empty port", hint="for example localhost:8005")
+        raise Invalid(
+            f"{written!r} is not a URL: the host is missing or the port is empty", hint="for example localhost:8005"
+        )
     if parts.scheme not in ("http", "https"):
         raise Invalid(f"{written!r}: the scheme must be http or https, not {parts.scheme}")
     if parts.query or parts.fragment:
-        raise Invalid(f"{written!r}: it must have no ?query and no #fragment")
+        raise Invalid(f"{written!r}: ?query and #fragment are not allowed")
     scheme = parts.scheme if "://" in written or _is_loopback(host) else "https"
     return f"{scheme}://{parts.netloc.lower()}{parts.path}"
 
 
 def proxy_url(raw: object) -> str:
-    """The proxy's URL. It may hold credentials, so no message shows it."""
+    """Parse the proxy's URL. It may contain credentials, so no message shows it."""
     written = text(raw).strip()
     try:
         parts = urlsplit(written if "://" in written else f"http://{written}")

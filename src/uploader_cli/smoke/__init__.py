@@ -1,4 +1,4 @@
-"""Black-box checks of an upload server: does it keep the promises of the wire contract?"""
+"""Black-box checks of an upload server against docs/protocol.md."""
 
 from uploader_cli.smoke.checks import CHECKS, Check, chosen
 from uploader_cli.smoke.runner import Stopped, go_through

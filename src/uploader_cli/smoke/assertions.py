@@ -1,4 +1,4 @@
-"""Whether JSON and statuses are as the wire contract has them; raises `Violation` for what is not."""
+"""Check JSON and statuses against docs/protocol.md; raise `Violation` for a difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 SHOWN = 80
-"""Characters of a value that is quoted."""
+"""Maximum characters of a quoted value."""
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 
@@ -44,11 +44,11 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "session status": (f"one of {', '.join(SESSION_STATUSES)}", lambda value: value in SESSION_STATUSES),
     "file status": (f"one of {', '.join(FILE_STATUSES)}", lambda value: value in FILE_STATUSES),
 }
-"""What a field may be asked to be, in words and as a test."""
+"""The kinds of fields, each with a description and a test."""
 
 
 def shaped(body: object, what: str, fields: Mapping[str, str]) -> JsonObject:
-    """`body` where it is an object whose fields are of these kinds; one whose name ends in `?` may be missing."""
+    """Return `body` if it is an object with fields of these kinds; a name that ends with `?` is optional."""
     if not isinstance(body, dict):
         raise Violation(what, expected="a JSON object", got="none" if body is None else quoted(body))
     for name, kind in fields.items():
@@ -64,27 +64,27 @@ def shaped(body: object, what: str, fields: Mapping[str, str]) -> JsonObject:
 
 
 def answered(answer: Answer, what: str, *statuses: int) -> Answer:
-    """`answer` where its status is one of these."""
+    """Return `answer` if its status is one of `statuses`."""
     if answer.status not in statuses:
         raise Violation(what, expected=" or ".join(map(str, statuses)), got=said(answer))
     return answer
 
 
 def refused(answer: Answer, what: str, *wanted: tuple[int, str]) -> JsonObject:
-    """The body of a refusal as it should be: `(status, error code)`, a message, and a time (wire contract 1)."""
+    """Return the body of an expected refusal: `(status, error code)`, message and time (docs/protocol.md section 1)."""
     if (answer.status, error_code(answer.body)) not in wanted:
         raise Violation(what, expected=" or ".join(f"{status} {error}" for status, error in wanted), got=said(answer))
     return shaped(answer.body, f"the refusal of {what}", {"message": "text", "timestamp": "time"})
 
 
 def refused_cleanly(answer: Answer, what: str) -> None:
-    """Nothing where it is a 4xx with an error code: which one is up to the server."""
+    """Check for a 4xx with any error code."""
     if not 400 <= answer.status < 500 or not error_code(answer.body):
         raise Violation(what, expected="a refusal (4xx) with an error code", got=said(answer))
 
 
 def header(answer: Answer, name: str, what: str, expected: str, fits: Callable[[str], bool]) -> str:
-    """A header that the answer to `what` must have; `expected` says in words what `fits` tests."""
+    """Return a required header of the response to `what`; `expected` describes what `fits` tests."""
     value = answer.headers.get(name)
     if value is None or not fits(value):
         raise Violation(
@@ -96,13 +96,13 @@ def header(answer: Answer, name: str, what: str, expected: str, fits: Callable[[
 
 
 def same(value: object, expected: object, what: str, *, corrupt: bool = False) -> None:
-    """Nothing where they are equal."""
+    """Check for equality."""
     if value != expected:
         raise Violation(what, expected=quoted(expected), got=quoted(value), corrupt=corrupt)
 
 
 def same_bytes(found: bytes | None, sent: bytes, what: str) -> None:
-    """Nothing where the server gives out what was sent to it."""
+    """Check that the server returns the bytes that were sent."""
     if found is None:
         raise Violation(what, expected=f"the {len(sent)} bytes that were sent", got="nothing to read")
     if found != sent:
@@ -111,7 +111,7 @@ def same_bytes(found: bytes | None, sent: bytes, what: str) -> None:
 
 
 def said(answer: Answer) -> str:
-    """An answer in a word or two."""
+    """Describe a response in one or two words."""
     code = error_code(answer.body)
     if not code and answer.status >= 400:
         return f"{answer.status} without an error code"
@@ -119,6 +119,6 @@ def said(answer: Answer) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value in a sentence: as JSON, cut where it is long."""
+    """Format a value as JSON, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

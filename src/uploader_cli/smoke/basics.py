@@ -1,4 +1,4 @@
-"""Checks of the calls that move no bytes: health, sessions, validation, ids that nobody has, the rate limit."""
+"""Checks of requests without file data: health, sessions, validation, unknown IDs, the rate limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from uploader_cli.smoke.site import Metered, Site
 
 FEW = 3
-"""Answers that the rate limit is judged by at least."""
+"""Minimum responses needed to check the rate limit."""
 
 
 def health(site: Site) -> str:
-    """`GET /health` (wire contract 1)."""
+    """Check `GET /health` (docs/protocol.md section 1)."""
     answer = answered(site.call("GET", "/health"), "GET /health", 200)
     fields = {"status": "text", "timestamp": "time", "uptime": "number", "memory": "object"}
     body = shaped(answer.body, "the answer of /health", fields)
@@ -30,7 +30,7 @@ def health(site: Site) -> str:
 
 
 def session(site: Site) -> str:
-    """`POST /api/upload/session` (wire contract 1)."""
+    """Check `POST /api/upload/session` (docs/protocol.md section 1)."""
     answer = answered(site.once(first_answer), "opening a session", 201)
     fields = {
         "sessionId": "text",
@@ -49,13 +49,13 @@ def session(site: Site) -> str:
 
 
 def session_bad_input(site: Site) -> str:
-    """Bad values for a session (wire contract 1: `INVALID_CATEGORY` for each of them)."""
+    """Check that invalid values for a session are refused with `INVALID_CATEGORY` (docs/protocol.md section 1)."""
     bad: dict[str, dict[str, object]] = {
         "a session of an unknown category": {"category": "uploader-smoke"},
         "a session for 0 files": {"expectedFiles": 0},
         "a session for half a file": {"expectedFiles": 0.5},
         "a session without a category": {"category": None},
-        "a session with a key that is none": {"uploaderSmoke": True},
+        "a session with an unknown key": {"uploaderSmoke": True},
     }
     for what, asked in bad.items():
         refused(ask_for_session(site, **asked), what, (400, "INVALID_CATEGORY"))
@@ -63,7 +63,7 @@ def session_bad_input(site: Site) -> str:
 
 
 def validate(site: Site) -> str:
-    """`POST /api/upload/validate` (wire contract 1): a good file, and an empty one."""
+    """Check `POST /api/upload/validate` with a valid and an empty file (docs/protocol.md section 1)."""
     limits = site.once(terms).limits
     ending = "mp4" if limits.allowed_types & {"*", "mp4"} else min(limits.allowed_types)
     name = f"a.{ending}"
@@ -84,7 +84,7 @@ def validate(site: Site) -> str:
 
 
 def unknown_session(site: Site) -> str:
-    """Ids that nobody has (wire contract 1 and 3.14)."""
+    """Check that unknown IDs are refused (docs/protocol.md sections 1 and 3.14)."""
     wanted = (404, "SESSION_NOT_FOUND")
     refused(site.call("GET", f"/api/upload/progress/{NOBODY}"), "the progress of an unknown session", wanted)
     refused(site.call("POST", f"/api/upload/cancel/{NOBODY}"), "cancelling an unknown session", wanted)
@@ -99,12 +99,12 @@ def unknown_session(site: Site) -> str:
 
 
 def rate_limit(site: Site) -> str:
-    """`X-RateLimit-*` on every counted answer (wire contract 3.11), judged by the calls that were made so far."""
+    """Check `X-RateLimit-*` on every counted response so far (docs/protocol.md section 3.11)."""
     while sum(seen is not None for seen in site.meter) < FEW:
         site.call("GET", f"/api/upload/progress/{NOBODY}")
     seen = [metered for metered in site.meter if metered is not None]
     if not any(any(metered) for metered in seen):
-        raise NotOffered("the server counts no calls: no answer has X-RateLimit headers")
+        raise NotOffered("the server has no rate limit: no response has X-RateLimit headers")
     for metered in seen:
         for name, value in zip(("Limit", "Remaining", "Reset"), metered, strict=True):
             if whole(value) is None:
@@ -113,14 +113,14 @@ def rate_limit(site: Site) -> str:
     _falls(seen)
     most, left = seen[-1].limit, seen[-1].remaining
     if (whole(left) or 0) > (whole(most) or 0):
-        raise Doubtful(f"{left} calls are said to remain, of {most}")
+        raise Doubtful(f"{left} calls remain of {most}")
     return f"{left} of {most} calls left"
 
 
 def _falls(seen: list[Metered]) -> None:
-    """Each call costs one at least, until the window begins anew."""
+    """Check that each request lowers the remaining number, until the window restarts."""
     for before, after in pairwise(seen):
-        anew = after.reset != before.reset and (whole(after.remaining) or 0) > (whole(before.remaining) or 0)
-        if not anew and (whole(after.remaining) or 0) >= (whole(before.remaining) or 0):
+        restarted = after.reset != before.reset and (whole(after.remaining) or 0) > (whole(before.remaining) or 0)
+        if not restarted and (whole(after.remaining) or 0) >= (whole(before.remaining) or 0):
             got = f"{after.remaining} after {before.remaining}"
             raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)

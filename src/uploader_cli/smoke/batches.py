@@ -1,4 +1,4 @@
-"""Checks of the batch upload: one file, several, what is stored of them, and a request that breaks off."""
+"""Checks of the batch upload: one file, several, the stored files, and a cut request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 SEVERAL = 3
-"""Files in one batch, where the server takes as many."""
+"""Maximum files in one batch."""
 _FILE = {
     "id": "text",
     "originalName": "text",
@@ -38,7 +38,7 @@ _FILE = {
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One file that was sent, and the answer."""
+    """A sent file and the response."""
 
     content: bytes
     name: str
@@ -46,13 +46,13 @@ class Sent:
 
 
 def one_file(site: Site) -> Sent:
-    """A batch of one file, in the first session. To be asked for with `once`."""
+    """Send a batch of one file in the first session. Use with `once`."""
     name, content = file_of(site, "one")
     return Sent(content, name, send(site, site.once(terms).session, [(name, content)]))
 
 
 def stored_one(site: Site) -> StoredFile:
-    """What the server says of that one file, for checks that need one. Raises `Prevented` where it is not stored."""
+    """Return the stored file of `one_file` for other checks. Raises `Prevented` if it is not stored."""
     try:
         answer = site.once(one_file).answer
     except errors.UploaderError as error:
@@ -61,7 +61,7 @@ def stored_one(site: Site) -> StoredFile:
 
 
 def stored_of(answer: Answer) -> StoredFile:
-    """The one file of a batch, in checks that are about something else. Raises `Prevented` where it is not stored."""
+    """Return the stored file of a batch for other checks. Raises `Prevented` if it is not stored."""
     files = parse_batch(answer.body) if answer.ok else None
     if not files or files[0].status != "completed" or not files[0].server_id or not files[0].location:
         raise Prevented(f"a batch of one file was not stored ({said(answer)})", "batch-one")
@@ -69,17 +69,17 @@ def stored_of(answer: Answer) -> StoredFile:
 
 
 def batch_one(site: Site) -> str:
-    """A batch of one file (wire contract 1)."""
+    """Check a batch of one file (docs/protocol.md section 1)."""
     sent = site.once(one_file)
     _judge(sent.answer, site.once(terms).session, [(sent.name, sent.content)], "a batch of one file")
     return ""
 
 
 def batch_several(site: Site) -> str:
-    """A batch of several files, with names beyond ASCII (wire contract 1 and 3.13)."""
+    """Check a batch of several files with non-ASCII names (docs/protocol.md sections 1 and 3.13)."""
     count = min(SEVERAL, site.once(terms).limits.max_files)
     if count < 2:
-        raise NotOffered("a session holds one file at most")
+        raise NotOffered("a session has at most one file")
     files = [file_of(site, label) for label in ("first", "naïve second", "第三")[:count]]
     session = open_session(site, count)
     _judge(send(site, session, files), session, files, f"a batch of {count} files")
@@ -114,7 +114,7 @@ def _not_stored(file: JsonObject, what: str) -> Violation:
 
 
 def stored_file(site: Site) -> str:
-    """`HEAD`, `GET` and a range of what was stored (wire contract 1)."""
+    """Check `HEAD`, `GET` and a range of a stored file (docs/protocol.md section 1)."""
     stored = stored_one(site)
     sent, path = site.once(one_file), stored_path(site.settings.category, stored.location or "")
     head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
@@ -131,7 +131,7 @@ def stored_file(site: Site) -> str:
 
 
 def batch_cut(site: Site) -> str:
-    """A request that breaks off in the middle, and the same files once more (wire contract 3.9)."""
+    """Check that a batch can be repeated after its request was cut (docs/protocol.md section 3.9)."""
     session, file = open_session(site), file_of(site, "cut")
 
     def cut() -> None:
@@ -143,6 +143,6 @@ def batch_cut(site: Site) -> str:
     except CutOff:
         pass
     else:
-        raise Violation("half a batch", expected="no answer before the body is through", got="an answer")
-    _judge(send(site, session, [file]), session, [file], "the same batch again, after it was cut")
+        raise Violation("half a batch", expected="no response before the end of the body", got="a response")
+    _judge(send(site, session, [file]), session, [file], "the same batch after a cut")
     return ""

@@ -1,5 +1,5 @@
-"""The check of cancelling: in the middle of the body, or, where the server knows no session before its body is through
-(wire contract 3.1), right after it.
+"""The check of cancelling: during the body, or right after it where the server does not know the session before
+(docs/protocol.md section 3.1).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Seconds before each try after the body: the server may take a moment to see its last byte."""
+"""Seconds before each attempt after the body: the server may take a moment to receive it."""
 
 
 class _Cancelling:
-    """Asks until the session is cancelled, and then how it stands."""
+    """Tries to cancel a session and then gets its status."""
 
     def __init__(self, site: Site, session: str) -> None:
         self._site, self._session = site, session
@@ -31,14 +31,14 @@ class _Cancelling:
         self.state: Answer | None = None
 
     def midway(self) -> None:
-        """One try while half of the body is out."""
+        """Try once when half of the body is sent."""
         answer = self._site.call("POST", f"/api/upload/cancel/{self._session}", beside=True)
         self.answers.append(answer)
         if answer.ok:
             self.state = self._site.call("GET", f"/api/upload/progress/{self._session}", beside=True)
 
     def after(self) -> None:
-        """More tries once the body is through, where that one came too early."""
+        """Try again after the body, if that was too early."""
         for wait in WAITS:
             if self.answers and self.answers[-1].status != 404:
                 return
@@ -47,7 +47,7 @@ class _Cancelling:
 
 
 def cancel(site: Site) -> str:
-    """`POST /api/upload/cancel/{id}` (wire contract 1 and 3.9)."""
+    """Check `POST /api/upload/cancel/{id}` (docs/protocol.md sections 1 and 3.9)."""
     stored_one(site)
     session = open_session(site)
     asked = _Cancelling(site, session)
@@ -55,12 +55,12 @@ def cancel(site: Site) -> str:
     try:
         answer = send(site, session, [file_of(site, "cancelled")], midway=asked.midway, after=asked.after)
         stored = answer.ok and any(file.status == "completed" for file in parse_batch(answer.body) or ())
-    except errors.ConnectionLost:  # one way to stop an upload
+    except errors.ConnectionLost:  # the server may close the connection
         if not asked.answers:
             raise
-    what = "cancelling while an upload is under way"
+    what = "cancelling a running upload"
     if not asked.answers:
-        raise Violation(what, expected="time to do so", got="an answer before the body was through")
+        raise Violation(what, expected="no response before the end of the body", got="a response")
     body = answered(asked.answers[-1], what, 200).body
     shaped(body, "the answer to cancelling", {"success": "true", "message": "text", "timestamp": "time"})
     site.made.sessions.discard(session)
@@ -70,4 +70,4 @@ def cancel(site: Site) -> str:
     elif state is not None:
         progress = shaped(answered(state, "the progress of a cancelled session", 200).body, "it", {})
         same(progress.get("overallStatus"), "cancelled", "overallStatus after cancelling")
-    return "what was under way was stored all the same" if stored else ""
+    return "the cancelled file was stored" if stored else ""

@@ -1,4 +1,4 @@
-"""The checks, in the order in which a failure explains what follows."""
+"""The checks, ordered so that a failure explains the following ones."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `look` raises what `verdicts` has, or gives a note to a pass; an empty one says nothing."""
+    """One check. `look` raises an exception of `verdicts`, or returns a note, which may be empty."""
 
     id: str
     description: str
-    """What must hold."""
+    """The expectation."""
     means: str
-    """What it means for those who upload where it does not."""
+    """The consequence of a failure for users."""
     look: Callable[[Site], str]
     required: bool = True
     rests_on: str = ""
-    """A check after whose failure one of this is no news."""
+    """The ID of a check without which this one is meaningless."""
 
 
 CHECKS = (
-    Check("health", "GET /health says OK", "monitoring and `uploader doctor` take the server for down", basics.health),
-    Check("session", "a session opens, and names its limits", "no upload can begin", basics.session),
+    Check(
+        "health", "GET /health returns OK", "monitoring and `uploader doctor` report the server as down", basics.health
+    ),
+    Check("session", "a session is created, with its limits", "no upload is possible", basics.session),
     Check(
         "session-bad-input",
-        "bad values for a session are refused",
-        "mistakes are noticed only when files were sent already",
+        "invalid values for a session are refused",
+        "mistakes are noticed only after files were sent",
         basics.session_bad_input,
     ),
     Check(
         "validate",
         "files can be validated before they are sent",
-        "`uploader validate` gives wrong answers, or none",
+        "`uploader validate` gives wrong results, or none",
         basics.validate,
         required=False,
     ),
@@ -50,21 +52,21 @@ CHECKS = (
     Check("batch-one", "a batch of one file is stored", "files don't arrive", batches.batch_one),
     Check(
         "stored-file",
-        "what is stored can be read, and is what was sent",
-        "uploads can't be verified, or are damaged",
+        "stored files can be read and are what was sent",
+        "uploads can't be verified, or are corrupted",
         batches.stored_file,
     ),
     Check(
         "batch-several",
         "a batch of several files is stored, whatever their names",
-        "some files don't arrive, or can't be told apart",
+        "some files don't arrive, or are mixed up",
         batches.batch_several,
         rests_on="batch-one",
     ),
     Check(
         "batch-cut",
-        "a batch that broke off can be sent again",
-        "after a lost connection an upload can't go on",
+        "a batch can be sent again after a cut",
+        "after a lost connection an upload can't continue",
         batches.batch_cut,
         rests_on="batch-one",
     ),
@@ -75,80 +77,80 @@ CHECKS = (
         "behind proxies without websockets there is no live progress",
         live.long_polling,
     ),
-    Check("events", "a room hears of an upload, to its end", "progress is not shown, or wrong", live.events),
+    Check("events", "a room gets the events of an upload to its end", "progress is missing or wrong", live.events),
     Check(
         "polling",
-        "/progress says what the events say",
-        "without a live connection clients show a wrong progress",
+        "/progress agrees with the events",
+        "without a live connection the progress is wrong",
         live.polling,
     ),
     Check(
-        "join-late", "who joins in the middle hears the rest", "a late `uploader watch` hears nothing", live.join_late
+        "join-late", "a late client gets the remaining events", "a late `uploader watch` shows nothing", live.join_late
     ),
     Check(
         "reconnect",
-        "a cut connection can be made anew",
-        "after a short loss clients never hear of the upload again",
+        "a cut connection can be restored",
+        "after a short interruption clients get no events",
         live.reconnect,
     ),
     Check(
         "cancel",
-        "a session can be cancelled under way",
-        "`uploader cancel` does nothing, or does not show",
+        "a running session can be cancelled",
+        "`uploader cancel` has no effect, or none that shows",
         cancelling.cancel,
     ),
     Check(
         "tus-core",
-        "tus: uploads are created, sent, and asked for",
+        "tus: uploads can be created, sent and queried",
         "resumable uploads don't work",
         resumable.core,
     ),
     Check(
         "tus-resume",
-        "tus: a cut upload goes on where it stood",
-        "after a lost connection files begin anew, or are damaged",
+        "tus: a cut upload resumes at its offset",
+        "after a lost connection files restart, or are corrupted",
         resumable.resume,
         rests_on="tus-core",
     ),
     Check(
         "tus-checksum",
-        "tus: right checksums are accepted",
+        "tus: correct checksums are accepted",
         "clients with checksums can't upload",
         resumable.checksum,
         rests_on="tus-core",
     ),
     Check(
         "tus-checksum-mismatch",
-        "tus: a chunk with a wrong checksum is dropped",
-        "bytes that were damaged on the way are stored",
+        "tus: a chunk with a wrong checksum is discarded",
+        "bytes that were corrupted on their way are stored",
         resumable.checksum_mismatch,
         rests_on="tus-core",
     ),
     Check(
         "tus-creation-with-upload",
         "tus: a creation may carry the first bytes",
-        "clients that rely on it lose their first bytes",
+        "clients that rely on it lose the first bytes",
         extensions.creation_with_upload,
         rests_on="tus-core",
     ),
     Check(
         "tus-creation-defer-length",
-        "tus: the length may be told later",
+        "tus: the length may be sent later",
         "streams of unknown length can't be uploaded",
         extensions.defer_length,
         rests_on="tus-core",
     ),
     Check(
         "tus-expiration",
-        "tus: unfinished uploads say when they expire",
-        "clients go on with uploads that are gone",
+        "tus: unfinished uploads report their expiry",
+        "clients resume uploads that have expired",
         extensions.expiration,
         rests_on="tus-core",
         required=False,
     ),
     Check(
         "tus-termination",
-        "tus: an upload can be taken back",
+        "tus: an upload can be deleted",
         "abandoned uploads stay until they expire",
         extensions.termination,
         rests_on="tus-core",
@@ -156,58 +158,58 @@ CHECKS = (
     Check(
         "tus-concatenation",
         "tus: partial uploads are joined",
-        "large files that travel in parts don't arrive",
+        "large files sent in parts don't arrive",
         extensions.concatenation,
         rests_on="tus-core",
     ),
     Check(
         "limit-type",
         "a type that is not allowed is refused",
-        "files are stored that nothing can use",
+        "unusable files are stored",
         limits.limit_type,
     ),
     Check("limit-size", "a file that is too large is refused", "one file can fill the disk", limits.limit_size),
-    Check("limit-count", "too many files are refused", "sessions outgrow what the server can hold", limits.limit_count),
+    Check("limit-count", "too many files are refused", "sessions exceed the server's capacity", limits.limit_count),
     Check(
         "path-traversal",
-        "no name leads out of the upload directory",
+        "no file name escapes the upload directory",
         "anybody who uploads may read or overwrite other files",
         safety.path_traversal,
     ),
     Check(
         "auth",
-        "files are deleted only with a good token",
+        "files are deleted only with a valid token",
         "anybody can delete files, or nobody",
         safety.auth,
     ),
     Check(
         "rate-limit",
-        "calls are counted, and the answers say so",
+        "requests are counted, and responses report it",
         "clients run into 429 instead of waiting in time",
         basics.rate_limit,
     ),
     Check(
         "clean-up",
-        "what the checks made can be removed",
-        "what was uploaded by mistake stays",
+        "what the checks created can be deleted",
+        "files uploaded by mistake stay",
         cleanup.clean_up,
     ),
 )
 
 
 def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, ...]:
-    """The checks that match one of `only` (all, where that is empty) and none of `skip`: ids or globs.
+    """Return the checks that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
 
-    Raises `UsageError` for one that matches none, and where nothing is left.
+    Raises `UsageError` for a pattern without a match, and if no check is left.
     """
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
             if not any(fnmatchcase(check.id, pattern) for check in CHECKS):
                 ids = ", ".join(check.id for check in CHECKS)
-                raise UsageError(f"{option}: no check is called {pattern!r}", hint=f"the checks are {ids}")
+                raise UsageError(f"{option}: no check matches {pattern!r}", hint=f"the checks are {ids}")
     found = tuple(check for check in CHECKS if (not only or _matches(check, only)) and not _matches(check, skip))
     if not found:
-        raise UsageError("--skip leaves none of the checks that --only names", hint="leave one of them out")
+        raise UsageError("--skip excludes all checks of --only", hint="omit one of them")
     return found
 
 

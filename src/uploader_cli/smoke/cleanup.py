@@ -1,4 +1,4 @@
-"""The end: what was made on the server is removed, and what can't be is named."""
+"""Delete what the checks created on the server, and report what can't be deleted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from uploader_cli.smoke.site import Site
     from uploader_cli.transfer.http import Answer
 
-NO_TOKEN = "without a token no file is removed: give one with --token-file"  # noqa: S105 - a sentence
+NO_TOKEN = "files can't be deleted without a token: set one with --token-file"  # noqa: S105 - a sentence
 GONE = (404, 410)
 
 
 def clean_up(site: Site) -> str:
-    """Remove what the checks made (wire contract 1: cancel, `DELETE`; tus 1.0: termination)."""
+    """Delete what the checks created (docs/protocol.md section 1: cancel, `DELETE`; tus 1.0: termination)."""
     files = list(site.made.files)
     sweep(site)
     if site.made.left:
-        raise Violation("removing what the checks made", expected="all of it gone", got="; ".join(site.made.left[:3]))
+        raise Violation(
+            "deleting what the checks created", expected="everything deleted", got="; ".join(site.made.left[:3])
+        )
     if site.made.unowned:
         raise Needless(NO_TOKEN)
     for file in files:
@@ -33,7 +35,7 @@ def clean_up(site: Site) -> str:
 
 
 def sweep(site: Site) -> None:
-    """Remove what is there still; what can't be is put down in `made.left`. May be called again."""
+    """Delete what is left; what can't be deleted is added to `made.left`. Can be called again."""
     made, site.cleaning = site.made, True
     while made.uploads:
         url = made.uploads.pop()
@@ -51,7 +53,7 @@ def sweep(site: Site) -> None:
 
 def _remove(site: Site, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
     if site.gone:
-        site.made.left.append(f"{what}: the server does not answer any more")
+        site.made.left.append(f"{what}: the server no longer answers")
         return
     try:
         answer: Answer = site.call(method, where, headers=headers)

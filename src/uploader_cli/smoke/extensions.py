@@ -1,4 +1,4 @@
-"""Checks of the other extensions of tus 1.0, each only where the server says that it has it."""
+"""Checks of further extensions of tus 1.0, each only if the server offers it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def creation_with_upload(site: Site) -> str:
-    """The first bytes come with the creation."""
+    """Check that the creation may carry the first bytes."""
     offered(site, "creation-with-upload")
     content = data(site)
     half = content[: len(content) // 2]
@@ -28,7 +28,7 @@ def creation_with_upload(site: Site) -> str:
 
 
 def defer_length(site: Site) -> str:
-    """The length comes later."""
+    """Check that the length may be sent later."""
     offered(site, "creation-defer-length")
     content = data(site)
     half = len(content) // 2
@@ -36,37 +36,37 @@ def defer_length(site: Site) -> str:
     url, _ = create(site, "tus-deferred", deferred)
     head = answered(ask(site, "HEAD", url), "HEAD of an upload without a length", 200, 204)
     same(head.headers.get("Upload-Defer-Length"), "1", "Upload-Defer-Length of an upload without a length")
-    told = {"Upload-Length": str(len(content))}
-    append(site, url, 0, content[:half], "PATCH that tells the length", told)
-    head = answered(ask(site, "HEAD", url), "HEAD after the length was told", 200, 204)
-    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was told")
+    length = {"Upload-Length": str(len(content))}
+    append(site, url, 0, content[:half], "PATCH with the length", length)
+    head = answered(ask(site, "HEAD", url), "HEAD after the length was sent", 200, 204)
+    same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
     return ""
 
 
 def expiration(site: Site) -> str:
-    """Unfinished uploads say until when they are kept."""
+    """Check that unfinished uploads report their expiry."""
     offered(site, "expiration")
     answer = site.once(halfway).answer
     what = "a PATCH of an unfinished upload"
     when = header(answer, "Upload-Expires", what, "a date (RFC 9110)", lambda value: parse_http_date(value) is not None)
     left = (parse_http_date(when) or 0.0) - time.time()
     if left <= 0:
-        raise Violation(f"Upload-Expires in the answer to {what}", expected="a time to come", got=when)
+        raise Violation(f"Upload-Expires in the answer to {what}", expected="a time in the future", got=when)
     return f"in {left / 3600:,.0f} h"
 
 
 def termination(site: Site) -> str:
-    """An upload can be taken back."""
+    """Check that an upload can be deleted."""
     offered(site, "termination")
     url = site.once(halfway).url
     answered(ask(site, "DELETE", url), "DELETE of an unfinished upload", 204)
-    answered(ask(site, "HEAD", url), "HEAD of an upload that was taken back", *GONE)
+    answered(ask(site, "HEAD", url), "HEAD of a deleted upload", *GONE)
     site.made.uploads.discard(url)
     return ""
 
 
 def concatenation(site: Site) -> str:
-    """Two partial uploads become one."""
+    """Check that two partial uploads are joined."""
     offered(site, "concatenation")
     content = data(site)
     half = len(content) // 2

@@ -1,4 +1,4 @@
-"""The checks as JUnit XML: one suite, each check a test case."""
+"""Write the checks as JUnit XML: one suite with a test case per check."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def junit(report: Report, when: datetime) -> Iterator[str]:
-    """The document. A check that does not count against the server is never a failure in it, but skipped."""
+    """Yield the document. A failed check that is not required is reported as skipped."""
     tags = [_tag(result, strict=report.strict) for result in report.results]
     names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
     counts = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
-    told = {"server": report.server, "calls": report.calls, "budget": report.budget, "exit_code": int(report.exit_code)}
+    properties = {
+        "server": report.server,
+        "calls": report.calls,
+        "budget": report.budget,
+        "exit_code": int(report.exit_code),
+    }
     yield xml.BEGIN
-    yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, counts, told)
+    yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, counts, properties)
     for result, tag in zip(report.results, tags, strict=True):
         yield xml.case(result.id, "uploader.smoke", result.seconds, _inside(result, tag))
     yield xml.closing("\n".join(_notes(report)))
@@ -45,12 +50,12 @@ def _inside(result: Result, tag: str) -> str:
 
 
 def _details(result: Result) -> str:
-    told = {"check": result.description, "hint": result.hint, "expected": result.expected, "got": result.got}
-    return "\n".join(f"{name}: {text}" for name, text in {**told, "means": result.means}.items() if text)
+    lines = {"check": result.description, "hint": result.hint, "expected": result.expected, "got": result.got}
+    return "\n".join(f"{name}: {text}" for name, text in {**lines, "means": result.means}.items() if text)
 
 
 def _notes(report: Report) -> list[str]:
-    """What was said of checks that hold, and what is left."""
-    held = (found for found in report.results if found.verdict in (Verdict.PASS, Verdict.WARNING) and found.message)
-    notes = [f"{found.id}: {found.message}" for found in held]
+    """Return the notes of passed checks, and what is left on the server."""
+    passed = (found for found in report.results if found.verdict in (Verdict.PASS, Verdict.WARNING) and found.message)
+    notes = [f"{found.id}: {found.message}" for found in passed]
     return [*notes, *(f"left on the server: {thing}" for thing in report.left)]

@@ -1,4 +1,4 @@
-"""Checks that what is too much, or of the wrong type, is refused cleanly: a 4xx with a code, and life goes on."""
+"""Checks that files over a limit or of a wrong type are refused with a 4xx and an error code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from uploader_cli.smoke.site import Site
 
 FEW_FILES = 20
-"""So many may be sent to see the one too many refused."""
+"""Maximum files sent to exceed the limit of files."""
 SMALL = 1 << 20
-"""Bytes that may be sent to see a file refused that is one byte too large."""
+"""Maximum bytes sent to exceed the limit of bytes."""
 
 
 def limit_type(site: Site) -> str:
-    """A file of a type that the session answer does not allow."""
+    """Check that a file of a type that is not allowed is refused."""
     allowed = site.once(terms).limits.allowed_types
     if "*" in allowed:
         raise NotOffered("every type is allowed")
@@ -32,7 +32,7 @@ def limit_type(site: Site) -> str:
 
 
 def limit_size(site: Site) -> str:
-    """A file of one byte more than `maxFileSize`, as `validate` is told of it; a small limit is tried out as well."""
+    """Check that a file of `maxFileSize` + 1 is refused by `validate`, and if the limit is small, by an upload."""
     limits = site.once(terms).limits
     name, _ = file_of(site, "too-large")
     file = {"name": name, "size": limits.max_file_size + 1, "type": content_type(name)}
@@ -40,7 +40,7 @@ def limit_size(site: Site) -> str:
     tus = site.once(terms).tus
     small = limits.max_file_size < SMALL
     if answer.status in (404, 405) and not small and (tus is None or tus.max_size is None):
-        raise NotOffered("files can't be validated, and nobody wants to send that many bytes")
+        raise NotOffered("files can't be validated, and the limit is too large to be tested by an upload")
     if answer.status not in (404, 405):
         refused(answer, "validating a file of one byte too many", (400, "VALIDATION_ERROR"))
     if tus is not None and tus.max_size is not None:
@@ -59,7 +59,7 @@ def _tus_refused(site: Site, name: str, size: int) -> None:
 
 
 def limit_count(site: Site) -> str:
-    """One file more than `maxFiles`: announced, and sent where they are few."""
+    """Check that `maxFiles` + 1 files are refused: when announced, and if they are few, when sent."""
     limits = site.once(terms).limits
     count = limits.max_files + 1
     refused(ask_for_session(site, expectedFiles=count), f"a session for {count} files", (400, "INVALID_CATEGORY"))
@@ -69,7 +69,7 @@ def limit_count(site: Site) -> str:
 
 
 def spare_session(site: Site) -> str:
-    """A session for what will be refused. To be asked for with `once`."""
+    """Create a session for uploads that will be refused. Use with `once`."""
     return open_session(site)
 
 

@@ -1,4 +1,4 @@
-"""A live connection that keeps what it hears."""
+"""A live connection that records its events."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from uploader_cli.smoke.site import Site
 
 DIAL_LIMIT = 5.0
-"""Seconds until a dial is given up (wire contract 2)."""
+"""Maximum seconds to connect (docs/protocol.md section 2)."""
 JOIN_LIMIT = 0.6
-"""Seconds to wait for a first word from the room: the bundled server says one at once, others don't (contract 3.7)."""
+"""Seconds to wait for a first message after joining; not all servers send one (docs/protocol.md section 3.7)."""
 CUT_LIMIT = 0.5
-"""Seconds until a connection that was cut is taken for gone."""
+"""Seconds to wait for the end of a cut connection."""
 
 
 class Listener:
-    """One connection over one transport. A context manager: left at the end, unless it was cut before."""
+    """A connection over one transport; a context manager that leaves at the end."""
 
     def __init__(self, site: Site, transport: Transport) -> None:
-        """Nothing is dialled before `dial`."""
+        """Does not connect before `dial`."""
         self.events: list[JsonObject] = []
-        """What was heard, in its order; no object is an empty one."""
+        """The received events, in order; an invalid one is an empty object."""
         sockets = Sockets()
         token = {"Authorization": f"Bearer {site.token}"} if site.token else {}
         self._news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
@@ -52,7 +52,7 @@ class Listener:
         )
 
     def dial(self) -> ChannelReason | None:
-        """Connect; None, or the reason why not."""
+        """Connect; return None, or the reason of a failure."""
         self._connection.start()
         try:
             signal = self._news.get(timeout=DIAL_LIMIT + 1)
@@ -61,25 +61,25 @@ class Listener:
         return None if isinstance(signal, Dialled) else signal.reason
 
     def join(self, session: str) -> bool:
-        """Enter a room, and wait a moment for a first word from it; True where one came."""
+        """Join a room and wait a moment for a first message; return whether one arrived."""
         before = len(self.events)
         self._room = session
         self._connection.join(session)
         return self.until(lambda: len(self.events) > before, JOIN_LIMIT)
 
     def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until the condition holds, which is looked at after each event; whether it does."""
+        """Wait until the condition holds, checked after each event; return whether it does."""
         with self._heard:
             return self._heard.wait_for(condition, seconds)
 
     def cut(self) -> None:
-        """End it without a word, as a line does that breaks."""
+        """End the connection abruptly, like a network failure."""
         ending = self._end(None)
         if ending is not None:
             ending.join(CUT_LIMIT)
 
     def leave(self) -> None:
-        """End it as one should; the site sees to it that this comes to an end."""
+        """End the connection properly; `Site.close` waits for it."""
         self._end(() if self._room is None else (self._room,))
 
     def __enter__(self) -> Listener:
@@ -103,12 +103,12 @@ class Listener:
 
 
 def over_websocket(site: Site) -> ChannelReason | None:
-    """Whether the websocket can be dialled: None, or why not. To be asked for with `once`."""
+    """Try the websocket: return None, or the reason of a failure. Use with `once`."""
     return _tried(site, Transport.WEBSOCKET)
 
 
 def over_polling(site: Site) -> ChannelReason | None:
-    """The same for the polling transport."""
+    """Try the polling transport in the same way."""
     return _tried(site, Transport.POLLING)
 
 
@@ -123,7 +123,7 @@ def _tried(site: Site, transport: Transport) -> ChannelReason | None:
 
 
 def best_transport(site: Site) -> Transport:
-    """The websocket where it works, else polling."""
+    """Return the websocket if it works, else polling."""
     if site.once(over_websocket) is None:
         return Transport.WEBSOCKET
     if site.once(over_polling) is None:

@@ -1,6 +1,6 @@
-"""Checks of the live connection: one upload, watched in every way at once, and what each of them must have heard.
+"""Checks of the live connection: one upload is watched in several ways at once.
 
-One upload instead of six spends few calls: the reference backend allows 100 in 15 minutes.
+A single upload saves requests: the reference backend allows 100 in 15 minutes.
 """
 
 from __future__ import annotations
@@ -53,40 +53,40 @@ _PROGRESS = {
 
 @dataclass
 class Watched:
-    """One upload of one file, and who heard what of it. A missing listener did not connect."""
+    """An upload of one file with its listeners; None for one that did not connect."""
 
     session: str
     name: str
     listeners: dict[Transport, Listener] = field(default_factory=dict)
     """Joined before the first byte."""
     late: Listener | None = None
-    """Joined when half of the body was out."""
+    """Joined when half of the body was sent."""
     again: Listener | None = None
-    """Connected and joined anew when half of the body was out, after its first connection was cut."""
+    """Connected and joined again when half of the body was sent, after its first connection was cut."""
     polled: Answer | None = None
-    """`/progress` right after the answer."""
+    """`/progress` right after the response."""
 
     def heard_the_end(self, listener: Listener | None) -> bool:
-        """Whether this one was told that the session is completed."""
+        """Return whether this listener got the completion of the session."""
         return listener is not None and any(
             event.get("overallStatus") == "completed" and event.get("sessionId") == self.session
             for event in listener.events
         )
 
     @property
-    def told(self) -> bool:
-        """Whether anybody who was there from the start heard the end."""
+    def end_seen(self) -> bool:
+        """Whether a listener that was there from the start got the completion."""
         return any(self.heard_the_end(listener) for listener in self.listeners.values())
 
 
 def websocket(site: Site) -> str:
-    """The websocket transport."""
+    """Check the websocket transport."""
     _connects(site.once(over_websocket), Transport.WEBSOCKET)
     return ""
 
 
 def long_polling(site: Site) -> str:
-    """The polling transport."""
+    """Check the polling transport."""
     _connects(site.once(over_polling), Transport.POLLING)
     return ""
 
@@ -100,7 +100,7 @@ def _connects(reason: ChannelReason | None, transport: Transport) -> None:
 
 
 def watched(site: Site) -> Watched:
-    """The one upload. To be asked for with `once`. Raises `Prevented` where it can't be made."""
+    """Make the one upload. Use with `once`. Raises `Prevented` if it fails."""
     best = best_transport(site)
     seen = Watched(open_session(site), file_of(site, "watched")[0])
     for transport, way in ((Transport.WEBSOCKET, over_websocket), (Transport.POLLING, over_polling)):
@@ -128,7 +128,7 @@ def watched(site: Site) -> Watched:
 
 
 def _wait(seen: Watched, patience: float) -> None:
-    """Until all have heard the end, or there was no news of that for so many seconds."""
+    """Wait until all listeners got the end, or none did for `patience` seconds."""
     until = time.monotonic() + patience
     for listener in _all(seen):
         if listener.until(partial(seen.heard_the_end, listener), until - time.monotonic()):
@@ -156,7 +156,7 @@ def _all(seen: Watched) -> list[Listener]:
 
 
 def events(site: Site) -> str:
-    """What a room is told of an upload (wire contract 2)."""
+    """Check the events of an upload (docs/protocol.md section 2)."""
     seen = site.once(watched)
     if not seen.listeners:
         raise Prevented("there is no live connection", "websocket", "long-polling")
@@ -170,7 +170,7 @@ def events(site: Site) -> str:
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
     if not any(_is_progress(event) for listener in seen.listeners.values() for event in listener.events):
         expected = "an event with overallStatus uploading and a currentFile"
-        raise Violation("what is heard while a file is on its way", expected=expected, got="none like that")
+        raise Violation("the events during an upload", expected=expected, got="none")
     return plural(count, "event")
 
 
@@ -187,47 +187,47 @@ def _judge(event: JsonObject, seen: Watched) -> None:
 
 
 def polling(site: Site) -> str:
-    """`/progress` says what the events say (wire contract 1; 3.6 has what the reference backend leaves out)."""
+    """Check that `/progress` agrees with the events (docs/protocol.md sections 1 and 3.6)."""
     seen = site.once(watched)
     answer = seen.polled
     if answer is None:
-        raise Prevented("the progress was not asked for")
+        raise Prevented("the progress was not requested")
     body = shaped(answered(answer, "progress right after an upload", 200).body, "the progress", _PROGRESS)
     same(body["sessionId"], seen.session, "sessionId in the progress")
-    if not seen.told:
-        raise Prevented("no event was heard that it could be compared with", "events", "websocket", "long-polling")
-    same(body["overallStatus"], "completed", "overallStatus in the progress after the event that says completed")
+    if not seen.end_seen:
+        raise Prevented("there is no event to compare it with", "events", "websocket", "long-polling")
+    same(body["overallStatus"], "completed", "overallStatus in the progress after the completed event")
     polled = parse_progress(answer.body, Transport.HTTP)
     files = polled.files if polled is not None else ()
-    told = [(file.name, file.status, file.percent) for file in files]
-    same(told, [(seen.name, "completed", 100)], "files in the progress (name, status, percent)")
+    reported = [(file.name, file.status, file.percent) for file in files]
+    same(reported, [(seen.name, "completed", 100)], "files in the progress (name, status, percent)")
     return ""
 
 
 def join_late(site: Site) -> str:
-    """Somebody who joins in the middle of an upload hears how it goes on (wire contract 2)."""
+    """Check that a client that joins during an upload gets the following events (docs/protocol.md section 2)."""
     seen = site.once(watched)
     _rests_on_events(seen)
     if seen.late is None:
-        raise Violation("a connection in the middle of an upload", expected="connected", got="not connected")
+        raise Violation("a connection during an upload", expected="connected", got="not connected")
     if not seen.heard_the_end(seen.late):
         got = f"{len(seen.late.events)} events, not the last"
-        raise Violation("what is heard by joining in the middle", expected="the event that says completed", got=got)
+        raise Violation("the events after joining during the upload", expected="the completed event", got=got)
     return ""
 
 
 def reconnect(site: Site) -> str:
-    """A connection that was cut can be made again, and its room joined again (wire contract 2)."""
+    """Check that a cut connection can be restored and its room joined again (docs/protocol.md section 2)."""
     seen = site.once(watched)
     _rests_on_events(seen)
     if seen.again is None:
-        raise Violation("a new connection after one was cut", expected="connected", got="not connected")
+        raise Violation("a new connection after a cut", expected="connected", got="not connected")
     if not seen.heard_the_end(seen.again):
         got = f"{len(seen.again.events)} events, not the last"
-        raise Violation("what is heard after connecting anew", expected="the event that says completed", got=got)
+        raise Violation("the events after reconnecting", expected="the completed event", got=got)
     return ""
 
 
 def _rests_on_events(seen: Watched) -> None:
-    if not seen.told:
-        raise Prevented("nobody heard the end of the upload", "events", "websocket", "long-polling")
+    if not seen.end_seen:
+        raise Prevented("no listener got the end of the upload", "events", "websocket", "long-polling")

@@ -1,4 +1,4 @@
-"""What the checks made on the server, to be removed at the end. Pure bookkeeping: `cleaning` does it."""
+"""The objects that the checks created on the server. `cleanup` deletes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StoredThing:
-    """A file that the server has: its id for `DELETE`, and its path under `/uploads/` where that is known."""
+    """A stored file: its ID for `DELETE`, and its path under `/uploads/` if known."""
 
     id: str
     location: str = ""
@@ -24,15 +24,15 @@ class Made:
     files: list[StoredThing] = field(default_factory=list)
     uploads: set[str] = field(default_factory=set)
     unowned: list[str] = field(default_factory=list)
-    """What stays because no token was given."""
+    """Files that stay because there was no token."""
     left: list[str] = field(default_factory=list)
-    """What else could not be removed, and why."""
+    """What else could not be deleted, with the reason."""
 
     @property
     def remains(self) -> tuple[str, ...]:
-        """All that stays on the server, in words."""
+        """Everything that stays on the server, in words."""
         return (*self.left, *(f"{thing}: no token" for thing in self.unowned))
 
     def owed(self, *, with_token: bool) -> int:
-        """Calls that removing all of it takes; files can't be removed without a token."""
+        """Return the requests needed to delete everything; files need a token."""
         return len(self.sessions) + len(self.uploads) + (len(self.files) if with_token else 0)

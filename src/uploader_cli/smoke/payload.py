@@ -1,4 +1,4 @@
-"""Bodies in memory, which can do what those of an upload never do: wait in the middle, break off, carry bad names."""
+"""Request bodies in memory that can pause, break off or contain invalid names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BYTES_OF_AN_UPLOAD = "application/offset+octet-stream"
 
 
 class CutOff(Exception):
-    """Raised by a body's `midway` to break the connection in the middle of it."""
+    """Raised by a body's `midway` to break the connection."""
 
 
 class Payload:
-    """Bytes as a request's body (`transfer.wire.Body`), with two moments in which something else may be done.
+    """Bytes as a request's body (`transfer.wire.Body`), with two callbacks.
 
-    `midway` is called when the first half is with the kernel, and nothing more goes out before it returns; `after` when
-    all of it is, before the answer is read.
+    `midway` is called when the kernel has the first half, and nothing more is sent until it returns; `after` when the
+    kernel has everything, before the response is read.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Payload:
         midway: Callable[[], None] | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
-        """`data` is at least two bytes."""
+        """`data` has at least two bytes."""
         self.content_type = kind
         self.started = False
         self._data = memoryview(data)
@@ -50,11 +50,11 @@ class Payload:
 
     @property
     def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
+        """True once the kernel has the last byte."""
         return self._taken >= len(self._data)
 
     def read(self, amount: int) -> memoryview:
-        """The next piece; the half is never crossed."""
+        """Return the next piece, which does not cross the half."""
         self.started = True
         if self._read == self._half and self._midway is not None:
             midway, self._midway = self._midway, None
@@ -64,14 +64,14 @@ class Payload:
         return piece
 
     def taken(self, count: int) -> None:
-        """The kernel took `count` more bytes."""
+        """Record that the kernel took `count` more bytes."""
         self._taken += count
         if self.through and self._after is not None:
             after, self._after = self._after, None
             after()
 
     def check(self) -> None:
-        """Nothing stops it."""
+        """Do nothing: the body can't be stopped."""
 
 
 def form(
@@ -81,7 +81,7 @@ def form(
     midway: Callable[[], None] | None = None,
     after: Callable[[], None] | None = None,
 ) -> Payload:
-    """A multipart body of text parts and files (name, content), laid out as the wire contract (3.13) has it."""
+    """Return a multipart body of text parts and files (name, content), as in docs/protocol.md section 3.13."""
     boundary = f"uploader-smoke-{secrets.token_hex(12)}"
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()

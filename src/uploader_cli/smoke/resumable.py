@@ -1,4 +1,4 @@
-"""Checks of resumable uploads: the core of tus 1.0, going on after a cut, and checksums."""
+"""Checks of resumable uploads: the core of tus 1.0, resuming after a cut, and checksums."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 GONE = (403, 404, 410)
-"""What answers for an upload that is not there (tus 1.0, HEAD)."""
+"""Statuses for an upload that does not exist (tus 1.0, HEAD)."""
 MOST_IN_A_SESSION = 20
 ARRIVAL = 0.2
-"""Seconds that half a body has to arrive before it is cut: of one that is lost on its way nothing can be resumed."""
+"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
 
 
 def offered(site: Site, extension: str = "") -> Capabilities:
-    """What the session answer says of tus. Raises `NotOffered` where it says nothing of it, or of the extension."""
+    """Return the tus capabilities. Raises `NotOffered` without tus, or without the extension."""
     tus = site.once(terms).tus
     if tus is None:
-        raise NotOffered("the session answer names no tus endpoint")
+        raise NotOffered("the session response has no tus endpoint")
     if extension and extension not in tus.extensions:
         raise NotOffered(f"{extension} is not among the tus extensions")
     return tus
 
 
 def data(site: Site) -> bytes:
-    """Content that no other upload has."""
+    """Return random content."""
     return os.urandom(max(2, min(SIZE, site.once(terms).limits.max_file_size)))
 
 
-class _Rooms:
-    """Sessions for uploads, each full before it ends: as few as the server's limits allow."""
+class _Sessions:
+    """Provides sessions for uploads, each used completely, to create as few as possible."""
 
     def __init__(self, site: Site) -> None:
-        self._site, self._session, self._places = site, "", 0
+        self._site, self._session, self._free = site, "", 0
 
     def session(self) -> str:
-        """One that another upload fits into."""
-        if not self._places:
-            self._places = min(self._site.once(terms).limits.max_files, MOST_IN_A_SESSION)
-            self._session = open_session(self._site, self._places)
+        """Return a session with space for another upload."""
+        if not self._free:
+            self._free = min(self._site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+            self._session = open_session(self._site, self._free)
         return self._session
 
-    def fill(self) -> None:
-        """An upload took a place; one that was refused, or is but a part of a file, takes none."""
-        self._places -= 1
+    def use(self) -> None:
+        """Count an upload; refused ones, and parts of a file, don't count."""
+        self._free -= 1
 
 
 def ask(
@@ -74,7 +74,7 @@ def ask(
     *,
     midway: Callable[[], None] | None = None,
 ) -> Answer:
-    """One request of tus 1.0, and what it tells of the upload noted down."""
+    """Send a tus request, and record what it created or completed."""
     answer = site.call(
         method,
         url,
@@ -97,7 +97,7 @@ def create(
     headers: Mapping[str, str],
     body: bytes | None = None,
 ) -> tuple[str, Answer]:
-    """A new upload that must be made; its URL, and the answer."""
+    """Create an upload, which must succeed; return its URL and the response."""
     url, answer = created(site, file_of(site, label)[0], headers, body=body)
     if not url:
         raise Violation("creating an upload", expected="201 with a Location on this server", got=said(answer))
@@ -108,17 +108,17 @@ def created(
     site: Site,
     name: str,
     headers: Mapping[str, str],
-    told: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
     *,
     body: bytes | None = None,
 ) -> tuple[str, Answer]:
-    """An attempt to create an upload, with `told` as further metadata: its URL, empty where none was made."""
-    rooms = site.once(_Rooms)
+    """Try to create an upload, with `extra` metadata; return its URL, empty on failure, and the response."""
+    sessions = site.once(_Sessions)
     metadata = {
         "filename": name,
         "filetype": content_type(name),
-        "sessionId": rooms.session(),
-        **(told or {}),
+        "sessionId": sessions.session(),
+        **(extra or {}),
     }
     endpoint = offered(site).endpoint
     answer = ask(site, "POST", endpoint, {"Upload-Metadata": encode_metadata(metadata), **headers}, body)
@@ -130,20 +130,20 @@ def created(
     except ValueError:
         return "", answer
     if headers.get("Upload-Concat") != "partial":
-        rooms.fill()
+        sessions.use()
     if not answer.headers.get("Upload-File-Id"):
         site.made.uploads.add(url)
     return url, answer
 
 
 def offset(answer: Answer, expected: int, what: str) -> None:
-    """`Upload-Offset` as it must be."""
+    """Check `Upload-Offset`."""
     value = header(answer, "Upload-Offset", what, str(expected), str.isdecimal)
     same(int(value), expected, f"Upload-Offset after {what}")
 
 
 def append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """A `PATCH` that must succeed."""
+    """Send a `PATCH`, which must succeed."""
     answer = answered(ask(site, "PATCH", url, {"Upload-Offset": str(at), **(headers or {})}, body), what, 204)
     offset(answer, at + len(body), what)
     return answer
@@ -151,7 +151,7 @@ def append(site: Site, url: str, at: int, body: bytes, what: str, headers: Mappi
 
 @dataclass(frozen=True, slots=True)
 class Halfway:
-    """An upload of which the first half is there: `answer` is that to its `PATCH`, `rest` what is to follow."""
+    """A half-finished upload: `answer` is the response to its `PATCH`, `rest` the remaining bytes."""
 
     url: str
     answer: Answer
@@ -160,7 +160,7 @@ class Halfway:
 
 
 def halfway(site: Site) -> Halfway:
-    """Several checks look at it: each upload costs calls, also to be removed. To be asked for with `once`."""
+    """Create an upload that several checks share, to save requests. Use with `once`."""
     content = data(site)
     half = len(content) // 2
     url, _ = create(site, "tus-halfway", {"Upload-Length": str(len(content))})
@@ -168,14 +168,14 @@ def halfway(site: Site) -> Halfway:
 
 
 def read_back(site: Site, answer: Answer, sent: bytes) -> None:
-    """The bytes, where the answer to the last `PATCH` says where they are."""
+    """Check the stored bytes, if the response to the last `PATCH` has their path."""
     path = answer.headers.get("Content-Location", "")
     if path.startswith("/"):
-        same_bytes(site.read(path), sent, "the file that came by tus, read back")
+        same_bytes(site.read(path), sent, "the file uploaded by tus, read back")
 
 
 def core(site: Site) -> str:
-    """OPTIONS, POST, HEAD and PATCH (tus 1.0, core and creation)."""
+    """Check OPTIONS, POST, HEAD and PATCH (tus 1.0, core and creation)."""
     endpoint, content = offered(site, "creation").endpoint, data(site)
     _options(site, endpoint)
     url, creation = create(site, "tus", {"Upload-Length": str(len(content))})
@@ -198,7 +198,7 @@ def core(site: Site) -> str:
 
 
 def _speaks_tus(answer: Answer, what: str) -> None:
-    """Every answer but that to OPTIONS names the version."""
+    """Check the version, which every response except that to OPTIONS must have."""
     header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
 
 
@@ -206,16 +206,16 @@ def _options(site: Site, endpoint: str) -> None:
     answer = answered(site.call("OPTIONS", endpoint), "OPTIONS of the tus endpoint", 200, 204)
     what = "OPTIONS of the tus endpoint"
     header(answer, "Tus-Version", what, f"{VERSION} among others", lambda value: VERSION in value)
-    told = header(answer, "Tus-Extension", what, "the extensions", bool)
+    listed = header(answer, "Tus-Extension", what, "the extensions", bool)
     same(
-        sorted(item.strip().lower() for item in told.split(",")),
+        sorted(item.strip().lower() for item in listed.split(",")),
         sorted(offered(site).extensions),
         "Tus-Extension, and the extensions of the session answer",
     )
 
 
 def resume(site: Site) -> str:
-    """What arrived of a cut PATCH is kept or dropped, HEAD tells which, and the upload goes on (tus 1.0, core)."""
+    """Check that HEAD returns the offset after a cut PATCH and that the upload resumes there (tus 1.0, core)."""
     offered(site)
     content = data(site)
     url, _ = create(site, "tus-resumed", {"Upload-Length": str(len(content))})
@@ -229,7 +229,7 @@ def resume(site: Site) -> str:
     except CutOff:
         pass
     else:
-        raise Violation("half a PATCH", expected="no answer before the body is through", got="an answer")
+        raise Violation("half a PATCH", expected="no response before the end of the body", got="a response")
     what = "HEAD after a PATCH that was cut"
     head = answered(ask(site, "HEAD", url), what, 200, 204)
     at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
@@ -237,11 +237,11 @@ def resume(site: Site) -> str:
         raise Violation(what, expected=f"an offset of {len(content) // 2} at most", got=str(at))
     last = append(site, url, at, content[at:], "PATCH of the rest after a cut")
     read_back(site, last, content)
-    return f"went on at byte {at} of {len(content)}"
+    return f"resumed at byte {at} of {len(content)}"
 
 
 def checksum(site: Site) -> str:
-    """A right `Upload-Checksum` of each algorithm that is offered (tus 1.0, checksum)."""
+    """Check a correct `Upload-Checksum` of each offered algorithm (tus 1.0, checksum)."""
     tus = offered(site, "checksum")
     known = [name for name in sorted(tus.checksum_algorithms) if name in hashlib.algorithms_available]
     if "sha1" not in tus.checksum_algorithms:
@@ -252,19 +252,19 @@ def checksum(site: Site) -> str:
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
         digest = hashlib.new(name, piece, usedforsecurity=False).digest()
-        what = f"PATCH with a right checksum ({name})"
+        what = f"PATCH with a correct checksum ({name})"
         append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
     return ", ".join(known)
 
 
 def checksum_mismatch(site: Site) -> str:
-    """A wrong `Upload-Checksum`: 460, and nothing of the chunk is kept (tus 1.0, checksum)."""
+    """Check that a wrong `Upload-Checksum` gives 460 and the chunk is discarded (tus 1.0, checksum)."""
     offered(site, "checksum")
     upload = site.once(halfway)
     wrong = checksum_of("sha1", hashlib.sha1(b"other bytes", usedforsecurity=False).digest())
     what = "PATCH with a wrong checksum"
-    told = {"Upload-Offset": str(upload.at), "Upload-Checksum": wrong}
-    answer = ask(site, "PATCH", upload.url, told, upload.rest[:-1] or upload.rest)  # others need it unfinished
+    headers = {"Upload-Offset": str(upload.at), "Upload-Checksum": wrong}
+    answer = ask(site, "PATCH", upload.url, headers, upload.rest[:-1] or upload.rest)  # others need it unfinished
     if answer.ok:
         raise Violation(what, expected="460", got=said(answer), corrupt=True)
     answered(answer, what, 460)

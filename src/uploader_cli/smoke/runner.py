@@ -1,4 +1,4 @@
-"""How the checks are gone through: in order, each timed, and whatever happens what they made is removed at the end."""
+"""Run the checks in order, time each, and delete what they created at the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BROKEN = (Verdict.FAIL, Verdict.ERROR)
 
 
 class Stopped(BaseException):
-    """Somebody wants the end, by a signal; `code` is what to exit with. Raised in the main thread."""
+    """A signal asked to stop; `code` is the exit code. Raised in the main thread."""
 
     def __init__(self, code: Exit) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ def go_through(
     begin: Callable[[Check], None] = lambda _check: None,
     tell: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Make all checks; `begin` hears of each before, `tell` its result after. Closes the site.
+    """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
 
-    A `Stopped` ends the checks, not the cleaning; a second one ends that, too.
+    `Stopped` ends the checks, but not the clean-up; a second one ends that, too.
     """
     began = time.perf_counter()
     results: list[Result] = []
@@ -81,7 +81,7 @@ def go_through(
 
 
 def _end(site: Site) -> Exit | None:
-    """Clean up; the exit code where that was stopped, too."""
+    """Clean up; return the exit code if that was stopped."""
     try:
         sweep(site)
     except Stopped as stop:
@@ -94,7 +94,7 @@ def _end(site: Site) -> Exit | None:
 
 
 def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
-    """One check, unless what came before it makes it pointless."""
+    """Run one check, unless earlier results make it pointless."""
     culprit = _hopeless(site, before)
     if culprit:
         return _blocked(check, culprit)
@@ -108,7 +108,7 @@ def _made(site: Site, check: Check, before: Sequence[Result]) -> Result:
 
 
 def _hopeless(site: Site, before: Sequence[Result]) -> str:
-    """The check after which no other makes sense: nothing answers, or not any more, or nobody is let in."""
+    """Return the check whose failure makes all others pointless: no response, no longer one, or no access."""
     if site.gone:
         return next(result.id for result in reversed(before) if result.verdict is Verdict.ERROR)
     broken = next((result.id for result in before if result.verdict in BROKEN), "")
@@ -155,9 +155,9 @@ def _prevented(check: Check, prevented: Prevented, before: Sequence[Result]) -> 
 
 
 def _culprit(check: Check, ids: Sequence[str], before: Sequence[Result]) -> str:
-    """The first of these checks that failed, or what one of them was skipped for; empty where all is well.
+    """Return the first of these checks that failed, or that blocked one of them; else an empty string.
 
-    One that is not required excuses none that is.
+    A check that is not required does not excuse one that is.
     """
     failed = (found for found in before if found.verdict in BROKEN or found.blocked_by)
     known = {found.id: found.blocked_by or found.id for found in failed if found.required or not check.required}
@@ -173,8 +173,8 @@ def _no_calls(site: Site) -> str:
         wait = "" if site.retry_after is None else f"; again in {site.retry_after:,.0f} s"
         return f"the server's rate limit is used up (429){wait}"
     if site.left < site.budget - site.calls:
-        return "the server's rate limit leaves no call but those for the clean-up"
-    return f"the budget of {site.budget} calls is used up, but for the clean-up"
+        return "the server's rate limit leaves calls only for the clean-up"
+    return f"the budget of {site.budget} calls is used up, except for the clean-up"
 
 
 def _result(check: Check, verdict: Verdict, message: str, *, means: str = "", blocked_by: str = "") -> Result:
@@ -182,5 +182,5 @@ def _result(check: Check, verdict: Verdict, message: str, *, means: str = "", bl
 
 
 def _shown(result: Result) -> Result:
-    """Without secrets: answers and URLs are quoted."""
+    """Mask secrets, since responses and URLs are quoted."""
     return replace(result, message=mask(result.message), expected=mask(result.expected), got=mask(result.got))

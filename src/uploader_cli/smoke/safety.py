@@ -1,4 +1,4 @@
-"""Checks that no name leads out of the place where files belong, and that nobody without a right removes one."""
+"""Checks that no file name escapes its directory, and that nobody without permission deletes a file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
-"""A file that every Unix has, from below `/uploads/{category}/`; no client folds escaped slashes."""
+"""A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
 _ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
 
 
 def path_traversal(site: Site) -> str:
-    """Names with `../` in an upload, and in what is asked for under `/uploads/`."""
+    """Check names with `../` in uploads and in paths under `/uploads/`."""
     found = site.read(f"/uploads/{site.settings.category}/{ELSEWHERE}")
     if found is not None and b"root:" in found:
         raise Violation(f"GET /uploads/…/{ELSEWHERE}", expected="404", got="a file of the system")
@@ -43,10 +43,10 @@ def path_traversal(site: Site) -> str:
 
 
 def _judge_tus(site: Site, name: str, content: bytes) -> None:
-    """The same by tus: refused at the creation, or harmless at the end."""
+    """Check a name with `../` by tus: refused at the creation, or stored safely."""
     what = f"a tus upload named {UP}…"
-    told = {"relativePath": UP + name}
-    url, answer = created(site, UP + name, {"Upload-Length": str(len(content))}, told)
+    extra = {"relativePath": UP + name}
+    url, answer = created(site, UP + name, {"Upload-Length": str(len(content))}, extra)
     if not url:
         try:
             refused_cleanly(answer, what)
@@ -60,24 +60,24 @@ def _judge_tus(site: Site, name: str, content: bytes) -> None:
 
 
 def _judge(site: Site, answer: Answer, what: str) -> None:
-    """It may be refused, it may fail, and it may be stored under a name that stays where it should."""
+    """Check that the file is refused, fails, or is stored under a safe name."""
     if not answer.ok:
         refused_cleanly(answer, what)
         return
     for file in parse_batch(answer.body) or ():
         if file.status != "completed":
             continue
-        for told in (file.location or "", file.relative_path or ""):
-            if _ESCAPES.search(told):
-                raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(told)}")
+        for reported in (file.location or "", file.relative_path or ""):
+            if _ESCAPES.search(reported):
+                raise Violation(what, expected="a refusal, or a harmless name", got=f"stored as {quoted(reported)}")
         path = stored_path(site.settings.category, file.location or "")
-        answered(site.call("HEAD", path), f"HEAD of the place that the answer names for {what}", 200)
+        answered(site.call("HEAD", path), f"HEAD of the stored path of {what}", 200)
 
 
 def auth(site: Site) -> str:
-    """`DELETE` without a token, with a bad one, and with ours (wire contract 1)."""
+    """Check `DELETE` without a token, with an invalid one, and with ours (docs/protocol.md section 1)."""
     if site.own_authorization:
-        raise Needless("--header gives an Authorization, so that no call goes without: give a token instead")
+        raise Needless("--header sets Authorization for all requests: use a token instead")
     try:
         stored = stored_one(site)
     except Prevented:
@@ -87,13 +87,13 @@ def auth(site: Site) -> str:
     if without.status in (405, 501) or (without.status, stored) == (404, None):
         raise NotOffered(f"there is no DELETE of files ({without.status})")
     refused(without, "DELETE of a file without a token", (401, "UNAUTHORIZED"))
-    bad = site.call("DELETE", target, token="uploader-smoke.is-no.token")  # noqa: S106 - a bad one, on purpose
+    bad = site.call("DELETE", target, token="uploader-smoke.is-no.token")  # noqa: S106 - invalid on purpose
     refused(bad, "DELETE of a file with a bad token", (401, "INVALID_TOKEN"))
     if stored is not None:
         path = stored_path(site.settings.category, stored.location or "")
         answered(site.call("HEAD", path), "HEAD of a file after DELETE was refused", 200)
     if not site.token:
-        return "no token was given: a good one was not tried"
+        return "no token was given: a valid one was not tested"
     wanted = (404, "FILE_NOT_FOUND")
     refused(site.call("DELETE", f"/api/upload/file/{NOBODY}"), "DELETE of an unknown file, with the token", wanted)
     return ""

@@ -1,4 +1,4 @@
-"""Sessions and batches as most checks need them: opened, sent, and noted down for the end."""
+"""Create sessions and send batches for the checks, and record them for the clean-up."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 SIZE = 4096
-"""Bytes of a file that is sent, where the server takes as many."""
+"""Maximum bytes of a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the first session answer told: an open session, the limits, and tus where it is offered."""
+    """The first session response: an open session, the limits, and tus if offered."""
 
     session: str
     limits: Limits
@@ -36,39 +36,39 @@ class Terms:
 
 
 def first_answer(site: Site) -> Answer:
-    """The answer to the first `POST /api/upload/session`, whatever it is. To be asked for with `once`."""
+    """Return the response to the first `POST /api/upload/session`. Use with `once`."""
     answer = ask_for_session(site)
     site.speaks |= answer.status == 201
     return answer
 
 
 def terms(site: Site) -> Terms:
-    """What every upload must know before it begins. To be asked for with `once`."""
+    """Return the terms of uploads. Use with `once`."""
     try:
         answer = site.once(first_answer)
     except errors.UploaderError as error:
-        raise Prevented(f"no session could be opened: {error}", "session") from error
+        raise Prevented(f"no session could be created: {error}", "session") from error
     session = parse_session(answer.body) if answer.ok else None
     if session is None or session.limits is None:
-        raise Prevented(f"no session with limits could be opened ({said(answer)})", "session")
+        raise Prevented(f"no session with limits could be created ({said(answer)})", "session")
     tus = parse_capabilities(as_object(answer.body).get("tus"), site.settings.server)
     return Terms(session.session_id, session.limits, tus)
 
 
 def open_session(site: Site, files: int = 1) -> str:
-    """A new session; its id."""
+    """Create a session and return its ID."""
     try:
         answer = ask_for_session(site, expectedFiles=files)
     except errors.UploaderError as error:
-        raise Prevented(f"no session could be opened: {error}", "session") from error
+        raise Prevented(f"no session could be created: {error}", "session") from error
     session = parse_session(answer.body) if answer.ok else None
     if session is None:
-        raise Prevented(f"no session could be opened ({said(answer)})", "session")
+        raise Prevented(f"no session could be created ({said(answer)})", "session")
     return session.session_id
 
 
 def ask_for_session(site: Site, **asked: object) -> Answer:
-    """`POST /api/upload/session`, for one file unless `asked` says otherwise; a session that it opens is noted."""
+    """Send `POST /api/upload/session`, by default for one file, and record a created session."""
     body = {"category": site.settings.category, "expectedFiles": 1, **asked}
     answer = site.call("POST", "/api/upload/session", json=body, leaves=1)
     session = parse_session(answer.body) if answer.ok else None
@@ -78,7 +78,7 @@ def ask_for_session(site: Site, **asked: object) -> Answer:
 
 
 def file_of(site: Site, label: str, *, kind: str = "") -> tuple[str, bytes]:
-    """A name that tells whose file it is, and content that no other file has."""
+    """Return a unique name and random content."""
     limits = site.once(terms).limits
     any_type = limits.allowed_types & {"*", "mp4"}
     ending = kind or ("mp4" if any_type else min(limits.allowed_types, default="mp4"))
@@ -94,7 +94,7 @@ def send(
     midway: Callable[[], None] | None = None,
     after: Callable[[], None] | None = None,
 ) -> Answer:
-    """`POST /api/upload/batch`; what was stored of it is noted. `paths`: the `relativePath` of each file."""
+    """Send `POST /api/upload/batch` and record the stored files. `paths`: the `relativePath` of each file."""
     fields = [("sessionId", session), ("category", site.settings.category)]
     fields += [("relativePath", path) for path in paths]
     body = form(fields, files, midway=midway, after=after)
@@ -106,7 +106,7 @@ def send(
 
 
 def note_stored(site: Site, answer: Answer) -> None:
-    """Remember the files of a batch answer for the end."""
+    """Record the files of a batch response."""
     for file in parse_batch(answer.body) or ():
         if file.status == "completed" and file.server_id:
             location = stored_path(site.settings.category, file.location) if file.location else ""

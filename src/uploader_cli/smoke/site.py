@@ -1,4 +1,4 @@
-"""The server under examination: calls to it, counted and within the budget, and what the checks share."""
+"""The tested server: requests to it, counted and within the budget, and values shared by the checks."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Answer
 
 BUDGET = 100
-"""Calls that a run may make: the reference backend allows as many in 15 minutes (wire contract 3.11)."""
+"""Default budget: the reference backend allows 100 requests in 15 minutes (docs/protocol.md section 3.11)."""
 ANSWER_LIMIT = 30.0
-"""Seconds for an answer to begin: the reference backend takes 2.7 for each file of a batch (wire contract 3.2)."""
+"""Seconds for a response to start: the reference backend takes 2.7 per file (docs/protocol.md section 3.2)."""
 END_LIMIT = 1.0
-"""Seconds that live connections may take to end politely."""
+"""Maximum seconds for live connections to end."""
 PATIENCE = 10.0
-"""Seconds to wait for events that are due: those of a server that keeps its promises come within a fraction of one."""
+"""Seconds to wait for expected events, which usually arrive within a fraction of one."""
 UNAVAILABLE = (502, 503, 504)
-"""What proxies say for a server that is down or busy: it may pass."""
+"""Statuses of proxies for a server that is down or busy."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
-"""An id that no session and no file has."""
+"""An ID that no session and no file has."""
 _FREE = ("/health", "/uploads/", "/socket.io/")
 
 Value = TypeVar("Value")
 
 
 class Metered(NamedTuple):
-    """The rate limit headers of one counted answer, as they were sent; None for a missing one."""
+    """The rate limit headers of a counted response; None for a missing one."""
 
     limit: str | None
     remaining: str | None
@@ -49,42 +49,41 @@ class Metered(NamedTuple):
 
 
 class Site:
-    """One server, for one run: calls never exceed the budget, where servers count them.
+    """A server in one run. Counted requests never exceed the budget.
 
-    That is all calls but those to `/health`, `/uploads` and `/socket.io` (wire contract 3.11).
-
-    What the checks share is made once, when it is first needed, whether that succeeds or not (`once`).
+    These are all but those to `/health`, `/uploads` and `/socket.io` (docs/protocol.md section 3.11). Shared values are
+    computed once, when first needed, and so are their errors (`once`).
     """
 
     def __init__(self, settings: Settings, *, budget: int = BUDGET, patience: float = PATIENCE) -> None:
-        """No connection is made yet. Raises `UsageError` for a token that can't be read."""
+        """Does not connect yet. Raises `UsageError` for an unreadable token."""
         self.settings = settings
         self.budget, self.patience = budget, patience
         self.token = settings.bearer()
         self.run = secrets.token_hex(4)
-        """What all names of this run carry."""
+        """Part of all names of this run."""
         self.calls = 0
         self.made = Made()
         self.answered = self.speaks = False
-        """Whether anything answered, and whether it did as an upload server does."""
+        """Whether there was any response, and one of an upload server."""
         self.welcome = self.refusals = 0
-        """Counted calls with our own token: how many were let in, and how many met 401 or 403."""
+        """Counted requests with our own token: accepted ones, and those with 401 or 403."""
         self.meter: list[Metered | None] = []
-        """What each counted call was told of the rate limit, in the order in which they began; None for no answer."""
+        """The rate limit headers of each counted request, in order of their starts; None without a response."""
         self.retry_after: float | None = None
-        """Seconds until calls are taken again, as a 429 told."""
+        """Seconds until requests are accepted again, from a 429."""
         self.limited = False
-        """Whether the server said 429."""
+        """Whether there was a 429."""
         self.gone = False
-        """Whether it answered once, and does not any more."""
+        """Whether the server no longer answers."""
         self.cleaning = False
         self.endings: list[threading.Thread] = []
-        """Live connections that are being left."""
+        """Threads that end live connections."""
         self._remaining: int | None = None
         self._http, self._beside = Http(settings), Http(settings)
         self._once: dict[object, object] = {}
 
-    # --- calls --------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def call(
         self,
@@ -100,19 +99,18 @@ class Site:
         leaves: int = 0,
         limit: float = ANSWER_LIMIT,
     ) -> Answer:
-        """One call to a path or a URL of the server. `token`: None for none, empty for our own.
+        """Send a request to a path or URL of the server. `token`: None for none, empty for our own.
 
-        `beside` is for a call that is made while another one is under way, `may_refuse` for one that 403 may answer.
-        `leaves` is how many calls it may take to remove what this one makes, `limit` the seconds until it is answered.
-        Raises `OutOfCalls`, `NetworkError`, and the error for 429, 502, 503, 504, and for 401 and 403 where they answer
-        our own token.
+        `beside` is for a request during another one, `may_refuse` for one that may get a 403. `leaves` is the number of
+        requests to delete what this one creates, `limit` the seconds for a response. Raises `OutOfCalls`,
+        `NetworkError`, the error for 429, 502, 503 and 504, and for 401 and 403 with our own token.
         """
         url = where if "://" in where else self.settings.server + where
         counted, place = self._counts(url), len(self.meter)
         if counted:
             self._spend(leaves)
             self.meter.append(None)
-        stranger = not trusts(self.settings.server, url)  # it gets neither the token nor what --header gives
+        stranger = not trusts(self.settings.server, url)  # gets neither the token nor headers of --header
         shown = None if stranger else self.token if token == "" else token
         answer = (self._beside if beside else self._http).request(
             method,
@@ -133,7 +131,7 @@ class Site:
         return answer
 
     def answers(self) -> bool:
-        """Whether it still does, be it with an error; a call that no server counts."""
+        """Return whether the server still answers, even with an error; uses an uncounted request."""
         try:
             self.call("GET", "/health", limit=PATIENCE)
         except errors.NetworkError:
@@ -143,40 +141,40 @@ class Site:
         return True
 
     def read(self, path: str) -> bytes | None:
-        """Return the bytes of a stored file; None where the server does not give them out."""
+        """Return the bytes of a stored file; None if the server does not return them."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         with self._http.stream(self.settings.server + path, headers) as (answer, pieces):
             return b"".join(pieces) if answer.status == 200 else None
 
     @property
     def may_delete(self) -> bool:
-        """Whether calls carry what `DELETE` asks for: a token, or a header that stands for one."""
+        """Whether requests carry an authorization for `DELETE`: a token, or a header."""
         return bool(self.token) or self.own_authorization
 
     @property
     def own_authorization(self) -> bool:
-        """Whether `--header` gives one, which then goes with every call."""
+        """Whether `--header` sets one."""
         return any(name.lower() == "authorization" for name in self.settings.headers)
 
     @property
     def shut_out(self) -> bool:
-        """Whether every call so far met 401 or 403, where that could be seen."""
+        """Whether all requests so far got 401 or 403."""
         return self.refusals > 0 and not self.welcome
 
     @property
     def silent(self) -> bool:
-        """Whether nothing answered, or nothing of the calls of an upload server as one does."""
+        """Whether there was no response, or none of an upload server."""
         return not self.answered or (self.calls > 0 and not self.speaks)
 
     @property
     def left(self) -> int:
-        """Calls that may still be made, by the budget and by what the server says."""
+        """Remaining requests, by the budget and the server's rate limit."""
         own = self.budget - self.calls
         return max(0, own if self._remaining is None else min(own, self._remaining))
 
     @property
     def spare(self) -> int:
-        """Calls for checks: what is made so far must still be removed."""
+        """Remaining requests for checks, without those for the clean-up."""
         return self.left - self.made.owed(with_token=self.may_delete)
 
     def close(self) -> None:
@@ -200,7 +198,7 @@ class Site:
         names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
         metered = Metered(*(answer.headers.get(name) for name in names))
         self.meter[place] = metered
-        if place == len(self.meter) - 1:  # a longer call tells how things stood when it began
+        if place == len(self.meter) - 1:  # a longer request has older numbers
             self._remaining = whole(metered.remaining)
         self.speaks |= bool(error_code(answer.body)) or parse_session(answer.body) is not None
         if answer.status == 429:
@@ -213,10 +211,10 @@ class Site:
         if refused:
             raise answer_error(answer)
 
-    # --- what is shared -----------------------------------------------------------------------------------------------
+    # --- shared values ------------------------------------------------------------------------------------------------
 
     def once(self, make: Callable[[Site], Value]) -> Value:
-        """`make(self)`, the first time; then what it gave, or raised, again."""
+        """Return `make(self)`, computed once; an error is raised again."""
         if make not in self._once:
             try:
                 self._once[make] = make(self)
@@ -225,4 +223,4 @@ class Site:
         found = self._once[make]
         if isinstance(found, Exception):
             raise found
-        return found  # type: ignore[return-value]  # what this very function gave
+        return found  # type: ignore[return-value]  # the type of `make`

@@ -1,4 +1,4 @@
-"""The report as text, of whatever width: a table of verdicts, what failed and how, what is left, and one last line."""
+"""The report as text for a given width: a table of verdicts, the failures, what is left, and a summary line."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _SIGNS = {
     Verdict.SKIPPED: ("–", "-", "\x1b[2m"),
     Verdict.NOT_RUN: ("?", "?", "\x1b[1;33m"),
 }
-"""A sign, one for terminals whose encoding has no such signs, and a colour."""
-_WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server lets nobody in: "}
-"""What all failures come from."""
+"""Glyph, ASCII glyph and colour."""
+_WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
+"""The common cause of all failures."""
 _END = "\x1b[0m"
 _LONGEST_ID = max(len(check.id) for check in CHECKS)
 _LONGEST_WORD = max(len(verdict.words) for verdict in Verdict)
 TIME = 8
 NARROW = 70
-"""Columns below which what is said of a check stands below its id."""
+"""Columns below which the message is below the ID."""
 MOST_LEFT = 5
-"""Things left on the server that are named; `verbose` names all."""
+"""Maximum objects left on the server that are listed, unless `verbose`."""
 
 
 class Page:
-    """How a report is drawn: lines of at most `width` cells (of 36 at least)."""
+    """Formats a report in lines of at most `width` cells (36 at least)."""
 
     def __init__(self, *, width: int = 80, color: bool = False, glyphs: bool = True, verbose: bool = False) -> None:
         self._width, self._color, self._glyphs, self._verbose = max(36, width), color, glyphs, verbose
         self._said = ""
 
     def heading(self, server: str) -> list[str]:
-        """What is examined."""
+        """Return the heading."""
         return [*wrap(f"uploader smoke: {safe(server)}", self._width, rest="  "), ""]
 
     def row(self, result: Result) -> list[str]:
-        """One check. What was said of the one before is not said again."""
+        """Return the lines of one check, without repeating the previous message."""
         said = result.message if result.message != self._said else ""
         self._said = result.message
         if self._verbose and result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED):
@@ -72,7 +72,7 @@ class Page:
         return self._painted(lines, result.verdict)
 
     def failures(self, results: Sequence[Result]) -> list[str]:
-        """Each check that failed: what was expected, what came instead, and what that means."""
+        """Return the details of each failed check."""
         lines: list[str] = []
         for result in results:
             if result.verdict not in (Verdict.FAIL, Verdict.ERROR):
@@ -80,15 +80,15 @@ class Page:
             optional = "" if result.required else " (not required)"
             title = f"{self._sign(result.verdict)} {result.id}: {result.description}{optional}"
             lines += ["", *self._painted(wrap(title, self._width, rest="  "), result.verdict)]
-            where = "error" if result.verdict is Verdict.ERROR else "seen in"
-            told = (where, result.message), ("hint", result.hint), ("expected", result.expected), ("got", result.got)
-            for name, text in (*told, ("means", result.means)):
+            where = "error" if result.verdict is Verdict.ERROR else "in"
+            details = (where, result.message), ("hint", result.hint), ("expected", result.expected), ("got", result.got)
+            for name, text in (*details, ("means", result.means)):
                 if text:
                     lines += _beside(f"  {name:<8}  ", text, self._width)
         return lines
 
     def left(self, report: Report) -> list[str]:
-        """What could not be removed."""
+        """Return what could not be deleted."""
         if not report.left:
             return []
         shown = report.left if self._verbose else report.left[:MOST_LEFT]
@@ -96,24 +96,24 @@ class Page:
         lines = ["", f"Left on the server ({len(report.left)}):"]
         for thing in shown:
             lines += wrap(safe(thing), self._width, first="  ", rest="    ")
-        return [*lines, f"  and {more} more (-v names them)"] if more else lines
+        return [*lines, f"  and {more} more (-v lists them)"] if more else lines
 
     def verdict(self, report: Report) -> list[str]:
-        """What it took, and the last line, which says it all."""
-        spent = f"{report.calls} of {plural(report.budget, 'call')} spent, {span(report.seconds)}"
+        """Return the requests and time used, and the summary line."""
+        spent = f"{report.calls} of {plural(report.budget, 'call')} used, {span(report.seconds)}"
         verdict = Verdict.PASS if report.ok else Verdict.FAIL
         line = wrap(safe(sentence(report)), self._width, first=f"{self._sign(verdict)} ", rest="  ")
         return ["", *wrap(spent, self._width, first="  ", rest="  "), *self._painted(line, verdict)]
 
     def looking(self, check_id: str) -> str:
-        """The check under way."""
+        """Return the line of the running check."""
         return f"{'…' if self._glyphs else '.'} {check_id}"
 
     def _sign(self, verdict: Verdict) -> str:
         return _SIGNS[verdict][0 if self._glyphs else 1]
 
     def _painted(self, lines: list[str], verdict: Verdict) -> list[str]:
-        """The first line, up to its verdict, in colour."""
+        """Colour the first line up to its verdict."""
         if not self._color:
             return lines
         sign = self._sign(verdict)
@@ -122,7 +122,7 @@ class Page:
 
 
 def sentence(report: Report) -> str:
-    """All checks in one sentence."""
+    """Summarize all checks in one sentence."""
     counted = report.counted
     ran = len(report.results) - counted[Verdict.NOT_OFFERED] - counted[Verdict.SKIPPED]
     rest = [
@@ -137,14 +137,14 @@ def sentence(report: Report) -> str:
     rest += [f"not required and failed: {_ids(_forgiven(report))}"] if _forgiven(report) else []
     more = f" ({', '.join(rest)})" if rest else ""
     if report.exit_code in (130, 143):
-        return f"Interrupted: {counted[Verdict.NOT_RUN]} of {plural(len(report.results), 'check')} not made{more}"
+        return f"Interrupted: {counted[Verdict.NOT_RUN]} of {plural(len(report.results), 'check')} not run{more}"
     if report.ok:
         return f"{plural(ran - len(_forgiven(report)), 'check')} passed{more}"
     broken = [result for result in report.against if result.verdict is not Verdict.NOT_RUN]
     unmade = [result for result in report.against if result.verdict is Verdict.NOT_RUN]
     if not broken:
-        return f"{len(unmade)} of {plural(ran, 'check')} not made: {unmade[0].message}{more}"
-    also = f"; {len(unmade)} not made" if unmade else ""
+        return f"{len(unmade)} of {plural(ran, 'check')} not run: {unmade[0].message}{more}"
+    also = f"; {len(unmade)} not run" if unmade else ""
     why = _WHY.get(report.exit_code, "")
     return f"{why}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
 
@@ -162,7 +162,7 @@ def _ids(results: Sequence[Result]) -> str:
 
 
 def _beside(start: str, text: str, width: int) -> list[str]:
-    """`text` to the right of `start`, in a column of its own."""
+    """Put `text` to the right of `start`, in a column."""
     indent = " " * len(start)
     lines = wrap(safe(text), width, first=indent, rest=indent)
     return [(start + lines[0][len(indent) :]).rstrip(), *lines[1:]]

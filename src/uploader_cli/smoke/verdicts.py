@@ -1,4 +1,4 @@
-"""What a check can come to, and what all of them come to, as values."""
+"""The outcomes of a check, and the report, as values."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 class Verdict(StrEnum):
     """How a check ended.
 
-    `fail` is a promise that the server broke, `error` a check that came to no end (no answer, 503), `skipped` one that
-    would prove nothing (what it needs failed already, or no token was given), `not_run` one that there was no call left
-    for. What a server does not offer is neither passed nor failed.
+    `fail`: the server violates the protocol. `error`: the check could not finish (no response, 503). `skipped`: it
+    would prove nothing (a check that it needs failed, or there is no token). `not_run`: no requests were left.
+    `not_offered`: the server lacks an optional feature.
     """
 
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"  # noqa: S105 - not a password
     WARNING = "warning"
     FAIL = "fail"
     ERROR = "error"
@@ -30,12 +30,12 @@ class Verdict(StrEnum):
 
     @property
     def words(self) -> str:
-        """As people read it."""
+        """The verdict for display."""
         return self.value.replace("_", " ")
 
 
 class Violation(Exception):
-    """The server broke a promise: `expected` and `got` are about `what`. `corrupt`: bytes are other than sent."""
+    """The server violates the protocol: `expected` and `got` are about `what`. `corrupt`: stored bytes differ."""
 
     def __init__(self, what: str, *, expected: str, got: str, corrupt: bool = False) -> None:
         super().__init__(what)
@@ -43,21 +43,21 @@ class Violation(Exception):
 
 
 class Doubtful(Exception):
-    """What is required holds, but something is not as it should be."""
+    """The requirement is met, but something is wrong."""
 
 
 class NotOffered(Exception):
-    """The server does not have what the check is about; the words say how that shows."""
+    """The server does not offer the feature; the message tells how that shows."""
 
 
 class Needless(Exception):
-    """The check would prove nothing here; the words say why, and what would let it be made."""
+    """The check would prove nothing here; the message tells why."""
 
 
 class Prevented(Exception):
-    """What the check needs does not work: no news where one of the checks `by` failed, else a failure of this one.
+    """A precondition of the check failed: it is skipped if one of the checks `by` failed, else it fails itself.
 
-    Its cause may be the `Violation` that it is then.
+    Its cause may be the `Violation` to report then.
     """
 
     def __init__(self, why: str, *by: str) -> None:
@@ -66,12 +66,12 @@ class Prevented(Exception):
 
 
 class OutOfCalls(Exception):
-    """No call may be made any more: the budget is spent, or the server's rate limit is."""
+    """No requests are left, by the budget or the server's rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One check as it is reported. `seconds` is the time it took, `calls` are those that servers count."""
+    """The result of a check. `seconds` is its duration, `calls` its counted requests."""
 
     id: str
     description: str
@@ -81,18 +81,18 @@ class Result:
     expected: str = ""
     got: str = ""
     hint: str = ""
-    """What to do next, where the check came to no end."""
+    """What to do next, for an error."""
     means: str = ""
-    """What it means for those who upload; with a failure only."""
+    """The consequence for users, with a failure only."""
     seconds: float = 0.0
     calls: int = 0
     blocked_by: str = ""
-    """The id of the failed check without which this one makes no sense."""
+    """The ID of the failed check that blocks this one."""
     corrupt: bool = False
-    """Whether the server has other bytes than were sent."""
+    """Whether stored bytes differ from those sent."""
 
     def counts(self, *, strict: bool) -> bool:
-        """True where this keeps the whole from being a success."""
+        """Return True if this result makes the run fail."""
         match self.verdict:
             case Verdict.PASS | Verdict.NOT_OFFERED | Verdict.SKIPPED:
                 return False
@@ -101,7 +101,7 @@ class Result:
         return self.required or strict
 
     def as_json(self) -> dict[str, object]:
-        """The check as `--json` shows it."""
+        """Return the check for `--json`."""
         return {
             "type": "check",
             "id": self.id,
@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All checks and what they come to. `left` names what could not be removed from the server."""
+    """The results of all checks. `left` lists what could not be deleted from the server."""
 
     server: str
     results: tuple[Result, ...]
@@ -134,21 +134,21 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True where every check that counts holds."""
+        """True if every check that counts passed."""
         return self.exit_code is Exit.OK
 
     @property
     def against(self) -> tuple[Result, ...]:
-        """The checks that keep it from being a success."""
+        """The results that make the run fail."""
         return tuple(result for result in self.results if result.counts(strict=self.strict))
 
     @property
     def counted(self) -> Mapping[Verdict, int]:
-        """How many checks have each verdict."""
+        """The number of checks by verdict."""
         return {verdict: sum(result.verdict is verdict for result in self.results) for verdict in Verdict}
 
     def as_json(self) -> dict[str, object]:
-        """The last line of `--json`."""
+        """Return the last line of `--json`."""
         return {
             "type": "verdict",
             "server": self.server,
@@ -165,7 +165,7 @@ class Report:
 
 
 def exit_of(results: Iterable[Result], *, strict: bool, speaks: bool, refused: bool) -> Exit:
-    """The exit code: 5 where the server let us do nothing (`refused`), 6 where none spoke as an upload server does."""
+    """Return the exit code: 5 if all requests were refused (`refused`), 6 if no upload server answered."""
     against = [result for result in results if result.counts(strict=strict)]
     if not against:
         return Exit.OK

@@ -33,7 +33,7 @@ def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
     lines = done.err.splitlines()
     assert max(map(len, lines)) <= 80
     assert "live over websocket" in " ".join(done.err.split())
-    assert "1 API call spent" in done.err
+    assert "1 API call used" in done.err
     assert any(line.startswith("✓ websocket") for line in lines)
     assert "\x1b" not in done.err
 

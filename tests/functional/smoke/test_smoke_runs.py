@@ -94,7 +94,7 @@ def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up(budget: i
     assert report.exit_code is Exit.RETRY_MAY_HELP
     assert failed(report) == set(), report.results
     assert "auth" in of(report, Verdict.NOT_RUN)
-    assert result(report, "auth").message == f"the budget of {budget} calls is used up, but for the clean-up"
+    assert result(report, "auth").message == f"the budget of {budget} calls is used up, except for the clean-up"
     assert report.left == ()
 
 
@@ -135,7 +135,7 @@ def test_a_server_that_goes_away() -> None:
     assert failed(report) == {"stored-file"}
     after = report.results[[found.id for found in report.results].index("stored-file") + 1 :]
     assert {(found.verdict, found.blocked_by, found.calls) for found in after} == {(Verdict.SKIPPED, "stored-file", 0)}
-    assert [thing.rpartition(": ")[2] for thing in report.left] == ["the server does not answer any more"]
+    assert [thing.rpartition(": ")[2] for thing in report.left] == ["the server no longer answers"]
 
 
 def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state()
         assert watching.outcome is not None
         assert watching.outcome.channel.fallbacks == 1
         assert watching.outcome.metrics.failed_polls == 2
-        assert [text.partition(" after ")[0] for text in recovered(watching)] == ["progress is known again"]
+        assert [text.partition(" after ")[0] for text in recovered(watching)] == ["progress is updated again"]
 
 
 def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_back() -> None:
@@ -50,5 +50,5 @@ def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_bac
         assert lost
         assert lost == [1, 2, 3][: len(lost)]  # at 5 s the polls begin, however far the retries are
         told = recovered(watching)
-        assert told[0].startswith("connection back after ")
+        assert told[0].startswith("reconnected after ")
         assert told[-1].endswith(", progress was polled meanwhile")

@@ -40,11 +40,11 @@ def test_a_latency_is_warned_of_once_and_so_is_its_end() -> None:
     assert not run.told  # one slow answer is no latency
     for _ in range(4):
         run.answer(2.0)
-    assert run.told == [(WarningCode.LATENCY, "latency of 2000 ms, more than 500 ms: the server's answers are slow")]
+    assert run.told == [(WarningCode.LATENCY, "latency of 2000 ms, more than 500 ms: the server responds slowly")]
     for _ in range(9):
         run.answer(0.01)
     assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED]
-    assert run.told[1][1].startswith("the latency is low again, ")
+    assert run.told[1][1].startswith("latency is normal again, ")
     for _ in range(9):
         run.answer(2.0)
     assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED, WarningCode.LATENCY]
@@ -63,14 +63,14 @@ def test_late_messages_and_a_slow_connection_are_latency_too() -> None:
     for _ in range(2):
         run.put(ev.SessionProgress("s", Transport.WEBSOCKET, 10.0, None, received=11.0))
     run.look()
-    assert run.told[0][1] == "latency of 1000 ms, more than 500 ms: the server's messages are late"
+    assert run.told[0][1] == "latency of 1000 ms, more than 500 ms: the server's messages arrive late"
     run = Watched(Alarms(latency_ms=500))
     live = ev.ChannelChanged(
         ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED, latency_ms=900.0
     )
     run.put(live)
     run.look()
-    assert run.told[0][1] == "latency of 900 ms, more than 500 ms: connecting took so long"
+    assert run.told[0][1] == "latency of 900 ms, more than 500 ms: connecting was slow"
 
 
 def test_an_error_rate_is_warned_of_once_and_so_is_its_end() -> None:
@@ -92,10 +92,10 @@ def test_a_stall_is_warned_of_once_and_so_is_its_end() -> None:
     run.put(ev.FileSelected(0, "a", 10), ev.FileStarted(0, "a", 10, "s", 0, 1))
     for _ in range(40):
         run.look(1.0)
-    assert run.told == [(WarningCode.STALLED, "no progress for 30 s: the server is not taking bytes")]
+    assert run.told == [(WarningCode.STALLED, "no progress for 30 s: the server accepts no bytes")]
     run.put(ev.BytesSent(0, 1, 5))
     run.look()
-    assert run.told[1] == (WarningCode.RECOVERED, "it moves again, 10.1 s after the warning")
+    assert run.told[1] == (WarningCode.RECOVERED, "progress again, 10.1 s after the warning")
     assert len(run.told) == 2
 
 
@@ -109,9 +109,9 @@ def test_a_pause_is_no_stall() -> None:
 @pytest.mark.parametrize(
     ("phase", "why"),
     [
-        (ev.BytesSent(0, 1, 10), "everything is sent, the server has not answered yet"),
-        (ev.FileRetry(0, 2, 60.0, ev.FailureCode.NETWORK, "gone"), "waiting to try again"),
-        (ev.FilesCancelled((0,)), "the server says nothing"),
+        (ev.BytesSent(0, 1, 10), "everything is sent, waiting for the server's response"),
+        (ev.FileRetry(0, 2, 60.0, ev.FailureCode.NETWORK, "gone"), "waiting to retry"),
+        (ev.FilesCancelled((0,)), "no message from the server"),
     ],
     ids=["sent", "waiting", "nothing"],
 )
@@ -127,7 +127,7 @@ def test_a_stall_while_contents_are_compared_blames_nobody() -> None:
     run = Watched(Alarms(stall=30))
     run.put(ev.FileSelected(0, "a", 10), ev.ContentChecked("a"))
     run.look(31.0)
-    assert run.told[0][1].endswith("a is compared with its list first")
+    assert run.told[0][1].endswith("a is being compared with the list")
 
 
 def test_without_thresholds_nothing_is_said() -> None:

@@ -167,9 +167,9 @@ def test_a_server_of_any_type_takes_any_name(word: str) -> None:
 def test_a_refusal_names_what_is_taken_and_what_this_is() -> None:
     mov, bare = refusal(local_file("a.mov"), ASSUMED), refusal(local_file("a"), ASSUMED)
     assert mov is not None
-    assert mov.message == "the server takes avi, mp4 only, this is .mov"
+    assert mov.message == "the server accepts only avi, mp4; this file is .mov"
     assert bare is not None
-    assert bare.message.endswith("this is no extension")
+    assert bare.message.endswith("this file has no extension")
     big = refusal(local_file(f"a.mp4={LIMIT + 1}"), ASSUMED)
     assert big is not None
     assert str(LIMIT + 1) in big.message

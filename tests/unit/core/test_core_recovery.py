@@ -76,18 +76,18 @@ def test_a_timeout_leads_to_polling_and_the_run_goes_on_with_less() -> None:
 def test_a_lost_connection_recovers_by_itself() -> None:
     run = Run((5.0, channel(LOST)), (6.0, channel(LOST)), (8.2, channel(LIVE, ChannelReason.RECOVERED)))
     assert run.log == [(IncidentKind.CHANNEL, Ending.RECOVERED, 2)]
-    assert run.told == ["connection back after 3.2 s"]
+    assert run.told == ["reconnected after 3.2 s"]
 
 
 def test_a_connection_that_comes_back_behind_the_polls() -> None:
     run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (10.0, progress(Transport.HTTP)), (80.0, channel(LIVE)))
-    assert run.told == ["connection back after 1 min 15 s, progress was polled meanwhile"]
+    assert run.told == ["reconnected after 1 min 15 s, progress was polled meanwhile"]
 
 
 def test_polls_that_no_server_answered_are_not_called_progress() -> None:
     refused = ev.PollFailed("s", "refused")
     run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (10.0, refused), (80.0, channel(LIVE)))
-    assert run.told == ["connection back after 1 min 15 s"]
+    assert run.told == ["reconnected after 1 min 15 s"]
 
 
 def test_a_failed_update_keeps_the_last_known_state() -> None:
@@ -96,7 +96,7 @@ def test_a_failed_update_keeps_the_last_known_state() -> None:
     assert (run.state.channel.stale, run.state.channel.heard) == ("timed out", 3.0)  # shown with its age
     run.put(16.0, progress())
     assert run.log == [(IncidentKind.UPDATES, Ending.RECOVERED, 2)]
-    assert run.told == ["progress is known again after 12.0 s without news"]
+    assert run.told == ["progress is updated again after 12.0 s"]
 
 
 def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> None:
@@ -104,7 +104,7 @@ def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> N
     assert run.log == [(IncidentKind.TRANSFER, None, 2)]
     run.put(8.5, ev.BytesConfirmed(1, 2, 5))
     assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 2)]
-    assert run.told == ["transfer goes on after 7.5 s and 2 retries"]
+    assert run.told == ["transfer resumed after 7.5 s and 2 retries"]
 
 
 def test_a_retry_that_helps_soon_needs_no_word() -> None:
@@ -144,7 +144,7 @@ def test_a_rate_limit_is_over_when_its_time_is() -> None:
     assert run.log == [(IncidentKind.RATE_LIMIT, None, 1)]
     run.put(61.0, ev.Ticked())
     assert run.log == [(IncidentKind.RATE_LIMIT, Ending.RECOVERED, 1)]
-    assert run.told == ["going on after 1 min 0 s of waiting for the server's rate limit"]
+    assert run.told == ["resumed after waiting 1 min 0 s for the server's rate limit"]
 
 
 def test_a_lost_session_is_recovered_by_a_new_one() -> None:
@@ -165,12 +165,12 @@ def test_the_log_is_bounded_and_counts_on() -> None:
     assert run.state.incidents.total == 10_000
     assert len(run.state.incidents.kept) == MOST
     assert run.state.incidents.kept[-1].began == 9999.0
-    assert not run.state.incidents.going_on
+    assert not run.state.incidents.active
 
 
 def test_what_is_over_is_told_in_one_line() -> None:
     run = Run((1.0, channel(LOST)), (2.0, channel(LIVE)))
-    assert run.state.news == ev.RunWarning(WarningCode.RECOVERED, "connection back after 1.0 s")
+    assert run.state.news == ev.RunWarning(WarningCode.RECOVERED, "reconnected after 1.0 s")
     assert run.state.warnings == []  # good news are none of the summary's warnings
     run.put(3.0, ev.RunWarning(WarningCode.STALLED, "no progress"))
     assert run.state.news == run.state.warnings[-1]

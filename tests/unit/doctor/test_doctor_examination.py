@@ -57,7 +57,7 @@ def test_the_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination, "RUN_LIMIT", 0.0)
     report = run(monkeypatch, Step("disk", "state dir", lambda _: fine("never asked")))
     assert report.steps[0].status is Status.WARNING
-    assert "were over" in report.verdict
+    assert "have passed" in report.verdict
 
 
 def test_nothing_rests_on_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def test_the_steps_are_those_of_the_page() -> None:
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
-BLOCKED = "something between you and the server blocks websockets (proxy?)"
-NEITHER = "neither websocket nor long polling gets through to Socket.IO (proxy?)"
+BLOCKED = "something on the network path blocks websockets (proxy?)"
+NEITHER = "neither websocket nor long polling reaches Socket.IO (proxy?)"
 WELL = Result("tcp", "TCP", 1.0, fine("open"))
 NO_WEBSOCKET = Result("websocket", "websocket", 1.0, warning("answered with 403", "Let it through."))
 NO_LONG_POLLING = Result("long_polling", "long polling", 1.0, warning("answered with 403", "Let it through."))

@@ -9,7 +9,7 @@ from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 
 if TYPE_CHECKING:
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
 
 MIB = 1 << 20
 SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"
@@ -37,7 +37,7 @@ HOSTILE = [
 class Script:
     """Plays events; `now` moves only when it is told to."""
 
-    def __init__(self, view: Renderer | None = None, start: float = 100.0) -> None:
+    def __init__(self, view: Observer | None = None, start: float = 100.0) -> None:
         self.state = ProgressState()
         self.view = view
         self.now = start

@@ -303,7 +303,7 @@ def test_a_stall_says_why(run: Script, screen: Screen) -> None:
     calm = screen.lines()
     run.now += 42
     lines = screen.lines()
-    assert lines[3] == "! no progress for 0:42: the server takes no more bytes"
+    assert lines[3] == "! no progress for 0:42: the server accepts no more bytes"
     assert len(lines) == len(calm)
     run.put(ev.BodySent((0,)))
     run.channel(ChannelState.LIVE, ChannelState.RECONNECTING, attempt=1)
@@ -335,7 +335,7 @@ def test_old_news_show_their_age(run: Script, screen: Screen) -> None:
     run.put(ev.SessionProgress(SESSION, Transport.HTTP, None, "uploading"))
     run.now += 7
     run.put(ev.PollFailed(SESSION, "no answer within 5 s"))
-    assert "! last news 7 s ago (no answer within 5 s)" in screen.lines()
+    assert "! no update for 7 s (no answer within 5 s)" in screen.lines()
 
 
 def test_a_watched_session_is_all_percentages(run: Script, screen: Screen) -> None:

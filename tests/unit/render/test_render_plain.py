@@ -36,7 +36,7 @@ def test_a_small_run_line_by_line() -> None:
     log.put(ev.FileSkipped(7, "notes.txt", ev.SkipReason.TYPE))
     log.put(ev.RunWarning(ev.WarningCode.INSECURE, "certificates are not verified"))
     assert log.lines == [
-        "uploader: 3 files, 30.0 MiB → 127.0.0.1:8765 (batch, 4 at once)",
+        "uploader: 3 files, 30.0 MiB → 127.0.0.1:8765 (batch, 4 in parallel)",
         "channel: live websocket 12 ms",
         "✓ film-0000.mp4 (10.0 MiB, 1.5 s)",
         "↻ film-0001.mp4: retry 1 in 0:04 (connection reset)",
@@ -108,7 +108,7 @@ def test_a_run_of_5000_files_with_200_failures_stays_short() -> None:
     assert len(log.lines) < 300
     assert sum(line.startswith("✗") for line in log.lines) == 50
     assert not any(line.startswith("✓") for line in log.lines)
-    assert "(more than 50 failure lines: the rest is only counted)" in log.lines
+    assert "(more than 50 failure lines: further ones are not shown)" in log.lines
     assert "failed" in log.lines[-1]
 
 
@@ -140,7 +140,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log.put(ev.RunStarted("http://h:1", None, None, 2, "tus", resumed_from="r-1"), ev.FileSelected(0, "a", 5))
     log.tick(0.1)
     log.tick(5)
-    assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 at once), going on with run r-1"
+    assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 in parallel), resuming run r-1"
     assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0 of ≥1 done · closed"
 
 
@@ -164,7 +164,7 @@ def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
     log.start(0)
     log.tick(1)
     log.tick(40)
-    assert log.lines[-1].endswith("no progress for 0:41: the server takes no more bytes")
+    assert log.lines[-1].endswith("no progress for 0:41: the server accepts no more bytes")
     log.put(ev.Paused(60, ev.PauseReason.RATE_LIMIT))
     log.tick(5)
     assert log.lines[-1].endswith("rate limited: waiting 0:55")
@@ -200,4 +200,4 @@ def test_a_stall_while_contents_are_compared_names_the_file() -> None:
     log.put(ev.ContentChecked("big.mp4"))
     log.tick(1)
     log.tick(40)
-    assert log.lines[-1].endswith("no progress for 0:41: big.mp4 is compared with its list first")
+    assert log.lines[-1].endswith("no progress for 0:41: big.mp4 is being compared with the list")

@@ -40,15 +40,15 @@ def shown(*events: ev.Event, width: int = 80, verbose: bool = False) -> list[str
 
 def test_a_table_in_80_columns() -> None:
     assert shown(START, *SESSIONS, *LEFT_OUT, END) == [
-        "plan for http://h:1 (batch); limits assumed (this server was never asked): 3",
+        "plan for http://h:1 (batch); limits assumed (this server was never used): 3",
         "  files a session, at most 300.0 MiB each, avi, mp4",
         "",
         "session   files       size   calls  type   first files",
         "      1       3   30.0 MiB       2  mp4    holiday/a.mp4, holiday/b.mp4, holida…",
         "      2       5    1.2 KiB       2  mixed  x.avi, 旅行/电影.avi, z, …",
         "",
-        "- 1,200 left out (type): 0.txt, 1.txt, 2.txt, and 1,197 more",
-        "- 1 left out (symlink): link",
+        "- 1,200 skipped (type): 0.txt, 1.txt, 2.txt, and 1,197 more",
+        "- 1 skipped (symlink): link",
         r"✗ a\x1b[31m.mp4: too large",
         "",
         "8 files, 31.0 MiB in 2 sessions with 5 calls; 1 file would fail (exit code 4);",
@@ -82,7 +82,7 @@ def test_long_lists_are_bounded(verbose: bool) -> None:
     lines = shown(START, *sessions, *failed, ev.PlanFinished(300, 100 * MIB, 100, 201, 0, 100, 4), verbose=verbose)
     assert (len(lines) > 200) is verbose
     if not verbose:
-        assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB, 140 calls (-v names each)" in lines
+        assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB, 140 calls (-v lists all)" in lines
         assert sum(line.startswith("✗ f") for line in lines) == ROWS
         assert "✗ 100 files can't be sent (100 empty)" in lines
 
@@ -90,7 +90,7 @@ def test_long_lists_are_bounded(verbose: bool) -> None:
 def test_a_tus_endpoint_and_nothing_to_say() -> None:
     start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
     assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
-        "plan for http://h/files/ (tus); limits as last seen there: any number of files a session, any size, any type",
+        "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",
         "",
         "0 files, 0 B with 0 calls; nothing was sent",
     ]

@@ -16,13 +16,13 @@ from uploader_cli.render.rows import width_of
 from uploader_cli.render.summary import summary
 
 if TYPE_CHECKING:
-    from uploader_cli.render import Renderer
+    from uploader_cli.core.observer import Observer
 
 
 class Run(Script):
     """A run whose one file is on the server."""
 
-    def __init__(self, view: Renderer | None = None, name: str = "holiday.mp4") -> None:
+    def __init__(self, view: Observer | None = None, name: str = "holiday.mp4") -> None:
         super().__init__(view)
         self.begin(1, 10 * MIB, names=[name])
         self.put(ev.FileCompleted(0, name, 10 * MIB, None, None, verified=True, attempts=1, seconds=1.0))

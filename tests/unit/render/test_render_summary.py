@@ -9,7 +9,7 @@ from render_script import HOSTILE, MIB, Script, name_of
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
-from uploader_cli.render.summary import REMEDIES, summary
+from uploader_cli.render.summary import FIXES, summary
 from uploader_cli.render.words import cells
 
 
@@ -40,22 +40,22 @@ def test_failures_say_why_and_what_to_do_once_for_each_cause(run: Script) -> Non
     outcome = run.end(4)
     assert summary(run.state, outcome, width=120) == [
         "✗ 1 of 4 files confirmed by the server, 3 failed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
-        "✗ 2 failed: server failed – trying again does not help by itself",
+        "✗ 2 failed: server failed – not retryable",
         "  ✗ film-0001.mp4",
         "    no space left",
         "  ✗ film-0002.mp4",
         "    no space left on /data",
-        "  → The server received the file and could not store it: its operator finds the reason.",
-        "✗ 1 failed: network – trying again can help",
+        "  → The server received the file but could not store it: contact its operator.",
+        "✗ 1 failed: network – retryable",
         "  ✗ film-0003.mp4",
         "    connection reset",
         "  → Check the network and the server, then run the command again.",
-        "  exit code 4: some files failed for good",
+        "  exit code 4: some files failed permanently",
     ]
 
 
 def test_every_failure_code_has_a_remedy() -> None:
-    assert set(REMEDIES) == set(FailureCode)
+    assert set(FIXES) == set(FailureCode)
 
 
 def test_every_skip_reason_has_words(run: Script) -> None:
@@ -63,8 +63,8 @@ def test_every_skip_reason_has_words(run: Script) -> None:
         run.put(ev.FileSkipped(number, "x", reason))
     run.put(ev.FileSkipped(90, "y", SkipReason.TYPE))
     skipped, untried = summary(run.state, run.end(), width=500)[1:3]
-    assert skipped.startswith("- 10 skipped: 2 type not taken by the server, 1 ")
-    assert untried == "- 1 not tried: the run had ended before"
+    assert skipped.startswith("- 10 skipped: 2 type not accepted by the server, 1 ")
+    assert untried == "- 1 not tried: the run ended before"
 
 
 def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
@@ -125,10 +125,10 @@ def test_an_interrupt_says_what_was_in_flight_and_how_to_go_on(run: Script) -> N
     outcome = run.end(130)
     assert summary(run.state, outcome, width=120, resume_hint="uploader resume r-1") == [
         "■ interrupted: 1 of 5 files confirmed, 10.0 MiB in 12.3 s (832.5 KiB/s)",
-        "■ in flight when it stopped:",
+        "■ in progress when interrupted:",
         "  ■ film-0002.mp4",
         "  ■ film-0001.mp4",
-        "→ to go on: uploader resume r-1",
+        "→ to resume: uploader resume r-1",
         "  exit code 130: interrupted (Ctrl-C)",
     ]
 

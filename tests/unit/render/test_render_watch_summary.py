@@ -63,17 +63,17 @@ def test_each_that_did_not_complete_is_named_with_its_end(watch: Watch) -> None:
     assert lines[:4] == [
         "✗ 1 of 4 sessions completed, 2 of 4 files in 12.3 s",
         f"✗ session {OTHER}: partial, 1 file failed",
-        f"✗ session {unknown}: the server does not know it",
-        f"✗ session {gone}: the server does not know it any more",
+        f"✗ session {unknown}: unknown to the server",
+        f"✗ session {gone}: no longer known to the server",
     ]
     assert "  ✗ b.mp4" in lines
-    assert lines[-1] == "  exit code 6: the server does not know a session, never answered, or is no upload server"
+    assert lines[-1] == "  exit code 6: a session is unknown, or the server never answered or is not an upload server"
 
 
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     [
-        (3, errors.ConnectFailed("no connection to http://x"), "the server went away; watching again can help"),
+        (3, errors.ConnectFailed("no connection to http://x"), "the connection to the server was lost; retryable"),
         (5, errors.Unauthorized("the server refused: 401", status=401), "not authorised"),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_interrupted_watch_stops_no_upload(watch: Watch, code: int) -> None:
     watch.begin_watch(SESSION)
     watch.hear(SESSION, "uploading", "a.mp4=uploading", total=2)
     lines = watch.last_words(code, resume_hint="uploader resume")
-    assert lines[0] == "■ not watched to the end, 0 of 2 files in 12.3 s so far; the upload goes on"
+    assert lines[0] == "■ stopped watching, 0 of 2 files in 12.3 s so far; the upload continues"
     assert len(lines) == 2
     assert "interrupted" in lines[1]
 

@@ -138,7 +138,7 @@ def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -
 def test_shards_of_two_divisions_are_no_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     names = [write(f"s{i}{n}", f"f{i}{n}✓", shard=shard(i, n)) for i, n in ((1, 1), (1, 2), (2, 2))]
     code, document, _ = merged(*names, capsys=capsys)
-    assert (code, document["missing"]) == (3, ["the reports are of different divisions: into 1 and 2 shards"])
+    assert (code, document["missing"]) == (3, ["the reports are of different numbers of shards: 1 and 2"])
 
 
 def test_a_file_in_two_shards_is_said_and_counted_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +154,7 @@ def test_a_run_without_an_end_is_missing_until_another_goes_on_with_it(
 ) -> None:
     half = write("half", "a✓ b■", selection_complete=False, exit_code=130)
     code, document, _ = merged(half, capsys=capsys)
-    assert (code, document["missing"]) == (3, ["run half: it ended before all its files were found"])
+    assert (code, document["missing"]) == (3, ["run half: it ended before all files were found"])
     rest = write("rest", "a= b✓ c✓", at=2, resumed_from="half")
     code, document, _ = merged(half, rest, capsys=capsys)
     assert (code, document["missing"], said(document)) == (0, [], "a✓ b✓ c✓")
@@ -163,7 +163,7 @@ def test_a_run_without_an_end_is_missing_until_another_goes_on_with_it(
 def test_a_shard_that_broke_is_mended_by_a_later_run_of_it(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     broken = write("broken", "a✓", shard=shard(1, 1), counts={"selected": 3, "completed": 1})
     code, document, _ = merged(broken, capsys=capsys)
-    assert (code, document["missing"]) == (3, ["run broken (shard 1 of 1): it does not say what became of 2 files"])
+    assert (code, document["missing"]) == (3, ["run broken (shard 1 of 1): it does not report 2 files"])
     whole = write("whole", "a= b✓ c✓", at=2, shard=shard(1, 1))
     assert merged(broken, whole, capsys=capsys)[0] == 0
 
@@ -213,12 +213,12 @@ def test_every_format_can_be_had(write: Write, tmp_path: Path) -> None:
     [
         ("", "not valid JSON"),
         ("[]", "not valid JSON"),
-        ("{}", "no report of uploader"),
-        ('{"format": "uploader-report", "v": 2}', "version of the format is 2"),
-        ('{"format": "uploader-report", "v": 1}', "of which run"),
+        ("{}", "not a report of uploader"),
+        ('{"format": "uploader-report", "v": 2}', "format version 2"),
+        ('{"format": "uploader-report", "v": 1}', "identify its run"),
         ('{"format": "uploader-report", "v": 1, "files": [{"path": 1}]}', "file 1 has no path"),
         ('{"format": "uploader-report", "v": 1, "files": [{"path": "a", "outcome": "completed"}', "not valid JSON"),
-        ('{"format": "uploader-report", "v": 1, "runs": [1], "counts": {}}', "of which run"),
+        ('{"format": "uploader-report", "v": 1, "runs": [1], "counts": {}}', "identify its run"),
         ("[" * 100_000, "not valid JSON"),
         ('{"files": ' + "[" * 100_000, "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
@@ -259,5 +259,5 @@ def test_a_report_is_read_however_it_is_laid_out(
 
 def test_a_row_of_numbers_that_are_none(write: Write, tmp_path: Path) -> None:
     path = tmp_path / write("one", "", files=[{"path": "a", "outcome": "completed", "size": "big"}])
-    with pytest.raises(UsageError, match="its numbers are none"):
+    with pytest.raises(UsageError, match="invalid numbers"):
         Report.open(path)

@@ -127,5 +127,5 @@ def test_a_list_of_a_run_that_had_not_found_all_files_says_so(spool: Spool, tmp_
     fill(spool, [b"a.mp4"])
     (write,) = Reports([], tmp_path / "again.txt", {}, "tag").outputs
     assert write({"selection_complete": True}, spool) == ""
-    assert "before it had found all files" in write({"selection_complete": False}, spool)
+    assert "before all files were found" in write({"selection_complete": False}, spool)
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"

@@ -66,9 +66,9 @@ def test_the_failed_files_are_bounded_and_counted_on(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("cat > /dev/null; exit 3", "the command ended with exit code 3"),
+        ("cat > /dev/null; exit 3", "the command failed with exit code 3"),
         ("exit 0", ""),
-        ("no-such-command-of-ours 2> /dev/null", "the command ended with exit code 127"),
+        ("no-such-command-of-ours 2> /dev/null", "the command failed with exit code 127"),
     ],
     ids=["fails", "does not read", "is none"],
 )
@@ -94,7 +94,7 @@ def is_alive(pid: str) -> bool:
 
 def test_a_command_that_takes_too_long_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     run("sleep 600", 3, limit=0.0)
-    assert capsys.readouterr().err == "warning: --on-failure: the command took over 0 s and was stopped\n"
+    assert capsys.readouterr().err == "warning: --on-failure: the command was stopped after 0 s\n"
 
 
 def test_an_interrupt_ends_the_command_with_all_that_it_started(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uploader_cli.run.views import go_on
+from uploader_cli.run.views import resume_hint
 from uploader_cli.settings import resolve
 
 
@@ -26,4 +26,4 @@ def test_an_interrupted_run_is_found_again_where_its_journal_is(
     own = tmp_path / "config.toml"
     own.write_text("[profile.x]\nstate_dir = 'elsewhere'\n[profile.y]")
     settings = resolve(flags, env={}, cwd=Path("/work"), user_config=own, need_server=False)
-    assert go_on(settings) == f"{command}, or the same command again"
+    assert resume_hint(settings) == f"{command}, or the same command again"

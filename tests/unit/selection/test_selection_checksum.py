@@ -41,7 +41,7 @@ def test_another_file(file: LocalFile) -> None:
     found = differs(replace(file, sha256="0" * 64))
     assert found is not None
     assert (found.file, found.path, found.code) == (3, file.path, FailureCode.MISMATCH)
-    assert found.message == f"its SHA-256 is {SHA256}, not {'0' * 64} as listed: not sent"
+    assert found.message == f"the SHA-256 is {SHA256}, not {'0' * 64} as listed; not sent"
 
 
 def test_a_file_that_is_written_to_meanwhile(file: LocalFile) -> None:

@@ -71,7 +71,7 @@ def test_which_directories_are_entered(include: str, exclude: str, path: str, en
 @pytest.mark.parametrize("pattern", ["!", "[z-a]"])
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_a_pattern_that_gitignore_would_not_take_is_a_usage_error(option: str, pattern: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option}: this is no gitignore pattern") as caught:
+    with pytest.raises(UsageError, match=f"--{option}: not a gitignore pattern") as caught:
         Filters(**{option: ["*.tmp", pattern]})
     assert "'*.tmp'" in caught.value.hint
 

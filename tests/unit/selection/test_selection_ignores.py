@@ -101,7 +101,8 @@ def test_a_name_that_is_no_utf8_can_be_left_out(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("*.tmp\n[z-a]\n", "line 2 is no gitignore pattern"), ("!\n", "line 1 is no gitignore pattern")]
+    ("text", "words"),
+    [("*.tmp\n[z-a]\n", "line 2 is not a gitignore pattern"), ("!\n", "line 1 is not a gitignore pattern")],
 )
 def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
     here: Path, text: str, words: str
@@ -113,7 +114,7 @@ def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
     (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, Unusable)]
     assert (bad.path, bad.code) == ("d/x/.uploaderignore", FailureCode.UNREADABLE)
     assert bad.message.startswith(words)
-    assert bad.message.endswith("; nothing of its directory is sent")
+    assert bad.message.endswith("; its directory is not uploaded")
 
 
 @contextlib.contextmanager
@@ -137,7 +138,7 @@ def test_one_that_can_not_be_read_fails(here: Path) -> None:
     with as_anyone():
         (bad,) = [step for step in walk(["d"], Filters()) if step]
     assert isinstance(bad, Unusable)
-    assert bad.message == "it can't be read: Permission denied; nothing of its directory is sent"
+    assert bad.message == "can't be read: Permission denied; its directory is not uploaded"
 
 
 @pytest.mark.parametrize("mode", [0, 0o600])

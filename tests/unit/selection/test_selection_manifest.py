@@ -82,14 +82,14 @@ def test_each_bad_line_is_named_with_its_number() -> None:
     os.symlink("nowhere", "dangling")
     content = ["a.mp4", "gone.mp4", "d", "pipe", "a.mp4/x", "dangling", "x" * 300]
     error = refused(manifest("\n".join(content)))
-    assert str(error) == "the list: 6 of 7 lines can't be used, and nothing was sent"
+    assert str(error) == "the list: 6 of 7 lines are invalid; nothing was sent"
     assert error.details == (
         "line 2: gone.mp4: no such file",
-        "line 3: d: it is a directory: name it as PATH instead, or list the files in it",
-        "line 4: pipe: it is no regular file",
+        "line 3: d: is a directory: give it as PATH, or list its files",
+        "line 4: pipe: not a regular file",
         "line 5: a.mp4/x: no such file",
         "line 6: dangling: no such file",
-        f"line 7: {'x' * 199}…: it can't be read (File name too long)",
+        f"line 7: {'x' * 199}…: can't be read (File name too long)",
     )
     assert "--lenient" in error.hint
 
@@ -107,7 +107,7 @@ def test_what_is_not_wanted_may_be_missing() -> None:
 
 def test_a_lenient_list_is_refused_only_for_its_header() -> None:
     manifest("gone\n" * 3, strict=False).check(everything)
-    with pytest.raises(UsageError, match="no column path"):
+    with pytest.raises(UsageError, match="the column path is missing"):
         manifest("gone\n" * 3, Format.CSV, strict=False).check(everything)
 
 
@@ -116,7 +116,7 @@ def test_a_lenient_list_is_refused_only_for_its_header() -> None:
     [
         ('{"path": "a.mp4"}\n', Format.PLAIN, "--from-format jsonl"),
         ("name,path\nx,a.mp4\n", Format.PLAIN, "--from-format csv"),
-        ("a.mp4\nd/b.mp4\n", Format.NUL, "leave -0 out"),
+        ("a.mp4\nd/b.mp4\n", Format.NUL, "omit -0"),
         ("gone\n", Format.PLAIN, "--lenient"),
     ],
 )
@@ -127,13 +127,13 @@ def test_another_format_is_guessed(content: str, kind: Format, hint: str) -> Non
 def test_a_list_that_can_not_be_read(here: Path) -> None:
     with pytest.raises(UsageError, match="--from-file: the list can't be read: No such file"):
         Manifest(here / "none", "the list", Format.PLAIN, None).check(everything)
-    with pytest.raises(UsageError, match="the list, line 1: there is no column path"):
+    with pytest.raises(UsageError, match="the list, line 1: the column path is missing"):
         manifest("x\n", Format.CSV).check(everything)
 
 
 def test_a_tus_endpoint_knows_no_categories() -> None:
     error = refused(manifest("path,category\na.mp4,personal\n", Format.CSV, category=None))
-    assert error.details == ("line 2: a.mp4: it has a category, and a tus server knows none",)
+    assert error.details == ("line 2: a.mp4: a tus server has no categories",)
 
 
 # --- what is selected -------------------------------------------------------------------------------------------------
@@ -220,4 +220,4 @@ def test_listed_file_with_content_beyond_its_size_is_refused() -> None:
     bad = look(Entry(3, "/proc/self/status", "status"))
     assert isinstance(bad, BadLine)
     assert (bad.line, bad.code) == (3, FailureCode.UNREADABLE)
-    assert bad.message.startswith("it has content, though the system gives its size as 0")
+    assert bad.message.startswith("has content although its size is 0")

@@ -90,9 +90,7 @@ def test_a_line_without_end() -> None:
 
 
 def test_a_list_that_is_nul_separated_is_found_out() -> None:
-    assert bad("a.mp4\0b.mp4\0", Format.PLAIN) == [
-        (1, "it holds a NUL character: a list that is NUL-separated needs -0")
-    ]
+    assert bad("a.mp4\0b.mp4\0", Format.PLAIN) == [(1, "contains a NUL character: a NUL-separated list needs -0")]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,7 @@ def test_a_quote_that_is_not_closed_takes_only_its_own_line(end: str) -> None:
     content = 'path,name\na.mp4,\n"b.mp4,\nc.mp4,"n\n.mp4"\nd.mp4,' + end
     found = list(lines(content, Format.CSV))
     quotes = [item for item in found if isinstance(item, BadLine)]
-    assert (quotes[0].line, quotes[0].message) == (3, "not valid CSV: a quote is not closed")
+    assert (quotes[0].line, quotes[0].message) == (3, "not valid CSV: unclosed quote")
     assert [item.path for item in found if isinstance(item, Entry)] == ["a.mp4", "d.mp4"]
     assert [item.line for item in found] == sorted(item.line for item in found)
 
@@ -157,10 +155,10 @@ def test_a_quote_that_is_not_closed_in_a_long_list() -> None:
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("a.mp4\n", "line 1: there is no column path"),
+        ("a.mp4\n", "line 1: the column path is missing"),
         ("path;name\n", "separated by commas"),
-        ("path,path\n", "column 'path' is there twice"),
-        ("path,sha1\n", "there is no column 'sha1'"),
+        ("path,path\n", "duplicate column 'path'"),
+        ("path,sha1\n", "unknown column 'sha1'"),
         ('"path\n', "the header is not valid CSV"),
     ],
 )
@@ -186,19 +184,19 @@ def test_the_event_stream_is_a_list_of_files_too() -> None:
     [
         ("{", "not valid JSON: Expecting property name enclosed in double quotes (column 2)"),
         ("[" * 100_000, "not valid JSON: nested too deeply"),
-        ('["a.mp4"]', 'it must be an object as {"path": "a.mp4"}'),
-        ('{"path": "a", "sha1": "x"}', "there is no key 'sha1'"),
+        ('["a.mp4"]', 'must be an object as {"path": "a.mp4"}'),
+        ('{"path": "a", "sha1": "x"}', "unknown key 'sha1'"),
         ('{"path": 7}', "path must be text"),
-        ('{"path": ""}', "it names no path"),
-        ('{"name": "a.mp4"}', "it names no path"),
-        ('{"path": "a\\u0000b"}', "its path holds a NUL character"),
-        ('{"path": "\\ud800"}', "path is no name that a file can have here"),
+        ('{"path": ""}', "no path"),
+        ('{"name": "a.mp4"}', "no path"),
+        ('{"path": "a\\u0000b"}', "the path contains a NUL character"),
+        ('{"path": "\\ud800"}', "path is not a valid file name on this system"),
         ('{"path_b64": "?"}', "path_b64 is not base64"),
         ('{"path": "a", "category": "work"}', "category must be personal or scenic, not 'work'"),
         ('{"path": "a", "sha256": "abc"}', "sha256 must be 64 hexadecimal digits, not 'abc'"),
         ('{"path": "a", "name": "../b"}', "name must be a relative path without . and .., as videos/a.mp4, not '../b'"),
         ('{"path": "a", "name": "/b"}', "name must be a relative path without . and .., as videos/a.mp4, not '/b'"),
-        ('{"path": "a", "name": "b\\n"}', "name holds a control character, or one that is no text: 'b\\n'"),
+        ('{"path": "a", "name": "b\\n"}', "name contains a control character or an undecodable byte: 'b\\n'"),
     ],
 )
 def test_a_line_that_can_not_be_used(line: str, words: str) -> None:

@@ -279,7 +279,7 @@ def test_a_pipe_is_skipped_where_it_was_found_and_fails_where_it_was_named(here:
     os.mkfifo("d/pipe")
     assert line(found("d")) == "d/a.mp4 d/pipe!special"
     (item,) = found("d/pipe")
-    assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "it is no regular file", relative_path="pipe")
+    assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "not a regular file", relative_path="pipe")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of /proc are Linux's")
@@ -289,7 +289,7 @@ def test_file_with_content_beyond_its_size_is_no_regular_file(here: Path) -> Non
     Path("d/empty").touch()
     (item,) = found("/proc/self/status")
     assert isinstance(item, Unusable)
-    assert item.message == "it has content, though the system gives its size as 0: copy it to a file first"
+    assert item.message == "has content although its size is 0: copy it to a regular file first"
     assert line(found("d")) == "d/a.mp4 d/empty"
     os.symlink("/proc/self/status", "d/status")
     assert line(found("d", follow=True)) == "d/a.mp4 d/empty d/status!special"
@@ -345,7 +345,7 @@ def test_a_broken_link_is_not_missing(here: Path) -> None:
     (item,) = found("broken")
     assert line([item]) == "broken!vanished"
     assert isinstance(item, Unusable)
-    assert item.message == "it is a symbolic link to a file that does not exist"
+    assert item.message == "a symbolic link to a file that does not exist"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_the_page() -> None:
     assert "\x1b" not in text
     assert (
         "✗ batch-one: a batch of one file is stored\n"
-        '  seen in   opening a session with a name like <b>"\\x00\\x1b[31m\n'
+        '  in        opening a session with a name like <b>"\\x00\\x1b[31m\n'
         "  expected  201\n"
         "  got       500 without an error code\n"
         "  means     files don't arrive\n"
@@ -96,8 +96,8 @@ def test_the_page() -> None:
     assert "Left on the server (1):\n  /uploads/a.mp4: no token\n" in text
     assert lines[-4:] == [
         "",
-        "  9 of 100 calls spent, 1.2 s",
-        "✗ 2 of 6 checks failed: batch-one, batch-several; 1 not made (2 not offered, 1",
+        "  9 of 100 calls used, 1.2 s",
+        "✗ 2 of 6 checks failed: batch-one, batch-several; 1 not run (2 not offered, 1",
         "  skipped, 1 with a warning, not required and failed: validate)",
     ]
 
@@ -116,7 +116,7 @@ def test_colours_are_never_the_only_sign() -> None:
 
 def test_few_of_many_things_left_are_named() -> None:
     shown = report(left=tuple(f"thing {number}" for number in range(9)))
-    assert Page().left(shown)[-1] == "  and 4 more (-v names them)"
+    assert Page().left(shown)[-1] == "  and 4 more (-v lists them)"
     assert "  thing 8" in Page(verbose=True).left(shown)
 
 
@@ -126,10 +126,10 @@ def test_few_of_many_things_left_are_named() -> None:
         (EVERY[:1], Exit.OK, "1 check passed"),
         (EVERY[:2], Exit.OK, "2 checks passed (1 with a warning)"),
         ((EVERY[0], EVERY[8]), Exit.OK, "1 check passed (not required and failed: validate)"),
-        ((EVERY[0], EVERY[7]), Exit.RETRY_MAY_HELP, "1 of 2 checks not made: the budget of 5 calls is used up"),
+        ((EVERY[0], EVERY[7]), Exit.RETRY_MAY_HELP, "1 of 2 checks not run: the budget of 5 calls is used up"),
         ((EVERY[3],), Exit.NO_SERVER, "No upload server answers: 1 of 1 check failed: batch-several"),
-        ((EVERY[3],), Exit.NOT_AUTHORISED, "The server lets nobody in: 1 of 1 check failed: batch-several"),
-        ((EVERY[0], EVERY[7]), Exit.SIGINT, "Interrupted: 1 of 2 checks not made"),
+        ((EVERY[3],), Exit.NOT_AUTHORISED, "The server denies access: 1 of 1 check failed: batch-several"),
+        ((EVERY[0], EVERY[7]), Exit.SIGINT, "Interrupted: 1 of 2 checks not run"),
     ],
 )
 def test_one_line_says_it_all(results: tuple[Result, ...], exit_code: Exit, words: str) -> None:
@@ -195,11 +195,11 @@ def test_checks_are_chosen_by_id_and_by_glob() -> None:
     assert chosen() == CHECKS
     assert [one.id for one in chosen(["batch-*"], ["*-cut"])] == ["batch-one", "batch-several"]
     assert [one.id for one in chosen(["auth", "health"])] == ["health", "auth"], "in the order of the table"
-    with pytest.raises(UsageError, match="--only: no check is called 'helth'"):
+    with pytest.raises(UsageError, match="--only: no check matches 'helth'"):
         chosen(["helth"])
-    with pytest.raises(UsageError, match="--skip: no check is called 'x\\*'"):
+    with pytest.raises(UsageError, match="--skip: no check matches 'x\\*'"):
         chosen([], ["x*"])
-    with pytest.raises(UsageError, match="leaves none"):
+    with pytest.raises(UsageError, match="excludes all checks"):
         chosen(["auth"], ["auth"])
 
 

@@ -268,7 +268,7 @@ class TestRedirects:
 
     def test_redirect_from_https_to_http_is_not_followed(self) -> None:
         client, http = client_of((307, {"Location": "http://cdn.example/1"}))
-        with pytest.raises(errors.ProtocolError, match="leave https") as caught:
+        with pytest.raises(errors.ProtocolError, match="changes from https") as caught:
             client.head(URL)
         assert caught.value.hint
         assert len(http.sent) == 1

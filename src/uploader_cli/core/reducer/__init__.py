@@ -1,7 +1,7 @@
-"""The only writer of the state.
+"""The only code that changes the state.
 
-`reduce` takes an event and its time, and returns the public events that follow: the event itself where it changed
-something, nothing where it was stale, a duplicate, or a step backwards.
+`reduce` applies an event and returns the resulting public events: the event itself if it changed anything, nothing if
+it was stale, a duplicate or a step backwards.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADVANCES = {
     ev.FileFailed,
     ev.SessionProgress,
 }
-"""Events that end a stall, where they change anything."""
+"""Events that end a stall if they change anything."""
 
 
 def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:

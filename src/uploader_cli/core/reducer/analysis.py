@@ -1,4 +1,4 @@
-"""Events of the analysis after an upload: percentages, messages, and the end."""
+"""Apply events of the analysis after an upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of the files of a run: attempts, bytes, and their ends."""
+"""Apply events of files: attempts, bytes and ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     )
     session = state.sessions.get(event.session)
     if before is not None and session is not None:
-        file.server_time = session.server_time  # messages of the attempt before are stale
+        file.server_time = session.server_time  # messages of earlier attempts are stale
     file.meter.update(now, event.offset)
     state.running[event.file] = file
     state.sizes.pop(event.file, None)
@@ -58,7 +58,7 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
 
 
 def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> list[ev.Event]:
-    """Raise `confirmed`; also `sent`, where the server got more than that in an earlier attempt."""
+    """Raise `confirmed`, and `sent` if the server has more from an earlier attempt."""
     file = state.running.get(event.file)
     if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.confirmed <= file.confirmed:
         return []
@@ -89,13 +89,13 @@ def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[e
 
 
 def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
-    """Count a file that is stored; its progress is completed before, unless it came in a pack."""
+    """Count a stored file, after completing its progress unless it came in a pack."""
     if _is_over(state, event.file):
         return []
     out: list[ev.Event] = []
     file = state.running.get(event.file)
     if file is not None and (file.confirmed < event.size or file.sent < event.size):
-        if file.packed:  # its start and its end say all
+        if file.packed:  # has no progress events
             state.sent_total += event.size
             state.meter.update(now, state.sent_total)
         else:
@@ -118,7 +118,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
 
 
 def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
-    """Count a file that is over and not stored."""
+    """Count a failed file."""
     if _is_over(state, event.file):
         return []
     state.failed += 1
@@ -151,7 +151,7 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         file = state.running.get(number)
         if file is not None:
             if file.phase is Phase.QUEUED:
-                file.attempt += 1  # the one that it waited for: within an attempt no number falls
+                file.attempt += 1  # it waited for the next one; numbers never fall within an attempt
             file.phase = Phase.CANCELLED
             out.append(progress_of(file, now))
         state.cancelled += 1
@@ -171,7 +171,7 @@ def _settle(
     size: int | None = None,
     note: str = "",
 ) -> None:
-    """Replace the state of a file that is over by its mark and the totals."""
+    """Replace the state of a finished file by its mark and the totals."""
     file = state.running.pop(number, None)
     waiting = state.sizes.pop(number, None)
     if size is None:

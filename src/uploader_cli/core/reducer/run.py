@@ -1,4 +1,4 @@
-"""Events of the run as a whole: start and end, warnings, the channel, measurements."""
+"""Apply events of the run: start and end, warnings, the channel, measurements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> l
 
 
 def warned(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev.Event]:
-    """Keep a warning for the view and the summary."""
+    """Store a warning for the view and the summary."""
     if len(state.warnings) < MOST_KEPT or event.code is ev.WarningCode.MAY_BE_STORED:
         state.warnings.append(event)
     state.news = event

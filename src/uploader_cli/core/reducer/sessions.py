@@ -1,4 +1,4 @@
-"""Events of sessions, our own and watched ones, and the server's messages on them and their files."""
+"""Apply events of own and watched sessions, and the server's messages about them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _session_finished(state: ProgressState, event: ev.SessionFinished, _now: flo
 
 
 def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> list[ev.Event]:
-    """Drop a session of ours; watched ones stay, because the view of the whole is made of them."""
+    """Drop a finished session of ours; watched ones stay, because the totals are computed from them."""
     session = state.sessions.get(event.session)
     if session is not None and not session.watched:
         del state.sessions[event.session]
@@ -78,7 +78,7 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
 
 
 def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
-    """Raise the totals; keep the first terminal status: a second, less exact one follows (docs/protocol.md, 3)."""
+    """Raise the totals; keep the first terminal status: a less exact one follows (docs/protocol.md section 3.4)."""
     if event.percent is not None:
         session.percent = max(session.percent, clamped(event.percent))
     total = event.total if event.total is not None else session.total
@@ -95,7 +95,7 @@ def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
 def _file_status(
     state: ProgressState, session: SessionState, status: ev.FileStatus, stamp: float, now: float
 ) -> list[ev.Event]:
-    """Take the percentage and status of a file; its HTTP answer decides its end, unless it is watched."""
+    """Apply the percentage and status of a file; its end is decided by the HTTP response, unless it is watched."""
     number = session.by_name.get(status.name)
     out: list[ev.Event] = []
     if number is None:
@@ -126,7 +126,7 @@ def clamped(percent: float) -> float:
 def _discover(
     state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
 ) -> tuple[int, ev.FileStarted]:
-    """Begin a file that is new in a watched session; its size is not known."""
+    """Start a file that is new in a watched session; its size is unknown."""
     number = state.selected
     state.selected += 1
     session.by_name[status.name] = number
@@ -135,7 +135,7 @@ def _discover(
 
 
 def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, now: float) -> list[ev.Event]:
-    """End a watched file by the server's message, the only source that there is."""
+    """End a watched file by the server's message, its only source."""
     if status.status == "completed":
         stored = ev.FileCompleted(
             file.file,

@@ -1,0 +1,111 @@
+"""Update the option tables of docs/cli.md from the options of the commands: `python docs/cli_options.py`.
+
+Flags, environment variables, defaults and the order are generated; the descriptions are kept. A new option gets its
+help text as description.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from uploader_cli.cli.app import app
+from uploader_cli.cli.options import FLAGS
+from uploader_cli.settings import OPTIONS
+
+PAGE = Path(__file__).with_name("cli.md")
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+_WIDTH = 120
+
+
+def updated(page: str) -> str:
+    """Return the text of the page with current tables."""
+    for name, command in COMMANDS.items():
+        if name == "serve":  # its defaults are those of the server
+            continue
+        start = page.index(f"### `uploader {name}`\n")
+        found = re.search(r"\n##? |\n### ", page[start + 4 :])
+        end = start + 4 + found.start() if found else len(page)
+        page = page[:start] + _section(name, command, page[start:end]) + page[end:]
+    return page
+
+
+def _section(name: str, command: Any, text: str) -> str:
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `(--[\w-]+)`.* \| ([^|\n]*?) \|$", text, re.MULTILINE)}
+    options = [param for param in command.params if param.param_type_name == "option"]
+    if name == "upload":
+        return _replaced(text, r"\| option \| environment .*?\n(?=\n(?![*|]))", _upload(options, rows))
+    own = [param for param in options if param.name not in OPTIONS or f"--{param.name}".replace("_", "-") in rows]
+    shared = [
+        f"`{param.opts[0]}`" for section in FLAGS for param in options if param not in own and _in(param, section)
+    ]
+    if own:
+        lines = [f"| {_flag(param)} | {_default(param)} | {rows.get(param.opts[0], param.help)} |" for param in own]
+        text = _replaced(text, r"\| option \| default .*?\n(?=\n|\Z)", _table("option | default | what it does", lines))
+    return (
+        _replaced(text, r"As in `upload`: .*?\.\n", _filled(f"As in `upload`: {', '.join(shared)}."))
+        if shared
+        else text
+    )
+
+
+def _upload(options: list[Any], rows: dict[str, str]) -> str:
+    tables = []
+    for section in FLAGS:
+        lines = []
+        for param in (param for param in options if _in(param, section)):
+            option = OPTIONS.get(param.name)
+            cells = _flag(param), f"`{option.variable}`" if option else "", _default(param) if option else ""
+            lines.append(f"| {' | '.join(cells)} | {rows.get(param.opts[0], param.help)} |")
+        head = f"**{section}**\n\n" if section != "Options" else ""
+        tables.append(head + _table("option | environment | default | what it does", lines))
+    return "\n".join(tables)
+
+
+def _in(param: Any, section: str) -> bool:
+    return bool((param.rich_help_panel or "Options") == section)
+
+
+def _flag(param: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in param.opts)
+    return f"{names} `{param.metavar.partition('|')[0]}`" if param.metavar else names
+
+
+def _default(param: Any) -> str:
+    default = OPTIONS[param.name].default if param.name in OPTIONS else param.default
+    if isinstance(default, bool):
+        return ("on" if default else "off") if param.name in OPTIONS else ""
+    if isinstance(default, int | float):
+        return f"`{default:g}`"
+    return f"`{default}`" if default else ""
+
+
+def _table(head: str, lines: list[str]) -> str:
+    rule = "|".join("---" for _ in head.split(" | "))
+    return "\n".join([f"| {head} |", f"|{rule}|", *(re.sub(r"\|  (?=\|)", "| ", line) for line in lines)]) + "\n"
+
+
+def _filled(text: str) -> str:
+    """Break the text into lines of at most 120 characters."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > _WIDTH:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line]) + "\n"
+
+
+def _replaced(text: str, pattern: str, new: str) -> str:
+    """Replace the only match of the pattern."""
+    out, count = re.subn(pattern, lambda _found: new, text, count=1, flags=re.DOTALL)
+    assert count == 1, (pattern, text)
+    return out
+
+
+if __name__ == "__main__":
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
