@@ -15,7 +15,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, Shard
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
-from uploader_cli.run import from_file
+from uploader_cli.run import from_file, known_servers
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
@@ -25,7 +25,6 @@ from uploader_cli.selection.shard import holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
-from uploader_cli.transfer import pacing
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.tus_upload import ChunkSize
@@ -140,7 +139,7 @@ def execute(
     places, known = Places(run), list[Limits]()
     loop = Loop([*kept, *observers], alarms(settings))
     queue = WalkQueue(found, loop.emit)
-    seen = pacing.recall(settings.target_url)
+    seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
@@ -195,8 +194,8 @@ def execute(
         if known:
             api = connections.api
             lookup = api.lookups.max_files if api.lookups is not None else 1
-            seen = pacing.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
-            pacing.remember(settings.target_url, seen)
+            seen = known_servers.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
+            known_servers.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
 
