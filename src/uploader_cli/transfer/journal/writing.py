@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
-from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, is_same, path_key
+from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import RunInfo, Stored, Target
-
-    Action = Callable[[Connection], None]
-    Changed = Callable[[PendingUpload], PendingUpload]
+    from uploader_cli.transfer.journal.reading import RunInfo, Target
 
 RETRY_SECONDS = 5.0  # after which a journal that could not be written is tried again
 LAST_SECONDS = 1.0  # that the last try to write waits for other processes
@@ -176,72 +173,75 @@ class RunHandle:
         share one key, with the position of each (`pack_position`). A file that this run holds is resumed (a retry),
         another LocalFile with the same path is BUSY. After `finish` all are BUSY. Raises `Interrupted`.
         """
-        claims: list[Claim] = []
+        paths = [path_key(file) for file in files]
+        by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
+        pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
+
+        def look(db: Connection) -> None:  # what is found of a damaged journal, before it raises, counts
+            pending.update(reading.find_pending(db, self._target, self._number, by_path))
+            receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
         def take(db: Connection | None) -> None:
-            keys = [path_key(file) for file in files]
-            known = reading.known_paths(db, self._target, keys) if db is not None else set()
-            left = list(zip(files, keys, strict=True))[len(claims) :]
-            claims.extend(self._take(db if key in known else None, key, file, uploads) for file, key in left)
+            if db is not None:
+                look(db)
+            for key, file in zip(paths, files, strict=True):
+                claims.append(self._take(key, file, pending.get(key), receipts.get(key), uploads))
 
         with self._mutex:
             if self._over:
                 return [Claim(ClaimState.BUSY) for _ in files]
             self._save(take, begins=True)
-            if len(claims) < len(files):
-                self._read(take)
+            if not claims:
+                self._read(look)
+                take(None)
             return claims
 
     def packed(self, files: Sequence[LocalFile]) -> str:
         """Give claimed files that travel in one pack a new key, in one transaction, and return it."""
         key = reading.new_key()
-        uploads = _packed_uploads(key)
-        self._update(files, lambda _: next(uploads))
+        self._restart(files, _packed_uploads(key))
         return key
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
         """Return for each file the newest receipt of any run for its size and mtime, not older than 90 days."""
-        found: list[Stored | None] = []
-
-        def look(db: Connection | None) -> None:
-            for file in files[len(found) :]:
-                row = self._receipt(db, path_key(file), file, oldest=self._store.now() - schema.KEPT_SECONDS)
-                found.append(row if row and is_same(file, row.file) else None)
-
+        paths, oldest = [path_key(file) for file in files], self._store.now() - schema.KEPT_SECONDS
+        by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
-            self._read(look)
-        return found
+            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, -1, oldest)))
+            known = [self._receipt(key, found.get(key)) for key in paths]
+        return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
     def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
         """Forget what was created for a claimed file, and return a new upload: call it before another creation."""
         upload = PendingUpload(session=session)
-        self._update([file], lambda _: upload)
+        self._restart([file], [upload])
         return upload
 
     def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
         """Record the `url` of the upload, or of its part `part`. A file in one request needs no such call."""
-        self._set(file, part, url=url, **({} if chunk_size is None else {"chunk_size": chunk_size}))
+        known: dict[str, Any] = {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size}
+        self._update([file], part, **known)
 
     def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Record that bytes up to `until` (of the file, or of its part) lay in chunks whose checksum was accepted."""
-        self._set(file, part, checked_until=until)
+        self._update([file], part, checked_until=until)
 
     def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Record that a chunk with its checksum follows checked bytes and ends at `until`; 0: the next has none."""
-        self._set(file, part, pledged_until=until)
+        self._update([file], part, pledged_until=until)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
         """Cut a claimed file into new parts of these sizes (bytes), each with its own key: before they are created."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
-        self._set(file, None, parts=parts)
+        self._update([file], parts=parts)
         return parts
 
     def creating_part(self, file: LocalFile, part: int) -> str:
         """Forget what was created for one part, and return its new key: call it before another creation."""
         key = reading.new_key()
-        self._set(file, part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+        self._update([file], part, upload_key=key, url=None, checked_until=0, pledged_until=0)
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
@@ -259,11 +259,11 @@ class RunHandle:
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
         """Record that the whole request with these files is sent, and its outcome is unknown: they may be stored."""
-        self._update(files, lambda old: replace(old, uncertain=True), begins=False)
+        self._update(files, begins=False, uncertain=True)
 
     def certain(self, files: Sequence[LocalFile]) -> None:
         """Record that the server has answered after all: these files are not stored."""
-        self._update(files, lambda old: replace(old, uncertain=False), begins=False)
+        self._update(files, begins=False, uncertain=False)
 
     def forget(self, files: Sequence[LocalFile]) -> None:
         """Forget files that were refused for good, or have changed on disk, and receipts for their size and mtime."""
@@ -317,13 +317,18 @@ class RunHandle:
             with suppress(OSError):  # a second call, or a directory that went away under a run
                 self._store.run_lock(self.id).unlink()
 
-    def _take(self, db: Connection | None, key: bytes, file: LocalFile, uploads: Iterator[PendingUpload]) -> Claim:
-        pending, receipt = None, self._receipt(db, key, file, since=self._since)
-        held, change = self._held.get(key), self._changes.get(key)
+    def _take(
+        self,
+        key: bytes,
+        file: LocalFile,
+        pending: Pending | None,
+        receipt: Stored | None,
+        uploads: Iterator[PendingUpload],
+    ) -> Claim:
+        """Claim a file, with what the tables have of its path."""
+        receipt, held, change = self._receipt(key, receipt), self._held.get(key), self._changes.get(key)
         if change is not None:
             pending = change.pending
-        elif db is not None:
-            pending = reading.get_pending(db, self._target, self._number, key, file)
         if (pending and pending.busy) or (held and held.file.file != file.file):
             return Claim(ClaimState.BUSY)
         if receipt and is_same(file, receipt.file):
@@ -337,34 +342,34 @@ class RunHandle:
         is_new = self._fresh and not old.own if old else receipt is None
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
 
-    def _receipt(
-        self, db: Connection | None, key: bytes, file: LocalFile, *, since: int = -1, oldest: float = 0
-    ) -> Stored | None:
-        """Return the receipt that is written for a path, or the one that is not written yet in its place."""
-        found = reading.get_receipt(db, self._target, key, file, since, oldest) if db is not None else None
+    def _receipt(self, key: bytes, written: Stored | None) -> Stored | None:
+        """Return the receipt of a path: the one that is `written`, or one that is not yet, in its place."""
         change = self._changes.get(key)
         if change is None:
-            return found
-        is_refused = found and change.refused and is_same(change.refused, found.file)
-        return change.receipt or (None if is_refused else found)
+            return written
+        is_refused = written and change.refused and is_same(change.refused, written.file)
+        return change.receipt or (None if is_refused else written)
 
-    def _set(self, file: LocalFile, part: int | None, **values: Any) -> None:
-        """Set fields of the upload of a claimed file, or of one of its parts."""
+    def _restart(self, files: Sequence[LocalFile], uploads: Iterable[PendingUpload]) -> None:
+        """Replace what this run has under way of claimed files."""
+        with self._change(begins=True):
+            for key, upload in zip(map(path_key, files), uploads, strict=False):
+                if key in self._held:
+                    self._hold(key, replace(self._held[key], upload=upload))
 
-        def changed(old: PendingUpload) -> PendingUpload:
-            if part is None:
-                return replace(old, **values)
-            return replace(old, parts=tuple(replace(p, **values) if p.index == part else p for p in old.parts))
-
-        self._update([file], changed)
-
-    def _update(self, files: Sequence[LocalFile], changed: Changed, *, begins: bool = True) -> None:
-        """Change the uploads of those files that this run holds."""
+    def _update(
+        self, files: Sequence[LocalFile], part: int | None = None, *, begins: bool = True, **values: Any
+    ) -> None:
+        """Set fields of the uploads of claimed files, or of one part of each."""
         with self._change(begins=begins):
             for key in map(path_key, files):
-                if key in self._held:
-                    held = self._held[key]
-                    self._hold(key, replace(held, upload=changed(held.upload)))
+                if key not in self._held:
+                    continue
+                held = self._held[key]
+                fields, parts = values, held.upload.parts
+                if part is not None:
+                    fields = {"parts": tuple(replace(p, **values) if p.index == part else p for p in parts)}
+                self._hold(key, replace(held, upload=replace(held.upload, **fields)))
 
     def _hold(self, key: bytes, new: Pending) -> None:
         self._held[key] = new
@@ -379,7 +384,9 @@ class RunHandle:
             yield
             self._save(begins=begins)
 
-    def _save(self, first: Action | None = None, *, begins: bool = False, last: bool = False) -> None:
+    def _save(
+        self, first: Callable[[Connection], None] | None = None, *, begins: bool = False, last: bool = False
+    ) -> None:
         """Write in one transaction what has changed, after `first`; where that fails, it is written later.
 
         Raises `Interrupted` with `begins`. `last` does not wait for the time of the next try.
@@ -405,14 +412,13 @@ class RunHandle:
         for key in list(islice((key for key in self._changes if key not in self._held), excess)):
             del self._changes[key]
 
-    def _read(self, action: Callable[[Connection | None], None]) -> None:
-        """Call `action` with a view of the journal, and with None where it can't be read (to its end)."""
+    def _read(self, action: Callable[[Connection], None]) -> None:
+        """Call `action` with a view of the journal, unless it can't be read."""
         try:
             with self._store.read(self.check, 0.0 if self._retry_at else None) as db:
                 action(db)
         except schema.JournalError as error:
             self._troubled(error)
-            action(None)
 
     def _troubled(self, error: schema.JournalError) -> None:
         if time.monotonic() >= self._retry_at:
@@ -450,7 +456,14 @@ class RunHandle:
             db.execute("DELETE FROM session WHERE run = ?", (run,))
             db.executemany("INSERT INTO session (run, id) VALUES (?, ?)", [(run, name) for name in self._sessions])
         if self._ok is not None:
-            _end(db, run, ok=self._ok, now=now)
+            db.execute("UPDATE run SET finished = ?, updated_at = ? WHERE number = ?", (self._ok, now, run))
+        if self._ok:
+            same = db.execute(
+                "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
+                " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
+                (run,),
+            ).fetchall()
+            _delete_open(db, [(run,), *same])
 
 
 def _period(db: Connection, receipts: int, at: int) -> int:
@@ -460,17 +473,6 @@ def _period(db: Connection, receipts: int, at: int) -> int:
         period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
     db.execute("UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?", (receipts, at, period))
     return int(period)
-
-
-def _end(db: Connection, run: int, *, ok: bool, now: float) -> None:
-    db.execute("UPDATE run SET finished = ?, updated_at = ? WHERE number = ?", (ok, now, run))
-    if ok:
-        same = db.execute(
-            "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
-            " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
-            (run,),
-        ).fetchall()
-        _delete_open(db, [(run,), *same])
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
