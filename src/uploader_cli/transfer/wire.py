@@ -1,7 +1,7 @@
-"""Connections that know about uploads: the only place that reaches into urllib3.
+"""Connections for uploads: the only module that reaches into urllib3.
 
-While a body is on its way they count bytes as the kernel takes them, notice an answer that comes early, give up when
-the kernel takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
+While a body is sent they count bytes as the kernel takes them, notice an answer that comes early, fail when the kernel
+takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ import weakref
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 
 from uploader_cli.core.bottleneck import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from uploader_cli.transfer.http import Payload
 
 PIECE = 1 << 20
 """Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
@@ -44,6 +42,27 @@ ANSWER_TIME = 60.0
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not used again: the reference backend closes them at 5 (contract 3.16)."""
 _TICK = 0.25
+
+
+class Payload(Protocol):
+    """A request body that is read while it is sent."""
+
+    content_type: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, amount: int) -> memoryview:
+        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
+
+    def taken(self, count: int) -> None:
+        """Count `count` more bytes that the kernel took."""
+
+    def check(self) -> None:
+        """Raise to stop sending."""
+
+    @property
+    def through(self) -> bool:
+        """True once the kernel has taken the last byte."""
 
 
 class Sockets:
@@ -91,30 +110,31 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
-        failure = OSError("the name has no address")
+        failure: Exception = OSError("the name has no address")
         try:
-            for found in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
-                sock = socket.socket(*found[:3])
-                try:
-                    for option in self.socket_options or ():
-                        sock.setsockopt(*option)
-                    sock.settimeout(self.timeout)
-                    # A duplicate: the TLS handshake is made on another object, which is not known before it is through.
-                    self._dialling = sock.dup()
-                    self._sockets.open.add(self._dialling)
-                    sock.connect(found[4])
-                except OSError as error:
-                    sock.close()
-                    failure = error
-                else:
-                    return sock
-            raise failure
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no answer within {self.timeout} s") from error
+            addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
-            raise NewConnectionError(self, str(error)) from error
+            addresses, failure = [], error
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return self._dial(socket.socket(family, kind, protocol), address)
+            except OSError as error:
+                failure = error
+        raise NewConnectionError(self, str(failure)) from failure
+
+    def _dial(self, sock: socket.socket, address: Any) -> socket.socket:
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(self.timeout)
+            # A duplicate: the TLS handshake uses another object, which is not known before it has ended.
+            self._dialling = sock.dup()
+            self._sockets.open.add(self._dialling)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     @property
     def is_connected(self) -> bool:
