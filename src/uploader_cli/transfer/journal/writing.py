@@ -1,4 +1,4 @@
-"""What a run writes down: `Journal` begins and resumes runs, `RunHandle` is one run's hold on its files."""
+"""Writing the journal: `Journal` begins and resumes runs, `RunHandle` records what one run does with its files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Journal(schema.Store):
         run_id: str | None = None,
         fresh: bool = False,
     ) -> RunHandle:
-        """Begin a run, or resume the newest unfinished one of the same target and identity that no process holds.
+        """Begin a run, or resume the newest unfinished one of the same target and identity that is not under way.
 
         `arguments` (JSON-able, no secrets) is what `resume` needs to run it again. `identity` (JSON-able) is what makes
         two commands the same, `arguments` by default: paths and cwd, say, without --jobs. `run_id` must be new; it is
@@ -69,7 +69,7 @@ class Journal(schema.Store):
                 (run_id, number, digest, _json(arguments), now, now),
             )
             db.execute("INSERT INTO period DEFAULT VALUES")
-            return self._hold(db, run_id, fresh=fresh)
+            return RunHandle(self, db, run_id, fresh=fresh)
 
     def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
         """Return what is known of files before such a run begins, with the arguments of `begin`. Changes nothing."""
@@ -99,7 +99,7 @@ class Journal(schema.Store):
             return reading.find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
-        """Return the run to resume by default: the newest that is unfinished and that no live process holds."""
+        """Return the run to resume by default: the newest that is unfinished and not under way."""
         return next((info for info in self.runs() if info.state == "interrupted"), None)
 
     def forget(self, run_id: str) -> None:
@@ -113,12 +113,7 @@ class Journal(schema.Store):
             "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, updated_at = ? WHERE id = ?",
             (run_id, arguments, self.now(), old_id),
         )
-        return self._hold(db, run_id)
-
-    def _hold(self, db: Connection, run_id: str, *, fresh: bool = False) -> RunHandle:
-        handle = RunHandle(self, db, run_id, fresh=fresh)
-        self.at_close.callback(handle.close)
-        return handle
+        return RunHandle(self, db, run_id)
 
 
 @dataclass(slots=True)
@@ -131,7 +126,7 @@ class _Change:
 
 
 class RunHandle:
-    """A run that this process holds; its methods may be called from any thread. Made by `Journal`.
+    """A run of this process; its methods may be called from any thread. Made by `Journal`.
 
     Each call is on disk when it returns. Where the journal can't be written (a full disk, an I/O error, another program
     that keeps it locked for a minute) `on_trouble`, which must not block or call the run, is called once with a
@@ -140,7 +135,7 @@ class RunHandle:
     under which the run was last known, None for a new one.
     """
 
-    def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool) -> None:
+    def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False) -> None:
         """Lock the run in the transaction that adds it: before that ends no process asks whether the run is alive."""
         self.id, self._store, self._fresh = run_id, store, fresh
         self.check = store.check
@@ -154,23 +149,23 @@ class RunHandle:
         self.resumed_from: str | None = earlier.split()[-1] if earlier else None
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self._mutex = threading.Lock()
-        self._held: dict[bytes, Pending] = {}
+        self._claimed: dict[bytes, Pending] = {}
         self._sessions = dict.fromkeys(reading.get_sessions(db, self._number))
         self._over = False
         # what is not written yet
-        self._written = True
         self._changes: dict[bytes, _Change] = {}
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
         self._ok: bool | None = None  # how the run has ended
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
+        store.at_close.callback(self.close)
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically among all processes; return what is known of each, in order.
 
         NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. With `pack` these
-        share one key, with the position of each (`pack_position`). A file that this run holds is resumed (a retry),
+        share one key, with the position of each (`pack_position`). A file of this run is resumed (a retry),
         another LocalFile with the same path is BUSY. After `finish` all are BUSY. Raises `Interrupted`.
         """
         paths = [path_key(file) for file in files]
@@ -253,7 +248,7 @@ class RunHandle:
             for item in stored:
                 key = path_key(item.file)
                 self._changes[key] = _Change(receipt=item)
-                if self._held.pop(key, None) is not None:
+                if self._claimed.pop(key, None) is not None:
                     self._counted.append(item.file.size)
             self._save()
 
@@ -270,14 +265,14 @@ class RunHandle:
         with self._change():
             for file in files:
                 key = path_key(file)
-                self._held.pop(key, None)
+                self._claimed.pop(key, None)
                 self._changes[key] = _Change(refused=file)
 
     def release(self, files: Sequence[LocalFile]) -> None:
         """Stop sending these files in this run; what is known of them stays for the next one."""
         with self._mutex:
             for file in files:
-                self._held.pop(path_key(file), None)
+                self._claimed.pop(path_key(file), None)
 
     def session_opened(self, session: str) -> None:
         """Record that a session of this run is open on the server."""
@@ -308,9 +303,9 @@ class RunHandle:
         self.close()
 
     def close(self) -> None:
-        """Stop holding the run; it counts as interrupted unless it is finished."""
+        """Unlock the run; it counts as interrupted unless it is finished."""
         with self._mutex:
-            if not self._written:
+            if self._changes or self._counted or self._sessions_changed or self._ok is not None:
                 self._save(last=True)
             self._over = True
             self._lock.close()
@@ -326,19 +321,19 @@ class RunHandle:
         uploads: Iterator[PendingUpload],
     ) -> Claim:
         """Claim a file, with what the tables have of its path."""
-        receipt, held, change = self._receipt(key, receipt), self._held.get(key), self._changes.get(key)
+        receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
         if change is not None:
             pending = change.pending
-        if (pending and pending.busy) or (held and held.file.file != file.file):
+        if (pending and pending.busy) or (own and own.file.file != file.file):
             return Claim(ClaimState.BUSY)
         if receipt and is_same(file, receipt.file):
             return Claim(ClaimState.DONE, receipt=receipt)
-        old = held or pending
+        old = own or pending
         if old and is_same(file, old.file) and (old.own or not self._fresh):
-            self._hold(key, replace(old, file=file, own=True))
+            self._put(key, replace(old, file=file, own=True))
             return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
         new = Pending(file, next(uploads))
-        self._hold(key, new)
+        self._put(key, new)
         is_new = self._fresh and not old.own if old else receipt is None
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
 
@@ -354,8 +349,8 @@ class RunHandle:
         """Replace what this run has under way of claimed files."""
         with self._change(begins=True):
             for key, upload in zip(map(path_key, files), uploads, strict=False):
-                if key in self._held:
-                    self._hold(key, replace(self._held[key], upload=upload))
+                if key in self._claimed:
+                    self._put(key, replace(self._claimed[key], upload=upload))
 
     def _update(
         self, files: Sequence[LocalFile], part: int | None = None, *, begins: bool = True, **values: Any
@@ -363,16 +358,15 @@ class RunHandle:
         """Set fields of the uploads of claimed files, or of one part of each."""
         with self._change(begins=begins):
             for key in map(path_key, files):
-                if key not in self._held:
-                    continue
-                held = self._held[key]
-                fields, parts = values, held.upload.parts
-                if part is not None:
-                    fields = {"parts": tuple(replace(p, **values) if p.index == part else p for p in parts)}
-                self._hold(key, replace(held, upload=replace(held.upload, **fields)))
+                if key in self._claimed:
+                    old = self._claimed[key]
+                    fields, parts = values, old.upload.parts
+                    if part is not None:
+                        fields = {"parts": tuple(replace(p, **values) if p.index == part else p for p in parts)}
+                    self._put(key, replace(old, upload=replace(old.upload, **fields)))
 
-    def _hold(self, key: bytes, new: Pending) -> None:
-        self._held[key] = new
+    def _put(self, key: bytes, new: Pending) -> None:
+        self._claimed[key] = new
         self._changes.setdefault(key, _Change()).pending = new
 
     @contextmanager
@@ -391,7 +385,6 @@ class RunHandle:
 
         Raises `Interrupted` with `begins`. `last` does not wait for the time of the next try.
         """
-        self._written = False
         if time.monotonic() >= self._retry_at or (last and self._retry_at < math.inf):
             try:
                 seconds = LAST_SECONDS if last else 0.0 if self._retry_at else None
@@ -407,9 +400,9 @@ class RunHandle:
             else:
                 self._changes.clear()
                 self._counted.clear()
-                self._written, self._sessions_changed, self._ok, self._retry_at = True, False, None, 0.0
+                self._sessions_changed, self._ok, self._retry_at = False, None, 0.0
         excess = max(0, len(self._changes) - MOST_UNWRITTEN)
-        for key in list(islice((key for key in self._changes if key not in self._held), excess)):
+        for key in list(islice((key for key in self._changes if key not in self._claimed), excess)):
             del self._changes[key]
 
     def _read(self, action: Callable[[Connection], None]) -> None:
@@ -468,8 +461,8 @@ class RunHandle:
 
 def _period(db: Connection, receipts: int, at: int) -> int:
     """Return the period for new receipts, after counting them."""
-    period, held = db.execute("SELECT max(number), receipts FROM period").fetchone()
-    if held >= PERIOD_RECEIPTS:
+    period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
+    if full:
         period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
     db.execute("UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?", (receipts, at, period))
     return int(period)
