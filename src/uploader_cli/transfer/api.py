@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import Found, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.pacing import Stop
-    from uploader_cli.transfer.wire import Payload
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
@@ -123,7 +123,7 @@ class Api:
             return replace(session, category=category)
         raise _no_result(answer)
 
-    def batch(self, body: Payload, files: int) -> tuple[protocol.StoredFile, ...]:
+    def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
         """Send one request with `files` files, without a retry. Raise `SessionLost` for a session that is unknown."""
         limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
         answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
@@ -134,7 +134,7 @@ class Api:
             raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
         return stored
 
-    def pack(self, endpoint: str, key: str, body: Payload, count: int) -> list[PackedFile]:
+    def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
         """Send one pack of `count` files (docs/protocol.md, section 6). A repeat of `key` is answered as before.
 
         Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`, and what any call raises.
@@ -268,7 +268,7 @@ class Api:
         method: str,
         path: str,
         *,
-        body: Payload | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         json: object = None,
         read_timeout: float = READ_TIMEOUT,

@@ -146,7 +146,7 @@ class Part(NamedTuple):
 
 
 class Body:
-    """A request body of known length, which is read while it is sent (`wire.Payload`)."""
+    """A request body of known length, which is read while it is sent."""
 
     def __init__(
         self,

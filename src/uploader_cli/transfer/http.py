@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.wire import Payload
+    from uploader_cli.transfer.bodies import Body
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -122,7 +122,7 @@ class Http:
         url: str,
         *,
         json: object = None,
-        body: Payload | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:

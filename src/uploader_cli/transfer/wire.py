@@ -18,7 +18,7 @@ import weakref
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -28,6 +28,8 @@ from uploader_cli.core.bottleneck import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from uploader_cli.transfer.bodies import Body
 
 PIECE = 1 << 20
 """Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
@@ -42,27 +44,6 @@ ANSWER_TIME = 60.0
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not used again: the reference backend closes them at 5 (contract 3.16)."""
 _TICK = 0.25
-
-
-class Payload(Protocol):
-    """A request body that is read while it is sent."""
-
-    content_type: str
-
-    def __len__(self) -> int: ...
-
-    def read(self, amount: int) -> memoryview:
-        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took."""
-
-    def check(self) -> None:
-        """Raise to stop sending."""
-
-    @property
-    def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
 
 
 class Sockets:
@@ -164,7 +145,7 @@ class _Connection(HTTPConnection):
         else:
             self._head += data
 
-    def _stream(self, body: Payload, head: bytes) -> None:
+    def _stream(self, body: Body, head: bytes) -> None:
         """Send headers and body; `BrokenPipeError` makes urllib3 read the answer that came early."""
         body.check()
         view = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head)
@@ -183,7 +164,7 @@ class _Connection(HTTPConnection):
             body.taken(len(view) - len(head))
             head, view = b"", body.read(PIECE)
 
-    def _feed(self, sock: socket.socket, body: Payload, view: memoryview, uncounted: int) -> None:
+    def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
         """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL
