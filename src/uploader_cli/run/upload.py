@@ -152,7 +152,7 @@ def execute(
         def announce(protocol: str, jobs: int) -> None:
             files = len(found.ahead) if found.complete else None
             size = sum(file.size for file in found.files) if found.complete else None
-            known = protocol if connections.api.answered else "auto"  # the server's answer decides
+            known = protocol if connections.api.budget.answered else "auto"  # the server's answer decides
             loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
@@ -294,7 +294,7 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
     codes = loop.failure_codes()
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not connections.api.answered:
+    if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:
         codes.append(Exit.NO_SERVER)
     elif error is not None:
         codes.append(exit_status.of_failure(error.code, retryable=error.retryable))

@@ -7,7 +7,7 @@ import time
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from uploader_cli import errors
@@ -31,25 +31,24 @@ if TYPE_CHECKING:
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
+T = TypeVar("T")
+
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
-"""Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
+"""Seconds from the last byte to the answer: servers work on it for minutes (docs/protocol.md, section 3.2)."""
 STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
-BATCH_ERRORS: Kinds = {  # an unknown session is a 404 here and a 500 there (wire contract 3.14)
+SESSION_ERRORS: Kinds = {
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
-    (500, "UPLOAD_FAILED"): errors.SessionLost,
 }
+BATCH_ERRORS: Kinds = {**SESSION_ERRORS, (500, "UPLOAD_FAILED"): errors.SessionLost}  # docs/protocol.md, section 3.14
 PACK_ERRORS: Kinds = {
-    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
-    (409, "SESSION_ENDED"): errors.SessionLost,
+    **SESSION_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
-    (404, ""): errors.PacksRefused,
-    (405, ""): errors.PacksRefused,
-    (501, ""): errors.PacksRefused,
+    **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
 }
@@ -82,11 +81,6 @@ class Api:
         api = copy(self)
         api.http = Http(self._settings, self.request_ids)
         return api
-
-    @property
-    def answered(self) -> bool:
-        """True once anything at that address answered."""
-        return self.budget.answered
 
     def authorization(self) -> dict[str, str]:
         """Return the header with the token, if there is one."""
@@ -129,10 +123,7 @@ class Api:
         answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
         if not answer.ok:
             raise _refused(answer, BATCH_ERRORS)
-        stored = protocol.parse_batch(answer.body)
-        if stored is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
-        return stored
+        return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
     def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
         """Send one pack of `count` files (docs/protocol.md, section 6). A repeat of `key` is answered as before.
@@ -157,10 +148,7 @@ class Api:
         """Ask what the server has of files, each given by path and size (docs/protocol.md, section 9)."""
         asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
         answer = self._call("POST", endpoint, json=asked)
-        found = packs.parse_found(answer.body, len(files))
-        if found is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {len(files)} files")
-        return found
+        return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
 
     def finish(self, session_id: str, failed: int = 0) -> None:
         """Close a session, on servers that have the call; `failed` files were given up here."""
@@ -327,10 +315,14 @@ def _packed(answer: Answer, count: int) -> list[PackedFile]:
     """Return the entries of a 200; raise the error for anything else."""
     if answer.status != 200:
         raise _refused(answer, PACK_ERRORS)
-    entries = packs.parse_answer(answer.body, count)
-    if entries is None:
-        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {count} files")
-    return entries
+    return _checked(answer, packs.parse_answer(answer.body, count), f"{count} files")
+
+
+def _checked(answer: Answer, content: T | None, what: str) -> T:
+    """Return what was parsed from an answer. Raise `ProtocolError` where that is nothing."""
+    if content is None:
+        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {what}")
+    return content
 
 
 def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:

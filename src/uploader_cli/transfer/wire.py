@@ -42,7 +42,7 @@ WRITE_STALL = 60.0
 ANSWER_TIME = 60.0
 """Seconds that an answer may take beyond the read timeout, from its first byte (or a 1xx) to its last."""
 IDLE_LIMIT = 4.0
-"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (contract 3.16)."""
+"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (section 3.16)."""
 _TICK = 0.25
 
 

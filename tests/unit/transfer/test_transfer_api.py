@@ -79,7 +79,7 @@ def play(wire: responses.RequestsMock, name: str) -> dict[str, Any]:
 def test_health_without_limits_is_none(called: Called, wire: Any) -> None:
     play(wire, "health")
     assert called.api.health() is None
-    assert called.api.answered
+    assert called.api.budget.answered
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
@@ -411,7 +411,7 @@ def test_pause_holds_up_the_calls_of_another_thread(called: Called, wire: Any) -
     called.api.budget.pause(30.0)
     beside.health()
     assert called.stop.slept == [30.0]
-    assert called.api.answered
+    assert called.api.budget.answered
 
 
 def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any) -> None:
