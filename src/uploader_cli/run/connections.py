@@ -53,7 +53,7 @@ class Connections:
 
     def __post_init__(self) -> None:
         self.api = Api(self.settings, self.loop.emit, self.stop, run=self.run)
-        self.polls = Api(self.settings, self.loop.emit, self.stop, beside=self.api)
+        self.polls = self.api.another()
         if not self.settings.tus_endpoint:
             self.channel = self._make_channel()
 
@@ -112,7 +112,7 @@ class Connections:
 
     def another_api(self) -> Api:
         """Return a client for another thread."""
-        return Api(self.settings, self.loop.emit, self.stop, beside=self.api)
+        return self.api.another()
 
     def tend(self) -> None:
         """Connect or stop following sessions when due; called every frame in the loop's thread."""

@@ -21,6 +21,7 @@ from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
 from uploader_cli.run.from_file import at_hand
+from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
 from uploader_cli.selection.checksum import differs
@@ -28,7 +29,6 @@ from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
-from uploader_cli.transfer.pacing import KnownServer, recall
 from uploader_cli.transfer.scheduler import ENDLESS, choose, endless
 from uploader_cli.transfer.tus_upload import FIRST_CHUNK
 

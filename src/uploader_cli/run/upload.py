@@ -15,7 +15,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, Shard
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
-from uploader_cli.run import from_file
+from uploader_cli.run import from_file, known_servers
 from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
@@ -25,7 +25,6 @@ from uploader_cli.selection.shard import holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
-from uploader_cli.transfer import pacing
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.tus_upload import ChunkSize
@@ -150,7 +149,7 @@ def execute(
     places, known = Places(run), list[Limits]()
     loop = Loop([*kept, *observers], alarms(settings))
     queue = WalkQueue(found, loop.emit)
-    seen = pacing.recall(settings.target_url)
+    seen = known_servers.recall(settings.target_url)
     chunk = ChunkSize(settings.chunk_size, seen.chunk if seen is not None else None)
     loop.listeners += [queue.settle, *([places.listen] if settings.analyze != "none" else [])]
     connections = Connections(settings, loop, run.id)
@@ -163,7 +162,7 @@ def execute(
         def announce(protocol: str, jobs: int) -> None:
             files = len(found.ahead) if found.complete else None
             size = sum(file.size for file in found.files) if found.complete else None
-            known = protocol if connections.api.answered else "auto"  # known after the server's response
+            known = protocol if connections.api.budget.answered else "auto"  # known after the server's response
             loop.emit(ev.RunStarted(settings.target_url, files, size, jobs, known, run.resumed_from))
             for notice in journal.notices:
                 loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
@@ -205,8 +204,8 @@ def execute(
         if known:
             api = connections.api
             lookup = api.lookups.max_files if api.lookups is not None else 1
-            seen = pacing.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
-            pacing.remember(settings.target_url, seen)
+            seen = known_servers.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
+            known_servers.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])
 
@@ -305,7 +304,7 @@ def _exit_code(loop: Loop, connections: Connections, error: BaseException | None
     codes = loop.failure_codes()
     if isinstance(error, errors.UsageError | errors.NotAnUploadServer):
         return exit_status.of_error(error)
-    if isinstance(error, errors.NetworkError) and not connections.api.answered:
+    if isinstance(error, errors.NetworkError) and not connections.api.budget.answered:
         codes.append(Exit.NO_SERVER)
     elif error is not None:
         codes.append(exit_status.of_failure(error.code, retryable=error.retryable))

@@ -119,7 +119,6 @@ class Site:
             body=body,
             headers={**({"Authorization": f"Bearer {shown}"} if shown else {}), **(headers or {})},
             read_timeout=limit,
-            stranger=stranger,
         )
         self.answered = True
         if counted:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from uploader_cli import errors
@@ -21,33 +23,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.events import Event
+    from uploader_cli.core.packs import Found, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.bodies import MultipartBody
-    from uploader_cli.transfer.http import Payload
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.pacing import Stop
 
     Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
 
+T = TypeVar("T")
+
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
-"""Seconds after the last byte in which the answer must begin: servers work minutes on it (wire contract 3.2)."""
+"""Seconds from the last byte to the answer: servers work on it for minutes (docs/protocol.md, section 3.2)."""
 STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
-BATCH_ERRORS: Kinds = {  # an unknown session is a 404 here and a 500 there (wire contract 3.14)
+SESSION_ERRORS: Kinds = {
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
-    (500, "UPLOAD_FAILED"): errors.SessionLost,
 }
+BATCH_ERRORS: Kinds = {**SESSION_ERRORS, (500, "UPLOAD_FAILED"): errors.SessionLost}  # docs/protocol.md, section 3.14
 PACK_ERRORS: Kinds = {
-    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
-    (409, "SESSION_ENDED"): errors.SessionLost,
+    **SESSION_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
-    (404, ""): errors.PacksRefused,
-    (405, ""): errors.PacksRefused,
-    (501, ""): errors.PacksRefused,
+    **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
 }
@@ -56,56 +57,38 @@ PACK_ERRORS: Kinds = {
 class Api:
     """Call a server. Each thread has its own: connections aren't shared; budget, token and retry policy are."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        emit: Callable[[Event], None],
-        stop: Stop,
-        *,
-        beside: Api | None = None,
-        run: str = "",
-    ) -> None:
-        """`beside` is another thread's client of the same server; `run` begins the ids of requests."""
+    tus: Capabilities | None = None
+    packs: PackOffer | None = None
+    lookups: LookupOffer | None = None
+    """What the server last offered: `/health` and session answers say so."""
+
+    def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
+        """`run` begins the ids of requests."""
         self._settings, self._emit, self._stop = settings, emit, stop
-        self.request_ids: RequestIds = beside.request_ids if beside else RequestIds(run, emit)
-        self.budget: RateBudget = beside.budget if beside else RateBudget()
-        self._token: _Token = beside._token if beside else _Token(settings, stop)
-        self.retry: Retry = (
-            beside.retry
-            if beside
-            else Retry(
-                stop,
-                self.budget,
-                retries=settings.retries,
-                max_wait=settings.max_wait,
-                refresh=self._token.refresh,
-                emit=emit,
-            )
+        self._token, self.budget, self.request_ids = _Token(settings, stop), RateBudget(), RequestIds(run, emit)
+        self.retry = Retry(
+            stop,
+            self.budget,
+            retries=settings.retries,
+            max_wait=settings.max_wait,
+            refresh=self._token.refresh,
+            emit=emit,
         )
         self.http = Http(settings, self.request_ids)
-        self.tus: Capabilities | None = None
-        """What the server last offered of resumable uploads: `/health` and session answers say so."""
-        self.packs: packs.PackOffer | None = None
-        """What it last offered of packs."""
-        self.lookups: packs.LookupOffer | None = None
-        """What it last offered of lookups."""
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
-        return Api(self._settings, self._emit, self._stop, beside=self)
-
-    @property
-    def answered(self) -> bool:
-        """True once anything at that address answered."""
-        return self.budget.answered
+        api = copy(self)
+        api.http = Http(self._settings, self.request_ids)
+        return api
 
     def authorization(self) -> dict[str, str]:
-        """The header that carries the token, if there is one."""
+        """Return the header with the token, if there is one."""
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def note(self, answer: Answer) -> None:
-        """Take down what any answer of the server tells of its rate limit."""
+        """Note what an answer of the server says of its rate limit."""
         self.budget.note(answer.headers)
 
     def shut(self) -> None:
@@ -119,13 +102,13 @@ class Api:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def health(self) -> Limits | None:
-        """`GET /health`: the limits, where it names them. Raises `NetworkError`; any answer will do."""
+        """Return the limits that `GET /health` names, if any. Raise `NetworkError`; any answer will do."""
         body = protocol.as_object(self._call("GET", "/health", raises=False).body)
         self._note_offers(body)
         return protocol.parse_limits(body.get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
-        """`POST /api/upload/session`. Raises `NotAnUploadServer` where the answer is no session."""
+        """Open a session. Raise `NotAnUploadServer` where the answer is no session."""
         asked = {"category": category, "expectedFiles": expected}
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
@@ -134,31 +117,22 @@ class Api:
             return replace(session, category=category)
         raise _no_result(answer)
 
-    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[protocol.StoredFile, ...]:
-        """`POST /api/upload/batch`, once. Raise `SessionLost` where the server does not know the session.
-
-        A 429 or an expired token is raised as well: the request was stopped, and its body begins again.
-        """
-        body, limit = make_body(), PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
-        try:
-            answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
-        finally:
-            body.close()
+    def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
+        """Send one request with `files` files, without a retry. Raise `SessionLost` for a session that is unknown."""
+        limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
+        answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
         if not answer.ok:
             raise _refused(answer, BATCH_ERRORS)
-        stored = protocol.parse_batch(answer.body)
-        if stored is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without a list of files")
-        return stored
+        return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
-    def pack(self, endpoint: str, key: str, body: Payload, count: int) -> list[packs.PackedFile]:
+    def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
         """Send one pack of `count` files (docs/protocol.md, section 6). A repeat of `key` is answered as before.
 
         Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`, and what any call raises.
         """
         return _packed(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
 
-    def pack_answer(self, endpoint: str, key: str, count: int) -> list[packs.PackedFile] | None:
+    def pack_answer(self, endpoint: str, key: str, count: int) -> list[PackedFile] | None:
         """Return the answer to a pack that was sent before; None where the server has none.
 
         Raise `KeyReused` where it was a pack of another number of files: that run had cut them in another way.
@@ -170,23 +144,19 @@ class Api:
             raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
         return _packed(answer, count)
 
-    def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[packs.Found | None]:
+    def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[Found | None]:
         """Ask what the server has of files, each given by path and size (docs/protocol.md, section 9)."""
         asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
         answer = self._call("POST", endpoint, json=asked)
-        found = packs.parse_found(answer.body, len(files))
-        if found is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {len(files)} files")
-        return found
+        return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
 
     def finish(self, session_id: str, failed: int = 0) -> None:
-        """`POST /api/upload/session/{id}/finish`, on servers that have it; `failed` files were given up here."""
-        self._call(
-            "POST", f"/api/upload/session/{_segment(session_id)}/finish", json={"failed": failed} if failed else None
-        )
+        """Close a session, on servers that have the call; `failed` files were given up here."""
+        given_up = {"failed": failed} if failed else None
+        self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=given_up)
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
-        """`GET /api/upload/progress/{id}`; None for 404. Waits out a pause if `patient`: polls come again anyway."""
+        """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`, unlike a poll."""
         try:
             answer = self._call("GET", f"/api/upload/progress/{_segment(session_id)}", patient=patient)
         except errors.NotFound:
@@ -194,39 +164,37 @@ class Api:
         return protocol.parse_progress(answer.body, Transport.HTTP)
 
     def progress_body(self, session_id: str) -> dict[str, object]:
-        """The same, as the server wrote it. Raises `NotFound`."""
+        """Return the progress as the server wrote it. Raise `NotFound`."""
         return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}")
 
     def cancel(self, session_id: str) -> dict[str, object]:
-        """`POST /api/upload/cancel/{id}`. On the reference backend it stops nothing under way (wire contract 3.9)."""
+        """Cancel a session, which stops nothing under way on the reference backend (docs/protocol.md, section 3.9)."""
         return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}")
 
     def delete(self, file_id: str) -> dict[str, object]:
-        """`DELETE /api/upload/file/{id}`, with the token."""
+        """Delete a stored file."""
         return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
-        """`POST /api/upload/validate` with name, size and type of each file."""
-        listed = [
-            {"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files
-        ]
-        return self._ask("POST", "/api/upload/validate", json={"files": listed})
+        """Ask whether the server would take files, by name, size and type of each."""
+        asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
+        return self._ask("POST", "/api/upload/validate", json={"files": asked})
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
-        """One of the calls for an analysis (wire contract 4): its answer, which begins within `limit` seconds."""
+        """Call `path` for an analysis (docs/protocol.md, section 4); the answer begins within `limit` seconds."""
         return self._call("POST", path, json=asked, read_timeout=limit).body
 
     def analysis_status(self, session: str) -> protocol.AnalysisStatus:
-        """`GET /api/ai/analysis/{id}/status`. Raises `NotFound`; never waits out a pause."""
+        """Return how an analysis stands. Raise `NotFound`; never wait for the end of a pause."""
         path = f"/api/ai/analysis/{_segment(session)}/status"
         return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 
     def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
-        """`HEAD /uploads/{category}/{path}`: size in bytes and SHA-256 (base64), where told; None for 404."""
+        """Return size in bytes and SHA-256 (base64) of a stored file, where the server says them; None for 404."""
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """The same for a path or URL that the server gave; None also for one that leads elsewhere."""
+        """Return the same for a path or URL that the server gave; None also for one on another host."""
         if not self._is_ours(where):
             return None
         answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
@@ -288,20 +256,19 @@ class Api:
         method: str,
         path: str,
         *,
-        body: Payload | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         json: object = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
-        answer = self.http.request(
-            method, self._url(path), json=json, body=body, headers=sent, read_timeout=read_timeout
-        )
+        url = self._url(path)
+        answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
         self.note(answer)
-        told = protocol.server_time(answer.headers, answer.body) if body is None else None
-        if told is not None:  # somewhere between the question and the answer: its middle, half of that time sure
+        known = protocol.server_time(answer.headers, answer.body) if body is None else None
+        if known is not None:  # the server read its clock at some time between the question and the answer
             ended = time.time()
-            self._emit(ServerClock(told[0] - (began + ended) / 2, told[1] + (ended - began) / 2))
+            self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
     def _note_offers(self, body: protocol.JsonObject) -> None:
@@ -313,15 +280,15 @@ class Api:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
     def _is_ours(self, where: str) -> bool:
-        """No call is made to another host, whatever an answer says (wire contract 5)."""
+        """Return whether `where` is on the server: no other host is called (docs/protocol.md, section 5)."""
         return trusts(self._settings.target_url, self._url(where))
 
 
 class _Token:
-    """The bearer token, read when it is first needed; a command is asked again once the server refuses it."""
+    """The bearer token, read when it is first needed, and again once the server refuses it."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._settings, self._stop, self._lock = settings, stop, threading.Lock()
+        self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
         self._value: str | None = None
         self._read = False
 
@@ -329,34 +296,37 @@ class _Token:
     def value(self) -> str | None:
         with self._lock:
             if not self._read:
-                self._value, self._read = self._settings.bearer(stopped=lambda: bool(self._stop)), True
+                self._value, self._read = self._ask(), True
             return self._value
 
     def refresh(self) -> bool:
         """Ask again; True where that brought another token."""
         with self._lock:
-            if self._value is None:
-                return False
             before = self._value
-            self._value = self._settings.bearer(refresh=True, stopped=lambda: bool(self._stop))
+            if before is not None:
+                self._value = self._ask(refresh=True)
             return self._value != before
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _packed(answer: Answer, count: int) -> list[packs.PackedFile]:
+def _packed(answer: Answer, count: int) -> list[PackedFile]:
     """Return the entries of a 200; raise the error for anything else."""
     if answer.status != 200:
         raise _refused(answer, PACK_ERRORS)
-    entries = packs.parse_answer(answer.body, count)
-    if entries is None:
-        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {count} files")
-    return entries
+    return _checked(answer, packs.parse_answer(answer.body, count), f"{count} files")
+
+
+def _checked(answer: Answer, content: T | None, what: str) -> T:
+    """Return what was parsed from an answer. Raise `ProtocolError` where that is nothing."""
+    if content is None:
+        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {what}")
+    return content
 
 
 def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
-    """The error for a refused batch or pack: by `kinds`, else as for any call."""
+    """Return the error for a refused batch or pack: by `kinds`, else as for any call."""
     error = answer_error(answer)
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
@@ -368,7 +338,7 @@ def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:
-    """The error for a refusal, by status and code. A 5xx is told with the id of the request, for the server's log."""
+    """Return the error for a refusal, by status and code. That of a 5xx names the request, for the server's log."""
     status, target = answer.status, redirect_target(answer)
     code, said = protocol.error_code(answer.body), mask(protocol.error_sentence(answer.body))  # it may quote the token
     named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""
@@ -402,7 +372,7 @@ def _no_result(answer: Answer) -> errors.UploaderError:
 
 
 def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
-    """What answered does not speak the contract."""
+    """Return the error for an answer that no upload server gives."""
     target = redirect_target(answer)
     return errors.NotAnUploadServer(
         f"{answer.url} answered {answer.status}, but not as an upload server does",
@@ -413,17 +383,17 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
 
 
 def stored_path(category: str, file_name: str) -> str:
-    """The URL path of a stored file."""
+    """Return the URL path of a stored file."""
     return f"/uploads/{category}/{quote(file_name)}"
 
 
 def _segment(identifier: str) -> str:
-    """An id as one segment of a path: it may come from a person or a stranger's server."""
+    """Return an id, which may be anything, as one segment of a path."""
     return quote(identifier, safe="")
 
 
 def sha256_of(repr_digest: str) -> str | None:
-    """The SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
+    """Return the SHA-256 of a `Repr-Digest` header (RFC 9530), base64."""
     for part in repr_digest.split(","):
         name, _, value = part.strip().partition("=")
         if name.lower() == "sha-256":

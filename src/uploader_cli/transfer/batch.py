@@ -16,7 +16,7 @@ from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
-from uploader_cli.transfer.bodies import MultipartBody
+from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.retry import Tries
@@ -221,31 +221,26 @@ class _Request:
         job, run = self._job, self._context.run
         for file in self._group if not self._excused else ():
             self._context.ledger.start(file, self._session.id, self._name(file))
-        bodies: list[MultipartBody] = []
-
-        def make_body() -> MultipartBody:
-            bodies.append(self._body())
-            return bodies[-1]
-
+        body = self._body()
         job.flow.begin_body(self._context.stop)
         self._sending = True
         try:
-            stored = self._api.batch(make_body, len(self._group))
+            stored = self._api.batch(body, len(self._group))
         except errors.UploaderError as error:
             self._end_body()
             self._context.stop.check()
             if self._may_have_landed(error):
                 self._settle(error)
             job.flow.unanswered.discard(job)
-            if bodies and bodies[-1].given_out and self._group:
+            if body.given_out and self._group:
                 run.certain(self._group)
             if self._group:
                 raise
             return
         finally:
+            body.close()
             self._end_body()
         job.flow.unanswered.discard(job)
-        body = bodies[-1]
         if len(body) >= MEASURABLE and body.seconds > 0:
             job.flow.rate = len(body) / body.seconds
         self._receive(stored)
@@ -255,7 +250,7 @@ class _Request:
         if sending:
             self._job.flow.end_body()
 
-    def _body(self) -> MultipartBody:
+    def _body(self) -> Body:
         job, context = self._job, self._context
         job.flow.unanswered.discard(job)
         fields = [("sessionId", self._session.id), ("category", self._session.category)]
@@ -272,15 +267,13 @@ class _Request:
             context.emit(ev.BodySent(tuple(file.file for file in group)))
             context.followers.body_sent(session_id)
 
-        return MultipartBody(
-            fields,
-            group,
-            on_sent=on_sent,
-            on_through=on_through,
-            on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
+        return Body(
+            *multipart(upload_form(fields, group, sized=self._paths)),
             check=context.stop.check,
             throttle=context.throttle,
-            sized=self._paths,
+            on_sent=on_sent,
+            on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
+            on_through=on_through,
         )
 
     def _receive(self, stored: Sequence[StoredFile]) -> None:

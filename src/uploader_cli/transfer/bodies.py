@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import secrets
 import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
 from uploader_cli.transfer.pacing import unlimited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
-    from uploader_cli.core.plan import LocalFile
+    Content = LocalFile | Iterable[bytes | bytearray]
 
 REPORT_EVERY = 0.05
 """Seconds between two reports of one file's bytes: a renderer can't show more."""
@@ -71,18 +72,12 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         raise _unreadable(file, error) from error
 
 
-def read_whole(file: LocalFile) -> bytes:
+def read_whole(file: LocalFile) -> bytearray:
     """Return the bytes of a small file."""
+    data = bytearray(file.size)
     with open_unchanged(file) as source:
-        try:
-            data = source.read(file.size)
-            while len(data) < file.size and (more := source.read(file.size - len(data))):
-                data += more
-        except OSError as error:
-            raise _unreadable(file, error) from error
+        read_at(file, source, 0, memoryview(data))
         check_unchanged(file, source)
-    if len(data) != file.size:
-        raise _changed(file, "changed")
     return data
 
 
@@ -140,16 +135,51 @@ def _changed(file: LocalFile, how: str) -> FileError:
 # --- bodies -----------------------------------------------------------------------------------------------------------
 
 
-class _Body:
-    """A body of known length that counts what is given out and what the kernel took (`http.Payload`)."""
+class Part(NamedTuple):
+    """Bytes of a body: `data`, or those of `file` from `start` on, which is read by `source` where it is open."""
+
+    length: int
+    data: memoryview | None = None
+    file: LocalFile | None = None
+    start: int = 0
+    source: IO[bytes] | None = None
+
+
+class Body:
+    """A request body of known length, which is read while it is sent."""
 
     def __init__(
-        self, length: int, check: Callable[[], None], throttle: Callable[[int], int], clock: Callable[[], float]
+        self,
+        content_type: str,
+        parts: Sequence[Part],
+        *,
+        check: Callable[[], None],
+        throttle: Callable[[int], int] = unlimited,
+        on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
+        on_last: Callable[[], None] = lambda: None,
+        on_through: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`throttle` is a `Limiter` or the like: asked before each piece, it waits and says how many bytes may go."""
-        self.check = check
-        self._length, self._throttle, self._clock = length, throttle, clock
-        self._given = self._taken = 0
+        """`check` raises to stop; `throttle` waits before each piece and returns how many bytes may go.
+
+        `on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
+        `on_last()` is called before the last piece is given out: without it no server has the whole request.
+        """
+        self.content_type, self.check = content_type, check
+        self._parts, self._throttle, self._clock = parts, throttle, clock
+        self._on_sent, self._on_last, self._on_through = on_sent, on_last, on_through
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._unsent: deque[tuple[int, int, LocalFile]] = deque()
+        """Files whose last byte is not sent yet, with the end of each in the body, and its length."""
+        self._length = 0
+        for part in parts:
+            self._length += part.length
+            if part.file is not None:
+                self._unsent.append((self._length, part.length, part.file))
+        self._reported_at, self._reported = clock(), 0
+        self._given = self._taken = self._wanted = 0
+        self._pieces = self._read_parts()
 
     def __len__(self) -> int:
         return self._length
@@ -158,98 +188,6 @@ class _Body:
     def through(self) -> bool:
         """True once the kernel has taken the last byte."""
         return self._taken >= self._length
-
-
-class ChunkBody(_Body):
-    """At least one byte of a file, from `start` on; of a file that has changed no chunk is ever complete."""
-
-    content_type = "application/offset+octet-stream"
-
-    def __init__(
-        self,
-        file: LocalFile,
-        source: IO[bytes],
-        start: int,
-        length: int,
-        *,
-        on_sent: Callable[[int], None],
-        check: Callable[[], None],
-        data: memoryview | None = None,
-        throttle: Callable[[int], int] = unlimited,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`source` is `file`, open and unbuffered; `data` are the chunk's bytes where they are in memory already.
-
-        `on_sent(total)` reports bytes as the kernel takes them.
-        """
-        super().__init__(length, check, throttle, clock)
-        self._file, self._source, self._start, self._data, self._on_sent = file, source, start, data, on_sent
-        self._buffer = memoryview(bytearray(min(PIECE, length) if data is None else 0))
-        self._reported, self._reported_bytes = clock(), 0
-
-    def read(self, amount: int) -> memoryview:
-        """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
-        self.check()
-        given, amount = self._given, self._throttle(min(amount, PIECE, self._length - self._given))
-        if self._data is None:
-            piece = self._buffer[:amount]
-            read_at(self._file, self._source, self._start + given, piece)
-        else:
-            piece = self._data[given : given + amount]
-        self._given += amount
-        if piece and self._given == self._length:
-            check_unchanged(self._file, self._source)
-        return piece
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took."""
-        self._taken += count
-        now = self._clock()
-        if self._taken > self._reported_bytes and (self.through or now - self._reported >= REPORT_EVERY):
-            self._reported, self._reported_bytes = now, self._taken
-            self._on_sent(self._taken)
-
-    def rewind(self) -> None:
-        """Start over: a redirect wants the body again. What was reported as sent stays reported."""
-        self._given = self._taken = 0
-
-
-class MultipartBody(_Body):
-    """A multipart/form-data body, as in docs/protocol.md, section 3.13."""
-
-    def __init__(
-        self,
-        fields: Sequence[tuple[str, str]],
-        files: Sequence[LocalFile],
-        *,
-        on_sent: Callable[[LocalFile, int], None],
-        on_through: Callable[[], None],
-        check: Callable[[], None],
-        on_last: Callable[[], None] = lambda: None,
-        throttle: Callable[[int], int] = unlimited,
-        sized: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
-
-        `on_last()` is called before the last piece is given out: without it no server has the whole request. `sized`
-        adds a Content-Length to each file's part, for servers known to read it.
-        """
-        self.boundary = f"uploader-{secrets.token_hex(12)}"
-        self.content_type = f"multipart/form-data; boundary={self.boundary}"
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._on_sent, self._on_through, self._on_last = on_sent, on_through, on_last
-        self._ends: deque[tuple[int, LocalFile]] = deque()
-        """Files that are not yet through, by the position in the body where each ends."""
-        self._parts, length = list(self._lay_out(fields, files, sized=sized)), 0
-        for part, size in self._parts:
-            length += size
-            if not isinstance(part, bytes):
-                self._ends.append((length, part))
-        super().__init__(length, check, throttle, clock)
-        self._reading, self._wanted, self._reported = self._read_all(), 0, 0.0
-        self._buffer = bytearray(0)
 
     @property
     def given_out(self) -> bool:
@@ -265,14 +203,13 @@ class MultipartBody(_Body):
 
     def read(self, amount: int) -> memoryview:
         """Return up to `amount` bytes, valid until the next call; empty at the end. Raise `FileError`."""
+        self.check()
         if self._began is None:
             self._began = self._clock()
-        if len(self._buffer) < amount:
-            self._buffer = bytearray(amount)
-        self._wanted = self._throttle(min(amount, self._length - self._given))
-        piece = next(self._reading, memoryview(b""))
+        self._wanted = self._throttle(min(amount, PIECE, self._length - self._given))
+        piece = next(self._pieces, memoryview(b""))
         self._given += len(piece)
-        if piece and self._given == self._length:
+        if piece and self.given_out:
             self._on_last()
         return piece
 
@@ -280,57 +217,85 @@ class MultipartBody(_Body):
         """Count `count` more bytes that the kernel took, and report whose they are."""
         self._taken += count
         now = self._clock()
-        while self._ends and self._taken >= self._ends[0][0]:
-            _, file = self._ends.popleft()
-            self._on_sent(file, file.size)
-        if self._ends and now - self._reported >= REPORT_EVERY:
-            end, file = self._ends[0]
-            if self._taken > end - file.size:
-                self._on_sent(file, self._taken - (end - file.size))
-                self._reported = now
+        while self._unsent and self._taken >= self._unsent[0][0]:
+            _, length, file = self._unsent.popleft()
+            self._on_sent(file, length)
+            self._reported = 0
+        if self._unsent and now - self._reported_at >= REPORT_EVERY:
+            end, length, file = self._unsent[0]
+            sent = self._taken - (end - length)
+            if sent > self._reported:
+                self._reported_at, self._reported = now, sent
+                self._on_sent(file, sent)
         if self.through and self._ended is None:
             self._ended = now
             self._on_through()
 
+    def rewind(self) -> None:
+        """Start over: a redirect wants the body again. What was reported as sent stays reported."""
+        self._given = self._taken = 0
+        self._pieces = self._read_parts()
+
     def close(self) -> None:
         """Close the file being read."""
-        self._reading.close()
+        self._pieces.close()
 
-    def _lay_out(
-        self, fields: Sequence[tuple[str, str]], files: Sequence[LocalFile], *, sized: bool
-    ) -> Iterator[tuple[bytes | LocalFile, int]]:
-        """Yield given bytes and files in their order, each with its length."""
-        head = f"--{self.boundary}\r\nContent-Disposition: form-data; name="
-        lead = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields)
-        for file in files:
-            length = f"Content-Length: {file.size}\r\n" if sized else ""
-            lead += f'{head}"files"; filename="{wire_name(file.name)}"\r\n'
-            lead += f"Content-Type: {content_type(file.name)}\r\n{length}\r\n"
-            yield (given := lead.encode()), len(given)
-            yield file, file.size
-            lead = "\r\n"
-        yield (given := f"{lead}--{self.boundary}--\r\n".encode()), len(given)
-
-    def _read_all(self) -> Generator[memoryview, None, None]:
-        filled = 0
-        for part, length in self._parts:
-            with io.BytesIO(part) if isinstance(part, bytes) else open_unchanged(part) as source:
+    def _read_parts(self) -> Generator[memoryview, None, None]:
+        """Yield pieces of `_wanted` bytes; those of one part that is in memory are not copied."""
+        buffer, filled = memoryview(b""), 0
+        for length, data, file, start, opened in self._parts:
+            with open_unchanged(file) if file is not None and opened is None else nullcontext(opened) as source:
                 done = 0
                 while done < length:
-                    space = memoryview(self._buffer)[filled : min(self._wanted, filled + length - done)]
-                    if isinstance(part, bytes):
-                        space[:] = source.read(len(space))
+                    size = min(self._wanted - filled, length - done)
+                    if data is not None and size == self._wanted:
+                        piece = data[done : done + size]
                     else:
-                        read_at(part, source, done, space)
-                    done += len(space)
-                    filled += len(space)
+                        buffer = buffer or memoryview(bytearray(min(PIECE, self._length)))
+                        piece = buffer[: filled + size]
+                        if data is not None:
+                            piece[filled:] = data[done : done + size]
+                        elif file is not None and source is not None:
+                            read_at(file, source, start + done, piece[filled:])
+                    done, filled = done + size, len(piece)
+                    if done == length and file is not None and source is not None:
+                        check_unchanged(file, source)
                     if filled == self._wanted:
-                        yield memoryview(self._buffer)[:filled]
                         filled = 0
-                if not isinstance(part, bytes):
-                    check_unchanged(part, source)
-        if filled:
-            yield memoryview(self._buffer)[:filled]
+                        yield piece
+
+
+def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Part]]:
+    """Return type and parts of a multipart/form-data body (docs/protocol.md, section 3.13).
+
+    Each item is what follows `name=` in its header, and its content: a file, or bytes in pieces.
+    """
+    boundary = f"uploader-{secrets.token_hex(12)}"
+    parts, lead = list[Part](), list[bytes | bytearray]()
+    for head, content in items:
+        lead.append(f"--{boundary}\r\nContent-Disposition: form-data; name={head}\r\n\r\n".encode())
+        if isinstance(content, LocalFile):
+            parts += [_in_memory(lead), Part(content.size, file=content)]
+            lead = [b"\r\n"]
+        else:
+            lead += [*content, b"\r\n"]
+    return f"multipart/form-data; boundary={boundary}", [*parts, _in_memory([*lead, f"--{boundary}--\r\n".encode()])]
+
+
+def _in_memory(pieces: Iterable[bytes | bytearray]) -> Part:
+    data = b"".join(pieces)
+    return Part(len(data), memoryview(data))
+
+
+def upload_form(
+    fields: Iterable[tuple[str, str]], files: Iterable[LocalFile], *, sized: bool = False
+) -> Iterator[tuple[str, Content]]:
+    """Yield the items of a batch request. `sized` adds a Content-Length to each file, for servers known to read it."""
+    for name, value in fields:
+        yield f'"{name}"', [value.encode()]
+    for file in files:
+        length = f"\r\nContent-Length: {file.size}" if sized else ""
+        yield f'"files"; filename="{wire_name(file.name)}"\r\nContent-Type: {content_type(file.name)}{length}', file
 
 
 # --- chunks that are hashed before they are sent ----------------------------------------------------------------------
@@ -391,8 +356,7 @@ class HashedChunks:
     def of(self, start: int, length: int) -> HashedChunk:
         """Return a chunk, the prepared one where it is that; the one before it is not valid any more."""
         self._release(self._current)
-        self._current = None
-        ahead = self._ahead
+        self._current, ahead = None, self._ahead
         if ahead is not None and ahead[:2] == (start, length):
             self._ahead = None
             self._current = ahead[2].result()
@@ -415,20 +379,18 @@ class HashedChunks:
         self._current = None
 
     def _load(self, start: int, length: int) -> HashedChunk:
+        def check() -> None:
+            self._check()
+            if self._closed:
+                raise CancelledError
+
         buffer = self._buffers.take(length) if length <= IN_MEMORY else None
         data = memoryview(buffer)[:length] if buffer is not None else None
         try:
-            return HashedChunk(
-                hash_range(self._file, start, length, self._algorithm, check=self._go_on, into=data), data
-            )
+            return HashedChunk(hash_range(self._file, start, length, self._algorithm, check=check, into=data), data)
         except BaseException:
             self._release(HashedChunk(b"", data))
             raise
-
-    def _go_on(self) -> None:
-        self._check()
-        if self._closed:
-            raise CancelledError
 
     def _discard(self) -> None:
         ahead, self._ahead = self._ahead, None

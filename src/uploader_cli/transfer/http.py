@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.settings import Settings
+    from uploader_cli.transfer.bodies import Body
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -105,27 +106,6 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class Payload(Protocol):
-    """A body that is streamed."""
-
-    content_type: str
-
-    def __len__(self) -> int: ...
-
-    def read(self, amount: int) -> memoryview:
-        """Return the next piece of at most `amount` bytes, valid until the next call; empty at the end."""
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took."""
-
-    def check(self) -> None:
-        """Raise to stop sending."""
-
-    @property
-    def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
-
-
 class Http:
     """A client with kept-alive connections. Credentials go to the settings' server alone, whatever a caller asks."""
 
@@ -142,12 +122,11 @@ class Http:
         url: str,
         *,
         json: object = None,
-        body: Payload | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
-        stranger: bool = False,
     ) -> Answer:
-        """Send one request; no retry, no redirect followed. A `stranger` gets no credentials.
+        """Send one request; no retry, no redirect followed.
 
         Raise `NetworkError` (`body_sent` says whether the whole request was out), `ProtocolError` for an answer that is
         too large, and whatever `body.check` or `body.read` raises.
@@ -159,7 +138,7 @@ class Http:
             own["Content-Type"] = "application/json"
             data = jsonlib.dumps(json, allow_nan=False).encode()
         try:
-            response = self._send(method, url, own, data, read_timeout, stranger=stranger)
+            response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
             raise _error(error, url, body_sent=body.through if body is not None else True) from error
         return _answer(response, _json(response.content))
@@ -177,21 +156,13 @@ class Http:
             del self.sockets.answer_time
 
     def _send(
-        self,
-        method: str,
-        url: str,
-        own: Mapping[str, str],
-        data: Any,
-        read_timeout: float,
-        *,
-        stranger: bool = False,
-        stream: bool = False,
+        self, method: str, url: str, own: Mapping[str, str], data: Any, read_timeout: float, *, stream: bool = False
     ) -> requests.Response:
         """Make one call as the session would; headers of its `own` outrank the session's, whatever their case."""
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
-        if stranger or not trusts(self._home, request.url):
+        if not trusts(self._home, request.url):
             for name in self._own_headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
@@ -241,7 +212,8 @@ def _dialled(url: str) -> str:
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
     """Make a `requests` session with the settings' certificates, proxy and headers, for the realtime channel too."""
     session = requests.Session()
-    session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]  # `--header` would go along
+    # No redirect is followed: the headers of `--header` would go to any host.
+    session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
     session.trust_env = False  # looked up once, here: each request would cost 120 µs
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
@@ -258,12 +230,6 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - their signature
-        """Follow no redirect: custom headers would go along to any host."""
-        return
 
 
 class _Adapter(HTTPAdapter):

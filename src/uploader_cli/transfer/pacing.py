@@ -1,25 +1,16 @@
-"""What limits a run: a stop, `--limit-rate`, the server's rate limit, and the limits it was last seen with."""
+"""What limits a run: a stop, `--limit-rate`, and the server's rate limit."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import as_object, number, parse_http_date, parse_limits, whole
-from uploader_cli.core.tus import parse_capabilities
+from uploader_cli.core.protocol import parse_http_date, whole
 from uploader_cli.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from uploader_cli.core.plan import Limits
-    from uploader_cli.core.tus import Capabilities
 
 CREDIT = 0.2
 """Seconds of unused time that may be made up for: sleeps overshoot, and between two chunks nothing is sent."""
@@ -30,12 +21,10 @@ MOST_GRANT = 1 << 20
 KEPT_BACK = 5
 """Calls that polls leave unused, besides two for each session still to come (docs/protocol.md, section 2)."""
 POLL_INTERVAL = 1.0
-ROOMY = 60
+PLENTY = 60
 """With this many calls to spare there is a poll every second; with fewer the interval grows in proportion."""
 DEFAULT_WAIT = 60.0
 """Seconds to wait after a 429 that names no time."""
-MOST_SERVERS = 100
-"""Servers whose limits are remembered."""
 
 
 class Stop:
@@ -97,9 +86,9 @@ def unlimited(wanted: int) -> int:
 class RateBudget:
     """Calls left, by the `X-RateLimit-*` headers, and pauses after a 429. Uploads and polls of a run share it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
-        """`clock` measures waits; `wall` is for the reset time, which servers give in unix seconds."""
-        self._clock, self._wall = clock, wall
+    def __init__(self, clock: Callable[[], float] = time.monotonic, epoch: Callable[[], float] = time.time) -> None:
+        """`clock` measures waits; `epoch` is for the reset time, which servers give in unix seconds."""
+        self._clock, self._epoch = clock, epoch
         self._lock = threading.Lock()
         self._remaining: int | None = None
         self._reset: float | None = None
@@ -122,7 +111,7 @@ class RateBudget:
         with self._lock:
             self._remaining = remaining
             if left is not None:
-                self._reset = self._clock() + max(0.0, left - self._wall() if left > 1e9 else left)
+                self._reset = self._clock() + max(0.0, left - self._epoch() if left > 1e9 else left)
 
     def pause(self, seconds: float) -> None:
         """Let no call be made for `seconds`: one of the upload's was answered 429."""
@@ -144,8 +133,8 @@ class RateBudget:
         if self._remaining is not None:
             if self._reset is not None:
                 until_reset = max(POLL_INTERVAL, self._reset - self._clock())
-            room = self._remaining - (2 * self.sessions_to_come + KEPT_BACK)
-            interval = until_reset if room <= 0 else max(POLL_INTERVAL, min(ROOMY / room, until_reset))
+            spare = self._remaining - (2 * self.sessions_to_come + KEPT_BACK)
+            interval = until_reset if spare <= 0 else max(POLL_INTERVAL, min(PLENTY / spare, until_reset))
         return max(interval, max(self._paused_until, self._polls_paused_until) - self._clock())
 
 
@@ -157,75 +146,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return float(seconds)
     date = parse_http_date(value)
     return None if date is None else max(0.0, date - time.time())
-
-
-# --- what was last seen of each server, so that a dry run can plan without a call (docs/protocol.md, section 3.12) ----
-
-
-@dataclass(frozen=True, slots=True)
-class KnownServer:
-    """What a server takes, what it offers of resumable uploads, and whether it counts calls."""
-
-    limits: Limits
-    tus: Capabilities | None = None
-    metered: bool = False
-    chunk: int | None = None
-    """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
-    lookup: int = 1
-    """Files that it can be asked for in one call."""
-
-
-def recall(server: str) -> KnownServer | None:
-    """How `server` (its URL, or that of a tus endpoint) was when it was last asked; None where that isn't known."""
-    known = as_object(_servers(_cache()).get(server))
-    limits = parse_limits(known)
-    if limits is None:
-        return None
-    tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
-    lookup = max(1, int(number(known.get("lookup")) or 1))
-    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None, lookup)
-
-
-def remember(server: str, seen: KnownServer) -> None:
-    """Keep `seen` for `server`. A state directory that can't be written costs a dry run its knowledge, no more."""
-    path = _cache()
-    known = _servers(path)
-    entry: dict[str, object] = {
-        **_wire_form(seen.limits),
-        "metered": seen.metered,
-        "chunk": seen.chunk,
-        "lookup": seen.lookup,
-    }
-    if seen.tus is not None:
-        entry["tus"] = _wire_form(seen.tus)
-    if known.pop(server, None) == entry:
-        return
-    known[server] = entry
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            fresh = Path(scratch, path.name)
-            fresh.write_text(json.dumps(dict(list(known.items())[-MOST_SERVERS:])), encoding="utf-8")
-            fresh.replace(path)
-
-
-def _wire_form(value: Limits | Capabilities) -> dict[str, object]:
-    """Return the fields as a server's answers name them: `max_files` is `maxFiles`."""
-    fields: dict[str, object] = {}
-    for name, item in asdict(value).items():
-        first, *rest = name.split("_")
-        fields[first + "".join(map(str.title, rest))] = sorted(item) if isinstance(item, frozenset) else item
-    return fields
-
-
-def _servers(path: Path) -> dict[str, object]:
-    try:
-        return as_object(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _cache() -> Path:
-    from platformdirs import user_state_path
-
-    return user_state_path("uploader") / "limits.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import threading
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -12,15 +11,14 @@ from uploader_cli import errors
 from uploader_cli.core import packs
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.bodies import read_whole
+from uploader_cli.transfer.bodies import Body, multipart, read_whole
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
-from uploader_cli.transfer.pacing import unlimited
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from uploader_cli.core.packs import PackedFile, PackOffer
     from uploader_cli.core.plan import LocalFile
@@ -89,58 +87,11 @@ class PackLimits:
         return first
 
 
-class PackBody:
-    """A multipart body in memory: `manifest` and `data`, with a Content-Length."""
-
-    def __init__(
-        self,
-        manifest: bytes,
-        data: Sequence[bytes],
-        *,
-        check: Callable[[], None],
-        throttle: Callable[[int], int] = unlimited,
-    ) -> None:
-        """`data` are the files' bytes; `throttle` is asked before each piece: it waits and returns how many may go."""
-        boundary = f"uploader-{secrets.token_hex(12)}"
-        self.content_type = f"multipart/form-data; boundary={boundary}"
-        self.started = False
-        self.check, self._throttle = check, throttle
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="%s"\r\nContent-Type: %s\r\n\r\n'
-        parts = [(head % ("manifest", "application/json")).encode(), manifest, b"\r\n"]
-        parts += [(head % ("data", "application/octet-stream")).encode(), *data, f"\r\n--{boundary}--\r\n".encode()]
-        self._body = memoryview(b"".join(parts))
-        self._read = self._taken = 0
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    def __iter__(self) -> Iterator[memoryview]:
-        while piece := self.read(1 << 20):
-            yield piece
-
-    @property
-    def through(self) -> bool:
-        """True once the kernel has taken the last byte."""
-        return self._taken >= len(self._body)
-
-    def read(self, amount: int) -> memoryview:
-        """Return up to `amount` bytes; empty at the end."""
-        self.started = True
-        amount = self._throttle(min(amount, len(self._body) - self._read))
-        piece = self._body[self._read : self._read + amount]
-        self._read += amount
-        return piece
-
-    def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took."""
-        self._taken += count
-
-
 class Entry(NamedTuple):
     """A file as it was read: its bytes and their SHA-256 (hex)."""
 
     file: LocalFile
-    data: bytes
+    data: bytearray
     digest: str
 
 
@@ -270,8 +221,13 @@ class Pack:
             session,
             ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
         )
-        data = [entry.data for entry in entries]
-        body = PackBody(manifest, data, check=context.stop.check, throttle=context.throttle)
+        form = multipart(
+            [
+                ('"manifest"\r\nContent-Type: application/json', [manifest]),
+                ('"data"\r\nContent-Type: application/octet-stream', [entry.data for entry in entries]),
+            ]
+        )
+        body = Body(*form, check=context.stop.check, throttle=context.throttle)
         began = time.monotonic()
         answer = worker.api.pack(self._limits.endpoint, self._key, body, len(entries))
         self._limits.measured(len(body), time.monotonic() - began)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence, whole
-from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place, trusts
+from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
@@ -16,7 +16,7 @@ from uploader_cli.transfer.pacing import retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.transfer.bodies import ChunkBody
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Http
 
 REDIRECTS = 3
@@ -86,7 +86,7 @@ class TusClient:
         length: int | None,
         metadata: Mapping[str, str],
         *,
-        body: ChunkBody | None = None,
+        body: Body | None = None,
         checksum: str | None = None,
         partial: bool = False,
         parts: Sequence[str] = (),
@@ -130,7 +130,7 @@ class TusClient:
             raise error
         return self._position(url, answer)
 
-    def patch(self, url: str, offset: int, body: ChunkBody, checksum: str | None = None) -> Position:
+    def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
         """Send a chunk that begins at `offset` and return the new offset (tus 1.0, core).
 
         `checksum` is the value of `Upload-Checksum`. Raise `UploadGone`, here retryable, for 404 and 410.
@@ -158,7 +158,7 @@ class TusClient:
         url: str,
         headers: Mapping[str, str],
         timeout: float = READ_TIMEOUT,
-        body: ChunkBody | None = None,
+        body: Body | None = None,
         checksum: str | None = None,
     ) -> Answer:
         """Send one request and follow 307 and 308: `requests` would empty a redirected PATCH."""
@@ -167,15 +167,7 @@ class TusClient:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
-            known = url == self.endpoint or trusts(self.endpoint, url)
-            answer = self._http.request(
-                method,
-                url,
-                headers={**self._used, **sent} if known else sent,
-                body=body,
-                read_timeout=timeout,
-                stranger=not known,
-            )
+            answer = self._http.request(method, url, headers={**self._used, **sent}, body=body, read_timeout=timeout)
             self._note(answer)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from uploader_cli import errors
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
-from uploader_cli.transfer.bodies import IN_MEMORY, Buffers, ChunkBody, HashedChunks, open_unchanged
+from uploader_cli.transfer.bodies import IN_MEMORY, Body, Buffers, HashedChunks, Part, open_unchanged
 from uploader_cli.transfer.pacing import unlimited
 from uploader_cli.transfer.retry import Tries
 
@@ -310,7 +310,7 @@ class TusUpload:
         self._progress.check()
         self._terms.retry.wait_out_pause(self._progress.sleep)
 
-    def _chunk(self, offset: int, size: int) -> tuple[ChunkBody, str | None]:
+    def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
         """Return the body of a chunk and its checksum header, and begin with the next chunk's checksum."""
         start, end = self._start + offset, offset + size
         checksum = data = None
@@ -320,15 +320,12 @@ class TusUpload:
             self._hashed.prepare(start + size, chunk_length(end, self._length, self._terms.chunk_size))
         self._progress.sending(self._index, offset, end, checksum=checksum is not None)
         self._reach = max(self._reach, end)
-        body = ChunkBody(
-            self._progress.file,
-            self._source,
-            start,
-            size,
-            on_sent=lambda sent: self._progress.sent(self._index, offset + sent),
+        body = Body(
+            "application/offset+octet-stream",
+            [Part(size, data, self._progress.file, start, self._source)],
             check=self._progress.check,
-            data=data,
             throttle=self._terms.throttle,
+            on_sent=lambda _file, sent: self._progress.sent(self._index, offset + sent),
         )
         return body, checksum
 

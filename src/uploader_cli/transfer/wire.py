@@ -1,7 +1,7 @@
-"""Connections that know about uploads: the only place that reaches into urllib3.
+"""Connections for uploads: the only module that reaches into urllib3.
 
-While a body is on its way they count bytes as the kernel takes them, notice an answer that comes early, give up when
-the kernel takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
+While a body is sent they count bytes as the kernel takes them, notice an answer that comes early, fail when the kernel
+takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 
 from uploader_cli.core.bottleneck import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uploader_cli.transfer.http import Payload
+    from uploader_cli.transfer.bodies import Body
 
 PIECE = 1 << 20
 """Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
@@ -42,7 +42,7 @@ WRITE_STALL = 60.0
 ANSWER_TIME = 60.0
 """Seconds that an answer may take beyond the read timeout, from its first byte (or a 1xx) to its last."""
 IDLE_LIMIT = 4.0
-"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (contract 3.16)."""
+"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (section 3.16)."""
 _TICK = 0.25
 
 
@@ -91,30 +91,31 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
-        failure = OSError("the name has no address")
+        failure: Exception = OSError("the name has no address")
         try:
-            for found in socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM):
-                sock = socket.socket(*found[:3])
-                try:
-                    for option in self.socket_options or ():
-                        sock.setsockopt(*option)
-                    sock.settimeout(self.timeout)
-                    # A duplicate: the TLS handshake is made on another object, which is not known before it is through.
-                    self._dialling = sock.dup()
-                    self._sockets.open.add(self._dialling)
-                    sock.connect(found[4])
-                except OSError as error:
-                    sock.close()
-                    failure = error
-                else:
-                    return sock
-            raise failure
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no answer within {self.timeout} s") from error
+            addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
-            raise NewConnectionError(self, str(error)) from error
+            addresses, failure = [], error
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return self._dial(socket.socket(family, kind, protocol), address)
+            except OSError as error:
+                failure = error
+        raise NewConnectionError(self, str(failure)) from failure
+
+    def _dial(self, sock: socket.socket, address: Any) -> socket.socket:
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(self.timeout)
+            # A duplicate: the TLS handshake uses another object, which is not known before it has ended.
+            self._dialling = sock.dup()
+            self._sockets.open.add(self._dialling)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     @property
     def is_connected(self) -> bool:
@@ -144,7 +145,7 @@ class _Connection(HTTPConnection):
         else:
             self._head += data
 
-    def _stream(self, body: Payload, head: bytes) -> None:
+    def _stream(self, body: Body, head: bytes) -> None:
         """Send headers and body; `BrokenPipeError` makes urllib3 read the answer that came early."""
         body.check()
         view = memoryview(head + body.read(SMALL) if len(body) <= SMALL else head)
@@ -163,7 +164,7 @@ class _Connection(HTTPConnection):
             body.taken(len(view) - len(head))
             head, view = b"", body.read(PIECE)
 
-    def _feed(self, sock: socket.socket, body: Payload, view: memoryview, uncounted: int) -> None:
+    def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
         """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL

@@ -28,7 +28,7 @@ def logged(server: EmbeddedServer) -> list[str]:
 def test_each_call_has_the_next_id_of_its_run(server: EmbeddedServer) -> None:
     told: list[Any] = []
     api = Api(Settings(server=server.url), told.append, Stop(), run="cafe")
-    beside = Api(Settings(server=server.url), told.append, Stop(), beside=api)
+    beside = api.another()
     api.health()
     beside.create_session("personal", 1)
     api.health()
@@ -67,7 +67,7 @@ def test_other_host_gets_no_id(server: EmbeddedServer) -> None:
         assert http.request("GET", f"{other.url}/health").request_id == ""
         http.close()
         own = Http(Settings(server=server.url, header=(Header("X-Request-ID", "mine"),)))
-        own.request("GET", f"{other.url}/health", stranger=True)
+        own.request("GET", f"{other.url}/health")
         own.request("GET", f"{server.url}/health")
         own.close()
         assert logged(other) == ["", ""]

@@ -424,9 +424,9 @@ def test_a_file_that_changes_while_it_is_sent_fails_and_the_others_go_again(tmp_
     run.file("c.mp4")
 
     class Meddling(FakeApi):
-        def batch(self, make_body: Any, files: int) -> Any:
+        def batch(self, body: Any, files: int) -> Any:
             os.utime(changed.path, ns=(0, 0))
-            return super().batch(make_body, files)
+            return super().batch(body, files)
 
     run.api = Meddling()
     run.go()
@@ -434,6 +434,21 @@ def test_a_file_that_changes_while_it_is_sent_fails_and_the_others_go_again(tmp_
     assert sorted(run.completed) == [0, 2]
     assert run.groups == [["a.mp4", "c.mp4"]]
     assert run.attempts(first) == 2
+
+
+def test_body_of_a_failed_request_is_closed(tmp_path: Path) -> None:
+    bodies: list[Any] = []
+
+    class Breaking(FakeApi):
+        def batch(self, body: Any, files: int) -> Any:
+            bodies.append(body)
+            body.read(10)
+            return super().batch(body, files)
+
+    run = Run(tmp_path, Breaking(early=deque([fault(503)] * 9)), retries=1)
+    run.file("a.mp4", 3_000_000)
+    run.go()
+    assert [bytes(body.read(10)) for body in bodies] == [b"", b""]
 
 
 # --- what the answer says --------------------------------------------------------------------------------------------
@@ -682,9 +697,9 @@ def test_interrupt_while_the_body_travels(tmp_path: Path) -> None:
     run = Run(tmp_path)
 
     class Stopping(FakeApi):
-        def batch(self, make_body: Any, files: int) -> Any:
+        def batch(self, body: Any, files: int) -> Any:
             run.stop.set()
-            return super().batch(make_body, files)
+            return super().batch(body, files)
 
     run.api = Stopping()
     interrupted_in(run, None)
@@ -783,7 +798,7 @@ def test_requests_are_cut_by_the_rate_that_was_measured(tmp_path: Path, monkeypa
     run.api.budget.note({"X-RateLimit-Remaining": "90"})
     for number in range(3):
         run.file(f"{number}.mp4", 9_000_000)
-    monkeypatch.setattr("uploader_cli.transfer.bodies.MultipartBody.seconds", property(lambda _self: 1.0))
+    monkeypatch.setattr("uploader_cli.transfer.bodies.Body.seconds", property(lambda _self: 1.0))
     monkeypatch.setattr("uploader_cli.core.plan.REQUEST_SECONDS", 10.0)
     run.go()
     assert [len(group) for group in run.groups] == [1, 2]

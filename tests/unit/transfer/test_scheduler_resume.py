@@ -137,10 +137,10 @@ def test_changed_file_does_not_make_the_others_travel_again(
     run.file("b.mp4")
 
     class Meddling(FakeApi):
-        def batch(self, make_body: Any, files: int) -> Any:
+        def batch(self, body: Any, files: int) -> Any:
             if os.path.exists(changed.path):
                 change(changed.path)
-            return super().batch(make_body, files)
+            return super().batch(body, files)
 
     run.api = Meddling()
     run.go()

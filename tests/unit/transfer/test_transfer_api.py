@@ -19,7 +19,7 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server, stored_path
-from uploader_cli.transfer.bodies import MultipartBody
+from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.pacing import RateBudget
 
@@ -44,7 +44,7 @@ class Called:
         self.events: list[ev.Event] = []
         self.settings = Settings(server=SERVER, **settings)
         self.api = Api(self.settings, self.events.append, self.stop)
-        self.api.budget = self.api.retry.budget = RateBudget(clock=self.clock, wall=lambda: 1_000_000.0)
+        self.api.budget = self.api.retry.budget = RateBudget(clock=self.clock, epoch=lambda: 1_000_000.0)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def play(wire: responses.RequestsMock, name: str) -> dict[str, Any]:
 def test_health_without_limits_is_none(called: Called, wire: Any) -> None:
     play(wire, "health")
     assert called.api.health() is None
-    assert called.api.answered
+    assert called.api.budget.answered
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
@@ -270,36 +270,27 @@ def test_path_of_a_stored_file_is_quoted(name: str, path: str) -> None:
 # --- batch ------------------------------------------------------------------------------------------------------------
 
 
-class Read(MultipartBody):
+class Read(Body):
     """`responses` reads what has a `read`, without an amount: at once here, these bodies are small."""
 
     def read(self, amount: int = 1 << 20) -> memoryview:
         return super().read(amount)
 
 
-class Bodies:
-    """Makes bodies of one small file and keeps them."""
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / "a.mp4"
-        path.write_bytes(b"x" * 10)
-        self.file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
-        self.made: list[MultipartBody] = []
-
-    def __call__(self) -> MultipartBody:
-        body = Read([], [self.file], on_sent=lambda *_: None, on_through=lambda: None, check=lambda: None)
-        self.made.append(body)
-        return body
+def small_body(directory: Path) -> Body:
+    path = directory / "a.mp4"
+    path.write_bytes(b"x" * 10)
+    file = LocalFile(0, str(path), "a.mp4", 10, path.stat().st_mtime_ns)
+    return Read(*multipart(upload_form([], [file])), check=lambda: None)
 
 
 def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_path: Path) -> None:
     capture = play(wire, "batch-one-failed-inside-200")
-    bodies = Bodies(tmp_path)
-    stored = called.api.batch(bodies, 2)
+    body = small_body(tmp_path)
+    stored = called.api.batch(body, 2)
     assert [item.status for item in stored] == ["completed", "failed"]
     assert stored[0].location == capture["body"]["files"][0]["fileName"]
     assert stored[1].error
-    (body,) = bodies.made
     request = wire.calls[0].request
     assert request.headers["Content-Type"] == body.content_type
     assert request.headers["Content-Length"] == str(len(body))
@@ -326,7 +317,7 @@ def test_refused_batch_raises_by_status_and_code(
     """An unknown session is a 404 here and a 500 there (contract 3.14)."""
     wire.post(f"{SERVER}/api/upload/batch", status=status, body=json.dumps(body) if body is not None else "")
     with pytest.raises(errors.AnswerError) as caught:
-        called.api.batch(Bodies(tmp_path), 1)
+        called.api.batch(small_body(tmp_path), 1)
     assert type(caught.value) is kind
     assert caught.value.__cause__ is not caught.value
     assert caught.value.retryable is (kind is errors.SessionLost or status in (500, 503))
@@ -337,31 +328,26 @@ def test_reference_backends_500_for_an_unknown_session_is_session_lost(
 ) -> None:
     play(wire, "batch-unknown-session")
     with pytest.raises(errors.SessionLost):
-        called.api.batch(Bodies(tmp_path), 1)
+        called.api.batch(small_body(tmp_path), 1)
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"success": true}', '{"files": null}', ""])
 def test_batch_answer_without_files_is_a_protocol_error(called: Called, wire: Any, tmp_path: Path, body: str) -> None:
     wire.post(f"{SERVER}/api/upload/batch", body=body)
     with pytest.raises(errors.ProtocolError, match="without a list of files"):
-        called.api.batch(Bodies(tmp_path), 1)
+        called.api.batch(small_body(tmp_path), 1)
 
 
 @pytest.mark.parametrize(
     ("status", "kind"), [(429, errors.RateLimited), (401, errors.Unauthorized), (200, errors.ProtocolError)]
 )
-def test_batch_sends_one_request_and_closes_its_body(
-    wire: Any, tmp_path: Path, status: int, kind: type[errors.UploaderError]
-) -> None:
+def test_batch_sends_one_request(wire: Any, tmp_path: Path, status: int, kind: type[errors.UploaderError]) -> None:
     """Neither a rate limit nor an expired token is excused here: the caller sends a new body."""
     called = Called(token_command="echo $$")
     wire.post(f"{SERVER}/api/upload/batch", status=status, headers={"Retry-After": "3"})
-    bodies = Bodies(tmp_path)
     with pytest.raises(kind):
-        called.api.batch(bodies, 1)
+        called.api.batch(small_body(tmp_path), 1)
     assert (len(wire.calls), called.stop.slept, called.api.budget.pause_left()) == (1, [], 0.0)
-    (body,) = bodies.made
-    assert body.read(10) == b""
 
 
 # --- rate limits ------------------------------------------------------------------------------------------------------
@@ -420,12 +406,12 @@ def test_429_with_retry_after_0_pauses_for_a_second_each(wire: Any) -> None:
 
 
 def test_pause_holds_up_the_calls_of_another_thread(called: Called, wire: Any) -> None:
-    beside = Api(called.settings, called.events.append, called.stop, beside=called.api)
+    beside = called.api.another()
     wire.get(f"{SERVER}/health", json={})
     called.api.budget.pause(30.0)
     beside.health()
     assert called.stop.slept == [30.0]
-    assert called.api.answered
+    assert called.api.budget.answered
 
 
 def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any) -> None:

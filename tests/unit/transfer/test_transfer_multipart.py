@@ -19,7 +19,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
 from uploader_cli.transfer import bodies
-from uploader_cli.transfer.bodies import MultipartBody, content_type
+from uploader_cli.transfer.bodies import Body, content_type, upload_form
+from uploader_cli.transfer.bodies import multipart as form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,13 +48,15 @@ def body_of(
     *,
     sized: bool = False,
     clock: Callable[[], float] = lambda: 0.0,
-) -> MultipartBody:
-    return MultipartBody(
-        fields, files, on_sent=on_sent, on_through=lambda: None, check=lambda: None, sized=sized, clock=clock
-    )
+) -> Body:
+    return Body(*form(upload_form(fields, files, sized=sized)), check=lambda: None, on_sent=on_sent, clock=clock)
 
 
-def drain(body: MultipartBody, amount: int = BLOCK) -> bytes:
+def boundary_of(body: Body) -> str:
+    return body.content_type.partition("=")[2]
+
+
+def drain(body: Body, amount: int = BLOCK) -> bytes:
     pieces = []
     while piece := body.read(amount):
         pieces.append(bytes(piece))
@@ -61,13 +64,13 @@ def drain(body: MultipartBody, amount: int = BLOCK) -> bytes:
     return b"".join(pieces)
 
 
-def parsed_by_multipart(body: MultipartBody, data: bytes) -> list[tuple[str, str | None, bytes]]:
+def parsed_by_multipart(body: Body, data: bytes) -> list[tuple[str, str | None, bytes]]:
     """The parts as the `multipart` package sees them: field, file name, bytes."""
-    parser = multipart.MultipartParser(io.BytesIO(data), body.boundary, content_length=len(data), strict=True)
+    parser = multipart.MultipartParser(io.BytesIO(data), boundary_of(body), content_length=len(data), strict=True)
     return [(part.name, part.filename, part.raw) for part in parser]
 
 
-def parsed_by_email(body: MultipartBody, data: bytes) -> list[tuple[str, str | None, bytes]]:
+def parsed_by_email(body: Body, data: bytes) -> list[tuple[str, str | None, bytes]]:
     """The same as Python's own mail parser sees them."""
     head = f"Content-Type: {body.content_type}\r\n\r\n".encode()
     message = BytesParser(policy=email.policy.compat32).parsebytes(head + data)
@@ -89,7 +92,7 @@ def parsed_by_email(body: MultipartBody, data: bytes) -> list[tuple[str, str | N
 def test_body_has_these_exact_bytes(tmp_path: Path) -> None:
     """Text parts first, field `files` only, no `filename*`, no charset, no length of a part unless asked for."""
     body = body_of([write(tmp_path, "景区 b.mp4", b"\x00\xff\r\n--x", 0), write(tmp_path, "a.bin", b"2", 1)])
-    b = body.boundary
+    b = boundary_of(body)
     expected = (
         f'--{b}\r\nContent-Disposition: form-data; name="sessionId"\r\n\r\ns-1\r\n'
         f'--{b}\r\nContent-Disposition: form-data; name="category"\r\n\r\npersonal\r\n'
@@ -242,12 +245,10 @@ def test_end_is_reported_once_after_the_last_byte(tmp_path: Path) -> None:
     ends: list[bool] = []
     files = [write(tmp_path, "a.mp4", b"x" * 1000)]
     now = [10.0]
-    body = MultipartBody(
-        FIELDS,
-        files,
-        on_sent=lambda _f, _s: None,
-        on_through=lambda: ends.append(True),
+    body = Body(
+        *form(upload_form(FIELDS, files)),
         check=lambda: None,
+        on_through=lambda: ends.append(True),
         clock=lambda: now[0],
     )
     assert body.seconds == 0.0
@@ -264,7 +265,7 @@ def test_end_is_reported_once_after_the_last_byte(tmp_path: Path) -> None:
 # --- files that change ----------------------------------------------------------------------------------------------
 
 
-def failing(body: MultipartBody, amount: int = 500) -> FileError:
+def failing(body: Body, amount: int = 500) -> FileError:
     """Return the error that reading ends in; what was read before is not the whole body."""
     pieces: list[int] = []
     with pytest.raises(FileError) as caught:
@@ -274,7 +275,7 @@ def failing(body: MultipartBody, amount: int = 500) -> FileError:
     return caught.value
 
 
-def half(body: MultipartBody) -> None:
+def half(body: Body) -> None:
     for _ in range(3):
         body.read(500)
 

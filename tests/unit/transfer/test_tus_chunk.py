@@ -17,9 +17,10 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
 from uploader_cli.transfer.bodies import (
     PIECE,
+    Body,
     Buffers,
-    ChunkBody,
     HashedChunks,
+    Part,
     hash_range,
     open_unchanged,
     read_at,
@@ -43,11 +44,11 @@ def file(tmp_path: Path) -> LocalFile:
 class Reading:
     """A chunk of a file, and the counts of sent bytes that it reports."""
 
-    def __init__(self, file: LocalFile, start: int, length: int, **options: Any) -> None:
-        self.clock, self.stop, self.told = Clock(), Stop(), []
+    def __init__(self, file: LocalFile, start: int, length: int, data: memoryview | None = None, **how: Any) -> None:
+        self.clock, self.stop, self.told = Clock(), Stop(), list[int]()
         self.source = open_unchanged(file)
-        options = {"clock": self.clock, "check": self.stop.check, "on_sent": self.told.append, **options}
-        self.body = ChunkBody(file, self.source, start, length, **options)
+        how = {"clock": self.clock, "check": self.stop.check, "on_sent": lambda _, sent: self.told.append(sent), **how}
+        self.body = Body("", [Part(length, data, file, start, self.source)], **how)
 
     def all(self, amount: int = 1 << 20) -> bytes:
         data = b""

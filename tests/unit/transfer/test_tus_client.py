@@ -7,12 +7,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from transfer_fakes import Clock
 from tus_model import file_of
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
-from uploader_cli.transfer.bodies import ChunkBody, open_unchanged
+from uploader_cli.transfer.bodies import Body, Part, open_unchanged
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.tus import REDIRECTS, TusClient
 
@@ -41,10 +40,9 @@ class Scripted:
         body: Any = None,
         headers: Any = None,
         read_timeout: float = 0,
-        stranger: bool = False,
     ) -> Answer:
         data = b"".join(map(bytes, iter(lambda: body.read(1 << 20), b""))) if body is not None else b""
-        self.sent.append((method, url, dict(headers), data, stranger))
+        self.sent.append((method, url, dict(headers), data))
         status, answered = self.answers.popleft()
         return Answer(status, answered, self.body, url)
 
@@ -59,10 +57,10 @@ def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tupl
 
 
 @pytest.fixture
-def body(tmp_path: Path) -> Iterator[ChunkBody]:
+def body(tmp_path: Path) -> Iterator[Body]:
     file = file_of(tmp_path / "a", b"0123456789")
     with open_unchanged(file) as source:
-        yield ChunkBody(file, source, 2, 5, on_sent=lambda _sent: None, check=lambda: None, clock=Clock())
+        yield Body("application/offset+octet-stream", [Part(5, None, file, 2, source)], check=lambda: None)
 
 
 class TestCreate:
@@ -70,8 +68,8 @@ class TestCreate:
         client, http = client_of((201, {**TUS, "Location": "/files/1"}))
         created = client.create(10, {"filename": "ä"})
         assert (created.url, created.offset) == (URL, None)
-        method, url, headers, data, stranger = http.sent[0]
-        assert (method, url, data, stranger) == ("POST", ENDPOINT, b"", False)
+        method, url, headers, data = http.sent[0]
+        assert (method, url, data) == ("POST", ENDPOINT, b"")
         assert headers == {**TOKEN, **TUS, "Upload-Length": "10", "Upload-Metadata": "filename w6Q="}
 
     def test_empty_metadata_is_no_header(self) -> None:
@@ -79,7 +77,7 @@ class TestCreate:
         client.create(0, {})
         assert "Upload-Metadata" not in http.headers
 
-    def test_body_goes_with_checksum_and_returns_the_offset(self, body: ChunkBody) -> None:
+    def test_body_goes_with_checksum_and_returns_the_offset(self, body: Body) -> None:
         client, http = client_of((201, {**TUS, "Location": URL, "Upload-Offset": "5"}))
         created = client.create(10, {}, body=body, checksum="sha1 AAA=", partial=True)
         assert created.offset == 5
@@ -107,22 +105,22 @@ class TestCreate:
 
 
 class TestPatch:
-    def test_request_has_offset_and_checksum(self, body: ChunkBody) -> None:
+    def test_request_has_offset_and_checksum(self, body: Body) -> None:
         client, http = client_of((204, {**TUS, "Upload-Offset": "7"}))
         assert client.patch(URL, 2, body, "sha1 AAA=").offset == 7
-        method, url, headers, data, _ = http.sent[0]
+        method, url, headers, data = http.sent[0]
         assert (method, url, data) == ("PATCH", URL, b"23456")
         assert headers == {**TOKEN, **TUS, "Upload-Offset": "2", "Upload-Checksum": "sha1 AAA="}
         assert body.content_type == "application/offset+octet-stream"
 
     @pytest.mark.parametrize("offset", [None, "", "x", "-1", "1.5"])
-    def test_answer_without_valid_offset_is_a_protocol_error(self, body: ChunkBody, offset: str | None) -> None:
+    def test_answer_without_valid_offset_is_a_protocol_error(self, body: Body, offset: str | None) -> None:
         client, _ = client_of((204, TUS if offset is None else {**TUS, "Upload-Offset": offset}))
         with pytest.raises(errors.ProtocolError, match="Upload-Offset"):
             client.patch(URL, 2, body)
 
     @pytest.mark.parametrize("headers", [{}, {"Tus-Resumable": "0.2.2"}])
-    def test_answer_of_another_version_is_a_protocol_error(self, body: ChunkBody, headers: dict[str, str]) -> None:
+    def test_answer_of_another_version_is_a_protocol_error(self, body: Body, headers: dict[str, str]) -> None:
         client, _ = client_of((204, {**headers, "Upload-Offset": "7"}))
         with pytest.raises(errors.ProtocolError, match="tus"):
             client.patch(URL, 2, body)
@@ -148,7 +146,7 @@ class TestPatch:
     ],
 )
 def test_each_status_has_its_error_class(
-    body: ChunkBody, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
+    body: Body, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
 ) -> None:
     """docs/protocol.md, section 5, says which of them can be retried."""
     client, _ = client_of((status, {"Retry-After": "7"}))
@@ -230,10 +228,10 @@ def test_upload_that_can_not_be_discarded_is_no_error(status: int) -> None:
 
 class TestRedirects:
     @pytest.mark.parametrize("status", [307, 308])
-    def test_redirected_patch_sends_the_body_again_from_its_start(self, body: ChunkBody, status: int) -> None:
+    def test_redirected_patch_sends_the_body_again_from_its_start(self, body: Body, status: int) -> None:
         client, http = client_of((status, {"Location": "/other/1"}), (204, {**TUS, "Upload-Offset": "7"}))
         client.patch(URL, 2, body)
-        assert [(method, url, data) for method, url, _, data, _ in http.sent] == [
+        assert [(method, url, data) for method, url, _, data in http.sent] == [
             ("PATCH", URL, b"23456"),
             ("PATCH", "https://up.example/other/1", b"23456"),
         ]
@@ -241,7 +239,7 @@ class TestRedirects:
         assert http.headers["Authorization"] == TOKEN["Authorization"]
 
     @pytest.mark.parametrize("status", [301, 302, 303])
-    def test_redirect_that_changes_the_method_is_not_followed(self, body: ChunkBody, status: int) -> None:
+    def test_redirect_that_changes_the_method_is_not_followed(self, body: Body, status: int) -> None:
         """They would turn a PATCH into a GET."""
         client, http = client_of((status, {"Location": "/other/1"}))
         with pytest.raises(errors.AnswerError, match="/other/1"):
@@ -258,13 +256,11 @@ class TestRedirects:
         client, _ = client_of((308, {"Location": "/v2/files/"}), (201, {**TUS, "Location": "1"}))
         assert client.create(1, {}).url == "https://up.example/v2/files/1"
 
-    def test_redirect_to_another_host_gets_no_credentials(self) -> None:
+    def test_redirect_to_another_host_is_followed(self) -> None:
         client, http = client_of((307, {"Location": "https://cdn.example/1"}), (200, {**TUS, "Upload-Offset": "0"}))
         client.head(URL)
-        _, url, headers, _, stranger = http.sent[1]
-        assert (url, stranger) == ("https://cdn.example/1", True)
-        assert "Authorization" not in headers
-        assert headers["Tus-Resumable"] == "1.0.0"
+        assert http.sent[1][1] == "https://cdn.example/1"
+        assert http.headers["Tus-Resumable"] == "1.0.0"
 
     def test_redirect_from_https_to_http_is_not_followed(self) -> None:
         client, http = client_of((307, {"Location": "http://cdn.example/1"}))
@@ -275,15 +271,14 @@ class TestRedirects:
 
 
 class TestUploadsElsewhere:
-    """Upload URLs on another host are used, without credentials."""
+    """Upload URLs on another host are used. `Http` sends no credentials there: see test_credentials.py."""
 
-    def test_location_on_another_host_gets_no_credentials(self) -> None:
+    def test_location_on_another_host_is_used(self) -> None:
         client, http = client_of(
             (201, {**TUS, "Location": "https://upload.example/1"}), (200, {**TUS, "Upload-Offset": "0"})
         )
         client.head(client.create(1, {}).url)
-        assert [stranger for *_, stranger in http.sent] == [False, True]
-        assert "Authorization" not in http.headers
+        assert http.sent[1][1] == "https://upload.example/1"
 
     def test_http_location_on_the_same_host_is_called_by_https(self) -> None:
         client, http = client_of(
@@ -292,11 +287,6 @@ class TestUploadsElsewhere:
         client.head(client.create(1, {}).url)
         assert http.sent[1][1] == URL
         assert http.headers["Authorization"] == TOKEN["Authorization"]
-
-    def test_http_url_from_the_journal_gets_no_credentials(self) -> None:
-        client, http = client_of((200, {**TUS, "Upload-Offset": "0"}))
-        client.head("http://up.example/files/1")
-        assert "Authorization" not in http.headers
 
 
 def test_note_is_called_with_every_answer() -> None:

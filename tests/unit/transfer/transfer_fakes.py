@@ -26,10 +26,9 @@ from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.transfer.bodies import MultipartBody
+    from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.scheduler import Supply
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
@@ -73,9 +72,10 @@ class Request:
     data: list[bytes]
 
 
-def read_request(body: MultipartBody, data: bytes) -> Request:
+def read_request(body: Body, data: bytes) -> Request:
     """Read back by a parser that is not ours."""
-    parts = list(multipart.MultipartParser(io.BytesIO(data), body.boundary, content_length=len(data), strict=True))
+    boundary = body.content_type.partition("=")[2]
+    parts = list(multipart.MultipartParser(io.BytesIO(data), boundary, content_length=len(data), strict=True))
     text = {part.name: part.value for part in parts if part.filename is None and part.name != "relativePath"}
     files = [part for part in parts if part.filename is not None]
     assert {part.name for part in files} == {"files"}
@@ -83,7 +83,7 @@ def read_request(body: MultipartBody, data: bytes) -> Request:
     return Request(text["sessionId"], text["category"], [p.filename for p in files], paths, [p.raw for p in files])
 
 
-def drain(body: MultipartBody, most: int | None = None) -> bytes:
+def drain(body: Body, most: int | None = None) -> bytes:
     """Take the whole body, or `most` bytes of it, as the kernel would."""
     pieces, room = [], len(body) if most is None else most
     while room and (piece := body.read(1 << 20)):
@@ -148,21 +148,17 @@ class FakeApi:
         self._play("session", self.sessions, expected)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
-    def batch(self, make_body: Callable[[], MultipartBody], files: int) -> tuple[StoredFile, ...]:
-        body = make_body()
-        try:
-            self._play("batch", self.early, files)
-            answer = self.answers.popleft() if self.answers else None
-            if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:
-                drain(body, len(body) // 2)
-                raise answer
-            request = read_request(body, drain(body))
-            self.requests.append(request)
-            if isinstance(answer, errors.UploaderError):
-                raise answer
-            return (answer or stored)(request)
-        finally:
-            body.close()
+    def batch(self, body: Body, files: int) -> tuple[StoredFile, ...]:
+        self._play("batch", self.early, files)
+        answer = self.answers.popleft() if self.answers else None
+        if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:
+            drain(body, len(body) // 2)
+            raise answer
+        request = read_request(body, drain(body))
+        self.requests.append(request)
+        if isinstance(answer, errors.UploaderError):
+            raise answer
+        return (answer or stored)(request)
 
     def progress(self, session: str, *, patient: bool = False) -> ev.SessionProgress | None:
         assert patient, "a look must not call in a pause"

@@ -96,7 +96,6 @@ class Model:
         body: Any = None,
         headers: Any = None,
         read_timeout: float = 0,
-        stranger: bool = False,
     ) -> Answer:
         with self._lock:
             return self._request(method, url, body, headers)

@@ -9,7 +9,6 @@ import secrets
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
-from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -17,14 +16,23 @@ from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal.schema import KEPT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal.schema import Store
 
+    Files = Mapping[bytes, LocalFile]
+
 LIST = "`uploader resume --list` shows them"
 
+_PENDING = """
+SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
+  url, session, chunk_size, checked_until, parts, pledged_until, uncertain
+FROM pending WHERE target = ?1"""
+_RECEIPTS = """
+SELECT path, size, mtime_ns, server_id, location, checksum, verified
+FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Whether `quote` leaves a path as it is."""
 
@@ -166,62 +174,43 @@ def is_same(one: LocalFile, other: LocalFile) -> bool:
 
 
 def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[Any, ...]:
-    """Return what `get_pending` reads again, in the order of the table."""
+    """Return the row of an upload, in the order of the table."""
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.chunk_size, upload.checked_until)
     return (target, key, file.size, file.mtime_ns, run, *known, upload.pledged_until, upload.uncertain, parts)
 
 
-def known_paths(db: Connection, target: int, keys: Sequence[bytes]) -> set[bytes]:
-    """Return those of the paths that have a row: one query for a group takes a third of the time of two for each."""
-    paths = ",".join(f"?{number}" for number in range(2, len(keys) + 2))
-    query = " UNION ".join(
-        f"SELECT path FROM {table} WHERE target = ?1 AND path IN ({paths})"  # noqa: S608 - no value is in it
-        for table in ("pending", "receipt")
-    )
-    try:
-        return {path for (path,) in db.execute(query, (target, *keys))}
-    except DatabaseError:  # damaged: the rows that can still be read count
-        return set(keys)
+def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
+    """Yield what is under way for the paths of `files`, as run number `run` sees it."""
+    for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
+        known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
+        file = replace(files[key], size=size, mtime_ns=mtime_ns)
+        yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 
 
-def get_pending(db: Connection, target: int, run: int, key: bytes, file: LocalFile) -> Pending | None:
-    """Return what is under way for the path of `file`, as run number `run` sees it."""
-    row = db.execute(
-        "SELECT run = ?, run != ? AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns,"
-        " upload_key, url, session, chunk_size, checked_until, parts, pledged_until, uncertain"
-        " FROM pending WHERE target = ? AND path = ?",
-        (run, run, target, key),
-    ).fetchone()
-    if row is None:
-        return None
-    own, busy, size, mtime_ns, *known = row
-    known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
-    return Pending(replace(file, size=size, mtime_ns=mtime_ns), PendingUpload(*known), bool(own), bool(busy))
+def find_receipts(
+    db: Connection, target: int, files: Files, since: int, oldest: float = 0.0
+) -> Iterator[tuple[bytes, Stored]]:
+    """Yield the receipts for the paths of `files` from periods after `since`, not older than `oldest` (epoch)."""
+    rows = db.execute(_RECEIPTS + _paths(files), (target, since, oldest, *files))
+    for key, size, mtime_ns, server_id, location, checksum, verified in rows:
+        if isinstance(location, bytes):
+            length, _, prefix = location.partition(b" ")
+            location = prefix.decode() + quote(key.partition(b"\0")[0][-int(length) :])
+        file = replace(files[key], size=size, mtime_ns=mtime_ns)
+        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
+
+
+def _paths(files: Files) -> str:
+    """Return the end of a query for a group of files: it takes a third of the time of one query for each."""
+    return f" AND path IN ({','.join(f'?{number}' for number in range(4, len(files) + 4))})"
 
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
-    """Return what `get_receipt` reads again, in the order of the table."""
+    """Return the row of a receipt, in the order of the table."""
     known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
     return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
-
-
-def get_receipt(db: Connection, target: int, key: bytes, file: LocalFile, since: int, oldest: float) -> Stored | None:
-    """Return the receipt for the path of `file` from a period after `since`, not older than `oldest` (epoch)."""
-    row = db.execute(
-        "SELECT size, mtime_ns, server_id, location, checksum, verified FROM receipt"
-        " WHERE target = ? AND path = ? AND period > ? AND completed_at >= ?",
-        (target, key, since, oldest),
-    ).fetchone()
-    if row is None:
-        return None
-    size, mtime_ns, server_id, location, checksum, verified = row
-    if isinstance(location, bytes):
-        length, _, prefix = location.partition(b" ")
-        location = prefix.decode() + quote(key.partition(b"\0")[0][-int(length) :])
-    file = replace(file, size=size, mtime_ns=mtime_ns)
-    return Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
 
 
 def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:
@@ -268,8 +257,8 @@ class History:
     def _has(self, file: LocalFile, since: int) -> bool:
         oldest = self._store.now() - KEPT_SECONDS
         with self._store.read() as db:
-            found = get_receipt(db, self._target, path_key(file), file, since, oldest)
-        return found is not None and is_same(file, found.file)
+            found = find_receipts(db, self._target, {path_key(file): file}, since, oldest)
+            return any(is_same(file, receipt.file) for _, receipt in found)
 
 
 def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:

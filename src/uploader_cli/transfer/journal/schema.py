@@ -9,13 +9,13 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partialmethod
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.errors import UploaderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from sqlite3 import Connection
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 NAME = "journal.sqlite3"
 VERSION = 4
-BUSY_SECONDS = 60.0  # to wait for other processes, which hold the file for milliseconds at a time
+BUSY_SECONDS = 60.0  # to wait for other processes, which lock the file for milliseconds at a time
 KEPT_SECONDS = 90 * 86_400.0  # that receipts, and runs that nobody resumes, are remembered
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
@@ -122,7 +122,7 @@ class Store:
     """The journal's file in `directory`, made where there is none, migrated where it is older, and pruned.
 
     `notices` are sentences for the user: a journal that can't be read was set aside, or interrupted runs are too old or
-    too many to be kept. `now` is the time in seconds. `check` is called while other processes hold the journal, and
+    too many to be kept. `now` is the time in seconds. `check` is called while other processes use the journal, and
     raises `Interrupted` to end the waiting. Raises `UsageError`, naming --state-dir, where nothing can be written.
 
     It is one connection for all threads, behind a lock: SQLite has one writer anyway.
@@ -156,20 +156,12 @@ class Store:
         """Return the file that the live process of a run has locked."""
         return self._path.with_name(f"run-{run_id}.lock")
 
-    def write(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
-        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
-        # SQLite's write lock is taken at once: a read that becomes a write could fail with "database is locked".
-        return self._transaction("BEGIN IMMEDIATE", check or self.check, seconds)
-
-    def read(self, check: Check | None = None, seconds: float | None = None) -> AbstractContextManager[Connection]:
-        """Open one consistent view; otherwise as `write`."""
-        return self._transaction("BEGIN", check or self.check, seconds)
-
     @contextmanager
-    def _transaction(self, begin: str, check: Check, seconds: float | None) -> Iterator[Connection]:
+    def transaction(self, begin: str, check: Check | None = None, seconds: float | None = None) -> Iterator[Connection]:
+        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
         with self._mutex:
             try:
-                _persist(lambda: self._db.execute(begin), check, seconds)
+                _persist(lambda: self._db.execute(begin), check or self.check, seconds)
                 with self._db:
                     yield self._db
             except (sqlite3.Error, OSError) as error:
@@ -181,6 +173,9 @@ class Store:
                     hint = "run the same command again: the damaged journal is set aside, and a new one begun"
                     what = f"is damaged ({error})"
                 raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
+
+    read = partialmethod(transaction, "BEGIN")
+    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # a read that becomes a write could fail: "is locked"
 
     def _open_or_replace(self) -> Connection:
         if self._marker.exists():
@@ -302,7 +297,7 @@ def _lock(handle: int, *, shared: bool) -> None:
 
 @contextmanager
 def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the file at `path`, which an exclusive one makes if missing. Raises `OSError`."""
+    """Lock the file at `path`, which an exclusive lock makes if missing. Raises `OSError`."""
     handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _persist(lambda: _lock(handle, shared=shared), check, seconds)
@@ -312,7 +307,7 @@ def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bo
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a live process (this one too) holds the lock at `path`, without taking it from others."""
+    """Return whether a live process, this one too, has locked the file at `path`."""
     try:
         with locked(path, lambda: None, 0.0, shared=True):
             return False

@@ -1,4 +1,4 @@
-"""What a run writes down: `Journal` begins and resumes runs, `RunHandle` is one run's hold on its files."""
+"""Writing the journal: `Journal` begins and resumes runs, `RunHandle` records what one run does with its files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
-from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, is_same, path_key
+from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import RunInfo, Stored, Target
-
-    Action = Callable[[Connection], None]
-    Changed = Callable[[PendingUpload], PendingUpload]
+    from uploader_cli.transfer.journal.reading import RunInfo, Target
 
 RETRY_SECONDS = 5.0  # after which a journal that could not be written is tried again
 LAST_SECONDS = 1.0  # that the last try to write waits for other processes
@@ -51,7 +48,7 @@ class Journal(schema.Store):
         run_id: str | None = None,
         fresh: bool = False,
     ) -> RunHandle:
-        """Begin a run, or resume the newest unfinished one of the same target and identity that no process holds.
+        """Begin a run, or resume the newest unfinished one of the same target and identity that is not under way.
 
         `arguments` (JSON-able, no secrets) is what `resume` needs to run it again. `identity` (JSON-able) is what makes
         two commands the same, `arguments` by default: paths and cwd, say, without --jobs. `run_id` must be new; it is
@@ -72,7 +69,7 @@ class Journal(schema.Store):
                 (run_id, number, digest, _json(arguments), now, now),
             )
             db.execute("INSERT INTO period DEFAULT VALUES")
-            return self._hold(db, run_id, fresh=fresh)
+            return RunHandle(self, db, run_id, fresh=fresh)
 
     def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
         """Return what is known of files before such a run begins, with the arguments of `begin`. Changes nothing."""
@@ -102,7 +99,7 @@ class Journal(schema.Store):
             return reading.find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
-        """Return the run to resume by default: the newest that is unfinished and that no live process holds."""
+        """Return the run to resume by default: the newest that is unfinished and not under way."""
         return next((info for info in self.runs() if info.state == "interrupted"), None)
 
     def forget(self, run_id: str) -> None:
@@ -116,12 +113,7 @@ class Journal(schema.Store):
             "UPDATE run SET id = ?, earlier = ltrim(earlier || ' ' || id), arguments = ?, updated_at = ? WHERE id = ?",
             (run_id, arguments, self.now(), old_id),
         )
-        return self._hold(db, run_id)
-
-    def _hold(self, db: Connection, run_id: str, *, fresh: bool = False) -> RunHandle:
-        handle = RunHandle(self, db, run_id, fresh=fresh)
-        self.at_close.callback(handle.close)
-        return handle
+        return RunHandle(self, db, run_id)
 
 
 @dataclass(slots=True)
@@ -134,7 +126,7 @@ class _Change:
 
 
 class RunHandle:
-    """A run that this process holds; its methods may be called from any thread. Made by `Journal`.
+    """A run of this process; its methods may be called from any thread. Made by `Journal`.
 
     Each call is on disk when it returns. Where the journal can't be written (a full disk, an I/O error, another program
     that keeps it locked for a minute) `on_trouble`, which must not block or call the run, is called once with a
@@ -143,7 +135,7 @@ class RunHandle:
     under which the run was last known, None for a new one.
     """
 
-    def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool) -> None:
+    def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False) -> None:
         """Lock the run in the transaction that adds it: before that ends no process asks whether the run is alive."""
         self.id, self._store, self._fresh = run_id, store, fresh
         self.check = store.check
@@ -157,91 +149,94 @@ class RunHandle:
         self.resumed_from: str | None = earlier.split()[-1] if earlier else None
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self._mutex = threading.Lock()
-        self._held: dict[bytes, Pending] = {}
+        self._claimed: dict[bytes, Pending] = {}
         self._sessions = dict.fromkeys(reading.get_sessions(db, self._number))
         self._over = False
         # what is not written yet
-        self._written = True
         self._changes: dict[bytes, _Change] = {}
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
         self._ok: bool | None = None  # how the run has ended
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
         self._warned = False
+        store.at_close.callback(self.close)
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
         """Take `files` for this run, atomically among all processes; return what is known of each, in order.
 
         NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. With `pack` these
-        share one key, with the position of each (`pack_position`). A file that this run holds is resumed (a retry),
+        share one key, with the position of each (`pack_position`). A file of this run is resumed (a retry),
         another LocalFile with the same path is BUSY. After `finish` all are BUSY. Raises `Interrupted`.
         """
-        claims: list[Claim] = []
+        paths = [path_key(file) for file in files]
+        by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
+        pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
+
+        def look(db: Connection) -> None:  # what is found of a damaged journal, before it raises, counts
+            pending.update(reading.find_pending(db, self._target, self._number, by_path))
+            receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
         def take(db: Connection | None) -> None:
-            keys = [path_key(file) for file in files]
-            known = reading.known_paths(db, self._target, keys) if db is not None else set()
-            left = list(zip(files, keys, strict=True))[len(claims) :]
-            claims.extend(self._take(db if key in known else None, key, file, uploads) for file, key in left)
+            if db is not None:
+                look(db)
+            for key, file in zip(paths, files, strict=True):
+                claims.append(self._take(key, file, pending.get(key), receipts.get(key), uploads))
 
         with self._mutex:
             if self._over:
                 return [Claim(ClaimState.BUSY) for _ in files]
             self._save(take, begins=True)
-            if len(claims) < len(files):
-                self._read(take)
+            if not claims:
+                self._read(look)
+                take(None)
             return claims
 
     def packed(self, files: Sequence[LocalFile]) -> str:
         """Give claimed files that travel in one pack a new key, in one transaction, and return it."""
         key = reading.new_key()
-        uploads = _packed_uploads(key)
-        self._update(files, lambda _: next(uploads))
+        self._restart(files, _packed_uploads(key))
         return key
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
         """Return for each file the newest receipt of any run for its size and mtime, not older than 90 days."""
-        found: list[Stored | None] = []
-
-        def look(db: Connection | None) -> None:
-            for file in files[len(found) :]:
-                row = self._receipt(db, path_key(file), file, oldest=self._store.now() - schema.KEPT_SECONDS)
-                found.append(row if row and is_same(file, row.file) else None)
-
+        paths, oldest = [path_key(file) for file in files], self._store.now() - schema.KEPT_SECONDS
+        by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
-            self._read(look)
-        return found
+            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, -1, oldest)))
+            known = [self._receipt(key, found.get(key)) for key in paths]
+        return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
     def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
         """Forget what was created for a claimed file, and return a new upload: call it before another creation."""
         upload = PendingUpload(session=session)
-        self._update([file], lambda _: upload)
+        self._restart([file], [upload])
         return upload
 
     def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
         """Record the `url` of the upload, or of its part `part`. A file in one request needs no such call."""
-        self._set(file, part, url=url, **({} if chunk_size is None else {"chunk_size": chunk_size}))
+        known: dict[str, Any] = {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size}
+        self._update([file], part, **known)
 
     def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Record that bytes up to `until` (of the file, or of its part) lay in chunks whose checksum was accepted."""
-        self._set(file, part, checked_until=until)
+        self._update([file], part, checked_until=until)
 
     def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Record that a chunk with its checksum follows checked bytes and ends at `until`; 0: the next has none."""
-        self._set(file, part, pledged_until=until)
+        self._update([file], part, pledged_until=until)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
         """Cut a claimed file into new parts of these sizes (bytes), each with its own key: before they are created."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
-        self._set(file, None, parts=parts)
+        self._update([file], parts=parts)
         return parts
 
     def creating_part(self, file: LocalFile, part: int) -> str:
         """Forget what was created for one part, and return its new key: call it before another creation."""
         key = reading.new_key()
-        self._set(file, part, upload_key=key, url=None, checked_until=0, pledged_until=0)
+        self._update([file], part, upload_key=key, url=None, checked_until=0, pledged_until=0)
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
@@ -253,31 +248,31 @@ class RunHandle:
             for item in stored:
                 key = path_key(item.file)
                 self._changes[key] = _Change(receipt=item)
-                if self._held.pop(key, None) is not None:
+                if self._claimed.pop(key, None) is not None:
                     self._counted.append(item.file.size)
             self._save()
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
         """Record that the whole request with these files is sent, and its outcome is unknown: they may be stored."""
-        self._update(files, lambda old: replace(old, uncertain=True), begins=False)
+        self._update(files, begins=False, uncertain=True)
 
     def certain(self, files: Sequence[LocalFile]) -> None:
         """Record that the server has answered after all: these files are not stored."""
-        self._update(files, lambda old: replace(old, uncertain=False), begins=False)
+        self._update(files, begins=False, uncertain=False)
 
     def forget(self, files: Sequence[LocalFile]) -> None:
         """Forget files that were refused for good, or have changed on disk, and receipts for their size and mtime."""
         with self._change():
             for file in files:
                 key = path_key(file)
-                self._held.pop(key, None)
+                self._claimed.pop(key, None)
                 self._changes[key] = _Change(refused=file)
 
     def release(self, files: Sequence[LocalFile]) -> None:
         """Stop sending these files in this run; what is known of them stays for the next one."""
         with self._mutex:
             for file in files:
-                self._held.pop(path_key(file), None)
+                self._claimed.pop(path_key(file), None)
 
     def session_opened(self, session: str) -> None:
         """Record that a session of this run is open on the server."""
@@ -308,66 +303,70 @@ class RunHandle:
         self.close()
 
     def close(self) -> None:
-        """Stop holding the run; it counts as interrupted unless it is finished."""
+        """Unlock the run; it counts as interrupted unless it is finished."""
         with self._mutex:
-            if not self._written:
+            if self._changes or self._counted or self._sessions_changed or self._ok is not None:
                 self._save(last=True)
             self._over = True
             self._lock.close()
             with suppress(OSError):  # a second call, or a directory that went away under a run
                 self._store.run_lock(self.id).unlink()
 
-    def _take(self, db: Connection | None, key: bytes, file: LocalFile, uploads: Iterator[PendingUpload]) -> Claim:
-        pending, receipt = None, self._receipt(db, key, file, since=self._since)
-        held, change = self._held.get(key), self._changes.get(key)
+    def _take(
+        self,
+        key: bytes,
+        file: LocalFile,
+        pending: Pending | None,
+        receipt: Stored | None,
+        uploads: Iterator[PendingUpload],
+    ) -> Claim:
+        """Claim a file, with what the tables have of its path."""
+        receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
         if change is not None:
             pending = change.pending
-        elif db is not None:
-            pending = reading.get_pending(db, self._target, self._number, key, file)
-        if (pending and pending.busy) or (held and held.file.file != file.file):
+        if (pending and pending.busy) or (own and own.file.file != file.file):
             return Claim(ClaimState.BUSY)
         if receipt and is_same(file, receipt.file):
             return Claim(ClaimState.DONE, receipt=receipt)
-        old = held or pending
+        old = own or pending
         if old and is_same(file, old.file) and (old.own or not self._fresh):
-            self._hold(key, replace(old, file=file, own=True))
+            self._put(key, replace(old, file=file, own=True))
             return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
         new = Pending(file, next(uploads))
-        self._hold(key, new)
+        self._put(key, new)
         is_new = self._fresh and not old.own if old else receipt is None
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
 
-    def _receipt(
-        self, db: Connection | None, key: bytes, file: LocalFile, *, since: int = -1, oldest: float = 0
-    ) -> Stored | None:
-        """Return the receipt that is written for a path, or the one that is not written yet in its place."""
-        found = reading.get_receipt(db, self._target, key, file, since, oldest) if db is not None else None
+    def _receipt(self, key: bytes, written: Stored | None) -> Stored | None:
+        """Return the receipt of a path: the one that is `written`, or one that is not yet, in its place."""
         change = self._changes.get(key)
         if change is None:
-            return found
-        is_refused = found and change.refused and is_same(change.refused, found.file)
-        return change.receipt or (None if is_refused else found)
+            return written
+        is_refused = written and change.refused and is_same(change.refused, written.file)
+        return change.receipt or (None if is_refused else written)
 
-    def _set(self, file: LocalFile, part: int | None, **values: Any) -> None:
-        """Set fields of the upload of a claimed file, or of one of its parts."""
+    def _restart(self, files: Sequence[LocalFile], uploads: Iterable[PendingUpload]) -> None:
+        """Replace what this run has under way of claimed files."""
+        with self._change(begins=True):
+            for key, upload in zip(map(path_key, files), uploads, strict=False):
+                if key in self._claimed:
+                    self._put(key, replace(self._claimed[key], upload=upload))
 
-        def changed(old: PendingUpload) -> PendingUpload:
-            if part is None:
-                return replace(old, **values)
-            return replace(old, parts=tuple(replace(p, **values) if p.index == part else p for p in old.parts))
-
-        self._update([file], changed)
-
-    def _update(self, files: Sequence[LocalFile], changed: Changed, *, begins: bool = True) -> None:
-        """Change the uploads of those files that this run holds."""
+    def _update(
+        self, files: Sequence[LocalFile], part: int | None = None, *, begins: bool = True, **values: Any
+    ) -> None:
+        """Set fields of the uploads of claimed files, or of one part of each."""
         with self._change(begins=begins):
             for key in map(path_key, files):
-                if key in self._held:
-                    held = self._held[key]
-                    self._hold(key, replace(held, upload=changed(held.upload)))
+                if key in self._claimed:
+                    old = self._claimed[key]
+                    fields, parts = values, old.upload.parts
+                    if part is not None:
+                        fields = {"parts": tuple(replace(p, **values) if p.index == part else p for p in parts)}
+                    self._put(key, replace(old, upload=replace(old.upload, **fields)))
 
-    def _hold(self, key: bytes, new: Pending) -> None:
-        self._held[key] = new
+    def _put(self, key: bytes, new: Pending) -> None:
+        self._claimed[key] = new
         self._changes.setdefault(key, _Change()).pending = new
 
     @contextmanager
@@ -379,12 +378,13 @@ class RunHandle:
             yield
             self._save(begins=begins)
 
-    def _save(self, first: Action | None = None, *, begins: bool = False, last: bool = False) -> None:
+    def _save(
+        self, first: Callable[[Connection], None] | None = None, *, begins: bool = False, last: bool = False
+    ) -> None:
         """Write in one transaction what has changed, after `first`; where that fails, it is written later.
 
         Raises `Interrupted` with `begins`. `last` does not wait for the time of the next try.
         """
-        self._written = False
         if time.monotonic() >= self._retry_at or (last and self._retry_at < math.inf):
             try:
                 seconds = LAST_SECONDS if last else 0.0 if self._retry_at else None
@@ -400,19 +400,18 @@ class RunHandle:
             else:
                 self._changes.clear()
                 self._counted.clear()
-                self._written, self._sessions_changed, self._ok, self._retry_at = True, False, None, 0.0
+                self._sessions_changed, self._ok, self._retry_at = False, None, 0.0
         excess = max(0, len(self._changes) - MOST_UNWRITTEN)
-        for key in list(islice((key for key in self._changes if key not in self._held), excess)):
+        for key in list(islice((key for key in self._changes if key not in self._claimed), excess)):
             del self._changes[key]
 
-    def _read(self, action: Callable[[Connection | None], None]) -> None:
-        """Call `action` with a view of the journal, and with None where it can't be read (to its end)."""
+    def _read(self, action: Callable[[Connection], None]) -> None:
+        """Call `action` with a view of the journal, unless it can't be read."""
         try:
             with self._store.read(self.check, 0.0 if self._retry_at else None) as db:
                 action(db)
         except schema.JournalError as error:
             self._troubled(error)
-            action(None)
 
     def _troubled(self, error: schema.JournalError) -> None:
         if time.monotonic() >= self._retry_at:
@@ -450,27 +449,23 @@ class RunHandle:
             db.execute("DELETE FROM session WHERE run = ?", (run,))
             db.executemany("INSERT INTO session (run, id) VALUES (?, ?)", [(run, name) for name in self._sessions])
         if self._ok is not None:
-            _end(db, run, ok=self._ok, now=now)
+            db.execute("UPDATE run SET finished = ?, updated_at = ? WHERE number = ?", (self._ok, now, run))
+        if self._ok:
+            same = db.execute(
+                "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
+                " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
+                (run,),
+            ).fetchall()
+            _delete_open(db, [(run,), *same])
 
 
 def _period(db: Connection, receipts: int, at: int) -> int:
     """Return the period for new receipts, after counting them."""
-    period, held = db.execute("SELECT max(number), receipts FROM period").fetchone()
-    if held >= PERIOD_RECEIPTS:
+    period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
+    if full:
         period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
     db.execute("UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?", (receipts, at, period))
     return int(period)
-
-
-def _end(db: Connection, run: int, *, ok: bool, now: float) -> None:
-    db.execute("UPDATE run SET finished = ?, updated_at = ? WHERE number = ?", (ok, now, run))
-    if ok:
-        same = db.execute(
-            "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
-            " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
-            (run,),
-        ).fetchall()
-        _delete_open(db, [(run,), *same])
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:

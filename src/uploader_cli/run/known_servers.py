@@ -1,0 +1,84 @@
+"""What each server was when it was last asked, so that a dry run can plan without a call (protocol, section 3.12)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uploader_cli.core.protocol import as_object, number, parse_limits
+from uploader_cli.core.tus import parse_capabilities
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import Limits
+    from uploader_cli.core.tus import Capabilities
+
+MOST_SERVERS = 100
+"""Servers that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownServer:
+    """What a server takes, what it offers of resumable uploads, and whether it counts calls."""
+
+    limits: Limits
+    tus: Capabilities | None = None
+    metered: bool = False
+    chunk: int | None = None
+    """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
+    lookup: int = 1
+    """Files that it can be asked for in one call."""
+
+
+def recall(server: str) -> KnownServer | None:
+    """Return what is known of `server` (its URL, or that of a tus endpoint); None where nothing is."""
+    known = as_object(_servers(_cache()).get(server))
+    limits = parse_limits(known)
+    if limits is None:
+        return None
+    tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
+    lookup = max(1, int(number(known.get("lookup")) or 1))
+    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None, lookup)
+
+
+def remember(server: str, seen: KnownServer) -> None:
+    """Keep `seen` for `server`, unless the state directory can't be written: only a dry run needs it."""
+    path = _cache()
+    known = _servers(path)
+    entry = _wire_form(seen.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
+    if seen.tus is not None:
+        entry["tus"] = _wire_form(seen.tus)
+    if known.pop(server, None) == entry:
+        return
+    known[server] = entry
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            fresh = Path(scratch, path.name)
+            fresh.write_text(json.dumps(dict(list(known.items())[-MOST_SERVERS:])), encoding="utf-8")
+            fresh.replace(path)
+
+
+def _wire_form(value: Limits | Capabilities) -> dict[str, object]:
+    """Return the fields as a server's answers name them: `max_files` is `maxFiles`."""
+    fields: dict[str, object] = {}
+    for name, item in asdict(value).items():
+        first, *rest = name.split("_")
+        fields[first + "".join(map(str.title, rest))] = sorted(item) if isinstance(item, frozenset) else item
+    return fields
+
+
+def _servers(path: Path) -> dict[str, object]:
+    try:
+        return as_object(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _cache() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("uploader") / "limits.json"
