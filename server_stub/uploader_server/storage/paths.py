@@ -39,8 +39,13 @@ def safe_parts(relative_path: str) -> list[str]:
 
 def check_inside(directory: Path, base: Path) -> None:
     """Raise UnsafePathError where a directory, which need not exist yet, leads out of `base` by a symbolic link."""
-    if not directory.resolve().is_relative_to(base.resolve()):
+    if leads_out(directory, base):
         raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
+
+
+def leads_out(path: Path, base: Path) -> bool:
+    """Whether a path below `base`, which need not exist, is outside of it once symbolic links are followed."""
+    return not path.resolve().is_relative_to(base.resolve())
 
 
 def candidates(path: Path) -> Iterator[Path]:

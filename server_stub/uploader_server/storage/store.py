@@ -21,7 +21,7 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import check_inside, place, safe_parts
+from uploader_server.storage.paths import check_inside, leads_out, place, safe_parts
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -135,11 +135,14 @@ class Store:
         The temporary name is left to the caller, and so is flushing the new one (`Disk.names`). Raises UnsafePathError
         for a path that would leave the category, OSError where the file system refuses.
         """
-        target = (self.root / category).joinpath(*safe_parts(relative_path))
-        check_inside(target.parent, self.root / category)
+        base = self.root / category
+        target = base.joinpath(*safe_parts(relative_path))
+        check_inside(target.parent, base)
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:
+            if there.is_symlink() and leads_out(there, base):
+                return False
             if there.samefile(temporary):
                 return True
             equal = there.stat().st_size == size and self.reading.equal(temporary, there)
@@ -155,10 +158,10 @@ class Store:
         """The stored file that a URL names, or None; nothing outside the category is ever found."""
         if category not in {*CATEGORIES, ANONYMOUS}:
             return None
-        base = (self.root / category).resolve()
+        base = self.root / category
         try:
-            path = (self.root / category).joinpath(*safe_parts(relative_path))
-            return path if path.resolve().is_relative_to(base) and path.is_file() else None
+            path = base.joinpath(*safe_parts(relative_path))
+            return path if path.is_file() and not leads_out(path, base) else None
         except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
             return None
 
