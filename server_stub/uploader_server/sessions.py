@@ -18,6 +18,7 @@ from uploader_server.wire import is_uuid, timestamp
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
@@ -137,6 +138,10 @@ class Sessions:
             await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
 
+    def placing(self, category: str, files: list[FileState]) -> AbstractContextManager[None]:
+        """Around `place` and `record`: meanwhile no file that these may be answered with is removed."""
+        return self.store.placing(category, [_wanted(file) for file in files])
+
     def place(self, category: str, files: list[FileState]) -> None:
         """Give every file its name (runs in a thread); what can't be stored fails alone.
 
@@ -157,7 +162,7 @@ class Sessions:
 
     def _place(self, category: str, file: FileState) -> Path | None:
         """The new name of a file; None where it has failed for good. Raises OSError."""
-        path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+        path = _wanted(file)
         if self.faults.fails(file.original_name, path):
             file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
             return None
@@ -184,6 +189,11 @@ class Sessions:
     def statuses(self) -> dict[str, int]:
         """How many sessions have each status."""
         return counted((session.status for session in self.known.values()), STATUSES)
+
+
+def _wanted(file: FileState) -> str:
+    """The path below its category that a file is to have."""
+    return file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
 
 
 def _restored(saved: SavedSession) -> Session:

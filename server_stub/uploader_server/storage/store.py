@@ -8,11 +8,14 @@ their paths below the root, which are always UTF-8; the root itself may be any b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import sys
 import tempfile
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -21,12 +24,12 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import check_inside, leads_out, place, safe_parts
+from uploader_server.storage.paths import check_inside, leads_out, place, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
@@ -60,6 +63,9 @@ class Store:
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
+        self._placing: Counter[str] = Counter()
+        """Paths below the root that uploads ask for, until they are recorded; guarded by `_names`."""
+        self._names = threading.Lock()
         self.reading = Reading()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -128,6 +134,21 @@ class Store:
         return self._incoming / uuid.uuid4().hex
 
     # Files
+
+    @contextlib.contextmanager
+    def placing(self, category: str, relative_paths: Sequence[str]) -> Iterator[None]:
+        """Keep `delete` from removing files of these names until those that get them, or are equal, are recorded."""
+        paths = [f"{category}/{path}" for path in relative_paths]
+        with self._names:
+            self._placing.update(paths)
+        try:
+            yield
+        finally:
+            with self._names:
+                self._placing.subtract(paths)
+                for path in paths:
+                    if not self._placing[path]:
+                        del self._placing[path]
 
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
         """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
@@ -233,21 +254,26 @@ class Store:
     async def delete(self, file_id: str) -> bool:
         """Forget the stored file with this id; False where there is none (any more).
 
-        It is removed, unless another upload was answered with the same one.
+        It is removed, unless another upload was answered with the same one, or is just going to be.
         """
         path = await self.path_of(file_id)
         if path is None:
             return False
-        name = self.below(path)
+        name, removed = self.below(path), self.incoming()
+        wanted = {name, self.below(unnumbered(path))}
 
-        def forget(db: sqlite3.Connection) -> bool:
+        def forget(db: sqlite3.Connection) -> None:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            last = db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
-            if last:
-                db.execute("DELETE FROM digests WHERE path = ?", (name,))
-            return last
+            if db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is not None:
+                return
+            # An upload that asks for this name from now on finds it free; one that asked before is recorded later.
+            with self._names:
+                if self._placing.keys().isdisjoint(wanted):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.rename(removed)
+                    db.execute("DELETE FROM digests WHERE path = ?", (name,))
 
-        if await self.database.transaction(forget):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-            await asyncio.to_thread(self.disk.names, [path])
+        await self.database.transaction(forget)
+        await asyncio.to_thread(removed.unlink, missing_ok=True)
+        await asyncio.to_thread(self.disk.names, [path])
         return True
