@@ -95,7 +95,8 @@ class Sessions:
         """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
         session = self.find(session_id)
         session.touch()
-        packed = [_file(row) for row in await self.store.packed_files(session.id)] if session.packed else []
+        others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
+        unlisted = [_file(row) for row in others if row["id"] not in session.files]
         percent = session.measure()
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         return {
@@ -105,7 +106,7 @@ class Sessions:
             "completedFiles": session.completed,
             "failedFiles": session.failed,
             "totalFiles": session.total,
-            "files": [file.in_progress() for file in [*session.files.values(), *packed]],
+            "files": [file.in_progress() for file in [*session.files.values(), *unlisted]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
@@ -137,6 +138,7 @@ class Sessions:
         if session.settle():
             await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
+        session.release()
 
     def placing(self, category: str, files: list[FileState]) -> AbstractContextManager[None]:
         """Around `place` and `record`: meanwhile no file that these may be answered with is removed."""
@@ -213,12 +215,13 @@ def _restored(saved: SavedSession) -> Session:
     for known in saved.files:
         session.files[known["id"]] = _file(known)
         session.count(session.files[known["id"]])
-    session.count_packed(saved.packed.get("completed", 0), saved.packed.get("failed", 0))
+    session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
     for known in saved.open_packed:
         session.remember(known["relative_path"], known["sha256"].hex())
     if session.held and session.status == "pending":
         session.status = "uploading"
     session.settle()
+    session.release()
     return session
 
 

@@ -159,7 +159,7 @@ class Packs:
                 files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
             marks = _count(session, files)
             try:
-                await self._rows.save(key, manifest.digest, session.row(), session.packed, files)
+                await self._rows.save(key, manifest.digest, session.row(), session.unlisted, files)
             except BaseException:
                 session.counted -= marks
                 raise

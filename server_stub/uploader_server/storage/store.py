@@ -43,13 +43,14 @@ class SavedSession(NamedTuple):
 
     row: sqlite3.Row
     files: list[sqlite3.Row]
-    """In the order in which they came, those of packs left out."""
-    packed: dict[str, int]
-    """How many files of packs have each status."""
+    """In the order in which they came, those of packs left out; none where the session has ended."""
+    unlisted: dict[str, int]
+    """How many of its other files have each status."""
     open_packed: list[sqlite3.Row]
     """The files of packs; none where the session has ended."""
 
 
+_FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
 
 
@@ -225,23 +226,14 @@ class Store:
 
     def sessions(self) -> list[SavedSession]:
         """Every session with its files (waits: for the start)."""
-        files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
-        packed = "SELECT status, count(*) FROM files WHERE session = ? AND packed IS NOT NULL GROUP BY status"
         return self.database.wait(
-            lambda db: [
-                SavedSession(
-                    row,
-                    db.execute(files, (row["id"],)).fetchall(),
-                    dict(map(tuple, db.execute(packed, (row["id"],)))),
-                    [] if row["status"] in ENDED else db.execute(_PACKED, (row["id"],)).fetchall(),
-                )
-                for row in db.execute("SELECT * FROM sessions").fetchall()
-            ]
+            lambda db: [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
         )
 
-    async def packed_files(self, session: str) -> list[sqlite3.Row]:
-        """The files of packs that a session counts."""
-        return await self.database.read(lambda db: db.execute(_PACKED, (session,)).fetchall())
+    async def unlisted(self, session: str, *, ended: bool) -> list[sqlite3.Row]:
+        """The files of packs in a session; all files of one that has ended."""
+        query = _FILES if ended else _PACKED
+        return await self.database.read(lambda db: db.execute(query, (session,)).fetchall())
 
     async def path_of(self, file_id: str) -> Path | None:
         """Where the file with this id is stored, or None where there is none (any more)."""
@@ -277,3 +269,15 @@ class Store:
         await asyncio.to_thread(removed.unlink, missing_ok=True)
         await asyncio.to_thread(self.disk.names, [path])
         return True
+
+
+def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
+    session, ended = (row["id"],), row["status"] in ENDED
+    files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
+    others = "SELECT status, count(*) FROM files WHERE session = ? AND (packed IS NOT NULL OR ?) GROUP BY status"
+    return SavedSession(
+        row,
+        [] if ended else db.execute(files, session).fetchall(),
+        dict(map(tuple, db.execute(others, (*session, ended)))),
+        [] if ended else db.execute(_PACKED, session).fetchall(),
+    )
