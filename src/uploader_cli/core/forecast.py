@@ -34,12 +34,15 @@ class Forecast:
     verify: bool = False
     look: bool = False
 
-    def calls(self, files: Sequence[LocalFile]) -> int:
-        """The calls for one session of these files, at most those of --skip-existing included."""
+    def calls(self, files: Sequence[LocalFile], *, packs: int = 0) -> int:
+        """The calls for one session of these files and so many packs, whose files need no call for --verify.
+
+        Those of --skip-existing are included where each file is asked for by itself.
+        """
         tells = self.limits.relative_paths
         around = (1 + tells) if self.sessions else 0  # a server that tells paths apart is also told of the end
         each = (1 if tells else 2) * self.verify + (tells and self.look)
-        return around + self._transfer(files) + each * len(files)
+        return around + self._transfer(files) + packs + each * len(files)
 
     def _transfer(self, files: Sequence[LocalFile]) -> int:
         if self.tus is None:

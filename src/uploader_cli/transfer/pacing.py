@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.packs import parse_offer
 from uploader_cli.core.protocol import as_object, number, parse_http_date, parse_limits, whole
 from uploader_cli.core.tus import parse_capabilities
 from uploader_cli.errors import Interrupted
@@ -18,6 +19,7 @@ from uploader_cli.errors import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from uploader_cli.core.packs import PackOffer
     from uploader_cli.core.plan import Limits
     from uploader_cli.core.tus import Capabilities
 
@@ -173,6 +175,7 @@ class KnownServer:
     """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
     lookup: int = 1
     """Files that it can be asked for in one call."""
+    packs: PackOffer | None = None
 
 
 def recall(server: str) -> KnownServer | None:
@@ -183,7 +186,9 @@ def recall(server: str) -> KnownServer | None:
         return None
     tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
     lookup = max(1, int(number(known.get("lookup")) or 1))
-    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None, lookup)
+    packs = parse_offer(known.get("packs"), server)
+    limit = int(chunk) if chunk is not None else None
+    return KnownServer(limits, tus, known.get("metered") is True, limit, lookup, packs)
 
 
 def remember(server: str, seen: KnownServer) -> None:
@@ -198,6 +203,8 @@ def remember(server: str, seen: KnownServer) -> None:
     }
     if seen.tus is not None:
         entry["tus"] = _wire_form(seen.tus)
+    if seen.packs is not None:
+        entry["packs"] = _wire_form(seen.packs)
     if known.pop(server, None) == entry:
         return
     known[server] = entry
@@ -209,7 +216,7 @@ def remember(server: str, seen: KnownServer) -> None:
             fresh.replace(path)
 
 
-def _wire_form(value: Limits | Capabilities) -> dict[str, object]:
+def _wire_form(value: Limits | Capabilities | PackOffer) -> dict[str, object]:
     """Return the fields as a server's answers name them: `max_files` is `maxFiles`."""
     fields: dict[str, object] = {}
     for name, item in asdict(value).items():
