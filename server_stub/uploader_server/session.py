@@ -173,7 +173,7 @@ class Session:
         return self.packed_ending if first is None else extension(first.original_name)
 
     def measure(self) -> int:
-        """Percent of the whole: each expected file weighs the same; it never falls and is 100 only at the end."""
+        """Percent of the whole: each expected file weighs the same; 100 only at the end. It falls by `drop` alone."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
         return self.progress
@@ -206,7 +206,7 @@ class Session:
         """Forget a file whose request broke off: nothing of it is stored, and it may come again."""
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
-            file.points = 0
+            file.points = self.progress = 0
 
     def count(self, file: FileState) -> None:
         """A file has ended, as its status says."""
