@@ -1,4 +1,7 @@
-"""The keyboard beside the live view: what is typed is not drawn into it, and not left to the shell."""
+"""The keyboard beside the live view: what is typed is not drawn into it, and not left to the shell.
+
+After `kill -9` the shell restores the terminal. No process of ours could: it would change it under the shell's prompt.
+"""
 
 from __future__ import annotations
 
