@@ -35,7 +35,7 @@ SHARED = {
     "urllib3": "transfer.http transfer.wire",
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
-    "websocket": "realtime.socket",
+    "websocket": "realtime.websocket",
     "rich": "render.live",
     "tenacity": "core.retry transfer",
     "pathspec": "selection.filters selection.ignores",

@@ -70,6 +70,7 @@ class Bundled(Sessions):
         await self.emit(session.id, session.event("The upload was cancelled"))
         if self.tus is not None:
             await self.tus.discard(session.id)
+        session.release()
 
     async def delete(self, file_id: str) -> bool:
         """Delete a stored file; False where there is none with this id."""
@@ -87,6 +88,7 @@ class Bundled(Sessions):
             if self.tus is not None:
                 self.tus.release(session)
             session.finish(given_up)
+            session.release()
             await self.emit(session.id, session.event(ending(session)))
         await self.keep(session)
         return {

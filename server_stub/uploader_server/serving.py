@@ -41,7 +41,10 @@ BACKLOG = 1024
 LARGEST_PIECE = 1 << 20
 """Bytes of a body that granian hands over at once; with its own 400 KiB a large upload costs a quarter more CPU."""
 KEEP_ALIVE = {"bundled": 75.0, "reference": 5.0}
-"""Seconds that an idle connection is kept (reference: docs/protocol.md, section 3.16)."""
+"""Seconds from one answer to the end of the next request's head: granian has one timer for idle and for slow clients.
+
+Reference: docs/protocol.md, section 3.16.
+"""
 
 
 class Granian(Server):

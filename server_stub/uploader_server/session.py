@@ -20,7 +20,7 @@ EVENT_INTERVAL = 0.1
 ENDED = frozenset({"completed", "partial", "cancelled"})
 
 
-@dataclass
+@dataclass(slots=True)
 class FileState:
     """One file of a session, from its first byte to its end. Sizes in bytes, speed in bytes a second."""
 
@@ -121,9 +121,9 @@ def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
     }
 
 
-@dataclass
+@dataclass(slots=True)
 class Session:
-    """One upload session. `files` holds those of ended requests and of requests under way."""
+    """One upload session. `files` holds those of ended requests and of requests under way, as long as it is open."""
 
     id: str
     category: str
@@ -139,12 +139,12 @@ class Session:
     given_up: int = 0
     """How many files the client gave up, as its `finish` said; part of `failed`."""
     files: dict[str, FileState] = field(default_factory=dict)
-    packed: int = 0
-    """How many files of packs are counted; only the database lists them."""
+    unlisted: int = 0
+    """How many files only the database lists: those of packs, and all that have ended in a session that has ended."""
     packed_ending: str | None = None
-    """The ending of the first of these."""
+    """The ending of the first file of a pack."""
     counted: set[str] = field(default_factory=set)
-    """Digest and path of each of these, until the session ends: none is counted twice."""
+    """Digest and path of each file of a pack, until the session ends: none is counted twice."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0
     """When the first of the requests under way began (monotonic seconds)."""
@@ -159,7 +159,7 @@ class Session:
     @property
     def held(self) -> int:
         """How many files came, or are coming."""
-        return len(self.files) + self.packed
+        return len(self.files) + self.unlisted
 
     @property
     def total(self) -> int:
@@ -173,7 +173,7 @@ class Session:
         return self.packed_ending if first is None else extension(first.original_name)
 
     def measure(self) -> int:
-        """Percent of the whole: each expected file weighs the same; it never falls and is 100 only at the end."""
+        """Percent of the whole: each expected file weighs the same; 100 only at the end. It falls by `drop` alone."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
         return self.progress
@@ -206,7 +206,7 @@ class Session:
         """Forget a file whose request broke off: nothing of it is stored, and it may come again."""
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
-            file.points = 0
+            file.points = self.progress = 0
 
     def count(self, file: FileState) -> None:
         """A file has ended, as its status says."""
@@ -227,7 +227,7 @@ class Session:
 
     def count_packed(self, completed: int, failed: int) -> None:
         """Files of a pack have ended."""
-        self.packed += completed + failed
+        self.unlisted += completed + failed
         self.completed += completed
         self.failed += failed
 
@@ -245,6 +245,13 @@ class Session:
         self.status = "partial" if self.failed else "completed"
         self.progress = 100
         self.counted.clear()
+
+    def release(self) -> None:
+        """Leave files that have ended to the database, where the session has ended: many are known at a time."""
+        if self.ended:
+            left = {key: file for key, file in self.files.items() if file.status == "uploading"}
+            self.unlisted += len(self.files) - len(left)
+            self.files = left
 
     def touch(self) -> None:
         """Somebody used it: its time to live starts again."""

@@ -18,6 +18,7 @@ from uploader_server.wire import is_uuid, timestamp
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
@@ -94,7 +95,8 @@ class Sessions:
         """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
         session = self.find(session_id)
         session.touch()
-        packed = [_file(row) for row in await self.store.packed_files(session.id)] if session.packed else []
+        others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
+        unlisted = [_file(row) for row in others if row["id"] not in session.files]
         percent = session.measure()
         elapsed = time.monotonic() - session.began if session.requests else 0.0
         return {
@@ -104,7 +106,7 @@ class Sessions:
             "completedFiles": session.completed,
             "failedFiles": session.failed,
             "totalFiles": session.total,
-            "files": [file.in_progress() for file in [*session.files.values(), *packed]],
+            "files": [file.in_progress() for file in [*session.files.values(), *unlisted]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
@@ -136,6 +138,11 @@ class Sessions:
         if session.settle():
             await self.keep(session)
             await self.emit(session.id, session.event(ending(session)))
+        session.release()
+
+    def placing(self, category: str, files: list[FileState]) -> AbstractContextManager[None]:
+        """Around `place` and `record`: meanwhile no file that these may be answered with is removed."""
+        return self.store.placing(category, [_wanted(file) for file in files])
 
     def place(self, category: str, files: list[FileState]) -> None:
         """Give every file its name (runs in a thread); what can't be stored fails alone.
@@ -157,7 +164,7 @@ class Sessions:
 
     def _place(self, category: str, file: FileState) -> Path | None:
         """The new name of a file; None where it has failed for good. Raises OSError."""
-        path = file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+        path = _wanted(file)
         if self.faults.fails(file.original_name, path):
             file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
             return None
@@ -186,6 +193,11 @@ class Sessions:
         return counted((session.status for session in self.known.values()), STATUSES)
 
 
+def _wanted(file: FileState) -> str:
+    """The path below its category that a file is to have."""
+    return file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
+
+
 def _restored(saved: SavedSession) -> Session:
     """A session as its files say how far it is: its own row may be older."""
     row = saved.row
@@ -203,12 +215,13 @@ def _restored(saved: SavedSession) -> Session:
     for known in saved.files:
         session.files[known["id"]] = _file(known)
         session.count(session.files[known["id"]])
-    session.count_packed(saved.packed.get("completed", 0), saved.packed.get("failed", 0))
+    session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
     for known in saved.open_packed:
         session.remember(known["relative_path"], known["sha256"].hex())
     if session.held and session.status == "pending":
         session.status = "uploading"
     session.settle()
+    session.release()
     return session
 
 

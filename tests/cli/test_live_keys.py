@@ -6,11 +6,14 @@ import fcntl
 import os
 import pty
 import select
+import shlex
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +21,7 @@ from command import environment
 from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from uploader_server.serving import EmbeddedServer
 
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
 class Screen:
     """A command with its live view on a terminal; `text` is what it drew."""
 
-    def __init__(self, *arguments: str | Path, home: Path) -> None:
+    def __init__(self, *arguments: str | Path, home: Path, program: Sequence[str] = ()) -> None:
         self.screen, self.program = pty.openpty()
         fcntl.ioctl(self.program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.program)
         self.text = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
+            program or [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
             stdin=self.program,
             stdout=self.program,
             stderr=self.program,
@@ -90,6 +92,27 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
     assert b"precious" not in one.text
     assert one.waiting == b""
     assert termios.tcgetattr(one.program) == one.before
+    one.close()
+
+
+def test_bash_switches_the_echo_on_again_after_kill_9(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The command can't: docs/reliability.md says what the shells do."""
+    files = make_files(**{"a.mp4": 1_000_000})
+    arguments = ["upload", str(files), "-s", server.url, "--limit-rate", "100K"]
+    one = Screen(home=tmp_path, program=["bash", "--norc", "--noprofile", "-i"])
+    one.type(shlex.join([sys.executable, "-m", "uploader_cli", *arguments]).encode() + b"\n")
+    one.read(lambda: b"KiB/s" in one.text)
+    assert not termios.tcgetattr(one.program)[3] & termios.ECHO
+    (client,) = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children").read_text().split()
+    os.kill(int(client), signal.SIGKILL)
+    one.read(lambda: b"Killed" in one.text)
+    one.type(b"stty -a\n")
+    one.read(lambda: b" echoe " in one.text)
+    assert b" echo " in one.text
+    one.type(b"exit\n")
+    one.end()
     one.close()
 
 

@@ -47,7 +47,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
                 lambda: [f"{r.method} {r.path}" for r in relay.requests],
             )
         return
-    config = REFERENCE if kind == "reference" else {"types": ("mp4", "avi")}
+    config = REFERENCE if kind == "reference" else {"types": ("mp4", "avi"), "packs": "pack" in kind or "look" in kind}
     with running_server(**config) as server:
 
         def calls() -> list[str]:
@@ -55,10 +55,13 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
             return [call for call in seen if "/socket.io/" not in call and "/progress/" not in call]
 
         protocol: Any = "batch" if kind == "batch" else "auto"
-        yield Settings(server=server.url, protocol=protocol, verify=kind == "verified", **state), calls
+        asked = {"verify": "verified" in kind, "skip_existing": "look" in kind}
+        yield Settings(server=server.url, protocol=protocol, **asked, **state), calls
 
 
-@pytest.mark.parametrize("kind", ["reference", "batch", "tus", "verified", "plain tus"])
+@pytest.mark.parametrize(
+    "kind", ["reference", "batch", "tus", "verified", "plain tus", "packs", "packs verified", "lookups"]
+)
 def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) -> None:
     """Sessions, calls, bytes and what is left out: as told before, once the server has been used."""
     with server_for(kind, tmp_path) as (settings, calls):
@@ -79,6 +82,25 @@ def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) 
     assert isinstance(started, ev.PlanStarted)
     assert started.limits is ev.LimitsOrigin.SEEN
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_packs_are_planned_as_they_are_sent(make_files: Files, tmp_path: Path, *, skip: bool) -> None:
+    """Among larger files, and over the boundary of a session."""
+    with running_server(packs=True, max_files=30) as server:
+        state = {"state_dir": tmp_path / "journal", "chunk_size": KIB * KIB, "skip_existing": skip}
+        settings = Settings(server=server.url, **state)
+        assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
+        sizes = {f"{number:02}": 90 * KIB + number for number in range(40)}
+        files = make_files(**sizes, **{"05 large": 3 * KIB * KIB, "33 large": 2 * KIB * KIB})
+        before = len(server.faults.requests)
+        plan, told = planned(settings, files)
+        assert upload(files, settings).ok
+        made = [request.path for request in list(server.faults.requests)[before:]]
+    made = [path for path in made if "/socket.io/" not in path and "/progress/" not in path]
+    assert plan.calls == len(made), made
+    assert made.count("/api/upload/packs") == 5
+    assert sum(event.calls for event in told if isinstance(event, ev.PlanSession)) + 1 + skip * 5 == plan.calls
 
 
 @pytest.mark.parametrize("protocol", ["batch", "auto"])

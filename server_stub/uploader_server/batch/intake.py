@@ -33,8 +33,9 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         session, files = intake.checked()
         if session.status == "cancelled":
             raise _cancelled(intake)
-        await _store(sessions, session, files)
-        await sessions.record(session, files)
+        with sessions.placing(session.category, files):
+            await _store(sessions, session, files)
+            await sessions.record(session, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
     except BaseException:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from starlette.routing import Route
 
 from uploader_server.http.errors import ApiError, Json, parse_json, read_body
-from uploader_server.storage.paths import candidates, safe_parts
+from uploader_server.storage.paths import candidates, check_inside, leads_out, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import CATEGORIES
 
@@ -54,18 +54,25 @@ class Lookup:
     def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[list[StoredFile]]]:
         """What is asked for, and the files that each one may be (runs in a thread). Raises ApiError 400."""
         category, wanted = _parse(text)
-        return wanted, [self._candidates(category, file) for file in wanted]
+        inside: set[str] = set()
+        return wanted, [self._candidates(category, file, inside) for file in wanted]
 
-    def _candidates(self, category: str, file: dict[str, Any]) -> list[StoredFile]:
-        """The file of this name; with a digest, also `name (2)` and so on, which an upload may have got."""
+    def _candidates(self, category: str, file: dict[str, Any], inside: set[str]) -> list[StoredFile]:
+        """The file of this name; with a digest, also `name (2)` and so on, which an upload may have got.
+
+        `inside` are directories of the category that are known not to lead out of it.
+        """
         path = file["relativePath"]
         try:
             path.encode()
-            safe_parts(path)
+            directory = "/".join(safe_parts(path)[:-1])
             root = self._store.root
+            if directory not in inside:
+                check_inside(root / category / directory, root / category)
+                inside.add(directory)
             names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
             found: list[StoredFile] = []
-            while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
+            while (stored := self._stored(category, next(names) if found else f"{category}/{path}")) is not None:
                 found.append(stored)
                 if "sha256" not in file:
                     break
@@ -75,9 +82,12 @@ class Lookup:
             return []
         return found
 
-    def _stored(self, name: str) -> StoredFile | None:
+    def _stored(self, category: str, name: str) -> StoredFile | None:
+        root = self._store.root
         try:
-            there = os.stat(f"{self._store.root}/{name}")
+            there = os.lstat(f"{root}/{name}")
+            if stat.S_ISLNK(there.st_mode) and not leads_out(root / name, root / category):
+                there = os.stat(f"{root}/{name}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None

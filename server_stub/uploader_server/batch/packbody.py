@@ -80,6 +80,8 @@ class PackBody:
         view.release()
         self._left -= total
         end = bytes(await self._take(self._left))
+        if not self.complete:  # the end may be a message of its own; unread, it would cost the connection
+            await self._more()
         if end.removesuffix(b"\r\n") != self._delimiter + b"--":
             raise _malformed(f"the part data does not end after {total} bytes")
         return data

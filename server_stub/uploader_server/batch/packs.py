@@ -154,14 +154,15 @@ class Packs:
 
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Store what can be stored, record it and tell the room. Raises OSError, sqlite3.Error."""
-        async with self._turn:
-            files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
-        marks = _count(session, files)
-        try:
-            await self._rows.save(key, manifest.digest, session.row(), session.packed, files)
-        except BaseException:
-            session.counted -= marks
-            raise
+        with self._sessions.store.placing(session.category, [entry.path for entry in manifest.entries]):
+            async with self._turn:
+                files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
+            marks = _count(session, files)
+            try:
+                await self._rows.save(key, manifest.digest, session.row(), session.unlisted, files)
+            except BaseException:
+                session.counted -= marks
+                raise
         await self._announce(session, files)
         return answer
 

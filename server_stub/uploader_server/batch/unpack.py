@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, claim, safe_parts
+from uploader_server.storage.paths import (
+    BAD_NAME,
+    UnsafePathError,
+    candidates,
+    check_inside,
+    claim,
+    leads_out,
+    safe_parts,
+)
 from uploader_server.wire import extension
 
 if TYPE_CHECKING:
@@ -180,7 +188,9 @@ class Unpacking:
                 there = candidate.stat()
                 if stat.S_ISDIR(there.st_mode):
                     raise
-                if not (stat.S_ISREG(there.st_mode) and there.st_size == len(data) and candidate.read_bytes() == data):
+                if not (stat.S_ISREG(there.st_mode) and there.st_size == len(data)):
+                    continue
+                if leads_out(candidate, self._store.root / self._category) or candidate.read_bytes() != data:
                     continue
                 file.existing, file.changed = True, there.st_mtime_ns
             file.path = self._store.below(candidate)

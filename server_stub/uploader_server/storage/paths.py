@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors of a name that the file system can't spell."""
 FOR_GOOD = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors of a name that another try meets again; any other may pass (a full disk, a quota)."""
+_NUMBER = re.compile(r"(?<=.) \(\d+\)$")
+"""What `candidates` puts behind a stem."""
 ONE_BY_ONE = 100
 """Names of a file that are tried, and whose files are compared, one after the other."""
 
@@ -39,8 +42,13 @@ def safe_parts(relative_path: str) -> list[str]:
 
 def check_inside(directory: Path, base: Path) -> None:
     """Raise UnsafePathError where a directory, which need not exist yet, leads out of `base` by a symbolic link."""
-    if not directory.resolve().is_relative_to(base.resolve()):
+    if leads_out(directory, base):
         raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
+
+
+def leads_out(path: Path, base: Path) -> bool:
+    """Whether a path below `base`, which need not exist, is outside of it once symbolic links are followed."""
+    return not path.resolve().is_relative_to(base.resolve())
 
 
 def candidates(path: Path) -> Iterator[Path]:
@@ -54,6 +62,11 @@ def candidates(path: Path) -> Iterator[Path]:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem} ({number}){path.suffix}")
+
+
+def unnumbered(path: Path) -> Path:
+    """The path whose `candidates` this one may be among; itself where its name has no number."""
+    return path.with_name(_NUMBER.sub("", path.stem) + path.suffix)
 
 
 def _free_number(path: Path, first: int) -> int:

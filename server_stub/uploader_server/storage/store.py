@@ -8,11 +8,14 @@ their paths below the root, which are always UTF-8; the root itself may be any b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import sys
 import tempfile
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -21,12 +24,12 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import check_inside, place, safe_parts
+from uploader_server.storage.paths import check_inside, leads_out, place, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ANONYMOUS = "tus"
 """The category of uploads without a session."""
@@ -40,13 +43,14 @@ class SavedSession(NamedTuple):
 
     row: sqlite3.Row
     files: list[sqlite3.Row]
-    """In the order in which they came, those of packs left out."""
-    packed: dict[str, int]
-    """How many files of packs have each status."""
+    """In the order in which they came, those of packs left out; none where the session has ended."""
+    unlisted: dict[str, int]
+    """How many of its other files have each status."""
     open_packed: list[sqlite3.Row]
     """The files of packs; none where the session has ended."""
 
 
+_FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
 
 
@@ -60,6 +64,9 @@ class Store:
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
+        self._placing: Counter[str] = Counter()
+        """Paths below the root that uploads ask for, until they are recorded; guarded by `_names`."""
+        self._names = threading.Lock()
         self.reading = Reading()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
@@ -129,17 +136,35 @@ class Store:
 
     # Files
 
+    @contextlib.contextmanager
+    def placing(self, category: str, relative_paths: Sequence[str]) -> Iterator[None]:
+        """Keep `delete` from removing files of these names until those that get them, or are equal, are recorded."""
+        paths = [f"{category}/{path}" for path in relative_paths]
+        with self._names:
+            self._placing.update(paths)
+        try:
+            yield
+        finally:
+            with self._names:
+                self._placing.subtract(paths)
+                for path in paths:
+                    if not self._placing[path]:
+                        del self._placing[path]
+
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
         """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
 
         The temporary name is left to the caller, and so is flushing the new one (`Disk.names`). Raises UnsafePathError
         for a path that would leave the category, OSError where the file system refuses.
         """
-        target = (self.root / category).joinpath(*safe_parts(relative_path))
-        check_inside(target.parent, self.root / category)
+        base = self.root / category
+        target = base.joinpath(*safe_parts(relative_path))
+        check_inside(target.parent, base)
         size = temporary.stat().st_size
 
         def same(there: Path) -> bool:
+            if there.is_symlink() and leads_out(there, base):
+                return False
             if there.samefile(temporary):
                 return True
             equal = there.stat().st_size == size and self.reading.equal(temporary, there)
@@ -155,10 +180,10 @@ class Store:
         """The stored file that a URL names, or None; nothing outside the category is ever found."""
         if category not in {*CATEGORIES, ANONYMOUS}:
             return None
-        base = (self.root / category).resolve()
+        base = self.root / category
         try:
-            path = (self.root / category).joinpath(*safe_parts(relative_path))
-            return path if path.resolve().is_relative_to(base) and path.is_file() else None
+            path = base.joinpath(*safe_parts(relative_path))
+            return path if path.is_file() and not leads_out(path, base) else None
         except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
             return None
 
@@ -201,23 +226,14 @@ class Store:
 
     def sessions(self) -> list[SavedSession]:
         """Every session with its files (waits: for the start)."""
-        files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
-        packed = "SELECT status, count(*) FROM files WHERE session = ? AND packed IS NOT NULL GROUP BY status"
         return self.database.wait(
-            lambda db: [
-                SavedSession(
-                    row,
-                    db.execute(files, (row["id"],)).fetchall(),
-                    dict(map(tuple, db.execute(packed, (row["id"],)))),
-                    [] if row["status"] in ENDED else db.execute(_PACKED, (row["id"],)).fetchall(),
-                )
-                for row in db.execute("SELECT * FROM sessions").fetchall()
-            ]
+            lambda db: [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
         )
 
-    async def packed_files(self, session: str) -> list[sqlite3.Row]:
-        """The files of packs that a session counts."""
-        return await self.database.read(lambda db: db.execute(_PACKED, (session,)).fetchall())
+    async def unlisted(self, session: str, *, ended: bool) -> list[sqlite3.Row]:
+        """The files of packs in a session; all files of one that has ended."""
+        query = _FILES if ended else _PACKED
+        return await self.database.read(lambda db: db.execute(query, (session,)).fetchall())
 
     async def path_of(self, file_id: str) -> Path | None:
         """Where the file with this id is stored, or None where there is none (any more)."""
@@ -230,21 +246,38 @@ class Store:
     async def delete(self, file_id: str) -> bool:
         """Forget the stored file with this id; False where there is none (any more).
 
-        It is removed, unless another upload was answered with the same one.
+        It is removed, unless another upload was answered with the same one, or is just going to be.
         """
         path = await self.path_of(file_id)
         if path is None:
             return False
-        name = self.below(path)
+        name, removed = self.below(path), self.incoming()
+        wanted = {name, self.below(unnumbered(path))}
 
-        def forget(db: sqlite3.Connection) -> bool:
+        def forget(db: sqlite3.Connection) -> None:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            last = db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is None
-            if last:
-                db.execute("DELETE FROM digests WHERE path = ?", (name,))
-            return last
+            if db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is not None:
+                return
+            # An upload that asks for this name from now on finds it free; one that asked before is recorded later.
+            with self._names:
+                if self._placing.keys().isdisjoint(wanted):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.rename(removed)
+                    db.execute("DELETE FROM digests WHERE path = ?", (name,))
 
-        if await self.database.transaction(forget):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-            await asyncio.to_thread(self.disk.names, [path])
+        await self.database.transaction(forget)
+        await asyncio.to_thread(removed.unlink, missing_ok=True)
+        await asyncio.to_thread(self.disk.names, [path])
         return True
+
+
+def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
+    session, ended = (row["id"],), row["status"] in ENDED
+    files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
+    others = "SELECT status, count(*) FROM files WHERE session = ? AND (packed IS NOT NULL OR ?) GROUP BY status"
+    return SavedSession(
+        row,
+        [] if ended else db.execute(files, session).fetchall(),
+        dict(map(tuple, db.execute(others, (*session, ended)))),
+        [] if ended else db.execute(_PACKED, session).fetchall(),
+    )

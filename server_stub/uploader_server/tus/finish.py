@@ -94,25 +94,30 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
-    target = sessions.store.root / upload.category / upload.wanted_path
-    if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        sessions.place_one(upload.category, file)  # a link: handing it to a thread would take longer
-    else:
-        await asyncio.to_thread(sessions.place_one, upload.category, file)
     session = uploads.session_of(upload)
-    if file.path is None:
-        await sessions.record(session, [file])
-        await uploads.retire(upload, "failed")
-    else:
-        path = Path(file.path)
-        row = uploads.store.saved(upload, status=FINISHED, path=path)
-        joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
-        await sessions.record(session, [file], row, *joined)
-        uploads.finished(upload, path, parts)
+    with sessions.placing(upload.category, [file]):
+        await _place(uploads, upload)
+        if file.path is None:
+            await sessions.record(session, [file])
+            await uploads.retire(upload, "failed")
+        else:
+            path = Path(file.path)
+            row = uploads.store.saved(upload, status=FINISHED, path=path)
+            joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
+            await sessions.record(session, [file], row, *joined)
+            uploads.finished(upload, path, parts)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
+
+
+async def _place(uploads: Uploads, upload: Upload) -> None:
+    target = uploads.sessions.store.root / upload.category / upload.wanted_path
+    if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
+        uploads.sessions.place_one(upload.category, upload.file)  # a link: handing it to a thread would take longer
+    else:
+        await asyncio.to_thread(uploads.sessions.place_one, upload.category, upload.file)
 
 
 def _cancelled(uploads: Uploads, upload: Upload) -> bool:

@@ -35,12 +35,15 @@ class Forecast:
     verify: bool = False
     look: bool = False
 
-    def calls(self, files: Sequence[LocalFile]) -> int:
-        """Return the requests for one session of these files, including the maximum for --skip-existing."""
+    def calls(self, files: Sequence[LocalFile], *, packs: int = 0) -> int:
+        """Return the requests for one session of these files and so many packs, whose files need none for --verify.
+
+        Includes the maximum for --skip-existing where each file is asked for by itself.
+        """
         tells = self.limits.relative_paths
         around = (1 + tells) if self.sessions else 0  # a server with relative paths also gets a finish request
         each = (1 if tells else 2) * self.verify + (tells and self.look)
-        return around + self._transfer(files) + each * len(files)
+        return around + self._transfer(files) + packs + each * len(files)
 
     def _transfer(self, files: Sequence[LocalFile]) -> int:
         if self.tus is None:

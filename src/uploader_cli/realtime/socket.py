@@ -1,28 +1,25 @@
 """One try at a Socket.IO connection, and the connection that it may become. The only import of `socketio`.
 
-python-socketio dials only the first transport of a list, retries by rules of its own, sets no limit to a dripping peer
-and handles each message in a new thread. So each try is a new client for one transport that never reconnects, whose
-reader handles the messages, and whose threads can be ended at any time: by shutting their sockets.
+python-socketio dials only the first transport of a list, retries by rules of its own, sets no limit to what a server
+sends and handles each message in a new thread. So each try is a new client for one transport that never reconnects,
+whose reader handles the messages, and whose threads can be ended at any time: by shutting their sockets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-import ssl
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
-import websocket
 
 from uploader_cli.core.events import CallMade, ChannelReason, Transport
 from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +30,9 @@ GIVE_UP = 10.0
 """Seconds beyond a try's own limit after which its end is given up: the lookup of a name can't be interrupted."""
 BURST = 10_000
 """Messages accepted in one polling answer. The library's own limit is 16; with one more it ends the session."""
+MOST_POLLED = 4 << 20
+"""Bytes of one polling answer, after decompression."""
+_WITH_ATTACHMENTS = {str(socketio.packet.BINARY_EVENT), str(socketio.packet.BINARY_ACK)}
 
 _log = logging.getLogger("uploader_cli.realtime")
 _quiet = logging.getLogger("uploader_cli.realtime.engine")
@@ -74,7 +74,7 @@ class Connection:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._running = 0  # threads
-        self._websockets: list[_WebSocket] = []
+        self._websockets: list[WebSocket] = []
         self._client = self._make_client()
 
     def start(self) -> None:
@@ -121,8 +121,8 @@ class Connection:
         client.on("analysis:error", lambda *args: self._analysed(args, failed=True))
         return client
 
-    def _make_websocket(self, **options: Any) -> _WebSocket:
-        made = _WebSocket(called=self._called, **options)
+    def _make_websocket(self, **options: Any) -> WebSocket:
+        made = WebSocket(called=self._called, **options)
         self._websockets.append(made)
         return made
 
@@ -241,6 +241,30 @@ class _Engine(engineio.Client):  # type: ignore[misc]
             _log.debug("ignored: %s", type(error).__name__)
         return None
 
+    def _receive_packet(self, pkt: Any) -> None:
+        """Handle a packet. No message of an upload server has attachments, which would be kept until the last comes."""
+        if not (pkt.binary or (isinstance(pkt.data, str) and pkt.data[:1] in _WITH_ATTACHMENTS)):
+            super()._receive_packet(pkt)
+
+    def _send_request(
+        self, method: str, url: str, headers: Any = None, body: Any = None, timeout: float | None = None
+    ) -> Any:
+        """Make a request of the polling transport: its answer, or a string where it failed or is too large.
+
+        The time that an answer takes is limited by the session.
+        """
+        try:
+            with self.http.request(method, url, headers=headers, data=body, timeout=timeout, stream=True) as answer:
+                content = b""
+                for piece in answer.iter_content(64 << 10):
+                    content += piece
+                    if len(content) > MOST_POLLED:
+                        return f"more than {MOST_POLLED} bytes"
+                answer._content = content
+                return answer
+        except Exception as error:  # noqa: BLE001 - the session is not ours, and neither are its errors
+            return str(error) or type(error).__name__
+
     def disconnect(self, abort: bool = False, reason: str | None = None) -> None:
         """Disconnect without waiting for the reader where the reader calls this: the server's goodbye is a message."""
         super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
@@ -249,91 +273,6 @@ class _Engine(engineio.Client):  # type: ignore[misc]
 class _Client(socketio.Client):  # type: ignore[misc]
     def _engineio_client_class(self) -> type[_Engine]:
         return _Engine
-
-
-class _WebSocket(websocket.WebSocket):
-    """A websocket whose socket can be shut while it is still connecting, when the library's can't be reached."""
-
-    _raw: socket.socket | None = None
-    _is_cut = False
-
-    def __init__(self, *, called: Callable[[CallMade], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._called = called
-
-    def connect(self, url: str, **options: Any) -> None:
-        """Dial `url`, and report the dial."""
-        began, status, error = time.monotonic(), None, None
-        try:
-            self._connect(url, **options)
-            status = self.status
-        except Exception as failure:
-            status = getattr(failure, "status_code", None)
-            error = type(failure).__name__
-            raise
-        finally:
-            headers = options.get("header") or {}
-            name = next((value for header, value in headers.items() if header.lower() == "x-request-id"), None)
-            took = round(time.monotonic() - began, 6)
-            self._called(CallMade("GET", url.partition("?")[0], name, status, took, error))
-
-    def _connect(self, url: str, **options: Any) -> None:
-        """Connect through the session's proxy as the library does, else with a socket that `cut` can shut."""
-        if not options.get("http_proxy_host"):
-            parts = urlsplit(url)
-            secure = parts.scheme == "wss"
-            options["socket"] = self._open(parts.hostname or "", parts.port or (443 if secure else 80), secure=secure)
-        super().connect(url, **options)  # type: ignore[no-untyped-call]
-
-    def cut(self) -> None:
-        """Make the thread that reads, writes or connects fail; that thread closes the socket."""
-        self._is_cut = True
-        raw = self._raw or self.sock
-        if raw is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(raw, socket.SHUT_RDWR)  # not the TLS one: it changes state under its reader
-
-    def shutdown(self) -> None:
-        """Shut the socket where the library would close it under a thread that is about to wait for it.
-
-        The descriptor of a closed socket is soon that of another one, and the thread would wait for that.
-        """
-        self.cut()
-
-    def release(self) -> None:
-        """Close the socket, after the last thread that uses it."""
-        super().shutdown()  # type: ignore[no-untyped-call]
-
-    def _open(self, host: str, port: int, *, secure: bool) -> socket.socket:
-        failure: OSError = ConnectionAbortedError()
-        for family, kind, proto, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-            self._raw = raw = socket.socket(family, kind, proto)
-            try:
-                if self._is_cut:
-                    raise ConnectionAbortedError
-                raw.settimeout(self.timeout)
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                raw.connect(address)
-                return self._wrap(raw, host) if secure else raw
-            except OSError as error:
-                raw.close()
-                failure = error
-        raise failure
-
-    def _wrap(self, raw: socket.socket, host: str) -> socket.socket:
-        """Wrap the socket in TLS, by engineio's options: a CA file, a client certificate, no verification."""
-        asked = self.sock_opt.sslopt
-        bundle = asked.get("ca_certs")
-        directory = bundle if bundle is not None and Path(bundle).is_dir() else None
-        context = ssl.create_default_context(cafile=None if directory else bundle, capath=directory)
-        if asked.get("cert_reqs") == ssl.CERT_NONE:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if asked.get("certfile"):
-            context.load_cert_chain(asked["certfile"], asked.get("keyfile"))
-        self._raw = wrapped = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
-        wrapped.do_handshake()
-        return wrapped
 
 
 def _split(url: str) -> tuple[str, str]:

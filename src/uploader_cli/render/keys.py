@@ -1,4 +1,7 @@
-"""Suppress the echo of keys while the live view is shown, and discard what was typed."""
+"""Suppress the echo of keys while the live view is shown, and discard what was typed.
+
+After `kill -9` the shell restores the terminal; another process would change it under the shell's prompt.
+"""
 
 from __future__ import annotations
 

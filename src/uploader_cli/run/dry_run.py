@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
-from uploader_cli.transfer.scheduler import ENDLESS, choose, endless
+from uploader_cli.transfer.pack import PackLimits
+from uploader_cli.transfer.scheduler import ENDLESS, Groups, choose, endless
 from uploader_cli.transfer.tus_upload import FIRST_CHUNK
 
 if TYPE_CHECKING:
@@ -91,8 +93,14 @@ class Plan:
             chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
-            look=settings.skip_existing,
+            look=settings.skip_existing and self._seen.lookup == 1,
         )
+        self._packs: PackLimits | None = None
+        if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.tus_endpoint:
+            self._packs = PackLimits(self._seen.packs, settings.chunk_size, self._jobs)
+        self._pack_of: dict[int, int] = {}
+        """The number of the pack of each file that goes into one, until its session is planned."""
+        self._groups = 0
         self._met = self._skipped = self._asked = 0
         self._failed: list[Exit] = []
 
@@ -100,7 +108,7 @@ class Plan:
         """Report the whole plan and return its last event."""
         self._begin()
         sessions = files = size = calls = 0
-        for session in plan_sessions(self._acceptable(found), self._limits):
+        for session in plan_sessions(self._grouped(self._acceptable(found)), self._limits):
             left = PlannedSession([file for file in session.files if not self._is_done(file)])
             if not left.files:
                 continue
@@ -111,7 +119,7 @@ class Plan:
             files=files,
             bytes=size,
             sessions=0 if self._settings.tus_endpoint else sessions,
-            calls=calls + (FIRST_CONTACT if self._met else 0) + -(-self._asked // self._seen.lookup),
+            calls=calls + (FIRST_CONTACT if self._met else 0) + self._lookups(),
             skipped=self._skipped,
             failed=len(self._failed),
             exit_code=int(exit_status.worst(self._failed)),
@@ -139,7 +147,7 @@ class Plan:
             category=None if self._settings.tus_endpoint else session.category or self._settings.category,
             files=len(session.files),
             bytes=session.size,
-            calls=self._forecast.calls(session.files),
+            calls=self._calls(session.files),
             kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
             first=tuple(file.path for file in session.files[:FIRST]),
         )
@@ -147,6 +155,36 @@ class Plan:
         for file in session.files:
             self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number))
         return planned
+
+    def _calls(self, files: Sequence[LocalFile]) -> int:
+        """The calls of a session: its packs hold files of one group each, as those of the scheduler do."""
+        packs = {self._pack_of[file.file] for file in files if file.file in self._pack_of}
+        others = [file for file in files if self._pack_of.pop(file.file, None) is None]
+        return self._forecast.calls(others, packs=len(packs))
+
+    def _lookups(self) -> int:
+        """The calls that ask for many files: those of --skip-existing, else those of the run that is resumed."""
+        if self._settings.skip_existing and self._seen.lookup > 1:
+            return self._groups
+        return -(-self._asked // self._seen.lookup)
+
+    def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
+        """Yield files in the order in which the scheduler checks them, group by group."""
+        checked: deque[LocalFile] = deque()
+
+        def put(group: list[LocalFile], packs: PackLimits | None) -> None:
+            self._groups += 1
+            checked.extend(group)
+            if packs is not None:
+                self._pack_of |= {file.file: self._groups for file in group}
+
+        groups = Groups(self._packs, put)
+        for file in files:
+            groups.add(file)
+            while checked:
+                yield checked.popleft()
+        groups.flush()
+        yield from checked
 
     def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
         """Yield the files that would be sent; report the others."""

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.packs import parse_offer
 from uploader_cli.core.protocol import as_object, number, parse_limits
 from uploader_cli.core.tus import parse_capabilities
 
 if TYPE_CHECKING:
+    from uploader_cli.core.packs import PackOffer
     from uploader_cli.core.plan import Limits
     from uploader_cli.core.tus import Capabilities
 
@@ -31,6 +33,7 @@ class KnownServer:
     """Bytes of the largest chunk that it takes, known from a 413 (`ChunkSize.limit`)."""
     lookup: int = 1
     """Files that it can be asked for in one call."""
+    packs: PackOffer | None = None
 
 
 def recall(server: str) -> KnownServer | None:
@@ -41,7 +44,9 @@ def recall(server: str) -> KnownServer | None:
         return None
     tus, chunk = parse_capabilities(known.get("tus"), server), number(known.get("chunk"))
     lookup = max(1, int(number(known.get("lookup")) or 1))
-    return KnownServer(limits, tus, known.get("metered") is True, int(chunk) if chunk is not None else None, lookup)
+    limit = int(chunk) if chunk is not None else None
+    packs = parse_offer(known.get("packs"), server)
+    return KnownServer(limits, tus, known.get("metered") is True, limit, lookup, packs)
 
 
 def remember(server: str, seen: KnownServer) -> None:
@@ -51,6 +56,8 @@ def remember(server: str, seen: KnownServer) -> None:
     entry = _wire_form(seen.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
     if seen.tus is not None:
         entry["tus"] = _wire_form(seen.tus)
+    if seen.packs is not None:
+        entry["packs"] = _wire_form(seen.packs)
     if known.pop(server, None) == entry:
         return
     known[server] = entry
@@ -62,7 +69,7 @@ def remember(server: str, seen: KnownServer) -> None:
             fresh.replace(path)
 
 
-def _wire_form(value: Limits | Capabilities) -> dict[str, object]:
+def _wire_form(value: Limits | Capabilities | PackOffer) -> dict[str, object]:
     """Return the fields as a server's answers name them: `max_files` is `maxFiles`."""
     fields: dict[str, object] = {}
     for name, item in asdict(value).items():

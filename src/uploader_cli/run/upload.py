@@ -204,7 +204,7 @@ def execute(
         if known:
             api = connections.api
             lookup = api.lookups.max_files if api.lookups is not None else 1
-            seen = known_servers.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup)
+            seen = known_servers.KnownServer(known[-1], api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
             known_servers.remember(settings.target_url, seen)
         run.finish(ok=_is_complete(loop, stopped.error))
         code = exit_status.worst([_exit_code(loop, connections, stopped.error, interrupts), *codes])

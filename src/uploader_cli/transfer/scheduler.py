@@ -98,7 +98,7 @@ class _Check:
         yield from ()
 
 
-class _Groups:
+class Groups:
     """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
 
     def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], PackLimits | None], None]) -> None:
@@ -419,7 +419,7 @@ class Scheduler:
             checking.append(_Check(self._checks, files, self._stop, pack=packs is not None))
             self._pool.put([checking[-1]])
 
-        groups, idle = _Groups(self._packs, check), 0.0
+        groups, idle = Groups(self._packs, check), 0.0
         if early is not None:
             self._accept(early, limits, groups)
         while True:
@@ -450,7 +450,7 @@ class Scheduler:
                 self._claims[file.file] = claim
                 self._dispatch(planner.add(file), limits)
 
-    def _accept(self, file: LocalFile, limits: Limits, groups: _Groups) -> None:
+    def _accept(self, file: LocalFile, limits: Limits, groups: Groups) -> None:
         """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, limits)

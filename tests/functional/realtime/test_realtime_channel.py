@@ -20,7 +20,7 @@ from realtime_bench import SCALED, SILENT_SERVER, SILENT_WEBSOCKET, Bench, Serve
 from uploader_cli.core.events import Transport
 from uploader_cli.realtime.channel import EARLY
 from uploader_cli.realtime.policy import Policy
-from uploader_cli.realtime.socket import _WebSocket
+from uploader_cli.realtime.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -306,7 +306,7 @@ def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Calla
 
 def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -> None:
     """The library closes it under its reader, whose wait would then be for whatever has the same number next."""
-    opened = _WebSocket(called=lambda _call: None)
+    opened = WebSocket(called=lambda _call: None)
     opened.connect(f"ws://127.0.0.1:{server.port}/socket.io/?transport=websocket&EIO=4")
     number = opened.fileno()
     opened.shutdown()

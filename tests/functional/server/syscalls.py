@@ -107,8 +107,11 @@ class PowerCut:
         elif name in {"unlink", "unlinkat"} and named:
             self._inodes.pop(named[0], None)
             self._entered.pop(named[0], None)
-        elif name.startswith("rename") and named:
-            raise NotImplementedError(f"a rename: {arguments}")
+        elif name.startswith("rename") and len(named) == 2:
+            self._inodes[named[1]] = self._inode(named[0])
+            self._entered[named[1]] = self._now
+            self._inodes.pop(named[0])
+            self._entered.pop(named[0], None)
 
     def _flush(self, path: str, began: int) -> None:
         inode = self._inodes.get(path)

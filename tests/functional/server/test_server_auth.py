@@ -33,6 +33,7 @@ CALLS = [
     ("GET", f"/api/upload/progress/{UNKNOWN}"),
     ("POST", f"/api/upload/cancel/{UNKNOWN}"),
     ("DELETE", f"/api/upload/file/{UNKNOWN}"),
+    ("OPTIONS", "/api/upload/files/"),
     ("POST", "/api/upload/files/"),
     ("HEAD", "/api/upload/files/00000000000000000000000000000000"),
     ("POST", "/api/ai/analyze/content"),
@@ -40,6 +41,7 @@ CALLS = [
     ("GET", "/uploads/personal/a.mp4"),
     ("GET", "/metrics"),
     ("GET", "/nothing"),
+    ("OPTIONS", "/health/"),
 ]
 
 
@@ -65,9 +67,13 @@ def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> 
     assert send(server, method, path, headers=WITH).status_code != 401
 
 
-def test_health_and_preflights_are_free(server: EmbeddedServer) -> None:
-    assert send(server, "GET", "/health").status_code == 200
-    assert send(server, "OPTIONS", "/api/upload/files/").status_code == 204
+def test_health_and_preflights_of_allowed_pages_need_none() -> None:
+    with running_server(auth_token=TOKEN, cors_origins=("https://app.example",)) as server:
+        assert send(server, "GET", "/health").status_code == 200
+        asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+        assert send(server, "OPTIONS", "/api/upload/session", headers=asked).status_code == 204
+        other = {**asked, "origin": "https://other.example"}
+        assert send(server, "OPTIONS", "/api/upload/session", headers=other).status_code == 403
 
 
 @pytest.mark.parametrize("value", ["", "Basic eA==", "Bearer", TOKEN, f"Token {TOKEN}", "Bearer \xff\xfe"])

@@ -23,6 +23,7 @@ from functional.tus_server.tus_client import (
     offset_of,
     part,
 )
+from packing import send_pack
 from patience import ROOM
 from serving import running_server
 
@@ -173,3 +174,19 @@ def test_a_file_is_found_by_its_path_without_reading_all() -> None:
         query = "EXPLAIN QUERY PLAN SELECT 1 FROM files WHERE path = 'personal/x'"
         plan = server.app.state.store.database.wait(lambda db: [row["detail"] for row in db.execute(query)])
         assert "USING COVERING INDEX files_of_path" in plan[0] or "USING INDEX files_of_path" in plan[0]
+
+
+def test_a_session_that_has_ended_keeps_no_file_in_memory_and_lists_them_all() -> None:
+    with running_server(packs=True) as server:
+        session = new_session(server.url, 9)
+        created(server.url, 3, b"tus", filename="by tus", sessionId=session)
+        send_pack(server.url, session, {"by pack": b"pack"})
+        upload(server.url, file("by batch", b"batch"), session=session)
+        before = progress(server.url, session).json()
+        assert requests.post(f"{server.url}/api/upload/session/{session}/finish", timeout=DEADLINE).status_code == 200
+        after = progress(server.url, session).json()
+        assert (before["overallStatus"], after["overallStatus"]) == ("uploading", "completed")
+        assert after["completedFiles"] == after["totalFiles"] - 6 == 3
+        names = [sorted(file["originalName"] for file in answer["files"]) for answer in (before, after)]
+        assert names == [["by batch", "by pack", "by tus"]] * 2
+        assert server.app.state.backend.known[session].files == {}  # type: ignore[attr-defined]

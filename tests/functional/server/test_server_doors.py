@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
 import sqlite3
 import struct
+import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from batches import DEADLINE, Listener, connected, eventually, file, new_session, upload
+from batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
 from functional.tus_server.tus_client import TUS, create, created, head
 from packing import send_pack
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
+from uploader_server.batch.packstore import PackRows
 from uploader_server.http.auth import issue_token
+from uploader_server.sessions import Sessions
 from uploader_server.storage.paths import candidates
 
 if TYPE_CHECKING:
@@ -53,7 +58,8 @@ def test_an_override_of_options_changes_nothing(guarded: EmbeddedServer, overrid
     location = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
     headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
     for path in ("/api/upload/files/", location):
-        answer = requests.options(guarded.url + path, data=b"evil", headers=headers, timeout=DEADLINE)
+        assert requests.options(guarded.url + path, headers=headers, timeout=DEADLINE).status_code == 401
+        answer = requests.options(guarded.url + path, data=b"evil", headers={**headers, **WITH}, timeout=DEADLINE)
         assert (answer.status_code, answer.content) == (204, b"")
         assert "location" not in answer.headers
     now = requests.head(guarded.url + location, headers={**TUS, **WITH}, timeout=DEADLINE)
@@ -159,6 +165,43 @@ def test_deleting_twice_leaves_the_next_file_of_that_name(server: EmbeddedServer
     assert delete(server, second["id"]) == 200
     assert (server.root / "personal/name.mp4").read_bytes() == b"third"
     assert delete(server, third["id"]) == 200
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+@pytest.mark.parametrize("name", ["same.mp4", "same (2).mp4"])
+def test_deleting_leaves_a_file_that_an_upload_is_about_to_be_answered_with(
+    way: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload has found an equal file and has not recorded it yet."""
+    found, deleted = threading.Event(), threading.Event()
+
+    def paused(record: Any) -> Any:
+        async def pause(*arguments: Any) -> None:
+            found.set()
+            await asyncio.to_thread(deleted.wait, DEADLINE)
+            await record(*arguments)
+
+        return pause
+
+    with running_server(packs=True, jwt_secret=SECRET) as server:
+        if name != "same.mp4":
+            upload(server.url, file("same.mp4", b"other"))
+        (first,) = upload(server.url, file("same.mp4", b"data"))
+        assert first["fileName"] == name
+        session = new_session(server.url)
+        monkeypatch.setattr(Sessions, "record", paused(Sessions.record))
+        monkeypatch.setattr(PackRows, "save", paused(PackRows.save))
+        with ThreadPoolExecutor() as threads:
+            second = threads.submit(store, server, way, session, "same.mp4")
+            assert found.wait(DEADLINE)
+            assert delete(server, first["id"]) == 200
+            deleted.set()
+            assert second.result() == "stored"
+        assert (server.root / "personal" / name).read_bytes() == b"data"
+        assert list((server.root / ".uploader/incoming").iterdir()) == []
+        listed = progress(server.url, session).json()["files"]
+        assert [delete(server, known["id"]) for known in listed] == [200]
+        assert not (server.root / "personal" / name).exists()
 
 
 def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:

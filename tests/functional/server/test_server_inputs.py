@@ -13,8 +13,11 @@ import requests
 import websockets.sync.client
 from batches import DEADLINE, UNKNOWN, connected, eventually, file, new_session, post_parts, text, upload, watching
 from functional.tus_server.tus_client import concatenate, create, error, part
+from patience import ROOM
 from serving import running_server
 from websockets.exceptions import ConnectionClosed
+
+from uploader_server import serving
 
 if TYPE_CHECKING:
     import socket
@@ -242,6 +245,36 @@ class FromAddress(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more, source_address=(self._address, 0))
+
+
+def test_a_head_that_arrives_slowly_is_cut_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then extends nothing, on a new connection or after an answer, and others are served meanwhile."""
+    monkeypatch.setitem(serving.KEEP_ALIVE, "bundled", 0.5)
+    with running_server() as server, connected(server.url) as new, connected(server.url) as used:
+        used.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert used.recv(100).startswith(b"HTTP/1.1 200")
+        used.settimeout(DEADLINE)
+        while not used.recv(4096).endswith(b"}"):
+            pass
+        for connection in (new, used):
+            connection.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
+            connection.settimeout(0.02)
+        began, open_ = time.monotonic(), {new, used}
+        while open_ and time.monotonic() < began + 0.5 * ROOM:
+            open_ = {connection for connection in open_ if drips(connection)}
+            assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+        assert not open_
+
+
+def drips(connection: socket.socket) -> bool:
+    """Send one byte; False where the connection is closed."""
+    try:
+        connection.sendall(b"x")
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        return False
 
 
 def test_an_endless_head_is_cut(server: EmbeddedServer) -> None:

@@ -14,6 +14,7 @@ from serving import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -81,6 +82,22 @@ def test_a_changed_file_has_no_known_digest(server: EmbeddedServer) -> None:
 @pytest.mark.parametrize("path", ["", "../t", "/t", "\0", "\ud800", "x" * 5000])
 def test_a_path_that_can_not_be_a_file_is_not_there(server: EmbeddedServer, path: str) -> None:
     assert found(server, {"relativePath": path, "size": 1, "sha256": ""}) == [{"exists": False}]
+
+
+def test_links_out_of_the_category_say_nothing_of_what_is_there(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Neither in a lookup, nor by the name that an equal upload gets."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    personal = server.root / "personal"
+    (personal / "out").symlink_to(tmp_path)
+    (personal / "secret").symlink_to(tmp_path / "secret")
+    (personal / "near").symlink_to("t")
+    names = ["out/secret", "secret", "near"]
+    answers = found(server, *({"relativePath": name, "size": 6, "sha256": digest(b"secret")} for name in names))
+    assert [answer["exists"] for answer in answers] == [False, False, True]
+    (by_batch,) = upload(server.url, file("secret", b"secret"))
+    (by_pack,) = send_pack(server.url, new_session(server.url), {"secret": b"secret"})
+    assert by_batch["fileName"] == "secret (2)"
+    assert by_pack["location"] == "/uploads/personal/secret%20%282%29"
 
 
 def test_a_wrong_request_is_refused(server: EmbeddedServer) -> None:

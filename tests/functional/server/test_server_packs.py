@@ -120,6 +120,14 @@ def test_a_thousand_files_are_stored_counted_and_end_their_session(shared: Embed
     assert not any((shared.root / ".uploader" / "incoming").iterdir())
 
 
+def test_connection_is_kept_after_a_pack(url: str, below: str) -> None:
+    for count in (1, 100):
+        answer = post_pack(
+            url, new_session(url, count), {f"{below}/{count}/{n}": b"%d" % n * 5000 for n in range(count)}
+        )
+        assert (answer.status_code, answer.headers.get("connection")) == (200, None)
+
+
 def test_entries_are_placed_in_order_and_never_overwrite(shared: EmbeddedServer, below: str) -> None:
     session = new_session(shared.url, 5)
     name = f"{below}/a.txt"

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from functional.server.batches import HalfSent, body_of, file, text
 from patience import PATIENCE
 from serving import running_server
 from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_until
 
 from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit
+from uploader_cli.render import overview
 from uploader_server.config import ServerConfig
 from uploader_server.serving import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from uploader_cli.core.state import ProgressState
 
 WAYS: dict[str, dict[str, str]] = {
     "websocket": {},
@@ -137,6 +142,44 @@ def test_files_of_equal_name_in_different_directories_are_two(make_files: Callab
         for watching in (early, late):
             assert watching.files == dict.fromkeys(["files/a/x.mp4", "files/b/x.mp4"], "completed")
             assert len(watching.of("file.started")) == 2
+
+
+class Bar:
+    """A view that keeps the fraction that the bar shows."""
+
+    fraction = 0.0
+
+    def handle(self, _event: object, state: ProgressState, _now: float) -> None:
+        self.fraction = overview.fraction(state)
+
+    def refresh(self, state: ProgressState, _now: float) -> None:
+        self.fraction = overview.fraction(state)
+
+    def close(self, state: ProgressState, now: float) -> None:
+        pass
+
+
+def test_percentage_falls_where_a_batch_broke_off() -> None:
+    """It was at 68 %, nothing of it is stored, and the next request is at 38 %."""
+    parts = [file(f"{n}.mp4", bytes(50_000), length=50_000) for n in range(2)]
+    bar = Bar()
+    with running_server() as server:
+        session = open_session(server.url, 2)
+        body = body_of([text("sessionId", session), text("category", "personal"), *parts])
+        with Watching(server.url, session, views=[bar]) as watching:
+            for percent in (68, 38):
+                with HalfSent(server.url, body) as request:
+                    for _ in range(percent):
+                        request.send(len(body) // 100)
+                        time.sleep(0.01)
+                    wait_until(lambda: rooms(server))
+                    while abs(bar.fraction - percent / 100) > 0.04:
+                        request.send(100)
+                        time.sleep(0.12)
+                wait_until(lambda: bar.fraction < 0.03)
+            send(server.url, session, "0.mp4", "1.mp4")
+            assert watching.end() is Exit.OK
+        assert watching.of("file.completed")[0]["attempts"] > 1
 
 
 @by_every_way

@@ -19,9 +19,10 @@ from uploader_cli.run.upload import Interrupts
 from uploader_cli.run.watch import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from uploader_cli.core.events import RunFinished
+    from uploader_cli.render import Renderer
 
 DEADLINE = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -50,11 +51,13 @@ def cancel(url: str, session: str) -> None:
 class Watching:
     """`uploader watch`, begun when it is made; a context manager that stops it in any case."""
 
-    def __init__(self, url: str, *sessions: str, wait: float = 30.0, **settings: Any) -> None:
+    def __init__(
+        self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Renderer] = (), **settings: Any
+    ) -> None:
         self.interrupts = Interrupts()
         self.outcome: RunFinished | None = None
         self._stream = io.StringIO()
-        views = [NdjsonView(self._stream, "run-of-the-watch", time.time)]
+        views = [NdjsonView(self._stream, "run-of-the-watch", time.time), *views]
         asked = (Settings(server=url, **settings), sessions, wait, views, self.interrupts)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=asked, name="watch-of-the-test")

@@ -66,6 +66,8 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
     out: list[ev.Event] = []
     stamp = event.timestamp if event.timestamp is not None else session.server_time
     for status in event.files:
+        if session.watched and event.source is not Transport.HTTP:
+            _forget_attempt(state, session, status)
         out.extend(_file_status(state, session, status, stamp, now))
     if stamp < session.server_time:
         return out
@@ -78,9 +80,14 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
 
 
 def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
-    """Raise the totals; keep the first terminal status: a less exact one follows (docs/protocol.md section 3.4)."""
+    """Raise the totals; keep the first terminal status: a less exact one follows (docs/protocol.md section 3.4).
+
+    The percentage falls only by a message that has the total as well: the bundled server sends one after a broken
+    request; the reference backend, whose percentages jump, sends both only at the end.
+    """
     if event.percent is not None:
-        session.percent = max(session.percent, clamped(event.percent))
+        exact = event.total is not None and event.source is not Transport.HTTP
+        session.percent = max(0.0 if exact else session.percent, clamped(event.percent))
     total = event.total if event.total is not None else session.total
     session.total = total
     if event.completed is not None:
@@ -118,6 +125,13 @@ def _file_status(
     return [*out, progress_of(file, now)] if changed and not file.packed else out
 
 
+def _forget_attempt(state: ProgressState, session: SessionState, status: ev.FileStatus) -> None:
+    """Begin a watched file again at 0 % where it has another id now: its first request broke off."""
+    file = state.running.get(session.by_name.get(status.name, -1))
+    if file is not None and file.server_id and status.server_id and file.server_id != status.server_id:
+        file.server_percent, file.attempt = None, file.attempt + 1
+
+
 def clamped(percent: float) -> float:
     """Return a server's percentage, limited to 0–100."""
     return max(0.0, min(100.0, percent))
@@ -144,7 +158,7 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
             file.server_id,
             None,
             verified=False,
-            attempts=1,
+            attempts=file.attempt,
             seconds=round(now - file.started, 3),
         )
         return completed(state, stored, now)

@@ -1,0 +1,230 @@
+"""A channel and a server that sends without end: what is read stays small, and progress is polled."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from patience import PATIENCE
+from realtime_bench import SCALED, Bench, wait_until
+
+from uploader_cli.realtime import websocket
+from uploader_cli.realtime.socket import MOST_POLLED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SESSION = "2ba25c4c-a0ea-4983-89fc-cf63711e7de2"
+OPEN = b'0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'
+BUFFERS = 12 << 20
+"""Bytes that the kernel takes for a connection before anybody reads them, at most."""
+
+
+def frame(payload: bytes, first: int = 0x81) -> bytes:
+    length = len(payload)
+    return bytes([first, *([length] if length < 126 else [126, *length.to_bytes(2, "big")])]) + payload
+
+
+def endless_frame() -> Iterator[bytes]:
+    yield bytes([0x81, 127]) + (1 << 62).to_bytes(8, "big")
+    while True:
+        yield b"4" * 65536
+
+
+def endless_fragments() -> Iterator[bytes]:
+    yield frame(b"42", 0x01)
+    while True:
+        yield frame(b"x" * 125, 0x00) * 500
+
+
+def attachments() -> Iterator[bytes]:
+    yield frame(b'4599999999-["upload-progress",{"_placeholder":true,"num":0}]')
+    yield frame(b"attachment", 0x82)
+    message = json.dumps(["upload-progress", {"sessionId": SESSION, "overallStatus": "uploading", "totalProgress": 3}])
+    yield frame(f"42{message}".encode())
+    time.sleep(PATIENCE)
+
+
+def dripping_frame() -> Iterator[bytes]:
+    yield bytes([0x81, 120])
+    while True:
+        time.sleep(0.05)
+        yield b"x"
+
+
+def fragments_between_pings() -> Iterator[bytes]:
+    yield frame(b"42", 0x01)
+    while True:
+        time.sleep(0.05)
+        yield frame(b"", 0x89)
+
+
+def endless_poll() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 4000000000000\r\n\r\n"
+    while True:
+        yield b"4" * 65536
+
+
+def compressed_poll() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4000000000000\r\n\r\n"
+    piece = gzip.compress(bytes(1 << 24))
+    while True:
+        yield piece
+
+
+class Attacker:
+    """Answers one transport as Engine.IO does, until the session is joined; then it sends `pieces` as long as it can.
+
+    With `at_once` it sends them in place of the first packet. The other transport is refused.
+    """
+
+    def __init__(self, pieces: object, transport: str, *, at_once: bool = False) -> None:
+        self._pieces, self._transport, self._at_once = pieces, transport, at_once
+        self.sent: list[int] = []
+        """Bytes that were sent in each attack that has ended."""
+        self._polls = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while (head := _request(sock)) is not None:
+                if f"transport={self._transport}" not in head:
+                    sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                elif self._transport == "websocket":
+                    self._serve_websocket(sock, head)
+                else:
+                    self._serve_poll(sock, head)
+
+    def _serve_websocket(self, sock: socket.socket, head: str) -> None:
+        key = re.search("Sec-WebSocket-Key: (.*?)\r", head)[1] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # type: ignore[index]
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        upgrade = "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade"
+        sock.sendall(f"{upgrade}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+        if not self._at_once:
+            sock.sendall(frame(OPEN))
+            sock.recv(1024)
+            sock.sendall(frame(b'40{"sid":"b"}'))
+            sock.recv(1024)  # the join
+        self._attack(sock)
+
+    def _serve_poll(self, sock: socket.socket, head: str) -> None:
+        if head.startswith("POST"):
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        elif self._at_once or "sid=" in head:
+            self._attack(sock)
+        else:
+            body = OPEN + b'\x1e40{"sid":"b"}'
+            sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def _attack(self, sock: socket.socket) -> None:
+        sent = 0
+        try:
+            for piece in self._pieces():  # type: ignore[operator]
+                sock.sendall(piece)
+                sent += len(piece)
+        finally:
+            self.sent.append(sent)
+
+
+def _request(sock: socket.socket) -> str | None:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = sock.recv(1)
+        if not piece:
+            return None
+        head += piece
+    text = head.decode()
+    length = re.search("Content-Length: ([0-9]+)", text)
+    left = int(length[1]) if length else 0
+    while left:
+        left -= len(sock.recv(left))
+    return text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "transport"),
+    [
+        (endless_frame, "websocket"),
+        (endless_fragments, "websocket"),
+        (endless_poll, "polling"),
+        (compressed_poll, "polling"),
+    ],
+)
+def test_endless_first_packet_ends_the_dial(pieces: object, transport: str) -> None:
+    with Attacker(pieces, transport, at_once=True) as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            bench.reach("polling")
+            wait_until(lambda: len(bench.fetched) >= 2)
+        finally:
+            bench.channel.close()
+        assert bench.story()[-2] == "polling http retries_exhausted"
+        wait_until(lambda: len(server.sent) >= 4)
+        assert max(server.sent) < MOST_POLLED + BUFFERS
+
+
+@pytest.mark.parametrize(
+    ("pieces", "transport"),
+    [
+        (endless_frame, "websocket"),
+        (endless_fragments, "websocket"),
+        (endless_poll, "polling"),
+        (compressed_poll, "polling"),
+    ],
+)
+def test_endless_message_ends_the_connection_and_progress_is_polled(pieces: object, transport: str) -> None:
+    with Attacker(pieces, transport) as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            bench.reach("live", times=2)
+            wait_until(lambda: bench.fetched)
+        finally:
+            bench.channel.close()
+        assert bench.story()[1:3] == [f"live {transport} connected", "reconnecting lost 1"]
+        assert max(server.sent) < MOST_POLLED + BUFFERS
+
+
+@pytest.mark.parametrize("pieces", [dripping_frame, fragments_between_pings])
+def test_dripping_message_is_given_up_at_the_deadline(pieces: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "MESSAGE_TIME", 0.3)
+    with Attacker(pieces, "websocket") as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            bench.reach("reconnecting")
+        finally:
+            bench.channel.close()
+        assert bench.story()[1:3] == ["live websocket connected", "reconnecting lost 1"]
+
+
+def test_attachments_are_not_collected() -> None:
+    """A message that announces millions of them is ignored, and the next message is heard."""
+    with Attacker(attachments, "websocket") as server:
+        bench = Bench(server.url, SCALED).start(SESSION)
+        try:
+            wait_until(bench.heard)
+        finally:
+            bench.channel.close()
+        assert bench.story()[1:-1] == ["live websocket connected"]
