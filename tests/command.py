@@ -72,11 +72,12 @@ def start(
     stdout: int | IO[Any] = PIPE,
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
+    free: bool = True,
     **extra: str,
 ) -> Process:
     """Start the command in a process of its own; its pipes are the caller's. `extra` are environment variables."""
-    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), fresh=fresh, **streams)
+    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
+    return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
 
 def finish(process: Process) -> Done:
@@ -93,7 +94,7 @@ def finish(process: Process) -> Done:
 
 def uploader(*arguments: str | Path, home: Path, stdin: int | IO[Any] = DEVNULL, **extra: str) -> Done:
     """Run the command to its end. `extra` are environment variables."""
-    return finish(start(*arguments, home=home, stdin=stdin, **extra))
+    return finish(start(*arguments, home=home, stdin=stdin, free=False, **extra))
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:

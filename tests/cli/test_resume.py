@@ -513,6 +513,7 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     began = time.monotonic()
     done = ended(process, seen, *[signal.SIGINT] * signals)
     assert time.monotonic() - began < PROMISED * ROOM
+    server.faults.clear()  # the second worker may not have met its stall
     assert done.code == 130
     assert done.finished["completed"] + resumed(tmp_path).finished["completed"] == 2
 
