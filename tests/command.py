@@ -17,11 +17,16 @@ from patience import PATIENCE
 from uploader_cli.render.ndjson import schema_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     Process = forking.Forked | subprocess.Popen[str]
 
 DEADLINE = 2 * PATIENCE
+QUICK_LOOKS = {"uploader_cli.transfer.batch.LOOK_AT_LEAST": 0.2}
+"""Seconds between two looks for the outcome of a lost answer; five looks without one make it unknown."""
+QUICK_STATUS = {"uploader_cli.transfer.analysis.QUIET": 0.3}
+"""Seconds without an event of an analysis after which the server is asked for its status."""
 _SCHEMA = json.loads(schema_text())
 _VALIDATORS = {
     kind["properties"]["type"]["const"]: jsonschema.Draft202012Validator({**kind, "$defs": _SCHEMA["$defs"]})
@@ -73,10 +78,14 @@ def start(
     stderr: int | IO[Any] = PIPE,
     fresh: bool = False,
     free: bool = True,
+    constants: Mapping[str, float] | None = None,
     **extra: str,
 ) -> Process:
-    """Start the command in a process of its own; its pipes are the caller's. `extra` are environment variables."""
-    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
+    """Start the command in a process of its own; its pipes are the caller's. `extra` are environment variables.
+
+    The other keywords are those of `forking.start`.
+    """
+    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free, "constants": constants}
     return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
 
@@ -92,9 +101,9 @@ def finish(process: Process) -> Done:
     return Done(process.returncode, out, err)
 
 
-def uploader(*arguments: str | Path, home: Path, stdin: int | IO[Any] = DEVNULL, **extra: str) -> Done:
-    """Run the command to its end. `extra` are environment variables."""
-    return finish(start(*arguments, home=home, stdin=stdin, free=False, **extra))
+def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
+    """Run the command to its end; keywords are those of `start`."""
+    return finish(start(*arguments, home=home, free=False, **how))
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:

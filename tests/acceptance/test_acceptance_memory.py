@@ -34,14 +34,14 @@ def stay_small(directory: Path, size: int, *options: str | int) -> None:
     assert abs(told - client[-1]) < MIB
 
 
-def test_memory_is_smaller_than_a_file_of_300_mib(tmp_path: Path) -> None:
+def test_memory_is_smaller_than_a_file_of_200_mib(tmp_path: Path) -> None:
     """Short form; large enough to go in parts."""
-    stay_small(tmp_path, 300 * MIB, "--jobs", 4)
+    stay_small(tmp_path, 200 * MIB, "--jobs", 4)
 
 
-def test_memory_is_smaller_than_a_batch_of_200_mib(tmp_path: Path) -> None:
+def test_memory_is_smaller_than_a_batch_of_150_mib(tmp_path: Path) -> None:
     """Short form."""
-    stay_small(tmp_path, 200 * MIB, "--protocol", "batch")
+    stay_small(tmp_path, 150 * MIB, "--protocol", "batch")
 
 
 @pytest.mark.acceptance

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Done, finish, start, uploader
+from command import QUICK_STATUS, Done, finish, start, uploader
 from patience import ROOM
 from serving import running_server
 
@@ -28,7 +28,7 @@ QUICK = {"analysis_seconds": 0.3, "jwt_secret": SECRET}
 def analyzed(kind: str, files: Path, server: EmbeddedServer, *more: str | Path) -> Done:
     token = issue_token(SECRET)
     asked = ("upload", files, "-s", server.url, "--analyze", kind, "--json", *more)
-    return uploader(*asked, home=files.parent, UPLOADER_TOKEN=token)
+    return uploader(*asked, home=files.parent, constants=QUICK_STATUS, UPLOADER_TOKEN=token)
 
 
 def ends(done: Done) -> list[tuple[str, float]]:
@@ -67,8 +67,8 @@ def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]
 
 
 def test_a_silent_server_is_asked_for_the_status(make_files: Callable[..., Path]) -> None:
-    """No event in 2 seconds: percentages come from the status before the answer does."""
-    with running_server(analysis="silent", analysis_seconds=4.0, jwt_secret=SECRET) as server:
+    """No event for a while: percentages come from the status before the answer does."""
+    with running_server(analysis="silent", analysis_seconds=1.5, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
         asked = [request for request in server.faults.requests if request.path.endswith("/status")]
     assert done.code == 0, done.err
@@ -110,7 +110,7 @@ def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files:
 
 def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path]) -> None:
     """Without an event and without a socket: the status says where it ended."""
-    broken = {"analysis": "silent,fail:report", "analysis_seconds": 4.0, "realtime": "off"}
+    broken = {"analysis": "silent,fail:report", "analysis_seconds": 1.5, "realtime": "off"}
     with running_server(**broken, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
     assert done.code == 3
@@ -158,7 +158,7 @@ def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="hang", **QUICK) as server:
         asked = ("upload", files, "-s", server.url, "--analyze", "content", "--json")
-        process = start(*asked, home=files.parent, UPLOADER_TOKEN=issue_token(SECRET))
+        process = start(*asked, home=files.parent, constants=QUICK_STATUS, UPLOADER_TOKEN=issue_token(SECRET))
         while not any(request.path.endswith("/status") for request in server.faults.requests):  # it is under way
             assert process.poll() is None
             time.sleep(0.02)
