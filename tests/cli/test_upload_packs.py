@@ -48,6 +48,7 @@ def test_killed_client_stores_each_packed_file_once(many: Path, tmp_path: Path, 
         assert again.code == 0
         assert again.finished["completed"] + again.finished["skipped"] == FILES
         assert again.finished["skipped"] >= 1, "what was confirmed is not sent again"
+        assert all("checksum" in event for event in again.of("file.completed")), "all were packed"
         stored_once(many, root)
 
 
