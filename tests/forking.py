@@ -138,14 +138,14 @@ def start(
             end = os.dup(wanted if isinstance(wanted, int) else wanted.fileno())
         ours.append(read)
         theirs.append(end)
-    status, told = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    status, report = socket.socketpair(type=socket.SOCK_SEQPACKET)
     closed = [number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted == CLOSED]
     request = {"argv": list(map(str, arguments)), "cwd": str(cwd or os.getcwd()), "env": dict(env)}
     message = json.dumps({**request, "closed": closed, "free": free, "constants": constants or {}}).encode()
-    socket.send_fds(_server(package), [message], [*theirs, told.fileno()])
+    socket.send_fds(_server(package), [message], [*theirs, report.fileno()])
     for end in theirs:
         os.close(end)
-    told.close()
+    report.close()
     return Forked(status, ours[1], ours[2])
 
 
@@ -234,8 +234,8 @@ def _report(running: dict[int, socket.socket]) -> None:
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            with running.pop(pid) as told, contextlib.suppress(OSError):  # nobody asks any more
-                told.send(b"%d\n" % os.waitstatus_to_exitcode(status))
+            with running.pop(pid) as report, contextlib.suppress(OSError):  # no test waits for it any more
+                report.send(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
 def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:

@@ -122,7 +122,7 @@ def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]
 
 
 def sparse(path: Path, size: int) -> Path:
-    """A file of zeros that takes no room."""
+    """A file of zeros that takes no space on disk."""
     with path.open("wb") as file:
         file.truncate(size)
     return path

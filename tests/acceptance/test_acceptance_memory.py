@@ -24,14 +24,14 @@ def stay_small(directory: Path, size: int, *options: str | int) -> None:
             done = bench.wait(840)
         stored = (bench.root / "personal/big.bin").stat().st_size
         shutil.rmtree(bench.root)
-    seconds, told = done.finished["seconds"], done.finished["peak_rss"]
+    seconds, reported = done.finished["seconds"], done.finished["peak_rss"]
     peaks = [f"{name} {peak / MIB:.1f} MiB" for name, peak in (("client", client[-1]), ("server", server[-1]))]
     print(f"{size / GIB:g} GiB {options}: {', '.join(peaks)}, {size / seconds / MIB:.0f} MiB/s")
     assert done.code == 0, done.err
     assert stored == size
     assert 0 < client[-1] < CLIENT
     assert 0 < server[-1] < SERVER
-    assert abs(told - client[-1]) < MIB
+    assert abs(reported - client[-1]) < MIB
 
 
 def test_memory_is_smaller_than_a_file_of_200_mib(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def analyzed(kind: str, files: Path, server: EmbeddedServer, *more: str | Path) 
 def ends(done: Done) -> list[tuple[str, float]]:
     """The stages that ended, with their percentages."""
     every = {(name, float(end)) for stages in STAGES.values() for name, end in stages}
-    return [told for event in done.of("stage") if (told := (event["name"], event["percent"])) in every]
+    return [stage for event in done.of("stage") if (stage := (event["name"], event["percent"])) in every]
 
 
 def stages_of(*kinds: Kind) -> list[tuple[str, float]]:
@@ -49,7 +49,7 @@ def saved(directory: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("how", [None, "silent"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
-    """Every stage in order, from events or from the answer alone; the result is saved and told."""
+    """Every stage in order, from events or from the answer alone; the result is saved and shown."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis=how, **QUICK) as server:
         done = analyzed("content", files, server, "--protocol", protocol)
@@ -75,7 +75,7 @@ def test_a_silent_server_is_asked_for_the_status(make_files: Callable[..., Path]
     assert ends(done) == stages_of(Kind.CONTENT)
     assert 1 <= len(asked) <= 4
     first, last = done.of("stage")[0], done.of("stage")[-1]
-    assert first["ts"] < last["ts"], "nothing was told before the answer"
+    assert first["ts"] < last["ts"], "no stage was reported before the answer"
 
 
 def test_each_file_is_analysed(make_files: Callable[..., Path]) -> None:

@@ -148,7 +148,7 @@ def test_a_session_has_one_category(make_files: Files) -> None:
 
 
 def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """What the suffix does not say; a wrong guess is told with the right one."""
+    """The format that the suffix does not show; the error for a wrong guess names the right one."""
     make_files(**{"a.mp4": 1})
     file = listed("list", '{"path": "files/a.mp4"}')
     wrong = uploader("upload", "--from-file", file, "-s", server.url, home=tmp_path)

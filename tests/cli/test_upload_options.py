@@ -71,7 +71,7 @@ def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Pat
 
 
 def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Two runs send one half each, and know each other's as none of theirs; the second is told by the job array."""
+    """Two runs send one half each; the second takes its number from the job array."""
     files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
     one = uploader("upload", files, "-s", server.url, "--shard", "1/2", "--json", home=tmp_path)
     array = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "2"}
