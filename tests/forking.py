@@ -201,6 +201,7 @@ def _forks(control: socket.socket) -> dict[str, Any]:
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this process
     signal.set_wakeup_fd(waker.fileno())
     running: dict[int, socket.socket] = {}
     while True:
@@ -223,6 +224,7 @@ def _forks(control: socket.socket) -> dict[str, Any]:
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for each in (control, woken, waker, status, *running.values()):
             each.close()
         request = json.loads(message)
