@@ -1,25 +1,38 @@
-"""Run `uploader` as a user does: a process of its own, with a home of its own."""
+"""Run `uploader` as a user does: in a process of its own, with a home directory of its own."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import forking
 import jsonschema
+from forking import DEVNULL, PIPE
 from patience import PATIENCE
 
 from uploader_cli.render.ndjson import schema_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    Process = forking.Forked | subprocess.Popen[str]
+
 DEADLINE = 2 * PATIENCE
-_VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
+QUICK_LOOKS = {"uploader_cli.transfer.batch.LOOK_AT_LEAST": 0.2}
+"""Seconds between two looks for the outcome of a lost answer; five looks without one make it unknown."""
+QUICK_STATUS = {"uploader_cli.transfer.analysis.QUIET": 0.3}
+"""Seconds without an event of an analysis after which the server is asked for its status."""
+_SCHEMA = json.loads(schema_text())
+_VALIDATORS = {
+    kind["properties"]["type"]["const"]: jsonschema.Draft202012Validator({**kind, "$defs": _SCHEMA["$defs"]})
+    for kind in _SCHEMA["oneOf"]
+}
+"""The schema of each type of event: to look through all of them for each event takes longer than the run."""
 
 
 @dataclass
@@ -57,19 +70,26 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return {**kept, **homes, "PYTHONUTF8": "1", "UPLOADER_WAIT_FOR_SERVER": "3", **extra}
 
 
-def start(*arguments: str | Path, home: Path, **extra: str) -> subprocess.Popen[str]:
-    """The command, started; its pipes are the caller's."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "uploader_cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=home,
-        env=environment(home, **extra),
-    )
+def start(
+    *arguments: str | Path,
+    home: Path,
+    stdin: int | IO[Any] = DEVNULL,
+    stdout: int | IO[Any] = PIPE,
+    stderr: int | IO[Any] = PIPE,
+    fresh: bool = False,
+    free: bool = True,
+    constants: Mapping[str, float] | None = None,
+    **extra: str,
+) -> Process:
+    """Start the command in a process of its own; its pipes are the caller's. `extra` are environment variables.
+
+    The other keywords are those of `forking.start`.
+    """
+    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free, "constants": constants}
+    return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
 
-def finish(process: subprocess.Popen[str]) -> Done:
+def finish(process: Process) -> Done:
     """Wait for a started command; killed and an error after a generous deadline."""
     try:
         out, err = process.communicate(timeout=DEADLINE)
@@ -81,15 +101,15 @@ def finish(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, out, err)
 
 
-def uploader(*arguments: str | Path, home: Path, **extra: str) -> Done:
-    """Run the command to its end. `extra` are environment variables."""
-    return finish(start(*arguments, home=home, **extra))
+def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
+    """Run the command to its end; keywords are those of `start`."""
+    return finish(start(*arguments, home=home, free=False, **how))
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:
     """Every promise of the stream that holds for any run."""
     for event in events:
-        _VALIDATOR.validate(event)
+        _VALIDATORS[event["type"]].validate(event)
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert len({event["run"] for event in events}) == 1
     kinds = [event["type"] for event in events]

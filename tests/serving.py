@@ -8,11 +8,11 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import forking
 from patience import PATIENCE
 
 from uploader_server.config import ServerConfig
@@ -38,16 +38,10 @@ def running_server(**config: Any) -> Iterator[EmbeddedServer]:
 class ServerProcess:
     """`python -m uploader_server --port 0 …` as a child; a context manager that never leaves it running."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None, packs: bool = False) -> None:
-        path = os.pathsep.join(filter(None, [str(REPOSITORY / "server_stub"), os.environ.get("PYTHONPATH", "")]))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uploader_server", "--port", "0", *(() if packs else ("--no-packs",)), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+    def __init__(self, *arguments: str, cwd: Path | None = None, packs: bool = False, fresh: bool = False) -> None:
+        """`fresh`: in a new Python, where the memory of the process or its start is the subject."""
+        line = ["--port", "0", *(() if packs else ("--no-packs",)), *arguments]
+        self.process = forking.start("uploader_server", line, cwd=cwd, env=os.environ, fresh=fresh)
         lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=lambda: lines.put(self._stdout.readline()), daemon=True)
         self._reader.start()

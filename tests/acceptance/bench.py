@@ -6,14 +6,12 @@ import contextlib
 import hashlib
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from command import Done, environment
+from command import Done, start
 from counting_proxy import CountingProxy
 from relays import address
 from serving import ServerProcess
@@ -21,6 +19,7 @@ from serving import ServerProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from command import Process
     from counting_proxy import Onlooker
 
 MIB = 1 << 20
@@ -29,14 +28,15 @@ MIB = 1 << 20
 class Bench:
     """A server process on a root of its own, the proxy before it, and one client at a time with a home of its own."""
 
-    def __init__(self, directory: Path, onlooker: Onlooker | None = None, *options: str) -> None:
-        """`options` are those of the server."""
+    def __init__(self, directory: Path, onlooker: Onlooker | None = None, *options: str, fresh: bool = False) -> None:
+        """`options` are those of the server; `fresh`: both are new Pythons, whose memory can be measured."""
         self.home, self.root, self._log = directory / "home", directory / "root", directory / "client"
         self.home.mkdir()
         self._options = ("--root", str(self.root), *options)
-        self.server = ServerProcess(*self._options)
+        self._fresh = fresh
+        self.server = ServerProcess(*self._options, fresh=fresh)
         self.proxy = CountingProxy(address(self.server.url), onlooker)
-        self.client: subprocess.Popen[bytes] | None = None
+        self.client: Process | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -64,10 +64,15 @@ class Bench:
 
         With the descriptor of a `terminal` stderr goes there.
         """
-        line = [sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json"]
-        settings = environment(self.home, UPLOADER_SERVER=server or self.proxy.url)
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.client = subprocess.Popen(line, stdout=out, stderr=terminal or err, cwd=self.home, env=settings)
+            self.client = start(
+                *(*arguments, "--json"),
+                home=self.home,
+                stdout=out,
+                stderr=terminal or err,
+                fresh=self._fresh,
+                UPLOADER_SERVER=server or self.proxy.url,
+            )
 
     def wait(self, deadline: float = 90.0) -> Done:
         """The end of the client, however it comes about."""
@@ -117,7 +122,7 @@ def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]
 
 
 def sparse(path: Path, size: int) -> Path:
-    """A file of zeros that takes no room."""
+    """A file of zeros that takes no space on disk."""
     with path.open("wb") as file:
         file.truncate(size)
     return path

@@ -94,8 +94,8 @@ def usual_gap(screen: Screen) -> float:
     """The median of the seconds from one frame to the next."""
     gaps = screen.gaps()
     middle, nearly, late = gaps[len(gaps) // 2], gaps[len(gaps) * 99 // 100], sum(gap > FRAME for gap in gaps)
-    told = f"median {middle:.3f}, 99 % {nearly:.3f}, longest {gaps[-1]:.3f} s; {late} took more than {FRAME} s"
-    print(f"{len(screen.frames)} frames, from one to the next: {told}")
+    said = f"median {middle:.3f}, 99 % {nearly:.3f}, longest {gaps[-1]:.3f} s; {late} took more than {FRAME} s"
+    print(f"{len(screen.frames)} frames, from one to the next: {said}")
     return middle
 
 

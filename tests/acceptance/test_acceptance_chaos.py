@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def survived(directory: Path, volume: Volume, chaos: Chaos, *options: str | int, server: tuple[str, ...] = ()) -> Done:
-    """Everything is stored once, with equal bytes; every fault was met, and told of where it cost an attempt."""
+    """Everything is stored once, with equal bytes; every fault was met, and reported where it cost an attempt."""
     files = directory / "files"
     expected = volume.make(files, 1)
     with Bench(directory, chaos, *server) as bench:

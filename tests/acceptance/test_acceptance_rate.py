@@ -45,7 +45,7 @@ def hold(
 
 def test_a_limit_for_a_moment(tmp_path: Path) -> None:
     """Short form: no faster, with room for the limiter's slack of 0.2 s, which weighs more over so little time."""
-    hold(tmp_path, TUS, 8 * MIB, 2.0, (0.0, 1.5))
+    hold(tmp_path, TUS, 4 * MIB, 1.5, (0.0, 1.5))
 
 
 @pytest.mark.acceptance

@@ -31,4 +31,4 @@ class Volume:
 LONG = Volume((96 * MIB, 80 * MIB, 64 * MIB), 200, MIB)
 IN_PARTS = Volume((272 * MIB,), 0, MIB)
 """One file, large enough for all workers to take a part each."""
-SHORT = Volume((12 * MIB, 8 * MIB, 6 * MIB), 40, MIB // 2)
+SHORT = Volume((3 * MIB, 2 * MIB, 3 * MIB // 2), 40, MIB // 8)

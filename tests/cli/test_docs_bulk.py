@@ -1,4 +1,4 @@
-"""docs/bulk-import.md: what a scheduler is told to run is run, as often as it would, and what is joined is whole."""
+"""docs/bulk-import.md: its commands run as each scheduler runs them, and the merged report is complete."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ def test_by_hand(server: EmbeddedServer, place: Path) -> None:
 
 
 def test_the_variables_are_those_that_are_read() -> None:
-    told = {name for row in rows(section(PAGE, "## Shards")) for cell in row[1:] for name in codes(cell)}
+    named = {name for row in rows(section(PAGE, "## Shards")) for cell in row[1:] for name in codes(cell)}
     read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', Path(shard.__file__).read_text(encoding="utf-8")))
-    assert {name for name in told if name.isupper() and "/" not in name} == read
+    assert {name for name in named if name.isupper() and "/" not in name} == read

@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from command import DEADLINE, environment, uploader
+from command import DEADLINE, Done, environment, finish, start, uploader
+from forking import CLOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +47,34 @@ COMMANDS = {
 }
 
 
-def redirected(command: str, redirection: str, home: Path, url: str) -> subprocess.CompletedProcess[str]:
+def redirected(command: str, redirection: str, home: Path, url: str) -> Done:
     """Run the command with its outputs as a shell redirects them."""
-    line = f'exec "{sys.executable}" -m uploader_cli {command} {redirection}'
-    env = environment(home, UPLOADER_SERVER=url)
-    return subprocess.run(
-        ["sh", "-c", line], cwd=home, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    with open("/dev/full", "w") as full:
+        streams = {
+            ">/dev/full": {"stdout": full},
+            "2>/dev/full": {"stderr": full},
+            ">/dev/full 2>&1": {"stdout": full, "stderr": full},
+            ">&-": {"stdout": CLOSED},
+            "2>&-": {"stderr": CLOSED},
+            "<&-": {"stdin": CLOSED},
+            ">&- 2>&- <&-": {"stdin": CLOSED, "stdout": CLOSED, "stderr": CLOSED},
+        }[redirection]
+        return finish(start(*command.split(), home=home, free=False, UPLOADER_SERVER=url, **streams))
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full 2>&1", ">&- 2>&- <&-"])
+def test_upload_started_by_a_shell_continues_without_its_outputs(
+    redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """A new Python finds its descriptors full or closed when it starts."""
+    make_files(**{"a.mp4": 2000})
+    line = f'exec "{sys.executable}" -m uploader_cli upload files --json --report r.json {redirection}'
+    env = environment(tmp_path, UPLOADER_SERVER=server.url)
+    shell = ["sh", "-c", line]
+    done = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
+    assert (server.root / "personal" / "files" / "a.mp4").is_file()
 
 
 @pytest.mark.parametrize("redirection", OUTPUTS)
@@ -65,8 +87,8 @@ def test_upload_continues_without_its_outputs(
         done = redirected(
             f"upload files --no-resume -c personal {view} --report r.json", redirection, tmp_path, server.url
         )
-        assert "Traceback" not in done.stderr + done.stdout
-        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.out
+        assert done.code == 0, done.err
         assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
     assert sorted(path.name for path in (server.root / "personal").rglob("*.mp4")) == ["a.mp4", "b.mp4"]
 
@@ -81,17 +103,17 @@ def test_no_command_fails_for_want_of_an_output(
     if command.startswith("report"):
         assert uploader("upload", "files", "-s", server.url, "--report", "first.json", home=tmp_path).code == 0
     done = redirected(command, redirection, tmp_path, server.url)
-    assert "Traceback" not in done.stderr + done.stdout
-    assert "bug" not in done.stderr
-    assert done.returncode == COMMANDS[command], done.stderr
+    assert "Traceback" not in done.out
+    assert "bug" not in done.err
+    assert done.code == COMMANDS[command], done.err
     if redirection == ">/dev/full" and "json" in command and COMMANDS[command] == 0:
-        assert "stdout could not be written (No space left on device)" in done.stderr
+        assert "stdout could not be written (No space left on device)" in done.err
 
 
 def test_list_from_a_closed_stdin_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
     """It is no empty list: nothing would be sent, with exit code 0."""
     done = redirected("upload --from-file -", "<&-", tmp_path, server.url)
-    assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
+    assert (done.code, "standard input is closed" in done.err) == (2, True)
 
 
 def test_failed_report_is_said_after_the_summary_and_agrees_with_run_finished(
@@ -112,23 +134,12 @@ def limited(size: int) -> Callable[[], None]:
 
 def test_log_has_whole_lines_only(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The line that did not fit is removed; a line that an earlier process left half stands alone."""
-    make_files(**{f"{number}.mp4": 10 for number in range(300)})
+    make_files(**{f"{number}.mp4": 10 for number in range(120)})
     log = tmp_path / "log"
     log.write_text('{"half": ')
-    line = [
-        sys.executable,
-        "-m",
-        "uploader_cli",
-        "upload",
-        "files",
-        "-s",
-        server.url,
-        "--log-file",
-        "log",
-        "--progress=none",
-    ]
+    line = f"-m uploader_cli upload files -s {server.url} --log-file log --progress=none"
     done = subprocess.run(
-        line,
+        [sys.executable, *line.split()],
         cwd=tmp_path,
         env=environment(tmp_path),
         preexec_fn=limited(60_000),

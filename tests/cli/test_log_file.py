@@ -41,7 +41,7 @@ def calls(log: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_and_its_calls_are_in_the_log(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Two runs in one file, told apart by their ids, which the event stream has too."""
+    """Two runs in one file, distinguished by their ids, which the event stream has too."""
     files, log = make_files(**{"a.mp4": 10}), tmp_path / "run.log"
     runs = [uploader("upload", files, "-s", server.url, "--json", "--log-file", log, home=tmp_path) for _ in range(2)]
     for done in runs:

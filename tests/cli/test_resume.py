@@ -1,4 +1,4 @@
-"""An upload that was interrupted and is gone on with: by `uploader resume`, or by the same command."""
+"""An interrupted upload resumes: by `uploader resume`, or by the same command."""
 
 from __future__ import annotations
 
@@ -206,8 +206,8 @@ def test_parts_whose_session_is_gone_go_on_in_another(tmp_path: Path) -> None:
         process = start("upload", big, "-s", url, *options, home=tmp_path)
         first = ended(process, read_confirmed(process, 4 * MIB), signal.SIGKILL)
         server.stop()
-    told = map(json.loads, first.out.splitlines())
-    (old,) = {event["session"] for event in told if event["type"] == "session.created"}
+    events = map(json.loads, first.out.splitlines())
+    (old,) = {event["session"] for event in events if event["type"] == "session.created"}
     with contextlib.closing(Store(root)) as store:
         store.database.wait(store.session_forgotten(old))
     with server_process("--root", str(root), "--latency", "30", "--port", port):
@@ -283,8 +283,8 @@ def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_f
     with server_process("--root", str(root)) as server:
         first = interrupted(server.url, tmp_path, files, by=signal.SIGKILL)
         url, port = server.url, server.url.rpartition(":")[2]
-        told = map(json.loads, first.out.splitlines())
-        (old,) = {event["session"] for event in told if event["type"] == "session.created"}
+        events = map(json.loads, first.out.splitlines())
+        (old,) = {event["session"] for event in events if event["type"] == "session.created"}
         server.kill()
     if forgets:
         with contextlib.closing(Store(root)) as store:
@@ -301,7 +301,7 @@ def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_f
 
 
 def test_a_file_that_changed_is_sent_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """From its first byte, with a warning that names it; what was begun on the server is taken back."""
+    """From its first byte, with a warning that names it; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 640 * KIB})
     interrupted(server.url, tmp_path, files)
     content = os.urandom(640 * KIB)
@@ -390,7 +390,7 @@ def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
 
 
 def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """It can't be resumed, the same command begins anew; only what it finished is known still."""
+    """It can't be resumed, the same command starts from the beginning; only what it finished is still known."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     forgotten = uploader("resume", "--forget", run_of(first)[:8], home=tmp_path)
@@ -405,7 +405,7 @@ def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
 
 
 def test_no_resume_starts_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Every file from its first byte, those that were finished too; what was begun on the server is taken back."""
+    """Every file from its first byte, also finished ones; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     interrupted(server.url, tmp_path, files)
     done = uploader("upload", files, "-s", server.url, "--no-resume", "--json", home=tmp_path)
@@ -484,7 +484,7 @@ def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: File
 
 
 def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Four workers in the middle of chunks: the end comes in time, each file is told of, `uploader resume` is named."""
+    """Four workers in the middle of chunks: the end comes in time, each file is reported, the hint names resume."""
     files = make_files(**{f"{number}.mp4": 2 * MIB for number in range(6)}, **{"0 small.mp4": 10})
     options = ("-s", server.url, "--limit-rate", "500K", "--json")
     process = start("upload", files, *options, home=tmp_path)
@@ -513,6 +513,7 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     began = time.monotonic()
     done = ended(process, seen, *[signal.SIGINT] * signals)
     assert time.monotonic() - began < PROMISED * ROOM
+    server.faults.clear()  # the second worker may not have met its stall
     assert done.code == 130
     assert done.finished["completed"] + resumed(tmp_path).finished["completed"] == 2
 

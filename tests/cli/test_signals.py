@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any moment: 130 or 143 and no noise, or the exit code that the run has told."""
+"""SIGINT and SIGTERM at any moment: 130 or 143 and no noise, or the exit code that the run has reported."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_signal_that_an_import_turns_into_another_error(number: int, code: int, 
 def test_signal_after_the_run_has_finished(
     number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """`run.finished` has told exit code 0: the process ends with it."""
+    """`run.finished` has reported exit code 0: the process ends with it."""
     files = make_files(**{"a.mp4": 10})
     late = f"import atexit, os, sys\natexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
     done = command(late, "upload", files, "-s", server.url, "--json", home=tmp_path)

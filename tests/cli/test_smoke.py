@@ -132,12 +132,12 @@ def test_exit_code_2_before_the_first_call(server: EmbeddedServer, typed: Callab
 def test_a_junit_file_that_cannot_be_written_costs_no_verdict(
     server: EmbeddedServer, typed: Callable[..., Done]
 ) -> None:
-    """The disk is full at the end: that is told after the verdict, and outranks none but success."""
+    """The disk is full at the end: that is reported after the verdict, and changes only exit code 0."""
     good = typed("-s", server.url, "--only", "health", "--junit", "/dev/full")
     assert good.code == 2
-    verdict, told = good.err.splitlines()[-2:]
+    verdict, problem = good.err.splitlines()[-2:]
     assert verdict == "✓ 1 check passed"
-    assert told.startswith("error: --junit: /dev/full can't be written: ")
+    assert problem.startswith("error: --junit: /dev/full can't be written: ")
     server.faults.next_answers("GET", "/health", [500])
     assert typed("-s", server.url, "--only", "health", "--junit", "/dev/full").code == 4
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Done, finish, start, uploader
+from command import QUICK_STATUS, Done, finish, start, uploader
 from patience import ROOM
 from serving import running_server
 
@@ -28,13 +28,13 @@ QUICK = {"analysis_seconds": 0.3, "jwt_secret": SECRET}
 def analyzed(kind: str, files: Path, server: EmbeddedServer, *more: str | Path) -> Done:
     token = issue_token(SECRET)
     asked = ("upload", files, "-s", server.url, "--analyze", kind, "--json", *more)
-    return uploader(*asked, home=files.parent, UPLOADER_TOKEN=token)
+    return uploader(*asked, home=files.parent, constants=QUICK_STATUS, UPLOADER_TOKEN=token)
 
 
 def ends(done: Done) -> list[tuple[str, float]]:
     """The stages that ended, with their percentages."""
     every = {(name, float(end)) for stages in STAGES.values() for name, end in stages}
-    return [told for event in done.of("stage") if (told := (event["name"], event["percent"])) in every]
+    return [stage for event in done.of("stage") if (stage := (event["name"], event["percent"])) in every]
 
 
 def stages_of(*kinds: Kind) -> list[tuple[str, float]]:
@@ -49,7 +49,7 @@ def saved(directory: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("how", [None, "silent"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
-    """Every stage in order, from events or from the answer alone; the result is saved and told."""
+    """Every stage in order, from events or from the answer alone; the result is saved and shown."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis=how, **QUICK) as server:
         done = analyzed("content", files, server, "--protocol", protocol)
@@ -67,15 +67,15 @@ def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]
 
 
 def test_a_silent_server_is_asked_for_the_status(make_files: Callable[..., Path]) -> None:
-    """No event in 2 seconds: percentages come from the status before the answer does."""
-    with running_server(analysis="silent", analysis_seconds=4.0, jwt_secret=SECRET) as server:
+    """No event for a while: percentages come from the status before the answer does."""
+    with running_server(analysis="silent", analysis_seconds=1.5, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
         asked = [request for request in server.faults.requests if request.path.endswith("/status")]
     assert done.code == 0, done.err
     assert ends(done) == stages_of(Kind.CONTENT)
     assert 1 <= len(asked) <= 4
     first, last = done.of("stage")[0], done.of("stage")[-1]
-    assert first["ts"] < last["ts"], "nothing was told before the answer"
+    assert first["ts"] < last["ts"], "no stage was reported before the answer"
 
 
 def test_each_file_is_analysed(make_files: Callable[..., Path]) -> None:
@@ -110,7 +110,7 @@ def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files:
 
 def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path]) -> None:
     """Without an event and without a socket: the status says where it ended."""
-    broken = {"analysis": "silent,fail:report", "analysis_seconds": 4.0, "realtime": "off"}
+    broken = {"analysis": "silent,fail:report", "analysis_seconds": 1.5, "realtime": "off"}
     with running_server(**broken, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
     assert done.code == 3
@@ -158,7 +158,7 @@ def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="hang", **QUICK) as server:
         asked = ("upload", files, "-s", server.url, "--analyze", "content", "--json")
-        process = start(*asked, home=files.parent, UPLOADER_TOKEN=issue_token(SECRET))
+        process = start(*asked, home=files.parent, constants=QUICK_STATUS, UPLOADER_TOKEN=issue_token(SECRET))
         while not any(request.path.endswith("/status") for request in server.faults.requests):  # it is under way
             assert process.poll() is None
             time.sleep(0.02)

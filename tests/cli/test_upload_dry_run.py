@@ -32,8 +32,8 @@ REFERENCE: dict[str, Any] = {"flavour": "reference", "processing_seconds": 0.01}
 
 
 def planned(settings: Settings, *paths: Path) -> tuple[ev.PlanFinished, list[ev.Event]]:
-    told: list[ev.Event] = []
-    return Plan(settings, told.append).run(select(settings, [str(path) for path in paths])), told
+    events: list[ev.Event] = []
+    return Plan(settings, events.append).run(select(settings, [str(path) for path in paths])), events
 
 
 @contextmanager
@@ -63,12 +63,12 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
     "kind", ["reference", "batch", "tus", "verified", "plain tus", "packs", "packs verified", "lookups"]
 )
 def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) -> None:
-    """Sessions, calls, bytes and what is left out: as told before, once the server has been used."""
+    """Sessions, calls, bytes and what is left out: as planned, once the server has been used."""
     with server_for(kind, tmp_path) as (settings, calls):
         assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
         files = make_files(**SET, **EMPTY)
         before = calls()
-        plan, told = planned(settings, files)
+        plan, events = planned(settings, files)
         assert calls() == before
         result = upload(files, settings)
         made = calls()[len(before) :]
@@ -78,7 +78,7 @@ def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) 
     assert (plan.files, plan.bytes, plan.skipped) == (outcome.completed, outcome.bytes, outcome.skipped)
     assert plan.calls == len(made), made
     assert plan.sessions == len(sessions)
-    started = told[0]
+    started = events[0]
     assert isinstance(started, ev.PlanStarted)
     assert started.limits is ev.LimitsOrigin.SEEN
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
@@ -107,7 +107,7 @@ def test_packs_are_planned_as_they_are_sent(make_files: Files, tmp_path: Path, *
 def test_what_an_interrupted_run_has_done_is_not_planned_again(
     protocol: Any, make_files: Files, tmp_path: Path
 ) -> None:
-    """The same command would go on with it: what it had sent is asked for, and no part of sessions and bytes."""
+    """The same command would resume it: sessions and bytes leave out what it had sent."""
     files = make_files(**SET)
     flavour = REFERENCE if protocol == "batch" else {"types": ("mp4", "avi")}
     with running_server(**flavour) as server:
@@ -117,8 +117,8 @@ def test_what_an_interrupted_run_has_done_is_not_planned_again(
         assert upload(files, settings).exit_code == 3
         before = len(server.faults.requests)
         with history_of(settings, [str(files)]) as history:
-            told: list[ev.Event] = []
-            plan = Plan(settings, told.append, history).run(select(settings, [str(files)]))
+            events: list[ev.Event] = []
+            plan = Plan(settings, events.append, history).run(select(settings, [str(files)]))
         assert len(server.faults.requests) == before
         result = upload(files, settings)
         calls = [request.path for request in list(server.faults.requests)[before:]]
@@ -128,7 +128,7 @@ def test_what_an_interrupted_run_has_done_is_not_planned_again(
     assert (plan.bytes, plan.skipped) == (result.outcome.bytes, result.outcome.skipped)
     asked_for = 1 if protocol == "auto" else 0  # how far the file is that was under way
     assert plan.calls + asked_for == len(made), made
-    reasons = [event.reason for event in told if isinstance(event, ev.FileSkipped)]
+    reasons = [event.reason for event in events if isinstance(event, ev.FileSkipped)]
     assert reasons.count(ev.SkipReason.RECEIPT) == 9 - plan.files
 
 

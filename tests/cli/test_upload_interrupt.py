@@ -1,4 +1,4 @@
-"""Interrupts: what is told, what is left on the server, and how long it takes."""
+"""Interrupts: what is reported, what is left on the server, and how long it takes."""
 
 from __future__ import annotations
 

@@ -8,13 +8,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Done, environment, uploader
+from command import start, uploader
 from following import ended, read_confirmed
 from serving import running_server
 
@@ -29,6 +27,8 @@ from uploader_server.faults import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from command import Done
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.result import Result
@@ -72,16 +72,13 @@ def sent(url: str, file: Path | str, **settings: Any) -> Result:
 
 def piped(content: bytes, *arguments: str | Path, home: Path) -> Done:
     """The command with a list on its standard input."""
-    done = subprocess.run(
-        [sys.executable, "-m", "uploader_cli", "upload", "--from-file", "-", *map(str, arguments)],
-        input=content,
-        capture_output=True,
-        cwd=home,
-        env=environment(home),
-        timeout=90,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+    try:
+        return uploader("upload", "--from-file", "-", *arguments, home=home, stdin=reader)
+    finally:
+        os.close(reader)
 
 
 def stored(server: EmbeddedServer) -> dict[str, bytes]:
@@ -151,7 +148,7 @@ def test_a_session_has_one_category(make_files: Files) -> None:
 
 
 def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """What the suffix does not say; a wrong guess is told with the right one."""
+    """The format that the suffix does not show; the error for a wrong guess names the right one."""
     make_files(**{"a.mp4": 1})
     file = listed("list", '{"path": "files/a.mp4"}')
     wrong = uploader("upload", "--from-file", file, "-s", server.url, home=tmp_path)
@@ -400,15 +397,8 @@ def test_a_killed_run_is_gone_on_with(through: str, server: EmbeddedServer, make
     file = listed("list.txt", *(f"files/{name}" for name in content))
     source = "-" if through == "pipe" else file
     with file.open("rb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uploader_cli", "upload", "--from-file", source, "-s", server.url, *SLOW, "--json"],
-            stdin=stream,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env=environment(tmp_path),
-        )
+        command = ("upload", "--from-file", source, "-s", server.url, *SLOW, "--json")
+        process = start(*command, home=tmp_path, stdin=stream)
     seen = read_confirmed(process, 128 * KIB)
     ended(process, seen, signal.SIGKILL)
     lists = tmp_path / "state" / "uploader" / "lists"

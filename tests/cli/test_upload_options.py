@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from command import uploader
+from command import QUICK_LOOKS, uploader
 from relays import http_proxy, tls_front
 from serving import running_server
 
@@ -71,7 +71,7 @@ def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Pat
 
 
 def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Two runs send one half each, and know each other's as none of theirs; the second is told by the job array."""
+    """Two runs send one half each; the second takes its number from the job array."""
     files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
     one = uploader("upload", files, "-s", server.url, "--shard", "1/2", "--json", home=tmp_path)
     array = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "2"}
@@ -156,10 +156,11 @@ def test_resend_unknown(make_files: Files, tmp_path: Path) -> None:
     lost = Answer(when="after_body", close=True)
     with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
         server.faults.next_answers("POST", BATCH, [lost])
-        careful = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+        careful = uploader("upload", files, "-s", server.url, "--json", home=tmp_path, constants=QUICK_LOOKS)
         assert server.faults.count("POST", BATCH) == 1
         server.faults.next_answers("POST", BATCH, [lost])
-        bold = uploader("upload", files, "-s", server.url, "--resend-unknown", "--json", home=tmp_path)
+        command = ("upload", files, "-s", server.url, "--resend-unknown", "--json")
+        bold = uploader(*command, home=tmp_path, constants=QUICK_LOOKS)
         assert server.faults.count("POST", BATCH) == 3
     assert careful.code == 4
     assert careful.of("file.failed")[0]["code"] == "outcome_unknown"

@@ -54,7 +54,7 @@ def send(url: str, session: str, *names: str) -> None:
 )
 def test_watch_ends_with_0_4_or_6(flavour: str, failing: str, code: int, realtime: str | None, tmp_path: Path) -> None:
     """A session of somebody else is followed to its end, by socket and by polling: 0 completed, 4 partial."""
-    config = {"flavour": flavour, "processing_seconds": 1.0, "fail_files": (failing,) if failing else ()}
+    config = {"flavour": flavour, "processing_seconds": 0.4, "fail_files": (failing,) if failing else ()}
     with running_server(realtime=realtime, **config) as server:
         session = open_session(server.url, 2)
         watching = start("watch", session, "-s", server.url, "--json", home=tmp_path)

@@ -32,14 +32,14 @@ def test_renamed_file_is_named_in_summary_event_and_report(
     stored_as = "files/deep/b c (2).mp4"
     assert not any("stored_as" in event for event in first.events)
     assert "another name" not in first.err
-    told = {event["path"]: event.get("stored_as") for event in done.of("file.completed")}
-    assert told == {"files/deep/b c.mp4": stored_as, "files/new.mp4": None}
+    names = {event["path"]: event.get("stored_as") for event in done.of("file.completed")}
+    assert names == {"files/deep/b c.mp4": stored_as, "files/new.mp4": None}
     assert f"! stored under another name:\n  files/deep/b c.mp4 → {stored_as}\n" in done.err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["renamed"] == 1
-    assert {row["path"]: row.get("stored_as") for row in report["files"]} == told
+    assert {row["path"]: row.get("stored_as") for row in report["files"]} == names
     with (tmp_path / "r.csv").open(newline="") as lines:
-        assert {row["path"]: row["stored_as"] or None for row in csv.DictReader(lines)} == told
+        assert {row["path"]: row["stored_as"] or None for row in csv.DictReader(lines)} == names
     assert "| files/deep/b c.mp4 | files/deep/b c (2).mp4 |" in (tmp_path / "r.md").read_text()
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Done, start, uploader
+from command import QUICK_LOOKS, Done, start, uploader
 from following import ended, read_until
 from patience import PATIENCE
 from relays import Relay, address
@@ -53,7 +53,7 @@ def codes(done: Done) -> list[str]:
 
 def test_kill_while_the_server_works_is_unknown_to_later_runs_until_resend(make_files: Files, tmp_path: Path) -> None:
     """`kill -9` after the body: exit 4 by `resume` and by the same command, and one copy; --resend-unknown sends it."""
-    with running_server(flavour="reference", processing_seconds=1.0, realtime="off") as server:
+    with running_server(flavour="reference", processing_seconds=0.5, realtime="off") as server:
         command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
         process = start(*command, home=tmp_path)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
@@ -76,7 +76,7 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
         command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
         server.faults.next_answers("POST", BATCH, [lost])
         for again in (command, ("resume", "--json")):
-            done = uploader(*again, home=tmp_path)
+            done = uploader(*again, home=tmp_path, constants=QUICK_LOOKS)
             assert (done.code, codes(done)) == (4, ["outcome_unknown"])
         assert server.faults.count("POST", BATCH) == 1
         assert uploader("resume", "--resend-unknown", "--json", home=tmp_path).code == 0

@@ -96,7 +96,7 @@ def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None
 
 
 def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Every move is told once, each starts where the one before ended, and the last is `closed`."""
+    """Every move is reported once, each starts where the one before ended, and the last is `closed`."""
     with running_server(processing_seconds=1.5) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     moves = done.of("channel.changed")
@@ -131,7 +131,7 @@ def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
-    """Its exception comes out, no thread is left, and the library goes on with what it had begun when called again."""
+    """Its exception comes out, no thread is left, and the library resumes the upload when called again."""
     import threading
 
     from uploader_cli import upload

@@ -1,0 +1,262 @@
+"""Start commands by a fork of a process that has imported everything already.
+
+Starting Python and importing what an upload needs takes several times the CPU of the upload itself. A command that is
+forked is still a process of its own, with its own pid, signals, descriptors, environment, working directory and exit.
+Only Linux does it this way (macOS restricts what a fork may do, Windows has none); elsewhere a command is a new Python.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+AVAILABLE = sys.platform == "linux"
+PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
+CLOSED = -100
+"""Start the command with this descriptor closed, as `>&-` of a shell does."""
+_LATE = ("coverage", "encodings.idna", "platform", "requests", "sqlite3", "ssl", "tempfile", "traceback", "websocket")
+"""What is imported in functions; `coverage` is started in each command where this process is measured."""
+_UNUSED = ("uploader_cli.pytest_plugin", "uploader_cli.testing")
+_MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+
+
+class Forked:
+    """A command that was forked: as much of `subprocess.Popen[str]` as tests use."""
+
+    stdin = None
+
+    def __init__(self, status: socket.socket, stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+        self._status, self._one_reads = status, threading.Lock()
+        self.stdout, self.stderr = stdout, stderr
+        self.pid = int(status.recv(32))
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while the command runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the command has ended; raise TimeoutExpired after `timeout` seconds."""
+        if self.returncode is None and not select.select([self._status], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("uploader", timeout or 0)
+        with self._one_reads:  # several threads may wait: at the end of the status they all continue
+            if self.returncode is None:
+                self.returncode = int(self._status.recv(32))
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read both outputs to their end and wait; raise TimeoutExpired after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        said: dict[str, str] = {}
+        readers = [
+            threading.Thread(target=lambda name=name, pipe=pipe: said.update({name: pipe.read()}), daemon=True)
+            for name, pipe in (("stdout", self.stdout), ("stderr", self.stderr))
+            if pipe is not None and not pipe.closed
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(None if end is None else max(0.0, end - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired("uploader", timeout or 0)
+        self.wait(None if end is None else max(0.0, end - time.monotonic()))
+        for pipe in filter(None, (self.stdout, self.stderr)):
+            pipe.close()
+        return said.get("stdout", ""), said.get("stderr", "")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless the command has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the command as `kill -9` does."""
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in filter(None, (self.stdout, self.stderr)):
+            pipe.close()
+        self.wait()
+
+
+def start(
+    package: str,
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str],
+    stdin: int | IO[Any] = DEVNULL,
+    stdout: int | IO[Any] = PIPE,
+    stderr: int | IO[Any] = PIPE,
+    fresh: bool = False,
+    free: bool = True,
+    constants: Mapping[str, float] | None = None,
+) -> Forked | subprocess.Popen[str]:
+    """Start `python -m PACKAGE ARGUMENTS`; `fresh`: in a new Python, where its memory or its start is the subject.
+
+    Each descriptor is PIPE (text, for outputs only), DEVNULL, CLOSED (not for a new Python), or an open file. Without
+    `free` a forked process ends after its exit functions, before Python frees all objects: that copies the memory which
+    it shares, and takes ten times the CPU of the fork. `constants` of modules (`package.module.NAME`) get other values,
+    so that waits of the command are shorter; a new Python keeps its own.
+    """
+    if fresh or not AVAILABLE:
+        line = [sys.executable, "-m", package, *map(str, arguments)]
+        return subprocess.Popen(line, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
+    ours: list[IO[str] | None] = []
+    theirs: list[int] = []
+    for wanted in (stdin, stdout, stderr):
+        read = None
+        if wanted == PIPE:
+            reader, end = os.pipe()
+            read = os.fdopen(reader, encoding="utf-8")
+        elif wanted in (DEVNULL, CLOSED):
+            end = os.open(os.devnull, os.O_RDWR)
+        else:
+            end = os.dup(wanted if isinstance(wanted, int) else wanted.fileno())
+        ours.append(read)
+        theirs.append(end)
+    status, report = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    closed = [number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted == CLOSED]
+    request = {"argv": list(map(str, arguments)), "cwd": str(cwd or os.getcwd()), "env": dict(env)}
+    message = json.dumps({**request, "closed": closed, "free": free, "constants": constants or {}}).encode()
+    socket.send_fds(_server(package), [message], [*theirs, report.fileno()])
+    for end in theirs:
+        os.close(end)
+    report.close()
+    return Forked(status, ours[1], ours[2])
+
+
+@functools.cache
+def _server(package: str) -> socket.socket:
+    """The connection to the process that forks commands of a package; it ends with this one."""
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    measured = [name for name in _MEASURED if name in os.environ]
+    env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno()), package, *(["coverage"] if measured else [])],
+        pass_fds=[theirs.fileno()],
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        env=env,
+    )
+    theirs.close()
+    atexit.register(lambda: (ours.close(), process.wait()))
+    return ours
+
+
+# --- in the process that forks ----------------------------------------------------------------------------------------
+
+
+def _main(descriptor: str, package: str, *more: str) -> None:
+    code = 1
+
+    def end() -> None:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+
+    atexit.register(end)  # the first one, so that it is called last
+    entry = importlib.import_module(f"{package}.__main__")
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if module.name not in _UNUSED:
+            importlib.import_module(module.name)
+    for name in (*_LATE, *more):
+        importlib.import_module(name)
+    gc.freeze()
+    request = _forks(socket.socket(fileno=int(descriptor)))
+    sys.argv = [entry.__file__ or package, *request["argv"]]
+    if request["free"]:
+        atexit.unregister(end)
+    if more:
+        importlib.import_module("coverage").process_startup()
+    code = getattr(entry, "run", entry.main)()
+    sys.exit(code)
+
+
+def _forks(control: socket.socket) -> dict[str, Any]:
+    """Fork a command for each request until the tests have ended; in the command return the request."""
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this process
+    signal.set_wakeup_fd(waker.fileno())
+    running: dict[int, socket.socket] = {}
+    while True:
+        ready = select.select([control, woken], [], [])[0]
+        if woken in ready:
+            woken.recv(1 << 12)
+            _report(running)
+        if control not in ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 18, 4)
+        if not message:
+            os._exit(0)
+        status = socket.socket(fileno=descriptors.pop())
+        pid = os.fork()
+        if pid:
+            running[pid] = status
+            status.send(b"%d\n" % pid)
+            for each in descriptors:
+                os.close(each)
+            continue
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in (control, woken, waker, status, *running.values()):
+            each.close()
+        request = json.loads(message)
+        _take_over(request, descriptors)
+        return request
+
+
+def _report(running: dict[int, socket.socket]) -> None:
+    for pid in list(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with running.pop(pid) as report, contextlib.suppress(OSError):  # no test waits for it any more
+                report.send(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Make this process the command: its descriptors, environment, directory and constants."""
+    for number, descriptor in enumerate(descriptors):
+        if number in request["closed"]:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)  # as Python does at its start
+        else:
+            os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    for path, value in request["constants"].items():
+        module, _, name = path.rpartition(".")
+        assert name in vars(sys.modules[module]), f"there is no {path}"
+        setattr(sys.modules[module], name, value)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
