@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,11 @@ _ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow
 settings.register_profile("quick", _ANY_SPEED, max_examples=30, derandomize=True)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+# With cached bytecode a start of the program needs a third less CPU time, and pytest compiles a test module once.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 # The process that started the tests may ignore these signals (`nohup`, a background job); children would inherit that.
