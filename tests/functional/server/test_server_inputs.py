@@ -17,6 +17,8 @@ from functional.tus_server.tus_client import concatenate, create, error, part
 from serving import running_server
 from websockets.exceptions import ConnectionClosed
 
+from uploader_server.config import ServerConfig
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
@@ -291,6 +293,24 @@ def test_forwarded_headers_are_believed_from_the_proxy_alone() -> None:
         assert requests.get(f"{server.url}/health", headers=host, timeout=DEADLINE).status_code == 421
     with running_server(rate_limit=1, behind_proxy=("192.0.2.1",)) as server:
         assert [limited(server, f"192.0.2.{n}") for n in (1, 2)] == [404, 429]
+
+
+def test_a_client_behind_a_proxy_has_a_limit_of_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerConfig, "max_per_address", 2)
+
+    def status(server: EmbeddedServer, client: str) -> int:
+        headers = {"X-Forwarded-For": client}
+        return requests.get(f"{server.url}/health", headers=headers, timeout=DEADLINE).status_code
+
+    headers = b"Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 9\r\n\r\n"
+    head = b"POST /api/upload/session HTTP/1.1\r\n" + headers
+    with running_server(behind_proxy=("127.0.0.1",)) as server, ExitStack() as stack:
+        for connection in stalled(server, 2, head):
+            stack.enter_context(connection)
+        eventually(lambda: status(server, "192.0.2.1") == 429, "the refusal of a third request")
+        assert status(server, "192.0.2.2") == 200
+        stack.close()
+        eventually(lambda: status(server, "192.0.2.1") == 200, "the end of the refusals")
 
 
 def test_a_cut_behind_a_proxy_finds_its_connection() -> None:
