@@ -434,22 +434,21 @@ MUTANTS = (
         SERVER + "http/errors.py",
         "await drain(receive, self.DRAIN_SECONDS)",
         "pass",
-        "functional/server/test_server_auth.py functional/server/test_server_batch.py"
-        " functional/server/test_server_doors.py functional/server/test_server_inputs.py",
+        "functional/server/test_server_batch.py",
     ),
     Mutant(
         "a refused batch keeps its connection",
         SERVER + "batch/intake.py",
         "error.drain = not self.reader.complete",
         "error.drain = False",
-        "functional/server/test_server_batch.py functional/server/test_server_doors.py",
+        "functional/server/test_server_batch.py",
     ),
     Mutant(
         "a cancelled batch keeps its connection",
         SERVER + "batch/intake.py",
         "error.drain = not intake.reader.complete",
         "error.drain = False",
-        "functional/server/test_server_batch.py functional/server/test_server_rest.py",
+        "functional/server/test_server_batch.py",
     ),
     Mutant(
         "bodies have no deadline",

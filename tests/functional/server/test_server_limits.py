@@ -178,13 +178,16 @@ def test_a_server_process_remembers_no_requests_for_tests() -> None:
 def test_a_window_of_the_rate_limit_ends_and_says_when() -> None:
     clock = Clock(100.0)
     limit = RateLimit(2, 30.0, clock)
+    clock.pass_(10.0)
     assert [limit.spend("a")[0] for _ in range(2)] == [True, True]
     clock.pass_(12.5)
     passes, headers = limit.spend("a")
-    assert (passes, headers["retry-after"], headers["x-ratelimit-reset"]) == (False, "18", "130")
+    assert (passes, headers["retry-after"], headers["x-ratelimit-reset"]) == (False, "18", "140")
+    clock.pass_(10.0)
     assert limit.spend("b")[0]
-    clock.pass_(17.5)
+    assert limit.addresses == 2, "the window of a, which began later than the limit, has not ended"
+    clock.pass_(7.5)
     assert limit.spend("a") == (
         True,
-        {"x-ratelimit-limit": "2", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "160"},
+        {"x-ratelimit-limit": "2", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "170"},
     )
