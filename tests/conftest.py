@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,19 +17,26 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-# A slow machine is no failure of what is tested.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+# "quick" tries the same few examples in every run; "nightly" explores. A slow machine must not fail a test.
+_ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", _ANY_SPEED, max_examples=30, derandomize=True)
+settings.register_profile("nightly", _ANY_SPEED, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-# Whoever started the tests may have ignored these (`nohup`, a job in the background); what they start would inherit it.
+# With cached bytecode a start of the program needs a third less CPU time, and pytest compiles a test module once.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+# The process that started the tests may ignore these signals (`nohup`, a background job); children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the state, config or environment of whoever runs it."""
+    """Keep each test away from the state, config and environment of the user who runs it."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():

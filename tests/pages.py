@@ -1,4 +1,4 @@
-"""Reads the pages of docs/: their sections, their tables, and the tests they name."""
+"""Read the pages of docs/: their sections, their tables, and the tests they name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).parents[1]
+TEST = re.compile(r"<!-- test: (\S+?)::(\w+) -->")
+"""The comment beside a statement that names the test of it."""
 
 
 def page(name: str) -> str:
@@ -15,7 +21,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """What stands between this heading and the next one of its rank or above."""
+    """Return the text between this heading and the next one of its rank or above."""
     rank = title.partition(" ")[0]
     assert f"\n{title}\n" in text, f"no heading {title!r}"
     rest = text.partition(f"\n{title}\n")[2]
@@ -23,7 +29,7 @@ def section(text: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all tables in `text`, without their headers."""
+    """Return the cells of all tables in `text`, without their headers."""
     lines = text.splitlines()
     return [
         [cell.strip() for cell in line.strip("|").split(" |")]
@@ -40,9 +46,14 @@ def codes(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
+def missing_tests(named: Iterable[tuple[str, str]]) -> list[str]:
+    """Return those of these tests (file, function) that do not exist."""
+    return [f"{path}::{name}" for path, name in named if name not in _names_of_tests(path)]
+
+
 @cache
-def names_of_tests(path: str) -> frozenset[str]:
-    """The names of the tests in a file of ours; none where there is no such file."""
+def _names_of_tests(path: str) -> frozenset[str]:
+    """Return the names of the tests in a file; none where there is no such file."""
     file = ROOT / path
     if not file.is_file():
         return frozenset()

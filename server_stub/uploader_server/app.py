@@ -22,7 +22,7 @@ from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.bodies import Bodies
-from uploader_server.http.connections import most_connections
+from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.middleware import Gatekeeper, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
@@ -66,6 +66,7 @@ class UploadApp:
     def __init__(self, state: State, *, faulty: bool) -> None:
         self.state = state
         self.started = asyncio.Event()
+        self._crashed = False
         limits = state.config.limits
         more = AnalysisCalls(state.config, state.store, state.analyses).routes()
         offers: dict[str, Any] = {}
@@ -101,6 +102,8 @@ class UploadApp:
         """Serve a connection."""
         if scope["type"] == "lifespan":
             await self._rest(scope, receive, send)
+        elif self._crashed:
+            cut(scope)
         else:
             await self._gatekeeper(scope, receive, send)
 
@@ -130,6 +133,14 @@ class UploadApp:
         self.state.analyses.stop()
         self.state.realtime.drop()
         self._gatekeeper.stop()
+
+    def crash(self) -> None:
+        """Answer no further request: each connection that makes one is cut.
+
+        The listening socket stays open until the server stops: on one that was shut down, granian's accept loop never
+        sleeps and never ends.
+        """
+        self._crashed = True
 
     def watch(self, port: int) -> Watch:
         """The watch over the connections of the port that it is served on."""

@@ -24,7 +24,7 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.http.connections import close_port, cut_connections, most_connections, raise_limit
+from uploader_server.http.connections import cut_connections, most_connections, raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -146,7 +146,8 @@ class Runner:
 
             def on_restart(restart: Restart, asked: list[Restart] = asked, ending: asyncio.Event = ending) -> None:
                 if not ending.is_set():
-                    close_port(self.port)  # as a crash does: nobody gets an answer
+                    self.app.crash()  # nobody gets an answer any more
+                    cut_connections(self.port)
                     asked.append(restart)
                     ending.set()
 

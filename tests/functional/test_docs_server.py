@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from pages import codes, names_of_tests, page, rows, section
+from pages import codes, page, rows, section
 
 from uploader_cli.__main__ import main
 from uploader_server.__main__ import configured, parser
@@ -119,9 +119,3 @@ def test_every_field_of_the_json_log_is_on_the_page(tmp_path: Path) -> None:
     table = rows(section(PAGE, "## What it tells"))
     told = [codes(row[0])[0] for row in table if "uploader_" not in row[0]]
     assert told == list(json.loads(log.read_text()))
-
-
-def test_the_tests_that_it_names_exist() -> None:
-    named = re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE)
-    assert len(named) > 15
-    assert [(path, name) for path, name in named if name not in names_of_tests(path)] == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from pages import ROOT, codes, names_of_tests, page, rows, section
+from pages import ROOT, codes, page, rows, section
 
 from uploader_cli.errors import UsageError
 from uploader_cli.testing import running_server
@@ -203,8 +203,3 @@ def test_nothing_of_it_is_left(start: Start) -> None:
     assert not root.exists()
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{server.url}/health", timeout=30)
-
-
-def test_the_tests_that_the_page_names_exist() -> None:
-    named = re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE)
-    assert [name for path, name in named if name not in names_of_tests(path)] == []

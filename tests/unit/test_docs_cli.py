@@ -8,7 +8,7 @@ import runpy
 from typing import Any
 
 import pytest
-from pages import ROOT, codes, names_of_tests, page, rows
+from pages import ROOT, TEST, codes, page, rows
 from pages import section as section_of
 from typer.main import get_command
 
@@ -20,7 +20,6 @@ from uploader_cli.settings import OPTIONS
 
 PAGE = page("cli.md")
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
-TEST = re.compile(r"<!-- test: (\S+?)::(\w+) -->")
 ENUMS = {
     "`phase` of `file.progress`": events.Phase,
     "`code` of `file.retry`, `file.failed`": events.FailureCode,
@@ -163,9 +162,3 @@ def test_each_row_names_its_test() -> None:
         for row in rows(section(title)):
             if row[0] not in ENUMS and row not in shared:
                 assert TEST.search(row[-1]), f"no test is named beside {row[0]}"
-
-
-@pytest.mark.parametrize("named", sorted(set(TEST.findall(PAGE))), ids="::".join)
-def test_the_named_test_exists(named: tuple[str, str]) -> None:
-    path, name = named
-    assert name in names_of_tests(path), f"{path} has no {name}"

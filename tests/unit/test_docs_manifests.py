@@ -1,11 +1,8 @@
-"""docs/manifests.md tells the formats and columns that there are, and names tests that exist."""
+"""docs/manifests.md names every manifest format and column."""
 
 from __future__ import annotations
 
-import re
-
-import pytest
-from pages import codes, names_of_tests, page, rows, section
+from pages import codes, page, rows, section
 
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import COLUMNS, Format
@@ -23,8 +20,3 @@ def test_the_formats_are_those_of_the_program() -> None:
 def test_the_columns_are_those_of_the_program() -> None:
     told = [codes(row[0])[0] for row in rows(section(PAGE, "## Formats")) if len(row) == 2]
     assert told == list(COLUMNS)
-
-
-@pytest.mark.parametrize(("path", "name"), sorted(set(re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE))))
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in names_of_tests(path)

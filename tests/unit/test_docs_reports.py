@@ -1,12 +1,10 @@
-"""docs/reports.md names every format and field that a report has, and tests that exist."""
+"""docs/reports.md names every format and field of a report."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 
-import pytest
-from pages import codes, names_of_tests, page, rows, section
+from pages import codes, page, rows, section
 
 from uploader_cli.core.report import EXIT_WORDS, FileRow, RunFacts, report_head
 from uploader_cli.core.state import ProgressState
@@ -53,8 +51,3 @@ def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ign
     merge = Merge(Spool())
     merge.add(Report.open(path))
     assert {field for cell in told("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)
-
-
-@pytest.mark.parametrize(("path", "name"), sorted(set(re.findall(r"<!-- test: (\S+?)::(\w+) -->", PAGE))))
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in names_of_tests(path)

@@ -89,11 +89,11 @@ def test_an_error_says_what_happened_and_what_to_do() -> None:
     assert errors.ConnectFailed("x").hint == ""
 
 
-@pytest.mark.parametrize("status", range(400, 600))
-def test_which_answers_can_be_better_the_next_time(status: int) -> None:
-    error = errors.AnswerError("x", status=status, error="CODE", retry_after=2.0)
-    assert error.retryable == (status >= 500 or status in (408, 423, 425, 429))
-    assert (error.status, error.error, error.retry_after) == (status, "CODE", 2.0)
+def test_which_answers_are_retryable() -> None:
+    for status in range(400, 600):
+        error = errors.AnswerError("x", status=status, error="CODE", retry_after=2.0)
+        assert error.retryable == (status >= 500 or status in (408, 423, 425, 429)), status
+        assert (error.status, error.error, error.retry_after) == (status, "CODE", 2.0)
 
 
 def test_an_error_about_a_file_has_the_files_reason() -> None:

@@ -25,6 +25,8 @@ from batches import (
 from functional.tus_server.tus_client import digest_of
 from serving import running_server
 
+from uploader_server.http.errors import RefusalResponse
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -404,3 +406,22 @@ def test_a_file_can_be_made_to_fail(server: EmbeddedServer) -> None:
     assert {"errorMessage", "errorCode"} < set(bad)
     assert "fileName" not in bad
     assert stored_below(server) == ["personal/good"]
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_after_an_early_refusal_the_rest_of_the_body_is_read(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the connection is reset, and a client that is still sending may never see the answer."""
+    monkeypatch.setattr(RefusalResponse, "DRAIN_SECONDS", DEADLINE)
+    with running_server() as server:
+        session = UNKNOWN if status == 404 else new_session(server.url)
+        parts = [text("sessionId", session), text("category", "personal"), file("a", b"x" * 3_000_000)]
+        with HalfSent(server.url, body_of(parts)) as request:
+            request.send(1000)
+            if status == 409:
+                eventually(lambda: progress(server.url, session).json()["overallStatus"] == "uploading")
+                requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE)
+            answer = request.answer()
+            assert answer.startswith(b"HTTP/1.1 %d" % status)
+            assert b"connection: close" in answer.lower()
+            request.send()
+            assert request.connection.recv(1) == b""

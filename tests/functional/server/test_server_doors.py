@@ -86,6 +86,12 @@ def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: Embedde
     assert requests.head(location, headers={**TUS, **WITH}, timeout=DEADLINE).status_code == 410
 
 
+def test_a_post_that_overrides_options_needs_the_token(guarded: EmbeddedServer) -> None:
+    """Only the preflights of browsers, which are no POST, pass without it."""
+    disguised = {**TUS, "X-HTTP-Method-Override": "OPTIONS", "Upload-Length": "4"}
+    assert requests.post(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE).status_code == 401
+
+
 # Other people's connections
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -535,6 +537,21 @@ def test_counts_go_on_after_a_restart() -> None:
         statuses = [get(server).status_code for _ in range(3)]  # `again` called once, or more often
         assert server.faults.rules[0].hits == 1
         assert statuses.count(503) <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the threads from /proc")
+def test_no_thread_of_a_server_survives_its_restart_and_its_stop() -> None:
+    """Also none of granian's own, which Python does not list."""
+
+    def threads() -> set[str]:
+        return set(os.listdir("/proc/self/task"))
+
+    earlier = threads()
+    with running_server() as server:
+        before = server.app
+        server.faults.restart()
+        again(server, before)
+    eventually(lambda: threads() <= earlier, "the end of every thread")
 
 
 def test_the_control_call_changes_the_rules_of_another_process() -> None:

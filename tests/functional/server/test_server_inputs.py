@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import resource
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from serving import running_server
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server import serving
+from uploader_server.config import ServerConfig
 
 if TYPE_CHECKING:
     import socket
@@ -284,11 +286,22 @@ def test_an_endless_head_is_cut(server: EmbeddedServer) -> None:
         assert connection.recv(4096) == b""
 
 
-def test_many_small_requests_on_one_connection_are_no_endless_head(server: EmbeddedServer) -> None:
-    with requests.Session() as session:
-        for _ in range(500):
-            headers = {"X-Padding": "x" * 1000}
-            assert session.get(f"{server.url}/health", headers=headers, timeout=DEADLINE).status_code == 200
+def test_many_small_requests_on_one_connection_are_no_endless_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their heads have 512 KiB in all; the server looks at the connection several times after 384 KiB."""
+    monkeypatch.setattr("uploader_server.http.watch.INTERVAL", 0.01)
+    with (
+        running_server() as server,
+        closing(http.client.HTTPConnection(server.url[7:], timeout=DEADLINE)) as connection,
+    ):
+        connection.connect()
+        connection.auto_open = 0  # a closed connection is an error
+        for number in range(32):
+            connection.request("GET", "/health", headers={"X-Padding": "x" * (16 << 10)})
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+                answer.read()
+            if number >= 24:
+                time.sleep(0.03)
 
 
 # Proxies
@@ -312,6 +325,24 @@ def test_forwarded_headers_are_believed_from_the_proxy_alone() -> None:
         assert requests.get(f"{server.url}/health", headers=host, timeout=DEADLINE).status_code == 421
     with running_server(rate_limit=1, behind_proxy=("192.0.2.1",)) as server:
         assert [limited(server, f"192.0.2.{n}") for n in (1, 2)] == [404, 429]
+
+
+def test_a_client_behind_a_proxy_has_a_limit_of_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerConfig, "max_per_address", 2)
+
+    def status(server: EmbeddedServer, client: str) -> int:
+        headers = {"X-Forwarded-For": client}
+        return requests.get(f"{server.url}/health", headers=headers, timeout=DEADLINE).status_code
+
+    headers = b"Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 9\r\n\r\n"
+    head = b"POST /api/upload/session HTTP/1.1\r\n" + headers
+    with running_server(behind_proxy=("127.0.0.1",)) as server, ExitStack() as stack:
+        for connection in stalled(server, 2, head):
+            stack.enter_context(connection)
+        eventually(lambda: status(server, "192.0.2.1") == 429, "the refusal of a third request")
+        assert status(server, "192.0.2.2") == 200
+        stack.close()
+        eventually(lambda: status(server, "192.0.2.1") == 200, "the end of the refusals")
 
 
 def test_a_cut_behind_a_proxy_finds_its_connection() -> None:

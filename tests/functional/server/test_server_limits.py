@@ -12,10 +12,12 @@ import pytest
 import requests
 import websockets.sync.client
 from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, watching
+from fakes import Clock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 
 from uploader_server.faults import Answer
+from uploader_server.http.ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -171,3 +173,21 @@ def test_a_server_process_remembers_no_requests_for_tests() -> None:
         assert len(server.faults.requests) == 2
         server.faults.next_answers("GET", "/health", [Answer(418)])
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 418
+
+
+def test_a_window_of_the_rate_limit_ends_and_says_when() -> None:
+    clock = Clock(100.0)
+    limit = RateLimit(2, 30.0, clock)
+    clock.pass_(10.0)
+    assert [limit.spend("a")[0] for _ in range(2)] == [True, True]
+    clock.pass_(12.5)
+    passes, headers = limit.spend("a")
+    assert (passes, headers["retry-after"], headers["x-ratelimit-reset"]) == (False, "18", "140")
+    clock.pass_(10.0)
+    assert limit.spend("b")[0]
+    assert limit.addresses == 2, "the window of a, which began later than the limit, has not ended"
+    clock.pass_(7.5)
+    assert limit.spend("a") == (
+        True,
+        {"x-ratelimit-limit": "2", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "170"},
+    )

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import running_server
 from tus_client import append, checksum, content, create, created, digest_of, offset_of, part, patching
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uploader_server.serving import EmbeddedServer
-
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,6 @@ step = st.tuples(
 )
 
 
-@SLOW
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 2_000_000), steps=st.lists(step, max_size=12))
 def test_any_way_leads_to_equal_bytes(
     server: EmbeddedServer, seed: int, length: int, steps: list[tuple[str, int]]
@@ -74,7 +71,6 @@ def test_any_way_leads_to_equal_bytes(
     assert digest_of(upload) == hashlib.sha256(data).digest() == hashlib.sha256(content(upload)).digest()
 
 
-@SLOW
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6))
 def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -> None:
     parts = [part(server.url, piece) for piece in pieces]
@@ -83,7 +79,6 @@ def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -
     assert content(server.url + answer.headers["location"]) == b"".join(pieces)
 
 
-@SLOW
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6), order=st.randoms(use_true_random=False))
 def test_any_parts_in_place_make_their_sum(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
     key, total, start = str(uuid.uuid4()), sum(map(len, pieces)), 0

@@ -189,5 +189,5 @@ class AnyOrder(RuleBasedStateMachine):
             self.session_heights[name] = height
 
 
-AnyOrder.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase

@@ -172,10 +172,10 @@ def test_no_shape_raises(body: object) -> None:
         parser(body)
 
 
-@pytest.mark.parametrize("name", [*GOLDENS, *STREAMS])
+@pytest.mark.parametrize("name", ["session-ok", "batch-ok", "progress-during", "validate-error", STREAMS[0]])
 @given(data=st.data())
 def test_no_spoiled_answer_raises(name: str, data: st.DataObject) -> None:
-    """Each real answer with any one of its values replaced, at any depth."""
+    """Replace any one value of a real answer, at any depth."""
     body = golden(name)["body"] if name in GOLDENS else data.draw(st.sampled_from(captured(name))).data
     body = json.loads(json.dumps(body))
     place = body

@@ -107,6 +107,13 @@ def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> N
     assert run.told == ["transfer resumed after 7.5 s and 2 retries"]
 
 
+def test_an_offset_that_was_confirmed_before_the_retry_ends_no_incident() -> None:
+    run = Run((1.0, retry(0)), (2.0, ev.FileStarted(0, "0", 10, "s", 5, 2)), (3.0, ev.BytesConfirmed(0, 2, 5)))
+    assert run.log == [(IncidentKind.TRANSFER, None, 1)]
+    run.put(4.0, ev.BytesConfirmed(0, 2, 6))
+    assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
+
+
 def test_a_retry_that_helps_soon_needs_no_word() -> None:
     run = Run((1.0, retry(0)), (2.0, again(0)), (3.0, done(0)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]

@@ -189,6 +189,14 @@ def test_bytes_are_absolute_and_of_the_attempt_under_way(script: str, sent: int,
     assert (file.sent, file.confirmed, file.attempt) == (sent, confirmed, attempt)
 
 
+def test_bytes_that_the_server_confirms_count_as_sent() -> None:
+    """An earlier attempt, whose end was not seen, may have sent more than this one."""
+    run = Run("start, sent 40")
+    reduce(run.state, ev.BytesConfirmed(0, 1, 60), 2.0)
+    file = run.state.running[0]
+    assert (file.sent, file.confirmed) == (60, 60)
+
+
 @pytest.mark.parametrize("end", ["done", "cancel", "fail"])
 @pytest.mark.parametrize(
     "script", ["start, sent 40, says 30", "start, sent 100, body, says 90", "start, sent 40, says 10, retry, says 20"]

@@ -49,6 +49,13 @@ def test_a_run_that_broke_is_no_success() -> None:
     assert head["counts"]["completed"] == 1
 
 
+def test_a_selection_is_complete_once_its_walk_has_ended() -> None:
+    made = state()
+    assert report_head(made, FACTS, finished=9.0)["selection_complete"] is False
+    reduce(made, ev.SelectionEnded(), 3.0)
+    assert report_head(made, FACTS, finished=9.0)["selection_complete"] is True
+
+
 def test_each_exit_code_has_its_word() -> None:
     assert {int(code): code.name.lower() for code in Exit} == EXIT_WORDS
 
@@ -70,6 +77,7 @@ def test_a_file_that_is_over_makes_one_row() -> None:
         (5.0, ev.FileFailed(1, "b.mp4", ev.FailureCode.NETWORK, "gone", retryable=True, local=local)),
         (5.0, ev.FileSkipped(2, "c.mp4", ev.SkipReason.PRESENT, present)),
         (5.0, ev.FileCancelled(LocalFile(3, "d.mp4", "d.mp4", 30, 0))),
+        (5.0, ev.FileSkipped(4, "e.mp4", ev.SkipReason.NOT_TRIED, LocalFile(4, "e.mp4", "e.mp4", 40, 0))),
     ]
     made = [row for now, event in told if (row := rows.of(event, now)) is not None]
     assert [row.as_fields() for row in made] == [
@@ -89,6 +97,10 @@ def test_a_file_that_is_over_makes_one_row() -> None:
         {
             "file": 3, "path": "d.mp4", "size": 30, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,
             "verified": False, "relative_path": "d.mp4",
+        },
+        {
+            "file": 4, "path": "e.mp4", "size": 40, "outcome": "cancelled", "attempts": 0, "bytes": 0, "seconds": 0.0,
+            "verified": False, "reason": "not_tried", "relative_path": "e.mp4",
         },
     ]  # fmt: skip
     document = report_document(report_head(state(), FACTS, 9.0), made)

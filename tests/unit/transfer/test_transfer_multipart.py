@@ -167,7 +167,7 @@ def test_independent_parsers_read_equal_bytes(tmp_path: Path, amount: int) -> No
         st.text(st.characters(exclude_characters="/\\\x00", exclude_categories=["Cs"]), min_size=1), max_size=4
     ),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_names_and_bytes_are_parsed_equal(
     tmp_path: Path, contents: list[bytes], amount: int, names: list[str]
 ) -> None:

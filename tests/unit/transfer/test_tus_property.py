@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tus_model import ENDPOINT, REFUSALS, Model, Told, failure, file_of, make_client, make_terms, send
 
@@ -26,7 +26,6 @@ def words(of: list[str]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.one_of(st.just("ok"), st.sampled_from(of)), max_size=40)
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     said=words(ALL),
     size=st.integers(0, 200),
@@ -64,7 +63,6 @@ def test_any_server_leads_to_a_complete_upload_or_an_error(
     assert not sent.verified or all(upload.covered)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     said=words(PASSING),
     size=st.integers(0, 200),
@@ -91,7 +89,6 @@ def test_temporary_failures_within_the_retries_lead_to_a_complete_upload(
     assert terms.in_one_request(size) or set(told.urls) == {sent.readable}
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     offsets=st.lists(st.integers(0, 60), max_size=100),
     retries=st.integers(0, 3),
@@ -132,7 +129,6 @@ class Liar(Model):
         return super()._done(method, url, headers, data, whole=whole)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     said=words([*PASSING, "forget", "403", "404-", "413", "mute"]),
     size=st.integers(2, 200),
@@ -182,7 +178,6 @@ class Fatal(Model):
         return answer
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     lives=st.lists(
         st.tuples(st.integers(1, 8), st.booleans(), st.integers(1, 45), st.sampled_from([None, "sha1", "sha256"])),

@@ -1,0 +1,547 @@
+"""The mutants: each replaces one text of one file, and names the tests that should fail."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One change: `text`, which is in `file` exactly once, becomes `instead`."""
+
+    breaks: str
+    file: str
+    text: str
+    instead: str
+    tests: str
+    """Files below `tests/`, separated by spaces."""
+
+
+CORE, REPORT, RUN = "src/uploader_cli/core/", "src/uploader_cli/report/", "src/uploader_cli/run/"
+REALTIME, SELECTION = "src/uploader_cli/realtime/", "src/uploader_cli/selection/"
+SERVER = "server_stub/uploader_server/"
+
+FORMATS = "unit/report unit/core/test_core_report.py functional/report"
+WATCH = "unit/run/test_run_watched_session.py functional/watch/test_watch_sessions.py"
+TUS = "functional/tus_server/test_tus_server_"
+ORDERS = "unit/core/test_core_replay.py unit/core/test_core_invariants.py"
+
+MUTANTS = (
+    # Rows and heads of reports
+    Mutant(
+        "a skip that was not tried is a skip",
+        CORE + "report.py",
+        "over = Phase.CANCELLED if event.reason is",
+        "over = Phase.SKIPPED if event.reason is",
+        FORMATS,
+    ),
+    Mutant(
+        "a failed row has one attempt", CORE + "report.py", '"attempts": under_way.attempts,', '"attempts": 1,', FORMATS
+    ),
+    Mutant(
+        "a failed row has no confirmed bytes",
+        CORE + "report.py",
+        '"bytes": under_way.confirmed,',
+        '"bytes": 0,',
+        FORMATS,
+    ),
+    Mutant(
+        "an unknown size is left out",
+        CORE + "report.py",
+        'if value is None and spec.name != "size":',
+        "if value is None:",
+        FORMATS,
+    ),
+    Mutant("times have no zone", CORE + "report.py", '.replace("+00:00", "Z")', '.replace("+00:00", "")', FORMATS),
+    Mutant(
+        "a selection is always complete",
+        CORE + "report.py",
+        '"selection_complete": not state.walking,',
+        '"selection_complete": True,',
+        FORMATS,
+    ),
+    Mutant(
+        "the seconds of a row begin with its last attempt",
+        CORE + "report.py",
+        "started = before.started if before is not None else now",
+        "started = now",
+        FORMATS,
+    ),
+    Mutant(
+        "a row does not name its session",
+        CORE + "report.py",
+        '"session": under_way.session or None,',
+        '"session": None,',
+        FORMATS,
+    ),
+    # Formats
+    Mutant("a cell may begin with @", REPORT + "formats.py", '"-", "@",', '"-",', FORMATS),
+    Mutant(
+        "rows of JSON have no comma", REPORT + "formats.py", 'separator = ",\\n    "', 'separator = "\\n    "', FORMATS
+    ),
+    Mutant("CSV ends lines with LF", REPORT + "formats.py", 'lineterminator="\\r\\n"', 'lineterminator="\\n"', FORMATS),
+    Mutant("CSV says True", REPORT + "formats.py", "str(value).lower() if", "str(value) if", FORMATS),
+    Mutant(
+        "JUnit counts failures as errors",
+        REPORT + "junit.py",
+        '"failures": suite.failed, "errors": suite.cancelled',
+        '"failures": suite.cancelled, "errors": suite.failed',
+        FORMATS,
+    ),
+    Mutant("JUnit passes cancelled files", REPORT + "junit.py", 'case "cancelled":', 'case "":', FORMATS),
+    Mutant("Markdown names every failure", REPORT + "markdown.py", "MOST = 50", "MOST = 5000", FORMATS),
+    Mutant("Markdown lets a name end its cell", REPORT + "markdown.py", "<>|#", "<>#", FORMATS),
+    # Joined reports, the list of files to retry, --on-failure
+    Mutant(
+        "the earlier run decides",
+        REPORT + "merge.py",
+        "self._finished(row) >= self._finished(before)",
+        "self._finished(row) < self._finished(before)",
+        FORMATS,
+    ),
+    Mutant("the last shard is not missed", REPORT + "merge.py", "range(1, count + 1)", "range(1, count)", FORMATS),
+    Mutant(
+        "a missing report is no failure",
+        REPORT + "merge.py",
+        "code = worst((code, Exit.RETRY_MAY_HELP))",
+        "code = worst((code, Exit.OK))",
+        FORMATS,
+    ),
+    Mutant(
+        "a file of one shard is in several",
+        REPORT + "merge.py",
+        "all(shards) and shards[0] != shards[1]",
+        "all(shards)",
+        FORMATS,
+    ),
+    Mutant(
+        "a file left by --fail-fast is success",
+        REPORT + "merge.py",
+        ' or row.get("reason") == "fail_fast"\n    return Exit.RETRY',
+        "\n    return Exit.RETRY",
+        FORMATS,
+    ),
+    Mutant(
+        "cancelled files are not in the list to retry",
+        REPORT + "retry_list.py",
+        'in ("failed", "cancelled")',
+        'in ("failed",)',
+        FORMATS,
+    ),
+    Mutant("bad lines are in the list to retry", REPORT + "retry_list.py", '== "bad_line"', '== "no_line"', FORMATS),
+    Mutant(
+        "line breaks split a name in the list to retry",
+        REPORT + "retry_list.py",
+        '"\\0" if needs_nul(path, spool) else',
+        '"\\n" if needs_nul(path, spool) else',
+        FORMATS,
+    ),
+    Mutant("a report of any version is read", REPORT + "read.py", 'head.get("v") != VERSION', "False", FORMATS),
+    Mutant(
+        "--on-failure runs after success",
+        RUN + "on_failure.py",
+        "if not needs_person(state.outcome):",
+        "if False:",
+        "unit/run/test_run_on_failure.py",
+    ),
+    Mutant(
+        "--on-failure does not count what is left out",
+        RUN + "on_failure.py",
+        "= state.failed - len(self._failed)",
+        "= 0",
+        "unit/run/test_run_on_failure.py",
+    ),
+    Mutant(
+        "an interrupt does not end --on-failure",
+        RUN + "on_failure.py",
+        "if self._interrupted() > before:",
+        "if False:",
+        "unit/run/test_run_on_failure.py",
+    ),
+    Mutant(
+        "--on-failure has no time limit",
+        RUN + "on_failure.py",
+        "if time.monotonic() > until:",
+        "if False:",
+        "unit/run/test_run_on_failure.py",
+    ),
+    # The run and watching
+    Mutant(
+        "a report that can not be written is success",
+        RUN + "loop.py",
+        "exit_code=outcome.exit_code or int(Exit.USAGE)",
+        "exit_code=outcome.exit_code",
+        "unit/run",
+    ),
+    Mutant(
+        "a failure shows secrets", RUN + "loop.py", 'ev.FileFailed: ("message",),', "ev.FileFailed: (),", "unit/run"
+    ),
+    Mutant("a warning shows secrets", RUN + "loop.py", 'ev.RunWarning: ("text",),', "ev.RunWarning: (),", "unit/run"),
+    Mutant("files of a failed session stay open", RUN + "watch.py", 'if status != "completed":', "if False:", WATCH),
+    Mutant("one answer makes a session unknown", RUN + "watched_session.py", "LOST = 2", "LOST = 1", WATCH),
+    Mutant(
+        "failed files of a watched session are success",
+        RUN + "watched_session.py",
+        "and not session.failed else",
+        "else",
+        WATCH,
+    ),
+    Mutant(
+        "a token that is refused is waited for",
+        RUN + "watched_session.py",
+        "isinstance(failure, errors.Unauthorized)",
+        "False",
+        WATCH,
+    ),
+    Mutant("--wait 0 does not ask", RUN + "watched_session.py", " or (not asked and waited <= FIRST)", "", WATCH),
+    # State
+    Mutant(
+        "a late message lowers the bytes sent",
+        CORE + "reducer/files.py",
+        "or event.sent <= file.sent:",
+        "or event.sent < 0:",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "more is confirmed than sent",
+        CORE + "reducer/files.py",
+        "file.sent = max(file.sent, event.confirmed)",
+        "pass",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "retries are not counted",
+        CORE + "reducer/files.py",
+        "state.retries += 1",
+        "pass",
+        "unit/core/test_core_reducer.py unit/core/test_core_metrics.py",
+    ),
+    Mutant(
+        "a cancelled file that waited keeps its attempt",
+        CORE + "reducer/files.py",
+        "file.attempt += 1",
+        "pass",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "a stale message changes a session",
+        CORE + "reducer/sessions.py",
+        "if stamp < session.server_time:",
+        "if False:",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "the percentage of a session falls",
+        CORE + "reducer/sessions.py",
+        "max(session.percent, clamped(event.percent))",
+        "clamped(event.percent)",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "an ended session has another end",
+        CORE + "reducer/sessions.py",
+        "if event.status and session.status not in SERVER_TERMINAL:",
+        "if event.status:",
+        f"{ORDERS} unit/core/test_core_reducer.py",
+    ),
+    Mutant(
+        "Ctrl-C calls somebody",
+        CORE + "recovery.py",
+        "= (0, 130, 143)",
+        "= (0,)",
+        "unit/core/test_core_recovery.py unit/run",
+    ),
+    Mutant(
+        "an offset is news of a retried file",
+        CORE + "recovery.py",
+        "or event.confirmed <= file.offset:",
+        "or event.confirmed < 0:",
+        "unit/core/test_core_recovery.py",
+    ),
+    Mutant("an alarm comes and goes", CORE + "alarms.py", "CALM = 0.8", "CALM = 1.0", "unit/core/test_core_alarms.py"),
+    Mutant(
+        "a request takes twice its bytes",
+        CORE + "plan.py",
+        "if total > budget:",
+        "if total > 2 * budget:",
+        "unit/core/test_core_plan.py",
+    ),
+    Mutant(
+        "a large file has no request",
+        CORE + "plan.py",
+        "return max(1, count)",
+        "return count",
+        "unit/core/test_core_plan.py",
+    ),
+    Mutant(
+        "equal names share a session",
+        CORE + "plan.py",
+        "if name not in item.names",
+        "if item.names",
+        "unit/core/test_core_plan.py",
+    ),
+    Mutant(
+        "a refusal takes one job away",
+        CORE + "jobs.py",
+        "max(1, self.jobs // 2)",
+        "max(1, self.jobs - 1)",
+        "unit/core/test_core_jobs.py",
+    ),
+    Mutant(
+        "what stands still is over at once",
+        CORE + "rate.py",
+        "if rate > 0 else None",
+        "if rate > 0 else 0.0",
+        "unit/core/test_core_rate.py",
+    ),
+    Mutant(
+        "packs go to another host",
+        CORE + "packs.py",
+        "and trusts(server, url) else",
+        "else",
+        "unit/transfer functional/transfer/test_packs.py functional/transfer/test_credentials.py",
+    ),
+    Mutant(
+        "a mismatch is a failure like others",
+        "src/uploader_cli/exit_status.py",
+        "(FailureCode.INTEGRITY, FailureCode.MISMATCH)",
+        "(FailureCode.INTEGRITY,)",
+        "unit/test_exit_status.py",
+    ),
+    # Realtime, selection, settings
+    Mutant(
+        "failures are counted over a connection",
+        REALTIME + "policy.py",
+        "self._failures, self._backoff = 0, self.policy",
+        "self._backoff = self.policy",
+        "unit/realtime/test_realtime_policy.py",
+    ),
+    Mutant(
+        "nothing is asked for after polling",
+        REALTIME + "policy.py",
+        "if self._was_live or was is ChannelState.POLLING:",
+        "if self._was_live:",
+        "unit/realtime/test_realtime_policy.py",
+    ),
+    Mutant(
+        "the backoff has no limit",
+        REALTIME + "policy.py",
+        "min(self._backoff * 2, self.policy.backoff_max)",
+        "self._backoff * 2",
+        "unit/realtime/test_realtime_policy.py",
+    ),
+    Mutant(
+        "an include outranks an exclude",
+        SELECTION + "filters.py",
+        "if self._include is not None and not self._include.match_file(relative):",
+        "if self._include is not None and self._include.match_file(relative):\n            return True\n"
+        "        if self._include is not None:",
+        "unit/selection",
+    ),
+    Mutant(
+        "a loop of links is walked",
+        SELECTION + "walk.py",
+        "or identity in directory.above:",
+        "or False:",
+        "unit/selection/test_selection_walk.py",
+    ),
+    Mutant(
+        "a dangling link is unreadable",
+        SELECTION + "walk.py",
+        "error.errno in (errno.ENOENT, errno.ENOTDIR)",
+        "error.errno == errno.ENOTDIR",
+        "unit/selection/test_selection_walk.py",
+    ),
+    Mutant(
+        "shards leave a file out",
+        SELECTION + "shard.py",
+        "% shard.count ==",
+        "% (shard.count + 1) ==",
+        "unit/selection/test_selection_shard.py",
+    ),
+    Mutant(
+        "a stranger's server gets the token",
+        "src/uploader_cli/settings/resolution.py",
+        "if not settings.sources[name].layer.may_be_a_stranger:",
+        "if True:",
+        "unit/test_settings_token.py unit/test_settings_resolve.py",
+    ),
+    Mutant(
+        "unused time is made up for without limit",
+        "src/uploader_cli/transfer/pacing.py",
+        "max(self._free_at, now - CREDIT)",
+        "self._free_at",
+        "unit/transfer/test_tus_limiter.py",
+    ),
+    # The server refuses
+    Mutant(
+        "one address may have any number of requests",
+        SERVER + "http/middleware.py",
+        "if self._limit and self._addresses[address] > self._limit:",
+        "if False:",
+        "functional/server/test_server_inputs.py",
+    ),
+    Mutant(
+        "a stop leaves requests running",
+        SERVER + "http/middleware.py",
+        "task.cancel()",
+        "pass",
+        "functional/server/test_server_process.py",
+    ),
+    Mutant(
+        "a POST may stand for any method",
+        SERVER + "http/middleware.py",
+        "return wanted if wanted in OVERRIDES else method",
+        "return wanted or method",
+        "functional/server/test_server_doors.py",
+    ),
+    Mutant(
+        "the last call of a window is refused",
+        SERVER + "http/ratelimit.py",
+        "if used <= self.limit:",
+        "if used < self.limit:",
+        "functional/server/test_server_limits.py",
+    ),
+    Mutant(
+        "a window of the rate limit never ends",
+        SERVER + "http/ratelimit.py",
+        "if now >= reset:",
+        "if False:",
+        "functional/server/test_server_limits.py",
+    ),
+    Mutant(
+        "Retry-After is always a second",
+        SERVER + "http/ratelimit.py",
+        "str(max(1, math.ceil(reset - now)))",
+        '"1"',
+        "functional/server/test_server_limits.py",
+    ),
+    Mutant(
+        "the common token deletes nothing",
+        SERVER + "http/auth.py",
+        "if auth_token is not None and same_token(token, auth_token):",
+        "if False:",
+        "functional/server/test_server_auth.py",
+    ),
+    Mutant(
+        "any page may call",
+        SERVER + "http/origins.py",
+        "elif origin is None or _names(origin, host):",
+        "elif True:",
+        "functional/server/test_server_origins.py",
+    ),
+    Mutant(
+        "an early refusal reads no rest",
+        SERVER + "http/errors.py",
+        "await drain(receive, self.DRAIN_SECONDS)",
+        "pass",
+        "functional/server/test_server_batch.py",
+    ),
+    Mutant(
+        "a refused batch keeps its connection",
+        SERVER + "batch/intake.py",
+        "error.drain = not self.reader.complete",
+        "error.drain = False",
+        "functional/server/test_server_batch.py",
+    ),
+    Mutant(
+        "a cancelled batch keeps its connection",
+        SERVER + "batch/intake.py",
+        "error.drain = not intake.reader.complete",
+        "error.drain = False",
+        "functional/server/test_server_batch.py",
+    ),
+    Mutant(
+        "bodies have no deadline",
+        SERVER + "http/bodies.py",
+        "asyncio.timeout_at(end)",
+        "asyncio.timeout_at(None)",
+        "functional/server/test_server_inputs.py",
+    ),
+    Mutant(
+        "a full disk is a 500",
+        SERVER + "http/errors.py",
+        "in {errno.ENOSPC, errno.EDQUOT}",
+        "in {errno.EDQUOT}",
+        "functional/server/test_server_fault_rules.py functional/server/test_server_batch.py",
+    ),
+    # The server keeps sessions
+    Mutant(
+        "failed files end a session as completed",
+        SERVER + "session.py",
+        '"partial" if self.failed else "completed"',
+        '"completed"',
+        "functional/server/test_server_batch.py",
+    ),
+    Mutant(
+        "100 % comes before the end",
+        SERVER + "session.py",
+        "min(100 if self.ended else 99, done)",
+        "min(100, done)",
+        "functional/server/test_server_batch.py functional/server/test_server_events.py"
+        f" {TUS}sessions.py functional/server/test_server_rest.py",
+    ),
+    Mutant(
+        "a cancelled session is only ended",
+        SERVER + "sessions.py",
+        '"CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"',
+        '"SESSION_ENDED"',
+        f"functional/server/test_server_rest.py functional/server/test_server_batch.py {TUS}sessions.py",
+    ),
+    Mutant(
+        "paths without files are taken",
+        SERVER + "batch/intake.py",
+        "if self.paths and len(self.paths) != len(self.reader.files):",
+        "if False:",
+        "functional/server/test_server_batch.py",
+    ),
+    Mutant(
+        "a batch of another category is taken",
+        SERVER + "batch/intake.py",
+        "if self.session is not None and self.category not in {None, self.session.category}:",
+        "if False:",
+        "functional/server/test_server_batch.py",
+    ),
+    # The server resumes uploads
+    Mutant(
+        "uploads do not expire",
+        SERVER + "tus/uploads.py",
+        "time.time() > upload.touched + self.ttl",
+        "False",
+        f"{TUS}restart.py {TUS}creation.py {TUS}core.py",
+    ),
+    Mutant(
+        "anybody deletes the file of a session",
+        SERVER + "tus/uploads.py",
+        "check_token(authorization, self.sessions.config.jwt_secret, self.sessions.config.auth_token)",
+        "pass",
+        f"{TUS}sessions.py {TUS}core.py {TUS}creation.py",
+    ),
+    Mutant(
+        "any checksum matches",
+        SERVER + "tus/body.py",
+        "self._digest.digest() == self._checksum.expected",
+        "True",
+        f"{TUS}checksum.py",
+    ),
+    Mutant(
+        "refused bytes stay in the file",
+        SERVER + "tus/body.py",
+        "await asyncio.to_thread(store.cut, upload, upload.offset)",
+        "pass",
+        f"{TUS}checksum.py {TUS}random.py",
+    ),
+    Mutant(
+        "a cancelled session takes an upload over",
+        SERVER + "tus/body.py",
+        'self._session.status == "cancelled"',
+        "False",
+        f"{TUS}sessions.py {TUS}writers.py",
+    ),
+    Mutant(
+        "any version of tus is taken",
+        SERVER + "tus/routes.py",
+        'request.headers.get("tus-resumable") != VERSION',
+        "False",
+        f"{TUS}core.py",
+    ),
+)

@@ -1,0 +1,31 @@
+"""The text of a CSV report, and of a Markdown report with many failures."""
+
+from __future__ import annotations
+
+from uploader_cli.core.report import RunFacts, report_head
+from uploader_cli.core.state import ProgressState
+from uploader_cli.report.formats import COLUMNS, as_csv
+from uploader_cli.report.markdown import as_markdown
+from uploader_cli.report.spool import Spool
+
+
+def test_csv_has_crlf_lower_case_booleans_and_empty_cells() -> None:
+    spool = Spool()
+    spool.put({"file": 0, "path": "=a,b", "outcome": "failed", "size": 3, "verified": False, "retryable": True})
+    header, row, end = "".join(as_csv({}, spool)).split("\r\n")
+    assert header == ",".join(COLUMNS)
+    assert row == '0,"./=a,b",,,failed,3,,,,,,,,false,,,true,,,,,'
+    assert end == ""
+
+
+def test_markdown_names_the_first_50_failures_and_counts_the_others() -> None:
+    spool = Spool()
+    for number in range(52):
+        spool.put({"file": number, "path": f"{number}|.mp4", "outcome": "failed", "code": "network", "message": "gone"})
+    head = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
+    head["counts"]["failed"] = 52
+    shown = "".join(as_markdown(head, spool))
+    assert shown.count("gone") == 50
+    assert r"49\|.mp4" in shown
+    assert "50" not in shown.partition(r"49\|.mp4")[2]
+    assert "… and 2 more." in shown
