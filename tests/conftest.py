@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-# A slow machine is no failure of what is tested.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A slow machine is no failure of what is tested. `--hypothesis-profile nightly` explores (CONTRIBUTING.md).
+settings.register_profile("any machine", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", settings.get_profile("any machine"), max_examples=5000, print_blob=True)
 settings.load_profile("any machine")
 
 

@@ -17,7 +17,7 @@ Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
 
 
 class StartupError(Exception):
@@ -70,7 +70,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is no size; write 8M (8 MiB) or 8MB (8,000,000 bytes)")
     power = " kmgt".index(match["unit"].lower() or " ")
     base = 1000 if match["decimal"].lower() == "b" else 1024
-    size = int(float(match["number"]) * base**power)
+    number = match["number"]
+    size = int(float(number) * base**power) if "." in number else int(number) * base**power
     if size < 1:
         raise ValueError(f"{text!r} is no size: it must be at least one byte")
     return size
