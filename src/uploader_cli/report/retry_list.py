@@ -46,10 +46,10 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
-    """True where a list of plain paths can only be told apart by NUL characters: a name in it has a line break."""
+    """True where plain paths need NUL characters between them: one has a line break, or begins with U+FEFF."""
     if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
         return False
-    return any("\n" in name or name.endswith("\r") for name in map(_name, _left(spool)))
+    return any("\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in map(_name, _left(spool)))
 
 
 def _left(spool: Spool) -> Iterator[Row]:

@@ -7,7 +7,6 @@ header, JSONL. What the columns are called is the same in the last two.
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import json
 import os
@@ -100,9 +99,10 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
 def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
     """What stands between separators, numbered from 1; of a piece that is too long only the start."""
     number, rest = 1, b""
+    may_be_marked = separator != b"\0"  # editors write a mark of the byte order, and no NUL characters
     while block := stream.read(_BLOCK):
-        if number == 1 and not rest:
-            block = block.removeprefix(_BOM)
+        if may_be_marked:
+            block, may_be_marked = block.removeprefix(_BOM), False
         *whole, rest = (rest + block).split(separator)
         for number, piece in enumerate(whole, number):  # noqa: B020 - it goes on from where it was
             yield number, piece
@@ -218,6 +218,8 @@ def _object(piece: bytes, *, strict: bool) -> Mapping[str, str | None]:
         raise _Malformed(f"not valid JSON: {problem.msg} (column {problem.colno})") from None
     except RecursionError:
         raise _Malformed("not valid JSON: nested too deeply") from None
+    except ValueError:  # json.loads converts no number of more than 4,300 digits
+        raise _Malformed("not valid JSON: a number is too long") from None
     if not isinstance(found, dict):
         raise _Malformed('it must be an object as {"path": "a.mp4"}')
     if strict and (strange := _strange(found)) is not None:
@@ -262,10 +264,10 @@ def _path(values: Mapping[str, str | None]) -> str:
         if encoded is not None:
             path = os.fsdecode(base64.b64decode(encoded, validate=True))
         os.fsencode(path or "")
-    except binascii.Error:
-        raise _Malformed("path_b64 is not base64") from None
     except UnicodeError:
         raise _Malformed("path is no name that a file can have here") from None
+    except ValueError:  # binascii.Error, or a character that is not ASCII
+        raise _Malformed("path_b64 is not base64") from None
     if not path:
         raise _Malformed("it names no path")
     if "\0" in path:

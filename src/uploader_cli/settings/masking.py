@@ -32,7 +32,9 @@ def remember(secret: str) -> None:
     show what any of them held.
     """
     if len(secret) >= _TOO_SHORT:
-        _secrets.update({secret, quote(secret, safe="")})  # as a server may write it into an address
+        _secrets.update(
+            {secret, quote(secret, safe="", errors="surrogateescape")}
+        )  # as a server may write it into an address
 
 
 def mask(text: str) -> str:
