@@ -298,7 +298,7 @@ def test_an_unknown_key_is_named_with_its_file_and_the_nearest_one(settle: Resol
         (b"jobs = 2\n# \xff\n", r"config\.toml, line 2: not valid TOML: not UTF-8"),
         (b"jobs = %s" % (b"9" * 5000), r"config\.toml, line 1: not valid TOML: it is nested too deeply, or"),
         (b"jobs = %s" % (b"[" * 5000), r"config\.toml, line 1: not valid TOML: it is nested too deeply, or"),
-        (b'ca-bundle = "~\\u0000"', r"config\.toml: ca-bundle: .* it holds a NUL character"),
+        (b'ca-bundle = "~\\u0000"', r"config\.toml: ca-bundle: .* a NUL character is in it"),
         (b"jobs = true", r"config\.toml: jobs: must be auto or"),
         (b"include = '*.mp4'", r"config\.toml: include: must be a list"),
     ],

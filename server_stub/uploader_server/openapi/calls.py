@@ -148,8 +148,8 @@ def analyses() -> dict[str, Part]:
 
 def uploads() -> dict[str, Part]:
     """Resumable uploads (tus 1.0; docs/protocol.md, sections 5 and 7)."""
-    told = ("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm")
-    offered = empty("See the headers", _TUS_HEADERS | dict.fromkeys(told, TEXT))
+    named = ("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm")
+    offered = empty("See the headers", _TUS_HEADERS | dict.fromkeys(named, TEXT))
     options = call("What of tus is offered", {204: offered})
     collection = {"options": options, "post": _creation()}
     one = {

@@ -154,7 +154,7 @@ def path(raw: object) -> Path:
     """A path of the local file system; `~` is the home directory."""
     written = text(raw)
     if "\0" in written:
-        raise Invalid(f"{raw!r} is no path: it holds a NUL character")
+        raise Invalid(f"{raw!r} is no path: a NUL character is in it")
     try:
         return Path(written).expanduser()
     except RuntimeError as error:  # "~nobody"

@@ -147,7 +147,7 @@ def test_a_packet_of_socket_io_is_one_or_not(body: bytes) -> None:
 # --- multipart -------------------------------------------------------------------------------------------------------
 
 
-class Told:
+class Noted:
     """A listener that notes what arrives."""
 
     def __init__(self) -> None:
@@ -168,8 +168,8 @@ def cut(body: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
     """What a reader makes of a body that arrives in these pieces."""
-    told, names = Told(), itertools.count()
-    reader = BatchReader(LIMITS, lambda: directory / str(next(names)), told, eager=True)
+    noted, names = Noted(), itertools.count()
+    reader = BatchReader(LIMITS, lambda: directory / str(next(names)), noted, eager=True)
     pieces = [*cut(body, cuts)] or [b""]
     rest = iter(enumerate(pieces, 1))
 
@@ -180,7 +180,7 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
     async def run() -> object:
         try:
             await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", 10.0)
-            return told.texts, [
+            return noted.texts, [
                 (one.original_name, one.temporary.read_bytes()) for one in reader.files if one.temporary
             ]
         except ApiError as error:
