@@ -155,7 +155,7 @@ class ServerConfig:
     """How analyses misbehave, see `AnalysisMode.parse`."""
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
-    """Where it is set, every call but `/health` needs it as a bearer token, and Socket.IO's handshake as well."""
+    """Where it is set, all calls but `middleware.FREE` need it as a bearer token, and Socket.IO's handshake as well."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
     allow_hosts: tuple[str, ...] = ()

@@ -65,8 +65,9 @@ def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> 
     assert send(server, method, path, headers=WITH).status_code != 401
 
 
-def test_health_and_preflights_are_free(server: EmbeddedServer) -> None:
+def test_health_the_description_and_preflights_are_free(server: EmbeddedServer) -> None:
     assert send(server, "GET", "/health").status_code == 200
+    assert send(server, "GET", "/openapi.json").status_code == 200
     assert send(server, "OPTIONS", "/api/upload/files/").status_code == 204
 
 
