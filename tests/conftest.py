@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # "quick" tries the same few examples in every run; "nightly" explores. A slow machine must not fail a test.
 _ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", _ANY_SPEED, max_examples=30, derandomize=True)
-settings.register_profile("nightly", _ANY_SPEED, max_examples=1000)
+settings.register_profile("nightly", _ANY_SPEED, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

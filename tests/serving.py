@@ -26,13 +26,35 @@ _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, remove
 
 
 @contextlib.contextmanager
-def running_server(**config: Any) -> Iterator[EmbeddedServer]:
+def running_server(*, described: bool = True, **config: Any) -> Iterator[EmbeddedServer]:
     """The bundled server in a thread, on a free port; keywords are those of `ServerConfig`.
 
-    It offers no packs unless told so: most tests look at the requests of single files.
+    It offers no packs unless asked to: most tests look at the requests of single files. What it answered must be in
+    its own description, unless a fault was asked for or it is not `described`: a test changes its answers.
     """
     with EmbeddedServer(ServerConfig(**{"packs": False, **config})) as server:
         yield server
+        undescribed = answers_beyond(server) if described and server.config.flavour == "bundled" else []
+    assert not undescribed, f"/openapi.json does not have {undescribed}"
+
+
+def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
+    """Method, path and status of answers to known calls that `/openapi.json` does not describe; none after a fault."""
+    faults = server.faults
+    if faults.rules or faults._script:
+        return []
+    answered = {(entry.method, entry.path, entry.status) for entry in faults.requests if entry.status}
+    calls = {
+        (method.upper(), re.compile(re.sub("{(id|category)}", "[^/]+", re.sub("{(path|key)}", ".+", path)))): call
+        for path, methods in server.app.document()["paths"].items()
+        for method, call in methods.items()
+    }
+    return [
+        (method, path, status)
+        for method, path, status in sorted(answered)
+        for (known, pattern), call in calls.items()
+        if method == known and pattern.fullmatch(path) and str(status) not in call["responses"]
+    ]
 
 
 class ServerProcess:

@@ -23,6 +23,7 @@ from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.bodies import Bodies
 from uploader_server.http.connections import cut, most_connections
+from uploader_server.http.errors import Json
 from uploader_server.http.middleware import Gatekeeper, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
@@ -30,6 +31,7 @@ from uploader_server.http.ratelimit import RateLimit
 from uploader_server.http.routes import Rest, create_rest
 from uploader_server.http.watch import Watch
 from uploader_server.metrics import CONTENT_TYPE, Metrics
+from uploader_server.openapi.document import document
 from uploader_server.realtime.rooms import Realtime
 from uploader_server.reference.backend import Reference
 from uploader_server.storage.store import Store
@@ -71,10 +73,13 @@ class UploadApp:
         more = AnalysisCalls(state.config, state.store, state.analyses).routes()
         offers: dict[str, Any] = {}
         if not state.config.reference:
-            more.append(Route("/metrics", self._metrics))
+            more += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
         if isinstance(state.backend, Bundled):
             more += _further_calls(state.backend, offers)
+        self._offers = offers
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
+        self.routes = [route for route in rest.routes if isinstance(route, Route) and route.include_in_schema]
+        """The HTTP calls that it takes."""
         limit = RateLimit(limits.rate, state.config.rate_window)
         router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
         checked = Origins(state.config, router)
@@ -121,6 +126,13 @@ class UploadApp:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    def document(self) -> dict[str, Any]:
+        """The description of its calls, as `/openapi.json` has it."""
+        return document(self.state.config, self._offers)
+
+    async def _openapi(self, _: Request) -> Response:
+        return Json(self.document())
 
     def _keep(self, entry: LoggedRequest) -> None:
         self.state.faults.requests.append(entry)

@@ -17,7 +17,7 @@ Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
 
 
 class StartupError(Exception):
@@ -70,7 +70,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is no size; write 8M (8 MiB) or 8MB (8,000,000 bytes)")
     power = " kmgt".index(match["unit"].lower() or " ")
     base = 1000 if match["decimal"].lower() == "b" else 1024
-    size = int(float(match["number"]) * base**power)
+    number = match["number"]
+    size = int(float(number) * base**power) if "." in number else int(number) * base**power
     if size < 1:
         raise ValueError(f"{text!r} is no size: it must be at least one byte")
     return size
@@ -154,7 +155,7 @@ class ServerConfig:
     """How analyses misbehave, see `AnalysisMode.parse`."""
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
-    """Where it is set, every call but `/health` needs it as a bearer token, and Socket.IO's handshake as well."""
+    """Where it is set, all calls but `middleware.FREE` need it as a bearer token, and Socket.IO's handshake as well."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
     allow_hosts: tuple[str, ...] = ()

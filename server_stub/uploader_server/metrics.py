@@ -38,6 +38,7 @@ _ROUTES = (
     ("/uploads/", "stored"),
     ("/health", "health"),
     ("/metrics", "metrics"),
+    ("/openapi.json", "openapi"),
 )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Layer, Settings, resolve
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Resolve = Callable[..., Settings]
 
@@ -296,6 +296,9 @@ def test_an_unknown_key_is_named_with_its_file_and_the_nearest_one(settle: Resol
         (b"jobs = 2\nretries =\n", r"config\.toml, line 2: not valid TOML"),
         (b"jobs = 2\nretries = '''\n", r"config\.toml, line 3: not valid TOML"),
         (b"jobs = 2\n# \xff\n", r"config\.toml, line 2: not valid TOML: not UTF-8"),
+        (b"jobs = %s" % (b"9" * 5000), r"config\.toml, line 1: not valid TOML: it is nested too deeply, or"),
+        (b"jobs = %s" % (b"[" * 5000), r"config\.toml, line 1: not valid TOML: it is nested too deeply, or"),
+        (b'ca-bundle = "~\\u0000"', r"config\.toml: ca-bundle: .* contains a NUL character"),
         (b"jobs = true", r"config\.toml: jobs: must be auto or"),
         (b"include = '*.mp4'", r"config\.toml: include: must be a list"),
     ],
@@ -304,6 +307,48 @@ def test_bad_config_is_named_with_file_and_place(settle: Resolve, own: Path, con
     own.write_bytes(content)
     with pytest.raises(UsageError, match=said):
         settle()
+
+
+TOML = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "retries",
+                "server",
+                "include",
+                "profile",
+                "token",
+                "x.y",
+                "=",
+                " = ",
+                "\n",
+                "[",
+                "]",
+                "{",
+                "}",
+                '"',
+                "'",
+                ",",
+            ),
+            *("1", "true", "1979-05-27", "2020-01-01T00:00:00+99:99", "nan", "0x", "9" * 5000, "[" * 3000, "\0", "é"),
+            *("retries = 3\n", 'include = ["*.mp4"]\n', "[profile.fast]\njobs = 9\n", 'ca-bundle = "~\\u0000"\n'),
+        ]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(TOML.map(str.encode) | st.binary(max_size=20))
+def test_any_config_is_read_or_named_as_wrong(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "config.toml"
+        file.write_bytes(content)
+        said = str(file)
+        try:
+            resolve({"server": "http://localhost:1"}, env={}, cwd=Path(directory), user_config=file)
+        except UsageError as error:
+            said = str(error)
+        assert str(file) in said
 
 
 def test_the_section_must_be_a_table(settle: Resolve, here: Path) -> None:

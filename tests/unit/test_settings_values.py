@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from uploader_cli.settings import Header, Invalid, parse_size, server_url, values
+from uploader_cli.settings import OPTIONS, Header, Invalid, parse_size, server_url, values
 
 
 @pytest.mark.parametrize(
@@ -226,3 +228,66 @@ def test_the_format_of_a_report(written: str, kind: str, path: str) -> None:
 def test_what_is_no_report(written: object) -> None:
     with pytest.raises(Invalid):
         values.report_file(written)
+
+
+# --- anything at all -------------------------------------------------------------------------------------------------
+
+PIECES = [
+    "8",
+    "M",
+    "MB",
+    "iB",
+    ":",
+    "://",
+    "@",
+    "[",
+    "]",
+    "/",
+    "~",
+    "\0",
+    "\udcff",
+    "é",
+    "²",
+    "9" * 400,
+    "none",
+    ".json",
+    "-",
+]
+RAW = (
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=6).map("".join)
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.dates()
+    | st.lists(st.integers(), max_size=2)
+    | st.just({"a": 1})
+    | st.just(10**400)
+)
+"""What a flag, the environment or TOML may give."""
+
+
+@given(RAW)
+def test_no_value_makes_a_parser_fail_otherwise_than_it_says(raw: object) -> None:
+    said = set()
+    for option in OPTIONS.values():
+        try:
+            option.parse(raw)
+        except Invalid as error:
+            said.add(str(error))
+    assert "" not in said
+
+
+@given(st.integers(0, 10**18 - 1))
+def test_a_written_size_is_read_again(count: int) -> None:
+    assert parse_size(values.written_size(count)) == parse_size(str(count)) == count
+
+
+@given(RAW)
+def test_a_server_that_was_read_reads_the_same_again(raw: object) -> None:
+    try:
+        url = server_url(raw)
+    except Invalid:
+        return
+    assert server_url(url) == url
+    assert url.startswith(("http://", "https://"))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REALTIME_PATH = "/socket.io/"
+FREE = ("/health", "/openapi.json")
+"""Calls that need no token."""
 
 
 def is_realtime(scope: Scope) -> bool:
@@ -178,12 +180,12 @@ class Router:
             await self._rest(scope, receive, send)
 
     def _authorise(self, scope: Scope) -> None:
-        """Raises ApiError 401. `/health` needs no token; preflights, which carry none, do not come here (`Origins`).
+        """Raises ApiError 401. `FREE` calls need no token; preflights, which carry none, do not come here (`Origins`).
 
         The calls that ask for a JWT themselves pass with one as well.
         """
         token, path = self._config.auth_token, scope["path"]
-        if token is None or path == "/health":
+        if token is None or path in FREE:
             return
         authorization = next(
             (value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), ""

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METHODS = ["OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET"]
+ON_ENDPOINT = ["OPTIONS", "POST"]
+ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
 
 class Early(Response):
@@ -69,10 +70,12 @@ class Tus:
 
     def routes(self) -> list[Route]:
         """The routes; a POST with X-HTTP-Method-Override comes with that method (`http.middleware`)."""
+        places = [(ENDPOINT.rstrip("/"), ON_ENDPOINT), (ENDPOINT, ON_ENDPOINT), (ENDPOINT + "{id}", ON_UPLOAD)]
+        everything = {*ON_ENDPOINT, *ON_UPLOAD}
         return [
-            Route(ENDPOINT.rstrip("/"), self.serve, methods=METHODS),
-            Route(ENDPOINT, self.serve, methods=METHODS),
-            Route(ENDPOINT + "{id}", self.serve, methods=METHODS),
+            *(Route(path, self.serve, methods=methods) for path, methods in places),
+            # These are answered with 405.
+            *(Route(path, self.serve, methods=everything, include_in_schema=False) for path, _ in places),
         ]
 
     async def serve(self, request: Request) -> Response:
@@ -108,7 +111,8 @@ class Tus:
                 await self.uploads.terminate(upload, request.headers.get("authorization"))
                 return Response(status_code=204)
             return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
-        raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(METHODS)})
+        allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
+        raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(allowed)})
 
     # Creation
 

@@ -73,7 +73,7 @@ def _is_run(head: Any) -> bool:
 
 
 def _check_row(path: Path, number: int, row: Any) -> None:
-    usable = isinstance(row, dict) and isinstance(row.get("path"), str) and row.get("outcome") in _OUTCOMES
+    usable = isinstance(row, dict) and isinstance(row.get("path"), str) and str(row.get("outcome")) in _OUTCOMES
     numbers = usable and all(
         isinstance(row.get(name, 0), int | float | None) for name in ("size", "seconds", "attempts")
     )
@@ -110,6 +110,8 @@ class _Scanner:
             return
         while True:
             key = self._value()
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no text")
             self._take(":")
             if key == "files" and self._peek() == "[":
                 for element in self._elements():

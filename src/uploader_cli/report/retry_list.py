@@ -46,10 +46,10 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
-    """Return True for a list of plain paths in which a name contains a line break."""
+    """Return True where plain paths need NUL separators: one has a line break, or begins with U+FEFF."""
     if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
         return False
-    return any("\n" in name or name.endswith("\r") for name in map(_name, _left(spool)))
+    return any("\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in map(_name, _left(spool)))
 
 
 def _left(spool: Spool) -> Iterator[Row]:

@@ -7,7 +7,6 @@ a header, and JSONL; the last two have the same columns.
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import json
 import os
@@ -100,9 +99,10 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
 def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the parts between separators, numbered from 1; a part that is too long is cut."""
     number, rest = 1, b""
+    may_be_marked = separator != b"\0"  # editors write a mark of the byte order, and no NUL characters
     while block := stream.read(_BLOCK):
-        if number == 1 and not rest:
-            block = block.removeprefix(_BOM)
+        if may_be_marked:
+            block, may_be_marked = block.removeprefix(_BOM), False
         *whole, rest = (rest + block).split(separator)
         for number, piece in enumerate(whole, number):  # noqa: B020 - continues the numbering
             yield number, piece
@@ -216,6 +216,8 @@ def _object(piece: bytes, *, strict: bool) -> Mapping[str, str | None]:
         raise _Malformed(f"not valid JSON: {problem.msg} (column {problem.colno})") from None
     except RecursionError:
         raise _Malformed("not valid JSON: nested too deeply") from None
+    except ValueError:  # json.loads converts no number of more than 4,300 digits
+        raise _Malformed("not valid JSON: a number is too long") from None
     if not isinstance(found, dict):
         raise _Malformed('must be an object as {"path": "a.mp4"}')
     if strict and (strange := _strange(found)) is not None:
@@ -260,10 +262,10 @@ def _path(values: Mapping[str, str | None]) -> str:
         if encoded is not None:
             path = os.fsdecode(base64.b64decode(encoded, validate=True))
         os.fsencode(path or "")
-    except binascii.Error:
-        raise _Malformed("path_b64 is not base64") from None
     except UnicodeError:
         raise _Malformed("path is not a valid file name on this system") from None
+    except ValueError:  # binascii.Error, or a character that is not ASCII
+        raise _Malformed("path_b64 is not base64") from None
     if not path:
         raise _Malformed("no path")
     if "\0" in path:

@@ -178,4 +178,6 @@ def _read(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+)", str(error))
         line, problem = int(at[1]) if at else content.count(b"\n") + 1, str(error)
+    except (RecursionError, ValueError):  # tomllib does not say where
+        line, problem = 1, "it is nested too deeply, or a number in it is too long"
     raise UsageError(f"{file}, line {line}: not valid TOML: {problem}", hint="fix the file or move it away")

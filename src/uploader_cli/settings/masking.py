@@ -31,7 +31,7 @@ def remember(secret: str) -> None:
     The set is process-wide because a bug report, written without any settings, must not contain secrets either.
     """
     if len(secret) >= _TOO_SHORT:
-        _secrets.update({secret, quote(secret, safe="")})  # as in a URL
+        _secrets.update({secret, quote(secret, safe="", errors="surrogateescape")})  # as in a URL
 
 
 def mask(text: str) -> str:

@@ -152,8 +152,11 @@ def jobs(raw: object) -> int | Literal["auto"]:
 
 def path(raw: object) -> Path:
     """Parse a local path; `~` is the home directory."""
+    written = text(raw)
+    if "\0" in written:
+        raise Invalid(f"{raw!r} is not a path: it contains a NUL character")
     try:
-        return Path(text(raw)).expanduser()
+        return Path(written).expanduser()
     except RuntimeError as error:  # "~nobody"
         raise Invalid(f"{raw!r}: {error}") from None
 

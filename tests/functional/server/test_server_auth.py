@@ -67,9 +67,10 @@ def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> 
     assert send(server, method, path, headers=WITH).status_code != 401
 
 
-def test_health_and_preflights_of_allowed_pages_need_none() -> None:
+def test_health_description_and_allowed_preflights_need_none() -> None:
     with running_server(auth_token=TOKEN, cors_origins=("https://app.example",)) as server:
         assert send(server, "GET", "/health").status_code == 200
+        assert send(server, "GET", "/openapi.json").status_code == 200
         asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
         assert send(server, "OPTIONS", "/api/upload/session", headers=asked).status_code == 204
         other = {**asked, "origin": "https://other.example"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.core import packs
 from uploader_server.batch.manifest import Entry, PackLimits, parse_manifest
 from uploader_server.http.errors import ApiError
 
@@ -48,6 +49,8 @@ def test_a_manifest_is_read_as_it_was_written(manifest: dict[str, Any], ascii_on
     ]
     assert read.total == sum(file["size"] for file in manifest["files"])
     assert read.session == (session if ascii_only else session.encode("utf-8", "replace").decode())
+    written = packs.manifest(session, read.entries)
+    assert parse_manifest(written, LIMITS) == read._replace(session=session)
 
 
 @given(MANIFESTS, MANIFESTS)

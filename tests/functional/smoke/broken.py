@@ -88,7 +88,7 @@ class Broken:
 
         monkeypatch.setattr(Router, "_serve_rest", serve)
         self.patches(monkeypatch)
-        with running_server(**self.config) as server:
+        with running_server(described=False, **self.config) as server:
             yield server
 
 

@@ -13,7 +13,7 @@ from fakes import STREAMS, WIRE, captured, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.core import protocol
+from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import FileStatus, Transport
 from uploader_cli.core.plan import ASSUMED, Limits
 from uploader_cli.core.protocol import (
@@ -30,6 +30,7 @@ from uploader_cli.core.protocol import (
     utf8,
     wire_name,
 )
+from uploader_cli.core.tus import parse_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,9 +132,31 @@ def test_a_file_has_its_path_for_a_name_where_the_server_tells_paths() -> None:
 
 # --- hostile shapes --------------------------------------------------------------------------------------------------
 
-HOSTILE = [None, [], {}, "", "<html>", b"\x00", 0, -1, True, math.nan, math.inf, 10**400, [[]], [None], {"a": None}]
+HOSTILE = [
+    None,
+    [],
+    {},
+    "",
+    "/a",
+    "//[",
+    "http://\ud800/",
+    "http://h:x/",
+    "<html>",
+    b"\x00",
+    0,
+    -1,
+    True,
+    math.nan,
+    math.inf,
+    10**400,
+    [[]],
+    [None],
+    {"a": None},
+]
 FIELDS = sorted(
     {"maxFiles", "maxFileSize", "allowedTypes", "mixedTypes", "relativePaths", "currentFile", "relativePath", "details"}
+    | {"endpoint", "version", "extensions", "checksumAlgorithms", "maxSize", "maxBytes", "exists", "sha256", "location"}
+    | {"data", "stage", "retryable", "size"}
     | {key for stream in STREAMS for message in captured(stream) for key in message.data}
     | {key for name in ("batch-one-failed-inside-200", "progress-after") for key in golden(name)["body"]}
     | {key for name in ("batch-one-failed-inside-200",) for item in golden(name)["body"]["files"] for key in item}
@@ -147,6 +170,15 @@ PARSERS: list[Callable[[object], object]] = [
     lambda body: parse_progress(body, Transport.HTTP),
     parse_time,
     number,
+    protocol.parse_analysis,
+    protocol.parse_analysis_status,
+    protocol.analysis_data,
+    lambda body: server_time({}, body),
+    lambda body: parse_capabilities(body, "http://h:1/"),
+    lambda body: packs.parse_offer(body, "http://h:1/"),
+    lambda body: packs.parse_lookup_offer(body, "http://h:1/"),
+    lambda body: packs.parse_found(body, 2),
+    lambda body: packs.parse_answer(body, 2),
 ]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(HOSTILE)
@@ -310,6 +342,21 @@ def test_times(value: object, seconds: float | None, monkeypatch: pytest.MonkeyP
 )
 def test_names_on_the_wire(name: str, on_the_wire: str) -> None:
     assert wire_name(name) == on_the_wire
+
+
+@given(
+    st.text(max_size=30) | st.from_regex(r"(http://h)?/uploads/\w{1,3}/(%[0-9a-fA-F]{2}|\w|[?#/]){0,9}"),
+    st.text(max_size=4),
+)
+def test_any_location_names_a_file_or_none(location: str, name: str) -> None:
+    other = protocol.renamed(location, name, "")
+    assert other is None or other.rpartition("/")[2] not in ("", name)
+
+
+@given(st.text(max_size=30) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} \d\d:\d\d:\d\d [+-]?\w{0,6}"))
+def test_any_date_of_a_header_is_one_or_none(value: str) -> None:
+    date = parse_http_date(value)
+    assert date is None or math.isfinite(date)
 
 
 @given(st.binary(max_size=20).map(os.fsdecode))

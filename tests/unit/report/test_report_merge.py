@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from junit_rules import check_junit
 
 from uploader_cli.__main__ import main
@@ -15,7 +19,6 @@ from uploader_cli.report.read import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Write = Callable[..., str]
 
@@ -261,3 +264,36 @@ def test_a_row_of_numbers_that_are_none(write: Write, tmp_path: Path) -> None:
     path = tmp_path / write("one", "", files=[{"path": "a", "outcome": "completed", "size": "big"}])
     with pytest.raises(UsageError, match="invalid numbers"):
         Report.open(path)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["completed", "uploader-report", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["path", "run"]), inner, max_size=2),
+    max_leaves=4,
+)
+BROKEN = ["", "{", "{[]: 1}", '{"files": [', '{"a": ' * 5000, '{"a": %s}' % ("9" * 5000), "\0", "[]", '{"files": [1,]}']
+
+
+@given(st.data())
+def test_any_document_is_a_report_or_a_usage_error(data: st.DataObject) -> None:
+    """A report in which any value is another one; or no JSON at all."""
+    row = {"path": "a", "outcome": "completed", "size": 1, "seconds": 0.5, "attempts": 1}
+    run = {"run": "r", "started": "s", "finished": "f", "shard": {"index": 1, "count": 2}}
+    report = {"format": "uploader-report", "v": 1, **run, "runs": [run], "counts": {}, "files": [row]}
+    place = data.draw(st.sampled_from([report, run, row]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(VALUES)
+    text = data.draw(st.sampled_from(BROKEN) | st.just(json.dumps(report)) | st.text(max_size=9))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "report.json"
+        path.write_bytes(text.encode("utf-8", "replace"))
+        try:
+            list(Report.open(path).rows())
+        except UsageError as error:
+            said = str(error)
+        else:
+            said = str(path)
+        assert str(path) in said

@@ -38,7 +38,7 @@ NAMES = [
     b"=1+1.csv",
     b"-0",
 ]
-WITH_BREAKS = [b"line\nbreak.mp4", b"return\r", b"\n"]
+WITH_BREAKS = ["\ufeffmarked".encode(), b"line\nbreak.mp4", b"return\r", b"\n"]
 
 
 @pytest.fixture
@@ -75,11 +75,11 @@ def test_any_name_survives(spool: Spool, tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(("suffix", "kind"), [("txt", Format.NUL), ("csv", None), ("jsonl", None)])
 def test_line_breaks_survive(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
-    fill(spool, NAMES + WITH_BREAKS)
+    fill(spool, WITH_BREAKS + NAMES)
     path = tmp_path / f"again.{suffix}"
     assert retry_list.needs_nul(path, spool) == (kind is Format.NUL)
     entries = read_back(path, spool, kind)
-    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == NAMES + WITH_BREAKS
+    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == WITH_BREAKS + NAMES
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

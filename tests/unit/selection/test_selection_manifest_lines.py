@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import io
 import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.names import as_base64, json_line
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import LONGEST, BadLine, Entry, Format, parse
 
@@ -183,7 +188,8 @@ def test_the_event_stream_is_a_list_of_files_too() -> None:
     ("line", "words"),
     [
         ("{", "not valid JSON: Expecting property name enclosed in double quotes (column 2)"),
-        ("[" * 100_000, "not valid JSON: nested too deeply"),
+        ("[" * 30_000, "not valid JSON: nested too deeply"),
+        ('{"path": "a", "size": %s}' % ("9" * 5000), "not valid JSON: a number is too long"),
         ('["a.mp4"]', 'must be an object as {"path": "a.mp4"}'),
         ('{"path": "a", "sha1": "x"}', "unknown key 'sha1'"),
         ('{"path": 7}', "path must be text"),
@@ -192,6 +198,7 @@ def test_the_event_stream_is_a_list_of_files_too() -> None:
         ('{"path": "a\\u0000b"}', "the path contains a NUL character"),
         ('{"path": "\\ud800"}', "path is not a valid file name on this system"),
         ('{"path_b64": "?"}', "path_b64 is not base64"),
+        ('{"path_b64": "é"}', "path_b64 is not base64"),
         ('{"path": "a", "category": "work"}', "category must be personal or scenic, not 'work'"),
         ('{"path": "a", "sha256": "abc"}', "sha256 must be 64 hexadecimal digits, not 'abc'"),
         ('{"path": "a", "name": "../b"}', "name must be a relative path without . and .., as videos/a.mp4, not '../b'"),
@@ -213,3 +220,76 @@ def test_a_line_that_is_no_utf_8() -> None:
 def test_columns_that_nobody_knows_are_ignored_when_lenient() -> None:
     assert ok("path,sha1\na.mp4,x\n", Format.CSV, strict=False) == ["2 a.mp4"]
     assert ok('{"path": "a.mp4", "sha1": 7}', Format.JSONL, strict=False) == ["1 a.mp4"]
+
+
+# --- anything at all -------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        *(
+            b"path",
+            b"path_b64",
+            b"name",
+            b"sha256",
+            b",",
+            b'"',
+            b"\n",
+            b"\r\n",
+            b"\0",
+            b"{",
+            b"}",
+            b":",
+            b"a/../b",
+            b"/",
+        ),
+        *(b'{"path": "a.mp4"}\n', b'{"path_b64": "/w=="}', b'{"path_b64": "\xc3\xa9"}', b"\xff", b"\xef\xbb\xbf"),
+        *(b"[" * 5000, b'{"path": "a", "size": ' + b"9" * 5000 + b"}"),
+    ]
+)
+PATHS = st.binary(min_size=1, max_size=12).filter(lambda raw: b"\0" not in raw and raw not in (b"/", b"//"))
+
+
+class InBlocks(io.BytesIO):
+    """A stream that gives these numbers of bytes, one after the other."""
+
+    def __init__(self, content: bytes, sizes: list[int]) -> None:
+        super().__init__(content)
+        self.sizes = iter(sizes)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(next(self.sizes, size))
+
+
+@given(st.lists(PIECES | st.binary(max_size=4), max_size=20).map(b"".join), st.lists(st.integers(3, 40)), st.booleans())
+def test_any_bytes_are_entries_or_bad_lines_however_they_arrive(content: bytes, sizes: list[int], strict: bool) -> None:
+    for kind in Format:
+        try:
+            whole = list(parse(io.BytesIO(content), kind, strict=strict))
+        except UsageError:
+            if kind is not Format.CSV:
+                raise
+            continue
+        assert list(parse(InBlocks(content, sizes), kind, strict=strict)) == whole
+        numbers = [item.line for item in whole]
+        assert numbers == sorted(set(numbers))
+        for item in whole:
+            assert "\0" not in item.path
+            assert (
+                isinstance(item, BadLine)
+                or not {"", ".", ".."} & set(item.name.split("/"))
+                or item.path.strip("/") == ""
+            )
+
+
+@given(st.lists(PATHS.map(os.fsdecode), max_size=6))
+def test_paths_come_back_from_each_format_that_can_hold_them(paths: list[str]) -> None:
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([["path_b64"], *([base64.b64encode(os.fsencode(path)).decode()] for path in paths)])
+    rows = [{"path": path, "path_b64": as_base64(path)} for path in paths]
+    written = {
+        Format.NUL: b"".join(os.fsencode(path) + b"\0" for path in paths),
+        Format.CSV: table.getvalue().encode(),
+        Format.JSONL: "".join(map(json_line, rows)).encode(),
+    }
+    for kind, content in written.items():
+        assert [item.path for item in parse(io.BytesIO(content), kind)] == paths, kind

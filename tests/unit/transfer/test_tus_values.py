@@ -7,6 +7,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.util import parse_url
 
 from uploader_cli.core.protocol import whole
 from uploader_cli.core.tus import (
@@ -236,3 +237,59 @@ def test_unusable_location_raises_value_error(location: str) -> None:
 )
 def test_only_the_same_origin_is_trusted_with_the_token(base: str, url: str, trusted: bool) -> None:
     assert trusts(base, url) is trusted
+
+
+BASES = st.sampled_from(["https://h/files/", "http://h:8005/files/", "http://h/files/"])
+PIECES = [
+    *(
+        "http",
+        "https",
+        "ftp",
+        ":",
+        "//",
+        "/",
+        "\\",
+        "@",
+        "h",
+        "evil",
+        "[",
+        "]",
+        "::1",
+        ":8005",
+        ":443",
+        "?",
+        "#",
+        "%",
+        ";",
+    ),
+    *("\t", "\r\n", "\0", " ", "..", "é", "\uff0f", "\u2100", "\x7f"),
+]
+LOCATIONS = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
+
+
+@given(BASES, LOCATIONS | st.text(max_size=12))
+def test_a_location_that_is_trusted_leads_to_the_same_host_for_whoever_dials(base: str, location: str) -> None:
+    for resolve in (place, lambda _, url: url):
+        try:
+            url = resolve(base, location)
+        except ValueError:
+            continue
+        if trusts(base, url):
+            dialled, ours = parse_url(url), parse_url(base)
+            assert dialled.host == ours.host
+            assert dialled.auth is None
+            assert (dialled.port, dialled.scheme) in {(ours.port, ours.scheme), (None, "https"), (443, "https")}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["Tus-Version", "Tus-Extension", "Tus-Checksum-Algorithm", "Tus-Max-Size"]), st.text()
+    )
+)
+def test_any_answer_to_options_is_read_or_speaks_another_version(headers: dict[str, str]) -> None:
+    try:
+        found = capabilities_of(headers, "https://h/files/")
+    except ValueError:
+        assert headers["Tus-Version"].strip()
+        return
+    assert found.max_size is None or found.max_size > 0
