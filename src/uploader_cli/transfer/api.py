@@ -36,10 +36,9 @@ STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
-BATCH_ERRORS: Kinds = {  # an unknown session is a 404 here and a 500 there (wire contract 3.14)
+BATCH_ERRORS: Kinds = {  # the caller knows of which server a 500 means a lost session (wire contract 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
-    (500, "UPLOAD_FAILED"): errors.SessionLost,
 }
 PACK_ERRORS: Kinds = {
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
@@ -226,14 +225,21 @@ class Api:
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """The same for a path or URL that the server gave; None also for one that leads elsewhere."""
+        """The same for a path or URL that the server gave.
+
+        Raise `DigestPending` while the server computes the digest, `AnswerError` for another refusal, and
+        `ProtocolError` for a URL on another host: they do not tell whether the file is stored.
+        """
         if not self._is_ours(where):
-            return None
+            raise errors.ProtocolError(f"{where} is on another host than the server")
         answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
-        if answer.status in NO_ANSWER:
-            raise answer_error(answer)
-        if not answer.ok:
+        if answer.status in (404, 410):
             return None
+        if not answer.ok:
+            error = answer_error(answer)
+            if answer.status == 503 and error.retry_after is not None:  # an answer to HEAD has no code
+                raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
+            raise error
         return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:

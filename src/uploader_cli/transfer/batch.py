@@ -17,7 +17,7 @@ from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import MultipartBody
-from uploader_cli.transfer.checks import equal_on_server
+from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Outcome, ends_run, failed
 from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.sessions import UploadSession
@@ -40,6 +40,9 @@ SPLIT_REFUSALS = (400, 413, 415, 422)
 """A refused request does not say which file it is about: its halves are sent."""
 UNAVAILABLE = 503
 """The one 5xx that says nothing was done."""
+UNKNOWN_SESSION = "UPLOAD_FAILED"
+"""The code of a 500 by which the reference backend refuses an unknown session (3.14). The bundled server, which shows
+`relativePaths`, answers 404 or 409 then: there it means that the disk failed."""
 UNTOUCHED = "the request was stopped because of another file in it"
 LOOK_EVERY = 1.0
 LOOK_AT_LEAST = 4.0
@@ -234,13 +237,15 @@ class _Request:
         except errors.UploaderError as error:
             self._end_body()
             self._context.stop.check()
+            if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
+                error = errors.SessionLost(str(error), status=error.status, error=error.error)
             if self._may_have_landed(error):
                 self._settle(error)
             job.flow.unanswered.discard(job)
             if bodies and bodies[-1].given_out and self._group:
                 run.certain(self._group)
             if self._group:
-                raise
+                raise error
             return
         finally:
             self._end_body()
@@ -350,7 +355,7 @@ class _Request:
             self.outcomes.append(outcome)
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
-        """Return the outcome of each file, None for one that is not stored.
+        """Return the outcome of each file, None for one that is not stored, nothing for one that can't be asked for.
 
         For servers that store under the path that they were given, and never store equal bytes twice.
         """
@@ -362,7 +367,9 @@ class _Request:
                 checksum = equal_on_server(self._api, category, file, stop.check)
             except errors.Interrupted:
                 raise
-            except errors.UploaderError:
+            except errors.UploaderError as error:
+                if says_nothing(error):
+                    continue
                 checksum = None
             location = stored_path(category, utf8(file.relative_path))
             found[file.file] = Outcome(file, location=location, checksum=checksum) if checksum else None

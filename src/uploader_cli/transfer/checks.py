@@ -13,10 +13,11 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.api import NO_ANSWER, stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,11 +110,11 @@ class Checks:
             category = file.category or settings.category
             check = self._context.stop.check
             try:
-                checksum = self._context.retry.run(lambda: equal_on_server(api, category, file, check))
+                checksum = self._ask(lambda: equal_on_server(api, category, file, check))
             except (errors.Interrupted, errors.Unreachable):
                 raise
             except errors.UploaderError as error:
-                return Outcome(file, error)
+                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
             if checksum is not None:
                 location = f"/uploads/{category}/{utf8(file.relative_path)}"
                 run.completed([Stored(file, location=location, checksum=checksum, verified=True)])
@@ -173,7 +174,7 @@ class Checks:
             if self._context.settings.tus_endpoint:
                 # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
                 return retry.run(lambda: worker.tus.head(where), at_most=0).offset == file.size
-            found = retry.run(lambda: worker.api.stored_at(where))
+            found = self._ask(lambda: worker.api.stored_at(where))
         except (errors.Interrupted, errors.Unreachable):
             raise
         except errors.UploaderError:  # a tus server need not know a finished upload any more (404, 410)
@@ -200,11 +201,15 @@ class Checks:
     def _asked(self, call: Callable[[], T]) -> T | None:
         """Return what a question is answered with; None where no answer comes. Raise what ends the run."""
         try:
-            return self._context.retry.run(call)
+            return self._ask(call)
         except (errors.Interrupted, errors.Unreachable):
             raise
         except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             return None
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Repeat a question while that can help; a digest that is being computed is waited for."""
+        return Tries(self._context.retry).run(call)
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
         """Compare by size, and by digest where the server has one; that of a receipt saves reading the file."""
@@ -240,7 +245,7 @@ class Checks:
             return outcome
         try:
             mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check)
-            equal = context.retry.run(lambda: _compare(api, where, mine, file.size)) if where else None
+            equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except (errors.Interrupted, errors.Unreachable):
             raise
         except errors.FileError as error:
@@ -295,6 +300,12 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
     return readable, ended
 
 
+def says_nothing(error: errors.UploaderError) -> bool:
+    """Return whether the server, asked for a stored file, refuses to tell of it now and later."""
+    refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
+    return refused or isinstance(error, errors.ProtocolError)
+
+
 def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> str | None:
     """Return the hex SHA-256 of `file` where the server has equal bytes under its path; None where it has not.
 
@@ -322,7 +333,12 @@ def _receipt(outcome: Outcome) -> Stored:
 
 def _compare(api: Api, where: str, mine: bytes, size: int) -> bool | None:
     """Compare the digest or the bytes of the stored file with `mine`; None where the server offers neither."""
-    found = api.stored_at(where)
+    found = None
+    try:
+        found = api.stored_at(where)
+    except errors.UploaderError as error:
+        if not says_nothing(error):
+            raise
     if found is not None and found[1] is not None:
         return found[0] in (None, size) and found[1] == b64encode(mine).decode()
     theirs = hashlib.sha256()

@@ -31,6 +31,7 @@ RUN_ENDING = (
     errors.Interrupted,
     errors.RateLimited,
     errors.Unreachable,
+    errors.DiskFull,
     errors.UsageError,
     errors.NotAnUploadServer,
 )

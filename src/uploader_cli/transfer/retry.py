@@ -34,7 +34,7 @@ LAST_PROBE = 10.0
 """Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
 UNAVAILABLE = 503
 """The status by which a server says that it has too much to do."""
-NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable)
+NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors after which the same request can't succeed: another session is needed, or patience is used up."""
 
 
@@ -67,7 +67,7 @@ class Retry:
         self._refresh, self._emit, self._clock = refresh, emit, clock
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
-        self._lost: errors.Unreachable | None = None
+        self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
         """Why calls are paused, and for how long they were already."""
@@ -111,24 +111,35 @@ class Retry:
             self._announce(left)
             (sleep or self.stop.sleep)(left)
 
+    def patience(self, error: errors.AnswerError, waited: float) -> float:
+        """Return the seconds to wait as the server asks. Raise `error` where `--max-wait` is exceeded with `waited`."""
+        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+        if waited + delay > self.max_wait:
+            raise error
+        return delay
+
     def pause(self, error: errors.RateLimited, waited: float) -> float:
         """Pause all calls as the server asks and return the seconds; `waited` is what this call has spent on pauses.
 
         Raise `error`, before any thread sleeps, where the sum exceeds `--max-wait`.
         """
-        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-        if waited + delay > self.max_wait:
-            raise error
+        delay = self.patience(error, waited)
         self._pause = (PauseReason.RATE_LIMIT, waited)
         self.budget.pause(delay)
         self.overloaded()
         return delay
 
-    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float | None:
-        """Pause all calls because the server's disk is full (507) and return the seconds; None after too many."""
+    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float:
+        """Pause all calls because the server's disk is full (507) and return the seconds.
+
+        Raise `DiskFull`, which ends the run, after `--wait-for-server`.
+        """
         left = self.wait_for_server - waited
-        if left <= 0:
-            return None
+        if left <= 0 and self._lost is None:
+            after = f"; waited {waited:.0f} s for it (--wait-for-server)" if waited >= 1 else ""
+            self._lost = errors.DiskFull(f"{error}{after}", status=507, error=error.error)
+        if self._lost is not None:
+            raise self._lost
         delay = min(left, error.retry_after or max(LEAST_WAIT, min(waited, LAST_PROBE)))
         self._pause = (PauseReason.DISK_FULL, waited)
         self.budget.pause(delay)
@@ -250,7 +261,9 @@ class Retry:
 
 
 class Tries:
-    """The retries of one upload: 413, 429, 507 and one token refresh are excused until it advances again."""
+    """The retries of one upload: 413, 429, 507 and one token refresh are excused until it advances again, and so is
+    a digest that is being computed.
+    """
 
     def __init__(
         self,
@@ -307,8 +320,13 @@ class Tries:
                 return 0.0
             case errors.ServerFault(status=507):
                 pause = self._retry.pause_for_space(error, self._full)
-                self._full += pause or 0.0
+                self._full += pause
                 return pause
+            case errors.DigestPending():
+                delay = self._retry.patience(error, self._waited)
+                self._waited += delay
+                (self._sleep or self._retry.stop.sleep)(delay)
+                return 0.0
         return None
 
 

@@ -26,6 +26,7 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Stop
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -327,6 +328,18 @@ def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: P
     assert upload.completed == [0, 1]
     assert [str(e.code) for e in upload.all(ev.RunWarning)] == [WarningCode.SESSION_LOST]
     assert [e.status for e in upload.all(ev.SessionFinished)] == ["lost", "completed"]
+
+
+def test_disk_that_fails_costs_retries_and_keeps_the_session(source: Path, root: Path) -> None:
+    """The bundled server answers 500 UPLOAD_FAILED then, which is a lost session on the reference backend."""
+    failed = Answer(500, body=b'{"error": "UPLOAD_FAILED"}', when="after_body")
+    with running_server(port=0, root=root) as server:
+        server.faults.next_answers("POST", "/api/upload/batch", [failed] * 2)
+        upload = Upload(server.url, make(source, "a.mp4", "b.mp4"), retries=2)
+        assert upload.go() is None
+    assert upload.completed == [0, 1]
+    assert len(upload.all(ev.SessionCreated)) == 1
+    assert len(upload.all(ev.FileRetry)) == 4
 
 
 def test_a_server_that_dies_ends_the_run_with_every_file_told_of(source: Path, root: Path) -> None:

@@ -97,7 +97,7 @@ class TestCreate:
         client, _ = client_of((status, TUS), body={"error": code})
         with pytest.raises(errors.SessionLost) as caught:
             client.create(10, {"sessionId": "s"})
-        assert not caught.value.retryable
+        assert caught.value.retryable, "in another session"
 
     def test_concatenation_names_the_parts_in_order(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "3"}))
