@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core import packs
-from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import read_whole
 from uploader_cli.transfer.job import Outcome, ends_run
@@ -167,10 +167,8 @@ class Pack:
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
         context, files = self._context, [file for file, _ in self._files]
-        if context.settings.fail_fast and context.ledger.failures:
-            for file in files:
-                context.ledger.skip(file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, len(files), given_up=len(files))
+        if context.fails_fast:
+            self.session.skip(worker.api, files)
             return
         if self._limits.refused:
             self._by_tus(files)

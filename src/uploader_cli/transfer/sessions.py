@@ -9,7 +9,9 @@ from uploader_cli import errors
 from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
 
 if TYPE_CHECKING:
-    from uploader_cli.core.plan import Limits
+    from collections.abc import Sequence
+
+    from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
@@ -26,8 +28,8 @@ class UploadSession:
     ) -> None:
         """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
-        self.failures = self._given_up = 0
         self._context, self._left, self._register = context, files, register
+        self._failures = self._given_up = 0
         self._lock = threading.Lock()
         self._renewed: threading.Event | None = None
         self._open = False
@@ -36,13 +38,12 @@ class UploadSession:
         """Report the session and follow its progress."""
         self._open = True
         self._register.add(self)
-        if not self.id:
-            return
-        context = self._context
-        if self.category == context.settings.category:  # a resumed run joins only such a session
-            context.run.session_opened(self.id)
-        context.emit(SessionCreated(self.id, self.category, self._left))
-        context.followers.follow(self.id)
+        if self.id:
+            context = self._context
+            if self.category == context.settings.category:  # a resumed run joins only such a session
+                context.run.session_opened(self.id)
+            context.emit(SessionCreated(self.id, self.category, self._left))
+            context.followers.follow(self.id)
 
     def over(self, api: Api, files: int, *, failed: int = 0, given_up: int = 0) -> None:
         """Count files that are over; after the last one close the session on a server that wants to know.
@@ -51,7 +52,7 @@ class UploadSession:
         """
         with self._lock:
             self._left -= files
-            self.failures += failed
+            self._failures += failed
             self._given_up += given_up
             if self._left > 0 or not self._open:
                 return
@@ -59,6 +60,11 @@ class UploadSession:
         if self.id:
             self._close(api)
         self._register.discard(self)
+
+    def skip(self, api: Api, files: Sequence[LocalFile]) -> None:
+        """Leave out files that were not begun (`--fail-fast`)."""
+        self._context.skip(files)
+        self.over(api, len(files), given_up=len(files))
 
     def renew(self, api: Api, lost: str) -> bool:
         """Replace the session `lost`, which the server has forgotten (docs/protocol.md, section 3.14).
@@ -96,13 +102,12 @@ class UploadSession:
 
     def cancel(self, api: Api) -> None:
         """Cancel the session on the server (`--cancel-on-interrupt`)."""
-        if not self._open or not self.id:
-            return
-        try:
-            api.cancel(self.id)
-            self._context.run.session_closed(self.id)
-        except errors.UploaderError as error:
-            self._context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
+        if self._open and self.id:
+            try:
+                api.cancel(self.id)
+                self._context.run.session_closed(self.id)
+            except errors.UploaderError as error:
+                self._context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
 
     def _close(self, api: Api) -> None:
         context = self._context
@@ -115,7 +120,7 @@ class UploadSession:
             except errors.UploaderError as error:
                 context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
         context.run.session_closed(self.id)
-        self._leave("partial" if self.failures else "completed")
+        self._leave("partial" if self._failures else "completed")
 
     def _leave(self, status: str) -> None:
         self._context.emit(SessionFinished(self.id, status))

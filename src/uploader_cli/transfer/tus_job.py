@@ -10,7 +10,6 @@ from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
@@ -194,10 +193,8 @@ class TusFile:
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
-        context = self._context
-        if context.settings.fail_fast and context.ledger.failures:
-            context.ledger.skip(self._file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, 1, given_up=1)
+        if self._context.fails_fast:
+            self.session.skip(worker.api, [self._file])
             return
         self._discard(worker.tus, self._outdated)
         yield from self._end(worker, lambda: self._send(worker))

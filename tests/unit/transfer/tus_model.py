@@ -354,8 +354,8 @@ def tus_file(
     idle: int = 0,
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
-    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "", fail_fast=False)
-    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told)
+    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "")
+    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told, fails_fast=False)
     pool: Any = SimpleNamespace(idle=idle, put_first=lambda jobs: line.extendleft(reversed(jobs)))
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)
