@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from typing import IO
 
     from uploader_cli.core.tus import Capabilities
-    from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.retry import Retry
     from uploader_cli.transfer.tus import Position, TusClient
-    from uploader_cli.transfer.tus_job import Progress
+    from uploader_cli.transfer.tus_job import Part, Progress
 
 RESTARTS = 3
 """How often one run creates a new upload because the server has lost the old one."""
@@ -74,7 +73,7 @@ class ChunkSize:
         return self._beside > FLAT * self._alone > 0
 
     def refuse(self, size: int) -> bool:
-        """Note that a body of `size` bytes is too large; False where no smaller one is tried."""
+        """Make chunks smaller than `size` bytes, which are too many; False where no smaller one is tried."""
         smaller = max(self._least, (size + 1) // 2)
         if self.adapts:
             smaller = smaller // GRAIN * GRAIN or smaller
@@ -171,24 +170,23 @@ class TusUpload:
         client: TusClient,
         terms: Terms,
         progress: Progress,
-        part: PendingPart,
+        part: Part,
         metadata: Mapping[str, str],
         *,
         resumes: bool = False,
         helper: Callable[[], Executor] | None = None,
     ) -> None:
-        """`part` is the range and what the journal has of it; with `resumes` its key may have been sent before.
+        """`metadata` are without `uploadKey`; with `resumes` the key of the part may have been sent before.
 
-        `metadata` are without `uploadKey`; `helper()` is the worker's executor, for checksums ahead.
+        `helper()` is the worker's executor, for checksums ahead.
         """
-        self._client, self._terms, self._progress, self._metadata = client, terms, progress, metadata
-        self._index, self._start, self._length = part.index, part.offset, part.size
-        self._url, self._key, self._asked = part.url, part.upload_key, resumes
+        self._client, self._terms, self._progress, self._part = client, terms, progress, part
+        self._metadata, self._asked, self._length = metadata, resumes, part.size
         self._offset: int | None = None
         """The server's offset; None until it is known, and again after each failure."""
         self._most = -1
         """The highest offset that this upload ever had: only more is an advance."""
-        self._reach = self._length
+        self._reach = part.size
         """The highest offset that the server can have: the end of what was sent of an upload created here."""
         self._carried = self._restarts = 0
         """Bytes of the body of the last request; new uploads in place of lost ones."""
@@ -217,20 +215,18 @@ class TusUpload:
                 self._hashed.close()
         return self._last
 
-    # --- after a failure ----------------------------------------------------------------------------------------------
-
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
             self._terms.chunk.failed()
-        self._progress.retry(error, delay, self._index)
+        self._progress.retry(error, delay, self._part)
 
     def _is_there_after_all(self) -> bool:
         """Ask once more when no retry is left: an answer that was lost is no failure."""
-        if self._url is None or not self._carried or self._reach < self._length:
+        if self._part.url is None or not self._carried or self._reach < self._length:
             return False
         try:
             self._terms.retry.wait_out_pause(self._progress.sleep)
-            position = self._client.head(self._url)
+            position = self._client.head(self._part.url)
         except errors.UploaderError:
             return False
         if position.offset != self._length:
@@ -238,18 +234,16 @@ class TusUpload:
         self._confirm(position, self._length)
         return True
 
-    # --- the way forward ----------------------------------------------------------------------------------------------
-
     def _advance(self) -> None:
         """Find the server's offset, then send chunks until it is higher than ever."""
         mark = self._most
         while self._offset is None:
-            if self._url is None:
+            if self._part.url is None:
                 self._create()
             else:
-                self._find(self._url)
+                self._find(self._part.url)
         while self._offset is not None and self._offset <= mark and self._offset < self._length:
-            self._send(self._offset, self._url or "")
+            self._send(self._offset, self._part.url or "")
 
     def _create(self) -> None:
         """Create an upload. A key that was sent before goes without a body: a server may know it, and its offset."""
@@ -260,10 +254,9 @@ class TusUpload:
             self._progress.begin()
         self._prepare(size)
         body, checksum = self._chunk(0, size) if size else (None, None)
-        metadata, parted = {**self._metadata, "uploadKey": self._key}, self._progress.parted
-        created = self._client.create(self._length, metadata, body=body, checksum=checksum, partial=parted)
-        self._url = created.url
-        self._progress.created(self._index, created.url)
+        metadata, partial = {**self._metadata, "uploadKey": self._part.key}, self._part.index is not None
+        created = self._client.create(self._length, metadata, body=body, checksum=checksum, partial=partial)
+        self._progress.created(self._part, created.url)
         offset = created.offset if created.offset is not None or size else 0
         if offset is None:
             return
@@ -281,16 +274,16 @@ class TusUpload:
             return
         if found.offset is not None and found.offset <= self._reach and found.length in (None, self._length):
             self._confirm(found, found.offset)
-            return
-        claim = f"offset {found.offset} of {found.length} bytes"
-        self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
+        else:
+            claim = f"offset {found.offset} of {found.length} bytes"
+            self._restart(errors.ProtocolError(f"{url} claims {claim}, which is not what was sent there"))
 
     def _restart(self, error: errors.UploaderError) -> None:
         if self._restarts == RESTARTS:
             raise error
         self._restarts += 1
-        self._key, self._asked = self._progress.restarted(self._index), False
-        self._url, self._most = None, -1
+        self._progress.restarted(self._part)
+        self._asked, self._most = False, -1
 
     def _send(self, offset: int, url: str) -> None:
         """Send one chunk. An offset that no request of ours explains is a conflict."""
@@ -312,21 +305,21 @@ class TusUpload:
 
     def _chunk(self, offset: int, size: int) -> tuple[ChunkBody, str | None]:
         """Return the body of a chunk and its checksum header, and begin with the next chunk's checksum."""
-        start, end = self._start + offset, offset + size
+        progress, start, end = self._progress, self._part.start + offset, offset + size
         checksum = data = None
         if self._hashed is not None:
             digest, data = self._hashed.of(start, size)
             checksum = checksum_header(self._terms.checksum or "", digest)
             self._hashed.prepare(start + size, chunk_length(end, self._length, self._terms.chunk_size))
-        self._progress.sending(self._index, offset, end, checksum=checksum is not None)
+        progress.sending(self._part, offset, end, checksum=checksum is not None)
         self._reach = max(self._reach, end)
         body = ChunkBody(
-            self._progress.file,
+            progress.file,
             self._source,
             start,
             size,
-            on_sent=lambda sent: self._progress.sent(self._index, offset + sent),
-            check=self._progress.check,
+            on_sent=lambda sent: progress.sent(self._part, offset + sent),
+            check=progress.check,
             data=data,
             throttle=self._terms.throttle,
         )
@@ -339,4 +332,4 @@ class TusUpload:
         if self._carried:
             self._terms.chunk.arrived(self._carried)
         self._offset, self._last = offset, position
-        self._progress.confirmed(self._index, offset)
+        self._progress.confirmed(self._part, offset)

@@ -102,8 +102,8 @@ class Sending:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle)
-        settings = SimpleNamespace(tus_endpoint="", fail_fast=False)
-        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle)
+        settings = SimpleNamespace(tus_endpoint="")
+        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle, fails_fast=False)
         pool: Any = SimpleNamespace(idle=self.parts - 1, put_first=self._line.extend)
         terms = Cut(**{field.name: getattr(self.terms, field.name) for field in fields(Terms)})
         session: Any = SimpleNamespace(id="")
