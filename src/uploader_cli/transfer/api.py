@@ -237,7 +237,7 @@ class Api:
             return None
         if not answer.ok:
             error = answer_error(answer)
-            if answer.status == 503 and error.retry_after is not None:  # an answer to HEAD has no code
+            if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
         return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))

@@ -82,18 +82,17 @@ class Supply(Protocol):
 class _Check:
     """Check and claim a group of files. `picked` are those to be sent, once `done`."""
 
-    session: UploadSession | None = None
+    session = None
 
     def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop, *, pack: bool) -> None:
-        self.files, self.pack = files, pack
+        self._checks, self._files, self._stop, self._pack = checks, files, stop, pack
         self.picked: list[tuple[LocalFile, Claim]] = []
         self.done = False
-        self._checks, self._stop = checks, stop
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Check them. Files that end here need no outcome of a session."""
         self._stop.check()
-        self.picked = self._checks.pick(worker, self.files, pack=self.pack)
+        self.picked = self._checks.pick(worker, self._files, pack=self._pack)
         self.done = True
         yield from ()
 
@@ -101,43 +100,36 @@ class _Check:
 class _Groups:
     """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
 
-    def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], PackLimits | None], None]) -> None:
-        """`put(files, packs)` takes each group that is full; `packs` is None for one that is no pack."""
+    def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], bool], None]) -> None:
+        """`put(files, pack)` takes each group that is full."""
         self._packs, self._put = packs, put
-        self._small: list[LocalFile] = []
-        self._others: list[LocalFile] = []
-        self._bytes = 0
+        self._groups: dict[bool, list[LocalFile]] = {True: [], False: []}
+        self._bytes = 0  # of the group for a pack
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._others)
+        return any(self._groups.values())
 
     def add(self, file: LocalFile) -> None:
         """Put a file at the end of its group."""
         packs = self._packs
-        if packs is None or not packs.takes(file):
-            self._others.append(file)
-            if len(self._others) >= GROUP:
-                self._flush_others()
-            return
-        if len(self._small) >= packs.files or self._bytes + file.size > packs.bytes:
-            self._flush_small()
-        self._small.append(file)
-        self._bytes += file.size
+        small = packs is not None and packs.takes(file)
+        if small and packs is not None and self._bytes + file.size > packs.bytes:
+            self._flush(small=True)
+        self._groups[small].append(file)
+        self._bytes += file.size if small else 0
+        if len(self._groups[small]) >= (packs.files if small and packs is not None else GROUP):
+            self._flush(small=small)
 
     def flush(self) -> None:
-        """Hand on the groups that are not full, too."""
-        self._flush_small()
-        self._flush_others()
+        """Pass on the groups that are not full, too."""
+        self._flush(small=True)
+        self._flush(small=False)
 
-    def _flush_small(self) -> None:
-        if self._small:
-            self._put(self._small, self._packs)
-            self._small, self._bytes = [], 0
-
-    def _flush_others(self) -> None:
-        if self._others:
-            self._put(self._others, None)
-            self._others = []
+    def _flush(self, *, small: bool) -> None:
+        if group := self._groups[small]:
+            self._put(group, small)
+            self._groups[small] = []
+        self._bytes = 0 if small else self._bytes
 
 
 class Traffic:
@@ -228,11 +220,7 @@ class Scheduler:
                 ended = error
                 self._fail_rest(supply, error)
         except errors.Interrupted:
-            self._begin()
-            self._interrupted()
-            for file in supply.close():
-                self._ledger.admit(file)
-            self._ledger.cancel_all()
+            self._interrupted(supply)
         return ended
 
     def bottleneck(self) -> Bottleneck | None:
@@ -319,7 +307,8 @@ class Scheduler:
                 self._ledger.admit(file)
                 self._ledger.fail_all(error)
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, supply: Supply) -> None:
+        self._begin()
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)
@@ -327,6 +316,9 @@ class Scheduler:
             if self._settings.cancel_on_interrupt:
                 session.cancel(self._api)
             session.abandon("cancelled")
+        for file in supply.close():
+            self._ledger.admit(file)
+        self._ledger.cancel_all()
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
@@ -415,8 +407,8 @@ class Scheduler:
         """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
         planner, checking = Planner(limits), deque[_Check]()
 
-        def check(files: list[LocalFile], packs: PackLimits | None) -> None:
-            checking.append(_Check(self._checks, files, self._stop, pack=packs is not None))
+        def check(files: list[LocalFile], pack: bool) -> None:
+            checking.append(_Check(self._checks, files, self._stop, pack=pack))
             self._pool.put([checking[-1]])
 
         groups, idle = _Groups(self._packs, check), 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
@@ -59,10 +59,13 @@ class Part:
     pledged: int
     """The end of the chunk being sent where that extends `checked`, else 0: a server stores a chunk that has a checksum
     whole or not at all."""
-    journaled: int
+    journaled: int = field(init=False)
     """`pledged` as the journal has it."""
     confirmed: int = 0
     sent: int = 0
+
+    def __post_init__(self) -> None:
+        self.journaled = self.pledged
 
 
 class Progress:
@@ -73,7 +76,7 @@ class Progress:
 
     def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
         self.file, self.session, self.parted = file, session, len(parts) > 1
-        self.parts = [Part(*astuple(part), journaled=part.pledged_until) for part in parts]
+        self.parts = [Part(*astuple(part)) for part in parts]
         if not self.parted:
             self.parts[0].index = None
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
