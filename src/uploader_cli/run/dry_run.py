@@ -14,7 +14,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.core.jobs import FIRST_JOBS
-from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
+from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
@@ -29,8 +30,7 @@ from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.pacing import KnownServer, recall
-from uploader_cli.transfer.scheduler import ENDLESS, choose, endless
-from uploader_cli.transfer.tus_upload import FIRST_CHUNK
+from uploader_cli.transfer.scheduler import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -197,5 +197,5 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
         return seen, LimitsOrigin.SEEN
     offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
     if settings.tus_endpoint:
-        return KnownServer(endless(offer), offer), LimitsOrigin.ASSUMED
+        return KnownServer(endless(offer.max_size), offer), LimitsOrigin.ASSUMED
     return KnownServer(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED

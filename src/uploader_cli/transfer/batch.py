@@ -20,7 +20,7 @@ from uploader_cli.transfer.bodies import MultipartBody
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed
 from uploader_cli.transfer.retry import Tries
-from uploader_cli.transfer.sessions import UploadSession
+from uploader_cli.transfer.sessions import UploadSession, new_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +108,7 @@ class BatchSession:
             return
         made = self._opened
         if made is None:
-            made = context.retry.run(lambda: api.create_session(self._category, len(self._waiting)))
+            made = new_session(context, api, self._category, len(self._waiting))
         self.session = session = UploadSession(context, made, self._limits, len(self._waiting), self._register)
         session.begin()
         while self._halves or self._waiting:

@@ -210,13 +210,13 @@ class Attempt:
 
     def __init__(self, ledger: Ledger, files: Sequence[LocalFile], session: str, **start: Any) -> None:
         """`files` may shrink; `start` is for `Ledger.start`."""
-        self._ledger, self._files, self._session, self._start = ledger, files, session, start
+        self._ledger, self._files, self.session, self._start = ledger, files, session, start
         self._begun = False
 
     def begin(self, name: Callable[[LocalFile], str]) -> None:
         """Begin an attempt unless one is under way. `name(file)` is how the server will call it."""
         for file in () if self._begun else self._files:
-            self._ledger.start(file, self._session, name(file), **self._start)
+            self._ledger.start(file, self.session, name(file), **self._start)
         self._begun = True
 
     def retry(self, error: errors.UploaderError, delay: float = 0.0) -> None:

@@ -6,11 +6,11 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus import tus_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +32,13 @@ class Job(Protocol):
         """Yield groups of outcomes. Raise what ends the run."""
 
 
+class Step(NamedTuple):
+    """A job that is one function."""
+
+    run: Callable[[Worker], Iterator[Sequence[Outcome]]]
+    session: UploadSession | None
+
+
 class Worker(threading.Thread):
     """One thread of the pool, with connections of its own that are kept for the whole run."""
 
@@ -41,7 +48,7 @@ class Worker(threading.Thread):
         """`endpoint` is that of tus; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.api = api
-        self.tus = TusClient(api.http, endpoint, api.authorization, api.note)
+        self.tus = tus_client(api, endpoint)
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
 

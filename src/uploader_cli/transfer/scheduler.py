@@ -17,19 +17,27 @@ from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.jobs import AutoJobs
-from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import (
+    ASSUMED,
+    SESSION_FILES,
+    Limits,
+    LocalFile,
+    Planner,
+    refusal,
+)
 from uploader_cli.core.protocol import Session
+from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
 from uploader_cli.transfer.journal import pack_position
 from uploader_cli.transfer.pacing import Limiter, unlimited
-from uploader_cli.transfer.pack import Pack, PackLimits
+from uploader_cli.transfer.pack import Pack
 from uploader_cli.transfer.pool import Pool, Worker
-from uploader_cli.transfer.sessions import UploadSession
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.sessions import UploadSession, first_contact, new_session
+from uploader_cli.transfer.tus import tus_client
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.tus_upload import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,11 +52,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import Claim, RunHandle
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Job
+    from uploader_cli.transfer.sessions import Opened
 
-FIRST_CONTACT_RETRIES = 2
-"""Retries of the first call: a wrong address should be reported soon."""
-ENDLESS = 1 << 62
-"""The limit of a tus server that names none."""
 AHEAD = 2 * SESSION_FILES
 """Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
 GROUP = 64
@@ -95,41 +100,6 @@ class _Check:
         self.picked = self._checks.pick(worker, self._files, pack=self._pack)
         self.done = True
         yield from ()
-
-
-class _Groups:
-    """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
-
-    def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], bool], None]) -> None:
-        """`put(files, pack)` takes each group that is full."""
-        self._packs, self._put = packs, put
-        self._groups: dict[bool, list[LocalFile]] = {True: [], False: []}
-        self._bytes = 0  # of the group for a pack
-
-    def __bool__(self) -> bool:
-        return any(self._groups.values())
-
-    def add(self, file: LocalFile) -> None:
-        """Put a file at the end of its group."""
-        packs = self._packs
-        small = packs is not None and packs.takes(file)
-        if small and packs is not None and self._bytes + file.size > packs.bytes:
-            self._flush(small=True)
-        self._groups[small].append(file)
-        self._bytes += file.size if small else 0
-        if len(self._groups[small]) >= (packs.files if small and packs is not None else GROUP):
-            self._flush(small=small)
-
-    def flush(self) -> None:
-        """Pass on the groups that are not full, too."""
-        self._flush(small=True)
-        self._flush(small=False)
-
-    def _flush(self, *, small: bool) -> None:
-        if group := self._groups[small]:
-            self._put(group, small)
-            self._groups[small] = []
-        self._bytes = 0 if small else self._bytes
 
 
 class Traffic:
@@ -188,10 +158,9 @@ class Scheduler:
         self._remember, self._announce, self._announced = remember, announce, False
         self._chunk = chunk or ChunkSize(settings.chunk_size)
         self._tus: Capabilities | None = None
-        self._packs: PackLimits | None = None
-        self._opened: Session | None = None
-        """A session to use first, and how many files it has room for."""
-        self._room = 0
+        self._packs: PackSize | None = None
+        self._opened: Opened | None = None
+        """A session to use first."""
         self._pool = Pool(1, self._make_worker)
         self._auto: AutoJobs | None = None
         self._halved_at = 0.0
@@ -250,7 +219,10 @@ class Scheduler:
             early = supply.take()
             if supply.ended:
                 return
-        limits = self._endpoint() if self._settings.tus_endpoint else self._limits(supply.ahead)
+        limits, self._opened = first_contact(self._context, self._api, supply.ahead)
+        if limits is not None:
+            self._remember(limits)
+        limits = limits or ASSUMED
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         auto = AutoJobs()
@@ -261,7 +233,7 @@ class Scheduler:
             limits = replace(limits, empty_files=True)
             self._terms = self._make_terms(self._tus)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
-                self._packs = PackLimits(self._api.packs, self._settings.chunk_size, self._pool.most)
+                self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
         self._begin()
         self._checks = Checks(self._context, limits, self._api.lookups)
         try:
@@ -340,66 +312,11 @@ class Scheduler:
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
-                TusClient(api.http, self._settings.target_url, api.authorization, api.note).options()
+                tus_client(api, self._settings.target_url).options()
             else:
                 api.health()
         finally:
             api.close()
-
-    # --- what the server takes ----------------------------------------------------------------------------------------
-
-    def _endpoint(self) -> Limits:
-        """Ask a tus server what it takes: one endless session, as it were."""
-        api = self._api
-        client = TusClient(api.http, self._settings.target_url, api.authorization, api.note)
-        api.tus = api.retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
-        limits = endless(api.tus)
-        self._remember(limits)
-        return limits
-
-    def _limits(self, files: Sequence[LocalFile]) -> Limits:
-        """Ask the server what it takes. Afterwards a session may be open already.
-
-        Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
-        """
-        api = self._api
-        limits = api.retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
-        if limits is not None:
-            self._remember(limits)
-            self._rejoin()
-            return limits
-        assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
-        category = (assumed.category if assumed is not None else None) or self._settings.category
-        room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
-        try:
-            session = self._new_session(category, room)
-        except errors.AnswerError as error:
-            if error.status != 400 or room == 1:
-                raise
-            room = 1
-            session = self._new_session(category, room)
-        if session.limits is not None:
-            self._remember(session.limits)
-        self._opened, self._room = session, room
-        return session.limits or ASSUMED
-
-    def _rejoin(self) -> None:
-        """Use a session of the run before, where the server still knows it and it has not ended."""
-        run = self._context.run
-        for session_id in run.open_sessions():
-            try:
-                known = self._context.retry.run(lambda: self._api.progress(session_id, patient=True))  # noqa: B023 - called at once
-            except errors.AnswerError:
-                known = None
-            if known is not None and known.status in ("pending", "uploading") and known.total:
-                room = known.total - (known.completed or 0) - (known.failed or 0)
-                if room > 0:
-                    self._opened, self._room = Session(session_id, self._settings.category, None), room
-                    return
-            run.session_closed(session_id)
-
-    def _new_session(self, category: str, expected: int) -> Session:
-        return self._context.retry.run(lambda: self._api.create_session(category, expected))
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
@@ -411,7 +328,7 @@ class Scheduler:
             checking.append(_Check(self._checks, files, self._stop, pack=pack))
             self._pool.put([checking[-1]])
 
-        groups, idle = _Groups(self._packs, check), 0.0
+        groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
             self._accept(early, limits, groups)
         while True:
@@ -442,7 +359,7 @@ class Scheduler:
                 self._claims[file.file] = claim
                 self._dispatch(planner.add(file), limits)
 
-    def _accept(self, file: LocalFile, limits: Limits, groups: _Groups) -> None:
+    def _accept(self, file: LocalFile, limits: Limits, groups: Groups) -> None:
         """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, limits)
@@ -456,9 +373,8 @@ class Scheduler:
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category
-        if self._opened is not None and self._opened.category == category:
-            opened, room = self._opened, self._room
-            self._opened = None
+        if self._opened is not None and self._opened.session.category == category:
+            (opened, room), self._opened = self._opened, None
             self._put(files[:room], limits, category, opened)
             files = files[room:]
         if files:
@@ -476,9 +392,8 @@ class Scheduler:
             return
         if self._settings.tus_endpoint:
             opened = Session("", "", None)
-        session = UploadSession(
-            context, opened or self._new_session(category, len(files)), limits, len(files), self._sessions
-        )
+        made = opened or new_session(context, self._api, category, len(files))
+        session = UploadSession(context, made, limits, len(files), self._sessions)
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
@@ -545,14 +460,3 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
             hint="leave the option out: files then travel in batch mode",
         )
     return None if settings.protocol == "batch" else offered
-
-
-def endless(offered: Capabilities) -> Limits:
-    """Return what a tus server takes: one endless session, as it were."""
-    return Limits(
-        max_files=ENDLESS,
-        max_file_size=offered.max_size or ENDLESS,
-        allowed_types=frozenset({"*"}),
-        mixed_types=True,
-        relative_paths=False,
-    )

@@ -1,20 +1,79 @@
-"""Upload sessions on the server, each shared by the jobs that fill it."""
+"""The first calls to a server, and the upload sessions on it, each shared by the jobs that fill it."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
+from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
+from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.tus import tus_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.plan import Limits, LocalFile
-    from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
+
+
+FIRST_CONTACT_RETRIES = 2
+"""Retries of the first call: a wrong address should be reported soon."""
+
+
+class Opened(NamedTuple):
+    """A session that is open already, for `room` more files."""
+
+    session: Session
+    room: int
+
+
+def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tuple[Limits | None, Opened | None]:
+    """Ask the server what it takes. A session may be open afterwards; the limits are None where nobody knows them.
+
+    Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12). `files` are
+    the first ones of the run.
+    """
+    settings, retry = context.settings, context.retry
+    if settings.tus_endpoint:
+        api.tus = retry.run(tus_client(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
+        return endless(api.tus.max_size), None
+    limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    if limits is not None:
+        return limits, _session_before(context, api)
+    assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
+    category = (assumed.category if assumed is not None else None) or settings.category
+    room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
+    try:
+        session = new_session(context, api, category, room)
+    except errors.AnswerError as error:
+        if error.status != 400 or room == 1:
+            raise
+        room = 1
+        session = new_session(context, api, category, room)
+    return session.limits, Opened(session, room)
+
+
+def _session_before(context: Context, api: Api) -> Opened | None:
+    """Return a session of the run before, where the server still knows it and it has not ended."""
+    for session in context.run.open_sessions():
+        try:
+            known = context.retry.run(lambda: api.progress(session, patient=True))  # noqa: B023 - called at once
+        except errors.AnswerError:
+            known = None
+        if known is not None and known.status in ("pending", "uploading") and known.total:
+            room = known.total - (known.completed or 0) - (known.failed or 0)
+            if room > 0:
+                return Opened(Session(session, context.settings.category, None), room)
+        context.run.session_closed(session)
+    return None
+
+
+def new_session(context: Context, api: Api, category: str, files: int) -> Session:
+    """Open a session for so many files."""
+    return context.retry.run(lambda: api.create_session(category, files))
 
 
 class UploadSession:
@@ -82,7 +141,7 @@ class UploadSession:
                 context.stop.check()
             return self.id != lost
         try:
-            made = context.retry.run(lambda: api.create_session(self.category, max(1, self._left)))
+            made = new_session(context, api, self.category, max(1, self._left))
             text = f"session {lost} is gone on the server: continuing in {made.session_id}"
             context.warn(WarningCode.SESSION_LOST, text)
             context.run.session_closed(lost)

@@ -16,6 +16,7 @@ from uploader_cli.transfer.pacing import retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import ChunkBody
     from uploader_cli.transfer.http import Http
 
@@ -184,6 +185,11 @@ class TusClient:
             if body is not None:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
+
+
+def tus_client(api: Api, endpoint: str) -> TusClient:
+    """Return a client that shares connections, token and rate limit with `api`."""
+    return TusClient(api.http, endpoint, api.authorization, api.note)
 
 
 def _place(base: str, location: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
@@ -15,6 +16,7 @@ from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.pool import Step
 from uploader_cli.transfer.retry import Tries, ignore
 from uploader_cli.transfer.tus import NO_SESSION
 from uploader_cli.transfer.tus_upload import TusUpload
@@ -223,12 +225,12 @@ class TusFile:
         self._discard(worker.tus, self._outdated)
         yield from self._end(worker, lambda: self._send(worker))
 
-    def send_part(self, worker: Worker, index: int) -> Iterator[Sequence[Outcome]]:
+    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Send one part. The one that ends last has all of them joined and yields the outcome of the file."""
         failure = None
         try:
             self._progress.check()
-            self._upload_of(worker, self._progress.parts[index]).run()
+            self._upload_of(worker, part).run()
         except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
             failure = error
         if self._progress.over(failure):
@@ -315,7 +317,7 @@ class TusFile:
             for part in progress.parts:
                 part.url = None
         progress.begin()
-        self._tus.pool.put_first([TusPart(self.session, self, index) for index in range(len(progress.parts))])
+        self._tus.pool.put_first([Step(partial(self._send_part, part), self.session) for part in progress.parts])
         return None
 
     def _head(self, client: TusClient, url: str) -> Position | None:
@@ -355,15 +357,3 @@ class TusFile:
         if self._tus.terms.capabilities.terminates:
             for url in urls:
                 client.discard(url)
-
-
-class TusPart(NamedTuple):
-    """Send one part of a file."""
-
-    session: UploadSession
-    whole: TusFile
-    number: int
-
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome of the file, if this part ends last. Raise what ends the run."""
-        return self.whole.send_part(worker, self.number)

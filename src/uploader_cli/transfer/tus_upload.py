@@ -6,23 +6,23 @@ counted anew whenever the server has more than it ever had: so the loop ends, wh
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.core.sizes import FIRST_CHUNK
 from uploader_cli.core.tus import LARGE, LARGE_AND_FAR, LEAST_PART, checksum_header, chunk_length
 from uploader_cli.transfer.bodies import IN_MEMORY, Buffers, ChunkBody, HashedChunks, open_unchanged
 from uploader_cli.transfer.pacing import unlimited
 from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
     from typing import IO
 
+    from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.core.tus import Capabilities
     from uploader_cli.transfer.retry import Retry
     from uploader_cli.transfer.tus import Position, TusClient
@@ -30,98 +30,8 @@ if TYPE_CHECKING:
 
 RESTARTS = 3
 """How often one run creates a new upload because the server has lost the old one."""
-FIRST_CHUNK = 8 << 20
-"""Bytes of the first chunks where their size is found automatically."""
-MOST_CHUNK = 64 << 20
-"""Bytes of the largest of them."""
-SAFE_CHUNK = 5 << 20
-"""Bytes of the smallest of them, unless a 413 asks for less: Cloudflare Stream takes no smaller ones."""
-GRAIN = 256 << 10
-"""Their sizes are multiples of this: some servers take no others."""
-CHUNK_SECONDS = 1.5
-"""Seconds that such a chunk is to take."""
-FLAT = 0.75
-"""Share of its rate alone that a connection has beside others, if the limit is its own."""
 FAR = 0.02
 """Seconds of round trip from which on one connection is taken not to fill the link."""
-LEAST_CHUNK = 64 << 10
-"""Bytes below which a 413 is not answered with a smaller chunk any more (docs/protocol.md, section 5)."""
-
-
-class ChunkSize:
-    """Bytes of a chunk, shared by all workers: what one of them meets changes the chunks of all.
-
-    `auto` begins with `FIRST_CHUNK` and follows the rate of a connection: a chunk is to take `CHUNK_SECONDS`, and has
-    `FIRST_CHUNK` to `MOST_CHUNK` bytes, or less after a failure. A number is changed by 413 alone.
-    """
-
-    def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
-        """`known` is the `limit` of an earlier run. A number is tried all the same: so a limit can be lifted again."""
-        self.adapts, self.limit = size == "auto", known
-        """`limit`: bytes of the largest chunk that the server takes, where a 413 has told; None elsewhere."""
-        self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size
-        self.size = min(FIRST_CHUNK, self._most) if self.adapts else self._most
-        self._least = LEAST_CHUNK if self.adapts else min(LEAST_CHUNK, max(1, self.size // 2))
-        self._refused = False  # True from a 413 until a smaller chunk has arrived
-        self._lock = threading.Lock()
-        self._travelling = self._meetings = 0  # chunks on their way; how often one began while another was
-        self._alone = self._beside = 0.0  # bytes a second of the last chunk that travelled alone, or beside others
-
-    @property
-    def capped(self) -> bool:
-        """True where a connection is as fast beside others as alone: several of them are faster than one."""
-        return self._beside > FLAT * self._alone > 0
-
-    def refuse(self, size: int) -> bool:
-        """Make chunks smaller than `size` bytes, which are too many; False where no smaller one is tried."""
-        smaller = max(self._least, (size + 1) // 2)
-        if self.adapts:
-            smaller = smaller // GRAIN * GRAIN or smaller
-        if smaller >= size:
-            return False
-        with self._lock:
-            self._refused = True
-            self._most = min(self._most, smaller)
-            self.size = min(self.size, smaller)
-        return True
-
-    def failed(self) -> None:
-        """Make chunks smaller, because one did not arrive."""
-        if self.adapts:
-            with self._lock:
-                self.size = min(self.size, max(SAFE_CHUNK, self.size // 2 // GRAIN * GRAIN))
-
-    def arrived(self, size: int) -> None:
-        """Note that the server has taken a body of `size` bytes."""
-        with self._lock:
-            if self._refused and size <= self._most:
-                self.limit, self._refused = self._most, False
-            elif self.limit is not None and size > self.limit:
-                self.limit = None
-
-    @contextmanager
-    def travelling(self, size: int) -> Iterator[None]:
-        """Measure how long a chunk of `size` bytes takes to arrive, if it does."""
-        with self._lock:
-            met, beside = self._meetings, self._travelling
-            self._travelling += 1
-            self._meetings += beside > 0
-        began, arrived = time.monotonic(), False
-        try:
-            yield
-            arrived = True
-        finally:
-            with self._lock:
-                self._travelling -= 1
-                if arrived and size >= min(self.size, FIRST_CHUNK):
-                    rate = size / max(1e-6, time.monotonic() - began)
-                    if met == self._meetings:
-                        self._alone = rate
-                    elif beside and self._travelling:
-                        self._beside = rate
-                    if self.adapts:
-                        wanted = int(min(max(rate * CHUNK_SECONDS, FIRST_CHUNK), self._most))
-                        self.size = wanted // GRAIN * GRAIN or wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +201,7 @@ class TusUpload:
         size = chunk_length(offset, self._length, self._terms.chunk_size)
         self._prepare(size)
         body, checksum = self._chunk(offset, size)
-        with self._terms.chunk.travelling(size):
+        with self._terms.chunk.travelling(size, time.monotonic):
             sent = self._client.patch(url, offset, body, checksum)
         if sent.offset is None or not offset < sent.offset <= offset + size:
             raise errors.OffsetConflict(f"{size} bytes at offset {offset} led to offset {sent.offset}", status=204)

@@ -23,6 +23,7 @@ from relays import Relay, address
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
@@ -33,7 +34,7 @@ from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.tus_upload import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,20 +11,19 @@ from tus_model import ENDPOINT, FakeStop, Model, Told, failure, file_of, make_cl
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.tus import LARGE
-from uploader_cli.transfer import bodies
-from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_upload import (
+from uploader_cli.core.sizes import (
     FIRST_CHUNK,
     GRAIN,
     LEAST_CHUNK,
     MOST_CHUNK,
-    RESTARTS,
     SAFE_CHUNK,
     ChunkSize,
-    Terms,
 )
+from uploader_cli.core.tus import LARGE
+from uploader_cli.transfer import bodies
+from uploader_cli.transfer.journal import PendingUpload
+from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus_upload import RESTARTS, Terms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -441,12 +439,11 @@ class TestChunkSize:
         assert chunk.refuse(1 << 20)
         assert chunk.size == 1 << 17
 
-    def test_automatic_size_follows_the_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_automatic_size_follows_the_rate(self) -> None:
         clock = Clock()
-        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
         chunk, sizes = ChunkSize("auto"), []
         for rate in (1e3, 2e7, 1e9, 1e7 + 1):
-            with chunk.travelling(chunk.size):
+            with chunk.travelling(chunk.size, clock):
                 clock.pass_(chunk.size / rate)
             sizes.append(chunk.size)
         assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
@@ -459,7 +456,7 @@ class TestChunkSize:
             sizes.append(chunk.size)
         assert sizes == [SAFE_CHUNK] * 2
         assert SAFE_CHUNK == 5_242_880
-        with chunk.travelling(chunk.size):
+        with chunk.travelling(chunk.size, Clock()):
             pass
         assert chunk.size > SAFE_CHUNK
 
@@ -491,7 +488,7 @@ class TestChunkSize:
 
     def test_known_limit_is_the_first_automatic_size_and_the_largest(self) -> None:
         chunk = ChunkSize("auto", 1 << 20)
-        with chunk.travelling(1 << 20):
+        with chunk.travelling(1 << 20, Clock()):
             pass
         assert (chunk.size, chunk.limit) == (1 << 20, 1 << 20)
 
@@ -506,27 +503,25 @@ class TestChunkSize:
     def test_automatic_size_stays_below_one_that_was_refused(self) -> None:
         chunk = ChunkSize("auto")
         assert chunk.refuse(8 << 20)
-        with chunk.travelling(4 << 20):
+        with chunk.travelling(4 << 20, Clock()):
             pass
         assert chunk.size == 4 << 20
 
     def test_size_that_was_asked_for_is_changed_by_413_alone(self) -> None:
         chunk = ChunkSize(1 << 20)
         chunk.failed()
-        with chunk.travelling(1 << 20):
+        with chunk.travelling(1 << 20, Clock()):
             pass
         assert chunk.size == 1 << 20
 
     @pytest.mark.parametrize(("beside", "capped"), [(0.5, False), (0.9, True)])
-    def test_connections_that_stay_as_fast_beside_others_are_capped(
-        self, monkeypatch: pytest.MonkeyPatch, beside: float, capped: bool
-    ) -> None:
+    def test_connections_that_stay_as_fast_beside_others_are_capped(self, beside: float, capped: bool) -> None:
         clock = Clock()
-        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
         chunk = ChunkSize("auto")
-        with chunk.travelling(chunk.size):
+        with chunk.travelling(chunk.size, clock):
             clock.pass_(1)
-        with chunk.travelling(chunk.size), chunk.travelling(chunk.size), chunk.travelling(chunk.size):
+        size = chunk.size
+        with chunk.travelling(size, clock), chunk.travelling(size, clock), chunk.travelling(size, clock):
             clock.pass_(1 / beside)
         assert chunk.capped is capped
 

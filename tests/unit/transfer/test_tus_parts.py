@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.transfer.job import Outcome
-    from uploader_cli.transfer.tus_job import TusPart
+    from uploader_cli.transfer.pool import Step
 
 DATA = bytes(range(100))
 
@@ -330,15 +330,15 @@ class TestTheEnd:
 
 
 class TestPartStopped:
-    def failed(self, case: Case) -> TusPart:
+    def failed(self, case: Case) -> Step:
         """Return the second of two parts, after the first has failed."""
         case.model.words.extend(["ok", "403"])
         first, second = self.jobs(case)
         assert list(first.run(worker_of(make_client(case.model)))) == []
         return second
 
-    def jobs(self, case: Case) -> deque[TusPart]:
-        line: deque[TusPart] = deque()
+    def jobs(self, case: Case) -> deque[Step]:
+        line: deque[Step] = deque()
         job = tus_file(case.told, line, case.terms, case.file, idle=1)
         assert list(job.run(worker_of(make_client(case.model)))) == []
         return line
