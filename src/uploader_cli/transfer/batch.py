@@ -87,12 +87,11 @@ class BatchSession:
         *,
         category: str,
         opened: Session | None = None,
-        register: set[UploadSession],
     ) -> None:
-        """`opened` is a session to use instead of a new one; `register` holds the sessions that are open."""
+        """`opened` is a session to use instead of a new one."""
         self.session: UploadSession | None = None
         self.context, self.flow = context, flow
-        self._limits, self._category, self._opened, self._register = limits, category, opened, register
+        self._limits, self._category, self._opened = limits, category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()
         """Requests that are sent next as they are: halves of one that was refused."""
@@ -109,7 +108,7 @@ class BatchSession:
         made = self._opened
         if made is None:
             made = new_session(context, api, self._category, len(self._waiting))
-        self.session = session = UploadSession(context, made, self._limits, len(self._waiting), self._register)
+        self.session = session = UploadSession(context, made, self._limits, len(self._waiting))
         session.begin()
         while self._halves or self._waiting:
             context.stop.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli import errors
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.retry import Retry
+    from uploader_cli.transfer.sessions import UploadSession
 
 SKIPS = {
     FailureCode.REFUSED_TYPE: SkipReason.TYPE,
@@ -239,6 +240,8 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
+    sessions: set[UploadSession] = field(default_factory=set)
+    """Those that are open."""
 
     @property
     def fails_fast(self) -> bool:

@@ -164,8 +164,6 @@ class Scheduler:
         self._pool = Pool(1, self._make_worker)
         self._auto: AutoJobs | None = None
         self._halved_at = 0.0
-        self._sessions: set[UploadSession] = set()
-        """Those that are open."""
         self._flow = Flow()
         self._prober: Api | None = None
         """The client that probes a server that is down: one thread at a time does."""
@@ -270,7 +268,7 @@ class Scheduler:
         self._begin()
         self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         self._ledger.fail_all(error)
-        for session in list(self._sessions):
+        for session in list(self._context.sessions):
             session.abandon("partial")
         while not supply.ended:
             self._stop.check()
@@ -284,7 +282,7 @@ class Scheduler:
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)
-        for session in list(self._sessions):
+        for session in list(self._context.sessions):
             if self._settings.cancel_on_interrupt:
                 session.cancel(self._api)
             session.abandon("cancelled")
@@ -383,9 +381,7 @@ class Scheduler:
     def _put(self, files: Sequence[LocalFile], limits: Limits, category: str, opened: Session | None) -> None:
         context, claims = self._context, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
-            job = BatchSession(
-                context, files, limits, self._flow, category=category, opened=opened, register=self._sessions
-            )
+            job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
             self._flow.waiting += 1
             self._api.budget.sessions_to_come = self._flow.waiting
             self._pool.put([job])
@@ -393,7 +389,7 @@ class Scheduler:
         if self._settings.tus_endpoint:
             opened = Session("", "", None)
         made = opened or new_session(context, self._api, category, len(files))
-        session = UploadSession(context, made, limits, len(files), self._sessions)
+        session = UploadSession(context, made, limits, len(files))
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)

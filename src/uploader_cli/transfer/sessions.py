@@ -82,12 +82,10 @@ class UploadSession:
     Methods may be called from any thread; each passes its own `Api`. No lock is held during a call.
     """
 
-    def __init__(
-        self, context: Context, session: Session, limits: Limits, files: int, register: set[UploadSession]
-    ) -> None:
-        """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
+    def __init__(self, context: Context, session: Session, limits: Limits, files: int) -> None:
+        """`files` is the number of files that will be sent in it."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
-        self._context, self._left, self._register = context, files, register
+        self._context, self._left = context, files
         self._failures = self._given_up = 0
         self._lock = threading.Lock()
         self._renewed: threading.Event | None = None
@@ -96,7 +94,7 @@ class UploadSession:
     def begin(self) -> None:
         """Report the session and follow its progress."""
         self._open = True
-        self._register.add(self)
+        self._context.sessions.add(self)
         if self.id:
             context = self._context
             if self.category == context.settings.category:  # a resumed run joins only such a session
@@ -118,7 +116,7 @@ class UploadSession:
             self._open = False
         if self.id:
             self._close(api)
-        self._register.discard(self)
+        self._context.sessions.discard(self)
 
     def skip(self, api: Api, files: Sequence[LocalFile]) -> None:
         """Leave out files that were not begun (`--fail-fast`)."""

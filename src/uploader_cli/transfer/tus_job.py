@@ -18,7 +18,6 @@ from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pool import Step
 from uploader_cli.transfer.retry import Tries, ignore
-from uploader_cli.transfer.tus import NO_SESSION
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
@@ -246,7 +245,7 @@ class TusFile:
                 self._progress.begin()  # the attempt is reported before it fails
             if ends_run(error):
                 raise
-            lost = isinstance(error, errors.AnswerError) and error.error in NO_SESSION
+            lost = isinstance(error, errors.SessionLost)
             if not lost or not self.session.renew(worker.api, self._progress.session):
                 yield [Outcome(file, error)]
                 return

@@ -16,6 +16,7 @@ from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
+from uploader_cli.transfer import pack
 from uploader_server.faults.state import Answer
 
 if TYPE_CHECKING:
