@@ -160,21 +160,19 @@ class BatchSession:
                 return [Outcome(group[0], _too_slow(group[0], error))]
             case errors.TooSlow():
                 self._most = len(group) // 2
-                retry(group, error)
-                self._waiting.extendleft(reversed(group))
-                return []
-            case errors.SessionLost() if session.renew(api, session.id):  # once (3.14)
-                retry(group, error)
-                self._waiting.extendleft(reversed(group))
-                return []
             case errors.SessionLost():
-                group = [*group, *self._take_rest()]
+                if not session.renew(api, session.id):  # lost twice (3.14)
+                    return [Outcome(file, error) for file in [*group, *self._take_rest()]]
             case errors.AnswerError() if error.status in SPLIT_REFUSALS and len(group) > 1:
                 retry(group, error)
                 middle = (len(group) + 1) // 2
                 self._halves.extendleft((group[middle:], group[:middle]))
                 return []
-        return [Outcome(file, error) for file in group]
+            case _:
+                return [Outcome(file, error) for file in group]
+        retry(group, error)
+        self._waiting.extendleft(reversed(group))
+        return []
 
 
 class _Request:
