@@ -30,7 +30,7 @@ from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
 from uploader_cli.transfer.pacing import KnownServer, recall
-from uploader_cli.transfer.scheduler import choose
+from uploader_cli.transfer.sessions import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

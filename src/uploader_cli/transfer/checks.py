@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -209,10 +209,7 @@ class Checks:
             return True
         if receipt is not None and receipt.checksum is not None:
             return found.sha256 == receipt.checksum
-        try:
-            return found.sha256 == hash_range(file, 0, file.size, "sha256", check=self._context.stop.check).hex()
-        except errors.FileError:
-            return False
+        return found.sha256 == _digest(file, self._context.stop.check)
 
     # --- after --------------------------------------------------------------------------------------------------------
 
@@ -234,7 +231,7 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check)
+            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
             equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
         except NO_OUTCOME:
             raise
@@ -247,7 +244,7 @@ class Checks:
             return outcome
         if not equal:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = replace(outcome, checksum=mine.hex(), verified=True)
+        outcome = replace(outcome, checksum=mine, verified=True)
         context.run.completed([_receipt(outcome)])
         return outcome
 
@@ -301,11 +298,16 @@ def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[]
     found = api.stored(category, utf8(file.relative_path))
     if found is None or found[0] != file.size or found[1] is None:
         return None
+    mine = _digest(file, check)
+    return mine if mine == _hex(found[1]) else None
+
+
+def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
+    """Return the hex SHA-256 of a file; None where it can't be read as it was selected."""
     try:
-        mine = hash_range(file, 0, file.size, "sha256", check=check)
+        return hash_range(file, 0, file.size, "sha256", check=check).hex()
     except errors.FileError:
         return None
-    return mine.hex() if b64encode(mine).decode() == found[1] else None
 
 
 def _receipt(outcome: Outcome) -> Stored:
@@ -318,7 +320,7 @@ def _receipt(outcome: Outcome) -> Stored:
     )
 
 
-def _compare(api: Api, where: str, mine: bytes, size: int) -> bool | None:
+def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
     """Compare the digest or the bytes of the stored file with `mine`; None where the server offers neither."""
     found = None
     try:
@@ -327,8 +329,6 @@ def _compare(api: Api, where: str, mine: bytes, size: int) -> bool | None:
         if not says_nothing(error):
             raise
     if found is not None and found[1] is not None:
-        return found[0] in (None, size) and found[1] == b64encode(mine).decode()
+        return found[0] in (None, size) and _hex(found[1]) == mine
     theirs = hashlib.sha256()
-    if not api.read_back(where, theirs.update):
-        return None
-    return theirs.digest() == mine
+    return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None

@@ -19,12 +19,12 @@ from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.packs import PackedFile
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
-    from uploader_cli.transfer.pool import Worker
+    from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
     from uploader_cli.transfer.tus_job import Tus
 
@@ -237,6 +237,27 @@ class Pack:
         tus, session, creating = self._tus, self.session, self._context.run.creating
         claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
         tus.pool.put_first([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)])
+
+
+def tus_jobs(
+    tus: Tus, limits: PackSize | None, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]
+) -> Iterator[Job]:
+    """Yield a job for each file, and one for each pack of small files, in their order."""
+    packed: list[tuple[LocalFile, Claim]] = []
+    size = 0
+    for file, claim in files:
+        if limits is None or not limits.takes(file):
+            yield TusFile(tus, session, file, claim)
+            continue
+        first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
+        other = first is not None and (here is None or here[0] != first[0])
+        if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
+            yield Pack(tus, limits, session, packed)
+            packed, size = [], 0
+        packed.append((file, claim))
+        size += file.size
+    if packed and limits is not None:
+        yield Pack(tus, limits, session, packed)
 
 
 def _delay(tries: int) -> float:

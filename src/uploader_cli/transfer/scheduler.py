@@ -7,7 +7,6 @@ at a session boundary. Each worker keeps its connections until the run ends.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from dataclasses import replace
@@ -17,27 +16,19 @@ from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.jobs import AutoJobs
-from uploader_cli.core.plan import (
-    ASSUMED,
-    SESSION_FILES,
-    Limits,
-    LocalFile,
-    Planner,
-    refusal,
-)
+from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
-from uploader_cli.transfer.journal import pack_position
 from uploader_cli.transfer.pacing import Limiter, unlimited
-from uploader_cli.transfer.pack import Pack
-from uploader_cli.transfer.pool import Pool, Worker
-from uploader_cli.transfer.sessions import UploadSession, first_contact, new_session
+from uploader_cli.transfer.pack import tus_jobs
+from uploader_cli.transfer.pool import Pool, Traffic, Worker
+from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import tus_client
-from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import Terms
+from uploader_cli.transfer.tus_job import Tus
+from uploader_cli.transfer.tus_upload import terms_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,8 +49,6 @@ AHEAD = 2 * SESSION_FILES
 """Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
 GROUP = 64
 """Files that a worker checks and claims at once."""
-PERIOD = 1.0
-"""Seconds over which the throughput is measured for `--jobs auto`."""
 TICK = 0.1
 """Seconds between two looks at whether the run was stopped."""
 PATIENCE = 0.5
@@ -102,32 +91,6 @@ class _Check:
         yield from ()
 
 
-class Traffic:
-    """Count the bytes that all workers send; `throttle` is asked before each piece."""
-
-    def __init__(self, throttle: Callable[[int], int]) -> None:
-        self._throttle, self._lock = throttle, threading.Lock()
-        self.sent = self._measured = 0
-        self._since = time.monotonic()
-
-    def __call__(self, wanted: int) -> int:
-        """Return how many of `wanted` bytes may be sent now."""
-        granted = self._throttle(wanted)
-        with self._lock:
-            self.sent += granted
-        return granted
-
-    def measure(self, period: float) -> float | None:
-        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
-        now = time.monotonic()
-        seconds, sent = now - self._since, self.sent
-        if seconds < period:
-            return None
-        rate = (sent - self._measured) / seconds
-        self._since, self._measured = now, sent
-        return rate
-
-
 class Scheduler:
     """Send files, in as many sessions as the server's limits ask for."""
 
@@ -157,13 +120,12 @@ class Scheduler:
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
         self._chunk = chunk or ChunkSize(settings.chunk_size)
+        self._limits = ASSUMED
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
         """A session to use first."""
         self._pool = Pool(1, self._make_worker)
-        self._auto: AutoJobs | None = None
-        self._halved_at = 0.0
         self._flow = Flow()
         self._prober: Api | None = None
         """The client that probes a server that is down: one thread at a time does."""
@@ -219,23 +181,24 @@ class Scheduler:
                 return
         limits, self._opened = first_contact(self._context, self._api, supply.ahead)
         if limits is not None:
+            self._limits = limits
             self._remember(limits)
-        limits = limits or ASSUMED
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         auto = AutoJobs()
         self._pool.most = auto.jobs if self._settings.jobs == "auto" else self._settings.jobs
         if self._tus is not None:
             if self._settings.jobs == "auto":
-                self._auto, self._context.retry.overloaded = auto, self._halve_jobs
-            limits = replace(limits, empty_files=True)
-            self._terms = self._make_terms(self._tus)
+                self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
+            self._limits = replace(self._limits, empty_files=True)
+            self._jobs = Tus(self._context, terms_for(self._context, self._tus, self._chunk), self._pool)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
+                self._pool.resized = self._packs.share
         self._begin()
-        self._checks = Checks(self._context, limits, self._api.lookups)
+        self._checks = Checks(self._context, self._limits, self._api.lookups)
         try:
-            self._plan(supply, limits, early)
+            self._plan(supply, early)
             while not self._pool.at_rest:
                 self._check()
                 self._wait(lambda: self._pool.at_rest)
@@ -246,16 +209,6 @@ class Scheduler:
             self._pool.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-
-    def _make_terms(self, capabilities: Capabilities) -> Terms:
-        """Raise `UsageError` for a checksum that the server does not offer."""
-        settings = self._settings
-        try:
-            checksum = capabilities.checksum(settings.checksum)
-        except ValueError as error:
-            raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-        throttle = self._context.throttle
-        return Terms(self._context.retry, capabilities, self._chunk, checksum=checksum, throttle=throttle)
 
     def _begin(self) -> None:
         if not self._announced:
@@ -318,9 +271,9 @@ class Scheduler:
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
-    def _plan(self, supply: Supply, limits: Limits, early: LocalFile | None) -> None:
+    def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
-        planner, checking = Planner(limits), deque[_Check]()
+        planner, checking = Planner(self._limits), deque[_Check]()
 
         def check(files: list[LocalFile], pack: bool) -> None:
             checking.append(_Check(self._checks, files, self._stop, pack=pack))
@@ -328,16 +281,19 @@ class Scheduler:
 
         groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
-            self._accept(early, limits, groups)
+            self._accept(early, groups)
         while True:
             self._check()
-            self._collect(checking, planner, limits)
+            while checking and checking[0].done:  # in the order of the walk
+                for picked, claim in checking.popleft().picked:
+                    self._claims[picked.file] = claim
+                    self._dispatch(planner.add(picked))
             full, file = len(self._ledger.open) >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
                 idle = 0.0 if file is not None or groups or checking else idle + TICK
             if file is not None:
-                self._accept(file, limits, groups)
+                self._accept(file, groups)
                 continue
             groups.flush()
             if checking:
@@ -346,40 +302,33 @@ class Scheduler:
                 session = planner.cut()
                 if session is None and supply.ended:
                     return
-                self._dispatch(session, limits)
+                self._dispatch(session)
             elif full:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
-    def _collect(self, checking: deque[_Check], planner: Planner, limits: Limits) -> None:
-        """Plan the files of groups that are checked, in the order of the walk."""
-        while checking and checking[0].done:
-            for file, claim in checking.popleft().picked:
-                self._claims[file.file] = claim
-                self._dispatch(planner.add(file), limits)
-
-    def _accept(self, file: LocalFile, limits: Limits, groups: Groups) -> None:
+    def _accept(self, file: LocalFile, groups: Groups) -> None:
         """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
-        refused = refusal(file, limits)
+        refused = refusal(file, self._limits)
         if refused is None:
             groups.add(file)
         else:
             self._ledger.refuse(file, refused)
 
-    def _dispatch(self, planned: PlannedSession | None, limits: Limits) -> None:
+    def _dispatch(self, planned: PlannedSession | None) -> None:
         """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category
         if self._opened is not None and self._opened.session.category == category:
             (opened, room), self._opened = self._opened, None
-            self._put(files[:room], limits, category, opened)
+            self._put(files[:room], category, opened)
             files = files[room:]
         if files:
-            self._put(files, limits, category, None)
+            self._put(files, category, None)
 
-    def _put(self, files: Sequence[LocalFile], limits: Limits, category: str, opened: Session | None) -> None:
-        context, claims = self._context, [self._claims.pop(file.file) for file in files]
+    def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
+        context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
             job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
             self._flow.waiting += 1
@@ -393,27 +342,7 @@ class Scheduler:
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
-        self._pool.put(list(self._tus_jobs(session, list(zip(files, claims, strict=True)))))
-
-    def _tus_jobs(self, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]]) -> Iterator[Job]:
-        """Yield a job for each file, and one for each pack of small files, in their order."""
-        tus, limits = Tus(self._context, self._terms, self._pool), self._packs
-        packed: list[tuple[LocalFile, Claim]] = []
-        size = 0
-        for file, claim in files:
-            if limits is None or not limits.takes(file):
-                yield TusFile(tus, session, file, claim)
-                continue
-            first = pack_position(packed[0][1]) if packed else None
-            here = pack_position(claim)
-            other = first is not None and (here is None or here[0] != first[0])
-            if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
-                yield Pack(tus, limits, session, packed)
-                packed, size = [], 0
-            packed.append((file, claim))
-            size += file.size
-        if packed and limits is not None:
-            yield Pack(tus, limits, session, packed)
+        self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait until a worker has changed something, `TICK` at most."""
@@ -422,37 +351,8 @@ class Scheduler:
                 self._pool.changed.wait(TICK)
 
     def _check(self) -> None:
-        """Raise what ended the run; adapt the number of jobs once in a `PERIOD`."""
+        """Raise what ended the run; adapt the number of workers."""
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-        if self._auto is not None:
-            rate = self._traffic.measure(PERIOD)
-            if rate is not None:
-                self._resize(self._auto.measured(rate, in_line=self._pool.in_line))
-
-    def _halve_jobs(self) -> None:
-        """Send less at once, because the server is overloaded: what several workers meet at a time counts once."""
-        with self._pool.changed:
-            now = time.monotonic()
-            if self._auto is None or now - self._halved_at < PERIOD:
-                return
-            self._halved_at = now
-            jobs = self._auto.refused()
-        self._resize(jobs)
-
-    def _resize(self, jobs: int) -> None:
-        if jobs != self._pool.most:
-            self._pool.resize(jobs)
-            if self._packs is not None:
-                self._packs.share(jobs)
-
-
-def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
-    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
-    if offered is None and settings.protocol == "tus":
-        raise errors.UsageError(
-            f"--protocol tus: {settings.server} offers no resumable uploads",
-            hint="leave the option out: files then travel in batch mode",
-        )
-    return None if settings.protocol == "batch" else offered
+        self._pool.adapt(self._traffic)

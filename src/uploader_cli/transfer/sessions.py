@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
 
@@ -54,6 +56,16 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
         room = 1
         session = new_session(context, api, category, room)
     return session.limits, Opened(session, room)
+
+
+def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
+    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
+    if offered is None and settings.protocol == "tus":
+        raise errors.UsageError(
+            f"--protocol tus: {settings.server} offers no resumable uploads",
+            hint="leave the option out: files then travel in batch mode",
+        )
+    return None if settings.protocol == "batch" else offered
 
 
 def _session_before(context: Context, api: Api) -> Opened | None:

@@ -195,8 +195,9 @@ class Progress:
         """Wait; raise as `check` does."""
         while seconds > 0:
             self.check()
-            self._terms.retry.stop.sleep(min(TICK, seconds) if self.parted else seconds)
-            seconds -= TICK if self.parted else seconds
+            step = min(TICK, seconds) if self.parted else seconds
+            self._terms.retry.stop.sleep(step)
+            seconds -= step
         self.check()
 
     def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
@@ -245,13 +246,12 @@ class TusFile:
                 self._progress.begin()  # the attempt is reported before it fails
             if ends_run(error):
                 raise
-            lost = isinstance(error, errors.SessionLost)
-            if not lost or not self.session.renew(worker.api, self._progress.session):
+            if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self._progress.session):
+                self._context.ledger.retry([file], error)
+                (claim,) = self._context.run.claim([file])
+                self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+            else:
                 yield [Outcome(file, error)]
-                return
-            self._context.ledger.retry([file], error)
-            (claim,) = self._context.run.claim([file])
-            self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
             return
         if sent is not None:
             location = sent.headers.get("Content-Location")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.core.tus import Capabilities
+    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.retry import Retry
     from uploader_cli.transfer.tus import Position, TusClient
     from uploader_cli.transfer.tus_job import Part, Progress
@@ -66,6 +67,15 @@ class Terms:
         if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
             return min(1 + idle, size // LEAST_PART)
         return 1 + idle if self.chunk.capped and size >= LARGE else 1
+
+
+def terms_for(context: Context, capabilities: Capabilities, chunk: ChunkSize) -> Terms:
+    """Return the terms of a run. Raise `UsageError` for a checksum that the server does not offer."""
+    try:
+        checksum = capabilities.checksum(context.settings.checksum)
+    except ValueError as error:
+        raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
+    return Terms(context.retry, capabilities, chunk, checksum=checksum, throttle=context.throttle)
 
 
 class TusUpload:

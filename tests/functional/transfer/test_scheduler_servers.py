@@ -21,7 +21,7 @@ from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import scheduler
+from uploader_cli.transfer import pool
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Stop
@@ -384,7 +384,7 @@ def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path
 
 def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file costs a round trip of 20 ms, so each worker more sends more."""
-    monkeypatch.setattr(scheduler, "PERIOD", 0.1)
+    monkeypatch.setattr(pool, "PERIOD", 0.1)
     files = [tmp_path / f"{number}.mp4" for number in range(300)]
     for file in files:
         file.write_bytes(b"x" * 1000)
