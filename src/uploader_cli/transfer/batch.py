@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from uploader_cli.transfer.retry import Tries
 from uploader_cli.transfer.sessions import UploadSession, new_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
@@ -65,14 +66,15 @@ class Flow:
         """Jobs whose request the server has whole: what is in it may be stored."""
         self._body = threading.Semaphore(1)
 
-    def begin_body(self, stop: Stop) -> None:
-        """Wait until no other job sends a body: while the server processes one session, the next is sent."""
+    @contextmanager
+    def one_body(self, stop: Stop) -> Iterator[None]:
+        """Let one job at a time send a body: while the server processes one session, the next is sent."""
         while not self._body.acquire(timeout=0.1):
             stop.check()
-
-    def end_body(self) -> None:
-        """Let the next job send its body."""
-        self._body.release()
+        try:
+            yield
+        finally:
+            self._body.release()
 
 
 class BatchSession:
@@ -184,7 +186,6 @@ class _Request:
         self._context, self._flow = job.context, job.flow
         self._paths = session.limits.relative_paths
         self._attempt = Attempt(job.context.ledger, group, session.id)
-        self._sending = False
 
     def send(self) -> None:
         """Send it until it is answered. Raise the error that remains for the files that are left in the group."""
@@ -193,13 +194,13 @@ class _Request:
     def _send(self) -> None:
         flow, context = self._flow, self._context
         self._attempt.begin(lambda file: sent_name(file, paths=self._paths))
-        flow.begin_body(context.stop)
-        self._sending = True
-        body = self._body()
+        sending = ExitStack()  # until the last byte is out
+        body = self._body(sending.close)
         try:
-            stored = self._api.batch(lambda: body, len(self._group))
+            with sending:
+                sending.enter_context(flow.one_body(context.stop))
+                stored = self._api.batch(lambda: body, len(self._group))
         except errors.UploaderError as error:
-            self._end_body()
             context.stop.check()
             if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
                 error = errors.SessionLost(str(error), status=error.status, error=error.error)
@@ -216,15 +217,9 @@ class _Request:
                 flow.rate = len(body) / body.seconds
             for file, item in paired(self._group, stored, paths=self._paths):
                 self._receive(file, item)
-        finally:
-            self._end_body()
 
-    def _end_body(self) -> None:
-        sending, self._sending = self._sending, False
-        if sending:
-            self._flow.end_body()
-
-    def _body(self) -> MultipartBody:
+    def _body(self, release: Callable[[], None]) -> MultipartBody:
+        """Return the body of a request; `release()` lets the next job send its own."""
         job, context = self._job, self._context
         job.flow.unanswered.discard(job)
         fields = [("sessionId", self._session.id), ("category", self._session.category)]
@@ -237,7 +232,7 @@ class _Request:
 
         def on_through() -> None:
             job.flow.unanswered.add(job)
-            self._end_body()
+            release()
             context.emit(ev.BodySent(tuple(file.file for file in group)))
             context.followers.body_sent(session_id)
 
