@@ -9,6 +9,8 @@
     │   └── TimedOut            no response within the time limit
     ├── AnswerError             the server refused the request
     │   ├── ServerFault         5xx
+    │   │   ├── DiskFull        507 for longer than --wait-for-server
+    │   │   └── DigestPending   503: the server is still computing the digest
     │   ├── RateLimited         429
     │   ├── Unauthorized        401, 403
     │   ├── NotFound            404, 410
@@ -116,6 +118,14 @@ class ServerFault(AnswerError):
     code = FailureCode.SERVER_ERROR
 
 
+class DiskFull(ServerFault):
+    """507 for longer than `--wait-for-server`: the run ends."""
+
+
+class DigestPending(ServerFault):
+    """503 with `Retry-After`: the server is computing the digest that was asked for."""
+
+
 class RateLimited(AnswerError):
     """429."""
 
@@ -181,9 +191,14 @@ class KeyReused(AnswerError):
 
 
 class SessionLost(AnswerError):
-    """The server no longer knows the session."""
+    """The server no longer knows the session. Retryable: another session can be created."""
 
     code = FailureCode.SERVER_ERROR
+
+    def __init__(self, message: str, *, status: int, error: str = "", retry_after: float | None = None) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(message, status=status, error=error, retry_after=retry_after)
+        self.retryable = True
 
 
 class SessionUnknown(UploaderError):

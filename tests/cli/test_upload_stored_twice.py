@@ -83,6 +83,21 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
         assert stored(server.root) == ["a.mp4"]
 
 
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_stored_file_is_not_sent_again_where_the_server_refuses_head(
+    status: int, make_files: Files, tmp_path: Path
+) -> None:
+    """Only 404 and 410 say that a file is gone; after another refusal the receipt of the run counts."""
+    config = {"flavour": "reference", "processing_seconds": 0.01, "realtime": "off", "fail_files": ("b*",)}
+    with running_server(**config) as server:
+        command = ("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), "-s", server.url, "--json", "--retries", "0")
+        assert uploader(*command, home=tmp_path).code == 4
+        server.faults.next_answers("HEAD", "/uploads/*", [Answer(status)] * 9)
+        done = uploader(*command, home=tmp_path)
+        assert [event["reason"] for event in done.of("file.skipped")] == ["receipt"]
+        assert stored(server.root) == ["a.mp4"]
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]], ids=["kill", "ctrl-c"])
 def test_run_that_ends_during_verification_is_not_sent_again(
     signals: list[int], make_files: Files, tmp_path: Path

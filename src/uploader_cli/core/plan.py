@@ -86,6 +86,14 @@ class Limits:
 ASSUMED = Limits(max_files=3, max_file_size=300 * MIB, allowed_types=frozenset({"mp4", "avi"}))
 """The reference backend's limits (docs/protocol.md section 3.12), for a server that has not reported its own."""
 
+ENDLESS = 1 << 62
+"""The limit of a tus server that names none."""
+
+
+def endless(max_size: int | None) -> Limits:
+    """Return what a tus server takes: one endless session, as it were, of files of `max_size` bytes at most."""
+    return Limits(ENDLESS, max_size or ENDLESS, frozenset({"*"}), mixed_types=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -19,7 +19,9 @@ from uploader_cli.core.names import escaped
 from uploader_cli.core.plan import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from uploader_cli.core.plan import LocalFile
 
 JsonObject = dict[str, object]
 
@@ -290,3 +292,23 @@ def whole(value: str | None) -> int | None:
     """Parse a header's whole number; None if invalid, including `²`, `+1` and `1_0`, which `int` accepts."""
     value = (value or "").strip()
     return int(value) if value.isascii() and value.isdecimal() and len(value) <= 18 else None
+
+
+def sent_name(file: LocalFile, *, paths: bool) -> str:
+    """Return what a batch calls `file`: its path where the server tells paths apart, else its name on the wire."""
+    return utf8(file.relative_path) if paths else wire_name(file.name)
+
+
+def paired(
+    files: Sequence[LocalFile], stored: Sequence[StoredFile], *, paths: bool
+) -> list[tuple[LocalFile, StoredFile | None]]:
+    """Pair each file with its entry in the answer: by name, and by order where names came back changed (3.13)."""
+    left, found = list(stored), dict[int, StoredFile]()
+    for file in files:
+        names = (sent_name(file, paths=paths), wire_name(file.name))
+        item = next((item for item in left if (item.relative_path or item.name) in names), None)
+        if item is not None:
+            left.remove(item)
+            found[file.file] = item
+    renamed = iter(left if len(stored) == len(files) else ())
+    return [(file, found.get(file.file) or next(renamed, None)) for file in files]

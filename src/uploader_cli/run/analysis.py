@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.run.analysis_file import AnalysisFile
+    from uploader_cli.run.analyst import Analyst
     from uploader_cli.run.connections import Connections
     from uploader_cli.run.loop import Loop
     from uploader_cli.run.upload import Interrupts
     from uploader_cli.selection.selection import Selection
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.analysis import Analyst
     from uploader_cli.transfer.journal import RunHandle
 
 PAIR = 2
@@ -94,7 +94,7 @@ def analyse(
     An interrupt ends the wait at once: the upload is complete in any case.
     """
     from uploader_cli.run.analysis_file import AnalysisFile
-    from uploader_cli.transfer.analysis import Analyst
+    from uploader_cli.run.analyst import Analyst
 
     analyst = Analyst(connections.another_api, loop.emit, connections.stop, connections)
     connections.on_analysis = analyst.hear

@@ -15,7 +15,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.core.jobs import FIRST_JOBS
-from uploader_cli.core.plan import ASSUMED, LocalFile, PlannedSession, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
+from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.state import ProgressState
 from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
@@ -30,9 +31,8 @@ from uploader_cli.selection.walk import Selected, Skipped, Unusable
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
-from uploader_cli.transfer.pack import PackLimits
-from uploader_cli.transfer.scheduler import ENDLESS, Groups, choose, endless
-from uploader_cli.transfer.tus_upload import FIRST_CHUNK
+from uploader_cli.transfer.scheduler import GROUP
+from uploader_cli.transfer.sessions import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -95,9 +95,9 @@ class Plan:
             verify=settings.verify,
             look=settings.skip_existing and self._seen.lookup == 1,
         )
-        self._packs: PackLimits | None = None
+        self._packs: PackSize | None = None
         if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.tus_endpoint:
-            self._packs = PackLimits(self._seen.packs, settings.chunk_size, self._jobs)
+            self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs)
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
         self._groups = 0
@@ -172,13 +172,13 @@ class Plan:
         """Yield files in the order in which the scheduler checks them, group by group."""
         checked: deque[LocalFile] = deque()
 
-        def put(group: list[LocalFile], packs: PackLimits | None) -> None:
+        def put(group: list[LocalFile], packed: bool) -> None:
             self._groups += 1
             checked.extend(group)
-            if packs is not None:
+            if packed:
                 self._pack_of |= {file.file: self._groups for file in group}
 
-        groups = Groups(self._packs, put)
+        groups = Groups(self._packs, GROUP, put)
         for file in files:
             groups.add(file)
             while checked:
@@ -235,5 +235,5 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
         return seen, LimitsOrigin.SEEN
     offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
     if settings.tus_endpoint:
-        return KnownServer(endless(offer), offer), LimitsOrigin.ASSUMED
+        return KnownServer(endless(offer.max_size), offer), LimitsOrigin.ASSUMED
     return KnownServer(ASSUMED, offer if settings.protocol == "tus" else None, metered=True), LimitsOrigin.ASSUMED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import Limits, Shard
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.exit_status import Exit
 from uploader_cli.run import from_file, known_servers
@@ -27,7 +28,6 @@ from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.journal import Target
 from uploader_cli.transfer.scheduler import Scheduler
-from uploader_cli.transfer.tus_upload import ChunkSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import wire_name
-from uploader_cli.transfer.bodies import Body, Part, content_type, multipart
+from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Payload(Body):
         after: Callable[[], None] | None = None,
     ) -> None:
         """`data` is at least two bytes."""
-        parts = [Part(len(data), memoryview(data))]
+        parts = [Piece(len(data), memoryview(data))]
         super().__init__(kind, parts, check=lambda: None, on_through=after or (lambda: None))
         self._half, self._midway = len(data) // 2, midway
 

@@ -40,13 +40,12 @@ STATUS_LIMIT = 5.0
 """Seconds for an answer on how an analysis stands: the next question comes anyway."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
-SESSION_ERRORS: Kinds = {
+BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
-BATCH_ERRORS: Kinds = {**SESSION_ERRORS, (500, "UPLOAD_FAILED"): errors.SessionLost}  # docs/protocol.md, section 3.14
 PACK_ERRORS: Kinds = {
-    **SESSION_ERRORS,
+    **BATCH_ERRORS,
     (409, "PACK_IN_PROGRESS"): errors.ServerFault,
     **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
     (413, ""): errors.TooLarge,
@@ -194,14 +193,21 @@ class Api:
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """Return the same for a path or URL that the server gave; None also for one on another host."""
+        """Return the same for a path or URL that the server gave.
+
+        Raise `DigestPending` while the server computes the digest, `AnswerError` for another refusal, and
+        `ProtocolError` for a URL on another host: they do not tell whether the file is stored.
+        """
         if not self._is_ours(where):
-            return None
+            raise errors.ProtocolError(f"{where} is on another host than the server")
         answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
-        if answer.status in NO_ANSWER:
-            raise answer_error(answer)
-        if not answer.ok:
+        if answer.status in (404, 410):
             return None
+        if not answer.ok:
+            error = answer_error(answer)
+            if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
+                raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
+            raise error
         return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import request_length
-from uploader_cli.core.protocol import utf8, wire_name
+from uploader_cli.core.protocol import paired, sent_name, utf8, wire_name
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
-from uploader_cli.transfer.checks import equal_on_server
-from uploader_cli.transfer.job import Outcome, ends_run, failed
+from uploader_cli.transfer.checks import equal_on_server, says_nothing
+from uploader_cli.transfer.job import Attempt, Outcome, ends_run, failed
 from uploader_cli.transfer.retry import Tries
-from uploader_cli.transfer.sessions import UploadSession
+from uploader_cli.transfer.sessions import UploadSession, new_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.protocol import Session, StoredFile
@@ -40,6 +41,9 @@ SPLIT_REFUSALS = (400, 413, 415, 422)
 """A refused request does not say which file it is about: its halves are sent."""
 UNAVAILABLE = 503
 """The one 5xx that says nothing was done."""
+UNKNOWN_SESSION = "UPLOAD_FAILED"
+"""The code of a 500 by which the reference backend refuses an unknown session (3.14). The bundled server, which shows
+`relativePaths`, answers 404 or 409 then: there it means that the disk failed."""
 UNTOUCHED = "the request was stopped because of another file in it"
 LOOK_EVERY = 1.0
 LOOK_AT_LEAST = 4.0
@@ -51,24 +55,26 @@ LONGEST = 300
 
 
 class Flow:
-    """What all batch jobs of a run share: the measured rate of requests in bytes/s, and counts of them."""
+    """What all batch jobs of a run share."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
+        """Bytes/s of the last request that was large enough to measure."""
         self.waiting = 0
         """Sessions that no job has opened yet: polls leave calls for them."""
         self.unanswered: set[BatchSession] = set()
         """Jobs whose request the server has whole: what is in it may be stored."""
         self._body = threading.Semaphore(1)
 
-    def begin_body(self, stop: Stop) -> None:
-        """Wait until no other job sends a body: while the server processes one session, the next is sent."""
+    @contextmanager
+    def one_body(self, stop: Stop) -> Iterator[None]:
+        """Let one job at a time send a body: while the server processes one session, the next is sent."""
         while not self._body.acquire(timeout=0.1):
             stop.check()
-
-    def end_body(self) -> None:
-        """Let the next job send its body."""
-        self._body.release()
+        try:
+            yield
+        finally:
+            self._body.release()
 
 
 class BatchSession:
@@ -83,40 +89,35 @@ class BatchSession:
         *,
         category: str,
         opened: Session | None = None,
-        register: set[UploadSession],
     ) -> None:
-        """`opened` is a session to use instead of a new one; `register` holds the sessions that are open."""
+        """`opened` is a session to use instead of a new one."""
         self.session: UploadSession | None = None
         self.context, self.flow = context, flow
-        self._limits, self._category, self._opened, self._register = limits, category, opened, register
+        self._limits, self._category, self._opened = limits, category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()
         """Requests that are sent next as they are: halves of one that was refused."""
         self._most = 1 << 30
-        self._renewed = False
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield outcomes as requests are answered. Raise what ends the run."""
-        context, ledger = self.context, self.context.ledger
-        self.flow.waiting -= 1
-        worker.api.budget.sessions_to_come = self.flow.waiting
-        if context.settings.fail_fast and ledger.failures:
-            self._skip_the_rest(worker.api)
+        context, api, flow = self.context, worker.api, self.flow
+        flow.waiting -= 1
+        api.budget.sessions_to_come = flow.waiting
+        if context.fails_fast:
+            context.skip(self._take_rest())
             return
-        self._open(worker.api)
-        while self._halves or self._waiting:
-            context.stop.check()
-            if context.settings.fail_fast and ledger.failures:
-                self._skip_the_rest(worker.api)
-                return
-            yield from self._send_group(worker.api, self._next_group(worker.api))
-
-    def _open(self, api: Api) -> None:
         made = self._opened
         if made is None:
-            made = self.context.retry.run(lambda: api.create_session(self._category, len(self._waiting)))
-        self.session = UploadSession(self.context, made, self._limits, len(self._waiting), self._register)
-        self.session.begin()
+            made = new_session(context, api, self._category, len(self._waiting))
+        self.session = session = UploadSession(context, made, self._limits, len(self._waiting))
+        session.begin()
+        while self._halves or self._waiting:
+            context.stop.check()
+            if context.fails_fast:
+                session.skip(api, self._take_rest())
+                return
+            yield from self._send_group(api, session, self._next_group(api))
 
     def _next_group(self, api: Api) -> list[LocalFile]:
         if self._halves:
@@ -125,70 +126,53 @@ class BatchSession:
         count = request_length(ahead, self.flow.rate, metered=api.budget.metered)
         return [self._waiting.popleft() for _ in range(count)]
 
-    def _skip_the_rest(self, api: Api) -> None:
-        """Skip what was not started (`--fail-fast`)."""
-        left = [file for group in self._halves for file in group] + list(self._waiting)
+    def _take_rest(self) -> list[LocalFile]:
+        """Return the files that wait, which then wait no more."""
+        rest = [*(file for group in self._halves for file in group), *self._waiting]
         self._halves.clear()
         self._waiting.clear()
-        for file in left:
-            self.context.ledger.skip(file, SkipReason.FAIL_FAST)
-        if self.session is not None:
-            self.session.over(api, len(left), given_up=len(left))
+        return rest
 
-    # --- one request --------------------------------------------------------------------------------------------------
-
-    def _send_group(self, api: Api, group: list[LocalFile]) -> Iterator[Sequence[Outcome]]:
+    def _send_group(self, api: Api, session: UploadSession, group: list[LocalFile]) -> Iterator[Sequence[Outcome]]:
         """Send one request until each of its files is over or waits again. `group` shrinks as files are settled."""
-        request = _Request(self, api, group)
+        request = _Request(self, api, session, group)
         try:
             request.send()
-        except errors.FileError as error:
-            broken = [file for file in group if file.path == error.path]
-            request.outcomes += [Outcome(file, error) for file in broken]
-            self._put_back([file for file in group if file not in broken], errors.ConnectionLost(UNTOUCHED))
-        except errors.TooSlow as error:
-            if len(group) > 1:
-                self._most = len(group) // 2
-                self._put_back(group, error)
-            else:
-                request.outcomes.append(Outcome(group[0], _too_slow(group[0], error)))
-        except errors.SessionLost as error:
-            request.outcomes += self._move(api, group, error)
-        except errors.AnswerError as error:
+        except errors.UploaderError as error:
             if ends_run(error):
                 yield request.outcomes  # what is settled is not sent again
                 raise
-            if error.status in SPLIT_REFUSALS and len(group) > 1:
-                self.context.ledger.retry(group, error)
-                middle = (len(group) + 1) // 2
-                self._halves.extendleft((group[middle:], group[:middle]))
-            else:
-                request.outcomes += [Outcome(file, error) for file in group]
-        except errors.UploaderError as error:
-            if ends_run(error):
-                yield request.outcomes
-                raise
-            request.outcomes += [Outcome(file, error) for file in group]
+            request.outcomes += self._failed(api, session, group, error)
         if request.outcomes:
             yield request.outcomes
 
-    def _put_back(self, files: Sequence[LocalFile], error: errors.UploaderError) -> None:
-        """Send files again, in requests that are cut anew."""
-        self.context.ledger.retry(files, error)
-        self._waiting.extendleft(reversed(files))
-
-    def _move(self, api: Api, group: Sequence[LocalFile], error: errors.SessionLost) -> list[Outcome]:
-        """Continue in a new session, once, where the server has forgotten this one (3.14)."""
-        if self.session is None:
-            raise error
-        if self._renewed:
-            left = [*group, *(file for half in self._halves for file in half), *self._waiting]
-            self._halves.clear()
-            self._waiting.clear()
-            return [Outcome(file, error) for file in left]
-        self._renewed = True
-        self.context.ledger.retry(group, error)
-        self.session.renew(api, self.session.id)
+    def _failed(
+        self, api: Api, session: UploadSession, group: list[LocalFile], error: errors.UploaderError
+    ) -> list[Outcome]:
+        """Return the outcomes of the files that `error` ends; the others of the group wait again."""
+        retry = self.context.ledger.retry
+        match error:
+            case errors.FileError():
+                broken = [file for file in group if file.path == error.path]
+                rest = [file for file in group if file not in broken]
+                retry(rest, errors.ConnectionLost(UNTOUCHED))
+                self._waiting.extendleft(reversed(rest))
+                return [Outcome(file, error) for file in broken]
+            case errors.TooSlow() if len(group) == 1:
+                return [Outcome(group[0], _too_slow(group[0], error))]
+            case errors.TooSlow():
+                self._most = len(group) // 2
+            case errors.SessionLost():
+                if not session.renew(api, session.id):  # lost twice (3.14)
+                    return [Outcome(file, error) for file in [*group, *self._take_rest()]]
+            case errors.AnswerError() if error.status in SPLIT_REFUSALS and len(group) > 1:
+                retry(group, error)
+                middle = (len(group) + 1) // 2
+                self._halves.extendleft((group[middle:], group[:middle]))
+                return []
+            case _:
+                return [Outcome(file, error) for file in group]
+        retry(group, error)
         self._waiting.extendleft(reversed(group))
         return []
 
@@ -196,61 +180,48 @@ class BatchSession:
 class _Request:
     """One multipart request with its retries. What is settled leaves `group` and is in `outcomes`."""
 
-    def __init__(self, job: BatchSession, api: Api, group: list[LocalFile]) -> None:
-        if job.session is None:
-            raise AssertionError("no session is open")
+    def __init__(self, job: BatchSession, api: Api, session: UploadSession, group: list[LocalFile]) -> None:
         self.outcomes: list[Outcome] = []
-        self._job, self._api, self._group, self._session = job, api, group, job.session
-        self._context = job.context
-        self._sending = False
-        self._excused = False
-        """True where the attempt goes on after a rate limit or with a new token: it counts as the same one."""
-        self._paths = self._session.limits.relative_paths
+        self._job, self._api, self._group, self._session = job, api, group, session
+        self._context, self._flow = job.context, job.flow
+        self._paths = session.limits.relative_paths
+        self._attempt = Attempt(job.context.ledger, group, session.id)
 
     def send(self) -> None:
         """Send it until it is answered. Raise the error that remains for the files that are left in the group."""
+        Tries(self._context.retry, on_retry=self._attempt.retry).run(self._send)
 
-        def on_retry(error: errors.UploaderError, delay: float) -> None:
-            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
-            if not self._excused:
-                self._context.ledger.retry(self._group, error, delay)
-
-        Tries(self._context.retry, on_retry=on_retry).run(self._attempt)
-
-    def _attempt(self) -> None:
-        job, run = self._job, self._context.run
-        for file in self._group if not self._excused else ():
-            self._context.ledger.start(file, self._session.id, self._name(file))
-        body = self._body()
-        job.flow.begin_body(self._context.stop)
-        self._sending = True
+    def _send(self) -> None:
+        flow, context = self._flow, self._context
+        self._attempt.begin(lambda file: sent_name(file, paths=self._paths))
+        sending = ExitStack()  # until the last byte is out
+        body = self._body(sending.close)
         try:
-            stored = self._api.batch(body, len(self._group))
+            with sending:
+                sending.enter_context(flow.one_body(context.stop))
+                stored = self._api.batch(body, len(self._group))
         except errors.UploaderError as error:
-            self._end_body()
-            self._context.stop.check()
+            context.stop.check()
+            if not self._paths and isinstance(error, errors.ServerFault) and error.error == UNKNOWN_SESSION:
+                error = errors.SessionLost(str(error), status=error.status, error=error.error)
             if self._may_have_landed(error):
                 self._settle(error)
-            job.flow.unanswered.discard(job)
             if body.given_out and self._group:
-                run.certain(self._group)
+                context.run.certain(self._group)
+            flow.unanswered.discard(self._job)
             if self._group:
-                raise
-            return
+                raise error
+        else:
+            flow.unanswered.discard(self._job)
+            if len(body) >= MEASURABLE and body.seconds > 0:
+                flow.rate = len(body) / body.seconds
+            for file, item in paired(self._group, stored, paths=self._paths):
+                self._receive(file, item)
         finally:
             body.close()
-            self._end_body()
-        job.flow.unanswered.discard(job)
-        if len(body) >= MEASURABLE and body.seconds > 0:
-            job.flow.rate = len(body) / body.seconds
-        self._receive(stored)
 
-    def _end_body(self) -> None:
-        sending, self._sending = self._sending, False
-        if sending:
-            self._job.flow.end_body()
-
-    def _body(self) -> Body:
+    def _body(self, release: Callable[[], None]) -> Body:
+        """Return the body of a request; `release()` lets the next job send its own."""
         job, context = self._job, self._context
         job.flow.unanswered.discard(job)
         fields = [("sessionId", self._session.id), ("category", self._session.category)]
@@ -263,7 +234,7 @@ class _Request:
 
         def on_through() -> None:
             job.flow.unanswered.add(job)
-            self._end_body()
+            release()
             context.emit(ev.BodySent(tuple(file.file for file in group)))
             context.followers.body_sent(session_id)
 
@@ -276,42 +247,24 @@ class _Request:
             on_through=on_through,
         )
 
-    def _receive(self, stored: Sequence[StoredFile]) -> None:
-        """Take the answer's word for each file (3.5), matched by what was sent (3.13)."""
-        for file, item in self._matched(stored):
-            self._group.remove(file)
-            outcome = self._outcome(file, item)
-            if outcome.error is not None and item is not None:
-                self._context.run.certain([file])
-            self.outcomes.append(outcome)
-
-    def _outcome(self, file: LocalFile, item: StoredFile | None) -> Outcome:
+    def _receive(self, file: LocalFile, item: StoredFile | None) -> None:
+        """Take the answer's word for a file (3.5)."""
+        self._group.remove(file)
         if item is None:
-            return Outcome(file, errors.ProtocolError("the server's answer does not mention this file"))
+            words = "the server's answer does not mention this file"
+            self.outcomes.append(Outcome(file, errors.ProtocolError(words)))
+            return
         if item.status != "completed":
-            words = item.error or f"its status is {item.status or 'missing'}"
-            return _not_stored(file, words)
-        if item.size is not None and item.size != file.size:
+            outcome = _not_stored(file, item.error or f"its status is {item.status or 'missing'}")
+        elif item.size is not None and item.size != file.size:
             words = f"the server stored {item.size} of {file.size} bytes"
-            return failed(file, FailureCode.INTEGRITY, words)
-        location = stored_path(self._session.category, item.location) if item.location else None
-        return Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
-
-    def _matched(self, stored: Sequence[StoredFile]) -> list[tuple[LocalFile, StoredFile | None]]:
-        """Pair each file with its entry in the answer: by name, and by order where names came back changed."""
-        left = list(stored)
-        found: dict[int, StoredFile] = {}
-        for file in self._group:
-            names = (self._name(file), wire_name(file.name))
-            item = next((item for item in left if (item.relative_path or item.name) in names), None)
-            if item is not None:
-                left.remove(item)
-                found[file.file] = item
-        renamed = iter(left if len(stored) == len(self._group) else ())
-        return [(file, found.get(file.file) or next(renamed, None)) for file in self._group]
-
-    def _name(self, file: LocalFile) -> str:
-        return utf8(file.relative_path) if self._paths else wire_name(file.name)
+            outcome = failed(file, FailureCode.INTEGRITY, words)
+        else:
+            location = stored_path(self._session.category, item.location) if item.location else None
+            outcome = Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
+        if outcome.error is not None:
+            self._context.run.certain([file])
+        self.outcomes.append(outcome)
 
     # --- when the answer is missing -----------------------------------------------------------------------------------
 
@@ -321,7 +274,7 @@ class _Request:
             case errors.ConnectionLost():
                 return error.body_sent
             case errors.ServerFault():
-                return self._job in self._job.flow.unanswered and error.status != UNAVAILABLE
+                return self._job in self._flow.unanswered and error.status != UNAVAILABLE
             case _:
                 return isinstance(error, errors.ProtocolError)
 
@@ -329,11 +282,8 @@ class _Request:
         """Look what the server has, and take out of the group what needs no other attempt."""
         found = self._find_by_path() if self._paths else self._find_by_progress()
         for file in list(self._group):
-            if file.file in found:
-                outcome = found[file.file]
-            elif self._context.settings.resend_unknown:
-                outcome = None
-            else:
+            outcome = found.get(file.file)
+            if file.file not in found and not self._context.settings.resend_unknown:
                 outcome = Outcome(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
             if outcome is None:
                 continue
@@ -343,7 +293,7 @@ class _Request:
             self.outcomes.append(outcome)
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
-        """Return the outcome of each file, None for one that is not stored.
+        """Return the outcome of each file, None for one that is not stored, nothing for one that can't be asked for.
 
         For servers that store under the path that they were given, and never store equal bytes twice.
         """
@@ -355,7 +305,9 @@ class _Request:
                 checksum = equal_on_server(self._api, category, file, stop.check)
             except errors.Interrupted:
                 raise
-            except errors.UploaderError:
+            except errors.UploaderError as error:
+                if says_nothing(error):
+                    continue
                 checksum = None
             location = stored_path(category, utf8(file.relative_path))
             found[file.file] = Outcome(file, location=location, checksum=checksum) if checksum else None

@@ -135,7 +135,7 @@ def _changed(file: LocalFile, how: str) -> FileError:
 # --- bodies -----------------------------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """Bytes of a body: `data`, or those of `file` from `start` on, which is read by `source` where it is open."""
 
     length: int
@@ -151,7 +151,7 @@ class Body:
     def __init__(
         self,
         content_type: str,
-        parts: Sequence[Part],
+        parts: Sequence[Piece],
         *,
         check: Callable[[], None],
         throttle: Callable[[int], int] = unlimited,
@@ -265,26 +265,26 @@ class Body:
                         yield piece
 
 
-def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Part]]:
+def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Piece]]:
     """Return type and parts of a multipart/form-data body (docs/protocol.md, section 3.13).
 
     Each item is what follows `name=` in its header, and its content: a file, or bytes in pieces.
     """
     boundary = f"uploader-{secrets.token_hex(12)}"
-    parts, lead = list[Part](), list[bytes | bytearray]()
+    parts, lead = list[Piece](), list[bytes | bytearray]()
     for head, content in items:
         lead.append(f"--{boundary}\r\nContent-Disposition: form-data; name={head}\r\n\r\n".encode())
         if isinstance(content, LocalFile):
-            parts += [_in_memory(lead), Part(content.size, file=content)]
+            parts += [_in_memory(lead), Piece(content.size, file=content)]
             lead = [b"\r\n"]
         else:
             lead += [*content, b"\r\n"]
     return f"multipart/form-data; boundary={boundary}", [*parts, _in_memory([*lead, f"--{boundary}--\r\n".encode()])]
 
 
-def _in_memory(pieces: Iterable[bytes | bytearray]) -> Part:
+def _in_memory(pieces: Iterable[bytes | bytearray]) -> Piece:
     data = b"".join(pieces)
-    return Part(len(data), memoryview(data))
+    return Piece(len(data), memoryview(data))
 
 
 def upload_form(

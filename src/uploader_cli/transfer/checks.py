@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -13,10 +13,11 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import Found
 from uploader_cli.core.protocol import utf8
-from uploader_cli.transfer.api import stored_path
+from uploader_cli.transfer.api import NO_ANSWER, stored_path
 from uploader_cli.transfer.bodies import hash_range, open_unchanged
 from uploader_cli.transfer.job import Outcome, failed
 from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.retry import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)
+"""Errors that end a run, and of which no question makes something else."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
@@ -79,26 +82,20 @@ class Checks:
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         """Return the outcome of a file that need not or can't be sent; None for one that is sent."""
-        context = self._context
         match claim.state:
             case ClaimState.DONE:
-                return self._done_before(api, file, claim)
+                if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
+                    return Outcome(file)
+                outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
+                return self.verified(api, outcome)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
                 return self._unknown(api, file)
             case ClaimState.CHANGED:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
-                context.warn(WarningCode.FILE_CHANGED, text)
+                self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
-
-    def _done_before(self, api: Api, file: LocalFile, claim: Claim) -> Outcome:
-        receipt = claim.receipt
-        if receipt is None or receipt.checksum is not None or not self._context.settings.verify:
-            return Outcome(file)
-        return self.verified(
-            api, Outcome(file, server_id=receipt.server_id, location=receipt.location, verified=receipt.verified)
-        )
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
         """Look before anything is sent twice (docs/protocol.md, section 3.15)."""
@@ -106,14 +103,13 @@ class Checks:
         if not settings.resend_unknown:
             if not self._limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
-            category = file.category or settings.category
-            check = self._context.stop.check
+            category, check = file.category or settings.category, self._context.stop.check
             try:
-                checksum = self._context.retry.run(lambda: equal_on_server(api, category, file, check))
-            except (errors.Interrupted, errors.Unreachable):
+                checksum = self._ask(lambda: equal_on_server(api, category, file, check))
+            except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
-                return Outcome(file, error)
+                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
             if checksum is not None:
                 location = f"/uploads/{category}/{utf8(file.relative_path)}"
                 run.completed([Stored(file, location=location, checksum=checksum, verified=True)])
@@ -123,23 +119,24 @@ class Checks:
 
     def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
         """Return those that are not on the server yet (`--skip-existing`)."""
-        context = self._context
-        receipts = list(zip(files, context.run.receipts(files), strict=True))
-        missing = []
+        context, trusts = self._context, self._context.settings.trust_receipts
+        receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
             context.stop.check()
             if there:
                 context.ledger.skip(file, SkipReason.PRESENT)
-            elif there is None and receipt is not None and context.settings.trust_receipts:
+            elif there is None and receipt is not None and trusts:
                 context.ledger.skip(file, SkipReason.RECEIPT)
             else:
                 missing.append(file)
-        if not self._limits.relative_paths and not context.settings.trust_receipts:
+        if not self._limits.relative_paths and not trusts:
             text = (
                 "--skip-existing: the server can be asked only for files whose receipts say where they are; others are"
             )
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
+
+    # --- questions ----------------------------------------------------------------------------------------------------
 
     def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
         """Yield whether the server has each file, with the bytes of its receipt; None where it can't be asked.
@@ -148,7 +145,7 @@ class Checks:
         """
         if not self._limits.relative_paths:
             for file, receipt in files:
-                yield self._by_receipt(worker, file, receipt)
+                yield self._by_receipt(worker, file, receipt.location if receipt is not None else None)
             return
         offer, own = self._lookups, self._context.settings.category
         most = offer.max_files if offer is not None else 1
@@ -164,21 +161,15 @@ class Checks:
                         item = self._ask_for_one(worker.api, category, path)  # a lookup computes no digest
                     yield self._is_equal(file, receipt, item) if isinstance(item, Found) else item
 
-    def _by_receipt(self, worker: Worker, file: LocalFile, receipt: Stored | None) -> bool | None:
-        where = receipt.location if receipt is not None else None
+    def _by_receipt(self, worker: Worker, file: LocalFile, where: str | None) -> bool | None:
         if where is None:
             return None
-        retry = self._context.retry
-        try:
-            if self._context.settings.tus_endpoint:
-                # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-                return retry.run(lambda: worker.tus.head(where), at_most=0).offset == file.size
-            found = retry.run(lambda: worker.api.stored_at(where))
-        except (errors.Interrupted, errors.Unreachable):
-            raise
-        except errors.UploaderError:  # a tus server need not know a finished upload any more (404, 410)
-            return None
-        return found is not None and found[0] in (None, file.size)
+        if self._context.settings.tus_endpoint:
+            # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
+            position = self._asked(lambda: worker.tus.head(where), at_most=0)
+            return None if position is None else position.offset == file.size
+        found = self._asked(lambda: worker.api.stored_at(where) or False)
+        return isinstance(found, tuple) and found[0] in (None, file.size) if found is not None else None
 
     def _look_up(
         self, api: Api, category: str, places: Sequence[tuple[str, int]]
@@ -197,13 +188,17 @@ class Checks:
             return None
         return Found(found[0], _hex(found[1]), None) if found[0] is not None else False
 
-    def _asked(self, call: Callable[[], T]) -> T | None:
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Repeat a question while that can help; a digest that is being computed is waited for."""
+        return Tries(self._context.retry).run(call)
+
+    def _asked(self, call: Callable[[], T], at_most: int | None = None) -> T | None:
         """Return what a question is answered with; None where no answer comes. Raise what ends the run."""
         try:
-            return self._context.retry.run(call)
-        except (errors.Interrupted, errors.Unreachable):
+            return self._ask(call) if at_most is None else self._context.retry.run(call, at_most=at_most)
+        except NO_OUTCOME:
             raise
-        except (errors.AnswerError, errors.NetworkError, errors.ProtocolError):
+        except errors.UploaderError:
             return None
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
@@ -214,10 +209,7 @@ class Checks:
             return True
         if receipt is not None and receipt.checksum is not None:
             return found.sha256 == receipt.checksum
-        try:
-            return found.sha256 == hash_range(file, 0, file.size, "sha256", check=self._context.stop.check).hex()
-        except errors.FileError:
-            return False
+        return found.sha256 == _digest(file, self._context.stop.check)
 
     # --- after --------------------------------------------------------------------------------------------------------
 
@@ -227,9 +219,9 @@ class Checks:
         The receipt comes first: a run that is killed while it verifies must not send the file again.
         """
         run, verify = self._context.run, self._context.settings.verify
-        stored = [outcome for outcome in outcomes if outcome.error is None]
+        stored = [_receipt(outcome) for outcome in outcomes if outcome.error is None]
         if stored:
-            run.completed([_receipt(outcome) for outcome in stored])
+            run.completed(stored)
         return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
 
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
@@ -239,23 +231,20 @@ class Checks:
         if outcome.checksum is not None:
             return outcome
         try:
-            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check)
-            equal = context.retry.run(lambda: _compare(api, where, mine, file.size)) if where else None
-        except (errors.Interrupted, errors.Unreachable):
+            mine = hash_range(file, 0, file.size, "sha256", check=context.stop.check).hex()
+            equal = self._ask(lambda: _compare(api, where, mine, file.size)) if where else None
+        except NO_OUTCOME:
             raise
-        except errors.FileError as error:
-            return replace(outcome, error=error)
         except errors.UploaderError as error:
-            error.retryable = True
+            error.retryable = error.retryable or not isinstance(error, errors.FileError)
             return replace(outcome, error=error)
         if equal is None:
             text = "--verify: this server gives no way to read a stored file or its digest"
             self._warn_once(WarningCode.UNVERIFIABLE, text)
             return outcome
         if not equal:
-            words = "what the server has is not what was read (SHA-256 differs)"
-            return failed(file, FailureCode.INTEGRITY, words)
-        outcome = replace(outcome, checksum=mine.hex(), verified=True)
+            return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+        outcome = replace(outcome, checksum=mine, verified=True)
         context.run.completed([_receipt(outcome)])
         return outcome
 
@@ -295,6 +284,12 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
     return readable, ended
 
 
+def says_nothing(error: errors.UploaderError) -> bool:
+    """Return whether the server, asked for a stored file, refuses to tell of it now and later."""
+    refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
+    return refused or isinstance(error, errors.ProtocolError)
+
+
 def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> str | None:
     """Return the hex SHA-256 of `file` where the server has equal bytes under its path; None where it has not.
 
@@ -303,11 +298,16 @@ def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[]
     found = api.stored(category, utf8(file.relative_path))
     if found is None or found[0] != file.size or found[1] is None:
         return None
+    mine = _digest(file, check)
+    return mine if mine == _hex(found[1]) else None
+
+
+def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
+    """Return the hex SHA-256 of a file; None where it can't be read as it was selected."""
     try:
-        mine = hash_range(file, 0, file.size, "sha256", check=check)
+        return hash_range(file, 0, file.size, "sha256", check=check).hex()
     except errors.FileError:
         return None
-    return mine.hex() if b64encode(mine).decode() == found[1] else None
 
 
 def _receipt(outcome: Outcome) -> Stored:
@@ -320,12 +320,15 @@ def _receipt(outcome: Outcome) -> Stored:
     )
 
 
-def _compare(api: Api, where: str, mine: bytes, size: int) -> bool | None:
+def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
     """Compare the digest or the bytes of the stored file with `mine`; None where the server offers neither."""
-    found = api.stored_at(where)
+    found = None
+    try:
+        found = api.stored_at(where)
+    except errors.UploaderError as error:
+        if not says_nothing(error):
+            raise
     if found is not None and found[1] is not None:
-        return found[0] in (None, size) and found[1] == b64encode(mine).decode()
+        return found[0] in (None, size) and _hex(found[1]) == mine
     theirs = hashlib.sha256()
-    if not api.read_back(where, theirs.update):
-        return None
-    return theirs.digest() == mine
+    return theirs.hexdigest() == mine if api.read_back(where, theirs.update) else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.retry import Retry
+    from uploader_cli.transfer.sessions import UploadSession
 
 SKIPS = {
     FailureCode.REFUSED_TYPE: SkipReason.TYPE,
@@ -31,6 +32,7 @@ RUN_ENDING = (
     errors.Interrupted,
     errors.RateLimited,
     errors.Unreachable,
+    errors.DiskFull,
     errors.UsageError,
     errors.NotAnUploadServer,
 )
@@ -204,9 +206,30 @@ class Ledger:
         return self.open.pop(file.file, None) is not None
 
 
+class Attempt:
+    """The attempts of files that share a request. A rate limit or a new token begins no other one."""
+
+    def __init__(self, ledger: Ledger, files: Sequence[LocalFile], session: str, **start: Any) -> None:
+        """`files` may shrink; `start` is for `Ledger.start`."""
+        self._ledger, self._files, self.session, self._start = ledger, files, session, start
+        self._begun = False
+
+    def begin(self, name: Callable[[LocalFile], str]) -> None:
+        """Begin an attempt unless one is under way. `name(file)` is how the server will call it."""
+        for file in () if self._begun else self._files:
+            self._ledger.start(file, self.session, name(file), **self._start)
+        self._begun = True
+
+    def retry(self, error: errors.UploaderError, delay: float = 0.0) -> None:
+        """End the attempt because of `error`; another one follows after `delay` seconds."""
+        if not isinstance(error, errors.RateLimited | errors.Unauthorized):
+            self._begun = False
+            self._ledger.retry(self._files, error, delay)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every job of a run uses. `throttle` is the run's one `Limiter`, asked before each piece."""
+    """What every job of a run uses. `throttle` is asked before each piece how many of its bytes may be sent."""
 
     settings: Settings
     emit: Callable[[Event], None]
@@ -217,6 +240,18 @@ class Context:
     ledger: Ledger
     run: RunHandle
     throttle: Callable[[int], int]
+    sessions: set[UploadSession] = field(default_factory=set)
+    """Those that are open."""
+
+    @property
+    def fails_fast(self) -> bool:
+        """True once no other file is begun (`--fail-fast`)."""
+        return self.settings.fail_fast and self.ledger.failures > 0
+
+    def skip(self, files: Iterable[LocalFile]) -> None:
+        """Leave out files that were not begun (`--fail-fast`)."""
+        for file in files:
+            self.ledger.skip(file, SkipReason.FAIL_FAST)
 
     def warn(self, code: WarningCode, text: str) -> None:
         """Report something that failed no file."""

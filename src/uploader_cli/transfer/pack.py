@@ -3,88 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core import packs
-from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
+from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body, multipart, read_whole
-from uploader_cli.transfer.job import Outcome, ends_run
+from uploader_cli.transfer.job import Attempt, Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.core.packs import PackedFile, PackOffer
+    from uploader_cli.core.packs import PackedFile
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.pool import Worker
+    from uploader_cli.core.sizes import PackSize
+    from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
     from uploader_cli.transfer.tus_job import Tus
 
-LARGEST = 1 << 20
-"""Bytes above which a file goes by tus, whatever the server would take in a pack: there it resumes in the middle."""
-MOST_FILES = 500
-MOST_BYTES = 8 << 20
-"""What one pack holds at most: no more than a chunk, so that an interruption costs no more than a chunk does."""
-FIRST_BYTES = 2 << 20
-LEAST_BYTES = 64 << 10
-"""Where the size of packs begins, before one was measured, and where it ends on a slow link."""
-SLOW = 2.0
-"""Seconds that a pack may take before the next ones get smaller."""
-MOST_MEMORY = 64 << 20
-"""Bytes in all packs that are being sent; each is held twice while its body is made."""
 MISMATCH = "CHECKSUM_MISMATCH"
-
-
-class PackLimits:
-    """What goes into one pack. All workers share it: a refusal that one of them meets counts for all."""
-
-    def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"], jobs: int) -> None:
-        chunk = MOST_BYTES if chunk_size == "auto" else max(chunk_size, LARGEST)
-        self.endpoint = offer.endpoint
-        self.files = min(offer.max_files, MOST_FILES)
-        self._lock = threading.Lock()
-        self._most = min(offer.max_bytes, MOST_BYTES, chunk)
-        self.bytes = min(self._most, FIRST_BYTES)
-        self.share(jobs)
-        self.largest = min(offer.max_file_size, LARGEST, self._most)
-        self.refused = False
-        """True once the server turned out to have no packs: files go by tus for the rest of the run."""
-
-    def share(self, jobs: int) -> None:
-        """Make packs so small that those of `jobs` workers fit into `MOST_MEMORY`."""
-        with self._lock:
-            self._most = min(self._most, max(LARGEST, MOST_MEMORY // (2 * jobs)))
-            self.bytes = min(self.bytes, self._most)
-
-    def takes(self, file: LocalFile) -> bool:
-        """Return whether a file goes into a pack."""
-        return not self.refused and file.size <= self.largest
-
-    def measured(self, size: int, seconds: float) -> None:
-        """Take how long a pack of `size` bytes took: the next ones should take 1 to 2 s at most."""
-        with self._lock:
-            if seconds > SLOW:
-                self.bytes = max(LEAST_BYTES, min(self.bytes, int(size * SLOW / (2 * seconds))))
-            elif seconds < SLOW / 2 and 2 * size > self.bytes:
-                self.bytes = min(self._most, 2 * self.bytes)
-
-    def shrink(self, size: int) -> None:
-        """Halve the bytes of a pack, because one of `size` bytes was too large."""
-        with self._lock:
-            self.bytes = max(1, min(self.bytes, size // 2))
-            self._most = max(self.bytes, min(self._most, size))
-
-    def refuse(self) -> bool:
-        """Use no more packs; True for the first caller."""
-        with self._lock:
-            first, self.refused = not self.refused, True
-        return first
 
 
 class Entry(NamedTuple):
@@ -101,7 +43,7 @@ class Pack:
     def __init__(
         self,
         tus: Tus,
-        limits: PackLimits,
+        size: PackSize,
         session: UploadSession,
         files: Sequence[tuple[LocalFile, Claim]],
         *,
@@ -109,21 +51,18 @@ class Pack:
     ) -> None:
         """`tries` is how often the server has refused these files and said that it may take them later."""
         self.session = session
-        self._tus, self._context, self._limits, self._files, self._tries = tus, tus.context, limits, files, tries
+        self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
         self._entries: list[Entry] = []
         self._key, self._sent_before = "", False
         """The key of the request, which makes a repeat safe; True where it may have been sent by an earlier run."""
-        self._excused = False
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
         context, files = self._context, [file for file, _ in self._files]
-        if context.settings.fail_fast and context.ledger.failures:
-            for file in files:
-                context.ledger.skip(file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, len(files), given_up=len(files))
+        if context.fails_fast:
+            self.session.skip(worker.api, files)
             return
-        if self._limits.refused:
+        if self._size.refused:
             self._by_tus(files)
             return
         if self._tries:
@@ -138,9 +77,8 @@ class Pack:
     def _read(self) -> list[Outcome]:
         """Read and hash each file once; return the outcomes of those that can't be read."""
         unread = []
-        check = self._context.stop.check
         for file, _ in self._files:
-            check()
+            self._context.stop.check()
             try:
                 data = read_whole(file)
             except errors.FileError as error:
@@ -165,7 +103,8 @@ class Pack:
         try:
             answer = self._answer(worker, files)
         except errors.PacksRefused as error:
-            if self._limits.refuse():
+            first, self._size.refused = not self._size.refused, True
+            if first:
                 context.warn(WarningCode.PACKS, f"{error}: small files are sent one by one")
             context.ledger.retry(files, error)
             self._by_tus(files)
@@ -173,54 +112,48 @@ class Pack:
             if ends_run(error):
                 raise
             cut = isinstance(error, errors.ConnectionLost) and not error.body_sent and len(files) > 1
-            if cut or isinstance(error, errors.TooLarge | errors.TooSlow):  # smaller ones may get through
-                self._limits.shrink(sum(file.size for file in files))
-                context.ledger.retry(files, error)
-                self._halve(files)
+            if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
+                yield [Outcome(file, error) for file in files]
                 return
-            yield [Outcome(file, error) for file in files]
+            self._size.shrink(sum(file.size for file in files))  # smaller ones may get through
+            context.ledger.retry(files, error)
+            if len(files) == 1:
+                self._by_tus(files)
+            else:
+                self._put(files[len(files) // 2 :], tries=self._tries)
+                self._put(files[: len(files) // 2], tries=self._tries)
         else:
             yield self._outcomes(answer)
 
     def _answer(self, worker: Worker, files: Sequence[LocalFile]) -> list[PackedFile]:
         """Send the request until it is answered. Raise the error that remains."""
         context, renamed = self._context, False
-
-        def on_retry(error: errors.UploaderError, delay: float) -> None:
-            self._excused = isinstance(error, errors.RateLimited | errors.Unauthorized)
-            if not self._excused:
-                context.ledger.retry(files, error, delay)
-
-        tries = Tries(context.retry, on_retry=on_retry)
         while True:
             session = self.session.id
+            attempt = Attempt(context.ledger, files, session, packed=True)
             try:
-                return tries.run(lambda: self._attempt(worker))
+                return Tries(context.retry, on_retry=attempt.retry).run(lambda: self._attempt(worker, attempt))  # noqa: B023 - called at once
             except errors.SessionLost as error:
                 if not self.session.renew(worker.api, session):
                     raise
-                context.ledger.retry(files, error)
+                attempt.retry(error)
             except errors.KeyReused as error:
                 if renamed:
                     raise
                 renamed = True
                 self._key, self._sent_before = context.run.packed(files), False
-                context.ledger.retry(files, error)
+                attempt.retry(error)
 
-    def _attempt(self, worker: Worker) -> list[PackedFile]:
-        context, session, entries = self._context, self.session.id, self._entries
-        if not self._excused:
-            for entry in entries:
-                context.ledger.start(entry.file, session, utf8(entry.file.relative_path), packed=True)
+    def _attempt(self, worker: Worker, attempt: Attempt) -> list[PackedFile]:
+        context, entries, endpoint = self._context, self._entries, self._size.endpoint
+        attempt.begin(lambda file: utf8(file.relative_path))
         if self._sent_before:
-            known = worker.api.pack_answer(self._limits.endpoint, self._key, len(entries))
+            known = worker.api.pack_answer(endpoint, self._key, len(entries))
             if known is not None:
                 return known
             self._sent_before = False
-        manifest = packs.manifest(
-            session,
-            ((utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000) for file, _, digest in entries),
-        )
+        listed = ((utf8(f.relative_path), f.size, digest, f.mtime_ns // 1_000_000) for f, _, digest in entries)
+        manifest = packs.manifest(attempt.session, listed)
         form = multipart(
             [
                 ('"manifest"\r\nContent-Type: application/json', [manifest]),
@@ -229,8 +162,8 @@ class Pack:
         )
         body = Body(*form, check=context.stop.check, throttle=context.throttle)
         began = time.monotonic()
-        answer = worker.api.pack(self._limits.endpoint, self._key, body, len(entries))
-        self._limits.measured(len(body), time.monotonic() - began)
+        answer = worker.api.pack(endpoint, self._key, body, len(entries))
+        self._size.measured(len(body), time.monotonic() - began)
         return answer
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
@@ -252,24 +185,37 @@ class Pack:
             self._put(later, tries=self._tries + 1)
         return outcomes
 
-    def _halve(self, files: Sequence[LocalFile]) -> None:
-        """Send the halves of a pack that was too large; a single file goes by tus."""
-        if len(files) == 1:
-            self._by_tus(files)
-            return
-        middle = len(files) // 2
-        self._put(files[middle:], tries=self._tries)
-        self._put(files[:middle], tries=self._tries)
-
     def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
+        """Put files into line again, in another pack."""
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._tus.pool.put_first([Pack(self._tus, self._limits, self.session, fresh, tries=tries)])
+        self._tus.pool.put_first([Pack(self._tus, self._size, self.session, fresh, tries=tries)])
 
     def _by_tus(self, files: Sequence[LocalFile]) -> None:
-        run, session = self._context.run, self.session
-        self._tus.pool.put_first(
-            [TusFile(self._tus, session, file, Claim(ClaimState.NEW, run.creating(file, session.id))) for file in files]
-        )
+        """Put files into line again, each in a request of its own."""
+        tus, session, creating = self._tus, self.session, self._context.run.creating
+        claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
+        tus.pool.put_first([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)])
+
+
+def tus_jobs(
+    tus: Tus, limits: PackSize | None, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]
+) -> Iterator[Job]:
+    """Yield a job for each file, and one for each pack of small files, in their order."""
+    packed: list[tuple[LocalFile, Claim]] = []
+    size = 0
+    for file, claim in files:
+        if limits is None or not limits.takes(file):
+            yield TusFile(tus, session, file, claim)
+            continue
+        first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
+        other = first is not None and (here is None or here[0] != first[0])
+        if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
+            yield Pack(tus, limits, session, packed)
+            packed, size = [], 0
+        packed.append((file, claim))
+        size += file.size
+    if packed and limits is not None:
+        yield Pack(tus, limits, session, packed)
 
 
 def _delay(tries: int) -> float:

@@ -6,19 +6,24 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
-from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus import tus_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
+    from uploader_cli.core.jobs import AutoJobs
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome
     from uploader_cli.transfer.sessions import UploadSession
+
+
+PERIOD = 1.0
+"""Seconds over which the throughput is measured for `--jobs auto`."""
 
 
 class Job(Protocol):
@@ -32,6 +37,13 @@ class Job(Protocol):
         """Yield groups of outcomes. Raise what ends the run."""
 
 
+class Step(NamedTuple):
+    """A job that is one function."""
+
+    run: Callable[[Worker], Iterator[Sequence[Outcome]]]
+    session: UploadSession | None
+
+
 class Worker(threading.Thread):
     """One thread of the pool, with connections of its own that are kept for the whole run."""
 
@@ -41,7 +53,7 @@ class Worker(threading.Thread):
         """`endpoint` is that of tus; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.api = api
-        self.tus = TusClient(api.http, endpoint, api.authorization, api.note)
+        self.tus = tus_client(api, endpoint)
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
 
@@ -70,6 +82,32 @@ class Worker(threading.Thread):
             self.api.close()
 
 
+class Traffic:
+    """Count the bytes that all workers send; `throttle` is asked before each piece."""
+
+    def __init__(self, throttle: Callable[[int], int]) -> None:
+        self._throttle, self._lock = throttle, threading.Lock()
+        self.sent = self._measured = 0
+        self._since = time.monotonic()
+
+    def __call__(self, wanted: int) -> int:
+        """Return how many of `wanted` bytes may be sent now."""
+        granted = self._throttle(wanted)
+        with self._lock:
+            self.sent += granted
+        return granted
+
+    def measure(self, period: float) -> float | None:
+        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
+        now = time.monotonic()
+        seconds, sent = now - self._since, self.sent
+        if seconds < period:
+            return None
+        rate = (sent - self._measured) / seconds
+        self._since, self._measured = now, sent
+        return rate
+
+
 class Pool:
     """Jobs in line and the workers that take them, started as they are needed, at most `most`."""
 
@@ -78,15 +116,15 @@ class Pool:
         self.changed = threading.Condition()
         self.fatal: BaseException | None = None
         """The first error that ended the run."""
+        self.auto: AutoJobs | None = None
+        """What finds the number of workers, with `--jobs auto`."""
+        self.resized: Callable[[int], object] = lambda _most: None
+        """Called with each new number of workers."""
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
         self._busy = 0
         self._closed = False
-
-    @property
-    def in_line(self) -> bool:
-        """True while a job waits for a worker."""
-        return bool(self._jobs)
+        self._halved_at = 0.0
 
     @property
     def idle(self) -> int:
@@ -122,10 +160,20 @@ class Pool:
             self._busy -= 1
             self.changed.notify_all()
 
-    def resize(self, most: int) -> None:
-        """Let `most` workers take jobs; those that have one keep it."""
-        self.most = most
-        self._put((), self._jobs.extend)
+    def adapt(self, traffic: Traffic) -> None:
+        """Adapt the number of workers to the throughput, once in a `PERIOD`."""
+        if self.auto is not None and (rate := traffic.measure(PERIOD)) is not None:
+            self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
+
+    def overloaded(self) -> None:
+        """Halve the number of workers, because the server is overloaded; what several meet at a time counts once."""
+        with self.changed:
+            now = time.monotonic()
+            if self.auto is None or now - self._halved_at < PERIOD:
+                return
+            self._halved_at = now
+            jobs = self.auto.refused()
+        self._resize(jobs)
 
     def fail(self, error: BaseException) -> None:
         """End the run: no other job is taken. An interrupt never hides another error."""
@@ -153,6 +201,13 @@ class Pool:
         """End every request that is being sent, from another thread."""
         for worker in list(self._workers):
             worker.api.shut()
+
+    def _resize(self, most: int) -> None:
+        """Let `most` workers take jobs; those that have one keep it."""
+        if most != self.most:
+            self.most = most
+            self._put((), self._jobs.extend)
+            self.resized(most)
 
     def _put(self, jobs: Sequence[Job], add: Callable[[Sequence[Job]], None]) -> None:
         with self.changed:

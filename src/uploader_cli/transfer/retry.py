@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import Retrying, retry_if_exception
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.pacing import RateBudget, Stop
 
+    Report = Callable[[errors.UploaderError, float], None]
+
 T = TypeVar("T")
 
 LEAST_WAIT = 1.0
@@ -32,14 +34,18 @@ LEAST_WAIT = 1.0
 FIRST_PROBE = 0.5
 LAST_PROBE = 10.0
 """Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
-UNAVAILABLE = 503
-"""The status by which a server says that it has too much to do."""
-NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable)
+OVERLOADED = (429, 503)
+NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors after which the same request can't succeed: another session is needed, or patience is used up."""
+WAIT = wait_as_told()
 
 
 def ignore(_error: errors.UploaderError, _delay: float) -> None:
     """Report nothing."""
+
+
+def _can_help(error: BaseException) -> bool:
+    return worth_retrying(error) and not isinstance(error, NEVER_REPEATED)
 
 
 class Retry:
@@ -59,33 +65,25 @@ class Retry:
     ) -> None:
         """`refresh()` asks for a new token and says whether it got one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
-        self.wait_for_server = wait_for_server
+        self.wait_for_server, self.refresh_token = wait_for_server, refresh
         self.probe: Callable[[], object] | None = None
         """One cheap call that succeeds when the server answers at all; None until it has answered in this run."""
         self.overloaded: Callable[[], None] = lambda: None
         """Called when the server answers 429 or 503, or does not answer in time."""
-        self._refresh, self._emit, self._clock = refresh, emit, clock
+        self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
-        self._lost: errors.Unreachable | None = None
+        self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
         """Why calls are paused, and for how long they were already."""
         self._warned_of_full = False
-        self._retrying = Retrying(  # built once: its state is in the call and in thread-local variables
-            stop=self._is_enough,
-            wait=wait_as_told(),
-            retry=retry_if_exception(lambda error: worth_retrying(error) and not isinstance(error, NEVER_REPEATED)),
-            sleep=lambda _seconds: None,  # each call sleeps in its own way, in `_before_sleep`
-            before_sleep=_before_sleep,
-            reraise=True,
-        )
 
     def run(
         self,
         step: Callable[[], T],
         *,
-        on_retry: Callable[[errors.UploaderError, float], None] = ignore,
+        on_retry: Report = ignore,
         at_most: int | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> T:
@@ -94,16 +92,37 @@ class Retry:
         `on_retry(error, delay)` is called before each wait of `delay` seconds, `sleep(delay)` waits (by default until
         the run is stopped). `at_most` lowers the number of retries.
         """
-        retries = self.retries if at_most is None else min(at_most, self.retries)
-        call = _Call(step, on_retry, retries, sleep or self.stop.sleep)
         try:
-            return self._once(call)  # most calls need no retry, and no objects for it
+            return self._once(step, on_retry)  # most calls need no retry, and no objects for it
         except errors.UploaderError as error:
-            if not worth_retrying(error):
+            if not _can_help(error):
                 raise
-            call.failed = error
-        result: T = self._retrying(self._once, call)
-        return result
+            first = [error]
+        retries = self.retries if at_most is None else min(at_most, self.retries)
+
+        def again() -> T:
+            if first:
+                raise first.pop()  # the first try counts as one
+            return self._once(step, on_retry)
+
+        def is_enough(state: RetryCallState) -> bool:
+            asked: float | None = getattr(_error_of(state), "retry_after", None)
+            return state.attempt_number > retries or (asked is not None and asked > self.max_wait)
+
+        def report(state: RetryCallState) -> None:
+            error = _error_of(state)
+            if isinstance(error, errors.UploaderError):
+                on_retry(error, state.upcoming_sleep)
+
+        retrying = Retrying(
+            stop=is_enough,
+            wait=WAIT,
+            retry=retry_if_exception(_can_help),
+            sleep=sleep or self.stop.sleep,
+            before_sleep=report,
+            reraise=True,
+        )
+        return retrying(again)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Return once the server's rate limit allows calls. Raise what `sleep` raises, by default `Interrupted`."""
@@ -111,55 +130,51 @@ class Retry:
             self._announce(left)
             (sleep or self.stop.sleep)(left)
 
+    def patience(self, error: errors.AnswerError, waited: float) -> float:
+        """Return the seconds to wait as the server asks. Raise `error` where `--max-wait` is exceeded with `waited`."""
+        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+        if waited + delay > self.max_wait:
+            raise error
+        return delay
+
     def pause(self, error: errors.RateLimited, waited: float) -> float:
         """Pause all calls as the server asks and return the seconds; `waited` is what this call has spent on pauses.
 
         Raise `error`, before any thread sleeps, where the sum exceeds `--max-wait`.
         """
-        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-        if waited + delay > self.max_wait:
-            raise error
+        delay = self.patience(error, waited)
         self._pause = (PauseReason.RATE_LIMIT, waited)
         self.budget.pause(delay)
         self.overloaded()
         return delay
 
-    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float | None:
-        """Pause all calls because the server's disk is full (507) and return the seconds; None after too many."""
+    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float:
+        """Pause all calls because the server's disk is full (507) and return the seconds.
+
+        Raise `DiskFull`, which ends the run, after `--wait-for-server`.
+        """
         left = self.wait_for_server - waited
-        if left <= 0:
-            return None
+        if left <= 0 and self._lost is None:
+            self._lost = errors.DiskFull(f"{error}{_after(waited)}", status=507, error=error.error)
+        if self._lost is not None:
+            raise self._lost
         delay = min(left, error.retry_after or max(LEAST_WAIT, min(waited, LAST_PROBE)))
         self._pause = (PauseReason.DISK_FULL, waited)
         self.budget.pause(delay)
         return delay
 
-    def refresh_token(self) -> bool:
-        """Ask for another token; False where there is none."""
-        return self._refresh()
-
-    # --- one call -----------------------------------------------------------------------------------------------------
-
-    def _once(self, call: _Call[T]) -> T:
-        failed, call.failed = call.failed, None
-        if failed is not None:
-            raise failed
+    def _once(self, step: Callable[[], T], on_retry: Report) -> T:
+        """Take the step; repeat it only after an outage."""
         while True:
             try:
-                return call.step()
+                return step()
             except (errors.RateLimited, errors.ServerFault, errors.TimedOut) as error:
-                if getattr(error, "status", UNAVAILABLE) in (429, UNAVAILABLE):
+                if isinstance(error, errors.TimedOut) or error.status in OVERLOADED:
                     self.overloaded()
                 raise
             except (errors.ConnectFailed, errors.ConnectionLost) as error:
-                if not self._outlast(error, call.on_retry):
+                if not self._outlast(error, on_retry):
                     raise
-
-    def _is_enough(self, state: RetryCallState) -> bool:
-        call: _Call[object] = state.args[0]
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked: float | None = getattr(error, "retry_after", None)
-        return state.attempt_number > call.retries or (asked is not None and asked > self.max_wait)
 
     def _announce(self, seconds: float) -> None:
         """Report a pause of all calls, once for all threads."""
@@ -179,7 +194,7 @@ class Retry:
 
     # --- outages ------------------------------------------------------------------------------------------------------
 
-    def _outlast(self, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
+    def _outlast(self, error: errors.NetworkError, on_retry: Report) -> bool:
         """Wait until a server that is down answers again. False: it answers, so the failure concerns this call alone.
 
         One thread probes, the others wait for it. Raise `Unreachable` after `--wait-for-server`, for all threads.
@@ -192,26 +207,33 @@ class Retry:
             outage, leads = self._outage, self._outage is None
             if outage is None:
                 outage = self._outage = _Outage()
-        if not leads:
-            return self._follow(outage, error, on_retry)
-        try:
-            outage.real = self._lead(error, on_retry)
-        except errors.Unreachable as lost:
-            self._lost = lost
-            raise
-        finally:
-            with self._lock:
-                self._outage = None
-            outage.over.set()
+        if leads:
+            try:
+                outage.real = self._lead(error, on_retry)
+            except errors.Unreachable as lost:
+                self._lost = lost
+                raise
+            finally:
+                with self._lock:
+                    self._outage = None
+                outage.over.set()
+        else:
+            while not outage.over.wait(0.1):
+                self.stop.check()
+            self.stop.check()
+            if self._lost is not None:
+                raise self._lost
+            if outage.real:
+                on_retry(error, 0.0)
         return outage.real
 
-    def _lead(self, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]) -> bool:
+    def _lead(self, error: errors.NetworkError, on_retry: Report) -> bool:
+        """Probe until the server answers; True where the first probe failed."""
         began, delay = self._clock(), 0.0
         while not self._answers():
             waited = self._clock() - began
             if waited >= self.wait_for_server:
-                after = f"; waited {waited:.0f} s for it (--wait-for-server)" if waited >= 1 else ""
-                raise errors.Unreachable(f"{error}{after}", hint=error.hint)
+                raise errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
             if not delay:
                 on_retry(error, FIRST_PROBE)
                 text = f"server unreachable: waiting up to {self.wait_for_server:.0f} s for it (--wait-for-server)"
@@ -228,35 +250,25 @@ class Retry:
         try:
             if self.probe is not None:
                 self.probe()
-        except errors.Interrupted:
-            raise
         except errors.NetworkError:
             return False
+        except errors.Interrupted:
+            raise
         except errors.UploaderError:
             pass
         return True
 
-    def _follow(
-        self, outage: _Outage, error: errors.NetworkError, on_retry: Callable[[errors.UploaderError, float], None]
-    ) -> bool:
-        while not outage.over.wait(0.1):
-            self.stop.check()
-        self.stop.check()
-        if self._lost is not None:
-            raise self._lost
-        if outage.real:
-            on_retry(error, 0.0)
-        return outage.real
-
 
 class Tries:
-    """The retries of one upload: 413, 429, 507 and one token refresh are excused until it advances again."""
+    """The retries of one upload. What is excused until it advances again costs none: 413, 429, 507, a digest that is
+    being computed, and one token refresh.
+    """
 
     def __init__(
         self,
         retry: Retry,
         *,
-        on_retry: Callable[[errors.UploaderError, float], None] = ignore,
+        on_retry: Report = ignore,
         shrink: Callable[[errors.TooLarge], bool] = lambda _error: False,
         stale: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] | None = None,
@@ -299,48 +311,34 @@ class Tries:
                 delay = self._retry.pause(error, self._waited)
                 self._waited += delay
                 return delay
+            case errors.DigestPending():
+                delay = self._retry.patience(error, self._waited)
+                self._waited += delay
+                (self._sleep or self._retry.stop.sleep)(delay)
+                return 0.0
+            case errors.ServerFault(status=507):
+                delay = self._retry.pause_for_space(error, self._full)
+                self._full += delay
+                return delay
             case errors.Unauthorized(status=401) if not self._refreshed:
                 self._refreshed = True
                 # Another worker may have refreshed it already, before this call or at the same time.
                 return 0.0 if self._stale() or self._retry.refresh_token() or self._stale() else None
             case errors.TooLarge() if self._shrink(error):
                 return 0.0
-            case errors.ServerFault(status=507):
-                pause = self._retry.pause_for_space(error, self._full)
-                self._full += pause or 0.0
-                return pause
         return None
-
-
-class _Call(Generic[T]):
-    """A step with what its retries need."""
-
-    __slots__ = ("failed", "on_retry", "retries", "sleep", "step")
-
-    def __init__(
-        self,
-        step: Callable[[], T],
-        on_retry: Callable[[errors.UploaderError, float], None],
-        retries: int,
-        sleep: Callable[[float], None],
-    ) -> None:
-        self.step, self.on_retry, self.retries, self.sleep = step, on_retry, retries, sleep
-        self.failed: errors.UploaderError | None = None
-        """The error of the first try, which counts as one."""
-
-
-def _before_sleep(state: RetryCallState) -> None:
-    """Report the retry of a call, and wait in its way."""
-    call: _Call[object] = state.args[0]
-    error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, errors.UploaderError) and state.next_action is not None:
-        call.on_retry(error, state.next_action.sleep)
-        call.sleep(state.next_action.sleep)
 
 
 class _Outage:
     """A time in which the server can't be reached; `real` is False where the first probe succeeds."""
 
     def __init__(self) -> None:
-        self.over = threading.Event()
-        self.real = True
+        self.over, self.real = threading.Event(), True
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+def _after(waited: float) -> str:
+    return f"; waited {waited:.0f} s for it (--wait-for-server)" if waited >= 1 else ""

@@ -7,7 +7,6 @@ at a session boundary. Each worker keeps its connections until the run ends.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from dataclasses import replace
@@ -17,19 +16,19 @@ from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.jobs import AutoJobs
-from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, SESSION_FILES, Limits, LocalFile, Planner, refusal
 from uploader_cli.core.protocol import Session
+from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
-from uploader_cli.transfer.journal import pack_position
 from uploader_cli.transfer.pacing import Limiter, unlimited
-from uploader_cli.transfer.pack import Pack, PackLimits
-from uploader_cli.transfer.pool import Pool, Worker
-from uploader_cli.transfer.sessions import UploadSession
-from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.pack import tus_jobs
+from uploader_cli.transfer.pool import Pool, Traffic, Worker
+from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
+from uploader_cli.transfer.tus import tus_client
+from uploader_cli.transfer.tus_job import Tus
+from uploader_cli.transfer.tus_upload import terms_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,17 +43,12 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import Claim, RunHandle
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Job
+    from uploader_cli.transfer.sessions import Opened
 
-FIRST_CONTACT_RETRIES = 2
-"""Retries of the first call: a wrong address should be reported soon."""
-ENDLESS = 1 << 62
-"""The limit of a tus server that names none."""
 AHEAD = 2 * SESSION_FILES
 """Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
 GROUP = 64
 """Files that a worker checks and claims at once."""
-PERIOD = 1.0
-"""Seconds over which the throughput is measured for `--jobs auto`."""
 TICK = 0.1
 """Seconds between two looks at whether the run was stopped."""
 PATIENCE = 0.5
@@ -82,88 +76,19 @@ class Supply(Protocol):
 class _Check:
     """Check and claim a group of files. `picked` are those to be sent, once `done`."""
 
-    session: UploadSession | None = None
+    session = None
 
     def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop, *, pack: bool) -> None:
-        self.files, self.pack = files, pack
+        self._checks, self._files, self._stop, self._pack = checks, files, stop, pack
         self.picked: list[tuple[LocalFile, Claim]] = []
         self.done = False
-        self._checks, self._stop = checks, stop
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Check them. Files that end here need no outcome of a session."""
         self._stop.check()
-        self.picked = self._checks.pick(worker, self.files, pack=self.pack)
+        self.picked = self._checks.pick(worker, self._files, pack=self._pack)
         self.done = True
         yield from ()
-
-
-class Groups:
-    """Files in line for a check: small ones in groups of a pack each, others in groups of `GROUP`."""
-
-    def __init__(self, packs: PackLimits | None, put: Callable[[list[LocalFile], PackLimits | None], None]) -> None:
-        """`put(files, packs)` takes each group that is full; `packs` is None for one that is no pack."""
-        self._packs, self._put = packs, put
-        self._small: list[LocalFile] = []
-        self._others: list[LocalFile] = []
-        self._bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._small or self._others)
-
-    def add(self, file: LocalFile) -> None:
-        """Put a file at the end of its group."""
-        packs = self._packs
-        if packs is None or not packs.takes(file):
-            self._others.append(file)
-            if len(self._others) >= GROUP:
-                self._flush_others()
-            return
-        if len(self._small) >= packs.files or self._bytes + file.size > packs.bytes:
-            self._flush_small()
-        self._small.append(file)
-        self._bytes += file.size
-
-    def flush(self) -> None:
-        """Hand on the groups that are not full, too."""
-        self._flush_small()
-        self._flush_others()
-
-    def _flush_small(self) -> None:
-        if self._small:
-            self._put(self._small, self._packs)
-            self._small, self._bytes = [], 0
-
-    def _flush_others(self) -> None:
-        if self._others:
-            self._put(self._others, None)
-            self._others = []
-
-
-class Traffic:
-    """Count the bytes that all workers send; `throttle` is asked before each piece."""
-
-    def __init__(self, throttle: Callable[[int], int]) -> None:
-        self._throttle, self._lock = throttle, threading.Lock()
-        self.sent = self._measured = 0
-        self._since = time.monotonic()
-
-    def __call__(self, wanted: int) -> int:
-        """Return how many of `wanted` bytes may be sent now."""
-        granted = self._throttle(wanted)
-        with self._lock:
-            self.sent += granted
-        return granted
-
-    def measure(self, period: float) -> float | None:
-        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
-        now = time.monotonic()
-        seconds, sent = now - self._since, self.sent
-        if seconds < period:
-            return None
-        rate = (sent - self._measured) / seconds
-        self._since, self._measured = now, sent
-        return rate
 
 
 class Scheduler:
@@ -195,16 +120,12 @@ class Scheduler:
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
         self._chunk = chunk or ChunkSize(settings.chunk_size)
+        self._limits = ASSUMED
         self._tus: Capabilities | None = None
-        self._packs: PackLimits | None = None
-        self._opened: Session | None = None
-        """A session to use first, and how many files it has room for."""
-        self._room = 0
+        self._packs: PackSize | None = None
+        self._opened: Opened | None = None
+        """A session to use first."""
         self._pool = Pool(1, self._make_worker)
-        self._auto: AutoJobs | None = None
-        self._halved_at = 0.0
-        self._sessions: set[UploadSession] = set()
-        """Those that are open."""
         self._flow = Flow()
         self._prober: Api | None = None
         """The client that probes a server that is down: one thread at a time does."""
@@ -228,11 +149,7 @@ class Scheduler:
                 ended = error
                 self._fail_rest(supply, error)
         except errors.Interrupted:
-            self._begin()
-            self._interrupted()
-            for file in supply.close():
-                self._ledger.admit(file)
-            self._ledger.cancel_all()
+            self._interrupted(supply)
         return ended
 
     def bottleneck(self) -> Bottleneck | None:
@@ -262,22 +179,26 @@ class Scheduler:
             early = supply.take()
             if supply.ended:
                 return
-        limits = self._endpoint() if self._settings.tus_endpoint else self._limits(supply.ahead)
+        limits, self._opened = first_contact(self._context, self._api, supply.ahead)
+        if limits is not None:
+            self._limits = limits
+            self._remember(limits)
         self._context.retry.probe = self._probe
         self._tus = choose(self._settings, self._api.tus)
         auto = AutoJobs()
         self._pool.most = auto.jobs if self._settings.jobs == "auto" else self._settings.jobs
         if self._tus is not None:
             if self._settings.jobs == "auto":
-                self._auto, self._context.retry.overloaded = auto, self._halve_jobs
-            limits = replace(limits, empty_files=True)
-            self._terms = self._make_terms(self._tus)
+                self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
+            self._limits = replace(self._limits, empty_files=True)
+            self._jobs = Tus(self._context, terms_for(self._context, self._tus, self._chunk), self._pool)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
-                self._packs = PackLimits(self._api.packs, self._settings.chunk_size, self._pool.most)
+                self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
+                self._pool.resized = self._packs.share
         self._begin()
-        self._checks = Checks(self._context, limits, self._api.lookups)
+        self._checks = Checks(self._context, self._limits, self._api.lookups)
         try:
-            self._plan(supply, limits, early)
+            self._plan(supply, early)
             while not self._pool.at_rest:
                 self._check()
                 self._wait(lambda: self._pool.at_rest)
@@ -288,16 +209,6 @@ class Scheduler:
             self._pool.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-
-    def _make_terms(self, capabilities: Capabilities) -> Terms:
-        """Raise `UsageError` for a checksum that the server does not offer."""
-        settings = self._settings
-        try:
-            checksum = capabilities.checksum(settings.checksum)
-        except ValueError as error:
-            raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-        throttle = self._context.throttle
-        return Terms(self._context.retry, capabilities, self._chunk, checksum=checksum, throttle=throttle)
 
     def _begin(self) -> None:
         if not self._announced:
@@ -310,7 +221,7 @@ class Scheduler:
         self._begin()
         self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         self._ledger.fail_all(error)
-        for session in list(self._sessions):
+        for session in list(self._context.sessions):
             session.abandon("partial")
         while not supply.ended:
             self._stop.check()
@@ -319,14 +230,18 @@ class Scheduler:
                 self._ledger.admit(file)
                 self._ledger.fail_all(error)
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, supply: Supply) -> None:
+        self._begin()
         if self._flow.unanswered:
             text = "the server had the whole request already: what was in it may be stored"
             self._context.warn(WarningCode.MAY_BE_STORED, text)
-        for session in list(self._sessions):
+        for session in list(self._context.sessions):
             if self._settings.cancel_on_interrupt:
                 session.cancel(self._api)
             session.abandon("cancelled")
+        for file in supply.close():
+            self._ledger.admit(file)
+        self._ledger.cancel_all()
 
     def _make_worker(self, pool: Pool) -> Worker:
         endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
@@ -348,89 +263,37 @@ class Scheduler:
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
-                TusClient(api.http, self._settings.target_url, api.authorization, api.note).options()
+                tus_client(api, self._settings.target_url).options()
             else:
                 api.health()
         finally:
             api.close()
 
-    # --- what the server takes ----------------------------------------------------------------------------------------
-
-    def _endpoint(self) -> Limits:
-        """Ask a tus server what it takes: one endless session, as it were."""
-        api = self._api
-        client = TusClient(api.http, self._settings.target_url, api.authorization, api.note)
-        api.tus = api.retry.run(client.options, at_most=FIRST_CONTACT_RETRIES)
-        limits = endless(api.tus)
-        self._remember(limits)
-        return limits
-
-    def _limits(self, files: Sequence[LocalFile]) -> Limits:
-        """Ask the server what it takes. Afterwards a session may be open already.
-
-        Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12).
-        """
-        api = self._api
-        limits = api.retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
-        if limits is not None:
-            self._remember(limits)
-            self._rejoin()
-            return limits
-        assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
-        category = (assumed.category if assumed is not None else None) or self._settings.category
-        room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
-        try:
-            session = self._new_session(category, room)
-        except errors.AnswerError as error:
-            if error.status != 400 or room == 1:
-                raise
-            room = 1
-            session = self._new_session(category, room)
-        if session.limits is not None:
-            self._remember(session.limits)
-        self._opened, self._room = session, room
-        return session.limits or ASSUMED
-
-    def _rejoin(self) -> None:
-        """Use a session of the run before, where the server still knows it and it has not ended."""
-        run = self._context.run
-        for session_id in run.open_sessions():
-            try:
-                known = self._context.retry.run(lambda: self._api.progress(session_id, patient=True))  # noqa: B023 - called at once
-            except errors.AnswerError:
-                known = None
-            if known is not None and known.status in ("pending", "uploading") and known.total:
-                room = known.total - (known.completed or 0) - (known.failed or 0)
-                if room > 0:
-                    self._opened, self._room = Session(session_id, self._settings.category, None), room
-                    return
-            run.session_closed(session_id)
-
-    def _new_session(self, category: str, expected: int) -> Session:
-        return self._context.retry.run(lambda: self._api.create_session(category, expected))
-
     # --- the plan -----------------------------------------------------------------------------------------------------
 
-    def _plan(self, supply: Supply, limits: Limits, early: LocalFile | None) -> None:
+    def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
-        planner, checking = Planner(limits), deque[_Check]()
+        planner, checking = Planner(self._limits), deque[_Check]()
 
-        def check(files: list[LocalFile], packs: PackLimits | None) -> None:
-            checking.append(_Check(self._checks, files, self._stop, pack=packs is not None))
+        def check(files: list[LocalFile], pack: bool) -> None:
+            checking.append(_Check(self._checks, files, self._stop, pack=pack))
             self._pool.put([checking[-1]])
 
-        groups, idle = Groups(self._packs, check), 0.0
+        groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
-            self._accept(early, limits, groups)
+            self._accept(early, groups)
         while True:
             self._check()
-            self._collect(checking, planner, limits)
+            while checking and checking[0].done:  # in the order of the walk
+                for picked, claim in checking.popleft().picked:
+                    self._claims[picked.file] = claim
+                    self._dispatch(planner.add(picked))
             full, file = len(self._ledger.open) >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
                 idle = 0.0 if file is not None or groups or checking else idle + TICK
             if file is not None:
-                self._accept(file, limits, groups)
+                self._accept(file, groups)
                 continue
             groups.flush()
             if checking:
@@ -439,78 +302,47 @@ class Scheduler:
                 session = planner.cut()
                 if session is None and supply.ended:
                     return
-                self._dispatch(session, limits)
+                self._dispatch(session)
             elif full:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
-    def _collect(self, checking: deque[_Check], planner: Planner, limits: Limits) -> None:
-        """Plan the files of groups that are checked, in the order of the walk."""
-        while checking and checking[0].done:
-            for file, claim in checking.popleft().picked:
-                self._claims[file.file] = claim
-                self._dispatch(planner.add(file), limits)
-
-    def _accept(self, file: LocalFile, limits: Limits, groups: Groups) -> None:
+    def _accept(self, file: LocalFile, groups: Groups) -> None:
         """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
-        refused = refusal(file, limits)
+        refused = refusal(file, self._limits)
         if refused is None:
             groups.add(file)
         else:
             self._ledger.refuse(file, refused)
 
-    def _dispatch(self, planned: PlannedSession | None, limits: Limits) -> None:
+    def _dispatch(self, planned: PlannedSession | None) -> None:
         """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category
-        if self._opened is not None and self._opened.category == category:
-            opened, room = self._opened, self._room
-            self._opened = None
-            self._put(files[:room], limits, category, opened)
+        if self._opened is not None and self._opened.session.category == category:
+            (opened, room), self._opened = self._opened, None
+            self._put(files[:room], category, opened)
             files = files[room:]
         if files:
-            self._put(files, limits, category, None)
+            self._put(files, category, None)
 
-    def _put(self, files: Sequence[LocalFile], limits: Limits, category: str, opened: Session | None) -> None:
-        context, claims = self._context, [self._claims.pop(file.file) for file in files]
+    def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
+        context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
-            job = BatchSession(
-                context, files, limits, self._flow, category=category, opened=opened, register=self._sessions
-            )
+            job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
             self._flow.waiting += 1
             self._api.budget.sessions_to_come = self._flow.waiting
             self._pool.put([job])
             return
         if self._settings.tus_endpoint:
             opened = Session("", "", None)
-        session = UploadSession(
-            context, opened or self._new_session(category, len(files)), limits, len(files), self._sessions
-        )
+        made = opened or new_session(context, self._api, category, len(files))
+        session = UploadSession(context, made, limits, len(files))
         session.begin()
         if session.id:
             context.followers.body_sent(session.id)
-        self._pool.put(list(self._tus_jobs(session, list(zip(files, claims, strict=True)))))
-
-    def _tus_jobs(self, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]]) -> Iterator[Job]:
-        """Yield a job for each file, and one for each pack of small files, in their order."""
-        tus, limits = Tus(self._context, self._terms, self._pool), self._packs
-        packed: list[tuple[LocalFile, Claim]] = []
-        size = 0
-        for file, claim in files:
-            if limits is None or not limits.takes(file):
-                yield TusFile(tus, session, file, claim)
-                continue
-            first = pack_position(packed[0][1]) if packed else None
-            here = pack_position(claim)
-            other = first is not None and (here is None or here[0] != first[0])
-            if packed and (other or len(packed) >= limits.files or size + file.size > limits.bytes):
-                yield Pack(tus, limits, session, packed)
-                packed, size = [], 0
-            packed.append((file, claim))
-            size += file.size
-        if packed and limits is not None:
-            yield Pack(tus, limits, session, packed)
+        self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait until a worker has changed something, `TICK` at most."""
@@ -519,48 +351,8 @@ class Scheduler:
                 self._pool.changed.wait(TICK)
 
     def _check(self) -> None:
-        """Raise what ended the run; adapt the number of jobs once in a `PERIOD`."""
+        """Raise what ended the run; adapt the number of workers."""
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-        if self._auto is not None:
-            rate = self._traffic.measure(PERIOD)
-            if rate is not None:
-                self._resize(self._auto.measured(rate, in_line=self._pool.in_line))
-
-    def _halve_jobs(self) -> None:
-        """Send less at once, because the server is overloaded: what several workers meet at a time counts once."""
-        with self._pool.changed:
-            now = time.monotonic()
-            if self._auto is None or now - self._halved_at < PERIOD:
-                return
-            self._halved_at = now
-            jobs = self._auto.refused()
-        self._resize(jobs)
-
-    def _resize(self, jobs: int) -> None:
-        if jobs != self._pool.most:
-            self._pool.resize(jobs)
-            if self._packs is not None:
-                self._packs.share(jobs)
-
-
-def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
-    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
-    if offered is None and settings.protocol == "tus":
-        raise errors.UsageError(
-            f"--protocol tus: {settings.server} offers no resumable uploads",
-            hint="leave the option out: files then travel in batch mode",
-        )
-    return None if settings.protocol == "batch" else offered
-
-
-def endless(offered: Capabilities) -> Limits:
-    """Return what a tus server takes: one endless session, as it were."""
-    return Limits(
-        max_files=ENDLESS,
-        max_file_size=offered.max_size or ENDLESS,
-        allowed_types=frozenset({"*"}),
-        mixed_types=True,
-        relative_paths=False,
-    )
+        self._pool.adapt(self._traffic)

@@ -1,18 +1,91 @@
-"""Upload sessions on the server, each shared by the jobs that fill it."""
+"""The first calls to a server, and the upload sessions on it, each shared by the jobs that fill it."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import SessionCreated, SessionFinished, WarningCode
+from uploader_cli.core.plan import ASSUMED, endless, plan_sessions, refusal
+from uploader_cli.core.protocol import Session
+from uploader_cli.transfer.tus import tus_client
 
 if TYPE_CHECKING:
-    from uploader_cli.core.plan import Limits
-    from uploader_cli.core.protocol import Session
+    from collections.abc import Sequence
+
+    from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.core.tus import Capabilities
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Context
+
+
+FIRST_CONTACT_RETRIES = 2
+"""Retries of the first call: a wrong address should be reported soon."""
+
+
+class Opened(NamedTuple):
+    """A session that is open already, for `room` more files."""
+
+    session: Session
+    room: int
+
+
+def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tuple[Limits | None, Opened | None]:
+    """Ask the server what it takes. A session may be open afterwards; the limits are None where nobody knows them.
+
+    Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12). `files` are
+    the first ones of the run.
+    """
+    settings, retry = context.settings, context.retry
+    if settings.tus_endpoint:
+        api.tus = retry.run(tus_client(api, settings.target_url).options, at_most=FIRST_CONTACT_RETRIES)
+        return endless(api.tus.max_size), None
+    limits = retry.run(api.health, at_most=FIRST_CONTACT_RETRIES)
+    if limits is not None:
+        return limits, _session_before(context, api)
+    assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
+    category = (assumed.category if assumed is not None else None) or settings.category
+    room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
+    try:
+        session = new_session(context, api, category, room)
+    except errors.AnswerError as error:
+        if error.status != 400 or room == 1:
+            raise
+        room = 1
+        session = new_session(context, api, category, room)
+    return session.limits, Opened(session, room)
+
+
+def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
+    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
+    if offered is None and settings.protocol == "tus":
+        raise errors.UsageError(
+            f"--protocol tus: {settings.server} offers no resumable uploads",
+            hint="leave the option out: files then travel in batch mode",
+        )
+    return None if settings.protocol == "batch" else offered
+
+
+def _session_before(context: Context, api: Api) -> Opened | None:
+    """Return a session of the run before, where the server still knows it and it has not ended."""
+    for session in context.run.open_sessions():
+        try:
+            known = context.retry.run(lambda: api.progress(session, patient=True))  # noqa: B023 - called at once
+        except errors.AnswerError:
+            known = None
+        if known is not None and known.status in ("pending", "uploading") and known.total:
+            room = known.total - (known.completed or 0) - (known.failed or 0)
+            if room > 0:
+                return Opened(Session(session, context.settings.category, None), room)
+        context.run.session_closed(session)
+    return None
+
+
+def new_session(context: Context, api: Api, category: str, files: int) -> Session:
+    """Open a session for so many files."""
+    return context.retry.run(lambda: api.create_session(category, files))
 
 
 class UploadSession:
@@ -21,13 +94,11 @@ class UploadSession:
     Methods may be called from any thread; each passes its own `Api`. No lock is held during a call.
     """
 
-    def __init__(
-        self, context: Context, session: Session, limits: Limits, files: int, register: set[UploadSession]
-    ) -> None:
-        """`files` is the number of files that will be sent in it; it is in `register` while it is open."""
+    def __init__(self, context: Context, session: Session, limits: Limits, files: int) -> None:
+        """`files` is the number of files that will be sent in it."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
-        self.failures = self._given_up = 0
-        self._context, self._left, self._register = context, files, register
+        self._context, self._left = context, files
+        self._failures = self._given_up = 0
         self._lock = threading.Lock()
         self._renewed: threading.Event | None = None
         self._open = False
@@ -35,14 +106,13 @@ class UploadSession:
     def begin(self) -> None:
         """Report the session and follow its progress."""
         self._open = True
-        self._register.add(self)
-        if not self.id:
-            return
-        context = self._context
-        if self.category == context.settings.category:  # a resumed run joins only such a session
-            context.run.session_opened(self.id)
-        context.emit(SessionCreated(self.id, self.category, self._left))
-        context.followers.follow(self.id)
+        self._context.sessions.add(self)
+        if self.id:
+            context = self._context
+            if self.category == context.settings.category:  # a resumed run joins only such a session
+                context.run.session_opened(self.id)
+            context.emit(SessionCreated(self.id, self.category, self._left))
+            context.followers.follow(self.id)
 
     def over(self, api: Api, files: int, *, failed: int = 0, given_up: int = 0) -> None:
         """Count files that are over; after the last one close the session on a server that wants to know.
@@ -51,14 +121,19 @@ class UploadSession:
         """
         with self._lock:
             self._left -= files
-            self.failures += failed
+            self._failures += failed
             self._given_up += given_up
             if self._left > 0 or not self._open:
                 return
             self._open = False
         if self.id:
             self._close(api)
-        self._register.discard(self)
+        self._context.sessions.discard(self)
+
+    def skip(self, api: Api, files: Sequence[LocalFile]) -> None:
+        """Leave out files that were not begun (`--fail-fast`)."""
+        self._context.skip(files)
+        self.over(api, len(files), given_up=len(files))
 
     def renew(self, api: Api, lost: str) -> bool:
         """Replace the session `lost`, which the server has forgotten (docs/protocol.md, section 3.14).
@@ -76,7 +151,7 @@ class UploadSession:
                 context.stop.check()
             return self.id != lost
         try:
-            made = context.retry.run(lambda: api.create_session(self.category, max(1, self._left)))
+            made = new_session(context, api, self.category, max(1, self._left))
             text = f"session {lost} is gone on the server: continuing in {made.session_id}"
             context.warn(WarningCode.SESSION_LOST, text)
             context.run.session_closed(lost)
@@ -96,13 +171,12 @@ class UploadSession:
 
     def cancel(self, api: Api) -> None:
         """Cancel the session on the server (`--cancel-on-interrupt`)."""
-        if not self._open or not self.id:
-            return
-        try:
-            api.cancel(self.id)
-            self._context.run.session_closed(self.id)
-        except errors.UploaderError as error:
-            self._context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
+        if self._open and self.id:
+            try:
+                api.cancel(self.id)
+                self._context.run.session_closed(self.id)
+            except errors.UploaderError as error:
+                self._context.warn(WarningCode.CANCEL_FAILED, f"session {self.id} was not cancelled: {error}")
 
     def _close(self, api: Api) -> None:
         context = self._context
@@ -115,7 +189,7 @@ class UploadSession:
             except errors.UploaderError as error:
                 context.warn(WarningCode.FINISH_FAILED, f"session {self.id} was not finished: {error}")
         context.run.session_closed(self.id)
-        self._leave("partial" if self.failures else "completed")
+        self._leave("partial" if self._failures else "completed")
 
     def _leave(self, status: str) -> None:
         self._context.emit(SessionFinished(self.id, status))

@@ -16,6 +16,7 @@ from uploader_cli.transfer.pacing import retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http import Http
 
@@ -100,8 +101,7 @@ class TusClient:
         headers = {} if length is None else {"Upload-Length": str(length)}
         if partial or parts:
             headers["Upload-Concat"] = "partial" if partial else "final;" + " ".join(parts)
-        encoded = encode_metadata(metadata)
-        if encoded:  # servers refuse an empty one (docs/protocol.md, section 5)
+        if encoded := encode_metadata(metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
             headers["Upload-Metadata"] = encoded
         timeout = CHUNK_TIMEOUT if body is not None else JOIN_TIMEOUT if parts else READ_TIMEOUT
         answer = self._send("POST", self.endpoint, headers, timeout, body, checksum)
@@ -122,13 +122,13 @@ class TusClient:
         is raised as a retryable `NotFound`, and says nothing about the upload.
         """
         answer = self._send("HEAD", url, {})
-        if answer.status in (403, 404, 410):
-            if "Tus-Resumable" in answer.headers:
-                raise _gone(answer, retryable=False)
-            error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
-            error.retryable = True
-            raise error
-        return self._position(url, answer)
+        if answer.status not in (403, 404, 410):
+            return _position(url, answer)
+        if "Tus-Resumable" in answer.headers:
+            raise _gone(answer, retryable=False)
+        error = errors.NotFound(f"{url} answered {answer.status}, but not as a tus server", status=answer.status)
+        error.retryable = True
+        raise error
 
     def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
         """Send a chunk that begins at `offset` and return the new offset (tus 1.0, core).
@@ -138,19 +138,12 @@ class TusClient:
         answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
         if answer.status in (404, 410):
             raise _gone(answer, retryable=True)  # HEAD decides
-        return self._position(url, answer)
+        return _position(url, answer)
 
     def discard(self, url: str) -> None:
         """Delete an upload that is not needed (tus 1.0, termination). Where that fails it expires."""
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             self._send("DELETE", url, {})
-
-    def _position(self, url: str, answer: Answer) -> Position:
-        _check(answer)
-        offset = whole(answer.headers.get("Upload-Offset"))
-        if offset is None:
-            raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
-        return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
 
     def _send(
         self,
@@ -176,6 +169,19 @@ class TusClient:
             if body is not None:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
+
+
+def tus_client(api: Api, endpoint: str) -> TusClient:
+    """Return a client that shares connections, token and rate limit with `api`."""
+    return TusClient(api.http, endpoint, api.authorization, api.note)
+
+
+def _position(url: str, answer: Answer) -> Position:
+    _check(answer)
+    offset = whole(answer.headers.get("Upload-Offset"))
+    if offset is None:
+        raise errors.ProtocolError(f"{answer.url} answered {answer.status} without an Upload-Offset")
+    return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
 
 
 def _place(base: str, location: str) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.tus import parts as cut
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.job import Outcome, ends_run
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.pool import Step
 from uploader_cli.transfer.retry import Tries, ignore
-from uploader_cli.transfer.tus import NO_SESSION
 from uploader_cli.transfer.tus_upload import TusUpload
 
 if TYPE_CHECKING:
@@ -46,6 +46,29 @@ class Tus(NamedTuple):
     pool: Pool
 
 
+@dataclass(slots=True)
+class Part:
+    """A `PendingPart` under way; with `index` None it is the whole file. Bytes count from its start."""
+
+    index: int | None
+    start: int
+    size: int
+    key: str
+    url: str | None
+    checked: int
+    """The end of the bytes whose checksums the server has accepted."""
+    pledged: int
+    """The end of the chunk being sent where that extends `checked`, else 0: a server stores a chunk that has a checksum
+    whole or not at all."""
+    journaled: int = field(init=False)
+    """`pledged` as the journal has it."""
+    confirmed: int = 0
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        self.journaled = self.pledged
+
+
 class Progress:
     """What becomes of a file under way, for events and the journal: sums over its parts, or over the whole as one.
 
@@ -53,100 +76,104 @@ class Progress:
     """
 
     def __init__(self, tus: Tus, file: LocalFile, session: str, parts: Sequence[PendingPart]) -> None:
-        self.file, self.session, self.parts, self.parted = file, session, parts, len(parts) > 1
-        self.urls = [part.url or "" for part in parts]
+        self.file, self.session, self.parted = file, session, len(parts) > 1
+        self.parts = [Part(*astuple(part)) for part in parts]
+        if not self.parted:
+            self.parts[0].index = None
         self.error: BaseException | None = None  # the first failure of a part: it stops the others
-        self._context, self._terms = tus.context, tus.terms
-        self._confirmed, self._sent = [0] * len(parts), [0] * len(parts)
-        # The end of the bytes whose checksums the server has accepted, and the end of the chunk being sent where that
-        # extends them (else 0): a server stores a chunk that has a checksum whole or not at all.
-        self._checked, self._pledged = [part.checked_until for part in parts], [part.pledged_until for part in parts]
-        self._journaled = list(self._pledged)
+        self._context, self._terms, self._run = tus.context, tus.terms, tus.context.run
         self._most_confirmed = self._most_sent = 0
         self._left, self._begun = len(parts), False
         self._lock = threading.RLock()
 
     @property
+    def urls(self) -> list[str]:
+        """The URLs of the parts, those that are known."""
+        return [part.url for part in self.parts if part.url]
+
+    @property
     def verified(self) -> bool:
         """True where all bytes lay in chunks whose checksum the server accepted."""
-        return sum(self._checked) == self.file.size
+        return sum(part.checked for part in self.parts) == self.file.size
 
-    def found(self, index: int, offset: int) -> None:
+    def found(self, part: Part, offset: int) -> None:
         """Take the server's offset in a part: it may be higher or lower than before."""
-        self._confirmed[index], self._sent[index] = offset, max(self._sent[index], offset)
-        before, pledged = self._checked[index], self._pledged[index]
-        checked = self._checked[index] = offset if offset == pledged else min(before, offset)
-        self._pledged[index] = 0
-        if checked != before and (self.parted or offset < self.file.size):
-            self._context.run.checked(self.file, checked, part=self._part(index))
+        part.confirmed, part.sent = offset, max(part.sent, offset)
+        checked = offset if offset == part.pledged else min(part.checked, offset)
+        changed = checked != part.checked
+        part.checked, part.pledged = checked, 0
+        if changed and (self.parted or offset < self.file.size):
+            self._run.checked(self.file, checked, part=part.index)
 
     def begin(self) -> None:
         """Begin an attempt unless one is under way."""
         with self._lock:
             if not self._begun:
                 self._begun = True
-                name, offset = utf8(self.file.relative_path), sum(self._confirmed)
+                name, offset = utf8(self.file.relative_path), sum(part.confirmed for part in self.parts)
                 self._most_confirmed = self._most_sent = offset
                 self._context.ledger.start(self.file, self.session, name, offset)
 
-    def retry(self, error: errors.UploaderError, delay: float, index: int | None = None) -> None:
-        """End the attempt because part `index`, or the request that joins the parts, is tried again after `delay`."""
+    def retry(self, error: errors.UploaderError, delay: float, part: Part | None = None) -> None:
+        """End the attempt because a part, or the request that joins the parts, is tried again after `delay` seconds."""
         with self._lock:
             if self.error is not None:
                 return
             self.begin()
-            if index is not None:
-                self._sent[index] = self._confirmed[index]
+            if part is not None:
+                part.sent = part.confirmed
             self._begun = False
             self._context.ledger.retry([self.file], error, delay)
 
-    def sending(self, index: int, start: int, end: int, *, checksum: bool) -> None:
-        """Take the chunk that is sent next, for the journal; one that is the whole range needs no entry there."""
-        pledged = self._pledged[index] = end if checksum and start <= self._checked[index] else 0
-        until = pledged if end - start < self.parts[index].size else 0
-        if until != self._journaled[index]:
-            self._journaled[index] = until
-            self._context.run.pledged(self.file, until, part=self._part(index))
+    def sending(self, part: Part, start: int, end: int, *, checksum: bool) -> None:
+        """Take the chunk that is sent next, for the journal; one that is the whole part needs no entry there."""
+        part.pledged = end if checksum and start <= part.checked else 0
+        until = part.pledged if end - start < part.size else 0
+        if until != part.journaled:
+            part.journaled = until
+            self._run.pledged(self.file, until, part=part.index)
 
-    def sent(self, index: int, total: int) -> None:
+    def sent(self, part: Part, total: int) -> None:
         """Take the bytes of a part that have left this machine."""
         with self._lock:
             self.begin()
-            self._sent[index] = total
-            if sum(self._sent) > self._most_sent:
-                self._most_sent = sum(self._sent)
-                self._tell(ev.BytesSent, self._most_sent)
+            part.sent = total
+            total = sum(part.sent for part in self.parts)
+            if total > self._most_sent:
+                self._most_sent = total
+                self._tell(ev.BytesSent, total)
 
-    def confirmed(self, index: int, offset: int) -> None:
+    def confirmed(self, part: Part, offset: int) -> None:
         """Report the server's offset in a part."""
-        self.found(index, offset)
+        self.found(part, offset)
         with self._lock:
             self.begin()
-            self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
+            self._most_confirmed = max(self._most_confirmed, sum(part.confirmed for part in self.parts))
             # The end of a file says the same of one that went in one request.
             if offset < self.file.size or not self._terms.in_one_request(self.file.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
 
-    def created(self, index: int, url: str) -> None:
+    def created(self, part: Part, url: str) -> None:
         """Record the URL of an upload; that of a file in one request is found again by its key."""
-        self.urls[index] = url
+        part.url = url
         if self.parted:
-            self._context.run.created(self.file, url, part=index)
+            self._run.created(self.file, url, part=part.index)
         elif not self._terms.in_one_request(self.file.size):
-            self._context.run.created(self.file, url, chunk_size=self._terms.chunk_size)
+            self._run.created(self.file, url, chunk_size=self._terms.chunk_size)
 
-    def restarted(self, index: int) -> str:
-        """Forget an upload that the server has lost; return the journaled key of the next one."""
+    def restarted(self, part: Part) -> None:
+        """Forget an upload that the server has lost, and journal the key of the next one."""
         with self._lock:
-            for values in (self._confirmed, self._sent, self._checked, self._pledged, self._journaled):
-                values[index] = 0
-        if self.parted:
-            return self._context.run.creating_part(self.file, index)
-        return self._context.run.creating(self.file, self.session).upload_key
+            part.url = None
+            part.confirmed = part.sent = part.checked = part.pledged = part.journaled = 0
+        if part.index is None:
+            part.key = self._run.creating(self.file, self.session).upload_key
+        else:
+            part.key = self._run.creating_part(self.file, part.index)
 
     def joined(self, url: str) -> None:
         """Record the upload that the parts were joined to."""
-        self._context.run.created(self.file, url, chunk_size=self._terms.chunk_size)
+        self._run.created(self.file, url, chunk_size=self._terms.chunk_size)
         with self._lock:
             self.begin()
             self._tell(ev.BytesConfirmed, self.file.size)
@@ -168,12 +195,10 @@ class Progress:
         """Wait; raise as `check` does."""
         while seconds > 0:
             self.check()
-            self._terms.retry.stop.sleep(min(TICK, seconds) if self.parted else seconds)
-            seconds -= TICK if self.parted else seconds
+            step = min(TICK, seconds) if self.parted else seconds
+            self._terms.retry.stop.sleep(step)
+            seconds -= step
         self.check()
-
-    def _part(self, index: int) -> int | None:
-        return index if self.parted else None
 
     def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
         self._context.emit(event(self.file.file, self._context.ledger.attempt(self.file), total))
@@ -194,20 +219,18 @@ class TusFile:
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
-        context = self._context
-        if context.settings.fail_fast and context.ledger.failures:
-            context.ledger.skip(self._file, SkipReason.FAIL_FAST)
-            self.session.over(worker.api, 1, given_up=1)
+        if self._context.fails_fast:
+            self.session.skip(worker.api, [self._file])
             return
         self._discard(worker.tus, self._outdated)
         yield from self._end(worker, lambda: self._send(worker))
 
-    def send_part(self, worker: Worker, index: int) -> Iterator[Sequence[Outcome]]:
+    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Send one part. The one that ends last has all of them joined and yields the outcome of the file."""
         failure = None
         try:
             self._progress.check()
-            self._range(worker, index).run()
+            self._upload_of(worker, part).run()
         except BaseException as error:  # noqa: BLE001 - raised by the part that ends last
             failure = error
         if self._progress.over(failure):
@@ -223,13 +246,12 @@ class TusFile:
                 self._progress.begin()  # the attempt is reported before it fails
             if ends_run(error):
                 raise
-            lost = isinstance(error, errors.AnswerError) and error.error in NO_SESSION
-            if not lost or not self.session.renew(worker.api, self._progress.session):
+            if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self._progress.session):
+                self._context.ledger.retry([file], error)
+                (claim,) = self._context.run.claim([file])
+                self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+            else:
                 yield [Outcome(file, error)]
-                return
-            self._context.ledger.retry([file], error)
-            (claim,) = self._context.run.claim([file])
-            self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
             return
         if sent is not None:
             location = sent.headers.get("Content-Location")
@@ -250,24 +272,23 @@ class TusFile:
             known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
             parts = (PendingPart(0, 0, file.size, *known),)
         self._progress = Progress(tus, file, session, parts)
-        return self._send_parts(worker) if len(parts) > 1 else self._range(worker, 0).run()
+        return self._send_parts(worker) if len(parts) > 1 else self._upload_of(worker, self._progress.parts[0]).run()
 
-    def _range(self, worker: Worker, index: int) -> TusUpload:
-        progress, terms, metadata = self._progress, self._tus.terms, self._metadata(index)
-        part = progress.parts[index]
+    def _upload_of(self, worker: Worker, part: Part) -> TusUpload:
+        terms, progress, metadata = self._tus.terms, self._progress, self._metadata(part)
         return TusUpload(worker.tus, terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper)
 
-    def _metadata(self, index: int | None = None) -> dict[str, str]:
+    def _metadata(self, part: Part | None = None) -> dict[str, str]:
         """Return the metadata of the file, or of a part: its place, where the server writes it there at once."""
         progress, file = self._progress, self._file
         session = {"sessionId": progress.session} if progress.session else {}
-        if index is None or not progress.parted:
+        if part is None or part.index is None:
             named = {"filename": utf8(file.name), "filetype": content_type(file.name)}
             named |= {"relativePath": utf8(file.relative_path), "lastModified": str(file.mtime_ns // 1_000_000)}
             return {"uploadKey": self._upload.upload_key} | named | session
         if self._foreign:
             return session
-        place = {"finalLength": str(file.size), "partOffset": str(progress.parts[index].offset)}
+        place = {"finalLength": str(file.size), "partOffset": str(part.start)}
         return {"finalKey": self._upload.upload_key} | place | session
 
     def _send_parts(self, worker: Worker) -> Position | None:
@@ -279,22 +300,23 @@ class TusFile:
         client, progress, size, joined = worker.tus, self._progress, self._file.size, None
         if self._foreign and self._upload.url is not None:
             joined = self._head(client, self._upload.url)
-        heads = [self._head(client, url) if url and joined is None else None for url in progress.urls]
-        if not self._foreign and all(progress.urls) and not any(heads):
+        heads = [self._head(client, part.url) if part.url and joined is None else None for part in progress.parts]
+        if not self._foreign and len(progress.urls) == len(heads) and not any(heads):
             joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was new to the server: it has made an upload
                 self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
                 return self._send(worker)
         complete = joined if joined is not None and joined.offset == size else None
-        for index, (part, head) in enumerate(zip(progress.parts, heads, strict=True)):
-            progress.found(index, part.size if complete else min(head.offset or 0, part.size) if head else 0)
+        for part, head in zip(progress.parts, heads, strict=True):
+            progress.found(part, part.size if complete else min(head.offset or 0, part.size) if head else 0)
         if complete is not None:
             return self._joined(client, complete)
         if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
-            progress.parts = [replace(part, url=None) for part in progress.parts]
+            for part in progress.parts:
+                part.url = None
         progress.begin()
-        self._tus.pool.put_first([TusPart(self.session, self, index) for index in range(len(progress.parts))])
+        self._tus.pool.put_first([Step(partial(self._send_part, part), self.session) for part in progress.parts])
         return None
 
     def _head(self, client: TusClient, url: str) -> Position | None:
@@ -326,7 +348,7 @@ class TusFile:
         """Take the upload that the parts were joined to; delete them where they would stay beside it."""
         self._progress.joined(joined.url)
         if self._foreign:
-            self._discard(client, filter(None, self._progress.urls))
+            self._discard(client, self._progress.urls)
         return joined
 
     def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
@@ -334,15 +356,3 @@ class TusFile:
         if self._tus.terms.capabilities.terminates:
             for url in urls:
                 client.discard(url)
-
-
-class TusPart(NamedTuple):
-    """Send one part of a file."""
-
-    session: UploadSession
-    whole: TusFile
-    number: int
-
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome of the file, if this part ends last. Raise what ends the run."""
-        return self.whole.send_part(worker, self.number)

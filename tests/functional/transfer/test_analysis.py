@@ -16,9 +16,9 @@ from patience import PATIENCE
 from uploader_cli import errors
 from uploader_cli.core.events import AnalysisMessage, CallMade, ServerClock
 from uploader_cli.core.stages import Kind
+from uploader_cli.run import analyst
+from uploader_cli.run.analyst import Analyst
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import analysis
-from uploader_cli.transfer.analysis import Analyst
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.pacing import RateBudget, Stop
 
@@ -116,7 +116,7 @@ class Bench:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed after a moment, and nothing is waited for longer than a test needs."""
     for name, seconds in {"QUIET": 0.05, "TICK": 0.01, "DRAIN": 0.0, "AFTER_AN_ERROR": 0.1}.items():
-        monkeypatch.setattr(analysis, name, seconds)
+        monkeypatch.setattr(analyst, name, seconds)
     monkeypatch.setattr(RateBudget, "poll_interval", lambda _: 0.02)
 
 

@@ -104,7 +104,8 @@ def offered_lookup(hosts: Hosts) -> None:
 
 def location_of_a_stored_file(hosts: Hosts) -> None:
     hosts.api.health()
-    assert hosts.api.stored_at(hosts.where) is None
+    with pytest.raises(errors.ProtocolError):
+        hosts.api.stored_at(hosts.where)
 
 
 def bytes_of_a_stored_file(hosts: Hosts) -> None:

@@ -12,6 +12,7 @@ import pytest
 from serving import running_server
 
 from uploader_cli import upload
+from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
@@ -45,7 +46,7 @@ def files(tmp_path: Path) -> Path:
     (source / "deep").mkdir(parents=True)
     for number in range(20):
         (source / "deep" / f"{number:02}.bin").write_bytes(os.urandom(100 * number))
-    (source / "large.bin").write_bytes(os.urandom(pack.LARGEST + 1))
+    (source / "large.bin").write_bytes(os.urandom(sizes.LARGEST_PACKED + 1))
     return source
 
 
@@ -208,7 +209,7 @@ def test_packed_file_has_one_verified_end_and_no_progress(sending: Sending) -> N
 
 def test_files_in_packs_of_several_sessions_are_all_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs and sessions are cut at different files."""
-    monkeypatch.setattr(pack, "MOST_FILES", 7)
+    monkeypatch.setattr(sizes, "MOST_PACK_FILES", 7)
     source = tmp_path / "many"
     source.mkdir()
     for number in range(50):

@@ -21,11 +21,12 @@ from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import scheduler
+from uploader_cli.transfer import pool
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Stop
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -329,6 +330,18 @@ def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: P
     assert [e.status for e in upload.all(ev.SessionFinished)] == ["lost", "completed"]
 
 
+def test_disk_that_fails_costs_retries_and_keeps_the_session(source: Path, root: Path) -> None:
+    """The bundled server answers 500 UPLOAD_FAILED then, which is a lost session on the reference backend."""
+    failed = Answer(500, body=b'{"error": "UPLOAD_FAILED"}', when="after_body")
+    with running_server(port=0, root=root) as server:
+        server.faults.next_answers("POST", "/api/upload/batch", [failed] * 2)
+        upload = Upload(server.url, make(source, "a.mp4", "b.mp4"), retries=2)
+        assert upload.go() is None
+    assert upload.completed == [0, 1]
+    assert len(upload.all(ev.SessionCreated)) == 1
+    assert len(upload.all(ev.FileRetry)) == 4
+
+
 def test_a_server_that_dies_ends_the_run_with_every_file_told_of(source: Path, root: Path) -> None:
     paths = make(source, *(f"{n}.mp4" for n in range(40)))
     with running_server(port=0, root=root) as server, Relay(server.url, Batches("die", 2)) as relay:
@@ -371,7 +384,7 @@ def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path
 
 def test_auto_jobs_rise_while_the_throughput_rises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file costs a round trip of 20 ms, so each worker more sends more."""
-    monkeypatch.setattr(scheduler, "PERIOD", 0.1)
+    monkeypatch.setattr(pool, "PERIOD", 0.1)
     files = [tmp_path / f"{number}.mp4" for number in range(300)]
     for file in files:
         file.write_bytes(b"x" * 1000)

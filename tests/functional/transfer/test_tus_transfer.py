@@ -23,6 +23,7 @@ from relays import Relay, address
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
@@ -33,7 +34,7 @@ from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.tus_upload import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,8 +103,8 @@ class Sending:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle)
-        settings = SimpleNamespace(tus_endpoint="", fail_fast=False)
-        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle)
+        settings = SimpleNamespace(tus_endpoint="")
+        context: Any = SimpleNamespace(settings=settings, emit=emit, ledger=ledger, run=self._handle, fails_fast=False)
         pool: Any = SimpleNamespace(idle=self.parts - 1, put_first=self._line.extend)
         terms = Cut(**{field.name: getattr(self.terms, field.name) for field in fields(Terms)})
         session: Any = SimpleNamespace(id="")

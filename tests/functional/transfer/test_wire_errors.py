@@ -17,7 +17,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, UsageError
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import http as http_module
-from uploader_cli.transfer.bodies import Body, Part
+from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.http import Http
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
 
     with Proxy(tls=context) as proxy, RawServer(take, tls=context) as server:
         client = Http(Settings(server=server.url, proxy=proxy.url, ca_bundle=bundle))
-        part = Part(file.size, file=file)
+        part = Piece(file.size, file=file)
         body = Body("text/plain", [part], check=lambda: None, on_sent=lambda _, sent: told.append(sent))
         assert client.request("POST", server.url, body=body).body == {"intact": True}
         client.shut()

@@ -347,12 +347,26 @@ def test_full_disk_pauses_all_calls_and_uses_up_no_retry() -> None:
     assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.DISK_FULL]
 
 
-def test_full_disk_beyond_wait_for_server_fails() -> None:
-    policy = Policy(retries=0, wait_for_server=3.0)
-    call, _ = failing(fault(507))
-    with pytest.raises(errors.ServerFault):
+def test_full_disk_beyond_wait_for_server_is_final_for_all_calls() -> None:
+    policy = Policy(retries=5, wait_for_server=3.0)
+    for slept in ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]):
+        call, _ = failing(fault(507))
+        with pytest.raises(errors.DiskFull, match="waited 3 s"):
+            Tries(policy.retry).run(call)
+        assert policy.stop.slept == slept
+
+
+def test_digest_that_is_computed_uses_up_no_retry_but_max_wait() -> None:
+    policy = Policy(retries=0, max_wait=35.0)
+    pending = errors.DigestPending("503", status=503, retry_after=10.0)
+    call, _ = failing(pending, pending, None)
+    assert Tries(policy.retry).run(call) == "done"
+    assert policy.stop.slept == [10.0, 10.0]
+    assert policy.events == [], "no other call waits"
+    call, calls = failing(pending)
+    with pytest.raises(errors.DigestPending):
         Tries(policy.retry).run(call)
-    assert policy.stop.slept == [1.0, 1.0, 1.0]
+    assert len(calls) == 4
 
 
 def test_stop_during_an_outage_raises_interrupted_in_all_threads() -> None:

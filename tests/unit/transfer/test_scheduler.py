@@ -22,6 +22,7 @@ from transfer_fakes import (
     session_lost,
     stored,
     too_slow,
+    upload_failed,
 )
 
 from uploader_cli import errors, exit_status
@@ -343,8 +344,10 @@ def test_the_end_of_patience_with_a_rate_limit_ends_the_run_with_3(tmp_path: Pat
     assert exit_of(run) == 3
 
 
-def test_a_lost_session_is_made_anew_once(tmp_path: Path) -> None:
-    run = Run(tmp_path, FakeApi(answers=deque([session_lost()])))
+@pytest.mark.parametrize("error", [session_lost(), upload_failed()], ids=["404", "500"])
+def test_a_lost_session_is_made_anew_once(tmp_path: Path, error: errors.AnswerError) -> None:
+    """An unknown session is a 500 UPLOAD_FAILED on the reference backend (3.14)."""
+    run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file("a.mp4")
     run.file("b.mp4")
     run.go()
@@ -380,6 +383,18 @@ def test_server_that_stays_unreachable_ends_the_run(tmp_path: Path) -> None:
     assert run.stop.slept == [0.5, 1.0]
     assert run.failed == dict.fromkeys(range(3), FailureCode.NETWORK)
     assert run.untried == list(range(3, 20)), "one cause for the files that were never sent"
+    assert exit_of(run) == 3
+
+
+def test_disk_that_stays_full_ends_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path, FakeApi(early=deque([fault(507)] * 99)), wait_for_server=3.0, retries=1)
+    for number in range(20):
+        run.file(f"{number}.mp4")
+    assert isinstance(run.go(), errors.DiskFull)
+    assert run.stop.slept == [1.0] * 3
+    assert run.failed == dict.fromkeys(range(3), FailureCode.SERVER_ERROR)
+    assert run.untried == list(range(3, 20)), "one cause for the files that were never sent"
+    assert run.warnings == [WarningCode.DISK_FULL, WarningCode.RUN_ENDED]
     assert exit_of(run) == 3
 
 

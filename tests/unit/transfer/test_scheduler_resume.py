@@ -40,6 +40,7 @@ class Portal(Model):
         "portal": (200, {"Content-Type": "text/html"}),
         "redirect": (302, {"Location": "https://login.example/"}),
         "redeploy": (404, {"Content-Type": "text/html"}),
+        "session": (404, dict(TUS)),
     }
 
     def _request(self, method: str, url: str, body: Any, headers: Any) -> Answer:
@@ -53,7 +54,7 @@ class Portal(Model):
             self.words.popleft()
             self.calls.append((method, url, dict(headers), 0))
             status, answered = self.ANSWERS[word]
-            return Answer(status, answered, None, url)
+            return Answer(status, answered, {"error": "SESSION_NOT_FOUND"} if word == "session" else None, url)
         return super()._request(method, url, body, headers)
 
 
@@ -101,6 +102,14 @@ def test_resume_that_meets_another_answer_keeps_the_upload(tmp_path: Path, word:
     assert run.again() is None
     assert run.completed == [0]
     assert run.sent() == 40 - 20
+
+
+def test_session_that_is_lost_twice_is_a_retryable_failure(tmp_path: Path) -> None:
+    run = TusRun(tmp_path, "session session")
+    run.file("a.mp4", 40)
+    run.go()
+    assert [(event.code, event.retryable) for event in run.all(ev.FileFailed)] == [(FailureCode.SERVER_ERROR, True)]
+    assert run.model.methods == "POST POST"
 
 
 def test_head_without_tus_header_does_not_restart_an_upload(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api, answer_error, not_an_upload_server, stored_path
+from uploader_cli.transfer.batch import UNKNOWN_SESSION
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.pacing import RateBudget
@@ -224,19 +225,31 @@ def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire
     assert called.api.stored("personal", name) == (2097152, None)
 
 
-@pytest.mark.parametrize("status", [302, 404, 405, 410, 501])
-def test_server_that_does_not_give_out_files_is_none(called: Called, wire: Any, status: int) -> None:
+@pytest.mark.parametrize("status", [404, 410])
+def test_file_that_is_not_stored_is_none(called: Called, wire: Any, status: int) -> None:
     wire.head(f"{SERVER}/uploads/personal/a", status=status)
     assert called.api.stored("personal", "a") is None
 
 
-@pytest.mark.parametrize(("status", "kind"), [(403, errors.Unauthorized), (500, errors.ServerFault)])
+@pytest.mark.parametrize(
+    ("status", "headers", "kind"),
+    [
+        (302, {"Location": "/login"}, errors.AnswerError),
+        (403, {}, errors.Unauthorized),
+        (405, {}, errors.AnswerError),
+        (500, {}, errors.ServerFault),
+        (501, {}, errors.ServerFault),
+        (503, {}, errors.ServerFault),
+        (503, {"Retry-After": "10"}, errors.DigestPending),
+    ],
+)
 def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
-    called: Called, wire: Any, status: int, kind: type[errors.AnswerError]
+    called: Called, wire: Any, status: int, headers: dict[str, str], kind: type[errors.AnswerError]
 ) -> None:
-    wire.head(f"{SERVER}/uploads/personal/a", status=status)
-    with pytest.raises(kind):
+    wire.head(f"{SERVER}/uploads/personal/a", status=status, headers=headers)
+    with pytest.raises(errors.AnswerError) as caught:
         called.api.stored("personal", "a")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
@@ -300,7 +313,7 @@ def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_pa
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (500, {"error": "UPLOAD_FAILED"}, errors.SessionLost),
+        (500, {"error": "UPLOAD_FAILED"}, errors.ServerFault),
         (404, {"error": "SESSION_NOT_FOUND"}, errors.SessionLost),
         (409, {"error": "SESSION_ENDED"}, errors.SessionLost),
         (409, {"error": "CONFLICT"}, errors.AnswerError),
@@ -314,7 +327,6 @@ def test_batch_returns_the_files_of_the_answer(called: Called, wire: Any, tmp_pa
 def test_refused_batch_raises_by_status_and_code(
     called: Called, wire: Any, tmp_path: Path, status: int, body: object, kind: type[errors.AnswerError]
 ) -> None:
-    """An unknown session is a 404 here and a 500 there (contract 3.14)."""
     wire.post(f"{SERVER}/api/upload/batch", status=status, body=json.dumps(body) if body is not None else "")
     with pytest.raises(errors.AnswerError) as caught:
         called.api.batch(small_body(tmp_path), 1)
@@ -323,12 +335,13 @@ def test_refused_batch_raises_by_status_and_code(
     assert caught.value.retryable is (kind is errors.SessionLost or status in (500, 503))
 
 
-def test_reference_backends_500_for_an_unknown_session_is_session_lost(
+def test_reference_backends_500_for_an_unknown_session_keeps_its_code(
     called: Called, wire: Any, tmp_path: Path
 ) -> None:
     play(wire, "batch-unknown-session")
-    with pytest.raises(errors.SessionLost):
+    with pytest.raises(errors.ServerFault) as caught:
         called.api.batch(small_body(tmp_path), 1)
+    assert caught.value.error == UNKNOWN_SESSION
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"success": true}', '{"files": null}', ""])

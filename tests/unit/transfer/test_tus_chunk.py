@@ -20,7 +20,7 @@ from uploader_cli.transfer.bodies import (
     Body,
     Buffers,
     HashedChunks,
-    Part,
+    Piece,
     hash_range,
     open_unchanged,
     read_at,
@@ -48,7 +48,7 @@ class Reading:
         self.clock, self.stop, self.told = Clock(), Stop(), list[int]()
         self.source = open_unchanged(file)
         how = {"clock": self.clock, "check": self.stop.check, "on_sent": lambda _, sent: self.told.append(sent), **how}
-        self.body = Body("", [Part(length, data, file, start, self.source)], **how)
+        self.body = Body("", [Piece(length, data, file, start, self.source)], **how)
 
     def all(self, amount: int = 1 << 20) -> bytes:
         data = b""

@@ -11,7 +11,7 @@ from tus_model import file_of
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
-from uploader_cli.transfer.bodies import Body, Part, open_unchanged
+from uploader_cli.transfer.bodies import Body, Piece, open_unchanged
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.tus import REDIRECTS, TusClient
 
@@ -60,7 +60,7 @@ def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tupl
 def body(tmp_path: Path) -> Iterator[Body]:
     file = file_of(tmp_path / "a", b"0123456789")
     with open_unchanged(file) as source:
-        yield Body("application/offset+octet-stream", [Part(5, None, file, 2, source)], check=lambda: None)
+        yield Body("application/offset+octet-stream", [Piece(5, None, file, 2, source)], check=lambda: None)
 
 
 class TestCreate:
@@ -95,7 +95,7 @@ class TestCreate:
         client, _ = client_of((status, TUS), body={"error": code})
         with pytest.raises(errors.SessionLost) as caught:
             client.create(10, {"sessionId": "s"})
-        assert not caught.value.retryable
+        assert caught.value.retryable, "in another session"
 
     def test_concatenation_names_the_parts_in_order(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "3"}))

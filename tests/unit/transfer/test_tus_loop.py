@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,20 +11,12 @@ from tus_model import ENDPOINT, FakeStop, Model, Told, failure, file_of, make_cl
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.journal import PendingUpload
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_upload import (
-    FIRST_CHUNK,
-    GRAIN,
-    LEAST_CHUNK,
-    MOST_CHUNK,
-    RESTARTS,
-    SAFE_CHUNK,
-    ChunkSize,
-    Terms,
-)
+from uploader_cli.transfer.tus_upload import RESTARTS, Terms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -421,117 +412,6 @@ def test_413_for_a_chunk_that_others_made_smaller_meanwhile_halves_once(tmp_path
     case.model.request = refuse_elsewhere  # type: ignore[method-assign]
     case.run()
     assert chunk.size == 5
-
-
-class TestChunkSize:
-    def test_refused_size_is_halved_down_to_64_kib(self) -> None:
-        chunk, sizes = ChunkSize(1 << 20), []
-        while chunk.refuse(chunk.size):
-            sizes.append(chunk.size)
-        assert sizes == [1 << 19, 1 << 18, 1 << 17, LEAST_CHUNK]
-        assert LEAST_CHUNK == 64 << 10
-
-    def test_smaller_chunks_than_64_kib_are_halved_once(self) -> None:
-        chunk = ChunkSize(1000)
-        assert [chunk.refuse(chunk.size), chunk.refuse(chunk.size), chunk.size] == [True, False, 500]
-
-    def test_size_never_grows_again(self) -> None:
-        chunk = ChunkSize(1 << 20)
-        assert chunk.refuse(1 << 18)
-        assert chunk.refuse(1 << 20)
-        assert chunk.size == 1 << 17
-
-    def test_automatic_size_follows_the_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = Clock()
-        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
-        chunk, sizes = ChunkSize("auto"), []
-        for rate in (1e3, 2e7, 1e9, 1e7 + 1):
-            with chunk.travelling(chunk.size):
-                clock.pass_(chunk.size / rate)
-            sizes.append(chunk.size)
-        assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
-        assert all(size % GRAIN == 0 for size in sizes)
-
-    def test_failures_make_no_automatic_size_smaller_than_cloudflare_takes(self) -> None:
-        chunk, sizes = ChunkSize("auto"), []
-        for _ in range(2):
-            chunk.failed()
-            sizes.append(chunk.size)
-        assert sizes == [SAFE_CHUNK] * 2
-        assert SAFE_CHUNK == 5_242_880
-        with chunk.travelling(chunk.size):
-            pass
-        assert chunk.size > SAFE_CHUNK
-
-    def test_failure_after_413_leaves_the_size_that_was_not_refused(self) -> None:
-        chunk = ChunkSize("auto")
-        assert chunk.refuse(2 << 20)
-        chunk.failed()
-        assert chunk.size == 1 << 20
-
-    def test_automatic_size_is_halved_by_413_down_to_64_kib(self) -> None:
-        chunk, sizes = ChunkSize("auto"), [0]
-        while chunk.refuse(chunk.size):
-            sizes.append(chunk.size)
-        assert sizes[1::2] == [4 << 20, 1 << 20, 256 << 10, LEAST_CHUNK]
-
-    def test_refused_body_between_two_sizes_leads_to_a_multiple_of_256_kib(self) -> None:
-        chunk = ChunkSize("auto")
-        assert chunk.refuse(3_000_001)
-        assert chunk.size == 5 * GRAIN
-
-    def test_limit_is_known_once_a_chunk_below_it_arrives(self) -> None:
-        chunk = ChunkSize("auto")
-        assert chunk.refuse(8 << 20)
-        assert chunk.limit is None
-        chunk.arrived(8 << 20)  # it was under way before
-        assert chunk.limit is None
-        chunk.arrived(100)
-        assert chunk.limit == 4 << 20
-
-    def test_known_limit_is_the_first_automatic_size_and_the_largest(self) -> None:
-        chunk = ChunkSize("auto", 1 << 20)
-        with chunk.travelling(1 << 20):
-            pass
-        assert (chunk.size, chunk.limit) == (1 << 20, 1 << 20)
-
-    def test_larger_chunk_that_arrives_lifts_the_known_limit(self) -> None:
-        """A number is what the user asked for: it is tried, whatever was known."""
-        chunk = ChunkSize(4 << 20, 1 << 20)
-        chunk.arrived(1 << 20)
-        assert (chunk.size, chunk.limit) == (4 << 20, 1 << 20)
-        chunk.arrived(4 << 20)
-        assert chunk.limit is None
-
-    def test_automatic_size_stays_below_one_that_was_refused(self) -> None:
-        chunk = ChunkSize("auto")
-        assert chunk.refuse(8 << 20)
-        with chunk.travelling(4 << 20):
-            pass
-        assert chunk.size == 4 << 20
-
-    def test_size_that_was_asked_for_is_changed_by_413_alone(self) -> None:
-        chunk = ChunkSize(1 << 20)
-        chunk.failed()
-        with chunk.travelling(1 << 20):
-            pass
-        assert chunk.size == 1 << 20
-
-    @pytest.mark.parametrize(("beside", "capped"), [(0.5, False), (0.9, True)])
-    def test_connections_that_stay_as_fast_beside_others_are_capped(
-        self, monkeypatch: pytest.MonkeyPatch, beside: float, capped: bool
-    ) -> None:
-        clock = Clock()
-        monkeypatch.setattr("uploader_cli.transfer.tus_upload.time", SimpleNamespace(monotonic=clock))
-        chunk = ChunkSize("auto")
-        with chunk.travelling(chunk.size):
-            clock.pass_(1)
-        with chunk.travelling(chunk.size), chunk.travelling(chunk.size), chunk.travelling(chunk.size):
-            clock.pass_(1 / beside)
-        assert chunk.capped is capped
-
-    def test_one_byte_is_not_divided(self) -> None:
-        assert not ChunkSize(1).refuse(1)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.transfer.job import Outcome
-    from uploader_cli.transfer.tus_job import TusPart
+    from uploader_cli.transfer.pool import Step
 
 DATA = bytes(range(100))
 
@@ -330,15 +330,15 @@ class TestTheEnd:
 
 
 class TestPartStopped:
-    def failed(self, case: Case) -> TusPart:
+    def failed(self, case: Case) -> Step:
         """Return the second of two parts, after the first has failed."""
         case.model.words.extend(["ok", "403"])
         first, second = self.jobs(case)
         assert list(first.run(worker_of(make_client(case.model)))) == []
         return second
 
-    def jobs(self, case: Case) -> deque[TusPart]:
-        line: deque[TusPart] = deque()
+    def jobs(self, case: Case) -> deque[Step]:
+        line: deque[Step] = deque()
         job = tus_file(case.told, line, case.terms, case.file, idle=1)
         assert list(job.run(worker_of(make_client(case.model)))) == []
         return line
@@ -384,14 +384,15 @@ def test_sums_never_fall_within_an_attempt(tmp_path: Path) -> None:
     tus: Any = SimpleNamespace(context=context, terms=case.terms)
     parts = told.split(case.file, [50, 50])
     progress = Progress(tus, case.file, "", parts)
-    progress.found(0, 30)
-    progress.found(1, 30)
+    first, second = progress.parts
+    progress.found(first, 30)
+    progress.found(second, 30)
     progress.begin()
-    progress.confirmed(0, 10)
+    progress.confirmed(first, 10)
     assert told.confirmed == 60
-    progress.confirmed(0, 40)
-    progress.sent(1, 50)
+    progress.confirmed(first, 40)
+    progress.sent(second, 50)
     assert (told.confirmed, told.sent) == (70, 90)
-    progress.retry(errors.ConnectionLost("x"), 0.5, 1)
-    progress.sent(0, 45)
+    progress.retry(errors.ConnectionLost("x"), 0.5, second)
+    progress.sent(first, 45)
     assert (told.attempts, told.sent) == ([60, 70], 75)

@@ -55,8 +55,9 @@ def a_session(stop: Stop | None = None) -> UploadSession:
         stop=Stop() if stop is None else stop,
         retry=SimpleNamespace(run=lambda step: step()),
         run=kept,
+        sessions=set(),
     )
-    session = UploadSession(context, Session("first", "personal", None), BUNDLED, 3, set())
+    session = UploadSession(context, Session("first", "personal", None), BUNDLED, 3)
     session.begin()
     return session
 

@@ -334,4 +334,8 @@ def too_slow() -> errors.TooSlow:
 
 
 def session_lost() -> errors.SessionLost:
-    return errors.SessionLost("the server failed: 500 UPLOAD_FAILED", status=500, error="UPLOAD_FAILED")
+    return errors.SessionLost("the server refused: 404", status=404, error="SESSION_NOT_FOUND")
+
+
+def upload_failed() -> errors.ServerFault:
+    return errors.ServerFault("the server failed: 500 UPLOAD_FAILED", status=500, error="UPLOAD_FAILED")

@@ -21,6 +21,7 @@ from fakes import Clock
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
@@ -28,7 +29,7 @@ from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
-from uploader_cli.transfer.tus_upload import ChunkSize, Terms
+from uploader_cli.transfer.tus_upload import Terms
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:
@@ -353,8 +354,8 @@ def tus_file(
     idle: int = 0,
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
-    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "", fail_fast=False)
-    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told)
+    settings = SimpleNamespace(tus_endpoint=ENDPOINT if foreign else "")
+    context: Any = SimpleNamespace(settings=settings, emit=told.emit, ledger=told, run=told, fails_fast=False)
     pool: Any = SimpleNamespace(idle=idle, put_first=lambda jobs: line.extendleft(reversed(jobs)))
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)

@@ -1,0 +1,188 @@
+"""How large chunks and packs are: halved by refusals, and as large as the rate allows."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import Clock, local_files
+
+from uploader_cli.core.packs import PackOffer
+from uploader_cli.core.sizes import (
+    FIRST_CHUNK,
+    FIRST_PACK,
+    GRAIN,
+    LEAST_CHUNK,
+    LEAST_PACK,
+    MOST_CHUNK,
+    MOST_PACK,
+    SAFE_CHUNK,
+    ChunkSize,
+    Groups,
+    PackSize,
+)
+
+
+def test_refused_size_is_halved_down_to_64_kib() -> None:
+    chunk, sizes = ChunkSize(1 << 20), []
+    while chunk.refuse(chunk.size):
+        sizes.append(chunk.size)
+    assert sizes == [1 << 19, 1 << 18, 1 << 17, LEAST_CHUNK]
+    assert LEAST_CHUNK == 64 << 10
+
+
+def test_smaller_chunks_than_64_kib_are_halved_once() -> None:
+    chunk = ChunkSize(1000)
+    assert [chunk.refuse(chunk.size), chunk.refuse(chunk.size), chunk.size] == [True, False, 500]
+
+
+def test_size_never_grows_again() -> None:
+    chunk = ChunkSize(1 << 20)
+    assert chunk.refuse(1 << 18)
+    assert chunk.refuse(1 << 20)
+    assert chunk.size == 1 << 17
+
+
+def test_automatic_size_follows_the_rate() -> None:
+    clock = Clock()
+    chunk, sizes = ChunkSize("auto"), []
+    for rate in (1e3, 2e7, 1e9, 1e7 + 1):
+        with chunk.travelling(chunk.size, clock):
+            clock.pass_(chunk.size / rate)
+        sizes.append(chunk.size)
+    assert sizes == [FIRST_CHUNK, 29_884_416, MOST_CHUNK, 14_942_208]
+    assert all(size % GRAIN == 0 for size in sizes)
+
+
+def test_failures_make_no_automatic_size_smaller_than_cloudflare_takes() -> None:
+    chunk, sizes = ChunkSize("auto"), []
+    for _ in range(2):
+        chunk.failed()
+        sizes.append(chunk.size)
+    assert sizes == [SAFE_CHUNK] * 2
+    assert SAFE_CHUNK == 5_242_880
+    with chunk.travelling(chunk.size, Clock()):
+        pass
+    assert chunk.size > SAFE_CHUNK
+
+
+def test_failure_after_413_leaves_the_size_that_was_not_refused() -> None:
+    chunk = ChunkSize("auto")
+    assert chunk.refuse(2 << 20)
+    chunk.failed()
+    assert chunk.size == 1 << 20
+
+
+def test_automatic_size_is_halved_by_413_down_to_64_kib() -> None:
+    chunk, sizes = ChunkSize("auto"), [0]
+    while chunk.refuse(chunk.size):
+        sizes.append(chunk.size)
+    assert sizes[1::2] == [4 << 20, 1 << 20, 256 << 10, LEAST_CHUNK]
+
+
+def test_refused_body_between_two_sizes_leads_to_a_multiple_of_256_kib() -> None:
+    chunk = ChunkSize("auto")
+    assert chunk.refuse(3_000_001)
+    assert chunk.size == 5 * GRAIN
+
+
+def test_limit_is_known_once_a_chunk_below_it_arrives() -> None:
+    chunk = ChunkSize("auto")
+    assert chunk.refuse(8 << 20)
+    assert chunk.limit is None
+    chunk.arrived(8 << 20)  # it was under way before
+    assert chunk.limit is None
+    chunk.arrived(100)
+    assert chunk.limit == 4 << 20
+
+
+def test_known_limit_is_the_first_automatic_size_and_the_largest() -> None:
+    chunk = ChunkSize("auto", 1 << 20)
+    with chunk.travelling(1 << 20, Clock()):
+        pass
+    assert (chunk.size, chunk.limit) == (1 << 20, 1 << 20)
+
+
+def test_larger_chunk_that_arrives_lifts_the_known_limit() -> None:
+    """A number is what the user asked for: it is tried, whatever was known."""
+    chunk = ChunkSize(4 << 20, 1 << 20)
+    chunk.arrived(1 << 20)
+    assert (chunk.size, chunk.limit) == (4 << 20, 1 << 20)
+    chunk.arrived(4 << 20)
+    assert chunk.limit is None
+
+
+def test_automatic_size_stays_below_one_that_was_refused() -> None:
+    chunk = ChunkSize("auto")
+    assert chunk.refuse(8 << 20)
+    with chunk.travelling(4 << 20, Clock()):
+        pass
+    assert chunk.size == 4 << 20
+
+
+def test_size_that_was_asked_for_is_changed_by_413_alone() -> None:
+    chunk = ChunkSize(1 << 20)
+    chunk.failed()
+    with chunk.travelling(1 << 20, Clock()):
+        pass
+    assert chunk.size == 1 << 20
+
+
+@pytest.mark.parametrize(("beside", "capped"), [(0.5, False), (0.9, True)])
+def test_connections_that_stay_as_fast_beside_others_are_capped(beside: float, capped: bool) -> None:
+    clock = Clock()
+    chunk = ChunkSize("auto")
+    with chunk.travelling(chunk.size, clock):
+        clock.pass_(1)
+    size = chunk.size
+    with chunk.travelling(size, clock), chunk.travelling(size, clock), chunk.travelling(size, clock):
+        clock.pass_(1 / beside)
+    assert chunk.capped is capped
+
+
+def test_one_byte_is_not_divided() -> None:
+    assert not ChunkSize(1).refuse(1)
+
+
+def pack_size(jobs: int = 4) -> PackSize:
+    return PackSize(PackOffer("/packs", 1000, 32 << 20, 4 << 20), "auto", jobs)
+
+
+def test_packs_double_while_they_are_fast_and_shrink_when_one_takes_long() -> None:
+    packs = pack_size()
+    assert packs.bytes == FIRST_PACK
+    for _ in range(5):
+        packs.measured(packs.bytes, 0.1)
+    assert packs.bytes == MOST_PACK
+    packs.measured(8_000_000, 16.0)
+    assert packs.bytes == 500_000
+    packs.measured(1000, 100.0)
+    assert packs.bytes == LEAST_PACK
+
+
+def test_refused_pack_is_halved_and_no_later_one_is_as_large() -> None:
+    packs = pack_size()
+    packs.shrink(1000)
+    assert packs.bytes == 500
+    for _ in range(5):
+        packs.measured(packs.bytes, 0.1)
+    assert packs.bytes == 1000
+
+
+def test_packs_of_many_jobs_fit_into_memory() -> None:
+    packs = pack_size()
+    packs.share(16)
+    for _ in range(5):
+        packs.measured(packs.bytes, 0.1)
+    assert packs.bytes == 2 << 20
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_groups_are_passed_on_when_they_are_full_and_at_the_end(packed: bool) -> None:
+    put: list[tuple[int, bool]] = []
+    groups = Groups(pack_size() if packed else None, 2, lambda files, small: put.append((len(files), small)))
+    for file in local_files(" ".join(f"{number}.bin" for number in range(501))):
+        groups.add(file)
+    assert put == ([(500, True)] if packed else [(2, False)] * 250)
+    assert groups
+    groups.flush()
+    assert put[-1] == (1, packed)
+    assert not groups
