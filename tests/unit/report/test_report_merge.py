@@ -137,6 +137,12 @@ def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -
     assert document["missing"] == ["no report of shard 3 of 3"]
 
 
+def test_a_file_that_fail_fast_left_out_may_be_tried_again(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    left = {**rows("a✓")[0], "outcome": "skipped", "reason": "fail_fast"}
+    code, _, _ = merged(write("one", "", files=[left]), capsys=capsys)
+    assert code == 3
+
+
 def test_shards_of_two_divisions_are_no_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     names = [write(f"s{i}{n}", f"f{i}{n}✓", shard=shard(i, n)) for i, n in ((1, 1), (1, 2), (2, 2))]
     code, document, _ = merged(*names, capsys=capsys)
