@@ -136,6 +136,14 @@ def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -
     code, document, err = merged(*names[:1], capsys=capsys)
     assert (code, document["missing"]) == (3, ["no report of shards 1, 2 of 3"])
     assert "missing: no report of shards 1, 2 of 3" in err
+    _, document, _ = merged(*names[1:], capsys=capsys)
+    assert document["missing"] == ["no report of shard 3 of 3"]
+
+
+def test_a_file_that_fail_fast_left_out_may_be_tried_again(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    left = {**rows("a✓")[0], "outcome": "skipped", "reason": "fail_fast"}
+    code, _, _ = merged(write("one", "", files=[left]), capsys=capsys)
+    assert code == 3
 
 
 def test_shards_of_two_divisions_are_no_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

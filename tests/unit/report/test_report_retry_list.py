@@ -129,3 +129,9 @@ def test_a_list_of_a_run_that_had_not_found_all_files_says_so(spool: Spool, tmp_
     assert write({"selection_complete": True}, spool) == ""
     assert "before all files were found" in write({"selection_complete": False}, spool)
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"
+
+
+def test_a_line_of_a_list_that_names_no_file_is_not_tried_again(spool: Spool) -> None:
+    fill(spool, [b"a.mp4"])
+    spool.put(FileRow(5, "line 3", None, Phase.FAILED, code=FailureCode.BAD_LINE).as_fields())
+    assert [row["path"] for row in spool.rows() if retry_list.is_left(row)] == ["a.mp4"]

@@ -11,6 +11,7 @@ from fakes import Clock
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
+from uploader_cli.exit_status import Exit
 from uploader_cli.render.plain import PlainView
 from uploader_cli.run import loop as run_loop
 from uploader_cli.run.loop import Loop, _without_secrets
@@ -185,3 +186,11 @@ def test_what_a_server_quotes_of_a_secret_is_masked(event: ev.Event) -> None:
 )
 def test_event_without_a_secret_is_not_copied(event: ev.Event) -> None:
     assert _without_secrets(event) is event
+
+
+@pytest.mark.parametrize(("code", "ends"), [(Exit.OK, 2), (Exit.FAILED_FOR_GOOD, 4)])
+def test_a_report_that_can_not_be_written_is_exit_2_unless_the_run_failed(code: Exit, ends: int) -> None:
+    loop = Loop([], Alarms())
+    with loop.observed():
+        outcome = loop.finish(code, ev.ChannelStats(), written=lambda _state: False)
+    assert outcome.exit_code == ends
