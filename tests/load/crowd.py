@@ -149,7 +149,7 @@ class Uploader:
         session = str(json.loads(await self._post_json("/api/upload/session", asked, 201))["sessionId"])
         late = len(watchers) // 5
         await asyncio.gather(*(watcher.join(session) for watcher in watchers[late:]))
-        await self._send_pack(session, [self._bytes(self._random.randrange(4096)) for _ in range(4)])
+        await self._send_pack(session, [self._bytes(self._random.randrange(16, 4096)) for _ in range(4)])
         await self._send_tus(session, self._bytes(20_000), 20_000)
         large = self._bytes(3 * PIECE)
         await self._send_tus(session, large, PIECE)

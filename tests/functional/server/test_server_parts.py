@@ -147,14 +147,14 @@ def test_small_pieces_of_the_wire() -> None:
         assert not is_uuid(bad)
 
 
-def test_the_whole_never_falls_and_is_100_only_at_the_end() -> None:
+def test_the_whole_falls_with_a_dropped_file_and_is_100_only_at_the_end() -> None:
     session = Session("id", "personal", expected=2)
     one, two = FileState("one"), FileState("two")
     session.add(one)
     session.advance(one, 99)
     assert session.measure() == 49
     session.drop(one)
-    assert session.measure() == 49
+    assert session.measure() == 0
     for number, state in enumerate((one, two)):
         session.add(state)
         state.status, state.progress = "completed", 100
