@@ -12,7 +12,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.observer import Observer
 from uploader_cli.result import Receipts
 from uploader_cli.run import analysis
-from uploader_cli.run.from_file import at_hand
+from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.reports import of_settings
 from uploader_cli.run.upload import Interrupts, begin, execute, select
@@ -53,7 +53,7 @@ def upload(
     receipts = Receipts()
     observers: list[Observer] = [_Callbacks(on_progress, on_completed, on_error), receipts]
     run_id = secrets.token_hex(8)
-    with at_hand(settings, names) as ready:
+    with readable_list(settings, names) as ready:
         found = select(ready, names)
         analysis.check(ready, found)
         written = of_settings(ready, run_id, env={})
@@ -63,7 +63,7 @@ def upload(
             kept = written.recorder(ready, run_id, run.resumed_from)
             observers += [log] if log else []
             outcome = execute(ready, found, observers, Interrupts(), journal=journal, run=run, kept=kept)
-    problems = (problem for recorder in kept for problem in recorder.said.problems)
+    problems = (problem for recorder in kept for problem in recorder.notices.problems)
     return replace(receipts.result(outcome), report_problems=tuple(problems))
 
 
