@@ -17,7 +17,7 @@ from uploader_cli.core.observer import Observer
 from uploader_cli.errors import Interrupted, UsageError
 from uploader_cli.result import Progress, Receipts
 from uploader_cli.run import analysis
-from uploader_cli.run.from_file import at_hand
+from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.reports import of_settings
 from uploader_cli.run.resume import pick_run, stored_run
@@ -83,7 +83,7 @@ class Uploader:
         run_id = secrets.token_hex(8)
         with (
             self._interruptible(cancel) as interrupts,
-            at_hand(self.settings, names) as ready,
+            readable_list(self.settings, names) as ready,
             Journal(ready.state_path, check=interrupts.check) as journal,
         ):
             return self._run(ready, names, journal, interrupts, lambda: begin(ready, names, journal, run_id), run_id)
@@ -104,7 +104,7 @@ class Uploader:
             kept = {name: getattr(self.settings, name) for name in ("token", "token_file", "token_command", "header")}
             settings = replace(stored, state_dir=self.settings.state_dir, **kept)
             names = [os.path.join(directory, path) for path in typed]
-            with at_hand(settings, names) as ready:
+            with readable_list(settings, names) as ready:
                 return self._run(
                     ready, names, journal, interrupts, lambda: journal.resume(info.id, new_id=run_id), run_id
                 )
@@ -159,7 +159,7 @@ class Uploader:
         observers: list[Observer] = [self._callbacks, receipts, *([log] if log else [])]
         kept = written.recorder(settings, run_id, run.resumed_from)
         outcome = execute(settings, found, observers, interrupts, journal=journal, run=run, kept=kept)
-        problems = tuple(problem for recorder in kept for problem in recorder.said.problems)
+        problems = tuple(problem for recorder in kept for problem in recorder.notices.problems)
         return replace(receipts.result(outcome), report_problems=problems)
 
 

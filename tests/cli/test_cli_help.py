@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
+from uploader_cli.cli.options import FLAGS
 from uploader_cli.settings import OPTIONS
 
 COMMANDS = [
@@ -96,6 +97,16 @@ def test_upload_imports_only_what_every_upload_needs() -> None:
     assert not {"socketio", "engineio", "rich", "pathspec", "xml.sax"} & modules
     rare = ("doctor", "smoke", "report", "render.live", "run.analyst", "selection.manifest")
     assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}
+
+
+def test_help_has_sections_and_the_width_of_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["upload", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":")] == ["Arguments:", *(f"{section}:" for section in FLAGS)]
+    assert 100 < max(map(len, lines)) <= 150
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

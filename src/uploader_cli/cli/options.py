@@ -157,9 +157,9 @@ def load(given: Mapping[str, object], *, need_server: bool = True) -> Settings:
         use_endpoint="tus_endpoint" in given,
     )
     if settings.notes:
-        from uploader_cli.run.terminal import tell_notes
+        from uploader_cli.run.terminal import print_notes
 
-        tell_notes(settings)
+        print_notes(settings)
     return settings
 
 

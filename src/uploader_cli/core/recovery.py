@@ -29,7 +29,7 @@ def needs_person(outcome: ev.RunFinished | None) -> bool:
     return outcome is None or outcome.exit_code not in _NO_CASE
 
 
-def hear(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
+def track_incidents(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
     """Begin or end incidents after `event` has changed the state; return a warning about a recovery."""
     handler = _HANDLERS.get(type(event))
     over = handler(state, event, now) if handler is not None else None

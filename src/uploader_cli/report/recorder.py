@@ -21,33 +21,33 @@ Output: TypeAlias = "Callable[[dict[str, Any], Spool], str]"
 
 
 @dataclass(slots=True)
-class Said:
+class Notices:
     """Messages about the written files, one sentence each: failures and notes."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, said: Said) -> None:
+def write_all(outputs: Sequence[Output], head: dict[str, Any], spool: Spool, notices: Notices) -> None:
     """Write all files; a failure of one does not affect the others."""
     for output in outputs:
         try:
             note = output(head, spool)
         except (OSError, sqlite3.Error) as error:
-            said.problems.append(str(error))
+            notices.problems.append(str(error))
         else:
-            said.notes += [note] if note else []
+            notices.notes += [note] if note else []
 
 
 @dataclass(slots=True)
 class Recorder(Observer):
-    """Memory is bounded by the files in progress. Failures don't affect the upload; they are in `said`."""
+    """Memory is bounded by the files in progress. Failures don't affect the upload; they are in `notices`."""
 
     outputs: Sequence[Output]
     facts: RunFacts
     wall_clock: Callable[[], float]
     """Unix seconds."""
-    said: Said = field(default_factory=Said)
+    notices: Notices = field(default_factory=Notices)
     """Complete after the run."""
     _rows: Rows = field(default_factory=Rows)
     _spool: Spool | None = None
@@ -66,9 +66,9 @@ class Recorder(Observer):
         """Write the reports, once; return False if one could not be written."""
         spool, self._spool = self._spool, None
         if spool is not None:
-            write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.said)
+            write_all(self.outputs, report_head(state, self.facts, self.wall_clock()), spool, self.notices)
             spool.close()
-        return not self.said.problems
+        return not self.notices.problems
 
     def close(self, state: ProgressState, _now: float) -> None:
         """Write the reports, if the run ended with an exception before."""
@@ -82,5 +82,5 @@ class Recorder(Observer):
         try:
             action()
         except sqlite3.Error as error:
-            self.said.problems.append(f"no report can be written: {error} in the directory for temporary files")
+            self.notices.problems.append(f"no report can be written: {error} in the directory for temporary files")
             self._spool = None

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from uploader_cli.run import analysis
-from uploader_cli.run.from_file import at_hand
+from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
 from uploader_cli.run.upload import begin, execute, select
@@ -24,7 +24,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
     With `lasting=False` the server or the journal is temporary, so no hint about resuming is shown.
     """
-    with at_hand(settings, paths) as ready:
+    with readable_list(settings, paths) as ready:
         return _upload(ready, paths, lasting=lasting)
 
 
@@ -39,4 +39,4 @@ def _upload(settings: Settings, paths: Sequence[str], *, lasting: bool) -> int:
         helped = on_failure(settings, run_id, run.resumed_from, lambda: interrupts.count)
         views = [*observers(settings, run_id, resume_hint=resume_hint(settings) if lasting else ""), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
-        return settled(outcome.exit_code, [recorder.said for recorder in kept])
+        return settled(outcome.exit_code, [recorder.notices for recorder in kept])

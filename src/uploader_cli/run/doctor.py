@@ -26,7 +26,7 @@ def doctor(settings: Settings, *, session: str | None = None, new_session: bool 
         return report.exit_code
     screen = _Screen(settings)
     screen.begin(settings.server)
-    report = examine(context, begin=screen.looking, tell=screen.tell)
+    report = examine(context, begin=screen.running, tell=screen.tell)
     screen.end(report)
     return report.exit_code
 
@@ -45,7 +45,7 @@ class _Screen:
         if not self._quiet:
             self._out.write(self._page.heading(server))
 
-    def looking(self, title: str) -> None:
+    def running(self, title: str) -> None:
         """Show the running step, which may take seconds."""
         self._out.passing(f"  {title} …")
 

@@ -22,7 +22,7 @@ from uploader_cli.core.tus import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.render.plan import PlanView
 from uploader_cli.run import analysis
-from uploader_cli.run.from_file import at_hand
+from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
@@ -47,7 +47,7 @@ FIRST = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
-    with at_hand(settings, paths) as ready:
+    with readable_list(settings, paths) as ready:
         found = select(ready, paths)
         analysis.check(ready, found)
         with history_of(ready, paths) as history:

@@ -28,17 +28,17 @@ _PIECE = 1 << 20
 
 
 @contextmanager
-def at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
+def readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     """Yield the settings with a list that can be read repeatedly: a piped list is copied.
 
     The copy is in the state directory and deleted at the end, unless a resumable run needs it. Raises `UsageError` if
     both `paths` and `--from-file` were given; paths override a list from the environment or a config file.
     """
     with signals.unwinding():
-        yield from _at_hand(settings, paths)
+        yield from _readable_list(settings, paths)
 
 
-def _at_hand(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
+def _readable_list(settings: Settings, paths: Sequence[str]) -> Iterator[Settings]:
     if paths and settings.from_file is not None:
         source = settings.sources.get("from_file")
         if source is None or source.layer is Layer.FLAG:

@@ -14,7 +14,7 @@ from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
-from uploader_cli.report.recorder import Said, write_all
+from uploader_cli.report.recorder import Notices, write_all
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports, settled
 from uploader_cli.settings import Invalid
@@ -39,8 +39,8 @@ def report_merge(
             for report in found:
                 merge.add(report)
             head = merge.head(__version__)
-            said = Said()
-            write_all(outputs, head, spool, said)
+            notices = Notices()
+            write_all(outputs, head, spool, notices)
             if json:
                 for piece in as_json(head, spool):
                     sys.stdout.write(piece)
@@ -50,7 +50,7 @@ def report_merge(
         ) from error
     if not quiet or head["exit_code"]:
         sys.stderr.write("".join(f"{safe(line)}\n" for line in _summary(head, merge.twice)))
-    return settled(head["exit_code"], [said])
+    return settled(head["exit_code"], [notices])
 
 
 def _destination(written: str) -> ReportFile:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.report import RunFacts
-    from uploader_cli.report.recorder import Output, Recorder, Said
+    from uploader_cli.report.recorder import Notices, Output, Recorder
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import ReportFile
@@ -89,9 +89,9 @@ def of_settings(settings: Settings, tag: str, env: Mapping[str, str] = os.enviro
     return Reports(settings.report, settings.failed_to, env, tag)
 
 
-def settled(code: int, said: Iterable[Said]) -> int:
+def settled(code: int, notices: Iterable[Notices]) -> int:
     """Print what went wrong with the reports; return `code`, or 2 where only a report failed."""
-    for one in said:
+    for one in notices:
         for line in (*(f"warning: {note}" for note in one.notes), *(f"error: {problem}" for problem in one.problems)):
             sys.stderr.write(safe(line) + "\n")
         if one.problems:

@@ -16,10 +16,10 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run import analysis
 from uploader_cli.run.dry_run import dry_run
-from uploader_cli.run.from_file import as_typed, at_hand, drop
+from uploader_cli.run.from_file import as_typed, drop, readable_list
 from uploader_cli.run.on_failure import on_failure
 from uploader_cli.run.reports import of_settings, settled
-from uploader_cli.run.terminal import tell_notes
+from uploader_cli.run.terminal import print_notes
 from uploader_cli.run.upload import Interrupts, execute, select
 from uploader_cli.run.views import interruptible, observers, resume_hint
 from uploader_cli.settings import resolve, user_config_file
@@ -38,7 +38,7 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     with Journal(_state_path(flags), check=interrupts.check) as journal:
         info = pick_run(journal, run_id)
         settings, cwd, paths = stored_run(info, flags)
-        tell_notes(settings)
+        print_notes(settings)
         try:
             os.chdir(cwd)
         except OSError as error:
@@ -47,7 +47,7 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
             ) from None
         if settings.dry_run:
             return dry_run(settings, paths)
-        with at_hand(settings, paths):
+        with readable_list(settings, paths):
             return _resume(journal, info.id, settings, paths, interrupts)
 
 
@@ -62,7 +62,7 @@ def _resume(journal: Journal, run_id: str, settings: Settings, paths: Sequence[s
         helped = on_failure(settings, new_id, run.resumed_from, lambda: interrupts.count)
         views = [*observers(settings, new_id, resume_hint=resume_hint(settings)), *helped]
         outcome = execute(settings, found, views, interrupts, journal=journal, run=run, kept=kept)
-        return settled(outcome.exit_code, [recorder.said for recorder in kept])
+        return settled(outcome.exit_code, [recorder.notices for recorder in kept])
 
 
 def pick_run(journal: Journal, run_id: str | None) -> RunInfo:

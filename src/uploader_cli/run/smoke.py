@@ -13,10 +13,10 @@ from uploader_cli import signals
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
-from uploader_cli.report.recorder import Said
+from uploader_cli.report.recorder import Notices
 from uploader_cli.run.reports import settled
 from uploader_cli.run.terminal import Terminal
-from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, go_through
+from uploader_cli.smoke import CHECKS, Site, Stopped, chosen, run_checks
 from uploader_cli.smoke.junit import junit
 from uploader_cli.smoke.text_report import Page
 
@@ -59,21 +59,21 @@ def smoke(
     view.begin(settings.server)
     try:
         with _stoppable():
-            report = go_through(site, checks, strict=strict, begin=view.looking, tell=view.tell)
+            report = run_checks(site, checks, strict=strict, begin=view.running, tell=view.tell)
     except Stopped as stop:  # a signal after the last check
         return stop.code
     view.end(report)
     return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
 
 
-def _save(file: Path, report: Report) -> Said:
+def _save(file: Path, report: Report) -> Notices:
     """Write the JUnit file; record a failure in the result."""
-    said = Said()
+    notices = Notices()
     try:
         output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
     except OSError as error:
-        said.problems.append(f"--junit: {file} can't be written: {error.strerror}")
-    return said
+        notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
+    return notices
 
 
 @contextmanager
@@ -97,7 +97,7 @@ class _Lines:
     def begin(self, server: str) -> None:
         """Do nothing: the verdict names the server."""
 
-    def looking(self, check: Check) -> None:
+    def running(self, check: Check) -> None:
         """Do nothing: the line is printed when the check ends."""
 
     def tell(self, result: Result) -> None:
@@ -126,9 +126,9 @@ class _Screen:
         if not self._quiet:
             self._out.write(self._page.heading(server))
 
-    def looking(self, check: Check) -> None:
+    def running(self, check: Check) -> None:
         """Show the running check, which may take seconds."""
-        self._out.passing(self._page.looking(check.id))
+        self._out.passing(self._page.running(check.id))
 
     def tell(self, result: Result) -> None:
         """Print a finished check."""

@@ -41,7 +41,7 @@ class Terminal:
             sys.stderr.flush()
 
 
-def tell_notes(settings: Settings) -> None:
+def print_notes(settings: Settings) -> None:
     """Print the notes about ignored settings, unless `--quiet`."""
     for note in () if settings.quiet else settings.notes:
         sys.stderr.write(f"note: {safe(note)}\n")

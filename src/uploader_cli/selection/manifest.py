@@ -83,7 +83,7 @@ class Manifest:
         raise UsageError(
             f"{self.shown}: {wrong:,} of {total:,} {unit}s are invalid; nothing was sent",
             hint=self._guess(bad[0]) or f"fix {'them' if wrong > 1 else 'it'}, or send the rest with --lenient",
-            details=[f"{unit} {item.line}: {_said(item)}" for item in bad]
+            details=[f"{unit} {item.line}: {_described(item)}" for item in bad]
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
@@ -176,7 +176,7 @@ def _destination(entry: Entry) -> str:
     return f"{entry.category or ''}{name}"
 
 
-def _said(bad: BadLine) -> str:
+def _described(bad: BadLine) -> str:
     """Format path and problem."""
     path = bad.path if len(bad.path) <= SHOWN else bad.path[: SHOWN - 1] + "…"
     return f"{path}: {bad.message}" if path else bad.message

@@ -85,7 +85,7 @@ class TokenCommand:
             stderr=subprocess.DEVNULL,  # it may contain the secret and would disturb the live view
         )
         try:
-            output = _said(process, stopped)
+            output = _output(process, stopped)
         except BaseException as error:
             # Not `with process`: it would wait for descendants that keep the pipe open.
             process.kill()
@@ -101,7 +101,7 @@ class TokenCommand:
         return _checked(output.decode("ascii", "replace"), f"{self._source}: the output of the token command")
 
 
-def _said(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bytes:
+def _output(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bytes:
     """Return the output of the process. Raises TimeoutExpired or `Interrupted`."""
     from subprocess import TimeoutExpired
 

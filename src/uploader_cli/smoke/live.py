@@ -66,7 +66,7 @@ class Watched:
     polled: Answer | None = None
     """`/progress` right after the response."""
 
-    def heard_the_end(self, listener: Listener | None) -> bool:
+    def got_end(self, listener: Listener | None) -> bool:
         """Return whether this listener got the completion of the session."""
         return listener is not None and any(
             event.get("overallStatus") == "completed" and event.get("sessionId") == self.session
@@ -76,7 +76,7 @@ class Watched:
     @property
     def end_seen(self) -> bool:
         """Whether a listener that was there from the start got the completion."""
-        return any(self.heard_the_end(listener) for listener in self.listeners.values())
+        return any(self.got_end(listener) for listener in self.listeners.values())
 
 
 def websocket(site: Site) -> str:
@@ -131,7 +131,7 @@ def _wait(seen: Watched, patience: float) -> None:
     """Wait until all listeners got the end, or none did for `patience` seconds."""
     until = time.monotonic() + patience
     for listener in _all(seen):
-        if listener.until(partial(seen.heard_the_end, listener), until - time.monotonic()):
+        if listener.until(partial(seen.got_end, listener), until - time.monotonic()):
             until = time.monotonic() + patience
 
 
@@ -165,7 +165,7 @@ def events(site: Site) -> str:
         for event in listener.events:
             _judge(event, seen)
         count = max(count, len(listener.events))
-        if not seen.heard_the_end(listener):
+        if not seen.got_end(listener):
             heard = quoted(listener.events[-1]) if listener.events else "no event at all"
             raise Violation(f"the last event over {transport}", expected="overallStatus completed", got=heard)
     if not any(_is_progress(event) for listener in seen.listeners.values() for event in listener.events):
@@ -210,7 +210,7 @@ def join_late(site: Site) -> str:
     _rests_on_events(seen)
     if seen.late is None:
         raise Violation("a connection during an upload", expected="connected", got="not connected")
-    if not seen.heard_the_end(seen.late):
+    if not seen.got_end(seen.late):
         got = f"{len(seen.late.events)} events, not the last"
         raise Violation("the events after joining during the upload", expected="the completed event", got=got)
     return ""
@@ -222,7 +222,7 @@ def reconnect(site: Site) -> str:
     _rests_on_events(seen)
     if seen.again is None:
         raise Violation("a new connection after a cut", expected="connected", got="not connected")
-    if not seen.heard_the_end(seen.again):
+    if not seen.got_end(seen.again):
         got = f"{len(seen.again.events)} events, not the last"
         raise Violation("the events after reconnecting", expected="the completed event", got=got)
     return ""

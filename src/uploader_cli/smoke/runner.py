@@ -40,7 +40,7 @@ class Stopped(BaseException):
         self.code = code
 
 
-def go_through(
+def run_checks(
     site: Site,
     checks: Sequence[Check],
     *,

@@ -105,7 +105,7 @@ class Page:
         line = wrap(safe(sentence(report)), self._width, first=f"{self._sign(verdict)} ", rest="  ")
         return ["", *wrap(spent, self._width, first="  ", rest="  "), *self._painted(line, verdict)]
 
-    def looking(self, check_id: str) -> str:
+    def running(self, check_id: str) -> str:
         """Return the line of the running check."""
         return f"{'…' if self._glyphs else '.'} {check_id}"
 

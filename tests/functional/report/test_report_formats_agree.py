@@ -113,7 +113,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
             outcome = execute(settings, found, views, interrupts, journal=journal, run=run)
     result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()
-    return Seen(result, settled(result.exit_code, [recorder.said for recorder in kept]), out, err, tmp_path)
+    return Seen(result, settled(result.exit_code, [recorder.notices for recorder in kept]), out, err, tmp_path)
 
 
 def outcomes_of_the_stream(seen: Seen) -> dict[str, int]:

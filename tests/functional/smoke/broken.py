@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.smoke import Site, Verdict, chosen, go_through
+from uploader_cli.smoke import Site, Verdict, chosen, run_checks
 from uploader_server.http.middleware import Router
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def smoke(
 ) -> Report:
     """All checks of a server, or those that are asked for."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
-    return go_through(site, chosen(only, skip), strict=strict)
+    return run_checks(site, chosen(only, skip), strict=strict)
 
 
 def failed(report: Report) -> set[str]:

@@ -13,7 +13,7 @@ from serving import running_server
 from uploader_cli import Settings
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
-from uploader_cli.smoke import CHECKS, Site, Verdict, go_through
+from uploader_cli.smoke import CHECKS, Site, Verdict, run_checks
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_a_server_that_goes_away() -> None:
             if result.id == "batch-one":
                 server.stop()
 
-        report = go_through(site, CHECKS, tell=tell)
+        report = run_checks(site, CHECKS, tell=tell)
     assert report.exit_code is Exit.RETRY_MAY_HELP
     assert failed(report) == {"stored-file"}
     after = report.results[[found.id for found in report.results].index("stored-file") + 1 :]

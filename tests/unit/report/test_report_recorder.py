@@ -77,8 +77,8 @@ def test_a_full_disk_fails_the_report_and_not_the_run(
     observer = recorder("r.json")
     play(observer, 3)
     assert not (place / "r.json").exists()
-    assert len(observer.said.problems) == 1
-    assert (settled(0, [observer.said]), settled(4, [observer.said])) == (2, 4)
+    assert len(observer.notices.problems) == 1
+    assert (settled(0, [observer.notices]), settled(4, [observer.notices])) == (2, 4)
     assert "disk is full" in capsys.readouterr().err
 
 

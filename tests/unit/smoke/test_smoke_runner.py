@@ -9,7 +9,7 @@ import pytest
 from uploader_cli import Settings
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
-from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, go_through, runner
+from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, run_checks, runner
 from uploader_cli.smoke.made import StoredThing
 from uploader_cli.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
 
@@ -32,7 +32,7 @@ def check(check_id: str, raises: BaseException | None = None, **more: Any) -> Ch
 def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> Report:
     site = Site(Settings(server="http://127.0.0.1:9"))
     prepare(site)
-    return go_through(site, checks)
+    return run_checks(site, checks)
 
 
 def verdicts(*checks: Check) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.recovery import hear
+from uploader_cli.core.recovery import track_incidents
 from uploader_cli.core.reducer import analysis, files, run, sessions
 
 if TYPE_CHECKING:
@@ -49,4 +49,4 @@ def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
     out = handler(state, event, now)
     if out and kind in _ADVANCES:
         state.advanced = now
-    return out + hear(state, event, now)
+    return out + track_incidents(state, event, now)
