@@ -66,6 +66,7 @@ class UploadApp:
     def __init__(self, state: State, *, faulty: bool) -> None:
         self.state = state
         self.started = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
         limits = state.config.limits
         more = AnalysisCalls(state.config, state.store, state.analyses).routes()
         offers: dict[str, Any] = {}
@@ -107,12 +108,11 @@ class UploadApp:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self.state.faults.runs_on(asyncio.get_running_loop())
-        sweeping = asyncio.create_task(self.state.backend.sweep())
+        self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
         try:
             yield
         finally:
-            sweeping.cancel()
             self.stop()
             await self.state.realtime.close()
 
@@ -125,7 +125,9 @@ class UploadApp:
         self._log.write(entry)
 
     def stop(self) -> None:
-        """End every request under way: it gets 503, or the end of its websocket."""
+        """End the sweeps and every request under way: it gets 503, or the end of its websocket."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()

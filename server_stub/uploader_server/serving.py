@@ -24,7 +24,7 @@ from granian.server.embed import Server
 
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
-from uploader_server.http.connections import close_port, cut_connections, most_connections, raise_limit
+from uploader_server.http.connections import cut_connections, most_connections, raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -143,7 +143,7 @@ class Runner:
 
             def on_restart(restart: Restart, asked: list[Restart] = asked, ending: asyncio.Event = ending) -> None:
                 if not ending.is_set():
-                    close_port(self.port)  # as a crash does: nobody gets an answer
+                    cut_connections(self.port)  # as a crash does: nobody gets an answer
                     asked.append(restart)
                     ending.set()
 

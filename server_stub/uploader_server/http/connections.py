@@ -65,13 +65,6 @@ def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, 
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def close_port(server_port: int) -> None:
-    """Accept no further connections on a port, and close those that were accepted."""
-    for connection in of_port(server_port):
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-
-
 def of_port(server_port: int) -> Iterator[socket.socket]:
     """A duplicate of each socket of a listening port.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -535,6 +536,18 @@ def test_counts_go_on_after_a_restart() -> None:
         statuses = [get(server).status_code for _ in range(3)]  # `again` called once, or more often
         assert server.faults.rules[0].hits == 1
         assert statuses.count(503) <= 1
+
+
+def test_restarts_leave_no_descriptor_open() -> None:
+    def restarted() -> int:
+        before = server.app
+        server.faults.restart()
+        again(server, before)
+        return len(os.listdir("/proc/self/fd"))
+
+    with running_server() as server:
+        first = [restarted(), restarted()][-1]
+        eventually(lambda: restarted() <= first, "a restart after which no more descriptors are open")
 
 
 def test_the_control_call_changes_the_rules_of_another_process() -> None:
