@@ -27,7 +27,7 @@ TUS = (
 )
 BATCH = (*ALWAYS, "batch", "batch", "batch", "progress", "lookup")
 REFUSALS = (400, 401, 403, 404, 408, 409, 410, 413, 423, 460, 500, 500, 502, 503, 503, 504, 507, 429, 200, 204)
-WHICH = ("#1", "#1", "#2", "#3", "#2-4", "#/2", "#/3", "#/7", "")
+WHICH = ("#1", "#1", "#1", "#2", "#1-3", "#2-4", "#/2", "#/3", "")
 EVENTS = ("events", "upload-progress")
 SOCKETS = ("realtime", "websocket", "polling")
 

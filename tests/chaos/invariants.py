@@ -55,6 +55,8 @@ class Tree:
     """Paths whose outcome was said to be unknown."""
     left_out: set[str] = field(default_factory=set)
     """Paths that were skipped as no file for this server."""
+    selected: dict[str, set[str]] = field(default_factory=dict)
+    """What each run was to send, by its id."""
 
     def name(self, event: dict[str, Any]) -> str:
         """The path of an event below the parent of `top`."""
@@ -86,6 +88,17 @@ def events_of(ended: Ended) -> list[dict[str, Any]]:
         except Exception as error:
             raise Find(f"the event stream: {type(error).__name__}: {str(error)[:1500]}") from error
     return events
+
+
+def remember_selection(tree: Tree, events: list[dict[str, Any]], listed: Path | None) -> None:
+    """Learn from the first event what the run is to send: the tree, the files of a list, or those of an earlier run."""
+    if not events:
+        return
+    everything = set(tree.digests)
+    if listed is not None:
+        everything = {tree.name(json.loads(line)) for line in listed.read_text(encoding="utf-8").splitlines()}
+    earlier = events[0].get("resumed_from", "")
+    tree.selected[events[0]["run"]] = tree.selected.get(earlier, everything)
 
 
 def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> None:
@@ -157,9 +170,8 @@ def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str,
     counts = finished["completed"], finished["failed"], finished["skipped"]
     if counts != (kinds["file.completed"], kinds["file.failed"], kinds["file.skipped"] - untried):
         raise Find(f"run.finished counts {counts}, the end events are {dict(kinds)}, {untried} of them not tried")
-    ended_names = {tree.name(event) for event in ends}
-    if not interrupted and ended_names != set(tree.digests):
-        missing = sorted(set(tree.digests) - ended_names)
+    missing = sorted(tree.selected[finished["run"]] - {tree.name(event) for event in ends})
+    if missing and not interrupted:
         raise Find(f"{len(missing)} files have no end event, as {missing[:3]}")
     if finished["peak_rss"] > MOST_MEMORY:
         raise Find(f"the client used {finished['peak_rss'] >> 20} MiB")
@@ -168,7 +180,7 @@ def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str,
 def _check_papers(tree: Tree, ended: Ended, events: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
     """`--failed-to` and `--report` name what is left, and stderr says how many files failed."""
     good = {tree.name(e) for e in ends if e["type"] == "file.completed" or e.get("reason") in (*STORED, *LEFT_OUT)}
-    left = set(tree.digests) - good
+    left = tree.selected[events[0]["run"]] - good
     listed_path = ended.directory / "failed.jsonl"
     if not listed_path.exists():
         raise Find("--failed-to was not written")

@@ -11,13 +11,17 @@ from chaos.faults import random_rule
 from chaos.trees import random_tree
 
 Flavour = Literal["bundled", "reference"]
+Command = Literal["upload", "resume", "list"]
+FROZEN = 1.5
+"""Seconds that a server is stopped."""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """A signal to the client, or `kill -9` of the server and its restart, once the client has printed so many events.
+    """A signal to one side, once the client has printed so many events.
 
-    It comes `delay` seconds after that, or `LATEST` seconds after the start if there are fewer events.
+    A server that is killed is started again, one that is stopped (SIGSTOP) continues after `FROZEN` seconds. The strike
+    comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
     """
 
     whom: Literal["client", "server"]
@@ -28,9 +32,12 @@ class Strike:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of the client: `upload` again, or `resume`; and what strikes meanwhile."""
+    """One call of the client, and what strikes meanwhile.
 
-    resume: bool
+    A call that can't `resume`, or send the `list` that --failed-to wrote, is an `upload`.
+    """
+
+    command: Command = "upload"
     strikes: tuple[Strike, ...] = ()
 
 
@@ -72,7 +79,7 @@ def make_plan(seed: int) -> Plan:
     calm = chance.random() < 0.1
     rules = [
         random_rule(chance, batch=batch, verify=verify, shared=shared, analyze=analyze)
-        for _ in range(0 if calm else chance.choice([1, 1, 2, 3, 5, 8]))
+        for _ in range(0 if calm else chance.choice([1, 2, 3, 5, 8, 12]))
     ]
     hangs = any(rule.startswith("analysis-hang") for rule in rules)
     invocations = [_invocation(chance, number, shared, hangs) for number in range(chance.randint(1, 4))]
@@ -94,14 +101,16 @@ def _invocation(chance: random.Random, number: int, shared: bool, hangs: bool) -
     for _ in range(chance.choice([0, 1, 1, 2, 3])):
         events, delay = chance.choice([0, 1, 3, 10, 40, 100]), chance.choice([0.0, 0.0, 0.02, 0.3])
         if not shared and chance.random() < 0.5:
-            strikes.append(Strike("server", signal.SIGKILL, events, delay))
+            sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
+            strikes.append(Strike("server", sent, events, delay))
         else:
             sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGINT, signal.SIGTERM])
             strikes.append(Strike("client", sent, events, delay))
     if hangs:
         strikes.append(Strike("client", signal.SIGINT, 10_000, 0.0))
     strikes.sort(key=lambda strike: strike.events)
-    return Invocation(bool(number) and chance.random() < 0.5, tuple(strikes))
+    commands: tuple[Command, ...] = ("upload", "resume", "resume", "list") if number else ("upload",)
+    return Invocation(chance.choice(commands), tuple(strikes))
 
 
 def _client(chance: random.Random, *, batch: bool, verify: bool, analyze: bool) -> list[str]:

@@ -21,6 +21,8 @@ from command import environment
 from patience import PATIENCE
 from relays import HttpProxy
 
+from chaos.plan import FROZEN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -113,6 +115,20 @@ class Server:
             connection.close()
             if answer.status != 200:
                 raise Find(f"/faults answered {answer.status}: {text[:500]}")
+
+    def hits(self) -> int:
+        """How many requests and events the faults in force have hit."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.request("GET", "/faults")
+        rules = json.loads(connection.getresponse().read())["rules"]
+        connection.close()
+        return sum(rule["hits"] for rule in rules)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop it for a while."""
+        os.kill(self.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -214,7 +230,10 @@ class Client:
         )
 
     def _strike(self, strike: Strike, server: Server, rules: Sequence[str], sent: list[int]) -> None:
-        if strike.whom == "server":
+        if strike.number == signal.SIGSTOP:
+            server.freeze(FROZEN)
+            self._strikes += 1
+        elif strike.whom == "server":
             server.kill()
             time.sleep(strike.delay)
             server.start(rules)

@@ -28,14 +28,16 @@ class Result:
     codes: list[int] = field(default_factory=list)
     kills: int = 0
     """Signals that were sent, and kills of the server."""
+    hits: int = 0
+    """Requests and events that faults hit since the last start of the server."""
     find: str = ""
 
     def __str__(self) -> str:
         plan = self.plan
         where = "shared" if plan.shared else plan.flavour
         return (
-            f"seed {plan.seed}: {where}, {len(plan.sizes)} files, {len(plan.rules)} faults, {self.kills} kills,"
-            f" exit codes {' '.join(map(str, self.codes))}: {'FIND ' + self.find if self.find else 'ok'}"
+            f"seed {plan.seed}: {where}, {len(plan.sizes)} files, {len(plan.rules)} faults ({self.hits} hits),"
+            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}: {'FIND ' + self.find if self.find else 'ok'}"
         )
 
 
@@ -70,6 +72,8 @@ class _Round:
         self._output = 0 if self.own else (self.server.directory / "output.txt").stat().st_size
         self._last: list[dict[str, Any]] = []
         """The events of the last call."""
+        self._listed: Path | None = None
+        """What it left to be sent, as it said."""
 
     def run(self) -> None:
         if self.own:
@@ -104,10 +108,13 @@ class _Round:
             self.proxy.close()
 
     def _call(self, invocation: Invocation, *more: str) -> Ended:
-        if invocation.resume and self._may_resume():
+        listed: Path | None = None
+        options, paths = ["upload", *self.plan.client, "--server", self.server.url, *more], [self.tree.top]
+        if invocation.command == "resume" and self._may_resume():
             options, paths = ["resume"], []
-        else:
-            options, paths = ["upload", *self.plan.client, "--server", self.server.url, *more], [self.tree.top]
+        elif invocation.command == "list" and self._listed is not None:
+            listed = self._listed
+            options, paths = [*options, "--from-file", str(listed)], []
         number = len(self.result.codes) + 1
         env = {"UPLOADER_TOKEN": self.secrets.token, "UPLOADER_HEADER": f"X-Canary: {self.secrets.header}"}
         if self.proxy is not None:
@@ -116,15 +123,18 @@ class _Round:
         ended = self.client.run(invocation.strikes, self.server, self.plan.rules)
         self.result.codes.append(ended.code)
         self.result.kills += ended.strikes
-        self._check(ended)
+        self._check(ended, listed)
         return ended
 
     def _may_resume(self) -> bool:
         """Whether the last call has begun a run and not completed it."""
         return bool(self._last) and self._last[-1].get("exit_code") != 0
 
-    def _check(self, ended: Ended) -> None:
+    def _check(self, ended: Ended, listed: Path | None) -> None:
         self._last = invariants.events_of(ended)
+        left = ended.directory / "failed.jsonl"
+        self._listed = left if left.exists() else None
+        invariants.remember_selection(self.tree, self._last, listed)
         invariants.check_invocation(self.tree, ended, self._last)
         invariants.check_left_by_client(self.home, killed=ended.killed)
         self._check_texts()
@@ -134,6 +144,8 @@ class _Round:
 
     def _end_faults(self) -> None:
         """From here on nothing goes wrong: the server starts anew without faults, or its faults are ended."""
+        with contextlib.suppress(OSError):  # one of them may concern this call, too
+            self.result.hits = self.server.hits()
         if self.own:
             self.server.stop()
             self.server.start()
@@ -145,7 +157,7 @@ class _Round:
         for _ in range(LAST_TRIES):
             if self.plan.forgets:
                 self.tree.confirmed.clear()
-            ended = self._call(Invocation(resume=False), "--skip-existing")
+            ended = self._call(Invocation(), "--skip-existing")
             if ended.code == 0 or (ended.code == 4 and self.plan.flavour == "reference" and self.tree.unknown):
                 break
         else:

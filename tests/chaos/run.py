@@ -32,6 +32,7 @@ class Summary:
     rounds: int = 0
     calls: int = 0
     faults: int = 0
+    hits: int = 0
     kills: int = 0
     seconds: float = 0.0
     finds: list[str] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.rounds} rounds from seed {self.seed} in {self.seconds / 60:.1f} minutes: {self.calls} calls of the"
-            f" client, {self.faults} faults, {self.kills} kills, {len(self.finds)} finds"
+            f" client, {self.faults} faults with {self.hits} hits, {self.kills} kills, {len(self.finds)} finds"
         )
 
 
@@ -60,6 +61,7 @@ def run(
             summary.rounds += 1
             summary.calls += len(result.codes)
             summary.faults += len(plan.rules)
+            summary.hits += result.hits
             summary.kills += result.kills
             say(str(result))
             if result.find:
