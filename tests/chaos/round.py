@@ -35,9 +35,10 @@ class Result:
     def __str__(self) -> str:
         plan = self.plan
         where = "shared" if plan.shared else plan.flavour
+        verdict = f"FIND {self.find}" if self.find else "ok"
         return (
             f"seed {plan.seed}: {where}, {len(plan.sizes)} files, {len(plan.rules)} faults ({self.hits} hits),"
-            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}: {'FIND ' + self.find if self.find else 'ok'}"
+            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}: {verdict}"
         )
 
 
