@@ -144,6 +144,7 @@ class Runner:
             def on_restart(restart: Restart, asked: list[Restart] = asked, ending: asyncio.Event = ending) -> None:
                 if not ending.is_set():
                     cut_connections(self.port)  # as a crash does: nobody gets an answer
+                    self.app.stop()
                     asked.append(restart)
                     ending.set()
 

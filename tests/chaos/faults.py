@@ -36,7 +36,7 @@ def random_rule(chance: random.Random, *, batch: bool, verify: bool, shared: boo
     """Return a rule.
 
     A flipped bit that nothing checks is left out: it damages files, as docs/reliability.md says. On a `shared` server
-    restarts remember everything.
+    restarts remember everything; none that moves in batches forgets files, which another run would send twice.
     """
     kinds = [kind for kind in FAULTS if analyze or not kind.startswith("analysis")]
     kind = chance.choice([*kinds, *["status", "cut", "reset", "lose", "stall"] * 2])
@@ -89,7 +89,7 @@ def _flip(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> st
 
 def _restart(chance: random.Random, batch: bool, _verify: bool, shared: bool) -> str:
     kinds = ("batch", "session") if batch else ("create", "patch", "pack", "session", "finish", "lookup")
-    memory = "all" if shared else chance.choice(["all", "all", "files", "nothing"])
+    memory = "all" if shared else chance.choice(["all", "all", "files", "files" if batch else "nothing"])
     return (
         f"{chance.choice(kinds)}#{chance.randint(1, 4)}:{memory},at={_at(chance)},down={chance.choice([0, 0.5, 1.5])}"
     )

@@ -82,7 +82,7 @@ def make_plan(seed: int) -> Plan:
         for _ in range(0 if calm else chance.choice([1, 2, 3, 5, 8, 12]))
     ]
     hangs = any(rule.startswith("analysis-hang") for rule in rules)
-    invocations = [_invocation(chance, number, shared, hangs) for number in range(chance.randint(1, 4))]
+    invocations = [_invocation(chance, number, shared, reference, hangs) for number in range(chance.randint(1, 4))]
     return Plan(
         seed,
         "reference" if reference else "bundled",
@@ -96,7 +96,7 @@ def make_plan(seed: int) -> Plan:
     )
 
 
-def _invocation(chance: random.Random, number: int, shared: bool, hangs: bool) -> Invocation:
+def _invocation(chance: random.Random, number: int, shared: bool, reference: bool, hangs: bool) -> Invocation:
     strikes = []
     for _ in range(chance.choice([0, 1, 1, 2, 3])):
         events, delay = chance.choice([0, 1, 3, 10, 40, 100]), chance.choice([0.0, 0.0, 0.02, 0.3])
@@ -110,7 +110,10 @@ def _invocation(chance: random.Random, number: int, shared: bool, hangs: bool) -
         strikes.append(Strike("client", signal.SIGINT, 10_000, 0.0))
     strikes.sort(key=lambda strike: strike.events)
     commands: tuple[Command, ...] = ("upload", "resume", "resume", "list") if number else ("upload",)
-    return Invocation(chance.choice(commands), tuple(strikes))
+    command = chance.choice(commands)
+    if reference and command == "list":  # the run that is resumed later would store those files a second time
+        command = "resume"
+    return Invocation(command, tuple(strikes))
 
 
 def _client(chance: random.Random, *, batch: bool, verify: bool, analyze: bool) -> list[str]:

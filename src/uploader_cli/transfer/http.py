@@ -365,11 +365,15 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and everything it was made of: its arguments, reasons and causes, outermost first."""
+    """The error and everything it was made of: its arguments, reasons and causes, outermost first.
+
+    An error of ours in its context is that of an earlier call, which is being handled.
+    """
     chain = [error]
     for item in chain:
         inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        chain.extend(x for x in inner if isinstance(x, BaseException) and not any(x is known for known in chain))
+        errors = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, UploaderError)]
+        chain.extend(x for x in errors if not any(x is known for known in chain))
     return chain
 
 

@@ -538,6 +538,13 @@ def test_counts_go_on_after_a_restart() -> None:
         assert statuses.count(503) <= 1
 
 
+@pytest.mark.parametrize("rule", ["types:health", "endless:health", "gigantic:health", "empty:health"])
+def test_fault_of_an_answer_and_one_without_an_answer_log_nothing(rule: str, caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(faults=(rule, "lose:health")) as server:
+        lost(lambda: requests.get(f"{server.url}/health", timeout=DEADLINE))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_restarts_leave_no_descriptor_open() -> None:
     def restarted() -> int:
         before = server.app

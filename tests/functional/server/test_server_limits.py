@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -16,6 +17,7 @@ from serving import running_server
 from websockets.exceptions import InvalidStatus
 
 from uploader_server.faults import Answer
+from uploader_server.http.errors import refuse
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
@@ -171,3 +173,19 @@ def test_a_server_process_remembers_no_requests_for_tests() -> None:
         assert len(server.faults.requests) == 2
         server.faults.next_answers("GET", "/health", [Answer(418)])
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 418
+
+
+def test_websocket_that_is_refused_after_its_client_has_gone_is_no_error() -> None:
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "websocket.http.response.body":
+            raise RuntimeError("ASGI flow error: Connection already upgraded")  # as granian has it
+
+    scope = {"type": "websocket", "extensions": {"websocket.http.response": {}}}
+    asyncio.run(refuse(403, scope, receive, send))
+    assert sent == ["websocket.http.response.start", "websocket.http.response.body"]

@@ -81,6 +81,16 @@ def test_refused_connection_is_connect_failed(get) -> None:
     assert caught.value.hint == "is the server running there?"
 
 
+def test_earlier_error_that_is_being_handled_is_not_the_cause(get) -> None:
+    with RawServer(lambda peer: peer.head()) as server:
+        try:
+            get(f"http://127.0.0.1:{free_port()}")
+        except ConnectFailed:
+            with pytest.raises(ConnectionLost) as caught:
+                get(server.url)
+    assert os.strerror(111) not in str(caught.value)
+
+
 def test_unknown_host_is_connect_failed(get, monkeypatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
