@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Result:
     """Signals that were sent, and kills of the server."""
     hits: int = 0
     """Requests and events that faults hit since the last start of the server."""
+    seconds: float = 0.0
     find: str = ""
 
     def __str__(self) -> str:
@@ -38,14 +40,14 @@ class Result:
         verdict = f"FIND {self.find}" if self.find else "ok"
         return (
             f"seed {plan.seed}: {where}, {len(plan.sizes)} files, {len(plan.rules)} faults ({self.hits} hits),"
-            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}: {verdict}"
+            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}, {self.seconds:.0f} s: {verdict}"
         )
 
 
 def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
     """Run one round in `directory`; what it finds is in the result. `shared` is used if the plan says so."""
     directory.mkdir(parents=True)
-    result = Result(plan)
+    result, began = Result(plan), time.monotonic()
     one = _Round(plan, directory, shared if plan.shared else None, secrets, result)
     try:
         one.run()
@@ -53,6 +55,7 @@ def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secre
         result.find = str(find)
     finally:
         one.close()
+    result.seconds = time.monotonic() - began
     return result
 
 
