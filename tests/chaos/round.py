@@ -76,6 +76,8 @@ class _Round:
         self._output = 0 if self.own else (self.server.directory / "output.txt").stat().st_size
         self._last: list[dict[str, Any]] = []
         """The events of the last call."""
+        self._killed = False
+        """Whether what a client left when it was killed may still be there."""
         self._listed: Path | None = None
         """What it left to be sent, as it said."""
 
@@ -140,7 +142,11 @@ class _Round:
         self._listed = left if left.exists() else None
         invariants.remember_selection(self.tree, self._last, listed)
         invariants.check_invocation(self.tree, ended, self._last)
-        invariants.check_left_by_client(self.home, killed=ended.killed)
+        if ended.killed:
+            self._killed = True
+        elif self._last:  # it has opened the journal, and has had the time to close it
+            self._killed = False
+        invariants.check_left_by_client(self.home, killed=self._killed)
         self._check_texts()
 
     def _check_stored(self, *, finally_: bool) -> None:

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, watching
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    HalfSent,
+    body_of,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    watching,
+)
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 
@@ -173,6 +185,27 @@ def test_a_server_process_remembers_no_requests_for_tests() -> None:
         assert len(server.faults.requests) == 2
         server.faults.next_answers("GET", "/health", [Answer(418)])
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 418
+
+
+def test_packets_that_end_after_their_connection_was_closed_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server() as server:
+        path = "/socket.io/?EIO=4&transport=polling"
+        opened = json.loads(requests.get(server.url + path, timeout=DEADLINE).text[1:])
+        with connected(server.url) as half:
+            half.sendall(
+                f"POST {path}&sid={opened['sid']} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n4".encode()
+            )
+            eventually(lambda: any(seen.received for seen in running(server)), "half of the packet")
+            requests.post(f"{server.url}{path}&sid={opened['sid']}", data="1", timeout=DEADLINE)  # close
+            half.sendall(b"0")
+            assert half.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def running(server: EmbeddedServer) -> list[Any]:
+    """The requests under way."""
+    gatekeeper: Any = server.app._gatekeeper
+    return list(gatekeeper.busy().values())
 
 
 def test_websocket_that_is_refused_after_its_client_has_gone_is_no_error() -> None:
