@@ -46,9 +46,8 @@ class Result:
 
 def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
     """Run one round in `directory`; what it finds is in the result. `shared` is used if the plan says so."""
-    directory.mkdir(parents=True)
     result, began = Result(plan), time.monotonic()
-    one = _Round(plan, directory, shared if plan.shared else None, secrets, result)
+    one = Round(plan, directory, shared if plan.shared else None, secrets, result)
     try:
         one.run()
     except Find as find:
@@ -59,11 +58,13 @@ def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secre
     return result
 
 
-class _Round:
+class Round:
+    """The state of a round, and its steps."""
+
     def __init__(self, plan: Plan, directory: Path, shared: Server | None, secrets: Secrets, result: Result) -> None:
         self.plan, self.directory, self.result, self.secrets = plan, directory, result, secrets
         self.home = directory / "home"
-        self.home.mkdir()
+        self.home.mkdir(parents=True)
         top = directory / f"tree-{plan.seed}"
         make_tree(top, plan.sizes, plan.seed)
         found = invariants.digests(top)

@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.plan import make_plan
+from chaos import invariants
+from chaos.plan import Invocation, Plan, make_plan
+from chaos.processes import Ended, Find, Secrets
+from chaos.round import Result, Round
 from chaos.run import run
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import FAULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -28,9 +33,50 @@ def test_seed_decides_the_plan() -> None:
     assert make_plan(7) != make_plan(8)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [457, 1620])
 def test_short_chaos(tmp_path: Path, seed: int) -> None:
+    """One of a bundled server with packs, one of the reference backend; both sides are killed."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
+
+
+def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
+    """After a round without faults: what is stored, said, listed or left is changed, and each change is a find."""
+    plan = Plan(1, "bundled", False, {"a": 10, "deep/b": 20}, [], ["--durability", "none"], [], [Invocation()])
+    one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
+    one.run()
+    tree, server, home = one.tree, one.server, one.home
+    call = tmp_path / "round" / "call-1"
+    ended = Ended(0, (call / "out.jsonl").read_text(), (call / "err.txt").read_text(), [], 0, call)
+    stored = server.root / "personal" / tree.top.name / "a"
+
+    def find(words: str, check: Callable[[], object]) -> None:
+        with pytest.raises(Find, match=words):
+            check()
+
+    def called(**changed: object) -> None:
+        changed_call = replace(ended, **changed)
+        invariants.check_invocation(tree, changed_call, invariants.events_of(changed_call))
+
+    called()
+    find("exit code 4, and run.finished says 0", lambda: called(code=4))
+    find("exit code 130 without such a signal", lambda: called(code=130))
+    find("the event stream", lambda: called(out=ended.out[: ended.out.rindex("\n", 0, -1) + 1]))
+    find("half a line", lambda: called(out=ended.out[:-1]))
+    (call / "failed.jsonl").write_text(f'{{"path": "{tree.top}/a"}}\n')
+    find("are listed and are not left", called)
+    find("a secret", lambda: invariants.check_texts([("log", b"a " + one.secrets.token.encode())], one.secrets))
+    find("Traceback", lambda: invariants.check_texts([("log", b"Traceback (most recent")], one.secrets))
+    (home / "tmp" / "left").touch()
+    find("in TMPDIR", lambda: invariants.check_left_by_client(home, killed=False))
+    (server.root / ".uploader" / "tus" / "left").touch()
+    find("belong to no upload", lambda: invariants.check_left_by_server(server, unfinished=True))
+    stored.with_name("a (2)").write_bytes(b"")
+    find("no file of the tree", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.with_name("a (2)").unlink()
+    stored.write_bytes(b"other")
+    find("with other bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.unlink()
+    find("is not stored", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
 
 
 @pytest.mark.acceptance
