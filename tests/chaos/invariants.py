@@ -152,15 +152,15 @@ def _check_cause(code: int, events: list[dict[str, Any]], ends: list[dict[str, A
     failures = [of_failure(FailureCode(end["code"]), retryable=end["retryable"]) for end in ends if "code" in end]
     untried = any(end.get("reason") in ("not_tried", "fail_fast") for end in ends)
     warnings = {event["code"] for event in events if event["type"] == "warning"}
-    told = worst(failures)
+    asked = worst(failures)
     if code == 0:
         if failures or untried or events[-1]["cancelled"]:
             raise Find("exit code 0 although files failed or were not tried")
     elif warnings & {"run_ended", "analysis_failed"} or not ends:  # they have codes of their own
-        if worst([told, Exit(code)]) != code:
-            raise Find(f"exit code {code}, and the failed files ask for {int(told)}")
-    elif told != code:
-        raise Find(f"exit code {code}, and the failed files ask for {int(told)}")
+        if worst([asked, Exit(code)]) != code:
+            raise Find(f"exit code {code}, and the failed files ask for {int(asked)}")
+    elif asked != code:
+        raise Find(f"exit code {code}, and the failed files ask for {int(asked)}")
 
 
 def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str, Any]], *, interrupted: bool) -> None:
