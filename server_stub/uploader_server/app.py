@@ -69,6 +69,7 @@ class UploadApp:
         self.state = state
         self.started = asyncio.Event()
         self._crashed = False
+        self._sweeping: asyncio.Task[None] | None = None
         limits = state.config.limits
         more = AnalysisCalls(state.config, state.store, state.analyses).routes()
         offers: dict[str, Any] = {}
@@ -115,12 +116,11 @@ class UploadApp:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self.state.faults.runs_on(asyncio.get_running_loop())
-        sweeping = asyncio.create_task(self.state.backend.sweep())
+        self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
         try:
             yield
         finally:
-            sweeping.cancel()
             self.stop()
             await self.state.realtime.close()
 
@@ -140,7 +140,9 @@ class UploadApp:
         self._log.write(entry)
 
     def stop(self) -> None:
-        """End every request under way: it gets 503, or the end of its websocket."""
+        """End the sweeps and every request under way: it gets 503, or the end of its websocket."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()

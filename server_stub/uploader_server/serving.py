@@ -148,6 +148,7 @@ class Runner:
                 if not ending.is_set():
                     self.app.crash()  # nobody gets an answer any more
                     cut_connections(self.port)
+                    self.app.stop()
                     asked.append(restart)
                     ending.set()
 

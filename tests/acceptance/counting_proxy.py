@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import select
 import socket
-import struct
 import threading
 import time
 from collections import Counter
@@ -26,24 +25,10 @@ if TYPE_CHECKING:
 
 UPLOADS = "/api/upload/files/"
 BLOCK = 1 << 18
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of a socket that is closed by a reset."""
 
 
 class Cut(Exception):
     """Raised by a test: this connection ends here, both ways; nothing more goes on."""
-
-    def __init__(self, *, reset: bool = False) -> None:
-        super().__init__()
-        self.reset = reset
-
-
-class Instead(Exception):
-    """Raised by a test: the client gets this answer, and the server never hears of the request."""
-
-    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__()
-        self.status, self.headers = status, headers
 
 
 @dataclass(eq=False)
@@ -93,7 +78,7 @@ class Request:
 class Onlooker:
     """What a test does at each moment; called in the thread of the connection, before anything goes on.
 
-    Each may raise `Cut`, `head` also `Instead`.
+    Each may raise `Cut`.
     """
 
     def head(self, request: Request) -> None:
@@ -147,7 +132,6 @@ class CountingProxy:
     def _serve(self, client: socket.socket, born: int) -> None:
         front, back = _Stream(client), None
         self._open.add(client)
-        reset = False
         try:
             while True:
                 if back is not None and back in _readable(front, back):  # idle for too long: the server has closed it
@@ -156,12 +140,7 @@ class CountingProxy:
                 if not head:
                     return
                 request = self._note(head, born)
-                try:
-                    self.onlooker.head(request)
-                except Instead as instead:
-                    front.send(_plain_answer(instead))
-                    front.drain()
-                    return
+                self.onlooker.head(request)
                 if back is None:
                     back = _Stream(socket.create_connection(self.target))
                     self._open.add(back.sock)
@@ -169,18 +148,16 @@ class CountingProxy:
                 self._pass_body(request, front, back)
                 if not self._pass_answer(request, front, back):
                     return
-        except Cut as cut:
-            reset = cut.reset
-        except OSError:
+        except (Cut, OSError):
             pass  # one side is gone: so is the other
         finally:
-            self._drop(front, reset=reset)
+            self._drop(front)
             if back is not None:
-                self._drop(back, reset=reset)
+                self._drop(back)
 
-    def _drop(self, stream: _Stream, *, reset: bool = False) -> None:
+    def _drop(self, stream: _Stream) -> None:
         self._open.discard(stream.sock)
-        stream.close(reset=reset)
+        stream.close()
 
     def _note(self, head: bytes, born: int) -> Request:
         first, headers = _parsed(head)
@@ -269,14 +246,6 @@ class _Stream:
             yield line
             yield from self._exactly(size + 2)
 
-    def drain(self) -> None:
-        """Let the other side read what it was sent: a socket closed with something unread would be reset."""
-        self.sock.settimeout(2)
-        self.sock.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(OSError):
-            while self.sock.recv(BLOCK):
-                pass
-
     def _exactly(self, count: int) -> Iterator[bytes]:
         while count:
             piece = self.some(count)
@@ -285,12 +254,9 @@ class _Stream:
             count -= len(piece)
             yield piece
 
-    def close(self, *, reset: bool) -> None:
+    def close(self) -> None:
         with contextlib.suppress(OSError):
-            if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            else:
-                self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
 
@@ -314,12 +280,6 @@ def _parsed(head: bytes) -> tuple[str, dict[str, str]]:
     first, *lines = head.decode("latin-1").rstrip().split("\r\n")
     pairs = (line.partition(":") for line in lines)
     return first, {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _plain_answer(answer: Instead) -> bytes:
-    lines = [f"HTTP/1.1 {answer.status} -", "Content-Length: 0", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def uploads(requests: Iterable[Request]) -> Iterator[tuple[Request, str, int]]:

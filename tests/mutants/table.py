@@ -232,7 +232,7 @@ MUTANTS = (
     Mutant(
         "the percentage of a session falls",
         CORE + "reducer/sessions.py",
-        "max(session.percent, clamped(event.percent))",
+        "max(0.0 if exact else session.percent, clamped(event.percent))",
         "clamped(event.percent)",
         f"{ORDERS} unit/core/test_core_reducer.py",
     ),
@@ -361,7 +361,7 @@ MUTANTS = (
     Mutant(
         "a stranger's server gets the token",
         "src/uploader_cli/settings/resolution.py",
-        "if not settings.sources[name].layer.may_be_a_stranger:",
+        "if not settings.sources[name].layer.untrusted:",
         "if True:",
         "unit/test_settings_token.py unit/test_settings_resolve.py",
     ),

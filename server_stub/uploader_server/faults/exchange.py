@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from uploader_server.http.accesslog import Seen
 
 
+class Unanswered(Exception):
+    """Nothing is left to do for a fault: another one, or the server, has given up the request."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One request on its way to the server (`app`), and the rule that acts on it."""
@@ -50,7 +54,7 @@ class Exchange:
         await self.pass_on(receive=Interrupted(self.receive, at, happen) if at else None)
 
     async def collected(self) -> tuple[Message, bytes]:
-        """The server's answer: the message that starts it, and its body."""
+        """The server's answer: the message that starts it, and its body. Raises Unanswered."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -58,8 +62,8 @@ class Exchange:
 
         await self.pass_on(send=keep)
         start = next((m for m in messages if m["type"] == "http.response.start"), None)
-        if start is None:  # the server gave it up
-            raise RuntimeError("the server did not answer")
+        if start is None:
+            raise Unanswered
         return start, b"".join(m.get("body", b"") for m in messages)
 
     async def reply(self, start: Message, body: bytes, **headers: str) -> None:

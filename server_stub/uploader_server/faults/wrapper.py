@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import logging
 from typing import TYPE_CHECKING
 
 from uploader_server.faults.answers import give, nowhere
 from uploader_server.faults.control import PATH
-from uploader_server.faults.exchange import Exchange
+from uploader_server.faults.exchange import Exchange, Unanswered
 from uploader_server.faults.on_answers import ON_ANSWERS
 from uploader_server.faults.on_requests import ON_REQUESTS
 from uploader_server.http.connections import cut
@@ -97,7 +98,8 @@ async def _act(
     rule: Rule, faults: Faults, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send
 ) -> None:
     act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
-    await act(Exchange(rule, faults, app, scope, receive, send, seen))
+    with contextlib.suppress(Unanswered):
+        await act(Exchange(rule, faults, app, scope, receive, send, seen))
 
 
 async def _scripted(answer: Answer, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:

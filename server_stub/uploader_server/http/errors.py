@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gzip
 import json
@@ -154,7 +155,8 @@ async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> Non
             return
         prefix = "websocket.http"
     await send({"type": f"{prefix}.response.start", "status": status, "headers": headers})
-    await send({"type": f"{prefix}.response.body", "body": body})
+    with contextlib.suppress(RuntimeError):  # of granian: the client of a websocket has gone meanwhile
+        await send({"type": f"{prefix}.response.body", "body": body})
 
 
 async def drain(receive: Receive, seconds: float) -> None:

@@ -75,6 +75,7 @@ class Gatekeeper:
         """How many requests of each address are under way."""
         self._began: set[tuple[str, int]] = set()
         self._stopped: set[asyncio.Task[Any]] = set()
+        self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -86,7 +87,9 @@ class Gatekeeper:
         self._addresses[address] += 1
         self._began.add(seen.peer)
         try:
-            if self._limit and self._addresses[address] > self._limit:
+            if self._over:
+                await seen.give_up()
+            elif self._limit and self._addresses[address] > self._limit:
                 await refuse(429, scope, seen.receive, seen)
             else:
                 await self._app(scope, seen.receive, seen)
@@ -104,7 +107,8 @@ class Gatekeeper:
             seen.note()
 
     def stop(self) -> None:
-        """End whatever runs: unanswered requests get 503, websockets are closed."""
+        """End whatever runs, and what comes later: unanswered requests get 503, websockets are closed."""
+        self._over = True
         for task in (
             self._running.keys() - self._stopped
         ):  # a second cancel would end what the first one makes it clean up

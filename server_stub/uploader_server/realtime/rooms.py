@@ -103,8 +103,7 @@ class Realtime:
 
     async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request of a connection that was made before."""
-        connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
-        if connection is None or connection.closed:
+        if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
             await self._app(scope, Checked(receive).receive, send)
@@ -112,6 +111,10 @@ class Realtime:
             await self._take_packets(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _is_live(self, scope: Scope) -> bool:
+        connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
+        return connection is not None and not connection.closed
 
     async def _take_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Packets of a long-polling client: read as a whole, and checked, before Engine.IO sees them."""
@@ -131,7 +134,7 @@ class Realtime:
             if len(body) > MAX_PACKET:
                 await refuse(413, scope, receive, send)
                 return
-        if not are_packets(bytes(body)):
+        if not are_packets(bytes(body)) or not self._is_live(scope):
             await refuse(400, scope, receive, send)
             return
         whole = {"type": "http.request", "body": bytes(body), "more_body": False}

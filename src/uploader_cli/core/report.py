@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.names import as_base64, escaped
+from uploader_cli.core.protocol import utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,8 +161,8 @@ class FileRow:
             value = getattr(self, spec.name)
             if value is None and spec.name != "size":
                 continue
-            if spec.name == "relative_path" and as_base64(value) is not None:
-                continue  # it follows from path_b64
+            if spec.name == "relative_path":
+                value = utf8(value)
             out[spec.name] = escaped(str(value)) if isinstance(value, str) else value
             if spec.name == "path" and (raw := as_base64(value)) is not None:
                 out["path_b64"] = raw

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import re
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.names import json_line
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")
 """The accepted suffixes."""
 _COLUMNS = ("path", "path_b64", "name", "category", "sha256")
-_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters not allowed in a manifest's `name`; the name is then derived from the path."""
 
 
 def is_left(row: Row) -> bool:
@@ -79,8 +76,7 @@ def _as_csv(spool: Spool) -> Iterator[str]:
 
 
 def _entry(row: Row) -> dict[str, str | None]:
-    name = row.get("relative_path")
-    given = {"path": row["path"], "name": None if name is None or _NO_NAME.search(name) else name}
+    given = {"path": row["path"], "name": row.get("relative_path")}
     return {column: given.get(column, row.get(column)) for column in _COLUMNS}
 
 

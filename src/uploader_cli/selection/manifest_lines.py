@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-import unicodedata
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -284,8 +283,8 @@ def _own_name(path: str) -> str:
 def _checked_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise _Malformed(f"name must be a relative path without . and .., as videos/a.mp4, not {_short(name)}")
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
-        raise _Malformed(f"name contains a control character or an undecodable byte: {_short(name)}")
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in name):
+        raise _Malformed(f"name contains a NUL character or an undecodable byte: {_short(name)}")
     return name
 
 

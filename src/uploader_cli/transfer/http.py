@@ -26,7 +26,7 @@ from requests import exceptions as rex
 from requests.adapters import HTTPAdapter
 from requests.cookies import get_cookie_header
 from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from uploader_cli.core.events import CallMade
@@ -311,7 +311,7 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     where = _origin(url)
     if isinstance(error, _AnswerTooLarge):
         return ProtocolError(f"the answer of {where} is too large: {error}")
-    if isinstance(error, rex.ProxyError):
+    if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
     if isinstance(error, rex.SSLError):
         hint = "does the server speak TLS there?"
@@ -331,16 +331,27 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and everything it was made of: its arguments, reasons and causes, outermost first."""
+    """The error and everything it was made of: its arguments, reasons and causes, outermost first.
+
+    An error of ours in its context is that of an earlier call, which is being handled.
+    """
     chain = [error]
     for item in chain:
         inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        chain.extend(x for x in inner if isinstance(x, BaseException) and not any(x is known for known in chain))
+        errors = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, UploaderError)]
+        chain.extend(x for x in errors if not any(x is known for known in chain))
     return chain
 
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     return any(isinstance(item, kinds) for item in _chain(error))
+
+
+def _has_no_tunnel(error: BaseException) -> bool:
+    """Whether the proxy was not reached, or refused to connect. urllib3 blames it for a connection that breaks, too."""
+    if _has(error, NewConnectionError, ConnectTimeoutError) or "Tunnel connection failed" in _why(error):
+        return True
+    return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def _why(error: BaseException) -> str:

@@ -167,8 +167,12 @@ class Pack:
         return answer
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
-        """Pair each file with its entry; those that the server may take later go into a new pack."""
+        """Pair each file with its entry; those that the server may take later go into a new pack.
+
+        So do all that failed in an earlier run, of which this is the answer: they have not been sent in this one.
+        """
         outcomes, later = [], []
+        earlier = self._sent_before
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
                 outcomes.append(Outcome(file, None, item.server_id, item.location, None, digest, verified=True))
@@ -176,13 +180,13 @@ class Pack:
             code = FailureCode.INTEGRITY if item.error == MISMATCH else FailureCode.SERVER_FAILED
             words = f"the server could not store it: {item.message or item.error or 'it gives no reason'}"
             refused = errors.FileFailure(words, code=code, retryable=item.retryable)
-            if item.retryable and self._tries < self._context.settings.retries:
-                self._context.ledger.retry([file], refused, _delay(self._tries + 1))
+            if earlier or (item.retryable and self._tries < self._context.settings.retries):
+                self._context.ledger.retry([file], refused, 0.0 if earlier else _delay(self._tries + 1))
                 later.append(file)
             else:
                 outcomes.append(Outcome(file, refused))
         if later:
-            self._put(later, tries=self._tries + 1)
+            self._put(later, tries=self._tries + (not earlier))
         return outcomes
 
     def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:

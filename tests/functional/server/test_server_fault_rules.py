@@ -554,6 +554,25 @@ def test_no_thread_of_a_server_survives_its_restart_and_its_stop() -> None:
     eventually(lambda: threads() <= earlier, "the end of every thread")
 
 
+@pytest.mark.parametrize("rule", ["types:health", "endless:health", "gigantic:health", "empty:health"])
+def test_fault_of_an_answer_and_one_without_an_answer_log_nothing(rule: str, caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(faults=(rule, "lose:health")) as server:
+        lost(lambda: requests.get(f"{server.url}/health", timeout=DEADLINE))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_restarts_leave_no_descriptor_open() -> None:
+    def restarted() -> int:
+        before = server.app
+        server.faults.restart()
+        again(server, before)
+        return len(os.listdir("/proc/self/fd"))
+
+    with running_server() as server:
+        first = [restarted(), restarted()][-1]
+        eventually(lambda: restarted() <= first, "a restart after which no more descriptors are open")
+
+
 def test_the_control_call_changes_the_rules_of_another_process() -> None:
     with server_process("--fault-control", "--fault", "status:health#1:503") as server:
         control = f"{server.url}/faults"

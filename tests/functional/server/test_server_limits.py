@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -11,12 +12,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import websockets.sync.client
-from batches import DEADLINE, UNKNOWN, HalfSent, body_of, eventually, file, new_session, progress, text, watching
+from batches import (
+    DEADLINE,
+    UNKNOWN,
+    HalfSent,
+    body_of,
+    connected,
+    eventually,
+    file,
+    new_session,
+    progress,
+    text,
+    watching,
+)
 from fakes import Clock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
 
 from uploader_server.faults import Answer
+from uploader_server.http.errors import refuse
 from uploader_server.http.ratelimit import RateLimit
 
 if TYPE_CHECKING:
@@ -191,3 +205,40 @@ def test_a_window_of_the_rate_limit_ends_and_says_when() -> None:
         True,
         {"x-ratelimit-limit": "2", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "170"},
     )
+
+
+def test_packets_that_end_after_their_connection_was_closed_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server() as server:
+        path = "/socket.io/?EIO=4&transport=polling"
+        opened = json.loads(requests.get(server.url + path, timeout=DEADLINE).text[1:])
+        with connected(server.url) as half:
+            half.sendall(
+                f"POST {path}&sid={opened['sid']} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n4".encode()
+            )
+            eventually(lambda: any(seen.received for seen in running(server)), "half of the packet")
+            requests.post(f"{server.url}{path}&sid={opened['sid']}", data="1", timeout=DEADLINE)  # close
+            half.sendall(b"0")
+            assert half.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def running(server: EmbeddedServer) -> list[Any]:
+    """The requests under way."""
+    gatekeeper: Any = server.app._gatekeeper
+    return list(gatekeeper.busy().values())
+
+
+def test_websocket_that_is_refused_after_its_client_has_gone_is_no_error() -> None:
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "websocket.http.response.body":
+            raise RuntimeError("ASGI flow error: Connection already upgraded")  # as granian has it
+
+    scope = {"type": "websocket", "extensions": {"websocket.http.response": {}}}
+    asyncio.run(refuse(403, scope, receive, send))
+    assert sent == ["websocket.http.response.start", "websocket.http.response.body"]

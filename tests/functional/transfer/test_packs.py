@@ -81,6 +81,14 @@ def sending(server: EmbeddedServer, files: Path, tmp_path: Path) -> Sending:
     return Sending(server, files, tmp_path)
 
 
+def test_resume_sends_files_again_that_the_server_refused_in_a_pack(sending: Sending) -> None:
+    sending.server.faults.fail_files = ["*/deep/*"]
+    assert sending.run().outcome.failed == 20
+    sending.server.faults.clear()
+    assert sending.run().outcome.failed == 0
+    sending.check_stored_once()
+
+
 def test_small_files_travel_in_one_request(sending: Sending) -> None:
     result = sending.run()
     assert (result.ok, result.outcome.completed) == (True, 21)

@@ -81,6 +81,16 @@ def test_refused_connection_is_connect_failed(get) -> None:
     assert caught.value.hint == "is the server running there?"
 
 
+def test_earlier_error_that_is_being_handled_is_not_the_cause(get) -> None:
+    with RawServer(lambda peer: peer.head()) as server:
+        try:
+            get(f"http://127.0.0.1:{free_port()}")
+        except ConnectFailed:
+            with pytest.raises(ConnectionLost) as caught:
+                get(server.url)
+    assert os.strerror(111) not in str(caught.value)
+
+
 def test_unknown_host_is_connect_failed(get, monkeypatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -308,6 +318,25 @@ def test_body_through_a_tls_proxy_to_a_tls_server_is_intact(tmp_path) -> None:
         assert proxy.asked[0][0].startswith("CONNECT ")
     assert told[-1] == 3_000_000
     assert body.through
+
+
+def test_answer_lost_through_a_proxy_is_a_lost_connection_after_the_body() -> None:
+    with RawServer(lambda peer: peer.request()) as proxy:
+        client = Http(Settings(server="http://files.invalid:8005", proxy=proxy.url))
+        with pytest.raises(ConnectionLost) as caught:
+            client.request("POST", "http://files.invalid:8005/", json={"files": 1})
+        client.close()
+    assert caught.value.body_sent
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_proxy_that_refuses_or_is_not_there_is_connect_failed(get, status) -> None:
+    with RawServer(lambda peer: (peer.head(), peer.answer(status))) as proxy:
+        for url in (proxy.url, f"http://127.0.0.1:{free_port()}"):
+            with pytest.raises(ConnectFailed) as caught:
+                get("https://files.invalid:8005", proxy=url)
+            assert one_line(caught.value).startswith("the proxy did not connect to https://files.invalid:8005: ")
+            assert caught.value.hint == "check --proxy"
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])

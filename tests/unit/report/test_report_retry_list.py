@@ -12,6 +12,7 @@ import pytest
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.names import as_base64, escaped
+from uploader_cli.core.protocol import utf8
 from uploader_cli.core.report import FileRow, Phase
 from uploader_cli.report import retry_list
 from uploader_cli.report.formats import COLUMNS, as_csv
@@ -91,15 +92,22 @@ def test_name_category_and_digest_survive(spool: Spool, tmp_path: Path, suffix: 
     assert (entry.path, entry.name, entry.category, entry.sha256) == ("/data/a.mp4", "b/c.mp4", "scenic", digest)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_name_of_odd_characters_keeps_its_directory(spool: Spool, tmp_path: Path, suffix: str) -> None:
+    names = [os.fsdecode(b"deep/" + name) for name in NAMES + WITH_BREAKS]
+    for number, name in enumerate(names):
+        spool.put(FileRow(number, f"/data/{name}", 1, Phase.FAILED, relative_path=name).as_fields())
+    assert [entry.name for entry in read_back(tmp_path / f"again.{suffix}", spool)] == [utf8(name) for name in names]
+
+
 def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
-    """Of all its files: each column is known to what reads lists, which may ask for no name with control characters."""
-    names = [name for name in NAMES if b"\t" not in name]
-    fill(spool, names)
+    """Of all its files: each column is known to what reads lists."""
+    fill(spool, NAMES)
     path = tmp_path / "report.csv"
     path.write_text("".join(as_csv({}, spool)), encoding="utf-8")
     with path.open("rb") as stream:
         entries = list(parse(stream, Format.CSV))
-    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == [*names, b"there.mp4"]
+    assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == [*NAMES, b"there.mp4"]
     assert set(COLUMNS) <= {*manifest_lines.COLUMNS, *manifest_lines.OTHERS}
 
 

@@ -145,7 +145,7 @@ def test_a_quote_that_is_not_closed_takes_only_its_own_line(end: str) -> None:
     found = list(lines(content, Format.CSV))
     quotes = [item for item in found if isinstance(item, BadLine)]
     assert (quotes[0].line, quotes[0].message) == (3, "not valid CSV: unclosed quote")
-    assert [item.path for item in found if isinstance(item, Entry)] == ["a.mp4", "d.mp4"]
+    assert [item.path for item in found if isinstance(item, Entry)] == ["a.mp4", "c.mp4", "d.mp4"]
     assert [item.line for item in found] == sorted(item.line for item in found)
 
 
@@ -203,7 +203,7 @@ def test_the_event_stream_is_a_list_of_files_too() -> None:
         ('{"path": "a", "sha256": "abc"}', "sha256 must be 64 hexadecimal digits, not 'abc'"),
         ('{"path": "a", "name": "../b"}', "name must be a relative path without . and .., as videos/a.mp4, not '../b'"),
         ('{"path": "a", "name": "/b"}', "name must be a relative path without . and .., as videos/a.mp4, not '/b'"),
-        ('{"path": "a", "name": "b\\n"}', "name contains a control character or an undecodable byte: 'b\\n'"),
+        ('{"path": "a", "name": "b\\u0000"}', "name contains a NUL character or an undecodable byte: 'b\\x00'"),
     ],
 )
 def test_a_line_that_can_not_be_used(line: str, words: str) -> None:

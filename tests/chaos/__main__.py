@@ -1,0 +1,27 @@
+"""`python -m tests.chaos --seed S --minutes M`: rounds of chaos until the time is over. Exit code 1 on a find."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of the tests are modules there
+
+from chaos.run import run
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="seed of the first round")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after so many minutes")
+    parser.add_argument("--rounds", type=int, help="end after so many rounds; 1 repeats one")
+    parser.add_argument("--directory", type=Path, help="where finds are kept (default: a new temporary directory)")
+    given = parser.parse_args()
+    place = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers and clients must not stay
+    summary = run(given.seed, given.minutes, place.resolve(), rounds=given.rounds, say=partial(print, flush=True))
+    sys.exit(1 if summary.finds else 0)

@@ -1,0 +1,150 @@
+"""What happens in a round, all of it derived from the seed of the round."""
+
+from __future__ import annotations
+
+import random
+import signal
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chaos.faults import random_rule
+from chaos.trees import random_tree
+
+Flavour = Literal["bundled", "reference"]
+Command = Literal["upload", "resume", "list"]
+FROZEN = 1.5
+"""Seconds that a server is stopped."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A signal to one side, once the client has printed so many events.
+
+    A server that is killed is started again, one that is stopped (SIGSTOP) continues after `FROZEN` seconds. The strike
+    comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
+    """
+
+    whom: Literal["client", "server"]
+    number: int
+    events: int
+    delay: float
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of the client, and what strikes meanwhile.
+
+    A call that can't `resume`, or send the `list` that --failed-to wrote, is an `upload`.
+    """
+
+    command: Command = "upload"
+    strikes: tuple[Strike, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A round."""
+
+    seed: int
+    flavour: Flavour
+    shared: bool
+    """On the server that lives as long as the run; else on one of its own, which may be killed."""
+    sizes: dict[str, int]
+    client: list[str]
+    server: list[str]
+    rules: list[str] = field(default_factory=list)
+    invocations: list[Invocation] = field(default_factory=list)
+    proxy: bool = False
+
+    @property
+    def protocol_is_batch(self) -> bool:
+        """Whether files travel in batches."""
+        return self.flavour == "reference" or "batch" in self.client
+
+    @property
+    def forgets(self) -> bool:
+        """Whether a fault makes the server forget files that it has confirmed."""
+        return any(rule.startswith("restart") and ":nothing" in rule for rule in self.rules)
+
+
+def make_plan(seed: int) -> Plan:
+    """Derive a round from its seed."""
+    chance = random.Random(seed)
+    shared = chance.random() < 0.45
+    reference = not shared and chance.random() < 0.25
+    verify = chance.random() < 0.25
+    batch = reference or chance.random() < 0.2
+    analyze = not shared and chance.random() < 0.1
+    sizes = random_tree(chance, batch_only=reference or analyze)
+    calm = chance.random() < 0.1
+    rules = [
+        random_rule(chance, batch=batch, verify=verify, shared=shared, analyze=analyze, reference=reference)
+        for _ in range(0 if calm else chance.choice([1, 2, 3, 5, 8, 12]))
+    ]
+    hangs = any(rule.startswith("analysis-hang") for rule in rules)
+    invocations = [_invocation(chance, number, shared, reference, hangs) for number in range(chance.randint(1, 4))]
+    return Plan(
+        seed,
+        "reference" if reference else "bundled",
+        shared,
+        sizes,
+        _client(chance, batch=batch and not reference, verify=verify, analyze=analyze),
+        _server(chance, reference=reference),
+        rules,
+        invocations,
+        proxy=chance.random() < 0.2,
+    )
+
+
+def _invocation(chance: random.Random, number: int, shared: bool, reference: bool, hangs: bool) -> Invocation:
+    strikes = []
+    for _ in range(chance.choice([0, 1, 1, 2, 3])):
+        events, delay = chance.choice([0, 1, 3, 10, 40, 100]), chance.choice([0.0, 0.0, 0.02, 0.3])
+        if not shared and chance.random() < 0.5:
+            sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
+            strikes.append(Strike("server", sent, events, delay))
+        else:
+            sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGINT, signal.SIGTERM])
+            strikes.append(Strike("client", sent, events, delay))
+    if hangs:
+        strikes.append(Strike("client", signal.SIGINT, 10_000, 0.0))
+    strikes.sort(key=lambda strike: strike.events)
+    commands: tuple[Command, ...] = ("upload", "resume", "resume", "list") if number else ("upload",)
+    command = chance.choice(commands)
+    if reference and command == "list":  # the run that is resumed later would store those files a second time
+        command = "resume"
+    return Invocation(command, tuple(strikes))
+
+
+def _client(chance: random.Random, *, batch: bool, verify: bool, analyze: bool) -> list[str]:
+    options = ["--retries", str(chance.choice([0, 1, 2, 3])), "--max-wait", "8", "--wait-for-server", "6"]
+    if batch:
+        options += ["--protocol", "batch"]
+    elif chance.random() < 0.2:
+        options += ["--no-pack"]
+    if chance.random() < 0.6:
+        options += ["--jobs", str(chance.choice([1, 2, 4, 8]))]
+    if chance.random() < 0.6:
+        options += ["--chunk-size", chance.choice(["16K", "64K", "256K", "1M"])]
+    if chance.random() < 0.3:
+        options += ["--checksum", chance.choice(["sha1", "sha256"])]
+    if chance.random() < 0.3:
+        options += ["--limit-rate", chance.choice(["1M", "4M", "16M"])]
+    options += ["--verify"] if verify else []
+    options += ["--skip-existing"] if chance.random() < 0.2 else []
+    options += ["--fail-fast"] if chance.random() < 0.1 else []
+    options += ["--cancel-on-interrupt"] if chance.random() < 0.15 else []
+    options += ["--category", "scenic"] if chance.random() < 0.1 else []
+    options += ["--analyze", "content"] if analyze else []
+    options += [chance.choice(["--quiet", "-v", "-vv"])] if chance.random() < 0.5 else []
+    options += ["--log-level", chance.choice(["debug", "info"])]
+    return options
+
+
+def _server(chance: random.Random, *, reference: bool) -> list[str]:
+    if reference:
+        return ["--as", "reference", "--processing", chance.choice(["0", "0.1", "0.4"]), "--rate-limit", "0"]
+    options = ["--durability", chance.choice(["fsync", "none", "none"]), "--analysis-seconds", "0.3"]
+    options += ["--max-files", str(chance.choice([2, 7, 50]))] if chance.random() < 0.2 else []
+    options += ["--no-packs"] if chance.random() < 0.1 else []
+    return options

@@ -1,0 +1,299 @@
+"""The two sides as real processes: `uploader serve`, and `uploader upload` or `resume`."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from command import environment
+from patience import PATIENCE
+from relays import HttpProxy
+
+from chaos.plan import FROZEN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chaos.plan import Strike
+
+UPLOADER = Path(sys.executable).with_name("uploader")
+LATEST = 4.0
+"""Seconds after the start of a client at which a strike comes if the client prints too few events."""
+DEADLINE = 150.0
+"""Seconds that one call of the client may take: every pause of a plan is much shorter."""
+
+
+class Find(Exception):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Words that no output may contain."""
+
+    token: str = field(default_factory=lambda: "tok-" + secrets.token_hex(12))
+    header: str = field(default_factory=lambda: "hdr-" + secrets.token_hex(12))
+    password: str = field(default_factory=lambda: "pwd-" + secrets.token_hex(12))
+
+    @property
+    def words(self) -> tuple[bytes, ...]:
+        """All of them as bytes."""
+        return tuple(word.encode() for word in (self.token, self.header, self.password))
+
+
+def free_port() -> int:
+    """Return a port that is free, outside the range from which the system takes ports of its own."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Server:
+    """`uploader serve` on one root and port, through any number of kills and restarts."""
+
+    def __init__(self, directory: Path, options: Sequence[str], token: str) -> None:
+        """Its output, access log and temporary files are in `directory`, its files in `directory/root`."""
+        self.directory, self.root, self.port = directory, directory / "root", free_port()
+        self.temporary = directory / "tmp"
+        self.temporary.mkdir(parents=True)
+        self._token = directory / "token"
+        self._token.write_text(token)
+        self._options = list(options)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, rules: Sequence[str] = ()) -> None:
+        """Start it, and return when it answers. Raises Find if it does not."""
+        line = [UPLOADER, "serve", "--root", self.root, "--port", str(self.port), "--auth-token-file", self._token]
+        line += ["--access-log", self.directory / "access.log", *self._options, "--fault-control"]
+        line += [part for rule in rules for part in ("--fault", rule)]
+        env = environment(self.directory, TMPDIR=str(self.temporary))
+        with (self.directory / "output.txt").open("ab") as output:
+            before = output.tell()
+            self.process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+            )
+        until = time.monotonic() + PATIENCE
+        while b"server ready on" not in (self.directory / "output.txt").read_bytes()[before:]:
+            if self.process.poll() is not None:
+                raise Find(f"the server did not start: exit code {self.process.returncode}")
+            if time.monotonic() > until:
+                raise Find(f"the server did not start within {PATIENCE} s")
+            time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def change(self, rules: Sequence[str]) -> None:
+        """Put these faults into force, in place of all others."""
+        for method, body in (("DELETE", None), ("POST", json.dumps({"rules": list(rules)}))):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+            connection.request(method, "/faults", body, {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+            if answer.status != 200:
+                raise Find(f"/faults answered {answer.status}: {text[:500]}")
+
+    def hits(self) -> int:
+        """How many requests and events the faults in force have hit."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.request("GET", "/faults")
+        rules = json.loads(connection.getresponse().read())["rules"]
+        connection.close()
+        return sum(rule["hits"] for rule in rules)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop it for a while."""
+        os.kill(self.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        if self.process is not None:
+            _kill_group(self.process)
+
+    def stop(self) -> None:
+        """SIGTERM. Raises Find for anything but a quick exit with code 0."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(PATIENCE / 2)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Find("the server does not stop after SIGTERM") from None
+        if code:
+            raise Find(f"the server stopped with exit code {code}")
+
+
+class Proxy(HttpProxy):
+    """A forward proxy that forgets what passes."""
+
+    def _look(self, piece: bytes) -> None:
+        self.seen.clear()
+
+
+@dataclass
+class Ended:
+    """A call of the client that is over."""
+
+    code: int
+    out: str
+    err: str
+    sent: list[int]
+    """Signals that reached the client while it ran."""
+    strikes: int
+    """Those, and the kills of the server."""
+    directory: Path
+    """Where its report, list and log are."""
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended by `kill -9`."""
+        return self.code == -signal.SIGKILL
+
+
+class Client:
+    """`uploader ARGUMENTS` with a home of its own; its output goes to files in `directory`."""
+
+    def __init__(
+        self, directory: Path, home: Path, options: Sequence[str], paths: Sequence[Path], env: dict[str, str]
+    ) -> None:
+        directory.mkdir(parents=True)
+        self._directory, self._strikes = directory, 0
+        temporary = home / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        line = [UPLOADER, *options, "--json", "--report", directory / "report.json"]
+        line += ["--failed-to", directory / "failed.jsonl", "--log-file", directory / "log.jsonl"]
+        line += ["--", *paths] if paths else []
+        (directory / "command.txt").write_text("\n".join(os.fspath(part) for part in line))
+        with (directory / "out.jsonl").open("wb") as out, (directory / "err.txt").open("wb") as err:
+            self.process = subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=home,
+                env=environment(home, TMPDIR=str(temporary), **env),
+                start_new_session=True,
+            )
+
+    def run(self, strikes: Sequence[Strike], server: Server, rules: Sequence[str]) -> Ended:
+        """Wait for the end, and strike meanwhile. Raises Find if it does not end."""
+        started, left, sent = time.monotonic(), list(strikes), list[int]()
+        events, due = 0, None
+        with (self._directory / "out.jsonl").open("rb") as out:
+            while self.process.poll() is None:
+                events += out.read().count(b"\n")
+                now = time.monotonic()
+                if left and due is None and (events >= left[0].events or now > started + LATEST):
+                    due = now + left[0].delay
+                if left and due is not None and now >= due:
+                    due = None
+                    self._strike(left.pop(0), server, rules, sent)
+                if now > started + DEADLINE:
+                    self.process.send_signal(signal.SIGABRT)
+                    _kill_group(self.process)
+                    raise Find(f"the client did not end within {DEADLINE} s")
+                time.sleep(0.003)
+        _no_process_left(self.process.pid)
+        return Ended(
+            self.process.returncode,
+            (self._directory / "out.jsonl").read_text(encoding="utf-8"),
+            (self._directory / "err.txt").read_text(encoding="utf-8"),
+            sent,
+            self._strikes,
+            self._directory,
+        )
+
+    def _strike(self, strike: Strike, server: Server, rules: Sequence[str], sent: list[int]) -> None:
+        if strike.number == signal.SIGSTOP:
+            server.freeze(FROZEN)
+            self._strikes += 1
+        elif strike.whom == "server":
+            server.kill()
+            time.sleep(strike.delay)
+            server.start(rules)
+            self._strikes += 1
+        elif strike.number == signal.SIGKILL or self._has_begun():
+            self.process.send_signal(strike.number)
+            sent.append(strike.number)
+            self._strikes += 1
+
+    def _has_begun(self) -> bool:
+        """Wait until the client handles signals, which the interpreter does not do before the client's first line.
+
+        False if it ends before.
+        """
+        while self.process.poll() is None:
+            if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
+                return True
+            time.sleep(0.002)
+        return False
+
+    def kill(self) -> None:
+        """`kill -9`, if it still runs."""
+        _kill_group(self.process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _no_process_left(group: int) -> None:
+    """Raise Find if a process of this group is alive."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        time.sleep(0.2)
+        os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
+        raise Find("the client left a process behind")
+
+
+def _status(pid: int) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds."""
+
+    memory: int
+    """Resident bytes."""
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def by(cls, pid: int) -> Held:
+        """A process now."""
+        status = _status(pid)
+        memory = int(status["VmRSS"].split()[0]) << 10
+        return cls(memory, int(status["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))
+
+    def __str__(self) -> str:
+        return f"{self.memory / (1 << 20):.0f} MiB, {self.threads} threads, {self.descriptors} descriptors"

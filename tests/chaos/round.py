@@ -1,0 +1,196 @@
+"""One round: its tree, its server, its calls of the client, and all checks."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chaos import invariants
+from chaos.invariants import Tree
+from chaos.plan import Invocation, Plan
+from chaos.processes import Client, Ended, Find, Proxy, Secrets, Server
+from chaos.trees import make_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAST_TRIES = 3
+"""Calls of the client after the faults have ended: one for each outcome that an earlier one may have left."""
+
+
+@dataclass
+class Result:
+    """What a round came to."""
+
+    plan: Plan
+    codes: list[int] = field(default_factory=list)
+    kills: int = 0
+    """Signals that were sent, and kills of the server."""
+    hits: int = 0
+    """Requests and events that faults hit since the last start of the server."""
+    seconds: float = 0.0
+    find: str = ""
+
+    def __str__(self) -> str:
+        plan = self.plan
+        where = "shared" if plan.shared else plan.flavour
+        verdict = f"FIND {self.find}" if self.find else "ok"
+        return (
+            f"seed {plan.seed}: {where}, {len(plan.sizes)} files, {len(plan.rules)} faults ({self.hits} hits),"
+            f" {self.kills} kills, exit codes {' '.join(map(str, self.codes))}, {self.seconds:.0f} s: {verdict}"
+        )
+
+
+def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
+    """Run one round in `directory`; what it finds is in the result. `shared` is used if the plan says so."""
+    result, began = Result(plan), time.monotonic()
+    one = Round(plan, directory, shared if plan.shared else None, secrets, result)
+    try:
+        one.run()
+    except Find as find:
+        result.find = str(find)
+    finally:
+        one.close()
+    result.seconds = time.monotonic() - began
+    return result
+
+
+class Round:
+    """The state of a round, and its steps."""
+
+    def __init__(self, plan: Plan, directory: Path, shared: Server | None, secrets: Secrets, result: Result) -> None:
+        self.plan, self.directory, self.result, self.secrets = plan, directory, result, secrets
+        self.home = directory / "home"
+        self.home.mkdir(parents=True)
+        top = directory / f"tree-{plan.seed}"
+        make_tree(top, plan.sizes, plan.seed)
+        found = invariants.digests(top)
+        self.tree = Tree(top, {f"{top.name}/{invariants.stored_name(name)}": found[name] for name in found})
+        self.own = shared is None
+        self.server = shared or Server(directory / "server", plan.server, secrets.token)
+        self.category = "scenic" if "scenic" in plan.client else "personal"
+        self.client: Client | None = None
+        self.proxy: Proxy | None = None
+        self._output = 0 if self.own else (self.server.directory / "output.txt").stat().st_size
+        self._last: list[dict[str, Any]] = []
+        """The events of the last call."""
+        self._killed = False
+        """Whether what a client left when it was killed may still be there."""
+        self._listed: Path | None = None
+        """What it left to be sent, as it said."""
+
+    def run(self) -> None:
+        if self.own:
+            self.server.start(self.plan.rules)
+        else:
+            self.server.change(self.plan.rules)
+        if self.plan.proxy:
+            self.proxy = Proxy(("127.0.0.1", self.server.port))
+        for invocation in self.plan.invocations:
+            ended = self._call(invocation)
+            if not self.plan.forgets:
+                self._check_stored(finally_=False)
+            if ended.code == 0:
+                break
+        self._end_faults()
+        self._finish()
+        if self.own:
+            self.server.stop()
+            invariants.check_left_by_server(self.server, unfinished=self._gives_up())
+        self._check_texts()
+
+    def close(self) -> None:
+        """Leave no process."""
+        if self.client is not None:
+            self.client.kill()
+        if self.own:
+            self.server.kill()
+        else:
+            with contextlib.suppress(OSError, Find):
+                self.server.change([])
+        if self.proxy is not None:
+            self.proxy.close()
+
+    def _call(self, invocation: Invocation, *more: str) -> Ended:
+        listed: Path | None = None
+        options, paths = ["upload", *self.plan.client, "--server", self.server.url, *more], [self.tree.top]
+        if invocation.command == "resume" and self._may_resume():
+            options, paths = ["resume"], []
+        elif invocation.command == "list" and self._listed is not None:
+            listed = self._listed
+            options, paths = [*options, "--from-file", str(listed)], []
+        number = len(self.result.codes) + 1
+        env = {"UPLOADER_TOKEN": self.secrets.token, "UPLOADER_HEADER": f"X-Canary: {self.secrets.header}"}
+        if self.proxy is not None:
+            env["UPLOADER_PROXY"] = f"http://user:{self.secrets.password}@127.0.0.1:{self.proxy.port}"
+        self.client = Client(self.directory / f"call-{number}", self.home, options, paths, env)
+        ended = self.client.run(invocation.strikes, self.server, self.plan.rules)
+        self.result.codes.append(ended.code)
+        self.result.kills += ended.strikes
+        self._check(ended, listed)
+        return ended
+
+    def _may_resume(self) -> bool:
+        """Whether the last call has begun a run and not completed it."""
+        return bool(self._last) and self._last[-1].get("exit_code") != 0
+
+    def _check(self, ended: Ended, listed: Path | None) -> None:
+        self._last = invariants.events_of(ended)
+        left = ended.directory / "failed.jsonl"
+        self._listed = left if left.exists() else None
+        invariants.remember_selection(self.tree, self._last, listed)
+        invariants.check_invocation(self.tree, ended, self._last)
+        if ended.killed:
+            self._killed = True
+        elif self._last:  # it has opened the journal, and has had the time to close it
+            self._killed = False
+        invariants.check_left_by_client(self.home, killed=self._killed)
+        self._check_texts()
+
+    def _check_stored(self, *, finally_: bool) -> None:
+        invariants.check_stored(self.plan, self.tree, self.server, self.category, finally_=finally_)
+
+    def _end_faults(self) -> None:
+        """From here on nothing goes wrong: the server starts anew without faults, or its faults are ended."""
+        with contextlib.suppress(OSError):  # one of them may concern this call, too
+            self.result.hits = self.server.hits()
+        if self.own:
+            self.server.stop()
+            self.server.start()
+        else:
+            self.server.change([])
+
+    def _finish(self) -> None:
+        """The same command completes, once the faults have ended, and then everything is stored once."""
+        more = ["--skip-existing"]
+        if self.plan.flavour == "reference":  # it can't be asked for what it stored without telling where
+            more.append("--trust-receipts")
+        for _ in range(LAST_TRIES):
+            if self.plan.forgets:
+                self.tree.confirmed.clear()
+            ended = self._call(Invocation(), *more)
+            if ended.code == 0 or (ended.code == 4 and self.plan.flavour == "reference" and self.tree.unknown):
+                break
+        else:
+            raise Find("the same command does not complete after the faults have ended")
+        self._check_stored(finally_=True)
+
+    def _gives_up(self) -> bool:
+        """Whether uploads may be left unfinished on the server: a fault made the client begin some of them again."""
+        return bool(self.plan.rules)
+
+    def _check_texts(self) -> None:
+        leave = [self.tree.top, self.server.root, self.server.directory / "token"]
+        invariants.check_texts(invariants.texts_below(self.directory, leave), self.secrets)
+        if not self.own:
+            with (self.server.directory / "output.txt").open("rb") as output:
+                output.seek(self._output)
+                invariants.check_texts([("the output of the server", output.read())], self.secrets)
+
+
+def forget_round(directory: Path) -> None:
+    """Remove the directory of a round without a find."""
+    shutil.rmtree(directory, ignore_errors=True)

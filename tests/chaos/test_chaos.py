@@ -1,0 +1,87 @@
+"""Random trees, faults and kills, from fixed seeds: every invariant of `chaos.invariants` holds.
+
+`python -m tests.chaos` runs more of them (CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chaos import invariants
+from chaos.plan import Invocation, Plan, make_plan
+from chaos.processes import Ended, Find, Secrets
+from chaos.round import Result, Round
+from chaos.run import run
+from uploader_server.faults.rules import parse_rule
+from uploader_server.faults.table import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_every_fault_occurs_in_plans_and_can_be_read() -> None:
+    rules = [parse_rule(rule) for seed in range(1500) for rule in make_plan(seed).rules]
+    assert {rule.kind for rule in rules} == set(FAULTS)
+
+
+def test_seed_decides_the_plan() -> None:
+    assert make_plan(7) == make_plan(7)
+    assert make_plan(7) != make_plan(8)
+
+
+@pytest.mark.parametrize("seed", [457, 1620])
+def test_short_chaos(tmp_path: Path, seed: int) -> None:
+    """One of a bundled server with packs, one of the reference backend; both sides are killed."""
+    assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
+
+
+def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
+    """After a round without faults: what is stored, said, listed or left is changed, and each change is a find."""
+    plan = Plan(1, "bundled", False, {"a": 10, "deep/b": 20}, [], ["--durability", "none"], [], [Invocation()])
+    one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
+    one.run()
+    tree, server, home = one.tree, one.server, one.home
+    call = tmp_path / "round" / "call-1"
+    ended = Ended(0, (call / "out.jsonl").read_text(), (call / "err.txt").read_text(), [], 0, call)
+    stored = server.root / "personal" / tree.top.name / "a"
+
+    def find(words: str, check: Callable[[], object]) -> None:
+        with pytest.raises(Find, match=words):
+            check()
+
+    def called(**changed: object) -> None:
+        changed_call = replace(ended, **changed)
+        invariants.check_invocation(tree, changed_call, invariants.events_of(changed_call))
+
+    called()
+    find("exit code 4, and run.finished says 0", lambda: called(code=4))
+    find("exit code 130 without such a signal", lambda: called(code=130))
+    find("the event stream", lambda: called(out=ended.out[: ended.out.rindex("\n", 0, -1) + 1]))
+    find("half a line", lambda: called(out=ended.out[:-1]))
+    (call / "failed.jsonl").write_text(f'{{"path": "{tree.top}/a"}}\n')
+    find("are listed and are not left", called)
+    find("a secret", lambda: invariants.check_texts([("log", b"a " + one.secrets.token.encode())], one.secrets))
+    find("Traceback", lambda: invariants.check_texts([("log", b"Traceback (most recent")], one.secrets))
+    (home / "tmp" / "left").touch()
+    find("in TMPDIR", lambda: invariants.check_left_by_client(home, killed=False))
+    (server.root / ".uploader" / "tus" / "left").touch()
+    find("belong to no upload", lambda: invariants.check_left_by_server(server, unfinished=True))
+    stored.with_name("a (2)").write_bytes(b"")
+    find("no file of the tree", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.with_name("a (2)").unlink()
+    stored.write_bytes(b"other")
+    find("with other bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.unlink()
+    find("is not stored", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [10_000, 20_000])
+def test_long_chaos(tmp_path: Path, seed: int) -> None:
+    """Twenty minutes each."""
+    assert run(seed, 20, tmp_path, say=print).finds == []
