@@ -76,6 +76,12 @@ def _with_place(chance: random.Random, batch: bool, verify: bool, _shared: bool)
     return f"{_request(chance, batch, verify)}:{_at(chance)}"
 
 
+def _disk_full(chance: random.Random, batch: bool, *_: bool) -> str:
+    """Only of requests whose bodies are written to the disk."""
+    kinds = ("batch",) if batch else ("create", "patch", "pack")
+    return f"{chance.choice(kinds)}{chance.choice(WHICH)}:{_at(chance)}"
+
+
 def _stall(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
     seconds = chance.choice([0.3, 1, 2])
     when = chance.choice(["before", "after", f"in,at={_at(chance)}"])
@@ -127,7 +133,7 @@ _RULES: dict[str, Callable[..., str]] = {
     "status": _status,
     "cut": _cut,
     "reset": _with_place,
-    "disk-full": _with_place,
+    "disk-full": _disk_full,
     "stall": _stall,
     "slow": _slow,
     "flip": _flip,
