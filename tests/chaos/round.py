@@ -173,11 +173,18 @@ class Round:
             if self.plan.forgets:
                 self.tree.confirmed.clear()
             ended = self._call(Invocation(), *more)
-            if ended.code == 0 or (ended.code == 4 and self.plan.flavour == "reference" and self.tree.unknown):
+            if ended.code == 0 or (self.plan.flavour == "reference" and ended.code == 4 and self._is_settled()):
                 break
         else:
             raise Find("the same command does not complete after the faults have ended")
         self._check_stored(finally_=True)
+
+    def _is_settled(self) -> bool:
+        """Whether no file has failed but those of unknown outcome. Of some the analysis may have failed.
+
+        A file of which `/progress` alone has told that it is stored can't be analysed: nobody knows where it is.
+        """
+        return not any(event["type"] == "file.failed" and event["code"] != "outcome_unknown" for event in self._last)
 
     def _check_texts(self) -> None:
         root = self.server.root
