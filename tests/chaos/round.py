@@ -166,7 +166,7 @@ class Round:
 
     def _finish(self) -> None:
         """The same command completes, once the faults have ended, and then everything is stored once."""
-        more = ["--skip-existing"]
+        more = ["--skip-existing", "--no-fail-fast"]
         if self.plan.flavour == "reference":  # it can't be asked for what it stored without telling where
             more.append("--trust-receipts")
         for _ in range(LAST_TRIES):
