@@ -57,14 +57,22 @@ def _request(chance: random.Random, batch: bool, verify: bool) -> str:
     return chance.choice(kinds) + chance.choice(WHICH)
 
 
+def _few(place: str) -> str:
+    """The same requests, three at most: those that make the client wait for a second each."""
+    request, _, which = place.partition("#")
+    return place if which and "/" not in which else f"{request}#1-3"
+
+
 def _at(chance: random.Random) -> str:
     return str(chance.choice([0, 1, 100, 5000, 65536, 300_000]))
 
 
 def _status(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
     code = chance.choice(REFUSALS)
-    retry = ",retry-after=1" if code in (429, 503, 507) else ""
-    return f"{_request(chance, batch, verify)}:{code}{retry},when={chance.choice(['before', 'body', 'work'])}"
+    place, retry = _request(chance, batch, verify), ""
+    if code in (429, 503, 507):
+        place, retry = _few(place), ",retry-after=1"
+    return f"{place}:{code}{retry},when={chance.choice(['before', 'body', 'work'])}"
 
 
 def _cut(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
@@ -76,11 +84,17 @@ def _with_place(chance: random.Random, batch: bool, verify: bool, _shared: bool)
     return f"{_request(chance, batch, verify)}:{_at(chance)}"
 
 
+def _disk_full(chance: random.Random, batch: bool, *_: bool) -> str:
+    """Only of requests whose bodies are written to the disk."""
+    kinds = ("batch",) if batch else ("create", "patch", "pack")
+    return f"{_few(chance.choice(kinds) + chance.choice(WHICH))}:{_at(chance)}"
+
+
 def _stall(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
     seconds = chance.choice([0.3, 1, 2])
     when = chance.choice(["before", "after", f"in,at={_at(chance)}"])
     when, _, at = when.partition(",")
-    return f"{_request(chance, batch, verify)}:{when},seconds={seconds}{',' if at else ''}{at}"
+    return f"{_few(_request(chance, batch, verify))}:{when},seconds={seconds}{',' if at else ''}{at}"
 
 
 def _slow(chance: random.Random, batch: bool, verify: bool, _shared: bool) -> str:
@@ -127,7 +141,7 @@ _RULES: dict[str, Callable[..., str]] = {
     "status": _status,
     "cut": _cut,
     "reset": _with_place,
-    "disk-full": _with_place,
+    "disk-full": _disk_full,
     "stall": _stall,
     "slow": _slow,
     "flip": _flip,

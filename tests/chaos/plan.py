@@ -83,16 +83,20 @@ def make_plan(seed: int) -> Plan:
     ]
     hangs = any(rule.startswith("analysis-hang") for rule in rules)
     invocations = [_invocation(chance, number, shared, reference, hangs) for number in range(chance.randint(1, 4))]
+    client = _client(chance, batch=batch and not reference, verify=verify, analyze=analyze)
+    server = _server(chance, reference=reference)
+    proxy = chance.random() < 0.2
+    server += ["--latency", chance.choice(["0", "5", "20"])]  # else many runs are over before a strike
     return Plan(
         seed,
         "reference" if reference else "bundled",
         shared,
         sizes,
-        _client(chance, batch=batch and not reference, verify=verify, analyze=analyze),
-        _server(chance, reference=reference),
+        client,
+        server,
         rules,
         invocations,
-        proxy=chance.random() < 0.2,
+        proxy=proxy,
     )
 
 

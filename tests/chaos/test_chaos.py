@@ -33,9 +33,9 @@ def test_seed_decides_the_plan() -> None:
     assert make_plan(7) != make_plan(8)
 
 
-@pytest.mark.parametrize("seed", [457, 1620])
+@pytest.mark.parametrize("seed", [3049, 11061, 11071])
 def test_short_chaos(tmp_path: Path, seed: int) -> None:
-    """One of a bundled server with packs, one of the reference backend; both sides are killed."""
+    """On a bundled server of its own, on one that is shared, and on the reference backend; with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
 
 

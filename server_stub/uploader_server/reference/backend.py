@@ -153,6 +153,9 @@ class Reference:
         except TimeoutError:
             await reader.discard()
             raise ApiError(408, "", "") from None
+        except OSError as error:
+            await reader.discard()
+            raise ApiError(500, "UPLOAD_FAILED", "文件上传失败", details=error.strerror) from error
         except BaseException:
             await reader.discard()
             raise

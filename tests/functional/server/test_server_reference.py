@@ -436,6 +436,15 @@ def test_3_14_sessions_are_gone_after_a_restart(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["details"]) == (500, "会话不存在")
 
 
+def test_full_disk_under_a_body_is_an_answer_and_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(flavour="reference", faults=("disk-full:batch#1:10",), processing_seconds=0.0) as server:
+        answer = post_parts(server.url, [*head_of(new_session(server.url)), file("a.mp4", b"1" * 1000)])
+        assert (answer.status_code, answer.json()["error"]) == (500, "UPLOAD_FAILED")
+        again = post_parts(server.url, [*head_of(new_session(server.url)), file("a.mp4", b"1" * 1000)])
+        assert again.status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_3_15_a_server_that_dies_in_processing_has_stored_the_current_file_alone(tmp_path: Path) -> None:
     arguments = ("--as", "reference", "--root", str(tmp_path), "--processing", "30")
     with server_process(*arguments) as server:
