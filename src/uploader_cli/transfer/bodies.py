@@ -343,10 +343,10 @@ class HashedChunks:
         file: LocalFile,
         algorithm: str,
         check: Callable[[], None],
-        helper: Callable[[], Executor] | None,
+        helper: Callable[[], Executor],
         buffers: Buffers,
     ) -> None:
-        """`helper()` is the worker's one-thread executor; None: nothing is read ahead. `check` raises to stop."""
+        """`helper()` is the worker's one-thread executor. `check` raises to stop."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
         self._buffers = buffers
         self._current: HashedChunk | None = None
@@ -368,7 +368,7 @@ class HashedChunks:
     def prepare(self, start: int, length: int) -> None:
         """Begin with a chunk that will be asked for."""
         self._discard()
-        if length > 0 and self._helper is not None:
+        if length > 0:
             self._ahead = (start, length, self._helper().submit(self._load, start, length))
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body, multipart, read_whole
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run
-from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
+from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 

@@ -93,8 +93,8 @@ class TusUpload:
         part: Part,
         metadata: Mapping[str, str],
         *,
-        resumes: bool = False,
-        helper: Callable[[], Executor] | None = None,
+        resumes: bool,
+        helper: Callable[[], Executor],
     ) -> None:
         """`metadata` are without `uploadKey`; with `resumes` the key of the part may have been sent before.
 

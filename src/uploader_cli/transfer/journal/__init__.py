@@ -5,31 +5,7 @@ the process at any moment; after a power cut the last commits may be missing, bu
 or password is stored, but upload URLs are, and on some servers a URL is all that is needed to write: hence mode 0600.
 """
 
-from uploader_cli.transfer.journal.reading import (
-    Claim,
-    ClaimState,
-    History,
-    PendingPart,
-    PendingUpload,
-    RunInfo,
-    Stored,
-    Target,
-    pack_position,
-    path_key,
-)
+from uploader_cli.transfer.journal.reading import Claim, ClaimState, PendingPart, PendingUpload, RunInfo, Stored, Target
 from uploader_cli.transfer.journal.writing import Journal, RunHandle
 
-__all__ = [
-    "Claim",
-    "ClaimState",
-    "History",
-    "Journal",
-    "PendingPart",
-    "PendingUpload",
-    "RunHandle",
-    "RunInfo",
-    "Stored",
-    "Target",
-    "pack_position",
-    "path_key",
-]
+__all__ = ["Claim", "ClaimState", "Journal", "PendingPart", "PendingUpload", "RunHandle", "RunInfo", "Stored", "Target"]

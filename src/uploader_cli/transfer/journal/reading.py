@@ -35,6 +35,8 @@ SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Whether `quote` leaves a path as it is."""
+_parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
+UPLOADS = "/uploads/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,7 @@ def find_receipts(
     rows = db.execute(_RECEIPTS + _paths(files), (target, since, oldest, *files))
     for key, size, mtime_ns, server_id, location, checksum, verified in rows:
         if isinstance(location, bytes):
-            length, _, prefix = location.partition(b" ")
-            location = prefix.decode() + quote(key.partition(b"\0")[0][-int(length) :])
+            location = _lengthened(location, key)
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
 
@@ -214,14 +215,25 @@ def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at:
 
 
 def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:
-    """Return `location` without the path or name at its end, which the key has: their length and what precedes."""
+    """Return `location` without the path or name at its end, which the key has: its length, a mark, what precedes.
+
+    The mark "/" stands for `UPLOADS`, which begins most locations; it is a space for any other prefix.
+    """
     if location is not None:
         for name in (file.relative_path, file.name):
             raw = os.fsencode(name)
             tail = name if _is_plain(name) else quote(raw)  # `quote` costs 9 µs
             if raw and location.endswith(tail) and key.partition(b"\0")[0].endswith(raw):
-                return b"%d %s" % (len(raw), location.removesuffix(tail).encode())
+                prefix = location.removesuffix(tail)
+                mark, rest = ("/", prefix.removeprefix(UPLOADS)) if prefix.startswith(UPLOADS) else (" ", prefix)
+                return f"{len(raw)}{mark}{rest}".encode()
     return location
+
+
+def _lengthened(location: bytes, key: bytes) -> str:
+    """Return the location that `_shortened` was given."""
+    digits, mark, prefix = _parts(location.decode()).groups()  # type: ignore[union-attr]
+    return (UPLOADS if mark == "/" else "") + prefix + quote(key.partition(b"\0")[0][-int(digits) :])
 
 
 def _packed(text: str | None) -> str | bytes | None:

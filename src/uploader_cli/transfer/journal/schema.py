@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 4
+VERSION = 5
 BUSY_SECONDS = 60.0  # to wait for other processes, which lock the file for milliseconds at a time
 KEPT_SECONDS = 90 * 86_400.0  # that receipts, and runs that nobody resumes, are remembered
 MOST_FINISHED = 50  # runs in the list
@@ -45,16 +45,14 @@ _ELSEWHERE = "free space or rights there, or name another directory with --state
 # A period begins with each run, and after some receipts: periods only grow, so that `period > run.since` means "since
 # this run began" whatever the clock did, and pruning finds the oldest receipts without an index, which would hold each
 # path a second time. period.receipts is an upper bound: a receipt that is replaced moves to a new period.
-_RECEIPTS = """
+# run.number stays the same for a run's life, run.id is new each time it is resumed.
+_TABLES = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
 CREATE TABLE receipt (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   period INTEGER NOT NULL, server_id, location, checksum, verified INTEGER NOT NULL, completed_at INTEGER NOT NULL,
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
-"""
-# run.number stays the same for a run's life, run.id is new each time it is resumed.
-_TABLES = """
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
 );
@@ -72,23 +70,6 @@ CREATE TABLE pending (
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
 INSERT INTO period (number) VALUES (0);
-"""
-# Version 3 had a table of parts, and receipts with a serial number; run.since was such a number.
-_FROM_3 = """
-ALTER TABLE pending ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE pending ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';
-UPDATE pending SET parts = (
-  SELECT json_group_array(json_array(number, start, size, upload_key, url, checked_until, pledged_until))
-  FROM (SELECT * FROM part WHERE part.target = pending.target AND part.path = pending.path ORDER BY number)
-);
-INSERT INTO receipt SELECT target, path, size, mtime_ns, 0,
-  (SELECT coalesce(max(number), 0) FROM run WHERE since < serial) AS period,
-  server_id, location, checksum, verified, CAST(completed_at AS INTEGER) FROM old;
-UPDATE run SET since = number - 1;
-INSERT INTO period SELECT period, count(*), max(completed_at) FROM receipt GROUP BY period;
-INSERT INTO period (number) SELECT coalesce(max(number), 0) + 1 FROM run;
-DROP TABLE part;
-DROP TABLE old;
 """
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
@@ -215,7 +196,7 @@ class Store:
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             pages = _CHECKPOINT_BYTES // page_bytes
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
-            _migrate(db)
+            _create_tables(db)
             self._prune_runs(db)
             _prune_receipts(db, self.now())
         except BaseException:
@@ -242,16 +223,15 @@ class Store:
             self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
 
 
-def _migrate(db: Connection) -> None:
-    """Bring the file to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
+def _create_tables(db: Connection) -> None:
+    """Create the tables in an empty file. Raise `Unreadable` for any other file that is not of `VERSION`."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise Unreadable("is not uploader's")
-    if version not in (0, 3, VERSION):
+    if version not in (0, VERSION):
         raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
-    if version != VERSION:
-        script = "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _FROM_3 if version else _RECEIPTS + _TABLES
-        db.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {VERSION};COMMIT;")
+    if not version:
+        db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
