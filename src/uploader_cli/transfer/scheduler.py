@@ -1,8 +1,7 @@
-"""The scheduler: one pool of workers for the whole run, and the plan of what they do.
+"""Plan the work of one worker pool for the whole run.
 
-The planner (the thread that calls `Scheduler.run`) takes files from the walk, has the workers check them in groups,
-cuts those that remain into sessions, and puts jobs into the pool. It stays ahead of the workers, so that nobody waits
-at a session boundary. Each worker keeps its connections until the run ends.
+The planner thread takes files from the walk, has workers check them in groups, divides them into sessions and queues
+jobs ahead of the workers. Workers keep their connections until the run ends.
 """
 
 from __future__ import annotations
@@ -46,35 +45,35 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.sessions import Opened
 
 AHEAD = 2 * SESSION_FILES
-"""Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
+"""Most files in progress: the next session is ready before one ends."""
 GROUP = 64
 """Files that a worker checks and claims at once."""
 TICK = 0.1
-"""Seconds between two looks at whether the run was stopped."""
+"""Seconds between two checks for a stop."""
 PATIENCE = 0.5
-"""Seconds without a new file after which a session is begun that is not full: the walk is slower than the upload."""
+"""Seconds without a new file after which an incomplete session starts."""
 
 
 class Supply(Protocol):
-    """Where the files come from: a walk that may still run."""
+    """The source of files: a walk that may still run."""
 
     @property
     def ahead(self) -> Sequence[LocalFile]:
-        """The first files, known before anything is asked of the server."""
+        """The first files, known before the first request."""
 
     @property
     def ended(self) -> bool:
         """True when no more files will come."""
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
-        """Return the next file; None where none came in `wait` seconds or none will. Raise what ended the walk."""
+        """Return the next file; None after `wait` seconds or at the end. Raise the error of the walk."""
 
     def close(self) -> list[LocalFile]:
-        """End the walk; return the files that were not taken."""
+        """End the walk; return the remaining files."""
 
 
 class _Check:
-    """Check and claim a group of files. `picked` are those to be sent, once `done`."""
+    """Check and claim a group of files. `picked` are those to send, once `done`."""
 
     session = None
 
@@ -84,7 +83,7 @@ class _Check:
         self.done = False
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Check them. Files that end here need no outcome of a session."""
+        """Check the group. It yields no outcome."""
         self._stop.check()
         self.picked = self._checks.pick(worker, self._files, pack=self._pack)
         self.done = True
@@ -92,7 +91,7 @@ class _Check:
 
 
 class Scheduler:
-    """Send files, in as many sessions as the server's limits ask for."""
+    """Send files, in as many sessions as the server's limits require."""
 
     def __init__(
         self,
@@ -108,10 +107,9 @@ class Scheduler:
         announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         chunk: ChunkSize | None = None,
     ) -> None:
-        """`run` is this run in the journal; `remember` takes what the server allows, for a later dry run.
+        """`remember(limits)` keeps the limits for a later dry run.
 
-        `announce(protocol, jobs)` is called once, before any event of a file or a session: when it is known how files
-        will travel, or when it turns out that they won't.
+        `announce(protocol, jobs)` is called once, before any event of a file or a session.
         """
         ledger = Ledger(emit, run)
         api.retry.wait_for_server = settings.wait_for_server
@@ -124,21 +122,16 @@ class Scheduler:
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
-        """A session to use first."""
         self._pool = Pool(1, self._make_worker)
         self._flow = Flow()
         self._prober: Api | None = None
-        """The client that probes a server that is down: one thread at a time does."""
+        """The client of the probe; one thread at a time uses it."""
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}
-        """What the journal has of files that are checked and not in a session yet."""
+        """Claims of files that are not in a session yet."""
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
-        """Send all files. Return the error that ended the run early, if one did.
-
-        Every file ends exactly once either way, those too that the walk finds after an error; an interrupt ends the
-        walk. Raise what is a bug of ours.
-        """
+        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
         ended: errors.UploaderError | None = None
         try:
             try:
@@ -169,8 +162,6 @@ class Scheduler:
         self._pool.shut()
         if self._prober is not None:
             self._prober.shut()
-
-    # --- beginning and end --------------------------------------------------------------------------------------------
 
     def _run(self, supply: Supply) -> None:
         early = None
@@ -217,7 +208,7 @@ class Scheduler:
             self._announce("tus" if tus else "batch", self._pool.most)
 
     def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
-        """End the run, also for the files that the walk has not found yet."""
+        """End the run, also for files that the walk has not found yet."""
         self._begin()
         self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         self._ledger.fail_all(error)
@@ -248,7 +239,7 @@ class Scheduler:
         return Worker(pool, self._api.another(), endpoint, self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
-        """End files in the worker: receipts, verification, events, and the session after its last file."""
+        """End files in the worker: receipts, verification, events, then their session."""
         if not outcomes:
             return
         final = self._checks.finish(worker.api, outcomes)
@@ -259,7 +250,7 @@ class Scheduler:
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
     def _probe(self) -> None:
-        """Make one cheap call that succeeds when the server answers at all."""
+        """Make one cheap call."""
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
@@ -269,10 +260,8 @@ class Scheduler:
         finally:
             api.close()
 
-    # --- the plan -----------------------------------------------------------------------------------------------------
-
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
-        """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
+        """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
         planner, checking = Planner(self._limits), deque[_Check]()
 
         def check(files: list[LocalFile], pack: bool) -> None:
@@ -307,7 +296,7 @@ class Scheduler:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        """Admit a file; put it into a group unless the server would refuse it."""
+        """Admit a file; group it unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, self._limits)
         if refused is None:
@@ -316,7 +305,7 @@ class Scheduler:
             self._ledger.refuse(file, refused)
 
     def _dispatch(self, planned: PlannedSession | None) -> None:
-        """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
+        """Queue a planned session: first into the open one, the rest into a new one."""
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category
@@ -345,7 +334,7 @@ class Scheduler:
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait until a worker has changed something, `TICK` at most."""
+        """Wait for a change by a worker, at most `TICK`."""
         with self._pool.changed:
             if not ready() and self._pool.fatal is None:
                 self._pool.changed.wait(TICK)

@@ -1,7 +1,7 @@
-"""Connections for uploads: the only module that reaches into urllib3.
+"""Connections for uploads. The only import of urllib3's internals.
 
-While a body is sent they count bytes as the kernel takes them, notice an answer that comes early, fail when the kernel
-takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
+They count bytes as the kernel takes them, notice early answers, stop within a quarter of a second, and fail after
+`WRITE_STALL` seconds without progress. Answers have a deadline.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
 
 PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
+"""Bytes offered to the kernel at a time: smaller pieces take more CPU time."""
 SMALL = 64 << 10
-"""Bytes of a body that goes with its headers in one write."""
+"""Most bytes of a body that is sent with its headers in one write."""
 TLS_PIECE = 64 << 10
-"""Four records: OpenSSL reports a piece only when all of it is out, and a slow line is not a stalled one."""
+"""Four records: OpenSSL reports a piece only when all of it is sent."""
 WRITE_STALL = 60.0
-"""Seconds without the kernel taking a byte after which the connection counts as lost."""
+"""Seconds without a sent byte after which the connection is lost."""
 ANSWER_TIME = 60.0
-"""Seconds that an answer may take beyond the read timeout, from its first byte (or a 1xx) to its last."""
+"""Seconds from an answer's first byte to its last, beyond the read timeout."""
 IDLE_LIMIT = 4.0
-"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (section 3.16)."""
+"""Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
 _TICK = 0.25
 
 
 class Sockets:
-    """What the connections of one client share. Another thread can end whatever waits on them."""
+    """What the connections of one client share. Another thread can shut them."""
 
     answer_time = ANSWER_TIME
 
@@ -69,13 +69,13 @@ class _Connection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self._sockets = sockets
         self._head: bytearray | None = None
-        """The headers of a request with a body, until its first bytes go with them."""
+        """Headers of a request until they are sent with the body's first bytes."""
         self._asked: float | None = None
-        """When the sending of a request without a body began."""
+        """Time when a request without a body was sent."""
         self._sent: float | None = None
-        """When the last byte of a body was out."""
+        """Time when the last byte of a body was sent."""
         self._early = b""
-        """The first byte of an early answer, where it had to be read to be noticed."""
+        """First byte of an early answer, read under TLS."""
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None
@@ -165,7 +165,7 @@ class _Connection(HTTPConnection):
             head, view = b"", body.read(PIECE)
 
     def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
-        """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
+        """Send `view` and the rest of the body; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL
         waiting: selectors.BaseSelector | None = None
@@ -197,7 +197,7 @@ class _Connection(HTTPConnection):
                 waits.sending += time.monotonic() - began
 
     def _answered(self, sock: socket.socket) -> bool:
-        """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
+        """Return whether readable data is an answer; under TLS it may be a session ticket."""
         if isinstance(sock, ssl.SSLSocket):
             try:
                 self._early = sock.recv(1)
@@ -256,7 +256,7 @@ class _Incoming(io.RawIOBase):
 
 
 def _offer(sock: socket.socket, piece: memoryview) -> int:
-    """How many bytes the kernel takes now."""
+    """Return how many bytes the kernel takes now."""
     try:
         return sock.send(piece)
     except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -266,12 +266,12 @@ def _offer(sock: socket.socket, piece: memoryview) -> int:
 
 
 def _broken(error: ssl.SSLError) -> OSError:
-    """After the handshake it is not the certificates: the connection broke, which TLS has no word of its own for."""
+    """Return a TLS error after the handshake as a broken connection."""
     return ConnectionResetError(errno.ECONNRESET, error.reason or os.strerror(errno.ECONNRESET))
 
 
 def pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3 pool classes whose connections behave as above and register with `sockets`."""
+    """Return urllib3 pool classes with these connections."""
     plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": partial(_Connection, sockets)})
     tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": partial(_TlsConnection, sockets)})
     return {"http": plain, "https": tls}

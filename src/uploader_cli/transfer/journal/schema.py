@@ -1,4 +1,4 @@
-"""The journal's file: its tables, opening and setting it aside, transactions, pruning, locks."""
+"""The journal's file: tables, opening, setting aside, transactions, pruning, locks."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counte
 
 
 class Unreadable(Exception):
-    """The file is no journal of a known version; `str(error)` says why, to follow "it"."""
+    """The file is no journal of this version; `str(error)` follows "it"."""
 
 
 class JournalError(UploaderError):
@@ -100,13 +100,10 @@ class JournalError(UploaderError):
 
 
 class Store:
-    """The journal's file in `directory`, made where there is none, migrated where it is older, and pruned.
+    """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
-    `notices` are sentences for the user: a journal that can't be read was set aside, or interrupted runs are too old or
-    too many to be kept. `now` is the time in seconds. `check` is called while other processes use the journal, and
-    raises `Interrupted` to end the waiting. Raises `UsageError`, naming --state-dir, where nothing can be written.
-
-    It is one connection for all threads, behind a lock: SQLite has one writer anyway.
+    `notices` are sentences for the user. `now` returns seconds since the epoch. `check` is called while other processes
+    use the journal, and raises `Interrupted`. All threads share one connection and a lock.
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
@@ -128,18 +125,18 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        """Close the file; a run that was not finished counts as interrupted. A second call changes nothing."""
+        """Close the file; an unfinished run counts as interrupted."""
         self.at_close.close()
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
     def run_lock(self, run_id: str) -> Path:
-        """Return the file that the live process of a run has locked."""
+        """Return the lock file of a live run."""
         return self._path.with_name(f"run-{run_id}.lock")
 
     @contextmanager
     def transaction(self, begin: str, check: Check | None = None, seconds: float | None = None) -> Iterator[Connection]:
-        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
+        """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
                 _persist(lambda: self._db.execute(begin), check or self.check, seconds)
@@ -172,7 +169,7 @@ class Store:
         return self._open()
 
     def _set_aside(self, why: str) -> None:
-        """Rename the journal and what belongs to it, with a notice; delete all but `MOST_ASIDE` of those before."""
+        """Rename the journal with a notice; delete all but the last `MOST_ASIDE`."""
         aside = f"{NAME}.aside-{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%S.%fZ}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -205,7 +202,7 @@ class Store:
         return db
 
     def _prune_runs(self, db: Connection) -> None:
-        """Delete runs that are too old or too many, and what belongs to no run; note how many were interrupted."""
+        """Delete old and excess runs and what belongs to no run."""
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
             for path in self._path.parent.glob("run-*.lock"):
@@ -235,10 +232,7 @@ def _create_tables(db: Connection) -> None:
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
-    """Delete the receipts of periods that are too old or too many, some at a time: others may write.
-
-    All receipts are read for that, so it is done only when a period is to go.
-    """
+    """Delete the receipts of old or excess periods in batches. It reads all receipts, so only when necessary."""
     bounds = (now - KEPT_SECONDS, MOST_RECEIPTS)
     (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
     if last is not None:
@@ -261,7 +255,7 @@ def _prune_receipts(db: Connection, now: float) -> None:
 
 
 def _lock(handle: int, *, shared: bool) -> None:
-    """Lock a file as the operating system does: the lock ends with its process, however it ends, kill -9 included."""
+    """Lock a file; the lock ends with the process, also by kill -9."""
     if sys.platform == "win32":  # exclusive locks only
         import msvcrt
 
@@ -277,7 +271,7 @@ def _lock(handle: int, *, shared: bool) -> None:
 
 @contextmanager
 def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Lock the file at `path`, which an exclusive lock makes if missing. Raises `OSError`."""
+    """Lock the file at `path`, created by an exclusive lock. Raise `OSError`."""
     handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _persist(lambda: _lock(handle, shared=shared), check, seconds)
@@ -287,7 +281,7 @@ def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bo
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a live process, this one too, has locked the file at `path`."""
+    """Return whether a live process has locked the file."""
     try:
         with locked(path, lambda: None, 0.0, shared=True):
             return False
@@ -296,7 +290,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _persist(action: Callable[[], T], check: Check, seconds: float | None = None) -> T:
-    """Try `action` until others leave the file, for `seconds` (`BUSY_SECONDS`); `check` between tries may raise."""
+    """Repeat `action` while the file is busy, for `seconds`; `check` between tries may raise."""
     deadline = time.monotonic() + (BUSY_SECONDS if seconds is None else seconds)
     while True:
         try:
@@ -309,7 +303,7 @@ def _persist(action: Callable[[], T], check: Check, seconds: float | None = None
 
 
 def _code(error: BaseException) -> int:
-    """Return SQLite's primary code of an error (extended ones add bits above), also for a lock; 0 where it has none."""
+    """Return SQLite's primary error code, also for a lock; 0 for none."""
     if isinstance(error, BlockingIOError):
         return sqlite3.SQLITE_BUSY
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
