@@ -305,14 +305,12 @@ class _Token:
 
 
 def _packed(answer: Answer, count: int) -> list[PackedFile]:
-    """Return the entries of a 200; raise the error otherwise."""
     if answer.status != 200:
         raise _refused(answer, PACK_ERRORS)
     return _checked(answer, packs.parse_answer(answer.body, count), f"{count} files")
 
 
 def _checked(answer: Answer, content: T | None, what: str) -> T:
-    """Return `content`. Raise `ProtocolError` for None."""
     if content is None:
         raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {what}")
     return content
@@ -378,7 +376,6 @@ def stored_path(category: str, file_name: str) -> str:
 
 
 def _segment(identifier: str) -> str:
-    """Return an id as one segment of a path."""
     return quote(identifier, safe="")
 
 

@@ -123,7 +123,6 @@ class BatchSession:
         return [self._waiting.popleft() for _ in range(count)]
 
     def _take_rest(self) -> list[LocalFile]:
-        """Remove and return the waiting files."""
         rest = [*(file for group in self._halves for file in group), *self._waiting]
         self._halves.clear()
         self._waiting.clear()
@@ -133,7 +132,7 @@ class BatchSession:
         """Send one request until each of its files has ended or waits again. Files that ended leave `group`."""
         request = _Request(self, api, session, group)
         try:
-            request.send()
+            Tries(self.context.retry, on_retry=request.attempt.retry).run(request.send)
         except errors.UploaderError as error:
             if ends_run(error):
                 yield request.outcomes  # what is settled is not sent again
@@ -181,15 +180,12 @@ class _Request:
         self._job, self._api, self._group, self._session = job, api, group, session
         self._context, self._flow = job.context, job.flow
         self._paths = session.limits.relative_paths
-        self._attempt = Attempt(job.context.ledger, group, session.id)
+        self.attempt = Attempt(job.context.ledger, group, session.id)
 
     def send(self) -> None:
-        """Send until there is an answer. Raise the error of the files that are left in the group."""
-        Tries(self._context.retry, on_retry=self._attempt.retry).run(self._send)
-
-    def _send(self) -> None:
+        """Send it once. Raise the error of the files that are left in the group."""
         flow, context = self._flow, self._context
-        self._attempt.begin(lambda file: sent_name(file, paths=self._paths))
+        self.attempt.begin(lambda file: sent_name(file, paths=self._paths))
         sending = ExitStack()  # until the last byte is out
         body = self._body(sending.close)
         try:

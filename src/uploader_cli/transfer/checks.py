@@ -263,7 +263,6 @@ def _hex(digest: str | None) -> str | None:
 
 
 def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:
-    """Separate the files that can be opened unchanged from those that can't."""
     readable, ended = [], []
     for file in files:
         try:
@@ -302,13 +301,8 @@ def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
 
 
 def _receipt(outcome: Outcome) -> Stored:
-    return Stored(
-        outcome.file,
-        server_id=outcome.server_id,
-        location=outcome.location or outcome.readable,
-        checksum=outcome.checksum,
-        verified=outcome.verified,
-    )
+    where = outcome.location or outcome.readable
+    return Stored(outcome.file, outcome.server_id, where, outcome.checksum, outcome.verified)
 
 
 def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:

@@ -236,7 +236,6 @@ class _Adapter(HTTPAdapter):
         self._home, self._ids = home, ids
         self._pools = pool_classes(sockets)
         self._last: tuple[str, Any] = ("", None)
-        """Origin and pool of the last request."""
         super().__init__(max_retries=0)
 
     def send(self, request: requests.PreparedRequest, stream: bool = False, **how: Any) -> requests.Response:  # type: ignore[override]
@@ -356,13 +355,11 @@ def _why(error: BaseException) -> str:
 
 
 def _origin(url: str) -> str:
-    """Return scheme, host and port, without a user."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _json(content: bytes | None) -> object:
-    """Return the body as JSON, or None."""
     try:
         return jsonlib.loads(content) if content else None
     except (ValueError, RecursionError):

@@ -188,7 +188,6 @@ class Pack:
         return outcomes
 
     def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
-        """Put files into the queue again, in another pack."""
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
         self._tus.pool.put_first([Pack(self._tus, self._size, self.session, fresh, tries=tries)])
 
@@ -221,5 +220,4 @@ def tus_jobs(
 
 
 def _delay(tries: int) -> float:
-    """Return the seconds before the `tries`th repetition."""
     return float(min(LAST_PROBE, FIRST_PROBE * 2 ** (tries - 1)))

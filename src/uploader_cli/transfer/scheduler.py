@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
 from uploader_cli.transfer.pacing import Limiter, unlimited
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Traffic, Worker
+from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import tus_client
 from uploader_cli.transfer.tus_job import Tus
@@ -70,24 +71,6 @@ class Supply(Protocol):
 
     def close(self) -> list[LocalFile]:
         """End the walk; return the remaining files."""
-
-
-class _Check:
-    """Check and claim a group of files. `picked` are those to send, once `done`."""
-
-    session = None
-
-    def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop, *, pack: bool) -> None:
-        self._checks, self._files, self._stop, self._pack = checks, files, stop, pack
-        self.picked: list[tuple[LocalFile, Claim]] = []
-        self.done = False
-
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Check the group. It yields no outcome."""
-        self._stop.check()
-        self.picked = self._checks.pick(worker, self._files, pack=self._pack)
-        self.done = True
-        yield from ()
 
 
 class Scheduler:
@@ -250,7 +233,6 @@ class Scheduler:
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
     def _probe(self) -> None:
-        """Make one cheap call."""
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
@@ -262,19 +244,19 @@ class Scheduler:
 
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
-        planner, checking = Planner(self._limits), deque[_Check]()
+        planner = Planner(self._limits)
+        checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
-            checking.append(_Check(self._checks, files, self._stop, pack=pack))
-            self._pool.put([checking[-1]])
+            checking.append(self._start_check(files, pack))
 
         groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
             self._accept(early, groups)
         while True:
             self._check()
-            while checking and checking[0].done:  # in the order of the walk
-                for picked, claim in checking.popleft().picked:
+            while checking and checking[0].done():  # in the order of the walk
+                for picked, claim in checking.popleft().result():
                     self._claims[picked.file] = claim
                     self._dispatch(planner.add(picked))
             full, file = len(self._ledger.open) >= AHEAD, None
@@ -286,7 +268,7 @@ class Scheduler:
                 continue
             groups.flush()
             if checking:
-                self._wait(lambda: checking[0].done)
+                self._wait(lambda: checking[0].done())
             elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
                 session = planner.cut()
                 if session is None and supply.ended:
@@ -295,8 +277,19 @@ class Scheduler:
             elif full:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
+    def _start_check(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
+        """Have a worker check and claim files; the result are those to send."""
+        picked: Future[list[tuple[LocalFile, Claim]]] = Future()
+
+        def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
+            self._stop.check()
+            picked.set_result(self._checks.pick(worker, files, pack=pack))
+            yield from ()
+
+        self._pool.put([Step(pick, None)])
+        return picked
+
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        """Admit a file; group it unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, self._limits)
         if refused is None:

@@ -189,7 +189,6 @@ def _place(base: str, location: str) -> str:
 
 
 def _check(answer: Answer) -> None:
-    """Raise the error for an answer that is no success of tus 1.0."""
     if not answer.ok:
         raise _refusal(answer)
     version = answer.headers.get("Tus-Resumable")

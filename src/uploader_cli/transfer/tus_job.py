@@ -60,7 +60,6 @@ class Part:
     pledged: int
     """End of the chunk being sent where it extends `checked`, else 0: it is stored whole or not at all."""
     journaled: int = field(init=False)
-    """`pledged` as journaled."""
     confirmed: int = 0
     sent: int = 0
 
@@ -344,14 +343,12 @@ class TusFile:
         return self._joined(client, self._tries(client, self._progress.retry).run(ask))
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
-        """Record the joined upload; delete the parts where they would remain."""
         self._progress.joined(joined.url)
         if self._foreign:
             self._discard(client, self._progress.urls)
         return joined
 
     def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
-        """Delete uploads, where the server can."""
         if self._tus.terms.capabilities.terminates:
             for url in urls:
                 client.discard(url)

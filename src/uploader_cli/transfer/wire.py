@@ -71,9 +71,7 @@ class _Connection(HTTPConnection):
         self._head: bytearray | None = None
         """Headers of a request until they are sent with the body's first bytes."""
         self._asked: float | None = None
-        """Time when a request without a body was sent."""
         self._sent: float | None = None
-        """Time when the last byte of a body was sent."""
         self._early = b""
         """First byte of an early answer, read under TLS."""
         self._spent = False
@@ -256,7 +254,6 @@ class _Incoming(io.RawIOBase):
 
 
 def _offer(sock: socket.socket, piece: memoryview) -> int:
-    """Return how many bytes the kernel takes now."""
     try:
         return sock.send(piece)
     except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):

@@ -308,7 +308,6 @@ class RunHandle:
         receipt: Stored | None,
         uploads: Iterator[PendingUpload],
     ) -> Claim:
-        """Claim one file."""
         receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
         if change is not None:
             pending = change.pending
@@ -334,7 +333,6 @@ class RunHandle:
         return change.receipt or (None if is_refused else written)
 
     def _restart(self, files: Sequence[LocalFile], uploads: Iterable[PendingUpload]) -> None:
-        """Replace the uploads of claimed files."""
         with self._change(begins=True):
             for key, upload in zip(map(path_key, files), uploads, strict=False):
                 if key in self._claimed:
@@ -394,7 +392,6 @@ class RunHandle:
             del self._changes[key]
 
     def _read(self, action: Callable[[Connection], None]) -> None:
-        """Call `action` with a readable journal, if possible."""
         try:
             with self._store.read(self.check, 0.0 if self._retry_at else None) as db:
                 action(db)
@@ -457,13 +454,11 @@ def _period(db: Connection, receipts: int, at: int) -> int:
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
-    """Delete the uploads in progress of these runs."""
     db.executemany("DELETE FROM pending WHERE run = ?", runs)
     db.executemany("DELETE FROM session WHERE run = ?", runs)
 
 
 def _packed_uploads(key: str) -> Iterator[PendingUpload]:
-    """Yield the uploads of the files of a pack."""
     return (PendingUpload(f"{key}:{index}") for index in count())
 
 
