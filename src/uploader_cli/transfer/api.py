@@ -262,7 +262,7 @@ class Api:
         answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
         self.note(answer)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
-        if known is not None:  # the server read its clock at some time between the question and the answer
+        if known is not None:  # its clock was read between request and response
             ended = time.time()
             self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
@@ -322,7 +322,7 @@ def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
         error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
-        error.retryable = kind in (errors.SessionLost, errors.ServerFault)  # in another session; once it is through
+        error.retryable = kind in (errors.SessionLost, errors.ServerFault)
     elif isinstance(error, errors.TooSlow):
         error.retryable = False  # never repeated with the same files (3.10)
     return error

@@ -56,8 +56,6 @@ class Flow:
     def __init__(self) -> None:
         self.rate: float | None = None
         """Bytes/s of the last request that was large enough to measure."""
-        self.waiting = 0
-        """Sessions not opened yet: polls leave calls for them."""
         self.unanswered: set[BatchSession] = set()
         """Jobs whose complete request has no answer yet: its files may be stored."""
         self._body = threading.Semaphore(1)
@@ -97,9 +95,8 @@ class BatchSession:
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield outcomes as requests are answered. Raise what ends the run."""
-        context, api, flow = self.context, worker.api, self.flow
-        flow.waiting -= 1
-        api.budget.sessions_to_come = flow.waiting
+        context, api = self.context, worker.api
+        api.budget.sessions_to_come -= 1
         if context.fails_fast:
             context.skip(self._take_rest())
             return

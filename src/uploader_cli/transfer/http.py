@@ -55,7 +55,7 @@ CREDENTIALS = {"authorization", "cookie", "x-request-id"}
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(  # a peer that is gone is noticed after a minute, however long its answer may take
+    *(  # a lost peer is noticed after a minute
         (socket.IPPROTO_TCP, getattr(socket, name), value)
         for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
         if hasattr(socket, name)
@@ -72,7 +72,7 @@ class RequestIds:
     def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
         """`run` begins each id; it is random by default."""
         self._run = run or secrets.token_hex(8)
-        self._numbers = itertools.count(1)  # its `next` is one step for all threads
+        self._numbers = itertools.count(1)  # `next` is atomic
         self.tell = tell
 
     def new(self) -> str:
@@ -211,12 +211,12 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
     session = requests.Session()
     # No redirect is followed: the headers of `--header` would go to any host.
     session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
-    session.trust_env = False  # looked up once, here: each request would cost 120 µs
+    session.trust_env = False  # looked up once: 120 µs per request otherwise
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
     session.verify = str(trusted) if trusted else True
-    if settings.insecure:  # the run warns of it once, in its own words
+    if settings.insecure:  # the run warns once
         session.verify = False
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.client_cert:
@@ -249,7 +249,7 @@ class _Adapter(HTTPAdapter):
             response = super().send(request, stream=stream, **how)
             status = response.status_code
             if not stream:
-                _read(response)  # all of it: the connection is free for the next call
+                _read(response)  # frees the connection
             return response
         except BaseException as failure:
             error = _why(failure) or type(failure).__name__

@@ -189,7 +189,7 @@ class Ledger:
         if self._close(file):
             with self._lock:
                 self.failures += 1
-            # A file that changed after its listed SHA-256 was compared is not the listed file any more.
+            # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
             self._emit(ev.FileFailed(file.file, file.path, code, str(error), error.retryable, file))

@@ -47,7 +47,7 @@ class Stop:
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
-        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may ask for any number of years
+        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may send any number
             raise Interrupted("interrupted")
 
 
@@ -94,6 +94,7 @@ class RateBudget:
         self._reset: float | None = None
         self._paused_until = self._polls_paused_until = 0.0
         self.sessions_to_come = 0
+        """Planned batch sessions that are not open yet."""
         self.answered = False
         """True after the first answer."""
 

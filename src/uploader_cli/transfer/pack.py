@@ -116,7 +116,7 @@ class Pack:
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
                 yield [Outcome(file, error) for file in files]
                 return
-            self._size.shrink(sum(file.size for file in files))  # smaller ones may get through
+            self._size.shrink(sum(file.size for file in files))  # smaller ones may succeed
             context.ledger.retry(files, error)
             if len(files) == 1:
                 self._by_tus(files)

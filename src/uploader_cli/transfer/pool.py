@@ -148,7 +148,7 @@ class Pool:
         """Wait for the next job; None once the pool is closed or has failed."""
         with self.changed:
             while self.fatal is not None or not self._jobs or self._busy >= self.most:
-                if self.fatal is not None or (self._closed and not self._busy):  # a busy one may put its parts in line
+                if self.fatal is not None or (self._closed and not self._busy):  # a busy worker may queue parts
                     return None
                 self.changed.wait()
             self._busy += 1

@@ -1,7 +1,7 @@
 """The retry policy of all protocols: backoff, `Retry-After`, token refresh and outages.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
-`--retries`, anew after each advance.
+`--retries`, from zero after each advance.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Retry:
         `on_retry(error, delay)` is called before `sleep(delay)`.
         """
         try:
-            return self._once(step, on_retry)  # most calls need no retry, and no objects for it
+            return self._once(step, on_retry)  # avoids the cost of `Retrying` for most calls
         except errors.UploaderError as error:
             if not _can_help(error):
                 raise

@@ -229,7 +229,7 @@ class Scheduler:
         self._ledger.end(final)
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
-            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # else the server has counted it
+            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
     def _probe(self) -> None:
@@ -303,9 +303,9 @@ class Scheduler:
             return
         files, category = planned.files, planned.category or self._settings.category
         if self._opened is not None and self._opened.session.category == category:
-            (opened, room), self._opened = self._opened, None
-            self._put(files[:room], category, opened)
-            files = files[room:]
+            (opened, capacity), self._opened = self._opened, None
+            self._put(files[:capacity], category, opened)
+            files = files[capacity:]
         if files:
             self._put(files, category, None)
 
@@ -313,8 +313,7 @@ class Scheduler:
         context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
             job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
-            self._flow.waiting += 1
-            self._api.budget.sessions_to_come = self._flow.waiting
+            self._api.budget.sessions_to_come += 1
             self._pool.put([job])
             return
         if self._settings.tus_endpoint:

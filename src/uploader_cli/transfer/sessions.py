@@ -26,10 +26,10 @@ FIRST_CONTACT_RETRIES = 2
 
 
 class Opened(NamedTuple):
-    """An open session, for `room` more files."""
+    """An open session, for `capacity` more files."""
 
     session: Session
-    room: int
+    capacity: int
 
 
 def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tuple[Limits | None, Opened | None]:
@@ -46,15 +46,15 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
         return limits, _session_before(context, api)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
     category = (assumed.category if assumed is not None else None) or settings.category
-    room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
+    capacity = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
     try:
-        session = new_session(context, api, category, room)
+        session = new_session(context, api, category, capacity)
     except errors.AnswerError as error:
-        if error.status != 400 or room == 1:
+        if error.status != 400 or capacity == 1:
             raise
-        room = 1
-        session = new_session(context, api, category, room)
-    return session.limits, Opened(session, room)
+        capacity = 1
+        session = new_session(context, api, category, capacity)
+    return session.limits, Opened(session, capacity)
 
 
 def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
@@ -75,9 +75,9 @@ def _session_before(context: Context, api: Api) -> Opened | None:
         except errors.AnswerError:
             known = None
         if known is not None and known.status in ("pending", "uploading") and known.total:
-            room = known.total - (known.completed or 0) - (known.failed or 0)
-            if room > 0:
-                return Opened(Session(session, context.settings.category, None), room)
+            capacity = known.total - (known.completed or 0) - (known.failed or 0)
+            if capacity > 0:
+                return Opened(Session(session, context.settings.category, None), capacity)
         context.run.session_closed(session)
     return None
 
@@ -108,7 +108,7 @@ class UploadSession:
         self._context.sessions.add(self)
         if self.id:
             context = self._context
-            if self.category == context.settings.category:  # a resumed run joins only such a session
+            if self.category == context.settings.category:  # only such a session can be resumed
                 context.run.session_opened(self.id)
             context.emit(SessionCreated(self.id, self.category, self._left))
             context.followers.follow(self.id)

@@ -147,7 +147,7 @@ class Progress:
         with self._lock:
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(part.confirmed for part in self.parts))
-            # The end of a file says the same of one that went in one request.
+            # For a file in one request the end event is enough.
             if offset < self.file.size or not self._terms.in_one_request(self.file.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
 
@@ -213,7 +213,7 @@ class TusFile:
         self._outdated = claim.outdated.urls if claim.outdated is not None else ()
         self._upload = claim.upload or PendingUpload("")
         self._resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
-        self._foreign = bool(tus.context.settings.tus_endpoint)  # it knows no key, and keeps parts that were joined
+        self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
@@ -253,7 +253,7 @@ class TusFile:
             return
         if sent is not None:
             location = sent.headers.get("Content-Location")
-            # What a foreign server calls its paths is all that is known of it.
+            # Only the paths of a foreign server are known.
             readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
             server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
             yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
@@ -266,7 +266,7 @@ class TusFile:
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
         elif not parts:
-            # In a session the key is asked for, not the URL: so an upload that began in another one moves to this one.
+            # In a session the key is used instead of the URL: this moves an upload from another session.
             known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
             parts = (PendingPart(0, 0, file.size, *known),)
         self._progress = Progress(tus, file, session, parts)
@@ -302,7 +302,7 @@ class TusFile:
         if not self._foreign and len(progress.urls) == len(heads) and not any(heads):
             joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
             if joined.offset != size:
-                client.discard(joined.url)  # the key was new to the server: it has made an upload
+                client.discard(joined.url)  # the key was unknown: the server created an upload
                 self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
                 return self._send(worker)
         complete = joined if joined is not None and joined.offset == size else None
@@ -310,7 +310,7 @@ class TusFile:
             progress.found(part, part.size if complete else min(head.offset or 0, part.size) if head else 0)
         if complete is not None:
             return self._joined(client, complete)
-        if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
+        if progress.session != (self._upload.session or ""):  # their keys move them to this session
             for part in progress.parts:
                 part.url = None
         progress.begin()

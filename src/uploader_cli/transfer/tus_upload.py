@@ -1,7 +1,7 @@
 """Upload one range of a file to a tus server, chunk by chunk.
 
-After each failure the server is asked for its offset (docs/protocol.md, section 5). Retries are counted anew only when
-the offset exceeds all before, so the loop ends.
+After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of
+retries restarts only when the offset exceeds all before, so the loop ends.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Sockets:
     def shut(self) -> None:
         """Shut all open sockets: blocked reads and writes end at once with an error."""
         for sock in list(self.open):
-            with suppress(OSError):  # beneath TLS: an `SSLSocket` would go on sending without encryption
+            with suppress(OSError):  # below TLS: an `SSLSocket` would continue without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -85,7 +85,7 @@ class _Connection(HTTPConnection):
             if self._dialling is not None:
                 self._dialling.close()
         self._spent, self._early, self._used = False, b"", time.monotonic()
-        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
+        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
@@ -106,7 +106,7 @@ class _Connection(HTTPConnection):
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(self.timeout)
-            # A duplicate: the TLS handshake uses another object, which is not known before it has ended.
+            # A duplicate: the TLS handshake uses another object, unknown until its end.
             self._dialling = sock.dup()
             self._sockets.open.add(self._dialling)
             sock.connect(address)
@@ -156,7 +156,7 @@ class _Connection(HTTPConnection):
             finally:
                 sock.settimeout(timeout)
             return
-        while view:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
+        while view:  # urllib3's TLS within TLS can't be polled
             body.check()
             super().send(view)
             body.taken(len(view) - len(head))
@@ -187,7 +187,7 @@ class _Connection(HTTPConnection):
             elif time.monotonic() > deadline:
                 raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
             if view:
-                if waiting is None:  # `poll` where there is one: it holds no descriptor
+                if waiting is None:  # `poll` needs no descriptor
                     waiting = getattr(selectors, "PollSelector", selectors.SelectSelector)()
                     waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
                 began = time.monotonic()

@@ -112,12 +112,12 @@ class Stored:
 class ClaimState(StrEnum):
     """The result of a claim."""
 
-    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is what an earlier run had begun
+    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is an earlier upload
     RESUME = "resume"  # resume `upload`
-    CHANGED = "changed"  # size or mtime differ from an earlier try: say so, terminate `outdated`, send `upload` from 0
-    UNKNOWN = "unknown"  # an earlier try of `upload` ended without knowing whether the server stored the file
-    DONE = "done"  # this run (or the one it resumes) has `receipt`, or another one has sent the file since it began
-    BUSY = "busy"  # another live run, or another entry of this one, is sending the file: do not touch it
+    CHANGED = "changed"  # size or mtime changed: warn, delete `outdated`, send `upload` from 0
+    UNKNOWN = "unknown"  # an earlier try of `upload` may have stored the file
+    DONE = "done"  # it was sent since this run (or the one it resumes) began: `receipt`
+    BUSY = "busy"  # another live run, or another entry of this run, is sending the file
 
 
 @dataclass(frozen=True, slots=True)

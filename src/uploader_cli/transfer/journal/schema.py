@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 NAME = "journal.sqlite3"
 VERSION = 5
-BUSY_SECONDS = 60.0  # to wait for other processes, which lock the file for milliseconds at a time
-KEPT_SECONDS = 90 * 86_400.0  # that receipts, and runs that nobody resumes, are remembered
+BUSY_SECONDS = 60.0  # wait for other processes
+KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
-MOST_RECEIPTS = 1_000_000  # give or take a period; those that an unfinished run may ask for come on top
-MOST_ASIDE = 5  # journals set aside that are kept
+MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
+MOST_ASIDE = 5  # kept journals that were set aside
 _BATCH = 2000
 _PAUSE = 0.005
-# A checkpoint costs two fsyncs. The WAL is written over, not cut, so that an fsync need not write its size; half-size
-# pages hold it under 1 MB with as few checkpoints as pages of 4 KiB and twice the bytes.
+# A checkpoint costs two fsyncs. Half-size pages keep the WAL under 1 MB without more checkpoints. It is overwritten,
+# not truncated: then an fsync does not write its size.
 _PAGE_BYTES = 2048
 _CHECKPOINT_BYTES = 768 * 1024
 _WAL_BYTES = 1_000_000
@@ -42,9 +42,9 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
 
-# A period begins with each run, and after some receipts: periods only grow, so that `period > run.since` means "since
-# this run began" whatever the clock did, and pruning finds the oldest receipts without an index, which would hold each
-# path a second time. period.receipts is an upper bound: a receipt that is replaced moves to a new period.
+# A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
+# clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
+# move to a new period.
 # run.number stays the same for a run's life, run.id is new each time it is resumed.
 _TABLES = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
@@ -112,10 +112,10 @@ class Store:
         self.damaged = False
         self.at_close = ExitStack()
         self._path = directory / NAME
-        self._marker = directory / f"{NAME}.damaged"  # damage came out in use; looking for it reads the whole file
+        self._marker = directory / f"{NAME}.damaged"  # damage found in use
         self._mutex = threading.Lock()
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # one that is there keeps its mode
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
             with locked(directory / "journal.lock", check):
                 self._db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
@@ -153,7 +153,7 @@ class Store:
                 raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
     read = partialmethod(transaction, "BEGIN")
-    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # a read that becomes a write could fail: "is locked"
+    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # upgrading a read could fail
 
     def _open_or_replace(self) -> Connection:
         if self._marker.exists():
@@ -164,7 +164,7 @@ class Store:
             self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
             if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
-                raise  # a full disk, a read-only one: the file itself may be well
+                raise  # full or read-only disk: the file may be intact
             self._set_aside(f"is damaged ({error})")
         return self._open()
 
@@ -182,11 +182,11 @@ class Store:
 
     def _open(self) -> Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
-        # SQLite waits in C, where no signal handler runs: a short time only, `_persist` waits for the rest.
+        # Short, because no signal handler runs while SQLite waits; `_persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
             db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self.run_lock(run_id)))
-            # The page size is that of a new file. A file system that can't have a WAL keeps a slower, safe mode.
+            # For new files. File systems without WAL use a slower, safe mode.
             db.executescript(
                 f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
             )
@@ -204,7 +204,7 @@ class Store:
     def _prune_runs(self, db: Connection) -> None:
         """Delete old and excess runs and what belongs to no run."""
         with db:
-            db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
+            db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
                 if not _is_locked(path):
                     path.unlink(missing_ok=True)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal.reading import RunInfo, Target
 
-RETRY_SECONDS = 5.0  # after which a journal that could not be written is tried again
-LAST_SECONDS = 1.0  # that the last try to write waits for other processes
-MOST_UNWRITTEN = 50_000  # files remembered in memory while the journal can't be written; the oldest are forgotten
-PERIOD_RECEIPTS = 100_000  # after which a new period begins
+RETRY_SECONDS = 5.0  # until the next try to write
+LAST_SECONDS = 1.0  # wait of the last try
+MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
+PERIOD_RECEIPTS = 100_000  # per period
 
 
 class Journal(schema.Store):
@@ -60,7 +60,7 @@ class Journal(schema.Store):
             number, free = reading.find_resumable(db, target, digest)
             if free and not fresh:
                 return self._resume(db, free[0][0], run_id, _json(arguments))
-            # what those have under way stays: a claim terminates it
+            # their uploads stay until a claim deletes them
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
                 "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, since)"
@@ -146,7 +146,7 @@ class RunHandle:
         self._claimed: dict[bytes, Pending] = {}
         self._sessions = dict.fromkeys(reading.get_sessions(db, self._number))
         self._over = False
-        # what is not written yet
+        # unwritten changes
         self._changes: dict[bytes, _Change] = {}
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
@@ -166,7 +166,7 @@ class RunHandle:
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
         pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
 
-        def look(db: Connection) -> None:  # what is found of a damaged journal, before it raises, counts
+        def look(db: Connection) -> None:  # keeps what precedes damage
             pending.update(reading.find_pending(db, self._target, self._number, by_path))
             receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
@@ -297,7 +297,7 @@ class RunHandle:
                 self._save(last=True)
             self._over = True
             self._lock.close()
-            with suppress(OSError):  # a second call, or a directory that went away under a run
+            with suppress(OSError):  # second call or deleted directory
                 self._store.run_lock(self.id).unlink()
 
     def _take(
@@ -470,7 +470,7 @@ def _find_idle(db: Connection, run_id: str) -> RunInfo:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True)  # ASCII: paths that are no text pass as escapes
+    return json.dumps(value, sort_keys=True)  # ASCII: escapes undecodable paths
 
 
 def _digest(identity: object) -> str:
