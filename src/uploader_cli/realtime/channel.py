@@ -1,7 +1,6 @@
-"""The realtime channel of a run: one connection for all its sessions, HTTP polls while there is none.
+"""The realtime channel of a run: one connection for all sessions, HTTP polls while there is none.
 
-One thread drives the policy machine; all others only put signals into its queue. Each public method returns at once,
-`close` in less than a second.
+One thread runs the state machine; the others queue signals. Public methods do not block; `close` takes less than 1 s.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 EARLY = 0.02
 """Seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised."""
 CLOSE_WITHIN = 0.8
-"""Seconds that `close` takes at most."""
+"""Most seconds that `close` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,13 @@ class _Leave:
 
 
 class Channel:
-    """Turns what the server pushes, or answers when it is polled, into events.
+    """Convert the server's messages and polls into events.
 
-    `url` is the server's, with its path prefix if it has one. `emit(event)` takes `ChannelChanged`, `SessionProgress`,
-    `SessionMissing`, `AnalysisMessage`, `PollFailed` and `CallMade` from any thread; those of one connection come in
-    the server's order. `fetch(session)` makes one `/progress` call that is bounded in time: it returns None for a 404
-    and raises for a failure. `interval()` returns the seconds between two polls of a session, at least 1; infinite
-    means none. `session_factory()` makes a `requests` session for each try, which is closed after it (its `auth` must
-    be None or a pair); `shut(session)` makes the request under way fail, as often as it is called. `headers` are sent
-    with each handshake; a callable is called for each, in the dialling thread.
+    `url` may have a path prefix. `emit(event)` is called from any thread, for one connection in the server's order.
+    `fetch(session)` makes one `/progress` call: None for a 404, an exception for a failure. `interval()` returns the
+    seconds between two polls (infinite: none). `session_factory()` makes a `requests` session for each try, without
+    callable `auth`; `shut(session)` aborts its requests and may be called repeatedly. `headers`, or what it returns in
+    the dialling thread, are sent with each handshake.
     """
 
     def __init__(
@@ -97,12 +94,12 @@ class Channel:
         self._thread = threading.Thread(target=self._run, name="uploader-channel", daemon=True)
 
     def start(self) -> None:
-        """Dial, in the background."""
+        """Connect in the background."""
         self._queue.put(Start())
         self._thread.start()
 
     def follow(self, session: str) -> None:
-        """Join the session's room, now or as soon as there is a connection; poll the session while there is none."""
+        """Join the session's room once connected; poll the session otherwise."""
         self._poller.follow(session)
         self._queue.put(_Follow(session))
 
@@ -128,16 +125,11 @@ class Channel:
         return ChannelStats(self._connect_ms, self._events, self._poller.polls, self._reconnects, self._fallbacks)
 
     def close(self) -> None:
-        """Leave the rooms, disconnect, end every thread and socket. Nothing is emitted afterwards.
-
-        May be called again, and from any thread; takes at most `CLOSE_WITHIN` seconds.
-        """
+        """Leave the rooms and end all threads and sockets within `CLOSE_WITHIN` seconds. Thread-safe, repeatable."""
         self._closing.set()
         self._queue.put(Close())
         if self._thread.is_alive():
             self._thread.join(CLOSE_WITHIN)
-
-    # -- the channel's own thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         machine, ended = self._machine, False

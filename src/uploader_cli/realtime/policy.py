@@ -37,21 +37,21 @@ from uploader_cli.realtime.signals import (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits and delays, in seconds except `retries`. The defaults are those of docs/protocol.md; tests scale them."""
+    """Limits and delays in seconds, except `retries` (docs/protocol.md, section 2)."""
 
     dial: float = 5.0
-    """Limit of a dial, both transports together."""
+    """Limit of a dial with both transports."""
     websocket: float = 2.5
-    """What a silent websocket may use of it, so that time for polling is left."""
+    """Part of it for the websocket."""
     retries: int = 3
-    """Dials after the first one that failed, or after a loss."""
+    """Dials after the first failure or a loss."""
     retry_delay: float = 1.0
-    """From a failure to the next dial; also the first delay of the backoff behind polling."""
+    """From a failure to the next dial; first delay of the backoff while polling."""
     fallback: float = 5.0
-    """From the start, or from a loss, to HTTP polling at the latest."""
+    """From the start or a loss to HTTP polling."""
     backoff_max: float = 60.0
     poll: float = 1.0
-    """Between two HTTP polls of one session, at least."""
+    """Least time between two HTTP polls of a session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""HTTP polls of `/progress`: one thread, one poll at a time, and only while the channel wants them."""
+"""HTTP polls of `/progress` in one thread, one at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 
 class Poller:
-    """Polls the followed sessions, each at most once in `minimum` seconds and in `interval()` seconds.
+    """Poll the followed sessions, each at most once per `minimum` and per `interval()` seconds.
 
-    `fetch(session)` makes one HTTP call: it returns None for a 404 and raises for a poll that failed. It must be
-    bounded in time: `close` can't interrupt it. `interval()` returns the seconds from now to the next poll of a session
-    (infinite: none for now). It is called after each poll, and each second in case it has become less; it must not
-    block.
+    `fetch(session)` makes one bounded HTTP call: None for a 404, an exception for a failure. `interval()` must not
+    block; it is called after each poll and every second (infinite: no poll).
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""The input (signals) and the output (actions) of the connection policy, as values.
-
-Tries are numbered: one dial makes up to two, the websocket and Engine.IO polling after it.
-"""
+"""Signals (input) and actions (output) of the connection policy. Each dial has two numbered tries at most."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from uploader_cli.core.events import ChannelChanged, ChannelReason, Transport
-
-# --- signals ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +51,9 @@ class Close:
 Signal = Start | Dialled | DialFailed | Lost | Tick | Close
 
 
-# --- actions ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Try `transport` with a fresh client; the machine drops it after `seconds`."""
+    """Start try `number` with a new client; it is dropped after `seconds`."""
 
     number: int
     transport: Transport
@@ -70,28 +62,28 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Try `number` is not needed: end its threads and sockets."""
+    """End the threads and sockets of try `number`."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Leave all rooms over the connection of try `number`, then end it."""
+    """Leave all rooms over try `number`, then end it."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class JoinAll:
-    """Join the room of each followed session over try `number`; the server never restores rooms."""
+    """Join the rooms of all followed sessions over try `number`: the server never restores rooms."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reconcile:
-    """Fetch each followed session once over HTTP: what was sent while there was no connection is not sent again."""
+    """Fetch each followed session once over HTTP: the server does not repeat missed messages."""
 
 
 @dataclass(frozen=True, slots=True)

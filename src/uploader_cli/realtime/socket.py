@@ -1,8 +1,7 @@
-"""One try at a Socket.IO connection, and the connection that it may become. The only import of `socketio`.
+"""One try at a Socket.IO connection, and the connection. The only import of `socketio`.
 
-python-socketio dials only the first transport of a list, retries by rules of its own, sets no limit to what a server
-sends and handles each message in a new thread. So each try is a new client for one transport that never reconnects,
-whose reader handles the messages, and whose threads can be ended at any time: by shutting their sockets.
+python-socketio dials only the first transport, retries on its own, does not limit received data and starts a thread for
+each message. So each try is a new client for one transport without reconnection, which can be ended by its sockets.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 GOODBYE = 0.25
 """Seconds that leaving and disconnecting may take; after that the sockets are shut."""
 GIVE_UP = 10.0
-"""Seconds beyond a try's own limit after which its end is given up: the lookup of a name can't be interrupted."""
+"""Seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted."""
 BURST = 10_000
-"""Messages accepted in one polling answer. The library's own limit is 16; with one more it ends the session."""
+"""Most messages in one polling answer; the library's own limit of 16 would end the session."""
 MOST_POLLED = 4 << 20
-"""Bytes of one polling answer, after decompression."""
+"""Most bytes of one decompressed polling answer."""
 _WITH_ATTACHMENTS = {str(socketio.packet.BINARY_EVENT), str(socketio.packet.BINARY_ACK)}
 
 _log = logging.getLogger("uploader_cli.realtime")
@@ -98,8 +97,6 @@ class Connection:
         thread.start()
         return thread
 
-    # -- dialling -----------------------------------------------------------------------------------------------------
-
     def _make_client(self) -> Any:
         client = _Client(
             reconnection=False,
@@ -150,8 +147,6 @@ class Connection:
         else:
             self._report(Dialled(self.number, time.monotonic() - began))
 
-    # -- talking ------------------------------------------------------------------------------------------------------
-
     def _spawn(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
         """Start a thread of the client: counted, named, and without a traceback when an invalid answer ends it."""
 
@@ -188,8 +183,6 @@ class Connection:
     def _send(self, event: str, session: str) -> None:
         with contextlib.suppress(socketio.exceptions.SocketIOError):  # lost a moment ago: `Lost` is on its way
             self._client.emit(event, session)
-
-    # -- the end ------------------------------------------------------------------------------------------------------
 
     def _end(self, leaving: tuple[str, ...] | None) -> None:
         self._ended.set()
@@ -232,7 +225,7 @@ class _Engine(engineio.Client):  # type: ignore[misc]
     spawn: Callable[..., threading.Thread]
 
     def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
-        """Handle a message now; start a thread for the loops that read and write."""
+        """Handle messages at once, in order; start a thread for the reader and the writer."""
         if target != self.handlers.get("message"):
             return self.spawn(target, *args, **kwargs)
         try:
@@ -242,17 +235,14 @@ class _Engine(engineio.Client):  # type: ignore[misc]
         return None
 
     def _receive_packet(self, pkt: Any) -> None:
-        """Handle a packet. No message of an upload server has attachments, which would be kept until the last comes."""
+        """Handle a packet without attachments: upload servers send none."""
         if not (pkt.binary or (isinstance(pkt.data, str) and pkt.data[:1] in _WITH_ATTACHMENTS)):
             super()._receive_packet(pkt)
 
     def _send_request(
         self, method: str, url: str, headers: Any = None, body: Any = None, timeout: float | None = None
     ) -> Any:
-        """Make a request of the polling transport: its answer, or a string where it failed or is too large.
-
-        The time that an answer takes is limited by the session.
-        """
+        """Make a polling request; return its answer, or a string after a failure or an answer that is too large."""
         try:
             with self.http.request(method, url, headers=headers, data=body, timeout=timeout, stream=True) as answer:
                 content = b""
@@ -266,7 +256,7 @@ class _Engine(engineio.Client):  # type: ignore[misc]
             return str(error) or type(error).__name__
 
     def disconnect(self, abort: bool = False, reason: str | None = None) -> None:
-        """Disconnect without waiting for the reader where the reader calls this: the server's goodbye is a message."""
+        """Disconnect; do not wait for the reader in the reader's own thread."""
         super().disconnect(abort or threading.current_thread() is self.read_loop_task, reason)
 
 

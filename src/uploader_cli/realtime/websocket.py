@@ -1,7 +1,6 @@
-"""A websocket of the realtime channel: reported when dialled, shut from any thread, limited in what it receives.
+"""A websocket of the realtime channel: reported when dialled, shut from any thread, with limits for received data.
 
-websocket-client reads whatever a server sends: a frame or a message without end fills the memory, and one of which a
-byte comes each second is never given up.
+websocket-client has no limits for the size and duration of a message.
 """
 
 from __future__ import annotations
@@ -29,10 +28,7 @@ _FIRST_CONTROL = websocket.ABNF.OPCODE_CLOSE
 
 
 class WebSocket(websocket.WebSocket):
-    """A websocket whose socket can be shut while it is still connecting, when the library's can't be reached.
-
-    Reading fails beyond `MOST_RECEIVED` and `MESSAGE_TIME`; what reads then ends the connection.
-    """
+    """A websocket that can be shut while connecting. Reading fails beyond `MOST_RECEIVED` and `MESSAGE_TIME`."""
 
     _raw: socket.socket | None = None
     _is_cut = False

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.exit_status import Exit
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import History
+    from uploader_cli.transfer.journal.reading import History
 
 FIRST = 3
 """Number of files named in a session's row."""

@@ -1,4 +1,4 @@
-"""The REST calls of docs/protocol.md, section 1. Retries by error class belong to the caller."""
+"""The REST calls of docs/protocol.md, section 1, without retries by error class."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 PROCESSING_TIMEOUT = 300.0
 PROCESSING_PER_FILE = 30.0
-"""Seconds from the last byte to the answer: servers work on it for minutes (docs/protocol.md, section 3.2)."""
+"""Seconds from the last byte to the answer (docs/protocol.md, section 3.2)."""
 STATUS_LIMIT = 5.0
-"""Seconds for an answer on how an analysis stands: the next question comes anyway."""
+"""Seconds for an answer on the state of an analysis."""
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
-"""Statuses that do not tell whether a server gives out what it stores; any other refusal says that it does not."""
+"""Statuses that leave open whether the server gives out stored files."""
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
@@ -54,12 +54,12 @@ PACK_ERRORS: Kinds = {
 
 
 class Api:
-    """Call a server. Each thread has its own: connections aren't shared; budget, token and retry policy are."""
+    """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
     tus: Capabilities | None = None
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
-    """What the server last offered: `/health` and session answers say so."""
+    """The last offers, from `/health` and session answers."""
 
     def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
         """`run` begins the ids of requests."""
@@ -82,32 +82,30 @@ class Api:
         return api
 
     def authorization(self) -> dict[str, str]:
-        """Return the header with the token, if there is one."""
+        """Return the header with the token, if any."""
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def note(self, answer: Answer) -> None:
-        """Note what an answer of the server says of its rate limit."""
+        """Record the rate limit of an answer."""
         self.budget.note(answer.headers)
 
     def shut(self) -> None:
-        """End the call under way, from another thread."""
+        """End the running call, from another thread."""
         self.http.shut()
 
     def close(self) -> None:
         """Close the connections."""
         self.http.close()
 
-    # --- calls --------------------------------------------------------------------------------------------------------
-
     def health(self) -> Limits | None:
-        """Return the limits that `GET /health` names, if any. Raise `NetworkError`; any answer will do."""
+        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
         body = protocol.as_object(self._call("GET", "/health", raises=False).body)
         self._note_offers(body)
         return protocol.parse_limits(body.get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
-        """Open a session. Raise `NotAnUploadServer` where the answer is no session."""
+        """Open a session. Raise `NotAnUploadServer` for any other answer."""
         asked = {"category": category, "expectedFiles": expected}
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
@@ -117,7 +115,7 @@ class Api:
         raise _no_result(answer)
 
     def batch(self, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
-        """Send one request with `files` files, without a retry. Raise `SessionLost` for a session that is unknown."""
+        """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
         limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
         answer = self._once("POST", "/api/upload/batch", body=body, read_timeout=limit)
         if not answer.ok:
@@ -125,17 +123,14 @@ class Api:
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
     def pack(self, endpoint: str, key: str, body: Body, count: int) -> list[PackedFile]:
-        """Send one pack of `count` files (docs/protocol.md, section 6). A repeat of `key` is answered as before.
+        """Send one pack of `count` files (docs/protocol.md, section 6). A repeated `key` gets the same answer.
 
-        Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`, and what any call raises.
+        Raise `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
         """
         return _packed(self._once("POST", endpoint, body=body, headers={"Idempotency-Key": key}), count)
 
     def pack_answer(self, endpoint: str, key: str, count: int) -> list[PackedFile] | None:
-        """Return the answer to a pack that was sent before; None where the server has none.
-
-        Raise `KeyReused` where it was a pack of another number of files: that run had cut them in another way.
-        """
+        """Return the answer to an earlier pack; None without one. Raise `KeyReused` for other files."""
         answer = self._once("GET", f"{endpoint}/{key}")
         if answer.status == 404:
             return None
@@ -144,18 +139,18 @@ class Api:
         return _packed(answer, count)
 
     def lookup(self, endpoint: str, category: str, files: Sequence[tuple[str, int]]) -> list[Found | None]:
-        """Ask what the server has of files, each given by path and size (docs/protocol.md, section 9)."""
+        """Ask for files by path and size (docs/protocol.md, section 9)."""
         asked = {"category": category, "files": [{"relativePath": path, "size": size} for path, size in files]}
         answer = self._call("POST", endpoint, json=asked)
         return _checked(answer, packs.parse_found(answer.body, len(files)), f"{len(files)} files")
 
     def finish(self, session_id: str, failed: int = 0) -> None:
-        """Close a session, on servers that have the call; `failed` files were given up here."""
+        """Close a session where the server has the call; `failed` counts files given up here."""
         given_up = {"failed": failed} if failed else None
         self._call("POST", f"/api/upload/session/{_segment(session_id)}/finish", json=given_up)
 
     def progress(self, session_id: str, *, patient: bool = False) -> SessionProgress | None:
-        """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`, unlike a poll."""
+        """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
         try:
             answer = self._call("GET", f"/api/upload/progress/{_segment(session_id)}", patient=patient)
         except errors.NotFound:
@@ -163,11 +158,11 @@ class Api:
         return protocol.parse_progress(answer.body, Transport.HTTP)
 
     def progress_body(self, session_id: str) -> dict[str, object]:
-        """Return the progress as the server wrote it. Raise `NotFound`."""
+        """Return the progress as received. Raise `NotFound`."""
         return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}")
 
     def cancel(self, session_id: str) -> dict[str, object]:
-        """Cancel a session, which stops nothing under way on the reference backend (docs/protocol.md, section 3.9)."""
+        """Cancel a session; running work continues (docs/protocol.md, section 3.9)."""
         return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}")
 
     def delete(self, file_id: str) -> dict[str, object]:
@@ -175,28 +170,28 @@ class Api:
         return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
-        """Ask whether the server would take files, by name, size and type of each."""
+        """Ask whether the server would accept files."""
         asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
         return self._ask("POST", "/api/upload/validate", json={"files": asked})
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
-        """Call `path` for an analysis (docs/protocol.md, section 4); the answer begins within `limit` seconds."""
+        """Start an analysis (docs/protocol.md, section 4); `limit` is in seconds."""
         return self._call("POST", path, json=asked, read_timeout=limit).body
 
     def analysis_status(self, session: str) -> protocol.AnalysisStatus:
-        """Return how an analysis stands. Raise `NotFound`; never wait for the end of a pause."""
+        """Return the state of an analysis. Raise `NotFound`."""
         path = f"/api/ai/analysis/{_segment(session)}/status"
         return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 
     def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
-        """Return size in bytes and SHA-256 (base64) of a stored file, where the server says them; None for 404."""
+        """Return size (bytes) and SHA-256 (base64) of a stored file as far as known; None for 404."""
         return self.stored_at(stored_path(category, relative_path))
 
     def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """Return the same for a path or URL that the server gave.
+        """Return the same for a path or URL from the server.
 
-        Raise `DigestPending` while the server computes the digest, `AnswerError` for another refusal, and
-        `ProtocolError` for a URL on another host: they do not tell whether the file is stored.
+        Raise `DigestPending` while the digest is computed, `AnswerError` for another refusal, `ProtocolError` for
+        another host.
         """
         if not self._is_ours(where):
             raise errors.ProtocolError(f"{where} is on another host than the server")
@@ -211,7 +206,7 @@ class Api:
         return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
-        """Give the stored bytes to `take`, piece by piece; False where the server does not give them out."""
+        """Pass the stored bytes to `take`; return False where the server does not give them out."""
         if not self._is_ours(where):
             return False
         self.retry.wait_out_pause()
@@ -225,10 +220,8 @@ class Api:
                 take(piece)
         return True
 
-    # --- one call -----------------------------------------------------------------------------------------------------
-
     def _ask(self, method: str, path: str, **how: Any) -> protocol.JsonObject:
-        """Return the object that the server answers with. Raise `NotAnUploadServer` where the answer is not one."""
+        """Return the object of an answer. Raise `NotAnUploadServer` for anything else."""
         answer = self._call(method, path, raises=False, **how)
         if answer.ok and isinstance(answer.body, dict):
             return answer.body
@@ -237,10 +230,7 @@ class Api:
         raise _no_result(answer)
 
     def _call(self, method: str, path: str, *, patient: bool = True, raises: bool = True, **how: Any) -> Answer:
-        """Send one call. A 429 or an expired token is excused by the retry policy; raise for what is left.
-
-        A call that is not `patient` is a poll: a 429 slows polls alone.
-        """
+        """Send one call; 429 and an expired token are excused. Without `patient` (a poll) a 429 slows polls alone."""
 
         def step() -> Answer:
             answer = self._once(method, path, **how)
@@ -272,7 +262,7 @@ class Api:
         answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
         self.note(answer)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
-        if known is not None:  # the server read its clock at some time between the question and the answer
+        if known is not None:  # its clock was read between request and response
             ended = time.time()
             self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
@@ -286,12 +276,12 @@ class Api:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
     def _is_ours(self, where: str) -> bool:
-        """Return whether `where` is on the server: no other host is called (docs/protocol.md, section 5)."""
+        """Return whether `where` is on the server (docs/protocol.md, section 5)."""
         return trusts(self._settings.target_url, self._url(where))
 
 
 class _Token:
-    """The bearer token, read when it is first needed, and again once the server refuses it."""
+    """The bearer token, read at first use and after a refusal."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
@@ -306,7 +296,7 @@ class _Token:
             return self._value
 
     def refresh(self) -> bool:
-        """Ask again; True where that brought another token."""
+        """Ask again; return True for another token."""
         with self._lock:
             before = self._value
             if before is not None:
@@ -314,37 +304,32 @@ class _Token:
             return self._value != before
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
 def _packed(answer: Answer, count: int) -> list[PackedFile]:
-    """Return the entries of a 200; raise the error for anything else."""
     if answer.status != 200:
         raise _refused(answer, PACK_ERRORS)
     return _checked(answer, packs.parse_answer(answer.body, count), f"{count} files")
 
 
 def _checked(answer: Answer, content: T | None, what: str) -> T:
-    """Return what was parsed from an answer. Raise `ProtocolError` where that is nothing."""
     if content is None:
         raise errors.ProtocolError(f"{answer.url} answered {answer.status} without {what}")
     return content
 
 
 def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
-    """Return the error for a refused batch or pack: by `kinds`, else as for any call."""
+    """Return the error for a refused batch or pack."""
     error = answer_error(answer)
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
         error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
-        error.retryable = kind in (errors.SessionLost, errors.ServerFault)  # in another session; once it is through
+        error.retryable = kind in (errors.SessionLost, errors.ServerFault)
     elif isinstance(error, errors.TooSlow):
         error.retryable = False  # never repeated with the same files (3.10)
     return error
 
 
 def answer_error(answer: Answer) -> errors.AnswerError:
-    """Return the error for a refusal, by status and code. That of a 5xx names the request, for the server's log."""
+    """Return the error for a refusal. A 5xx names the request id."""
     status, target = answer.status, redirect_target(answer)
     code, said = protocol.error_code(answer.body), mask(protocol.error_sentence(answer.body))  # it may quote the token
     named = f", request {answer.request_id}" if answer.request_id and status >= 500 else ""
@@ -368,10 +353,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
 
 
 def _no_result(answer: Answer) -> errors.UploaderError:
-    """Return the error for an answer without the result that the contract asks for.
-
-    What web servers answer to calls that they do not know says that it is no upload server.
-    """
+    """Return the error for an answer without the expected result."""
     if answer.status < 400 or answer.status in (404, 405, 501):
         return not_an_upload_server(answer)
     return answer_error(answer)
@@ -394,7 +376,6 @@ def stored_path(category: str, file_name: str) -> str:
 
 
 def _segment(identifier: str) -> str:
-    """Return an id, which may be anything, as one segment of a path."""
     return quote(identifier, safe="")
 
 

@@ -1,7 +1,4 @@
-"""The job of the worker pool that speaks batch: one session, one multipart request after the other.
-
-docs/protocol.md, section 3, says how the reference backend behaves; its numbers are cited below.
-"""
+"""The job that uploads in batch mode: one session, one multipart request at a time (docs/protocol.md, section 3)."""
 
 from __future__ import annotations
 
@@ -34,41 +31,38 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pool import Worker
 
 MEASURABLE = 8 * 1024 * 1024
-"""Bytes a request must have for its speed to count: less fits into socket buffers."""
+"""Least bytes of a request whose speed counts: fewer fit into socket buffers."""
 REQUEST_LIMIT = 300.0
-"""Seconds in which the reference backend wants a whole request (3.10)."""
+"""Seconds for a whole request on the reference backend (3.10)."""
 SPLIT_REFUSALS = (400, 413, 415, 422)
-"""A refused request does not say which file it is about: its halves are sent."""
+"""Refusals that do not name the file: the request is halved."""
 UNAVAILABLE = 503
-"""The one 5xx that says nothing was done."""
+"""The only 5xx after which nothing was stored."""
 UNKNOWN_SESSION = "UPLOAD_FAILED"
-"""The code of a 500 by which the reference backend refuses an unknown session (3.14). The bundled server, which shows
-`relativePaths`, answers 404 or 409 then: there it means that the disk failed."""
+"""Code of the reference backend's 500 for an unknown session (3.14); elsewhere it means a disk error."""
 UNTOUCHED = "the request was stopped because of another file in it"
 LOOK_EVERY = 1.0
 LOOK_AT_LEAST = 4.0
-"""Seconds between two looks where calls are scarce: the reference backend forgets a session 5 s after its end (3.6)."""
+"""Seconds between two queries; the reference backend forgets a session 5 s after its end (3.6)."""
 PATIENCE = 5
-"""Looks in a row without an answer after which the outcome counts as unknown."""
+"""Queries without an answer after which the outcome is unknown."""
 LONGEST = 300
-"""Looks in all: a server that still works after so many seconds is not waited for."""
+"""Most queries for one request."""
 
 
 class Flow:
-    """What all batch jobs of a run share."""
+    """State that all batch jobs of a run share."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
         """Bytes/s of the last request that was large enough to measure."""
-        self.waiting = 0
-        """Sessions that no job has opened yet: polls leave calls for them."""
         self.unanswered: set[BatchSession] = set()
-        """Jobs whose request the server has whole: what is in it may be stored."""
+        """Jobs whose complete request has no answer yet: its files may be stored."""
         self._body = threading.Semaphore(1)
 
     @contextmanager
     def one_body(self, stop: Stop) -> Iterator[None]:
-        """Let one job at a time send a body: while the server processes one session, the next is sent."""
+        """Let one job at a time send a body, while the server processes another one."""
         while not self._body.acquire(timeout=0.1):
             stop.check()
         try:
@@ -78,7 +72,7 @@ class Flow:
 
 
 class BatchSession:
-    """Send the files of one planned session, in one session on the server or, once that is lost, in a second one."""
+    """Send the files of one planned session; a lost session is replaced once."""
 
     def __init__(
         self,
@@ -96,14 +90,13 @@ class BatchSession:
         self._limits, self._category, self._opened = limits, category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()
-        """Requests that are sent next as they are: halves of one that was refused."""
+        """Halves of refused requests, which are sent next."""
         self._most = 1 << 30
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield outcomes as requests are answered. Raise what ends the run."""
-        context, api, flow = self.context, worker.api, self.flow
-        flow.waiting -= 1
-        api.budget.sessions_to_come = flow.waiting
+        context, api = self.context, worker.api
+        api.budget.sessions_to_come -= 1
         if context.fails_fast:
             context.skip(self._take_rest())
             return
@@ -127,17 +120,16 @@ class BatchSession:
         return [self._waiting.popleft() for _ in range(count)]
 
     def _take_rest(self) -> list[LocalFile]:
-        """Return the files that wait, which then wait no more."""
         rest = [*(file for group in self._halves for file in group), *self._waiting]
         self._halves.clear()
         self._waiting.clear()
         return rest
 
     def _send_group(self, api: Api, session: UploadSession, group: list[LocalFile]) -> Iterator[Sequence[Outcome]]:
-        """Send one request until each of its files is over or waits again. `group` shrinks as files are settled."""
+        """Send one request until each of its files has ended or waits again. Files that ended leave `group`."""
         request = _Request(self, api, session, group)
         try:
-            request.send()
+            Tries(self.context.retry, on_retry=request.attempt.retry).run(request.send)
         except errors.UploaderError as error:
             if ends_run(error):
                 yield request.outcomes  # what is settled is not sent again
@@ -149,7 +141,7 @@ class BatchSession:
     def _failed(
         self, api: Api, session: UploadSession, group: list[LocalFile], error: errors.UploaderError
     ) -> list[Outcome]:
-        """Return the outcomes of the files that `error` ends; the others of the group wait again."""
+        """Return the outcomes of the files that `error` ends; put the others back."""
         retry = self.context.ledger.retry
         match error:
             case errors.FileError():
@@ -178,22 +170,19 @@ class BatchSession:
 
 
 class _Request:
-    """One multipart request with its retries. What is settled leaves `group` and is in `outcomes`."""
+    """One multipart request with its retries. Files that ended leave `group`; `outcomes` has them."""
 
     def __init__(self, job: BatchSession, api: Api, session: UploadSession, group: list[LocalFile]) -> None:
         self.outcomes: list[Outcome] = []
         self._job, self._api, self._group, self._session = job, api, group, session
         self._context, self._flow = job.context, job.flow
         self._paths = session.limits.relative_paths
-        self._attempt = Attempt(job.context.ledger, group, session.id)
+        self.attempt = Attempt(job.context.ledger, group, session.id)
 
     def send(self) -> None:
-        """Send it until it is answered. Raise the error that remains for the files that are left in the group."""
-        Tries(self._context.retry, on_retry=self._attempt.retry).run(self._send)
-
-    def _send(self) -> None:
+        """Send it once. Raise the error of the files that are left in the group."""
         flow, context = self._flow, self._context
-        self._attempt.begin(lambda file: sent_name(file, paths=self._paths))
+        self.attempt.begin(lambda file: sent_name(file, paths=self._paths))
         sending = ExitStack()  # until the last byte is out
         body = self._body(sending.close)
         try:
@@ -221,7 +210,7 @@ class _Request:
             body.close()
 
     def _body(self, release: Callable[[], None]) -> Body:
-        """Return the body of a request; `release()` lets the next job send its own."""
+        """Return the body of a request; `release()` is called after its last byte."""
         job, context = self._job, self._context
         job.flow.unanswered.discard(job)
         fields = [("sessionId", self._session.id), ("category", self._session.category)]
@@ -248,7 +237,7 @@ class _Request:
         )
 
     def _receive(self, file: LocalFile, item: StoredFile | None) -> None:
-        """Take the answer's word for a file (3.5)."""
+        """Record the server's result for a file (3.5)."""
         self._group.remove(file)
         if item is None:
             words = "the server's answer does not mention this file"
@@ -266,10 +255,8 @@ class _Request:
             self._context.run.certain([file])
         self.outcomes.append(outcome)
 
-    # --- when the answer is missing -----------------------------------------------------------------------------------
-
     def _may_have_landed(self, error: errors.UploaderError) -> bool:
-        """Return whether the server had the whole request and it is not known what it did with it (3.15)."""
+        """Return whether the server had the whole request and its outcome is unknown (3.15)."""
         match error:
             case errors.ConnectionLost():
                 return error.body_sent
@@ -279,7 +266,7 @@ class _Request:
                 return isinstance(error, errors.ProtocolError)
 
     def _settle(self, error: errors.UploaderError) -> None:
-        """Look what the server has, and take out of the group what needs no other attempt."""
+        """Ask what the server has stored; remove the files that need no other attempt from the group."""
         found = self._find_by_path() if self._paths else self._find_by_progress()
         for file in list(self._group):
             outcome = found.get(file.file)
@@ -293,10 +280,7 @@ class _Request:
             self.outcomes.append(outcome)
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
-        """Return the outcome of each file, None for one that is not stored, nothing for one that can't be asked for.
-
-        For servers that store under the path that they were given, and never store equal bytes twice.
-        """
+        """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
         stop, category = self._context.stop, self._session.category
         stop.sleep(LOOK_EVERY)
         found: dict[int, Outcome | None] = {}
@@ -314,7 +298,7 @@ class _Request:
         return found
 
     def _find_by_progress(self) -> dict[int, Outcome | None]:
-        """Return the outcomes that events or `/progress` report. Takes seconds while the server works, or is gone."""
+        """Return the outcomes that events or `/progress` report."""
         context, misses = self._context, 0
         for _ in range(LONGEST):
             found = self._reported()
@@ -350,7 +334,7 @@ def _not_stored(file: LocalFile, words: str) -> Outcome:
 
 
 def _too_slow(file: LocalFile, error: errors.TooSlow) -> errors.TooSlow:
-    """Name the rate that the one file alone would need (3.10): repeating the request as it was can't help."""
+    """Return a permanent error that names the rate which this file alone needs (3.10)."""
     needed = max(0.01, file.size / REQUEST_LIMIT / 1e6)
     words = f"{error}; {file.size} bytes need {needed:.2f} MB/s to arrive in {REQUEST_LIMIT:.0f} s"
     out = errors.TooSlow(words, status=error.status, error=error.error)

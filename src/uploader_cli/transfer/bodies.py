@@ -26,20 +26,17 @@ if TYPE_CHECKING:
     Content = LocalFile | Iterable[bytes | bytearray]
 
 REPORT_EVERY = 0.05
-"""Seconds between two reports of one file's bytes: a renderer can't show more."""
+"""Seconds between two reports of a file's sent bytes."""
 PIECE = 1 << 20
-"""Bytes read from disk at a time, into one buffer."""
+"""Bytes read from disk at a time."""
 IN_MEMORY = 16 << 20
-"""Bytes of a chunk that is kept in memory between its hash and its way; a larger one is read again."""
+"""Most bytes of a chunk kept in memory after hashing; a larger one is read again."""
 MEMORY = 64 << 20
-"""Bytes of all such chunks of a run."""
-
-
-# --- local files: all raise `FileError` (vanished, unreadable, changed) -----------------------------------------------
+"""Most bytes of all such chunks of a run."""
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:
-    """Open the file, unbuffered, as it was when it was selected."""
+    """Open the selected file, unbuffered. Raise `FileError` (vanished, unreadable, changed), as all readers do."""
     try:
         source = open(file.path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
@@ -53,7 +50,7 @@ def open_unchanged(file: LocalFile) -> IO[bytes]:
 
 
 def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Raise `FileError` where size or mtime are not those of the selection."""
+    """Check that size and mtime are those of the selection."""
     info = os.fstat(source.fileno())
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _changed(file, "changed")
@@ -90,7 +87,7 @@ def hash_range(
     check: Callable[[], None] = lambda: None,
     into: memoryview | None = None,
 ) -> bytes:
-    """Return the digest of a byte range, which stays in `into` where that is given. `check` raises to stop."""
+    """Return the digest of a byte range, which `into` receives. `check` raises to stop."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     buffer = memoryview(bytearray(min(PIECE, length) if into is None else 0))
     with open_unchanged(file) as source:
@@ -104,7 +101,7 @@ def hash_range(
 
 
 def content_type(name: str) -> str:
-    """Return the media type by extension; servers that check it know these."""
+    """Return the media type by extension."""
     return _content_type(os.path.splitext(name)[1].lower())
 
 
@@ -132,11 +129,8 @@ def _changed(file: LocalFile, how: str) -> FileError:
     )
 
 
-# --- bodies -----------------------------------------------------------------------------------------------------------
-
-
 class Piece(NamedTuple):
-    """Bytes of a body: `data`, or those of `file` from `start` on, which is read by `source` where it is open."""
+    """Bytes of a body: `data`, or those of `file` from `start` on, read from `source` if it is open."""
 
     length: int
     data: memoryview | None = None
@@ -160,10 +154,10 @@ class Body:
         on_through: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`check` raises to stop; `throttle` waits before each piece and returns how many bytes may go.
+        """`check` raises to stop; `throttle` waits and returns how many bytes may be sent.
 
-        `on_sent(file, bytes)` is called as the kernel takes a file's bytes, `on_through()` after the last byte.
-        `on_last()` is called before the last piece is given out: without it no server has the whole request.
+        `on_sent(file, bytes)` is called as the kernel takes bytes, `on_last()` before the last piece is read (no server
+        has the whole request before), `on_through()` after the last byte.
         """
         self.content_type, self.check = content_type, check
         self._parts, self._throttle, self._clock = parts, throttle, clock
@@ -171,7 +165,7 @@ class Body:
         self._began: float | None = None
         self._ended: float | None = None
         self._unsent: deque[tuple[int, int, LocalFile]] = deque()
-        """Files whose last byte is not sent yet, with the end of each in the body, and its length."""
+        """Files not sent completely, each with its end in the body and its length."""
         self._length = 0
         for part in parts:
             self._length += part.length
@@ -191,12 +185,12 @@ class Body:
 
     @property
     def given_out(self) -> bool:
-        """True once the last piece was given out: the server may have the whole request."""
+        """True once the last piece was read: the server may have the whole request."""
         return self._given >= self._length
 
     @property
     def seconds(self) -> float:
-        """Seconds from the first byte to the last (or to now)."""
+        """Seconds from the first byte to the last, or to now."""
         if self._began is None:
             return 0.0
         return (self._clock() if self._ended is None else self._ended) - self._began
@@ -214,7 +208,7 @@ class Body:
         return piece
 
     def taken(self, count: int) -> None:
-        """Count `count` more bytes that the kernel took, and report whose they are."""
+        """Count bytes that the kernel took, and report them."""
         self._taken += count
         now = self._clock()
         while self._unsent and self._taken >= self._unsent[0][0]:
@@ -232,7 +226,7 @@ class Body:
             self._on_through()
 
     def rewind(self) -> None:
-        """Start over: a redirect wants the body again. What was reported as sent stays reported."""
+        """Start again after a redirect. Reported bytes stay reported."""
         self._given = self._taken = 0
         self._pieces = self._read_parts()
 
@@ -241,7 +235,7 @@ class Body:
         self._pieces.close()
 
     def _read_parts(self) -> Generator[memoryview, None, None]:
-        """Yield pieces of `_wanted` bytes; those of one part that is in memory are not copied."""
+        """Yield pieces of `_wanted` bytes; a piece of one part in memory is not copied."""
         buffer, filled = memoryview(b""), 0
         for length, data, file, start, opened in self._parts:
             with open_unchanged(file) if file is not None and opened is None else nullcontext(opened) as source:
@@ -268,7 +262,7 @@ class Body:
 def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Piece]]:
     """Return type and parts of a multipart/form-data body (docs/protocol.md, section 3.13).
 
-    Each item is what follows `name=` in its header, and its content: a file, or bytes in pieces.
+    Each item is the rest of its header after `name=`, and a file or pieces of bytes.
     """
     boundary = f"uploader-{secrets.token_hex(12)}"
     parts, lead = list[Piece](), list[bytes | bytearray]()
@@ -290,7 +284,7 @@ def _in_memory(pieces: Iterable[bytes | bytearray]) -> Piece:
 def upload_form(
     fields: Iterable[tuple[str, str]], files: Iterable[LocalFile], *, sized: bool = False
 ) -> Iterator[tuple[str, Content]]:
-    """Yield the items of a batch request. `sized` adds a Content-Length to each file, for servers known to read it."""
+    """Yield the items of a batch request. `sized` adds a Content-Length to each file."""
     for name, value in fields:
         yield f'"{name}"', [value.encode()]
     for file in files:
@@ -298,11 +292,8 @@ def upload_form(
         yield f'"files"; filename="{wire_name(file.name)}"\r\nContent-Type: {content_type(file.name)}{length}', file
 
 
-# --- chunks that are hashed before they are sent ----------------------------------------------------------------------
-
-
 class Buffers:
-    """Memory for chunks, shared by all workers: at most `most` bytes, used again and again."""
+    """At most `most` bytes of memory for chunks, shared by all workers."""
 
     def __init__(self, most: int = MEMORY) -> None:
         self._most, self._made = most, 0
@@ -310,7 +301,7 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self, length: int) -> bytearray | None:
-        """Return a buffer of at least `length` bytes; None where that is too much."""
+        """Return a buffer of at least `length` bytes; None if that exceeds the limit."""
         with self._lock:
             for index, buffer in enumerate(self._free):
                 if len(buffer) >= length:
@@ -323,30 +314,30 @@ class Buffers:
         return bytearray(length)
 
     def give(self, buffer: bytearray) -> None:
-        """Take back a buffer that is not used any more."""
+        """Take back an unused buffer."""
         with self._lock:
             self._free.append(buffer)
 
 
 class HashedChunk(NamedTuple):
-    """A chunk's digest, and its bytes where they are in memory."""
+    """A chunk's digest, and its bytes if they are in memory."""
 
     digest: bytes
     data: memoryview | None
 
 
 class HashedChunks:
-    """Chunks of a file with their checksums. `helper` reads the next one while the chunk before it travels."""
+    """Chunks of a file with their checksums, computed one chunk ahead."""
 
     def __init__(
         self,
         file: LocalFile,
         algorithm: str,
         check: Callable[[], None],
-        helper: Callable[[], Executor] | None,
+        helper: Callable[[], Executor],
         buffers: Buffers,
     ) -> None:
-        """`helper()` is the worker's one-thread executor; None: nothing is read ahead. `check` raises to stop."""
+        """`helper()` is the worker's one-thread executor. `check` raises to stop."""
         self._file, self._algorithm, self._check, self._helper = file, algorithm, check, helper
         self._buffers = buffers
         self._current: HashedChunk | None = None
@@ -354,7 +345,7 @@ class HashedChunks:
         self._closed = False
 
     def of(self, start: int, length: int) -> HashedChunk:
-        """Return a chunk, the prepared one where it is that; the one before it is not valid any more."""
+        """Return a chunk; the previous one becomes invalid."""
         self._release(self._current)
         self._current, ahead = None, self._ahead
         if ahead is not None and ahead[:2] == (start, length):
@@ -366,13 +357,13 @@ class HashedChunks:
         return self._current
 
     def prepare(self, start: int, length: int) -> None:
-        """Begin with a chunk that will be asked for."""
+        """Compute the next chunk in the background."""
         self._discard()
-        if length > 0 and self._helper is not None:
+        if length > 0:
             self._ahead = (start, length, self._helper().submit(self._load, start, length))
 
     def close(self) -> None:
-        """Stop what was prepared and is not needed, after the piece that is being read."""
+        """Cancel what was prepared; a running read ends after its piece."""
         self._closed = True
         self._discard()
         self._release(self._current)

@@ -1,4 +1,4 @@
-"""What is known of files before and after they are sent: claims, what the server has already, verification."""
+"""Checks before and after a file is sent: claims, files on the server, verification."""
 
 from __future__ import annotations
 
@@ -32,21 +32,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.DiskFull)
-"""Errors that end a run, and of which no question makes something else."""
+"""Errors that end the run, whatever was asked."""
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
 class Checks:
-    """Check files in groups, in the workers. Each call passes the worker's own `Api`."""
+    """Check groups of files in the workers, each with the worker's own `Api`."""
 
     def __init__(self, context: Context, limits: Limits, lookups: LookupOffer | None = None) -> None:
         self._context, self._limits, self._lookups = context, limits, lookups
         self._warned: set[WarningCode] = set()
 
-    # --- before -------------------------------------------------------------------------------------------------------
-
     def pick(self, worker: Worker, files: Sequence[LocalFile], *, pack: bool = False) -> list[tuple[LocalFile, Claim]]:
-        """Return the files that are to be sent, claimed for this run, with `pack` in one pack. The others end here."""
+        """Claim files and return those to send, with `pack` in one pack. End the others."""
         context = self._context
         missing = self._missing(worker, files) if context.settings.skip_existing else list(files)
         readable, ended = (missing, list[Outcome]()) if pack else _readable(missing)  # a pack reads its files at once
@@ -70,7 +68,7 @@ class Checks:
         return picked
 
     def _confirmed(self, worker: Worker, claims: Sequence[tuple[LocalFile, Claim]]) -> dict[int, bool | None]:
-        """Return of each file that this run has a receipt of whether the server has it; None if it can't be asked."""
+        """Return for each file with a receipt of this run whether the server has it (None: unknown)."""
         receipts = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {}
         for (file, _), found in zip(receipts, self._on_server(worker, receipts), strict=True):
@@ -81,7 +79,7 @@ class Checks:
         return there
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
-        """Return the outcome of a file that need not or can't be sent; None for one that is sent."""
+        """Return the outcome of a file that is not sent; None for one that is."""
         match claim.state:
             case ClaimState.DONE:
                 if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
@@ -98,7 +96,7 @@ class Checks:
         return None
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
-        """Look before anything is sent twice (docs/protocol.md, section 3.15)."""
+        """Ask whether the file is stored before it is sent again (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
             if not self._limits.relative_paths:
@@ -118,7 +116,7 @@ class Checks:
         return None
 
     def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
-        """Return those that are not on the server yet (`--skip-existing`)."""
+        """Return the files that are not on the server (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):
@@ -136,12 +134,10 @@ class Checks:
             self._warn_once(WarningCode.RECEIPTS_ONLY, f"{text} sent (--trust-receipts skips those with a receipt)")
         return missing
 
-    # --- questions ----------------------------------------------------------------------------------------------------
-
     def _on_server(self, worker: Worker, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
-        """Yield whether the server has each file, with the bytes of its receipt; None where it can't be asked.
+        """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
-        By one lookup for a group, else by one call for each: for its path, or for what the receipt says of its place.
+        Use one lookup for a group where offered, else one call for each path or receipt.
         """
         if not self._limits.relative_paths:
             for file, receipt in files:
@@ -174,7 +170,7 @@ class Checks:
     def _look_up(
         self, api: Api, category: str, places: Sequence[tuple[str, int]]
     ) -> Sequence[Found | Literal[False] | None]:
-        """Ask for files by (path, size): False for one that is not there, None for each where no answer comes."""
+        """Ask for files by (path, size). The result is False for a missing file and None without an answer."""
         offer = self._lookups
         if offer is None:
             return [self._ask_for_one(api, category, path) for path, _ in places]
@@ -182,18 +178,18 @@ class Checks:
         return [None] * len(places) if answer is None else [item or False for item in answer]
 
     def _ask_for_one(self, api: Api, category: str, path: str) -> Found | Literal[False] | None:
-        """Ask for one file, with a digest that the server may have to compute (docs/protocol.md, section 8)."""
+        """Ask for one file, with a digest that the server may compute (docs/protocol.md, section 8)."""
         found = self._asked(lambda: api.stored(category, path) or (None, None))
         if found is None:
             return None
         return Found(found[0], _hex(found[1]), None) if found[0] is not None else False
 
     def _ask(self, call: Callable[[], T]) -> T:
-        """Repeat a question while that can help; a digest that is being computed is waited for."""
+        """Repeat a question while that can help; wait for a digest in computation."""
         return Tries(self._context.retry).run(call)
 
     def _asked(self, call: Callable[[], T], at_most: int | None = None) -> T | None:
-        """Return what a question is answered with; None where no answer comes. Raise what ends the run."""
+        """Return the answer, or None without one. Raise what ends the run."""
         try:
             return self._ask(call) if at_most is None else self._context.retry.run(call, at_most=at_most)
         except NO_OUTCOME:
@@ -202,7 +198,7 @@ class Checks:
             return None
 
     def _is_equal(self, file: LocalFile, receipt: Stored | None, found: Found) -> bool:
-        """Compare by size, and by digest where the server has one; that of a receipt saves reading the file."""
+        """Compare size and digest. A receipt's digest saves reading the file."""
         if found.size != file.size:
             return False
         if found.sha256 is None:
@@ -211,13 +207,8 @@ class Checks:
             return found.sha256 == receipt.checksum
         return found.sha256 == _digest(file, self._context.stop.check)
 
-    # --- after --------------------------------------------------------------------------------------------------------
-
     def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Write the receipts of files that the server has, then verify them where that was asked for.
-
-        The receipt comes first: a run that is killed while it verifies must not send the file again.
-        """
+        """Write the receipts of stored files first, then verify: a kill meanwhile sends no file again."""
         run, verify = self._context.run, self._context.settings.verify
         stored = [_receipt(outcome) for outcome in outcomes if outcome.error is None]
         if stored:
@@ -225,7 +216,7 @@ class Checks:
         return [self.verified(api, outcome) if verify and outcome.error is None else outcome for outcome in outcomes]
 
     def verified(self, api: Api, outcome: Outcome) -> Outcome:
-        """Compare what the server has with the file on disk and return the outcome of that."""
+        """Compare the stored bytes with the file on disk and return the new outcome."""
         context, file = self._context, outcome.file
         where = outcome.readable or outcome.location
         if outcome.checksum is not None:
@@ -255,14 +246,14 @@ class Checks:
 
 
 def _place(category: str, file: LocalFile, receipt: Stored | None) -> tuple[str, int]:
-    """Return path and size by which the server is asked for a file: the path that its receipt names, else its own."""
+    """Return path and size for a lookup; a receipt's path has precedence."""
     location, root = (receipt.location if receipt is not None else None) or "", stored_path(category, "")
     path = unquote(location.removeprefix(root)) if location.startswith(root) else utf8(file.relative_path)
     return path, file.size
 
 
 def _hex(digest: str | None) -> str | None:
-    """Return a base64 digest in hex digits; what is no base64 is a digest that equals none."""
+    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
     if digest is None:
         return None
     try:
@@ -272,7 +263,6 @@ def _hex(digest: str | None) -> str | None:
 
 
 def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome]]:
-    """Part the files that can be opened as they were selected from those that can't."""
     readable, ended = [], []
     for file in files:
         try:
@@ -285,15 +275,15 @@ def _readable(files: Sequence[LocalFile]) -> tuple[list[LocalFile], list[Outcome
 
 
 def says_nothing(error: errors.UploaderError) -> bool:
-    """Return whether the server, asked for a stored file, refuses to tell of it now and later."""
+    """Return whether the server refuses for good to say what is stored."""
     refused = isinstance(error, errors.AnswerError) and error.status not in NO_ANSWER
     return refused or isinstance(error, errors.ProtocolError)
 
 
 def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[], None]) -> str | None:
-    """Return the hex SHA-256 of `file` where the server has equal bytes under its path; None where it has not.
+    """Return the hex SHA-256 where the server has equal bytes under the file's path, else None.
 
-    For servers that store under the path that they were given. Raise what the call raises.
+    For servers that keep relative paths. Raise what the call raises.
     """
     found = api.stored(category, utf8(file.relative_path))
     if found is None or found[0] != file.size or found[1] is None:
@@ -303,7 +293,7 @@ def equal_on_server(api: Api, category: str, file: LocalFile, check: Callable[[]
 
 
 def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
-    """Return the hex SHA-256 of a file; None where it can't be read as it was selected."""
+    """Return the hex SHA-256; None for a file that can't be read unchanged."""
     try:
         return hash_range(file, 0, file.size, "sha256", check=check).hex()
     except errors.FileError:
@@ -311,17 +301,12 @@ def _digest(file: LocalFile, check: Callable[[], None]) -> str | None:
 
 
 def _receipt(outcome: Outcome) -> Stored:
-    return Stored(
-        outcome.file,
-        server_id=outcome.server_id,
-        location=outcome.location or outcome.readable,
-        checksum=outcome.checksum,
-        verified=outcome.verified,
-    )
+    where = outcome.location or outcome.readable
+    return Stored(outcome.file, outcome.server_id, where, outcome.checksum, outcome.verified)
 
 
 def _compare(api: Api, where: str, mine: str, size: int) -> bool | None:
-    """Compare the digest or the bytes of the stored file with `mine`; None where the server offers neither."""
+    """Compare the stored digest or bytes with `mine`; None where the server offers neither."""
     found = None
     try:
         found = api.stored_at(where)

@@ -1,6 +1,6 @@
-"""HTTP for the rest of the package: one call, one answer, errors of our own tree. The only import of `requests`.
+"""HTTP calls with errors of this package. The only import of `requests`.
 
-Calls go through a session's adapter, not through the session: it would double the CPU time of a small call.
+Calls use a session's adapter directly: the session doubles the CPU time of a small call.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ BLOCK = 1 << 20
 """Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
 ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20
-"""Bytes of an answer after decompression; stored files that are read back may be larger."""
+"""Most bytes of a decompressed answer; stored files may be larger."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Where a machine's users expect certificates to be named for all programs; `--ca-bundle` outranks them."""
+"""Environment variables with certificates; `--ca-bundle` has precedence."""
 REQUEST_ID = "X-Request-ID"
 CREDENTIALS = {"authorization", "cookie", "x-request-id"}
-"""Headers that no other host gets, besides those of `--header`."""
+"""Headers that are not sent to other hosts, besides those of `--header`."""
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(  # a peer that is gone is noticed after a minute, however long its answer may take
+    *(  # a lost peer is noticed after a minute
         (socket.IPPROTO_TCP, getattr(socket, name), value)
         for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
         if hasattr(socket, name)
@@ -64,35 +64,35 @@ SOCKET_OPTIONS = [
 
 
 class RequestIds:
-    """What the clients of a run share: ids of calls, which the server's log has too, reports, and the round trip."""
+    """Request ids, reports of calls and the round trip, shared by the clients of a run."""
 
     round_trip: float | None = None
-    """Seconds of the fastest call without a body so far, connecting excluded; None before the first."""
+    """Seconds of the fastest call without a body, connecting excluded."""
 
     def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
-        """`run` begins each id; without one it is random."""
+        """`run` begins each id; it is random by default."""
         self._run = run or secrets.token_hex(8)
-        self._numbers = itertools.count(1)  # its `next` is one step for all threads
+        self._numbers = itertools.count(1)  # `next` is atomic
         self.tell = tell
 
     def new(self) -> str:
-        """Return an id that no call had before."""
+        """Return a unique id."""
         return f"{self._run}-{next(self._numbers):06d}"
 
     def answered(self, seconds: float) -> None:
-        """Take the time from a request without a body to its answer."""
+        """Record the time from a request without a body to its answer."""
         if self.round_trip is None or seconds < self.round_trip:
             self.round_trip = seconds
 
     def added(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return `headers` with an id for the call; one that they have already stays."""
+        """Return `headers` with an id, unless they have one."""
         has_one = any(header.lower() == REQUEST_ID.lower() for header in headers)
         return dict(headers) if has_one else {**headers, REQUEST_ID: self.new()}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: its headers in any case, its JSON body (else None), and the `X-Request-ID` of the request, if any."""
+    """An answer: headers, JSON body (else None), and the `X-Request-ID` of the request, if any."""
 
     status: int
     headers: Mapping[str, str]
@@ -107,7 +107,7 @@ class Answer:
 
 
 class Http:
-    """A client with kept-alive connections. Credentials go to the settings' server alone, whatever a caller asks."""
+    """A client with persistent connections. Credentials are sent only to the settings' server."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
         self.ids = ids or RequestIds()
@@ -126,10 +126,10 @@ class Http:
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
-        """Send one request; no retry, no redirect followed.
+        """Send one request, without retries and redirects.
 
-        Raise `NetworkError` (`body_sent` says whether the whole request was out), `ProtocolError` for an answer that is
-        too large, and whatever `body.check` or `body.read` raises.
+        Raise `NetworkError` (`body_sent`: the whole request was sent), `ProtocolError` for an answer that is too large,
+        and what `body.check` and `body.read` raise.
         """
         own, data = dict(headers or {}), cast("Any", body)
         if body is not None:
@@ -145,7 +145,7 @@ class Http:
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """`GET url`: the answer without its body, and the body in pieces. Raise as `request` does, in between too."""
+        """`GET url`: yield the answer and an iterator over its body. Raise as `request` does."""
         self.sockets.answer_time = math.inf
         try:
             with self._send("GET", url, headers, None, READ_TIMEOUT, stream=True) as response:
@@ -158,7 +158,7 @@ class Http:
     def _send(
         self, method: str, url: str, own: Mapping[str, str], data: Any, read_timeout: float, *, stream: bool = False
     ) -> requests.Response:
-        """Make one call as the session would; headers of its `own` outrank the session's, whatever their case."""
+        """Make one call as the session would; its `own` headers have precedence."""
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
@@ -185,7 +185,7 @@ class Http:
         return response
 
     def shut(self) -> None:
-        """End every running call at once, from another thread."""
+        """End every running call, from another thread."""
         self.sockets.shut()
 
     def close(self) -> None:
@@ -200,26 +200,23 @@ def _answer(response: requests.Response, body: object) -> Answer:
 
 @lru_cache(64)
 def _dialled(url: str) -> str:
-    """Return `url` as urllib3 dials it. Raise what `requests` raises for a URL."""
+    """Return `url` as urllib3 uses it. Raise what `requests` raises for a URL."""
     request = requests.PreparedRequest()
     request.prepare_url(url, None)
     return request.url or ""
 
 
-# --- the session and its adapter --------------------------------------------------------------------------------------
-
-
 def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = None) -> requests.Session:
-    """Make a `requests` session with the settings' certificates, proxy and headers, for the realtime channel too."""
+    """Make a `requests` session with the settings' certificates, proxy and headers."""
     session = requests.Session()
     # No redirect is followed: the headers of `--header` would go to any host.
     session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
-    session.trust_env = False  # looked up once, here: each request would cost 120 µs
+    session.trust_env = False  # looked up once: 120 µs per request otherwise
     environment = requests.utils.get_environ_proxies(settings.target_url) if not settings.proxy else {}
     session.proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else dict(environment)
     trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
     session.verify = str(trusted) if trusted else True
-    if settings.insecure:  # the run warns of it once, in its own words
+    if settings.insecure:  # the run warns once
         session.verify = False
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.client_cert:
@@ -233,17 +230,16 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
 
 
 class _Adapter(HTTPAdapter):
-    """Give each call that goes to the server its id, read its answer, and report it."""
+    """Add a request id to each call to the server, read its answer, and report it."""
 
     def __init__(self, home: str, sockets: Sockets, ids: RequestIds) -> None:
         self._home, self._ids = home, ids
         self._pools = pool_classes(sockets)
         self._last: tuple[str, Any] = ("", None)
-        """The origin of the last request, and its pool."""
         super().__init__(max_retries=0)
 
     def send(self, request: requests.PreparedRequest, stream: bool = False, **how: Any) -> requests.Response:  # type: ignore[override]
-        """Send one call. An id that it has already stays: `--header` gave it, or the realtime channel."""
+        """Send one call. An id from `--header` or the realtime channel stays."""
         url = request.url or ""
         if REQUEST_ID not in request.headers and trusts(self._home, url):
             request.headers[REQUEST_ID] = self._ids.new()
@@ -253,7 +249,7 @@ class _Adapter(HTTPAdapter):
             response = super().send(request, stream=stream, **how)
             status = response.status_code
             if not stream:
-                _read(response)  # all of it: the connection is free for the next call
+                _read(response)  # frees the connection
             return response
         except BaseException as failure:
             error = _why(failure) or type(failure).__name__
@@ -266,7 +262,7 @@ class _Adapter(HTTPAdapter):
             self._ids.tell(CallMade(request.method or "", shown, request_id, status, took, error, carries))
 
     def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        """Return the pool of the last request where this one goes to the same origin."""
+        """Return the last pool for the same origin."""
         origin = _origin(request.url or "")
         known, pool = self._last
         if known != origin or pool.pool is None:
@@ -290,7 +286,7 @@ class _AnswerTooLarge(rex.RequestException):
 
 
 def _read(response: requests.Response) -> None:
-    """Read the whole body, decompressed. Raise `_AnswerTooLarge` beyond `MOST_ANSWER`."""
+    """Read the whole decompressed body. Raise `_AnswerTooLarge` beyond `MOST_ANSWER`."""
     pieces, size = [], 0
     for piece in response.iter_content(ANSWER_BLOCK):
         pieces.append(piece)
@@ -301,11 +297,8 @@ def _read(response: requests.Response) -> None:
     response._content = b"".join(pieces)
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
 def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
-    """Our error for one of requests', urllib3's or the socket's."""
+    """Return the error of this package for one of requests, urllib3 or a socket."""
     if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
         return UsageError(f"--server: {url} is no URL that can be reached: {error}")
     where = _origin(url)
@@ -331,9 +324,9 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and everything it was made of: its arguments, reasons and causes, outermost first.
+    """Return the error, its arguments, reasons and causes, outermost first.
 
-    An error of ours in its context is that of an earlier call, which is being handled.
+    Errors of this package are left out: they belong to an earlier call.
     """
     chain = [error]
     for item in chain:
@@ -348,27 +341,25 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
-    """Whether the proxy was not reached, or refused to connect. urllib3 blames it for a connection that breaks, too."""
+    """Return whether the proxy did not connect; urllib3 also blames it for connections that break."""
     if _has(error, NewConnectionError, ConnectTimeoutError) or "Tunnel connection failed" in _why(error):
         return True
     return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def _why(error: BaseException) -> str:
-    """The operating system's words where there are any, else those of the innermost error, on one line."""
+    """Return the operating system's message, else that of the innermost error, on one line."""
     chain = _chain(error)
     system = next((item.strerror for item in chain if isinstance(item, OSError) and item.strerror), None)
     return " ".join((system or str(chain[-1])).split())[:200]
 
 
 def _origin(url: str) -> str:
-    """Return scheme, host and port, without a user."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _json(content: bytes | None) -> object:
-    """The body as JSON, or None: errors may come with an empty body or HTML."""
     try:
         return jsonlib.loads(content) if content else None
     except (ValueError, RecursionError):
@@ -376,7 +367,7 @@ def _json(content: bytes | None) -> object:
 
 
 def redirect_target(answer: Answer) -> str | None:
-    """Return where a 3xx answer points, absolute; None for nonsense."""
+    """Return the absolute target of a 3xx answer; None if invalid."""
     location = answer.headers.get("Location")
     try:
         return urljoin(answer.url, location) if location and 300 <= answer.status < 400 else None

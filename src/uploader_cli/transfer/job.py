@@ -1,4 +1,4 @@
-"""What all jobs share: the run's context, the outcome of a file, and the ledger of files that are not over yet."""
+"""The run's context, the outcome of a file, and the ledger of files in progress, for all jobs."""
 
 from __future__ import annotations
 
@@ -36,14 +36,13 @@ RUN_ENDING = (
     errors.UsageError,
     errors.NotAnUploadServer,
 )
-"""Errors that concern every file: the run ends with them."""
+"""Errors that end the run: they concern every file."""
 REFUSED_FOR_GOOD = (413, 415, 422)
-"""Refusals of one file's content. No other answer makes the journal forget an upload: it may come from a proxy, a
-captive portal, an expired token or a redeploy."""
+"""Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
 
 def ends_run(error: errors.UploaderError) -> bool:
-    """Return whether `error` would meet every other file too. A 403 may concern one file; a 401 never does."""
+    """Return whether `error` ends the run. A 403 may concern one file; a 401 never does."""
     return isinstance(error, RUN_ENDING) or (isinstance(error, errors.Unauthorized) and error.status == 401)
 
 
@@ -62,11 +61,10 @@ class Followers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file: the server has it, or `error` says why not.
+    """The result of one file: the server has stored it, or `error` says why not.
 
-    `readable` is where the stored bytes can be read (`location` if None), `checksum` the hex SHA-256 where all bytes
-    were compared, `verified` is True also where the server has compared every chunk. `file_path` is the server's own
-    path of the file.
+    `readable` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared bytes,
+    `verified` is also True where the server compared every chunk, `file_path` is the path on the server.
     """
 
     file: LocalFile
@@ -80,7 +78,7 @@ class Outcome:
 
     @property
     def forgotten(self) -> bool:
-        """True where nothing of the file can be resumed: it was refused for good, or it has changed on disk."""
+        """True for a file that was refused for good or has changed on disk: its upload can't be resumed."""
         error = self.error
         if isinstance(error, errors.AnswerError):
             return error.status in REFUSED_FOR_GOOD and not error.retryable
@@ -93,10 +91,7 @@ def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool 
 
 
 class Ledger:
-    """The files of a run that are not over yet. It emits their events: attempts, and exactly one end for each file.
-
-    All methods may be called from any thread.
-    """
+    """The files in progress. Emit their events: attempts, and exactly one end for each file. Thread-safe."""
 
     def __init__(
         self, emit: Callable[[Event], None], run: RunHandle, clock: Callable[[], float] = time.monotonic
@@ -117,7 +112,7 @@ class Ledger:
         return self._attempts[file.file]
 
     def start(self, file: LocalFile, session: str, name: str, offset: int = 0, *, packed: bool = False) -> None:
-        """Begin an attempt at `offset` (bytes); `name` is how the server will call the file, `packed` in a pack."""
+        """Begin an attempt at `offset` (bytes) under the server's `name` for the file."""
         attempt = self._attempts[file.file] = self._attempts.get(file.file, 0) + 1
         self._began.setdefault(file.file, self._clock())
         self._emit(ev.FileStarted(file.file, file.path, file.size, session, offset, attempt, name, packed))
@@ -156,7 +151,7 @@ class Ledger:
             self._emit(ev.FileSkipped(file.file, file.path, reason, file))
 
     def fail_all(self, error: errors.UploaderError) -> None:
-        """End every file that is still open: `error` is the failure of those that were tried, others are skipped."""
+        """End every open file: those with an attempt fail with `error`, the others are skipped."""
         left = list(self.open.values())
         self.end([Outcome(file, error) for file in left if file.file in self._attempts])
         untried = list(self.open.values())
@@ -165,7 +160,7 @@ class Ledger:
             self.skip(file, SkipReason.NOT_TRIED)
 
     def cancel_all(self) -> None:
-        """End every file that is still open: the run was interrupted."""
+        """End every open file as cancelled."""
         left = tuple(self.open.values())
         self.open.clear()
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
@@ -194,7 +189,7 @@ class Ledger:
         if self._close(file):
             with self._lock:
                 self.failures += 1
-            # A file that changed after its listed SHA-256 was compared is not the listed file any more.
+            # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
             self._emit(ev.FileFailed(file.file, file.path, code, str(error), error.retryable, file))
@@ -207,7 +202,7 @@ class Ledger:
 
 
 class Attempt:
-    """The attempts of files that share a request. A rate limit or a new token begins no other one."""
+    """One attempt of files that share a request. A rate limit or a new token does not end it."""
 
     def __init__(self, ledger: Ledger, files: Sequence[LocalFile], session: str, **start: Any) -> None:
         """`files` may shrink; `start` is for `Ledger.start`."""
@@ -215,7 +210,7 @@ class Attempt:
         self._begun = False
 
     def begin(self, name: Callable[[LocalFile], str]) -> None:
-        """Begin an attempt unless one is under way. `name(file)` is how the server will call it."""
+        """Begin an attempt unless one is in progress; `name(file)` returns the server's name of a file."""
         for file in () if self._begun else self._files:
             self._ledger.start(file, self.session, name(file), **self._start)
         self._begun = True
@@ -229,7 +224,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every job of a run uses. `throttle` is asked before each piece how many of its bytes may be sent."""
+    """What every job of a run uses. `throttle(wanted)` returns how many bytes may be sent now."""
 
     settings: Settings
     emit: Callable[[Event], None]
@@ -241,7 +236,7 @@ class Context:
     run: RunHandle
     throttle: Callable[[int], int]
     sessions: set[UploadSession] = field(default_factory=set)
-    """Those that are open."""
+    """Open sessions."""
 
     @property
     def fails_fast(self) -> bool:

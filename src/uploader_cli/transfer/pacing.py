@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CREDIT = 0.2
-"""Seconds of unused time that may be made up for: sleeps overshoot, and between two chunks nothing is sent."""
+"""Seconds of unused time that may be made up for: sleeps overshoot."""
 GRAIN = 0.05
-"""A grant is what the rate sends in this many seconds: bursts stay short, and early answers are seen soon."""
+"""Seconds of the rate per grant: bursts stay short."""
 LEAST_GRANT = 32
 MOST_GRANT = 1 << 20
 KEPT_BACK = 5
-"""Calls that polls leave unused, besides two for each session still to come (docs/protocol.md, section 2)."""
+"""Calls that polls leave, besides two per session to come (docs/protocol.md, section 2)."""
 POLL_INTERVAL = 1.0
 PLENTY = 60
-"""With this many calls to spare there is a poll every second; with fewer the interval grows in proportion."""
+"""Spare calls with which polls come every second; with fewer the interval grows in proportion."""
 DEFAULT_WAIT = 60.0
 """Seconds to wait after a 429 that names no time."""
 
 
 class Stop:
-    """A flag that is set once, from any thread or from a signal handler's loop, and never cleared."""
+    """A flag that is set once, from any thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -47,24 +47,24 @@ class Stop:
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
-        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may ask for any number of years
+        if self._event.wait(min(seconds, threading.TIMEOUT_MAX)):  # a server may send any number
             raise Interrupted("interrupted")
 
 
 class Limiter:
-    """Grant bytes at `rate` bytes/s, first come, first served (`--limit-rate`). No thread waits under the lock."""
+    """Grant bytes at `rate` bytes/s in order (`--limit-rate`). No thread waits under the lock."""
 
     def __init__(
         self, rate: float, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`sleep` is `Stop.sleep`: an interrupt ends the wait with `Interrupted`."""
+        """`sleep` is `Stop.sleep`: an interrupt ends the wait."""
         self._rate, self._sleep, self._clock = rate, sleep, clock
         self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN)))
         self._lock = threading.Lock()
         self._free_at = clock()
 
     def __call__(self, wanted: int) -> int:
-        """Wait until bytes may be sent and return how many of `wanted` (0 only for 0): asked before each piece."""
+        """Wait, and return how many of `wanted` bytes may be sent (0 only for 0)."""
         granted = min(wanted, self._most)
         if granted <= 0:
             return 0
@@ -84,18 +84,19 @@ def unlimited(wanted: int) -> int:
 
 
 class RateBudget:
-    """Calls left, by the `X-RateLimit-*` headers, and pauses after a 429. Uploads and polls of a run share it."""
+    """Calls left by `X-RateLimit-*` headers, and pauses after a 429, for uploads and polls of a run."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, epoch: Callable[[], float] = time.time) -> None:
-        """`clock` measures waits; `epoch` is for the reset time, which servers give in unix seconds."""
+        """`clock` measures waits; `epoch` is for the reset time, which is in unix seconds."""
         self._clock, self._epoch = clock, epoch
         self._lock = threading.Lock()
         self._remaining: int | None = None
         self._reset: float | None = None
         self._paused_until = self._polls_paused_until = 0.0
         self.sessions_to_come = 0
+        """Planned batch sessions that are not open yet."""
         self.answered = False
-        """True once there was any answer."""
+        """True after the first answer."""
 
     @property
     def metered(self) -> bool:
@@ -114,21 +115,21 @@ class RateBudget:
                 self._reset = self._clock() + max(0.0, left - self._epoch() if left > 1e9 else left)
 
     def pause(self, seconds: float) -> None:
-        """Let no call be made for `seconds`: one of the upload's was answered 429."""
+        """Pause all calls for `seconds`."""
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def pause_polls(self, seconds: float) -> None:
-        """Let no poll be made for `seconds`: one was answered 429. The upload is not delayed."""
+        """Pause polls for `seconds`."""
         with self._lock:
             self._polls_paused_until = max(self._polls_paused_until, self._clock() + seconds)
 
     def pause_left(self) -> float:
-        """Return the seconds until calls of the upload are allowed again."""
+        """Return the seconds until uploads may call again."""
         return max(0.0, self._paused_until - self._clock())
 
     def poll_interval(self) -> float:
-        """Return the seconds between two polls: 1 while calls are left, more as they run out, then until the reset."""
+        """Return the seconds between two polls: more as calls run out, then until the reset."""
         interval, until_reset = POLL_INTERVAL, DEFAULT_WAIT
         if self._remaining is not None:
             if self._reset is not None:
@@ -139,7 +140,7 @@ class RateBudget:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return `Retry-After` in seconds, a date counted from now; None where it is missing or can't be read."""
+    """Return `Retry-After` in seconds; None if missing or invalid."""
     value = headers.get("Retry-After") or ""
     seconds = whole(value)
     if seconds is not None:

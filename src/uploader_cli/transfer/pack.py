@@ -1,4 +1,4 @@
-"""The job of the worker pool that sends many small files in one request (docs/protocol.md, section 6)."""
+"""The job that sends many small files in one request (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body, multipart, read_whole
 from uploader_cli.transfer.job import Attempt, Outcome, ends_run
-from uploader_cli.transfer.journal import Claim, ClaimState, pack_position
+from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.retry import FIRST_PROBE, LAST_PROBE, Tries
 from uploader_cli.transfer.tus_job import TusFile
 
@@ -30,7 +31,7 @@ MISMATCH = "CHECKSUM_MISMATCH"
 
 
 class Entry(NamedTuple):
-    """A file as it was read: its bytes and their SHA-256 (hex)."""
+    """A file with its bytes and their SHA-256 (hex)."""
 
     file: LocalFile
     data: bytearray
@@ -38,7 +39,7 @@ class Entry(NamedTuple):
 
 
 class Pack:
-    """Send the files of one pack. What can't go in a pack becomes jobs of its own."""
+    """Send the files of one pack. Files that can't be packed become jobs of their own."""
 
     def __init__(
         self,
@@ -49,12 +50,12 @@ class Pack:
         *,
         tries: int = 0,
     ) -> None:
-        """`tries` is how often the server has refused these files and said that it may take them later."""
+        """`tries` counts earlier retryable refusals of these files."""
         self.session = session
         self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
         self._entries: list[Entry] = []
         self._key, self._sent_before = "", False
-        """The key of the request, which makes a repeat safe; True where it may have been sent by an earlier run."""
+        """The idempotency key, and whether an earlier run may have sent it."""
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""
@@ -88,7 +89,7 @@ class Pack:
         return unread
 
     def _choose_key(self) -> None:
-        """Take the key that is in the journal, if it stands for exactly these files in this order, or a new one."""
+        """Use the journaled key where it covers exactly these files in this order, else a new one."""
         keys = [pack_position(claim) for _, claim in self._files]
         first = keys[0][0] if keys[0] is not None else ""
         same = len(self._entries) == len(keys) and keys == [(first, index) for index in range(len(keys))]
@@ -115,7 +116,7 @@ class Pack:
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
                 yield [Outcome(file, error) for file in files]
                 return
-            self._size.shrink(sum(file.size for file in files))  # smaller ones may get through
+            self._size.shrink(sum(file.size for file in files))  # smaller ones may succeed
             context.ledger.retry(files, error)
             if len(files) == 1:
                 self._by_tus(files)
@@ -126,7 +127,7 @@ class Pack:
             yield self._outcomes(answer)
 
     def _answer(self, worker: Worker, files: Sequence[LocalFile]) -> list[PackedFile]:
-        """Send the request until it is answered. Raise the error that remains."""
+        """Send the request until it is answered. Raise the remaining error."""
         context, renamed = self._context, False
         while True:
             session = self.session.id
@@ -167,10 +168,7 @@ class Pack:
         return answer
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
-        """Pair each file with its entry; those that the server may take later go into a new pack.
-
-        So do all that failed in an earlier run, of which this is the answer: they have not been sent in this one.
-        """
+        """Return the outcomes; put retryable failures, and all failures of an earlier run, into a new pack."""
         outcomes, later = [], []
         earlier = self._sent_before
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
@@ -190,12 +188,11 @@ class Pack:
         return outcomes
 
     def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
-        """Put files into line again, in another pack."""
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
         self._tus.pool.put_first([Pack(self._tus, self._size, self.session, fresh, tries=tries)])
 
     def _by_tus(self, files: Sequence[LocalFile]) -> None:
-        """Put files into line again, each in a request of its own."""
+        """Put files into the queue again, one per request."""
         tus, session, creating = self._tus, self.session, self._context.run.creating
         claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
         tus.pool.put_first([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)])
@@ -204,7 +201,7 @@ class Pack:
 def tus_jobs(
     tus: Tus, limits: PackSize | None, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]
 ) -> Iterator[Job]:
-    """Yield a job for each file, and one for each pack of small files, in their order."""
+    """Yield one job per large file and one per pack of small files, in order."""
     packed: list[tuple[LocalFile, Claim]] = []
     size = 0
     for file, claim in files:
@@ -223,5 +220,4 @@ def tus_jobs(
 
 
 def _delay(tries: int) -> float:
-    """Return the seconds to wait before files go into a pack for the `tries`th time more."""
     return float(min(LAST_PROBE, FIRST_PROBE * 2 ** (tries - 1)))

@@ -1,4 +1,4 @@
-"""The worker pool: threads that live as long as the run, and the jobs they take."""
+"""The worker pool: threads that live as long as the run, and their jobs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 PERIOD = 1.0
-"""Seconds over which the throughput is measured for `--jobs auto`."""
+"""Seconds of a throughput measurement for `--jobs auto`."""
 
 
 class Job(Protocol):
-    """What a worker does next."""
+    """One unit of work of a worker."""
 
     @property
     def session(self) -> UploadSession | None:
-        """The session whose files it sends."""
+        """The session of its files."""
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield groups of outcomes. Raise what ends the run."""
@@ -45,12 +45,12 @@ class Step(NamedTuple):
 
 
 class Worker(threading.Thread):
-    """One thread of the pool, with connections of its own that are kept for the whole run."""
+    """One thread of the pool. It keeps its connections for the whole run."""
 
     def __init__(
         self, pool: Pool, api: Api, endpoint: str, finish: Callable[[Worker, Job, Sequence[Outcome]], None]
     ) -> None:
-        """`endpoint` is that of tus; `finish(worker, job, outcomes)` ends files."""
+        """`endpoint` is the tus endpoint; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.api = api
         self.tus = tus_client(api, endpoint)
@@ -58,7 +58,7 @@ class Worker(threading.Thread):
         self._helper: ThreadPoolExecutor | None = None
 
     def helper(self) -> Executor:
-        """Return an executor with one thread, made when it is first needed: it computes checksums ahead."""
+        """Return the worker's one-thread executor, which computes checksums ahead."""
         if self._helper is None:
             self._helper = ThreadPoolExecutor(1, thread_name_prefix="uploader-checksum")
         return self._helper
@@ -83,7 +83,7 @@ class Worker(threading.Thread):
 
 
 class Traffic:
-    """Count the bytes that all workers send; `throttle` is asked before each piece."""
+    """Count the bytes that all workers send."""
 
     def __init__(self, throttle: Callable[[int], int]) -> None:
         self._throttle, self._lock = throttle, threading.Lock()
@@ -109,7 +109,7 @@ class Traffic:
 
 
 class Pool:
-    """Jobs in line and the workers that take them, started as they are needed, at most `most`."""
+    """A queue of jobs, and at most `most` workers, started on demand."""
 
     def __init__(self, most: int, make_worker: Callable[[Pool], Worker]) -> None:
         self.most, self._make_worker = most, make_worker
@@ -117,7 +117,7 @@ class Pool:
         self.fatal: BaseException | None = None
         """The first error that ended the run."""
         self.auto: AutoJobs | None = None
-        """What finds the number of workers, with `--jobs auto`."""
+        """Controls the number of workers with `--jobs auto`."""
         self.resized: Callable[[int], object] = lambda _most: None
         """Called with each new number of workers."""
         self._jobs: deque[Job] = deque()
@@ -128,27 +128,27 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """Workers without a job, now and once those in line are taken."""
+        """Workers without a job, once the queue is taken."""
         return max(0, self.most - self._busy - len(self._jobs))
 
     @property
     def at_rest(self) -> bool:
-        """True where no job is in line and no worker is busy."""
+        """True without queued jobs and busy workers."""
         return not self._busy and not self._jobs
 
     def put(self, jobs: Sequence[Job]) -> None:
-        """Put jobs at the end of the line."""
+        """Append jobs."""
         self._put(jobs, self._jobs.extend)
 
     def put_first(self, jobs: Sequence[Job]) -> None:
-        """Put jobs at the head of the line, in their order."""
+        """Put jobs at the head of the queue, in order."""
         self._put(jobs[::-1], self._jobs.extendleft)
 
     def take(self) -> Job | None:
-        """Wait for the next job; None once the pool is closed or the run has failed."""
+        """Wait for the next job; None once the pool is closed or has failed."""
         with self.changed:
             while self.fatal is not None or not self._jobs or self._busy >= self.most:
-                if self.fatal is not None or (self._closed and not self._busy):  # a busy one may put its parts in line
+                if self.fatal is not None or (self._closed and not self._busy):  # a busy worker may queue parts
                     return None
                 self.changed.wait()
             self._busy += 1
@@ -161,12 +161,12 @@ class Pool:
             self.changed.notify_all()
 
     def adapt(self, traffic: Traffic) -> None:
-        """Adapt the number of workers to the throughput, once in a `PERIOD`."""
+        """Adapt the number of workers to the throughput, once per `PERIOD`."""
         if self.auto is not None and (rate := traffic.measure(PERIOD)) is not None:
             self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))
 
     def overloaded(self) -> None:
-        """Halve the number of workers, because the server is overloaded; what several meet at a time counts once."""
+        """Halve the number of workers, at most once per `PERIOD`."""
         with self.changed:
             now = time.monotonic()
             if self.auto is None or now - self._halved_at < PERIOD:
@@ -176,14 +176,14 @@ class Pool:
         self._resize(jobs)
 
     def fail(self, error: BaseException) -> None:
-        """End the run: no other job is taken. An interrupt never hides another error."""
+        """End the run. An interrupt never hides another error."""
         with self.changed:
             if self.fatal is None or isinstance(self.fatal, errors.Interrupted):
                 self.fatal = error
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Let the workers end, when what is in line is done (or at once, after a failure), and wait for them."""
+        """Wait until the queue is empty (or the run has failed) and all workers have ended."""
         with self.changed:
             self._closed = True
             self.changed.notify_all()
@@ -198,12 +198,12 @@ class Pool:
         return total
 
     def shut(self) -> None:
-        """End every request that is being sent, from another thread."""
+        """End every running request, from another thread."""
         for worker in list(self._workers):
             worker.api.shut()
 
     def _resize(self, most: int) -> None:
-        """Let `most` workers take jobs; those that have one keep it."""
+        """Set the number of workers; busy ones keep their job."""
         if most != self.most:
             self.most = most
             self._put((), self._jobs.extend)

@@ -1,7 +1,7 @@
-"""The one retry policy: backoff, `Retry-After`, token refresh and outages, for every protocol.
+"""The retry policy of all protocols: backoff, `Retry-After`, token refresh and outages.
 
-What can be excused costs no retry: a rate limit that the server ends within `--max-wait`, an expired token, a server
-that is down for a while. Everything else that is retryable counts against `--retries`, anew after each advance.
+A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
+`--retries`, from zero after each advance.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEAST_WAIT = 1.0
-"""Seconds of pause after a 429 that asks for less: a server that repeats it is not called at once."""
+"""Least seconds of pause after a 429."""
 FIRST_PROBE = 0.5
 LAST_PROBE = 10.0
-"""Seconds before the first probe of a server that is down, doubled for each one after it, up to the second number."""
+"""Seconds before the first probe of an unreachable server; doubled up to the second number."""
 OVERLOADED = (429, 503)
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
-"""Errors after which the same request can't succeed: another session is needed, or patience is used up."""
+"""Errors that the same request would meet again."""
 WAIT = wait_as_told()
 
 
@@ -49,7 +49,7 @@ def _can_help(error: BaseException) -> bool:
 
 
 class Retry:
-    """The policy of one run. All threads share it: a pause or an outage that one of them meets holds up all."""
+    """The policy of one run. All threads share pauses and outages."""
 
     def __init__(
         self,
@@ -63,20 +63,20 @@ class Retry:
         emit: Callable[[ev.Event], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refresh()` asks for a new token and says whether it got one; waits are in seconds."""
+        """`refresh()` requests a new token and returns whether there is one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
         self.probe: Callable[[], object] | None = None
-        """One cheap call that succeeds when the server answers at all; None until it has answered in this run."""
+        """A cheap call that succeeds when the server answers; None before its first answer."""
         self.overloaded: Callable[[], None] = lambda: None
-        """Called when the server answers 429 or 503, or does not answer in time."""
+        """Called after a 429, a 503 or a timeout."""
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
         self._outage: _Outage | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
-        """Why calls are paused, and for how long they were already."""
+        """Reason of the pause, and seconds paused before."""
         self._warned_of_full = False
 
     def run(
@@ -87,13 +87,12 @@ class Retry:
         at_most: int | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> T:
-        """Return what `step` returns, repeating it while that can help. Raise its last error.
+        """Return what `step` returns, repeating it at most `at_most` times. Raise its last error.
 
-        `on_retry(error, delay)` is called before each wait of `delay` seconds, `sleep(delay)` waits (by default until
-        the run is stopped). `at_most` lowers the number of retries.
+        `on_retry(error, delay)` is called before `sleep(delay)`.
         """
         try:
-            return self._once(step, on_retry)  # most calls need no retry, and no objects for it
+            return self._once(step, on_retry)  # avoids the cost of `Retrying` for most calls
         except errors.UploaderError as error:
             if not _can_help(error):
                 raise
@@ -125,23 +124,20 @@ class Retry:
         return retrying(again)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
-        """Return once the server's rate limit allows calls. Raise what `sleep` raises, by default `Interrupted`."""
+        """Wait until the rate limit allows calls. Raise what `sleep` raises."""
         while (left := self.budget.pause_left()) > 0:
             self._announce(left)
             (sleep or self.stop.sleep)(left)
 
     def patience(self, error: errors.AnswerError, waited: float) -> float:
-        """Return the seconds to wait as the server asks. Raise `error` where `--max-wait` is exceeded with `waited`."""
+        """Return the seconds that the server asks for. Raise `error` beyond `--max-wait`."""
         delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
         if waited + delay > self.max_wait:
             raise error
         return delay
 
     def pause(self, error: errors.RateLimited, waited: float) -> float:
-        """Pause all calls as the server asks and return the seconds; `waited` is what this call has spent on pauses.
-
-        Raise `error`, before any thread sleeps, where the sum exceeds `--max-wait`.
-        """
+        """Pause all calls and return the seconds. Raise `error` beyond `--max-wait`, before any thread sleeps."""
         delay = self.patience(error, waited)
         self._pause = (PauseReason.RATE_LIMIT, waited)
         self.budget.pause(delay)
@@ -149,10 +145,7 @@ class Retry:
         return delay
 
     def pause_for_space(self, error: errors.AnswerError, waited: float) -> float:
-        """Pause all calls because the server's disk is full (507) and return the seconds.
-
-        Raise `DiskFull`, which ends the run, after `--wait-for-server`.
-        """
+        """Pause all calls after a 507 and return the seconds. Raise `DiskFull` after `--wait-for-server`."""
         left = self.wait_for_server - waited
         if left <= 0 and self._lost is None:
             self._lost = errors.DiskFull(f"{error}{_after(waited)}", status=507, error=error.error)
@@ -164,7 +157,7 @@ class Retry:
         return delay
 
     def _once(self, step: Callable[[], T], on_retry: Report) -> T:
-        """Take the step; repeat it only after an outage."""
+        """Call `step`; repeat it only after an outage."""
         while True:
             try:
                 return step()
@@ -177,7 +170,7 @@ class Retry:
                     raise
 
     def _announce(self, seconds: float) -> None:
-        """Report a pause of all calls, once for all threads."""
+        """Report a pause once for all threads."""
         until = self._clock() + seconds
         with self._lock:
             if until <= self._announced + 1.0:
@@ -192,12 +185,10 @@ class Retry:
             text = f"the server's disk is full: waiting up to {self.wait_for_server:.0f} s (--wait-for-server)"
             self._emit(ev.RunWarning(ev.WarningCode.DISK_FULL, text))
 
-    # --- outages ------------------------------------------------------------------------------------------------------
-
     def _outlast(self, error: errors.NetworkError, on_retry: Report) -> bool:
-        """Wait until a server that is down answers again. False: it answers, so the failure concerns this call alone.
+        """Wait for the end of an outage; one thread probes. Return False where the server answers at once.
 
-        One thread probes, the others wait for it. Raise `Unreachable` after `--wait-for-server`, for all threads.
+        Raise `Unreachable` after `--wait-for-server`, in all threads.
         """
         if self.probe is None or not error.retryable or isinstance(error, errors.Unreachable):
             return False
@@ -228,7 +219,7 @@ class Retry:
         return outage.real
 
     def _lead(self, error: errors.NetworkError, on_retry: Report) -> bool:
-        """Probe until the server answers; True where the first probe failed."""
+        """Probe until the server answers; return True where the first probe failed."""
         began, delay = self._clock(), 0.0
         while not self._answers():
             waited = self._clock() - began
@@ -246,7 +237,7 @@ class Retry:
         return delay > 0
 
     def _answers(self) -> bool:
-        """Probe the server; True where it answers, with a refusal too."""
+        """Probe the server; a refusal counts as an answer."""
         try:
             if self.probe is not None:
                 self.probe()
@@ -260,9 +251,7 @@ class Retry:
 
 
 class Tries:
-    """The retries of one upload. What is excused until it advances again costs none: 413, 429, 507, a digest that is
-    being computed, and one token refresh.
-    """
+    """The retries of one upload. 413, 429, 507, pending digests and one token refresh use none."""
 
     def __init__(
         self,
@@ -273,27 +262,23 @@ class Tries:
         stale: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """`shrink(error)` makes the requests smaller after a 413, where that is possible.
-
-        `stale()` is True where another thread has refreshed the token since the last request. `sleep` is as in
-        `Retry.run`.
-        """
+        """`shrink(error)` reduces requests after a 413; `stale()`: the token is newer than the last request."""
         self._retry, self._on_retry, self._shrink, self._stale = retry, on_retry, shrink, stale
         self._sleep = sleep
         self._waited = self._full = 0.0
         self._refreshed = False
 
     def advanced(self) -> None:
-        """Reset the counts: the server has more than it ever had."""
+        """Reset the counts: the server has more than ever before."""
         self._waited = self._full = 0.0
         self._refreshed = False
 
     def run(self, step: Callable[[], T]) -> T:
-        """Repeat `step` while that can help. Raise its last error."""
+        """Call `step`, with retries. Raise its last error."""
         return self._retry.run(lambda: self.excusing(step), on_retry=self._on_retry, sleep=self._sleep)
 
     def excusing(self, step: Callable[[], T]) -> T:
-        """Return what `step` returns; only what is excused is repeated."""
+        """Call `step`; repeat it only after excused errors."""
         while True:
             self._retry.wait_out_pause(self._sleep)
             try:
@@ -305,7 +290,7 @@ class Tries:
                 self._on_retry(error, delay)
 
     def _excuse(self, error: errors.AnswerError) -> float | None:
-        """Return the seconds until the call is repeated, or None where the error counts."""
+        """Return the seconds until the repetition, or None for an error that counts."""
         match error:
             case errors.RateLimited():
                 delay = self._retry.pause(error, self._waited)
@@ -330,7 +315,7 @@ class Tries:
 
 
 class _Outage:
-    """A time in which the server can't be reached; `real` is False where the first probe succeeds."""
+    """A period without connection; `real` is False where the first probe succeeds."""
 
     def __init__(self) -> None:
         self.over, self.real = threading.Event(), True

@@ -1,14 +1,14 @@
-"""The scheduler: one pool of workers for the whole run, and the plan of what they do.
+"""Plan the work of one worker pool for the whole run.
 
-The planner (the thread that calls `Scheduler.run`) takes files from the walk, has the workers check them in groups,
-cuts those that remain into sessions, and puts jobs into the pool. It stays ahead of the workers, so that nobody waits
-at a session boundary. Each worker keeps its connections until the run ends.
+The planner thread takes files from the walk, has workers check them in groups, divides them into sessions and queues
+jobs ahead of the workers. Workers keep their connections until the run ends.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +24,7 @@ from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
 from uploader_cli.transfer.pacing import Limiter, unlimited
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Traffic, Worker
+from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import tus_client
 from uploader_cli.transfer.tus_job import Tus
@@ -46,53 +46,35 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.sessions import Opened
 
 AHEAD = 2 * SESSION_FILES
-"""Files that may be taken from the walk and not over yet: a session is ready before the one before it ends."""
+"""Most files in progress: the next session is ready before one ends."""
 GROUP = 64
 """Files that a worker checks and claims at once."""
 TICK = 0.1
-"""Seconds between two looks at whether the run was stopped."""
+"""Seconds between two checks for a stop."""
 PATIENCE = 0.5
-"""Seconds without a new file after which a session is begun that is not full: the walk is slower than the upload."""
+"""Seconds without a new file after which an incomplete session starts."""
 
 
 class Supply(Protocol):
-    """Where the files come from: a walk that may still run."""
+    """The source of files: a walk that may still run."""
 
     @property
     def ahead(self) -> Sequence[LocalFile]:
-        """The first files, known before anything is asked of the server."""
+        """The first files, known before the first request."""
 
     @property
     def ended(self) -> bool:
         """True when no more files will come."""
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
-        """Return the next file; None where none came in `wait` seconds or none will. Raise what ended the walk."""
+        """Return the next file; None after `wait` seconds or at the end. Raise the error of the walk."""
 
     def close(self) -> list[LocalFile]:
-        """End the walk; return the files that were not taken."""
-
-
-class _Check:
-    """Check and claim a group of files. `picked` are those to be sent, once `done`."""
-
-    session = None
-
-    def __init__(self, checks: Checks, files: Sequence[LocalFile], stop: Stop, *, pack: bool) -> None:
-        self._checks, self._files, self._stop, self._pack = checks, files, stop, pack
-        self.picked: list[tuple[LocalFile, Claim]] = []
-        self.done = False
-
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Check them. Files that end here need no outcome of a session."""
-        self._stop.check()
-        self.picked = self._checks.pick(worker, self._files, pack=self._pack)
-        self.done = True
-        yield from ()
+        """End the walk; return the remaining files."""
 
 
 class Scheduler:
-    """Send files, in as many sessions as the server's limits ask for."""
+    """Send files, in as many sessions as the server's limits require."""
 
     def __init__(
         self,
@@ -108,10 +90,9 @@ class Scheduler:
         announce: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         chunk: ChunkSize | None = None,
     ) -> None:
-        """`run` is this run in the journal; `remember` takes what the server allows, for a later dry run.
+        """`remember(limits)` keeps the limits for a later dry run.
 
-        `announce(protocol, jobs)` is called once, before any event of a file or a session: when it is known how files
-        will travel, or when it turns out that they won't.
+        `announce(protocol, jobs)` is called once, before any event of a file or a session.
         """
         ledger = Ledger(emit, run)
         api.retry.wait_for_server = settings.wait_for_server
@@ -124,21 +105,16 @@ class Scheduler:
         self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
-        """A session to use first."""
         self._pool = Pool(1, self._make_worker)
         self._flow = Flow()
         self._prober: Api | None = None
-        """The client that probes a server that is down: one thread at a time does."""
+        """The client of the probe; one thread at a time uses it."""
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}
-        """What the journal has of files that are checked and not in a session yet."""
+        """Claims of files that are not in a session yet."""
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
-        """Send all files. Return the error that ended the run early, if one did.
-
-        Every file ends exactly once either way, those too that the walk finds after an error; an interrupt ends the
-        walk. Raise what is a bug of ours.
-        """
+        """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
         ended: errors.UploaderError | None = None
         try:
             try:
@@ -169,8 +145,6 @@ class Scheduler:
         self._pool.shut()
         if self._prober is not None:
             self._prober.shut()
-
-    # --- beginning and end --------------------------------------------------------------------------------------------
 
     def _run(self, supply: Supply) -> None:
         early = None
@@ -217,7 +191,7 @@ class Scheduler:
             self._announce("tus" if tus else "batch", self._pool.most)
 
     def _fail_rest(self, supply: Supply, error: errors.UploaderError) -> None:
-        """End the run, also for the files that the walk has not found yet."""
+        """End the run, also for files that the walk has not found yet."""
         self._begin()
         self._context.warn(WarningCode.RUN_ENDED, f"the run ended early: {error}")
         self._ledger.fail_all(error)
@@ -248,18 +222,17 @@ class Scheduler:
         return Worker(pool, self._api.another(), endpoint, self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
-        """End files in the worker: receipts, verification, events, and the session after its last file."""
+        """End files in the worker: receipts, verification, events, then their session."""
         if not outcomes:
             return
         final = self._checks.finish(worker.api, outcomes)
         self._ledger.end(final)
         if job.session is not None:
             bad = [outcome.error for outcome in final if outcome.error is not None]
-            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # else the server has counted it
+            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
     def _probe(self) -> None:
-        """Make one cheap call that succeeds when the server answers at all."""
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
@@ -269,23 +242,21 @@ class Scheduler:
         finally:
             api.close()
 
-    # --- the plan -----------------------------------------------------------------------------------------------------
-
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
-        """Put jobs into the pool until the walk has ended and all files are planned. Raise what ends the run."""
-        planner, checking = Planner(self._limits), deque[_Check]()
+        """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
+        planner = Planner(self._limits)
+        checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
-            checking.append(_Check(self._checks, files, self._stop, pack=pack))
-            self._pool.put([checking[-1]])
+            checking.append(self._start_check(files, pack))
 
         groups, idle = Groups(self._packs, GROUP, check), 0.0
         if early is not None:
             self._accept(early, groups)
         while True:
             self._check()
-            while checking and checking[0].done:  # in the order of the walk
-                for picked, claim in checking.popleft().picked:
+            while checking and checking[0].done():  # in the order of the walk
+                for picked, claim in checking.popleft().result():
                     self._claims[picked.file] = claim
                     self._dispatch(planner.add(picked))
             full, file = len(self._ledger.open) >= AHEAD, None
@@ -297,7 +268,7 @@ class Scheduler:
                 continue
             groups.flush()
             if checking:
-                self._wait(lambda: checking[0].done)
+                self._wait(lambda: checking[0].done())
             elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
                 session = planner.cut()
                 if session is None and supply.ended:
@@ -306,8 +277,19 @@ class Scheduler:
             elif full:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
+    def _start_check(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
+        """Have a worker check and claim files; the result are those to send."""
+        picked: Future[list[tuple[LocalFile, Claim]]] = Future()
+
+        def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
+            self._stop.check()
+            picked.set_result(self._checks.pick(worker, files, pack=pack))
+            yield from ()
+
+        self._pool.put([Step(pick, None)])
+        return picked
+
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        """Admit a file; put it into a group unless the server would refuse it."""
         self._ledger.admit(file)
         refused = refusal(file, self._limits)
         if refused is None:
@@ -316,14 +298,14 @@ class Scheduler:
             self._ledger.refuse(file, refused)
 
     def _dispatch(self, planned: PlannedSession | None) -> None:
-        """Put a planned session into the pool: what fits into one that is open already, and the rest in a new one."""
+        """Queue a planned session: first into the open one, the rest into a new one."""
         if planned is None:
             return
         files, category = planned.files, planned.category or self._settings.category
         if self._opened is not None and self._opened.session.category == category:
-            (opened, room), self._opened = self._opened, None
-            self._put(files[:room], category, opened)
-            files = files[room:]
+            (opened, capacity), self._opened = self._opened, None
+            self._put(files[:capacity], category, opened)
+            files = files[capacity:]
         if files:
             self._put(files, category, None)
 
@@ -331,8 +313,7 @@ class Scheduler:
         context, limits, claims = self._context, self._limits, [self._claims.pop(file.file) for file in files]
         if self._tus is None:
             job = BatchSession(context, files, limits, self._flow, category=category, opened=opened)
-            self._flow.waiting += 1
-            self._api.budget.sessions_to_come = self._flow.waiting
+            self._api.budget.sessions_to_come += 1
             self._pool.put([job])
             return
         if self._settings.tus_endpoint:
@@ -345,7 +326,7 @@ class Scheduler:
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait until a worker has changed something, `TICK` at most."""
+        """Wait for a change by a worker, at most `TICK`."""
         with self._pool.changed:
             if not ready() and self._pool.fatal is None:
                 self._pool.changed.wait(TICK)

@@ -1,4 +1,4 @@
-"""The first calls to a server, and the upload sessions on it, each shared by the jobs that fill it."""
+"""First contact with a server, and the upload sessions that jobs share."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
 
 
 FIRST_CONTACT_RETRIES = 2
-"""Retries of the first call: a wrong address should be reported soon."""
+"""Retries of the first call: a wrong address is reported soon."""
 
 
 class Opened(NamedTuple):
-    """A session that is open already, for `room` more files."""
+    """An open session, for `capacity` more files."""
 
     session: Session
-    room: int
+    capacity: int
 
 
 def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tuple[Limits | None, Opened | None]:
-    """Ask the server what it takes. A session may be open afterwards; the limits are None where nobody knows them.
+    """Ask for the server's limits (None: unknown) and return a session that is open already, if any.
 
-    Until a limit is known, `expectedFiles` is what fits the assumed ones, once more with 1 on a 400 (3.12). `files` are
-    the first ones of the run.
+    Without limits, `expectedFiles` is what fits the assumed ones, then 1 after a 400 (section 3.12).
     """
     settings, retry = context.settings, context.retry
     if settings.tus_endpoint:
@@ -47,19 +46,19 @@ def first_contact(context: Context, api: Api, files: Sequence[LocalFile]) -> tup
         return limits, _session_before(context, api)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
     category = (assumed.category if assumed is not None else None) or settings.category
-    room = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
+    capacity = len(assumed.files) if assumed is not None else max(1, min(len(files), ASSUMED.max_files))
     try:
-        session = new_session(context, api, category, room)
+        session = new_session(context, api, category, capacity)
     except errors.AnswerError as error:
-        if error.status != 400 or room == 1:
+        if error.status != 400 or capacity == 1:
             raise
-        room = 1
-        session = new_session(context, api, category, room)
-    return session.limits, Opened(session, room)
+        capacity = 1
+        session = new_session(context, api, category, capacity)
+    return session.limits, Opened(session, capacity)
 
 
 def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | None:
-    """Return what is used of `offered`: None in batch mode. Raise `UsageError` where tus was asked for in vain."""
+    """Return the part of `offered` to use: None in batch mode. Raise `UsageError` for tus without an offer."""
     if offered is None and settings.protocol == "tus":
         raise errors.UsageError(
             f"--protocol tus: {settings.server} offers no resumable uploads",
@@ -69,33 +68,33 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
 
 
 def _session_before(context: Context, api: Api) -> Opened | None:
-    """Return a session of the run before, where the server still knows it and it has not ended."""
+    """Return a session of the previous run that the server has not ended."""
     for session in context.run.open_sessions():
         try:
             known = context.retry.run(lambda: api.progress(session, patient=True))  # noqa: B023 - called at once
         except errors.AnswerError:
             known = None
         if known is not None and known.status in ("pending", "uploading") and known.total:
-            room = known.total - (known.completed or 0) - (known.failed or 0)
-            if room > 0:
-                return Opened(Session(session, context.settings.category, None), room)
+            capacity = known.total - (known.completed or 0) - (known.failed or 0)
+            if capacity > 0:
+                return Opened(Session(session, context.settings.category, None), capacity)
         context.run.session_closed(session)
     return None
 
 
 def new_session(context: Context, api: Api, category: str, files: int) -> Session:
-    """Open a session for so many files."""
+    """Open a session for `files` files."""
     return context.retry.run(lambda: api.create_session(category, files))
 
 
 class UploadSession:
-    """An open session, until its last file is over. A tus endpoint has none: its id is empty, and nothing is reported.
+    """An open session, until its last file ends. A tus endpoint has none: its id is empty.
 
-    Methods may be called from any thread; each passes its own `Api`. No lock is held during a call.
+    Thread-safe; each call passes its own `Api`. No lock is taken during a call.
     """
 
     def __init__(self, context: Context, session: Session, limits: Limits, files: int) -> None:
-        """`files` is the number of files that will be sent in it."""
+        """`files` is the number of its files."""
         self.id, self.category, self.limits = session.session_id, session.category, limits
         self._context, self._left = context, files
         self._failures = self._given_up = 0
@@ -109,16 +108,13 @@ class UploadSession:
         self._context.sessions.add(self)
         if self.id:
             context = self._context
-            if self.category == context.settings.category:  # a resumed run joins only such a session
+            if self.category == context.settings.category:  # only such a session can be resumed
                 context.run.session_opened(self.id)
             context.emit(SessionCreated(self.id, self.category, self._left))
             context.followers.follow(self.id)
 
     def over(self, api: Api, files: int, *, failed: int = 0, given_up: int = 0) -> None:
-        """Count files that are over; after the last one close the session on a server that wants to know.
-
-        `given_up` are files that the server has no verdict on.
-        """
+        """Count ended files; close the session after the last one. The server has no result of `given_up` files."""
         with self._lock:
             self._left -= files
             self._failures += failed
@@ -136,9 +132,9 @@ class UploadSession:
         self.over(api, len(files), given_up=len(files))
 
     def renew(self, api: Api, lost: str) -> bool:
-        """Replace the session `lost`, which the server has forgotten (docs/protocol.md, section 3.14).
+        """Replace the session `lost` once (docs/protocol.md, section 3.14). Return False the second time.
 
-        One thread creates the new one, others wait for it. False where that was done once and is lost as well.
+        One thread creates the new one, others wait for it.
         """
         with self._lock:
             if self.id != lost:
@@ -163,7 +159,7 @@ class UploadSession:
         return True
 
     def abandon(self, status: str) -> None:
-        """Report the end of a run in the middle of the session: a resumed run may join it again."""
+        """Report the end of a run in the middle of the session; a resumed run may join it."""
         with self._lock:
             was_open, self._open = self._open, False
         if was_open and self.id:

@@ -1,4 +1,4 @@
-"""The calls of tus 1.0, one request each: headers out, headers back, errors by class. Retries belong to the caller."""
+"""The calls of tus 1.0, one request each, without retries."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.http import Http
 
 REDIRECTS = 3
-"""How many 307 and 308 in a row are followed."""
+"""Most 307 and 308 in a row."""
 CHUNK_TIMEOUT = 60.0
-"""Seconds for the answer to begin after a chunk's last byte. One that comes too late costs a HEAD, no byte."""
+"""Seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte."""
 JOIN_TIMEOUT = 300.0
 """Seconds for the answer to a concatenation: servers copy the bytes."""
 KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
@@ -36,7 +36,7 @@ NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
 class Position(NamedTuple):
-    """An upload as an answer describes it, in bytes. `offset` and `length` are None where the answer has none."""
+    """An upload as described by an answer, in bytes."""
 
     url: str
     offset: int | None
@@ -45,11 +45,10 @@ class Position(NamedTuple):
 
 
 class TusClient:
-    """Call a tus endpoint. Each thread has its own client: connections are not shared.
+    """Call a tus endpoint; each thread has its own client.
 
-    Upload URLs on another host than the endpoint's are used, but neither the token nor any header of `--header` goes
-    there; from https to http nothing goes at all (docs/protocol.md, section 5). Each call raises `NetworkError`,
-    `AnswerError` by status, and `ProtocolError` for an answer that is not tus 1.0.
+    Upload URLs may be on another host: no credentials are sent there, and nothing at all from https to http
+    (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class TusClient:
         headers: Callable[[], Mapping[str, str]],
         note: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
-        """`headers()` returns the credentials for each request; `note(answer)` is called with every answer."""
+        """`headers()` returns the credentials; `note(answer)` is called with every answer."""
         self.endpoint = endpoint
         self._http, self._headers, self._note = http, headers, note
         self._used: Mapping[str, str] = {}
@@ -70,7 +69,7 @@ class TusClient:
         return dict(self._headers()) != self._used
 
     def options(self) -> Capabilities:
-        """Ask what the server can do (tus 1.0, core). Raise `NotAnUploadServer` where nothing is at the endpoint."""
+        """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
         answer = self._send("OPTIONS", self.endpoint, {})
         page = answer.headers.get("Content-Type", "").startswith("text/html") and "Tus-Resumable" not in answer.headers
         if answer.status in (404, 410) or (page and (answer.ok or answer.status == 501)):
@@ -94,9 +93,8 @@ class TusClient:
     ) -> Position:
         """Create an upload of `length` bytes (tus 1.0, creation; with `body`: creation-with-upload).
 
-        It may be a `partial` one, or what finished ones are joined to: `parts` are their URLs, in order, and `length`
-        is None (tus 1.0, concatenation). Raise `SessionLost` where the server does not know the session of the
-        metadata, or it has ended.
+        It may be `partial`, or the concatenation of the URLs `parts`, with `length` None. Raise `SessionLost` for an
+        unknown or ended session.
         """
         headers = {} if length is None else {"Upload-Length": str(length)}
         if partial or parts:
@@ -116,10 +114,9 @@ class TusClient:
         return Position(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
-        """Return the server's offset. Raise `UploadGone` where the tus server answers 403, 404 or 410.
+        """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
 
-        The same status without `Tus-Resumable` comes from something else (a proxy, a captive portal, a redeploy): it
-        is raised as a retryable `NotFound`, and says nothing about the upload.
+        Without `Tus-Resumable` (a proxy, a captive portal) the error is a retryable `NotFound`.
         """
         answer = self._send("HEAD", url, {})
         if answer.status not in (403, 404, 410):
@@ -131,10 +128,7 @@ class TusClient:
         raise error
 
     def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
-        """Send a chunk that begins at `offset` and return the new offset (tus 1.0, core).
-
-        `checksum` is the value of `Upload-Checksum`. Raise `UploadGone`, here retryable, for 404 and 410.
-        """
+        """Send a chunk at `offset` and return the new offset. Raise a retryable `UploadGone` for 404 and 410."""
         answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
         if answer.status in (404, 410):
             raise _gone(answer, retryable=True)  # HEAD decides
@@ -195,7 +189,6 @@ def _place(base: str, location: str) -> str:
 
 
 def _check(answer: Answer) -> None:
-    """Raise the error for an answer that is not a success of tus 1.0."""
     if not answer.ok:
         raise _refusal(answer)
     version = answer.headers.get("Tus-Resumable")
@@ -212,7 +205,7 @@ def _gone(answer: Answer, *, retryable: bool) -> errors.UploadGone:
 
 
 def _refusal(answer: Answer) -> errors.UploaderError:
-    """Return the error for an answer that is not 2xx; docs/protocol.md, section 5, says what can be retried."""
+    """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
     if answer.status == 412:
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")

@@ -1,4 +1,4 @@
-"""Jobs of the worker pool that speak tus: one file, or one part of a large file (docs/protocol.md, section 5)."""
+"""Jobs that upload with tus: one file, or one part of a large file (docs/protocol.md, section 5)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.tus_upload import Terms
 
 TICK = 0.25
-"""Seconds between two looks at whether another part has failed."""
+"""Seconds between two checks for a failure of another part."""
 
 
 class PartStopped(errors.UploaderError):
-    """Another part of the file has failed: this one is not needed."""
+    """Another part of the file has failed."""
 
 
 class Tus(NamedTuple):
@@ -48,7 +48,7 @@ class Tus(NamedTuple):
 
 @dataclass(slots=True)
 class Part:
-    """A `PendingPart` under way; with `index` None it is the whole file. Bytes count from its start."""
+    """A `PendingPart` in progress (`index` None: the whole file). Bytes count from its start."""
 
     index: int | None
     start: int
@@ -56,12 +56,10 @@ class Part:
     key: str
     url: str | None
     checked: int
-    """The end of the bytes whose checksums the server has accepted."""
+    """End of the bytes whose checksums the server has accepted."""
     pledged: int
-    """The end of the chunk being sent where that extends `checked`, else 0: a server stores a chunk that has a checksum
-    whole or not at all."""
+    """End of the chunk being sent where it extends `checked`, else 0: it is stored whole or not at all."""
     journaled: int = field(init=False)
-    """`pledged` as the journal has it."""
     confirmed: int = 0
     sent: int = 0
 
@@ -88,16 +86,16 @@ class Progress:
 
     @property
     def urls(self) -> list[str]:
-        """The URLs of the parts, those that are known."""
+        """The known URLs of the parts."""
         return [part.url for part in self.parts if part.url]
 
     @property
     def verified(self) -> bool:
-        """True where all bytes lay in chunks whose checksum the server accepted."""
+        """True where the server accepted checksums of all bytes."""
         return sum(part.checked for part in self.parts) == self.file.size
 
     def found(self, part: Part, offset: int) -> None:
-        """Take the server's offset in a part: it may be higher or lower than before."""
+        """Record the server's offset in a part, which may be lower than before."""
         part.confirmed, part.sent = offset, max(part.sent, offset)
         checked = offset if offset == part.pledged else min(part.checked, offset)
         changed = checked != part.checked
@@ -106,7 +104,7 @@ class Progress:
             self._run.checked(self.file, checked, part=part.index)
 
     def begin(self) -> None:
-        """Begin an attempt unless one is under way."""
+        """Begin an attempt unless one is in progress."""
         with self._lock:
             if not self._begun:
                 self._begun = True
@@ -115,7 +113,7 @@ class Progress:
                 self._context.ledger.start(self.file, self.session, name, offset)
 
     def retry(self, error: errors.UploaderError, delay: float, part: Part | None = None) -> None:
-        """End the attempt because a part, or the request that joins the parts, is tried again after `delay` seconds."""
+        """End the attempt: a part, or the request that joins the parts, is repeated after `delay` seconds."""
         with self._lock:
             if self.error is not None:
                 return
@@ -126,7 +124,7 @@ class Progress:
             self._context.ledger.retry([self.file], error, delay)
 
     def sending(self, part: Part, start: int, end: int, *, checksum: bool) -> None:
-        """Take the chunk that is sent next, for the journal; one that is the whole part needs no entry there."""
+        """Journal the next chunk, unless it is the whole part."""
         part.pledged = end if checksum and start <= part.checked else 0
         until = part.pledged if end - start < part.size else 0
         if until != part.journaled:
@@ -134,7 +132,7 @@ class Progress:
             self._run.pledged(self.file, until, part=part.index)
 
     def sent(self, part: Part, total: int) -> None:
-        """Take the bytes of a part that have left this machine."""
+        """Report the sent bytes of a part."""
         with self._lock:
             self.begin()
             part.sent = total
@@ -149,12 +147,12 @@ class Progress:
         with self._lock:
             self.begin()
             self._most_confirmed = max(self._most_confirmed, sum(part.confirmed for part in self.parts))
-            # The end of a file says the same of one that went in one request.
+            # For a file in one request the end event is enough.
             if offset < self.file.size or not self._terms.in_one_request(self.file.size):
                 self._tell(ev.BytesConfirmed, self._most_confirmed)
 
     def created(self, part: Part, url: str) -> None:
-        """Record the URL of an upload; that of a file in one request is found again by its key."""
+        """Record the URL of an upload; a file in one request is found again by its key."""
         part.url = url
         if self.parted:
             self._run.created(self.file, url, part=part.index)
@@ -179,7 +177,7 @@ class Progress:
             self._tell(ev.BytesConfirmed, self.file.size)
 
     def over(self, error: BaseException | None) -> bool:
-        """End a part; True for the one that ends last."""
+        """End a part; return True for the last one."""
         with self._lock:
             self.error = self.error or error
             self._left -= 1
@@ -205,7 +203,7 @@ class Progress:
 
 
 class TusFile:
-    """Send one file. `claim` is what the journal has of it."""
+    """Send one file. `claim` is its state in the journal."""
 
     _progress: Progress
 
@@ -215,7 +213,7 @@ class TusFile:
         self._outdated = claim.outdated.urls if claim.outdated is not None else ()
         self._upload = claim.upload or PendingUpload("")
         self._resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
-        self._foreign = bool(tus.context.settings.tus_endpoint)  # it knows no key, and keeps parts that were joined
+        self._foreign = bool(tus.context.settings.tus_endpoint)  # without upload keys; joined parts remain
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcome of the file. Raise what ends the run."""
@@ -226,7 +224,7 @@ class TusFile:
         yield from self._end(worker, lambda: self._send(worker))
 
     def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
-        """Send one part. The one that ends last has all of them joined and yields the outcome of the file."""
+        """Send one part. The last one to end joins them and yields the outcome of the file."""
         failure = None
         try:
             self._progress.check()
@@ -237,7 +235,7 @@ class TusFile:
             yield from self._end(worker, lambda: self._join(worker.tus))
 
     def _end(self, worker: Worker, last: Callable[[], Position | None]) -> Iterator[Sequence[Outcome]]:
-        """Take the `last` step and yield the outcome; a file whose session is lost is resumed in another one."""
+        """Call `last` and yield the outcome; a file whose session is lost resumes in another one."""
         file = self._file
         try:
             sent = last()
@@ -255,20 +253,20 @@ class TusFile:
             return
         if sent is not None:
             location = sent.headers.get("Content-Location")
-            # What a foreign server calls its paths is all that is known of it.
+            # Only the paths of a foreign server are known.
             readable = urljoin(sent.url, location or "") if self._foreign else location or sent.url
             server_id, verified = sent.headers.get("Upload-File-Id"), self._progress.verified
             yield [Outcome(file, server_id=server_id, location=location, readable=readable, verified=verified)]
 
     def _send(self, worker: Worker) -> Position | None:
-        """Return the upload once the server has all of it; None where its parts have become jobs."""
+        """Return the complete upload; None where its parts have become jobs."""
         tus, run, file, upload, session = self._tus, self._context.run, self._file, self._upload, self.session.id
         count = 1 if self._resumes else tus.terms.parts(file.size, tus.pool.idle, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
             self._upload, parts = run.creating(file, session), run.split(file, sizes)
         elif not parts:
-            # In a session the key is asked for, not the URL: so an upload that began in another one moves to this one.
+            # In a session the key is used instead of the URL: this moves an upload from another session.
             known = (upload.upload_key, None if session else upload.url, upload.checked_until, upload.pledged_until)
             parts = (PendingPart(0, 0, file.size, *known),)
         self._progress = Progress(tus, file, session, parts)
@@ -279,7 +277,7 @@ class TusFile:
         return TusUpload(worker.tus, terms, progress, part, metadata, resumes=self._resumes, helper=worker.helper)
 
     def _metadata(self, part: Part | None = None) -> dict[str, str]:
-        """Return the metadata of the file, or of a part: its place, where the server writes it there at once."""
+        """Return the metadata of the file, or of a part (docs/protocol.md, section 7)."""
         progress, file = self._progress, self._file
         session = {"sessionId": progress.session} if progress.session else {}
         if part is None or part.index is None:
@@ -292,10 +290,10 @@ class TusFile:
         return {"finalKey": self._upload.upload_key} | place | session
 
     def _send_parts(self, worker: Worker) -> Position | None:
-        """Make jobs of the parts; return the upload that an earlier run had them joined to, if it did.
+        """Make jobs of the parts; return the upload that an earlier run joined them to, if any.
 
-        Its URL may be known; the bundled server finds it by its key, once all parts are gone: no request asks to join
-        parts that are not there (docs/protocol.md, section 7).
+        The bundled server finds it by its key once all parts are gone: no request joins parts that are gone (section
+        7).
         """
         client, progress, size, joined = worker.tus, self._progress, self._file.size, None
         if self._foreign and self._upload.url is not None:
@@ -304,7 +302,7 @@ class TusFile:
         if not self._foreign and len(progress.urls) == len(heads) and not any(heads):
             joined = self._tries(client).run(lambda: client.create(size, self._metadata()))
             if joined.offset != size:
-                client.discard(joined.url)  # the key was new to the server: it has made an upload
+                client.discard(joined.url)  # the key was unknown: the server created an upload
                 self._upload, self._resumes = self._context.run.creating(self._file, progress.session), False
                 return self._send(worker)
         complete = joined if joined is not None and joined.offset == size else None
@@ -312,7 +310,7 @@ class TusFile:
             progress.found(part, part.size if complete else min(head.offset or 0, part.size) if head else 0)
         if complete is not None:
             return self._joined(client, complete)
-        if progress.session != (self._upload.session or ""):  # asked for by their keys, they move to this session
+        if progress.session != (self._upload.session or ""):  # their keys move them to this session
             for part in progress.parts:
                 part.url = None
         progress.begin()
@@ -329,7 +327,7 @@ class TusFile:
         return Tries(self._tus.terms.retry, on_retry=on_retry, stale=lambda: client.stale)
 
     def _join(self, client: TusClient) -> Position:
-        """Have the server make one upload of the parts. Raise what the first one failed with."""
+        """Join the parts on the server. Raise the first error of a part."""
         size = self._file.size
         if self._progress.error is not None:
             raise self._progress.error
@@ -345,14 +343,12 @@ class TusFile:
         return self._joined(client, self._tries(client, self._progress.retry).run(ask))
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
-        """Take the upload that the parts were joined to; delete them where they would stay beside it."""
         self._progress.joined(joined.url)
         if self._foreign:
             self._discard(client, self._progress.urls)
         return joined
 
     def _discard(self, client: TusClient, urls: Iterable[str]) -> None:
-        """Delete uploads that are not needed, where the server can."""
         if self._tus.terms.capabilities.terminates:
             for url in urls:
                 client.discard(url)

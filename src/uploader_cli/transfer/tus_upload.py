@@ -1,7 +1,7 @@
-"""One range of a file, all of it or a part, brought to a tus server chunk by chunk.
+"""Upload one range of a file to a tus server, chunk by chunk.
 
-After every failure the server is asked for its offset, and its answer holds (docs/protocol.md, section 5). Retries are
-counted anew whenever the server has more than it ever had: so the loop ends, whatever a server claims.
+After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of
+retries restarts only when the offset exceeds all before, so the loop ends.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.tus_job import Part, Progress
 
 RESTARTS = 3
-"""How often one run creates a new upload because the server has lost the old one."""
+"""New uploads per run after the server has lost one."""
 FAR = 0.02
-"""Seconds of round trip from which on one connection is taken not to fill the link."""
+"""Seconds of round trip from which one connection does not fill the link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all uploads of a run share. `checksum` is an algorithm or None, `throttle` the run's one `Limiter`."""
+    """What all uploads of a run share. `checksum` is an algorithm or None."""
 
     retry: Retry
     capabilities: Capabilities
@@ -48,20 +48,17 @@ class Terms:
 
     @property
     def chunk_size(self) -> int:
-        """Bytes of the next chunk; one with a checksum stays in memory unless a larger size was asked for."""
+        """Bytes of the next chunk. With a checksum an adaptive size is limited by memory."""
         size = self.chunk.size
         return min(size, IN_MEMORY) if self.chunk.adapts and self.checksum is not None else size
 
     def in_one_request(self, length: int) -> bool:
-        """Return whether `length` bytes go with their creation: they are sent anew where its answer is lost."""
+        """Return whether `length` bytes are sent with the creation."""
         most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
         return self.capabilities.creates_with_upload and length <= most
 
     def parts(self, size: int, idle: int, round_trip: float | None) -> int:
-        """Return in how many parts a file of `size` bytes is sent, where `idle` workers could help.
-
-        More than one where the server is far away or limits each connection; `round_trip` is in seconds.
-        """
+        """Return the number of parts of a file of `size` bytes: more than one on a distant or capped link."""
         if not idle or not self.capabilities.concatenates:
             return 1
         if round_trip is not None and round_trip > FAR and size >= LARGE_AND_FAR:
@@ -79,11 +76,10 @@ def terms_for(context: Context, capabilities: Capabilities, chunk: ChunkSize) ->
 
 
 class TusUpload:
-    """Send one range of a file. `run` is called once, in the thread that owns the client."""
+    """Send one range of a file. Call `run` once, in the thread that owns the client."""
 
     _source: IO[bytes]
     _last: Position
-    """The answer that confirmed most recently."""
 
     def __init__(
         self,
@@ -93,21 +89,18 @@ class TusUpload:
         part: Part,
         metadata: Mapping[str, str],
         *,
-        resumes: bool = False,
-        helper: Callable[[], Executor] | None = None,
+        resumes: bool,
+        helper: Callable[[], Executor],
     ) -> None:
-        """`metadata` are without `uploadKey`; with `resumes` the key of the part may have been sent before.
-
-        `helper()` is the worker's executor, for checksums ahead.
-        """
+        """`resumes`: the key of the part may have been sent before. `helper()` computes checksums ahead."""
         self._client, self._terms, self._progress, self._part = client, terms, progress, part
         self._metadata, self._asked, self._length = metadata, resumes, part.size
         self._offset: int | None = None
-        """The server's offset; None until it is known, and again after each failure."""
+        """The server's offset; None while it is unknown."""
         self._most = -1
-        """The highest offset that this upload ever had: only more is an advance."""
+        """The highest offset so far."""
         self._reach = part.size
-        """The highest offset that the server can have: the end of what was sent of an upload created here."""
+        """The highest offset that the server can have: the end of what was sent."""
         self._carried = self._restarts = 0
         """Bytes of the body of the last request; new uploads in place of lost ones."""
         self._hashed: HashedChunks | None = None
@@ -166,7 +159,7 @@ class TusUpload:
             self._send(self._offset, self._part.url or "")
 
     def _create(self) -> None:
-        """Create an upload. A key that was sent before goes without a body: a server may know it, and its offset."""
+        """Create an upload, without a body where the key was sent before: the server may know it."""
         again, self._asked = self._asked, True
         size = self._length if self._terms.in_one_request(self._length) and not again else 0
         self._reach = self._length if again else 0
@@ -185,7 +178,7 @@ class TusUpload:
         self._confirm(created, offset)
 
     def _find(self, url: str) -> None:
-        """Ask for the server's offset. It holds, unless it is impossible: more than was sent, or another length."""
+        """Ask for the offset. Restart where it or the length is impossible."""
         self._prepare(0)
         try:
             found = self._client.head(url)
@@ -206,7 +199,7 @@ class TusUpload:
         self._asked, self._most = False, -1
 
     def _send(self, offset: int, url: str) -> None:
-        """Send one chunk. An offset that no request of ours explains is a conflict."""
+        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset = None  # unknown until the answer
         size = chunk_length(offset, self._length, self._terms.chunk_size)
         self._prepare(size)
@@ -224,7 +217,7 @@ class TusUpload:
         self._terms.retry.wait_out_pause(self._progress.sleep)
 
     def _chunk(self, offset: int, size: int) -> tuple[Body, str | None]:
-        """Return the body of a chunk and its checksum header, and begin with the next chunk's checksum."""
+        """Return the body of a chunk and its checksum header; start hashing the next chunk."""
         progress, start, end = self._progress, self._part.start + offset, offset + size
         checksum = data = None
         if self._hashed is not None:

@@ -1,7 +1,7 @@
-"""Connections for uploads: the only module that reaches into urllib3.
+"""Connections for uploads. The only import of urllib3's internals.
 
-While a body is sent they count bytes as the kernel takes them, notice an answer that comes early, fail when the kernel
-takes nothing for `WRITE_STALL` seconds, and stop within a quarter of a second. Answers have a deadline.
+They count bytes as the kernel takes them, notice early answers, stop within a quarter of a second, and fail after
+`WRITE_STALL` seconds without progress. Answers have a deadline.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
 
 PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: `sendfile` takes as much CPU time, smaller pieces take more."""
+"""Bytes offered to the kernel at a time: smaller pieces take more CPU time."""
 SMALL = 64 << 10
-"""Bytes of a body that goes with its headers in one write."""
+"""Most bytes of a body that is sent with its headers in one write."""
 TLS_PIECE = 64 << 10
-"""Four records: OpenSSL reports a piece only when all of it is out, and a slow line is not a stalled one."""
+"""Four records: OpenSSL reports a piece only when all of it is sent."""
 WRITE_STALL = 60.0
-"""Seconds without the kernel taking a byte after which the connection counts as lost."""
+"""Seconds without a sent byte after which the connection is lost."""
 ANSWER_TIME = 60.0
-"""Seconds that an answer may take beyond the read timeout, from its first byte (or a 1xx) to its last."""
+"""Seconds from an answer's first byte to its last, beyond the read timeout."""
 IDLE_LIMIT = 4.0
-"""Seconds after which an idle connection is not used again: the reference backend closes them at 5 (section 3.16)."""
+"""Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
 _TICK = 0.25
 
 
 class Sockets:
-    """What the connections of one client share. Another thread can end whatever waits on them."""
+    """What the connections of one client share. Another thread can shut them."""
 
     answer_time = ANSWER_TIME
 
@@ -60,7 +60,7 @@ class Sockets:
     def shut(self) -> None:
         """Shut all open sockets: blocked reads and writes end at once with an error."""
         for sock in list(self.open):
-            with suppress(OSError):  # beneath TLS: an `SSLSocket` would go on sending without encryption
+            with suppress(OSError):  # below TLS: an `SSLSocket` would continue without encryption
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -69,13 +69,11 @@ class _Connection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self._sockets = sockets
         self._head: bytearray | None = None
-        """The headers of a request with a body, until its first bytes go with them."""
+        """Headers of a request until they are sent with the body's first bytes."""
         self._asked: float | None = None
-        """When the sending of a request without a body began."""
         self._sent: float | None = None
-        """When the last byte of a body was out."""
         self._early = b""
-        """The first byte of an early answer, where it had to be read to be noticed."""
+        """First byte of an early answer, read under TLS."""
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None
@@ -87,7 +85,7 @@ class _Connection(HTTPConnection):
             if self._dialling is not None:
                 self._dialling.close()
         self._spent, self._early, self._used = False, b"", time.monotonic()
-        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # urllib3's TLS within TLS holds the real one
+        self._sockets.open.add(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, with a socket that can be shut meanwhile."""
@@ -108,7 +106,7 @@ class _Connection(HTTPConnection):
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(self.timeout)
-            # A duplicate: the TLS handshake uses another object, which is not known before it has ended.
+            # A duplicate: the TLS handshake uses another object, unknown until its end.
             self._dialling = sock.dup()
             self._sockets.open.add(self._dialling)
             sock.connect(address)
@@ -158,14 +156,14 @@ class _Connection(HTTPConnection):
             finally:
                 sock.settimeout(timeout)
             return
-        while view:  # TLS within the TLS of a proxy is urllib3's own: it can't be polled
+        while view:  # urllib3's TLS within TLS can't be polled
             body.check()
             super().send(view)
             body.taken(len(view) - len(head))
             head, view = b"", body.read(PIECE)
 
     def _feed(self, sock: socket.socket, body: Body, view: memoryview, uncounted: int) -> None:
-        """Give `view` and the rest of the body to the kernel; the first `uncounted` bytes are headers."""
+        """Send `view` and the rest of the body; the first `uncounted` bytes are headers."""
         most = TLS_PIECE if isinstance(sock, ssl.SSLSocket) else PIECE
         deadline = time.monotonic() + WRITE_STALL
         waiting: selectors.BaseSelector | None = None
@@ -189,7 +187,7 @@ class _Connection(HTTPConnection):
             elif time.monotonic() > deadline:
                 raise TimeoutError(f"the server took no byte for {WRITE_STALL:.0f} s")
             if view:
-                if waiting is None:  # `poll` where there is one: it holds no descriptor
+                if waiting is None:  # `poll` needs no descriptor
                     waiting = getattr(selectors, "PollSelector", selectors.SelectSelector)()
                     waiting.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
                 began = time.monotonic()
@@ -197,7 +195,7 @@ class _Connection(HTTPConnection):
                 waits.sending += time.monotonic() - began
 
     def _answered(self, sock: socket.socket) -> bool:
-        """True where what can be read is an answer. Under TLS it may be a session ticket: only a byte tells."""
+        """Return whether readable data is an answer; under TLS it may be a session ticket."""
         if isinstance(sock, ssl.SSLSocket):
             try:
                 self._early = sock.recv(1)
@@ -256,7 +254,6 @@ class _Incoming(io.RawIOBase):
 
 
 def _offer(sock: socket.socket, piece: memoryview) -> int:
-    """How many bytes the kernel takes now."""
     try:
         return sock.send(piece)
     except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -266,12 +263,12 @@ def _offer(sock: socket.socket, piece: memoryview) -> int:
 
 
 def _broken(error: ssl.SSLError) -> OSError:
-    """After the handshake it is not the certificates: the connection broke, which TLS has no word of its own for."""
+    """Return a TLS error after the handshake as a broken connection."""
     return ConnectionResetError(errno.ECONNRESET, error.reason or os.strerror(errno.ECONNRESET))
 
 
 def pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3 pool classes whose connections behave as above and register with `sockets`."""
+    """Return urllib3 pool classes with these connections."""
     plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": partial(_Connection, sockets)})
     tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": partial(_TlsConnection, sockets)})
     return {"http": plain, "https": tls}

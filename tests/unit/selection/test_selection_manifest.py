@@ -16,7 +16,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest import NAMED, Manifest, format_of, look
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
 from uploader_cli.selection.walk import Skipped, Unusable
-from uploader_cli.transfer.journal import path_key
+from uploader_cli.transfer.journal.reading import path_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,50 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from journal_fakes import HERE, Clock, a_file, begin, claimed, complete, names, receipt
+from journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.transfer.journal import Journal, PendingPart, PendingUpload, Stored, schema
-
-VERSION_3 = """
-CREATE TABLE target (
-  id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
-);
-CREATE TABLE run (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, earlier TEXT NOT NULL DEFAULT '',
-  target INTEGER NOT NULL, identity TEXT NOT NULL, arguments TEXT NOT NULL,
-  started_at REAL NOT NULL, updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0,
-  since INTEGER NOT NULL, files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE pending (
-  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  run INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, session TEXT, chunk_size INTEGER,
-  checked_until INTEGER NOT NULL DEFAULT 0, pledged_until INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (target, path)
-) WITHOUT ROWID;
-CREATE TABLE part (
-  target INTEGER NOT NULL, path BLOB NOT NULL, number INTEGER NOT NULL, start INTEGER NOT NULL,
-  size INTEGER NOT NULL, upload_key TEXT NOT NULL, url TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
-  pledged_until INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (target, path, number)
-) WITHOUT ROWID;
-CREATE TABLE receipt (
-  serial INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, run TEXT NOT NULL, server_id TEXT, location TEXT, checksum TEXT,
-  verified INTEGER NOT NULL, completed_at REAL NOT NULL,
-  UNIQUE (target, path)
-);
-CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
-INSERT INTO target VALUES (1, 'http://here:1', 'personal');
-INSERT INTO run VALUES (7, 'abc', '', 1, 'x', '{"paths": ["a"]}', 1.7e9, 1.7e9, 0, 0, 1, 10);
-INSERT INTO run VALUES (8, 'def', '', 1, 'y', '{}', 1.7e9, 1.7e9, 0, 3, 0, 0);
-INSERT INTO pending VALUES (1, CAST('/data/a.bin' AS BLOB), 10, 5, 7, 'key', 'http://here:1/u', 's', 8, 6, 8);
-INSERT INTO part VALUES (1, CAST('/data/a.bin' AS BLOB), 1, 6, 4, 'k1', NULL, 0, 4);
-INSERT INTO part VALUES (1, CAST('/data/a.bin' AS BLOB), 0, 0, 6, 'k0', 'http://here:1/p', 6, 0);
-INSERT INTO receipt VALUES (3, 1, CAST('/data/b.bin' AS BLOB), 10, 5, 'abc', 'id', NULL, NULL, 1, 1.7e9);
-INSERT INTO receipt VALUES (4, 1, CAST('/data/c.bin' AS BLOB), 10, 5, 'def', 'id2', 'http://here:1/c', NULL, 0, 1.7e9);
-INSERT INTO session VALUES (7, 's');
-PRAGMA user_version = 3;
-"""
+from uploader_cli.transfer.journal import Journal, Stored, schema
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -91,53 +51,17 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_version_3_is_migrated_with_all_that_can_be_resumed(tmp_path: Path) -> None:
-    run_sql(tmp_path, VERSION_3)
-    with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
-        assert journal.notices == ()
-        info = journal.run("abc")
-        assert (info.state, info.completed_files, info.open_files, info.sessions) == ("interrupted", 1, 1, ("s",))
-        older, newer = journal.resume("abc"), journal.resume("def")
-        assert (older.resumed_from, older.open_sessions()) == ("abc", ("s",))
-        parts = (PendingPart(0, 0, 6, "k0", "http://here:1/p", 6, 0), PendingPart(1, 6, 4, "k1", None, 0, 4))
-        claim = claimed(older, a_file())
-        assert (claim.state, claim.upload) == ("resume", PendingUpload("key", "http://here:1/u", "s", 8, 6, parts, 8))
-        files = [a_file("/data/b.bin"), a_file("/data/c.bin")]
-        states = [[claim.state for claim in run.claim(files)] for run in (older, newer)]
-        assert states == [["done", "done"], ["new", "done"]], "b was sent before the newer run began"
-        assert receipt(newer, files[1]) == Stored(files[1], "id2", "http://here:1/c")
-        complete(newer, a_file("/data/b.bin"))
-        assert claimed(older, a_file("/data/b.bin", file=3)).state == "done"
-        assert journal.begin(HERE, {}).claim([a_file("/data/c.bin")])[0].state == "new"
-        older.checked(a_file(), 10)
-    with Journal(tmp_path, now=Clock(1.7e9 + 60)) as journal:
-        assert journal.notices == ()
-        assert claimed(journal.resume("abc"), a_file()).upload.checked_until == 10
-    assert aside(tmp_path) == []
-
-
-def test_a_migration_that_fails_half_way_leaves_the_old_journal_as_it_was(tmp_path: Path) -> None:
-    run_sql(tmp_path, VERSION_3 + "CREATE TABLE old (something_else)")
-    with Journal(tmp_path) as journal:
-        assert "is damaged (there is already another table" in journal.notices[0]
-    with sqlite3.connect(aside(tmp_path)[0]) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
-        assert "parts" not in [column[1] for column in db.execute("PRAGMA table_info(pending)")]
-    db.close()
-
-
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
         (lambda path: path.write_bytes(b"no journal at all" * 100), "is damaged"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
         (lambda path: os.truncate(path, 4096), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 5"), "was written by a newer version"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 6"), "was written by a newer version"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
         (lambda path: run_sql(path.parent, "DROP TABLE period"), "is damaged"),
         (lambda path: run_sql(path.parent, "DROP TABLE session"), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 3"), "is damaged"),
-        (lambda path: run_sql(path.parent, "PRAGMA user_version = 2"), "was written by an early version"),
+        (lambda path: run_sql(path.parent, "PRAGMA user_version = 4"), "was written by an early version"),
     ],
 )
 def test_what_cannot_be_read_is_set_aside_and_told(tmp_path: Path, spoil, why: str) -> None:

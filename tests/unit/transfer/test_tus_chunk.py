@@ -251,12 +251,6 @@ class TestHashedChunks:
         chunks.prepare(25, 20)
         assert chunks.of(25, 20).digest == hashlib.sha256(DATA[25:45]).digest()
 
-    def test_without_a_helper_nothing_is_prepared(self, file: LocalFile) -> None:
-        chunks = HashedChunks(file, "sha256", lambda: None, None, Buffers())
-        chunks.prepare(10, 20)
-        assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
-        chunks.close()
-
     def test_failure_of_the_prepared_chunk_is_raised_when_it_is_used(
         self, chunks: HashedChunks, file: LocalFile
     ) -> None:
@@ -305,8 +299,8 @@ class TestHashedChunks:
             helper.finish()
             chunks.close()
 
-    def test_chunk_beyond_the_memory_of_all_workers_is_hashed_only(self, file: LocalFile) -> None:
-        chunks = HashedChunks(file, "sha256", lambda: None, None, Buffers(PIECE))
+    def test_chunk_beyond_the_memory_of_all_workers_is_hashed_only(self, file: LocalFile, helper: Helper) -> None:
+        chunks = HashedChunks(file, "sha256", lambda: None, helper, Buffers(PIECE))
         assert chunks.of(5, PIECE + 1) == (hashlib.sha256(DATA[5 : PIECE + 6]).digest(), None)
 
 

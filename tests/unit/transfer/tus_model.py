@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
@@ -362,14 +363,28 @@ def tus_file(
     return TusFile(Tus(context, terms, pool), opened, file, claim)
 
 
-def worker_of(client: TusClient, helper: Any = None) -> Any:
+def inline() -> Any:
+    """Return an executor that computes in the thread that asks."""
+
+    def submit(call: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call(*args))
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
+            future.set_exception(error)
+        return future
+
+    return SimpleNamespace(submit=submit)
+
+
+def worker_of(client: TusClient, helper: Any = inline) -> Any:
     """Return what a job needs of a worker."""
     api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None))
     return SimpleNamespace(tus=client, api=api, helper=helper)
 
 
 def send(
-    told: Told, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = None, **options: Any
+    told: Told, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = inline, **options: Any
 ) -> Outcome:
     """Run the jobs of a file as the pool does, with one thread for each client. Return its one outcome or raise."""
     line: deque[Any] = deque()

@@ -1,4 +1,4 @@
-"""What the journal takes and returns, how rows hold it, and the queries."""
+"""Values and rows of the journal, and its queries."""
 
 from __future__ import annotations
 
@@ -34,25 +34,27 @@ _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
-"""Whether `quote` leaves a path as it is."""
+"""Matches a path that `quote` does not change."""
+_parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
+UPLOADS = "/uploads/"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where files go: `server` is its URL without credentials, `destination` a category or a tus endpoint."""
+    """A server URL without credentials, and a category or tus endpoint."""
 
     server: str
     destination: str
 
 
 def new_key() -> str:
-    """Return a random `uploadKey` (docs/protocol.md, section 5), which nobody can guess."""
+    """Return a random `uploadKey` (docs/protocol.md, section 5)."""
     return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingPart:
-    """One part of a file: `size` bytes from `offset`, in an upload of its own; the rest is as in `PendingUpload`."""
+    """One part of a file, with an upload of its own; fields as in `PendingUpload`."""
 
     index: int
     offset: int
@@ -65,11 +67,10 @@ class PendingPart:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """An upload under way. With `url` None its creation was not answered, but may have worked: POST `upload_key` first.
+    """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
-    Bytes up to `checked_until` lay in chunks whose checksum the server accepted; only the server's offset says what it
-    has. `pledged_until` is the end of the chunk that was being sent with its checksum, 0 for none: a server whose
-    offset is there has accepted it. `parts` is empty for a file in one piece. `uncertain`: it may be stored.
+    Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
+    sent (0: none). `parts` is empty for one piece. `uncertain`: the file may be stored.
     """
 
     upload_key: str = field(default_factory=new_key)
@@ -83,13 +84,13 @@ class PendingUpload:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Every upload URL that belongs to the file: what to DELETE when it is sent anew."""
+        """All upload URLs of the file."""
         return tuple(url for url in (self.url, *(part.url for part in self.parts)) if url is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The upload of `file` that is under way. `own`: by this run; `busy`: by another run, which is alive."""
+    """The upload of `file` in progress: `own` by this run, `busy` by another live run."""
 
     file: LocalFile
     upload: PendingUpload
@@ -99,7 +100,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that the server says it has stored. `checksum` is a hex SHA-256; `verified`: it was compared."""
+    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared."""
 
     file: LocalFile
     server_id: str | None = None
@@ -109,19 +110,19 @@ class Stored:
 
 
 class ClaimState(StrEnum):
-    """What a claim found, and what to do with the file."""
+    """The result of a claim."""
 
-    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is what an earlier run had begun
+    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is an earlier upload
     RESUME = "resume"  # resume `upload`
-    CHANGED = "changed"  # size or mtime differ from an earlier try: say so, terminate `outdated`, send `upload` from 0
-    UNKNOWN = "unknown"  # an earlier try of `upload` ended without knowing whether the server stored the file
-    DONE = "done"  # this run (or the one it resumes) has `receipt`, or another one has sent the file since it began
-    BUSY = "busy"  # another live run, or another entry of this one, is sending the file: do not touch it
+    CHANGED = "changed"  # size or mtime changed: warn, delete `outdated`, send `upload` from 0
+    UNKNOWN = "unknown"  # an earlier try of `upload` may have stored the file
+    DONE = "done"  # it was sent since this run (or the one it resumes) began: `receipt`
+    BUSY = "busy"  # another live run, or another entry of this run, is sending the file
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the journal knows of a file that is about to be sent."""
+    """What the journal knows of a file to send."""
 
     state: ClaimState
     upload: PendingUpload | None = None
@@ -131,9 +132,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """One run in the list. Times are in seconds since the epoch; `completed_*` count over all its continuations.
+    """One run of the list. Times are in seconds since the epoch; `completed_*` include resumed runs.
 
-    `state` is "running", "interrupted" or "finished"; `open_files` are under way, `sessions` not finished.
+    `state` is "running", "interrupted" or "finished"; `open_files` are in progress, `sessions` not finished.
     """
 
     id: str
@@ -151,16 +152,13 @@ class RunInfo:
 
 
 def pack_position(claim: Claim) -> tuple[str, int] | None:
-    """Return the key of the pack that a file was claimed for, and its position; None where it was for none."""
+    """Return the key and position of a file in a pack; None if it is in none."""
     key, colon, index = claim.upload.upload_key.partition(":") if claim.upload is not None else ("", "", "")
     return (key, int(index)) if colon else None
 
 
 def path_key(file: LocalFile) -> bytes:
-    """Return the absolute path of `file` as the journal keys it: bytes, since a path need not be text.
-
-    A relative path is taken from the current working directory. A NUL separates the file's own destination.
-    """
+    """Return the absolute path of `file` as bytes, with the file's own destination after a NUL."""
     name = file.path
     if name[:1] != "/" or "//" in name or "/." in name or name[-1:] == "/":  # else it is absolute: `abspath` costs 5 µs
         name = os.path.abspath(name)
@@ -174,7 +172,7 @@ def is_same(one: LocalFile, other: LocalFile) -> bool:
 
 
 def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[Any, ...]:
-    """Return the row of an upload, in the order of the table."""
+    """Return a table row of an upload."""
     file, upload = pending.file, pending.upload
     parts = json.dumps(upload.parts, default=astuple) if upload.parts else "[]"
     known = (upload.upload_key, upload.url, upload.session, upload.chunk_size, upload.checked_until)
@@ -182,7 +180,7 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
-    """Yield what is under way for the paths of `files`, as run number `run` sees it."""
+    """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
     for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
         known[5] = tuple(PendingPart(*part) for part in json.loads(known[5]))
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
@@ -192,40 +190,50 @@ def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterato
 def find_receipts(
     db: Connection, target: int, files: Files, since: int, oldest: float = 0.0
 ) -> Iterator[tuple[bytes, Stored]]:
-    """Yield the receipts for the paths of `files` from periods after `since`, not older than `oldest` (epoch)."""
+    """Yield receipts for the paths of `files` from periods after `since`, not older than `oldest` (epoch)."""
     rows = db.execute(_RECEIPTS + _paths(files), (target, since, oldest, *files))
     for key, size, mtime_ns, server_id, location, checksum, verified in rows:
         if isinstance(location, bytes):
-            length, _, prefix = location.partition(b" ")
-            location = prefix.decode() + quote(key.partition(b"\0")[0][-int(length) :])
+            location = _lengthened(location, key)
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
         yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
 
 
 def _paths(files: Files) -> str:
-    """Return the end of a query for a group of files: it takes a third of the time of one query for each."""
+    """Return the end of a query for a group of files: three times as fast as one query each."""
     return f" AND path IN ({','.join(f'?{number}' for number in range(4, len(files) + 4))})"
 
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
-    """Return the row of a receipt, in the order of the table."""
+    """Return a table row of a receipt."""
     known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
     return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
 
 
 def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:
-    """Return `location` without the path or name at its end, which the key has: their length and what precedes."""
+    """Return `location` without the file's path at its end: its length, a mark, the prefix.
+
+    The mark "/" stands for the prefix `UPLOADS`.
+    """
     if location is not None:
         for name in (file.relative_path, file.name):
             raw = os.fsencode(name)
             tail = name if _is_plain(name) else quote(raw)  # `quote` costs 9 µs
             if raw and location.endswith(tail) and key.partition(b"\0")[0].endswith(raw):
-                return b"%d %s" % (len(raw), location.removesuffix(tail).encode())
+                prefix = location.removesuffix(tail)
+                mark, rest = ("/", prefix.removeprefix(UPLOADS)) if prefix.startswith(UPLOADS) else (" ", prefix)
+                return f"{len(raw)}{mark}{rest}".encode()
     return location
 
 
+def _lengthened(location: bytes, key: bytes) -> str:
+    """Return the location that `_shortened` was given."""
+    digits, mark, prefix = _parts(location.decode()).groups()  # type: ignore[union-attr]
+    return (UPLOADS if mark == "/" else "") + prefix + quote(key.partition(b"\0")[0][-int(digits) :])
+
+
 def _packed(text: str | None) -> str | bytes | None:
-    """Return `text` in half its bytes where it is hex digits or a UUID, exactly as `_unpacked` gives it back."""
+    """Return hex digits or a UUID in half their bytes, if `_unpacked` restores them exactly."""
     if text is not None:
         with suppress(ValueError):
             value = (b"u" if "-" in text else b"h") + bytes.fromhex(text.replace("-", ""))
@@ -241,17 +249,17 @@ def _unpacked(value: str | bytes | None) -> str | None:
 
 
 class History:
-    """What is known of files before a run begins that would resume the one of `since` (None: it would resume none)."""
+    """Files known before a run begins that resumes the one of `since` (None: none)."""
 
     def __init__(self, store: Store, target: int, since: int | None) -> None:
         self._store, self._target, self._since = store, target, since
 
     def done(self, file: LocalFile) -> bool:
-        """Return whether the run that would be resumed has sent this very file."""
+        """Return whether the resumed run has sent this file."""
         return self._since is not None and self._has(file, self._since)
 
     def sent_before(self, file: LocalFile) -> bool:
-        """Return whether any run has sent it in the last 90 days, as --skip-existing asks."""
+        """Return whether any run has sent it in the last 90 days (`--skip-existing`)."""
         return self._has(file, -1)
 
     def _has(self, file: LocalFile, since: int) -> bool:
@@ -262,7 +270,7 @@ class History:
 
 
 def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, list[tuple[str, int]]]:
-    """Return the number of `target` (0: never used), and id and `since` of what the command resumes, newest first."""
+    """Return the number of `target` (0: new), and id and `since` of resumable runs, newest first."""
     found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
     number = found[0] if found is not None else 0
     runs = db.execute(
@@ -274,7 +282,7 @@ def find_resumable(db: Connection, target: Target, identity: str) -> tuple[int, 
 
 
 def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
-    """Return the runs with an id, the present or an earlier one, that begins with `named`; the last written first."""
+    """Return the runs whose present or earlier id begins with `named`, newest first."""
     found = db.execute(
         "SELECT number, run.id, server, destination, arguments, started_at, updated_at,"
         " CASE WHEN finished THEN 'finished' WHEN alive(run.id) THEN 'running' ELSE 'interrupted' END,"
@@ -291,7 +299,7 @@ def get_runs(db: Connection, named: str = "") -> list[RunInfo]:
 
 
 def find_run(db: Connection, run_id: str) -> RunInfo:
-    """Return the run that has or had this id, or a unique prefix of it. Raises `UsageError`."""
+    """Return the run with this id or unique prefix. Raise `UsageError`."""
     found = get_runs(db, f"{run_id} ") or get_runs(db, run_id)
     if not found:
         raise UsageError(f"the journal knows no run {run_id}", hint=LIST)
@@ -301,5 +309,5 @@ def find_run(db: Connection, run_id: str) -> RunInfo:
 
 
 def get_sessions(db: Connection, run: int) -> tuple[str, ...]:
-    """Return the open sessions of run number `run`, oldest first."""
+    """Return the open sessions of a run, oldest first."""
     return tuple(name for (name,) in db.execute("SELECT id FROM session WHERE run = ? ORDER BY rowid", (run,)))

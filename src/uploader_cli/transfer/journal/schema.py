@@ -1,4 +1,4 @@
-"""The journal's file: its tables, opening and setting it aside, transactions, pruning, locks."""
+"""The journal's file: tables, opening, setting aside, transactions, pruning, locks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = "journal.sqlite3"
-VERSION = 4
-BUSY_SECONDS = 60.0  # to wait for other processes, which lock the file for milliseconds at a time
-KEPT_SECONDS = 90 * 86_400.0  # that receipts, and runs that nobody resumes, are remembered
+VERSION = 5
+BUSY_SECONDS = 60.0  # wait for other processes
+KEPT_SECONDS = 90 * 86_400.0  # for receipts and unfinished runs
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
-MOST_RECEIPTS = 1_000_000  # give or take a period; those that an unfinished run may ask for come on top
-MOST_ASIDE = 5  # journals set aside that are kept
+MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
+MOST_ASIDE = 5  # kept journals that were set aside
 _BATCH = 2000
 _PAUSE = 0.005
-# A checkpoint costs two fsyncs. The WAL is written over, not cut, so that an fsync need not write its size; half-size
-# pages hold it under 1 MB with as few checkpoints as pages of 4 KiB and twice the bytes.
+# A checkpoint costs two fsyncs. Half-size pages keep the WAL under 1 MB without more checkpoints. It is overwritten,
+# not truncated: then an fsync does not write its size.
 _PAGE_BYTES = 2048
 _CHECKPOINT_BYTES = 768 * 1024
 _WAL_BYTES = 1_000_000
@@ -42,19 +42,17 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
 
-# A period begins with each run, and after some receipts: periods only grow, so that `period > run.since` means "since
-# this run began" whatever the clock did, and pruning finds the oldest receipts without an index, which would hold each
-# path a second time. period.receipts is an upper bound: a receipt that is replaced moves to a new period.
-_RECEIPTS = """
+# A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
+# clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
+# move to a new period.
+# run.number stays the same for a run's life, run.id is new each time it is resumed.
+_TABLES = """
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
 CREATE TABLE receipt (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   period INTEGER NOT NULL, server_id, location, checksum, verified INTEGER NOT NULL, completed_at INTEGER NOT NULL,
   PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
-"""
-# run.number stays the same for a run's life, run.id is new each time it is resumed.
-_TABLES = """
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
 );
@@ -72,23 +70,6 @@ CREATE TABLE pending (
 ) WITHOUT ROWID;
 CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (run, id));
 INSERT INTO period (number) VALUES (0);
-"""
-# Version 3 had a table of parts, and receipts with a serial number; run.since was such a number.
-_FROM_3 = """
-ALTER TABLE pending ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE pending ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';
-UPDATE pending SET parts = (
-  SELECT json_group_array(json_array(number, start, size, upload_key, url, checked_until, pledged_until))
-  FROM (SELECT * FROM part WHERE part.target = pending.target AND part.path = pending.path ORDER BY number)
-);
-INSERT INTO receipt SELECT target, path, size, mtime_ns, 0,
-  (SELECT coalesce(max(number), 0) FROM run WHERE since < serial) AS period,
-  server_id, location, checksum, verified, CAST(completed_at AS INTEGER) FROM old;
-UPDATE run SET since = number - 1;
-INSERT INTO period SELECT period, count(*), max(completed_at) FROM receipt GROUP BY period;
-INSERT INTO period (number) SELECT coalesce(max(number), 0) + 1 FROM run;
-DROP TABLE part;
-DROP TABLE old;
 """
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
@@ -111,7 +92,7 @@ UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counte
 
 
 class Unreadable(Exception):
-    """The file is no journal of a known version; `str(error)` says why, to follow "it"."""
+    """The file is no journal of this version; `str(error)` follows "it"."""
 
 
 class JournalError(UploaderError):
@@ -119,13 +100,10 @@ class JournalError(UploaderError):
 
 
 class Store:
-    """The journal's file in `directory`, made where there is none, migrated where it is older, and pruned.
+    """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
-    `notices` are sentences for the user: a journal that can't be read was set aside, or interrupted runs are too old or
-    too many to be kept. `now` is the time in seconds. `check` is called while other processes use the journal, and
-    raises `Interrupted` to end the waiting. Raises `UsageError`, naming --state-dir, where nothing can be written.
-
-    It is one connection for all threads, behind a lock: SQLite has one writer anyway.
+    `notices` are sentences for the user. `now` returns seconds since the epoch. `check` is called while other processes
+    use the journal, and raises `Interrupted`. All threads share one connection and a lock.
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], float] = time.time, check: Check = lambda: None) -> None:
@@ -134,10 +112,10 @@ class Store:
         self.damaged = False
         self.at_close = ExitStack()
         self._path = directory / NAME
-        self._marker = directory / f"{NAME}.damaged"  # damage came out in use; looking for it reads the whole file
+        self._marker = directory / f"{NAME}.damaged"  # damage found in use
         self._mutex = threading.Lock()
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # one that is there keeps its mode
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
             with locked(directory / "journal.lock", check):
                 self._db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
@@ -147,18 +125,18 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        """Close the file; a run that was not finished counts as interrupted. A second call changes nothing."""
+        """Close the file; an unfinished run counts as interrupted."""
         self.at_close.close()
         with self._mutex, suppress(sqlite3.Error):
             self._db.close()
 
     def run_lock(self, run_id: str) -> Path:
-        """Return the file that the live process of a run has locked."""
+        """Return the lock file of a live run."""
         return self._path.with_name(f"run-{run_id}.lock")
 
     @contextmanager
     def transaction(self, begin: str, check: Check | None = None, seconds: float | None = None) -> Iterator[Connection]:
-        """Open a transaction: on disk when the block ends, undone when it raises. Raises `JournalError`."""
+        """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
                 _persist(lambda: self._db.execute(begin), check or self.check, seconds)
@@ -175,7 +153,7 @@ class Store:
                 raise JournalError(f"the journal {self._path} {what}", hint=hint) from error
 
     read = partialmethod(transaction, "BEGIN")
-    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # a read that becomes a write could fail: "is locked"
+    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # upgrading a read could fail
 
     def _open_or_replace(self) -> Connection:
         if self._marker.exists():
@@ -186,12 +164,12 @@ class Store:
             self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
             if _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
-                raise  # a full disk, a read-only one: the file itself may be well
+                raise  # full or read-only disk: the file may be intact
             self._set_aside(f"is damaged ({error})")
         return self._open()
 
     def _set_aside(self, why: str) -> None:
-        """Rename the journal and what belongs to it, with a notice; delete all but `MOST_ASIDE` of those before."""
+        """Rename the journal with a notice; delete all but the last `MOST_ASIDE`."""
         aside = f"{NAME}.aside-{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%S.%fZ}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -204,18 +182,18 @@ class Store:
 
     def _open(self) -> Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
-        # SQLite waits in C, where no signal handler runs: a short time only, `_persist` waits for the rest.
+        # Short, because no signal handler runs while SQLite waits; `_persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
             db.create_function("alive", 1, lambda run_id: run_id is not None and _is_locked(self.run_lock(run_id)))
-            # The page size is that of a new file. A file system that can't have a WAL keeps a slower, safe mode.
+            # For new files. File systems without WAL use a slower, safe mode.
             db.executescript(
                 f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
             )
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             pages = _CHECKPOINT_BYTES // page_bytes
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
-            _migrate(db)
+            _create_tables(db)
             self._prune_runs(db)
             _prune_receipts(db, self.now())
         except BaseException:
@@ -224,9 +202,9 @@ class Store:
         return db
 
     def _prune_runs(self, db: Connection) -> None:
-        """Delete runs that are too old or too many, and what belongs to no run; note how many were interrupted."""
+        """Delete old and excess runs and what belongs to no run."""
         with db:
-            db.execute("BEGIN IMMEDIATE")  # runs are locked in transactions as well: none is removed half made
+            db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
                 if not _is_locked(path):
                     path.unlink(missing_ok=True)
@@ -242,23 +220,19 @@ class Store:
             self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
 
 
-def _migrate(db: Connection) -> None:
-    """Bring the file to `VERSION`, from nothing too. Raises `Unreadable`, and what SQLite raises."""
+def _create_tables(db: Connection) -> None:
+    """Create the tables in an empty file. Raise `Unreadable` for any other file that is not of `VERSION`."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise Unreadable("is not uploader's")
-    if version not in (0, 3, VERSION):
+    if version not in (0, VERSION):
         raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
-    if version != VERSION:
-        script = "ALTER TABLE receipt RENAME TO old;" + _RECEIPTS + _FROM_3 if version else _RECEIPTS + _TABLES
-        db.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {VERSION};COMMIT;")
+    if not version:
+        db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
 
 
 def _prune_receipts(db: Connection, now: float) -> None:
-    """Delete the receipts of periods that are too old or too many, some at a time: others may write.
-
-    All receipts are read for that, so it is done only when a period is to go.
-    """
+    """Delete the receipts of old or excess periods in batches. It reads all receipts, so only when necessary."""
     bounds = (now - KEPT_SECONDS, MOST_RECEIPTS)
     (last,) = db.execute(_OUTDATED_PERIOD, bounds).fetchone()
     if last is not None:
@@ -281,7 +255,7 @@ def _prune_receipts(db: Connection, now: float) -> None:
 
 
 def _lock(handle: int, *, shared: bool) -> None:
-    """Lock a file as the operating system does: the lock ends with its process, however it ends, kill -9 included."""
+    """Lock a file; the lock ends with the process, also by kill -9."""
     if sys.platform == "win32":  # exclusive locks only
         import msvcrt
 
@@ -297,7 +271,7 @@ def _lock(handle: int, *, shared: bool) -> None:
 
 @contextmanager
 def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Lock the file at `path`, which an exclusive lock makes if missing. Raises `OSError`."""
+    """Lock the file at `path`, created by an exclusive lock. Raise `OSError`."""
     handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _persist(lambda: _lock(handle, shared=shared), check, seconds)
@@ -307,7 +281,7 @@ def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bo
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a live process, this one too, has locked the file at `path`."""
+    """Return whether a live process has locked the file."""
     try:
         with locked(path, lambda: None, 0.0, shared=True):
             return False
@@ -316,7 +290,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _persist(action: Callable[[], T], check: Check, seconds: float | None = None) -> T:
-    """Try `action` until others leave the file, for `seconds` (`BUSY_SECONDS`); `check` between tries may raise."""
+    """Repeat `action` while the file is busy, for `seconds`; `check` between tries may raise."""
     deadline = time.monotonic() + (BUSY_SECONDS if seconds is None else seconds)
     while True:
         try:
@@ -329,7 +303,7 @@ def _persist(action: Callable[[], T], check: Check, seconds: float | None = None
 
 
 def _code(error: BaseException) -> int:
-    """Return SQLite's primary code of an error (extended ones add bits above), also for a lock; 0 where it has none."""
+    """Return SQLite's primary error code, also for a lock; 0 for none."""
     if isinstance(error, BlockingIOError):
         return sqlite3.SQLITE_BUSY
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,4 +1,4 @@
-"""Writing the journal: `Journal` begins and resumes runs, `RunHandle` records what one run does with its files."""
+"""Writing the journal: `Journal` begins and resumes runs, `RunHandle` records one run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal.reading import RunInfo, Target
 
-RETRY_SECONDS = 5.0  # after which a journal that could not be written is tried again
-LAST_SECONDS = 1.0  # that the last try to write waits for other processes
-MOST_UNWRITTEN = 50_000  # files remembered in memory while the journal can't be written; the oldest are forgotten
-PERIOD_RECEIPTS = 100_000  # after which a new period begins
+RETRY_SECONDS = 5.0  # until the next try to write
+LAST_SECONDS = 1.0  # wait of the last try
+MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
+PERIOD_RECEIPTS = 100_000  # per period
 
 
 class Journal(schema.Store):
-    """The journal: what `Store` says of its file, and the runs in it."""
+    """The runs in a `Store`."""
 
     def __enter__(self) -> Journal:
         return self
@@ -48,11 +48,10 @@ class Journal(schema.Store):
         run_id: str | None = None,
         fresh: bool = False,
     ) -> RunHandle:
-        """Begin a run, or resume the newest unfinished one of the same target and identity that is not under way.
+        """Begin a run, or resume the newest interrupted one of the same target and identity.
 
-        `arguments` (JSON-able, no secrets) is what `resume` needs to run it again. `identity` (JSON-able) is what makes
-        two commands the same, `arguments` by default: paths and cwd, say, without --jobs. `run_id` must be new; it is
-        random by default. `fresh` (--no-resume) resumes neither run nor file, and retires such runs.
+        `arguments` (JSON, no secrets) is what `resume` needs; `identity` (JSON, default: `arguments`) is what makes
+        commands equal. `run_id` must be new. `fresh` (--no-resume) resumes nothing and deletes such runs.
         """
         run_id, now = run_id or secrets.token_hex(8), self.now()
         digest = _digest(arguments if identity is None else identity)
@@ -61,7 +60,7 @@ class Journal(schema.Store):
             number, free = reading.find_resumable(db, target, digest)
             if free and not fresh:
                 return self._resume(db, free[0][0], run_id, _json(arguments))
-            # what those have under way stays: a claim terminates it
+            # their uploads stay until a claim deletes them
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
                 "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, since)"
@@ -72,16 +71,13 @@ class Journal(schema.Store):
             return RunHandle(self, db, run_id, fresh=fresh)
 
     def history(self, target: Target, identity: object, *, fresh: bool = False) -> reading.History:
-        """Return what is known of files before such a run begins, with the arguments of `begin`. Changes nothing."""
+        """Return what is known before such a run begins. Changes nothing."""
         with self.read() as db:
             number, free = reading.find_resumable(db, target, _digest(identity))
         return reading.History(self, number, free[0][1] if free and not fresh else None)
 
     def resume(self, run_id: str, *, new_id: str | None = None) -> RunHandle:
-        """Resume this very run (a unique prefix will do); `new_id` is as `run_id` of `begin`.
-
-        Raises `UsageError` as `run`, or if it is finished or alive.
-        """
+        """Resume a run by id or unique prefix. Raise `UsageError` if it is unknown, finished or alive."""
         with self.write() as db:
             info = _find_idle(db, run_id)
             if info.state == "finished":
@@ -89,21 +85,21 @@ class Journal(schema.Store):
             return self._resume(db, info.id, new_id or secrets.token_hex(8), _json(info.arguments))
 
     def runs(self) -> list[RunInfo]:
-        """Return all runs that are remembered, the one that wrote last first."""
+        """Return all runs, the last written first."""
         with self.read() as db:
             return reading.get_runs(db)
 
     def run(self, run_id: str) -> RunInfo:
-        """Return the run that has or had this id, or a unique prefix of it. Raises `UsageError`."""
+        """Return the run with this id, earlier id or unique prefix. Raise `UsageError`."""
         with self.read() as db:
             return reading.find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
-        """Return the run to resume by default: the newest that is unfinished and not under way."""
+        """Return the newest interrupted run."""
         return next((info for info in self.runs() if info.state == "interrupted"), None)
 
     def forget(self, run_id: str) -> None:
-        """Drop a run and what it has under way; its receipts stay. Raises `UsageError` as `run`, or if it is alive."""
+        """Delete a run and its uploads in progress, not its receipts. Raise `UsageError` as `resume`."""
         with self.write() as db:
             run = (_find_idle(db, run_id).id,)
             _delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
@@ -118,7 +114,7 @@ class Journal(schema.Store):
 
 @dataclass(slots=True)
 class _Change:
-    """What is not written yet of a path: the upload under way, the receipt, and the file whose receipt goes."""
+    """Unwritten changes of a path: the upload, the receipt, the file whose receipt is deleted."""
 
     pending: Pending | None = None
     receipt: Stored | None = None
@@ -126,17 +122,15 @@ class _Change:
 
 
 class RunHandle:
-    """A run of this process; its methods may be called from any thread. Made by `Journal`.
+    """A run of this process. Thread-safe; each call is on disk when it returns.
 
-    Each call is on disk when it returns. Where the journal can't be written (a full disk, an I/O error, another program
-    that keeps it locked for a minute) `on_trouble`, which must not block or call the run, is called once with a
-    sentence for the user; changes are kept in memory, and written when that works again. `check` is as for `Journal`;
-    calls that concern an upload before its end raise its `Interrupted`, all others don't. `resumed_from` is the id
-    under which the run was last known, None for a new one.
+    Where the journal can't be written, `on_trouble(text)` is called once (it must not block), and changes are kept in
+    memory until writing works again. Calls before the end of an upload raise `Interrupted` from `check`. `resumed_from`
+    is the previous id of the run.
     """
 
     def __init__(self, store: schema.Store, db: Connection, run_id: str, *, fresh: bool = False) -> None:
-        """Lock the run in the transaction that adds it: before that ends no process asks whether the run is alive."""
+        """Lock the run in the transaction that adds it: no process sees it without its lock."""
         self.id, self._store, self._fresh = run_id, store, fresh
         self.check = store.check
         self._lock = ExitStack()
@@ -152,7 +146,7 @@ class RunHandle:
         self._claimed: dict[bytes, Pending] = {}
         self._sessions = dict.fromkeys(reading.get_sessions(db, self._number))
         self._over = False
-        # what is not written yet
+        # unwritten changes
         self._changes: dict[bytes, _Change] = {}
         self._counted: list[int] = []  # sizes of completed files
         self._sessions_changed = False
@@ -162,18 +156,17 @@ class RunHandle:
         store.at_close.callback(self.close)
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool = False) -> list[Claim]:
-        """Take `files` for this run, atomically among all processes; return what is known of each, in order.
+        """Take `files` for this run, atomically; return what is known of each.
 
-        NEW and CHANGED have a new random `upload.upload_key`, durable before this returns: POST it. With `pack` these
-        share one key, with the position of each (`pack_position`). A file of this run is resumed (a retry),
-        another LocalFile with the same path is BUSY. After `finish` all are BUSY. Raises `Interrupted`.
+        NEW and CHANGED have a durable new `upload_key`, with `pack` a common one with positions. Another file of the
+        same path is BUSY, and all are after `finish`. Raise `Interrupted`.
         """
         paths = [path_key(file) for file in files]
         by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
         pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
 
-        def look(db: Connection) -> None:  # what is found of a damaged journal, before it raises, counts
+        def look(db: Connection) -> None:  # keeps what precedes damage
             pending.update(reading.find_pending(db, self._target, self._number, by_path))
             receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
@@ -193,13 +186,13 @@ class RunHandle:
             return claims
 
     def packed(self, files: Sequence[LocalFile]) -> str:
-        """Give claimed files that travel in one pack a new key, in one transaction, and return it."""
+        """Give claimed files of a pack a new key and return it."""
         key = reading.new_key()
         self._restart(files, _packed_uploads(key))
         return key
 
     def receipts(self, files: Sequence[LocalFile]) -> list[Stored | None]:
-        """Return for each file the newest receipt of any run for its size and mtime, not older than 90 days."""
+        """Return the newest receipt for each file's size and mtime, not older than 90 days."""
         paths, oldest = [path_key(file) for file in files], self._store.now() - schema.KEPT_SECONDS
         by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
@@ -208,42 +201,39 @@ class RunHandle:
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
     def creating(self, file: LocalFile, session: str | None = None) -> PendingUpload:
-        """Forget what was created for a claimed file, and return a new upload: call it before another creation."""
+        """Replace the upload of a claimed file by a new one: call it before each creation but the first."""
         upload = PendingUpload(session=session)
         self._restart([file], [upload])
         return upload
 
     def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
-        """Record the `url` of the upload, or of its part `part`. A file in one request needs no such call."""
+        """Record the `url` of the upload, or of its part. A file in one request needs no such call."""
         known: dict[str, Any] = {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size}
         self._update([file], part, **known)
 
     def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record that bytes up to `until` (of the file, or of its part) lay in chunks whose checksum was accepted."""
+        """Record the end of the bytes with accepted checksums."""
         self._update([file], part, checked_until=until)
 
     def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record that a chunk with its checksum follows checked bytes and ends at `until`; 0: the next has none."""
+        """Record the end of the chunk with a checksum being sent; 0 for none."""
         self._update([file], part, pledged_until=until)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
-        """Cut a claimed file into new parts of these sizes (bytes), each with its own key: before they are created."""
+        """Divide a claimed file into parts of `sizes` (bytes) with new keys."""
         starts = accumulate(sizes, initial=0)  # the last is the end
         parts = tuple(reading.PendingPart(n, next(starts), size, reading.new_key()) for n, size in enumerate(sizes))
         self._update([file], parts=parts)
         return parts
 
     def creating_part(self, file: LocalFile, part: int) -> str:
-        """Forget what was created for one part, and return its new key: call it before another creation."""
+        """Replace the upload of a part and return its new key: call it before another creation."""
         key = reading.new_key()
         self._update([file], part, upload_key=key, url=None, checked_until=0, pledged_until=0)
         return key
 
     def completed(self, stored: Sequence[Stored]) -> None:
-        """Record that the server has these files: new receipts replace old ones and what was under way.
-
-        Recorded after `finish` too: it is true whenever it comes.
-        """
+        """Record stored files: receipts replace older ones and uploads. Allowed after `finish`."""
         with self._mutex:
             for item in stored:
                 key = path_key(item.file)
@@ -253,15 +243,15 @@ class RunHandle:
             self._save()
 
     def uncertain(self, files: Sequence[LocalFile]) -> None:
-        """Record that the whole request with these files is sent, and its outcome is unknown: they may be stored."""
+        """Record that the files were sent and may be stored."""
         self._update(files, begins=False, uncertain=True)
 
     def certain(self, files: Sequence[LocalFile]) -> None:
-        """Record that the server has answered after all: these files are not stored."""
+        """Record that the files are not stored."""
         self._update(files, begins=False, uncertain=False)
 
     def forget(self, files: Sequence[LocalFile]) -> None:
-        """Forget files that were refused for good, or have changed on disk, and receipts for their size and mtime."""
+        """Forget files that were refused or have changed, and receipts for their size and mtime."""
         with self._change():
             for file in files:
                 key = path_key(file)
@@ -269,32 +259,30 @@ class RunHandle:
                 self._changes[key] = _Change(refused=file)
 
     def release(self, files: Sequence[LocalFile]) -> None:
-        """Stop sending these files in this run; what is known of them stays for the next one."""
+        """Stop sending these files in this run."""
         with self._mutex:
             for file in files:
                 self._claimed.pop(path_key(file), None)
 
     def session_opened(self, session: str) -> None:
-        """Record that a session of this run is open on the server."""
+        """Record an open session."""
         with self._change():
             self._sessions[session] = None
             self._sessions_changed = True
 
     def session_closed(self, session: str) -> None:
-        """Record that the session has ended, or that the server does not know it any more."""
+        """Record that a session has ended or is unknown."""
         with self._change():
             self._sessions.pop(session, None)
             self._sessions_changed = True
 
     def open_sessions(self) -> tuple[str, ...]:
-        """Return sessions to join again or to finish, oldest first: this run's, and those of the run it resumes."""
+        """Return open sessions, also of the resumed run, oldest first."""
         with self._mutex:
             return tuple(self._sessions)
 
     def finish(self, *, ok: bool) -> None:
-        """End the run, once. `ok`: every file is on the server; what was under way is deleted, and so are interrupted
-        runs of the very same command. Otherwise the run is interrupted, and everything can be resumed.
-        """
+        """End the run once. `ok`: all files are stored; delete its uploads and runs of the same command."""
         with self._mutex:
             if self._over:
                 return
@@ -309,7 +297,7 @@ class RunHandle:
                 self._save(last=True)
             self._over = True
             self._lock.close()
-            with suppress(OSError):  # a second call, or a directory that went away under a run
+            with suppress(OSError):  # second call or deleted directory
                 self._store.run_lock(self.id).unlink()
 
     def _take(
@@ -320,7 +308,6 @@ class RunHandle:
         receipt: Stored | None,
         uploads: Iterator[PendingUpload],
     ) -> Claim:
-        """Claim a file, with what the tables have of its path."""
         receipt, own, change = self._receipt(key, receipt), self._claimed.get(key), self._changes.get(key)
         if change is not None:
             pending = change.pending
@@ -338,7 +325,7 @@ class RunHandle:
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
 
     def _receipt(self, key: bytes, written: Stored | None) -> Stored | None:
-        """Return the receipt of a path: the one that is `written`, or one that is not yet, in its place."""
+        """Return the receipt of a path, an unwritten one first."""
         change = self._changes.get(key)
         if change is None:
             return written
@@ -346,7 +333,6 @@ class RunHandle:
         return change.receipt or (None if is_refused else written)
 
     def _restart(self, files: Sequence[LocalFile], uploads: Iterable[PendingUpload]) -> None:
-        """Replace what this run has under way of claimed files."""
         with self._change(begins=True):
             for key, upload in zip(map(path_key, files), uploads, strict=False):
                 if key in self._claimed:
@@ -381,9 +367,9 @@ class RunHandle:
     def _save(
         self, first: Callable[[Connection], None] | None = None, *, begins: bool = False, last: bool = False
     ) -> None:
-        """Write in one transaction what has changed, after `first`; where that fails, it is written later.
+        """Write all changes in one transaction, after `first`; keep them where that fails.
 
-        Raises `Interrupted` with `begins`. `last` does not wait for the time of the next try.
+        Raise `Interrupted` with `begins`. `last` ignores the time of the next try.
         """
         if time.monotonic() >= self._retry_at or (last and self._retry_at < math.inf):
             try:
@@ -406,7 +392,6 @@ class RunHandle:
             del self._changes[key]
 
     def _read(self, action: Callable[[Connection], None]) -> None:
-        """Call `action` with a view of the journal, unless it can't be read."""
         try:
             with self._store.read(self.check, 0.0 if self._retry_at else None) as db:
                 action(db)
@@ -421,7 +406,7 @@ class RunHandle:
             self.on_trouble(f"{error}; the upload goes on, but a resume may send files again: {error.hint}")
 
     def _write(self, db: Connection) -> None:
-        """Write what has changed, but nothing of an upload that another live run has under way."""
+        """Write all changes, except to uploads of other live runs."""
         target, run, now, changes = self._target, self._number, self._store.now(), self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
@@ -460,7 +445,7 @@ class RunHandle:
 
 
 def _period(db: Connection, receipts: int, at: int) -> int:
-    """Return the period for new receipts, after counting them."""
+    """Count new receipts and return their period."""
     period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
     if full:
         period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
@@ -469,13 +454,11 @@ def _period(db: Connection, receipts: int, at: int) -> int:
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
-    """Delete what the runs with these numbers have under way."""
     db.executemany("DELETE FROM pending WHERE run = ?", runs)
     db.executemany("DELETE FROM session WHERE run = ?", runs)
 
 
 def _packed_uploads(key: str) -> Iterator[PendingUpload]:
-    """Yield the uploads of the files of a pack: they share `key`, with the position of each."""
     return (PendingUpload(f"{key}:{index}") for index in count())
 
 
@@ -487,7 +470,7 @@ def _find_idle(db: Connection, run_id: str) -> RunInfo:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True)  # ASCII: paths that are no text pass as escapes
+    return json.dumps(value, sort_keys=True)  # ASCII: escapes undecodable paths
 
 
 def _digest(identity: object) -> str:
