@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = 300
-SLOW = ("--chunk-size", "1M", "--jobs", "2", "--limit-rate", "2M")
+SLOW = ("--chunk-size", "1M", "--jobs", "2", "--limit-rate", "1M")
 """Packs of 1 MiB, which is four of them; two at a time."""
 
 
@@ -35,7 +35,7 @@ def stored_once(source: Path, root: Path) -> None:
     assert {path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()} == sent
 
 
-@pytest.mark.parametrize("after", [1, 200])
+@pytest.mark.parametrize("after", [1, 100])
 def test_killed_client_stores_each_packed_file_once(many: Path, tmp_path: Path, after: int) -> None:
     root = tmp_path / "root"
     with server_process("--root", str(root), packs=True) as server:
