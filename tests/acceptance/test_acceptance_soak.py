@@ -120,7 +120,7 @@ class Inside:
         return max(count[what] for count in self.seen)
 
     def check_nothing_is_left(self) -> None:
-        """No room or connection on the server; of the client no thread, no descriptor, and none of its tables."""
+        """Check that nothing of an ended session is left: no Socket.IO room, connection, thread or descriptor."""
         wait_until(lambda: not any(self._on_the_server().values()), self._on_the_server)
         wait_until(lambda: not client_threads(), client_threads)
         wait_until(lambda: len(descriptors()) <= self._descriptors + ONCE, descriptors)
