@@ -503,7 +503,7 @@ def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files
 def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     signals: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The workers hang in the middle of chunks: one Ctrl-C ends them in time, a second one at once; both can go on."""
+    """The workers wait in the middle of chunks: Ctrl-C ends them in time, twice at once; both runs can be resumed."""
     files = make_files(**{f"{number}.mp4": 8 * MIB for number in range(2)})
     stall = Answer(when="during_body", after_bytes=3 * MIB, stall=60)
     server.faults.next_answers("PATCH", ENDPOINT + "*", [None, None, stall, stall])
