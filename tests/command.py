@@ -1,4 +1,4 @@
-"""Run `uploader` as a user does: in a process of its own, with a home directory of its own."""
+"""Run `uploader` as a user does: in its own process, with its own home directory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Done:
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
-    """An environment without settings of whoever runs the tests."""
+    """Return an environment without the settings of the person who runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("UPLOADER_")}
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
     for name in ("CI", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR", *proxies):
@@ -107,7 +107,7 @@ def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:
-    """Every promise of the stream that holds for any run."""
+    """Check every promise of the event stream that applies to any run."""
     for event in events:
         _VALIDATORS[event["type"]].validate(event)
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))

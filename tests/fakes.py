@@ -1,4 +1,4 @@
-"""Stand-ins that hold no behaviour of ours: a clock that a test moves, files in one word, and what was captured."""
+"""Fakes: a clock that a test moves, files from a short string, and captured messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMS = ("events-two-files", "events-one-failed", "events-cancelled")
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock in seconds that only a test moves."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -34,7 +34,7 @@ def local_file(word: str, number: int = 0, *, size: int = 10, named: bool = Fals
 
 
 def local_files(words: str, **options: Any) -> list[LocalFile]:
-    """One file for each word, numbered from 0."""
+    """One file for each item of the string, numbered from 0."""
     return [local_file(word, number, **options) for number, word in enumerate(words.split())]
 
 
@@ -44,14 +44,14 @@ def golden(name: str) -> dict[str, Any]:
 
 
 class Captured(NamedTuple):
-    """A message as it was captured: `at` in seconds since the request began."""
+    """A captured message: `at` in seconds since the request began."""
 
     at: float
     data: dict[str, Any]
 
     @property
     def stamp(self) -> float:
-        """The server's clock in unix seconds, read without any code of ours."""
+        """Parse the server's time into unix seconds without the client's code."""
         return datetime.strptime(self.data["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
 
 

@@ -1,4 +1,4 @@
-"""A command under way: read its event stream to a point, then let it end, one way or another."""
+"""Follow a running command: read its event stream up to a point, then let it end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def read_until(
     process: subprocess.Popen[str], kind: str, when: Callable[[dict[str, Any]], bool] = lambda _event: True
 ) -> str:
-    """Read the stream up to the first event of this type that is as wanted; what was read so far."""
+    """Read the stream up to the first matching event of this type; return what was read."""
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:
@@ -28,7 +28,7 @@ def read_until(
 
 
 def read_confirmed(process: subprocess.Popen[str], least: int) -> str:
-    """Read until the server has confirmed so many bytes of some file."""
+    """Read until the server has confirmed that many bytes of a file."""
     return read_until(process, "file.progress", lambda event: event["confirmed"] >= least)
 
 

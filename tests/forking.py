@@ -1,4 +1,4 @@
-"""Start commands by a fork of a process that has imported everything already.
+"""Start commands by forking a process that has imported everything already.
 
 Starting Python and importing what an upload needs takes several times the CPU of the upload itself. A command that is
 forked is still a process of its own, with its own pid, signals, descriptors, environment, working directory and exit.

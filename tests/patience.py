@@ -1,4 +1,4 @@
-"""How slow the machine that runs the tests may be. What is measured in seconds is measured by `benchmarks/`."""
+"""Time limits for slow test machines. `benchmarks/` measures times."""
 
 from __future__ import annotations
 

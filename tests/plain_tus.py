@@ -1,4 +1,4 @@
-"""A tus server with the core and creation, and nothing else: no checksums, no parts, no way to read a file back."""
+"""A tus server with only the core and creation: no checksums, no concatenation, no reading of files."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 class Bench:
-    """A server process on a root of its own, the proxy before it, and one client at a time with a home of its own."""
+    """A server process with its own root, a proxy before it, and one client at a time with its own home directory."""
 
     def __init__(self, directory: Path, onlooker: Onlooker | None = None, *options: str, fresh: bool = False) -> None:
         """`options` are those of the server; `fresh`: both are new Pythons, whose memory can be measured."""

@@ -28,12 +28,12 @@ BLOCK = 1 << 18
 
 
 class Cut(Exception):
-    """Raised by a test: this connection ends here, both ways; nothing more goes on."""
+    """Raised by a test to close this connection on both sides."""
 
 
 @dataclass(eq=False)
 class Request:
-    """One request, as far as it has passed. Header names are in lower case; bytes are those that the client sent."""
+    """One request, as far as it was forwarded. Header names are in lower case; `bytes` counts what the client sent."""
 
     number: int
     epoch: int
@@ -76,7 +76,7 @@ class Request:
 
 
 class Onlooker:
-    """What a test does at each moment; called in the thread of the connection, before anything goes on.
+    """Hooks of a test, called in the thread of the connection before the data are forwarded.
 
     Each may raise `Cut`.
     """
@@ -85,11 +85,11 @@ class Onlooker:
         """A request begins."""
 
     def at_mark(self, request: Request, piece: bytes) -> bytes:
-        """Its body has come up to `mark`; returns what goes on in place of the last piece."""
+        """Its body has reached `mark`; return the bytes to forward in place of the last piece."""
         return piece
 
     def at_answer(self, request: Request) -> None:
-        """The server has answered; the client does not know yet."""
+        """The server has answered, and the answer is not forwarded yet."""
 
 
 class CountingProxy:
@@ -149,7 +149,7 @@ class CountingProxy:
                 if not self._pass_answer(request, front, back):
                     return
         except (Cut, OSError):
-            pass  # one side is gone: so is the other
+            pass  # one side has closed: close the other
         finally:
             self._drop(front)
             if back is not None:
@@ -180,7 +180,7 @@ class CountingProxy:
             back.send(piece)
 
     def _pass_answer(self, request: Request, front: _Stream, back: _Stream) -> bool:
-        """True where another request may follow on the connection."""
+        """Return True if another request may follow on the connection."""
         complete = request.passed == request.length
         if complete and back not in _readable(front, back):
             raise Cut  # the client did not wait
@@ -226,7 +226,7 @@ class _Stream:
         return self.until(b"\r\n\r\n")
 
     def some(self, most: int) -> bytes:
-        """What is there, `most` bytes at most; empty at the end."""
+        """Return the available bytes, at most `most`; empty at the end of the stream."""
         if not self.held:
             return self.sock.recv(min(BLOCK, most))
         found, self.held = self.held[:most], self.held[most:]
@@ -267,7 +267,7 @@ def _readable(*streams: _Stream) -> Sequence[_Stream]:
 
 
 def _pump(front: _Stream, back: _Stream) -> None:
-    """Whatever comes, both ways, until one side ends."""
+    """Copy bytes in both directions until one side ends."""
     while True:
         for source in _readable(front, back):
             piece = source.some(BLOCK)

@@ -1,4 +1,4 @@
-"""A terminal that nobody looks at: it notes when each frame of the live view comes."""
+"""A pseudo-terminal that records the time of each frame of the live view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two processes hold while one run goes through many sessions: memory, threads, descriptors, by the kernel."""
+"""Memory, threads and descriptors of two processes during a run of many sessions, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds: bytes in memory (resident), threads, open descriptors."""
+    """What a process uses: resident bytes, threads, open descriptors."""
 
     memory: float
     threads: float
@@ -35,7 +35,7 @@ class Held:
 
     @classmethod
     def usual(cls, looks: Iterable[Held]) -> Held:
-        """The median of several looks: a thread that comes and goes is no growth."""
+        """Return the median of several samples, so that short-lived threads do not count as growth."""
         looks = list(looks)
         return cls(*(median(getattr(look, name) for look in looks) for name in ("memory", "threads", "descriptors")))
 
@@ -73,7 +73,7 @@ class Soak:
         return line
 
     def grown(self, after: int, around: int) -> dict[str, tuple[Held, Held]]:
-        """Of each side: what was usual around the session `after`, and over the last ones."""
+        """For each side, return the usual values around the session `after` and over the last ones."""
         return {
             name: (Held.usual(looks[after - around : after]), Held.usual(looks[-around:]))
             for name, looks in (("client", self.client), ("server", self.server))

@@ -44,14 +44,14 @@ class Set:
         self.server_options = log_to(self._log)
 
     def check_stored(self, bench: Bench) -> None:
-        """Every file once with its bytes, nothing else, and nothing begun."""
+        """Check that every file is stored once with its bytes, and nothing else."""
         stored = bench.stored()
         assert len(stored) == self.count
         assert stored == self.expected
         assert bench.left_over() == []
 
     def check_sent_once(self, kills: int) -> Arrivals:
-        """After a kill, what was under way may travel again: a file for each worker. Nothing else does."""
+        """Check that each kill resends at most one file per worker."""
         arrivals = Arrivals(self._log)
         print(f"{arrivals.requests - self.count} files sent again after {kills} kills")
         assert self.count <= arrivals.requests <= self.count + kills * JOBS
@@ -70,7 +70,7 @@ def last_event(done: Done) -> dict[str, Any]:
 
 
 def send_all(directory: Path, volume: tuple[int, int], seed: int) -> tuple[dict[str, Any], Screen]:
-    """In one go, with the live view. Returns the run's first event, and the view."""
+    """Send everything in one run with the live view. Return the first event and the view."""
     files = Set(directory, volume, seed)
     with Bench(directory, None, *files.server_options) as bench:
         with Screen() as screen:
@@ -109,7 +109,7 @@ def test_some_small_files(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_files(tmp_path: Path) -> None:
-    """Sending begins while the walk goes on: how many there are is not known at the start. The view never stands."""
+    """Sending begins during the walk, when the number of files is not known yet. The view never stops."""
     begun, screen = send_all(tmp_path, LONG, seed=2)
     assert begun["files"] is None
     assert usual_gap(screen) < FRAME
@@ -120,7 +120,7 @@ def test_a_hundred_thousand_files(tmp_path: Path) -> None:
 
 
 def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
-    """At seeded moments; the same command goes on, then `resume`. Returns what the last one said."""
+    """Kill the run at seeded moments, repeat the command, then resume. Return the output of the last run."""
     source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
     moments = [Moment(CREATION, source.randint(files.count // 10, files.count // 3), source.random()) for _ in range(2)]
     with Bench(directory, trap, *files.server_options) as bench:
@@ -145,7 +145,7 @@ def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
 
 
 def test_some_small_files_with_two_kills(tmp_path: Path) -> None:
-    """Short form; what was there is said to be, and each file ends once."""
+    """Short form: stored files are reported as such, and each file has one end event."""
     done = kill_twice(tmp_path, SHORT, seed=3)
     assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
     ends = [event["path"] for kind in ("file.completed", "file.skipped") for event in done.of(kind)]
@@ -163,7 +163,7 @@ def test_a_hundred_thousand_files_with_two_kills(tmp_path: Path) -> None:
 
 
 def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: int) -> None:
-    """All at once, in one home; one is killed, and goes on while the others are under way or have ended."""
+    """Run all shards in parallel in one home; kill one and restart it during or after the others."""
     source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
     reports = [directory / f"shard-{number}.json" for number in range(1, shards + 1)]
     victim, moment = source.randrange(shards), Moment(CREATION, source.randint(1, files.count // shards // 2))
@@ -193,14 +193,14 @@ def send_in_shards(directory: Path, volume: tuple[int, int], shards: int, seed: 
 
 
 def check_ended(running: Sequence[subprocess.Popen[str]]) -> None:
-    """All with success. None writes more than a pipe holds, with `-q`."""
+    """Check that all succeed. With `-q` none prints more than a pipe buffers."""
     for process in running:
         _, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, said
 
 
 def check_merged(reports: Sequence[Path], paths: list[str], directory: Path) -> None:
-    """One report that has every file once, and says that nothing is missing."""
+    """Check that the merged report has every file once and is complete."""
     assert uploader("report", "merge", *reports, "-q", "-o", "all.json", home=directory).code == 0
     whole = json.loads((directory / "all.json").read_text())
     print(f"merged: {whole['counts']}, {whole['skips']}, of {[run['counts']['selected'] for run in whole['runs']]}")
@@ -217,5 +217,5 @@ def test_some_small_files_in_two_shards(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_files_in_four_shards(tmp_path: Path) -> None:
-    """One of them killed on its way."""
+    """Kill one of them during its upload."""
     send_in_shards(tmp_path, LONG, 4, seed=6)

@@ -1,4 +1,4 @@
-"""`kill -9` of the client, of the server and of both, at seeded moments: nothing is lost, nothing is stored twice.
+"""Kill client, server or both with `kill -9` at seeded moments: every file is stored exactly once.
 
 The proxy counts from outside what is sent again after each kill: at most one chunk of each file that was under way.
 """
@@ -40,7 +40,7 @@ SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, CREATED]
 
 
 def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
-    """`count` moments, every kind in turn: first of all a creation (there is no PATCH, and no run to resume, before).
+    """Return `count` moments of every kind, the first one a creation.
 
     PATCHes come next, while the large files last; then what small files have, too; the end of the session comes last.
     """
@@ -61,13 +61,13 @@ def planned_in_parts(seed: int) -> list[Moment]:
 
 
 def check_stored(bench: Bench, expected: dict[str, str]) -> None:
-    """Every file once, with equal bytes, and nothing else; nor is anything of an unfinished upload left."""
+    """Check that every file is stored once with equal bytes, and that no unfinished upload is left."""
     assert bench.stored() == expected
     assert bench.left_over() == []
 
 
 def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
-    """After each accident at most one chunk of each file that was under way; nothing of what was stored."""
+    """Check that each kill resends at most one chunk per open file, and nothing of stored files."""
     again = sent_again(bench.proxy.requests)
     for moment, request in trap.struck:
         print(f"{moment}: {request.kind} {request.target[-8:]}, {request.passed} of {request.length} bytes passed")
@@ -85,7 +85,7 @@ def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
 def kill_clients(
     directory: Path, volume: Volume, plan: Sequence[Moment], seed: int, *, server_too: bool, latency: int = 0
 ) -> None:
-    """Kill one client after the other; each resumes what is left, and the last one ends by itself.
+    """Kill one client after the other; each resumes, and the last one completes.
 
     With a `latency` (ms) of the server large files travel in parts.
     """
@@ -196,5 +196,5 @@ def test_twenty_kills_of_both(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("server_too", [False, True])
 @pytest.mark.parametrize("seed", [14, 15])
 def test_twenty_kills_of_a_file_in_parts(tmp_path: Path, seed: int, server_too: bool) -> None:
-    """Of each part at most one chunk is sent again; the parts are joined once."""
+    """At most one chunk of each part is resent; the parts are joined once."""
     kill_clients(tmp_path, IN_PARTS, planned_in_parts(seed), seed, server_too=server_too, latency=30)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(where: Path, *arguments: str, deadline: float) -> str:
-    """Run it, and return what it printed."""
+    """Run the load test, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.load", "--where", str(where), *arguments],
         capture_output=True,

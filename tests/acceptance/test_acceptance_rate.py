@@ -1,4 +1,4 @@
-"""`--limit-rate`, measured outside of the client: what arrives in any stretch of time is what the limit says."""
+"""Measure `--limit-rate` outside of the client: the bytes that arrive per interval stay within the limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = ("--protocol", "batch")
 
 
 def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
-    """Bytes a second over stretches of so many seconds; one begins every tenth of a second."""
+    """Bytes per second over intervals of the given length; one starts every tenth of a second."""
     began, ended = arrivals[0][0], arrivals[-1][0]
     found = []
     while began + seconds <= ended:
@@ -28,7 +28,7 @@ def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
 def hold(
     directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, bounds: tuple[float, float]
 ) -> None:
-    """Four files at once, for a bit longer than is measured."""
+    """Upload four files in parallel for slightly longer than is measured."""
     files = directory / "files"
     files.mkdir()
     for number in range(4):
@@ -44,7 +44,7 @@ def hold(
 
 
 def test_a_limit_for_a_moment(tmp_path: Path) -> None:
-    """Short form: no faster, with room for the limiter's slack of 0.2 s, which weighs more over so little time."""
+    """Short form: an upper bound only, with 0.2 s of tolerance for the limiter's credit."""
     hold(tmp_path, TUS, 4 * MIB, 1.5, (0.0, 1.5))
 
 

@@ -1,4 +1,4 @@
-"""`uploader smoke` against servers as they are started for real, at the reference backend's true speed.
+"""`uploader smoke` against real servers, the reference backend at its real speed.
 
 The short form, with a faster reference backend, is `tests/functional/smoke`.
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 
 
 def test_two_runs_fit_into_what_the_reference_backend_allows(tmp_path: Path) -> None:
-    """100 calls in 15 minutes are enough for two, and a third says what kept it."""
+    """100 calls in 15 minutes suffice for two runs; a third one names the limit."""
     with server_process("--as", "reference") as server:
         verdicts = []
         for number in range(3):
@@ -34,7 +34,7 @@ def test_two_runs_fit_into_what_the_reference_backend_allows(tmp_path: Path) -> 
 
 
 def test_the_bundled_server_leaves_nothing_behind(tmp_path: Path) -> None:
-    """With a token every file is gone afterwards, and every extension of tus was seen to work."""
+    """With a token every file is deleted afterwards, and every tus extension is checked."""
     secret = tmp_path / "secret"
     secret.write_text("a secret of this test that is long enough")
     with server_process("--jwt-secret-file", str(secret), "--rate-limit", "1000") as server:

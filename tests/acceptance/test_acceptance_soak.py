@@ -43,7 +43,7 @@ def make_files(top: Path, count: int) -> Path:
 
 
 def open_sessions(url: str, count: int) -> list[str]:
-    """Sessions of one file each, opened by somebody else."""
+    """Create sessions of one file each as another user."""
     with requests.Session() as http:
         asked = {"category": "personal", "expectedFiles": 1}
         answers = (http.post(f"{url}/api/upload/session", json=asked, timeout=30) for _ in range(count))
@@ -61,7 +61,7 @@ def fill(url: str, sessions: list[str]) -> None:
 
 SERVER_THREADS = ("uploader-server", "uploader-database")
 
-# --- short form: what is kept for a session is counted, in one process ------------------------------------------------
+# --- short form: what one process keeps for a session is counted
 
 
 class Inside:
@@ -120,7 +120,7 @@ class Inside:
         return max(count[what] for count in self.seen)
 
     def check_nothing_is_left(self) -> None:
-        """No room or connection on the server; of the client no thread, no descriptor, and none of its tables."""
+        """Check that nothing of an ended session is left: no Socket.IO room, connection, thread or descriptor."""
         wait_until(lambda: not any(self._on_the_server().values()), self._on_the_server)
         wait_until(lambda: not client_threads(), client_threads)
         wait_until(lambda: len(descriptors()) <= self._descriptors + ONCE, descriptors)
@@ -152,7 +152,7 @@ def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
-    """Short form: rooms are left as the run goes on, and at its end nothing is kept of any session."""
+    """Short form: sessions are left during the run, and nothing of them is kept at its end."""
     files = make_files(tmp_path / "files", SHORT)
     with running_server(max_files=1, processing_seconds=0.03) as server:
         inside = Inside(server, monkeypatch)
@@ -166,7 +166,7 @@ def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_some_sessions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short form: one socket for all of them, each room left when its session has ended."""
+    """Short form: one socket for all sessions, each left when it has ended."""
     with running_server() as server:
         inside = Inside(server, monkeypatch)
         sessions = open_sessions(server.url, SHORT)
@@ -180,11 +180,11 @@ def test_some_sessions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         inside.check_nothing_is_left()
 
 
-# --- long form: two processes, and what the kernel says of them -------------------------------------------------------
+# --- long form: two processes, measured by the kernel
 
 
 def check_growth(soak: Soak) -> None:
-    """At the end within a tenth of what was after 200 sessions."""
+    """Memory at the end is within 10 % of that after 200 sessions."""
     assert len(soak.client) == SESSIONS
     for side, (base, end) in soak.grown(BASE, 20).items():
         print(f"{side}: after {BASE} sessions {base}; after {SESSIONS} {end}")
@@ -211,7 +211,7 @@ def test_two_thousand_sessions_one_after_another(tmp_path: Path, protocol: str) 
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_two_thousand_sessions_at_once(tmp_path: Path) -> None:
-    """All in one `watch`, over one connection, while somebody else fills them."""
+    """Watch all sessions with one `watch` over one connection, while another user uploads."""
     with server_process("--root", str(tmp_path / "root")) as server:
         sessions = open_sessions(server.url, SESSIONS)
         soak = Soak(server.pid)

@@ -1,4 +1,4 @@
-"""Three people watch one upload, each in a process of their own, while the server's realtime side comes and goes."""
+"""Three `watch` processes follow one upload while the server's realtime side goes down and up."""
 
 from __future__ import annotations
 

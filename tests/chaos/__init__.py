@@ -1,1 +1,1 @@
-"""Chaos: random trees, options, faults and kills from a seed, and the invariants that hold whatever happens."""
+"""Chaos runs: random trees, options, faults and kills from a seed, and the invariants that are checked afterwards."""

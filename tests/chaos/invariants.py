@@ -1,4 +1,4 @@
-"""What holds whatever happens. Each check raises Find."""
+"""The invariants of a round. Each check raises Find."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of the client, and what strikes meanwhile.
+    """One call of the client, and the signals during it.
 
     A call that can't `resume`, or send the `list` that --failed-to wrote, is an `upload`.
     """

@@ -36,7 +36,7 @@ DEADLINE = 150.0
 
 
 class Find(Exception):
-    """An invariant does not hold."""
+    """An invariant is violated."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Secrets:
 
 
 def free_port() -> int:
-    """Return a port that is free, outside the range from which the system takes ports of its own."""
+    """Return a free port outside the range from which the system takes ephemeral ports."""
     while True:
         port = random.randint(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -202,7 +202,7 @@ class Client:
             )
 
     def run(self, strikes: Sequence[Strike], server: Server, rules: Sequence[str]) -> Ended:
-        """Wait for the end, and strike meanwhile. Raises Find if it does not end."""
+        """Wait for the end, and send the signals meanwhile. Raises Find if the process does not end."""
         started, left, sent = time.monotonic(), list(strikes), list[int]()
         events, due = 0, None
         with (self._directory / "out.jsonl").open("rb") as out:
@@ -281,7 +281,7 @@ def _status(pid: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """Return the resources of a process."""
 
     memory: int
     """Resident bytes."""

@@ -45,7 +45,7 @@ class Result:
 
 
 def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
-    """Run one round in `directory`; what it finds is in the result. `shared` is used if the plan says so."""
+    """Run one round in `directory` and return its result. `shared` is used if the plan says so."""
     result, began = Result(plan), time.monotonic()
     one = Round(plan, directory, shared if plan.shared else None, secrets, result)
     try:
@@ -135,7 +135,7 @@ class Round:
         return ended
 
     def _may_resume(self) -> bool:
-        """Whether the last call has begun a run and not completed it."""
+        """Return True if the last call started a run and did not complete it."""
         return bool(self._last) and self._last[-1].get("exit_code") != 0
 
     def _check(self, ended: Ended, listed: Path | None) -> None:
@@ -155,7 +155,7 @@ class Round:
         invariants.check_stored(self.plan, self.tree, self.server, self.category, finally_=finally_)
 
     def _end_faults(self) -> None:
-        """From here on nothing goes wrong: the server starts anew without faults, or its faults are ended."""
+        """End all faults: restart the server without them, or remove them."""
         with contextlib.suppress(OSError):  # one of them may concern this call, too
             self.result.hits = self.server.hits()
         if self.own:

@@ -1,4 +1,4 @@
-"""A run: one round after the other, a server that lives through many of them, and the summary."""
+"""A chaos run: one round after the other, a server shared by many of them, and the summary."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(
 
 
 class _Shared:
-    """The server that lives through many rounds; it must not grow. Ended and replaced after a find."""
+    """The server that many rounds share; its memory must not grow. Replaced after a find."""
 
     def __init__(self, directory: Path, secrets: Secrets) -> None:
         self._directory, self._secrets = directory, secrets

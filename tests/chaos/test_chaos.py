@@ -40,7 +40,7 @@ def test_short_chaos(tmp_path: Path, seed: int) -> None:
 
 
 def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
-    """After a round without faults: what is stored, said, listed or left is changed, and each change is a find."""
+    """After a round without faults each result is altered in turn, and each alteration is found."""
     plan = Plan(1, "bundled", False, {"a": 10, "deep/b": 20}, [], ["--durability", "none"], [], [Invocation()])
     one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
     one.run()

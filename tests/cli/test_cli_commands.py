@@ -1,4 +1,4 @@
-"""From what was typed to what is run: each command's settings, and the exit code it ends with."""
+"""Command lines: each command's settings and exit code."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_upload_dry_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_upload_json_schema(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It needs no path, and says nothing else on stdout."""
+    """It needs no path, and prints nothing else on stdout."""
     ndjson = SimpleNamespace(schema_text=lambda: '{"$schema": "x"}')
     monkeypatch.setitem(sys.modules, "uploader_cli.render.ndjson", ndjson)
     monkeypatch.setattr(render, "ndjson", ndjson, raising=False)
@@ -215,7 +215,7 @@ def test_validate(runs: Runs) -> None:
 
 
 def test_resume(runs: Runs) -> None:
-    """The run's own settings are not known yet: what was typed is handed over."""
+    """The run's own settings are not known yet: the typed values are passed on."""
     assert main(["resume"]) == 0
     assert main(["resume", "1a2b"]) == 0
     assert [(name, run, rest) for name, run, rest in runs.calls] == [

@@ -1,4 +1,4 @@
-"""Completion: the script for each shell, what it is answered, and bash itself."""
+"""Completion: the script for each shell, the program's answers, and bash itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Callable[..., str]:
-    """What the program answers to the script of a shell: `line` is what was typed so far."""
+    """Return the program's completions for `line`, the text typed so far."""
 
     def call(line: str, shell: str = "bash") -> str:
         words = line.split(" ")

@@ -1,4 +1,4 @@
-"""`uploader config`: what is in effect and where from, secrets masked; a file to begin with."""
+"""`uploader config`: effective settings with their sources, masked secrets, and a new config file."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_what_a_stranger_wrote_moves_no_terminal(work: Path, capsys: Capture) ->
 
 
 def on_a_terminal(columns: int, home: Path, **extra: str) -> str:
-    """What `uploader config` writes to a terminal of so many columns."""
+    """Return what `uploader config` prints on a terminal of the given width."""
     ours, theirs = pty.openpty()
     import fcntl
     import struct
@@ -262,7 +262,7 @@ def acceptable(option: Option) -> str:
 def test_a_value_of_each_kind_can_be_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, work: Path, shown: Callable[..., dict[str, Any]]
 ) -> None:
-    """Every setting from the environment: whatever becomes of it fits JSON and a row."""
+    """Set every setting by the environment: each value fits JSON and a row."""
     (work / "7").touch()
     silent = {"profile", "quiet", "json"}
     for name in OPTIONS.keys() - silent:

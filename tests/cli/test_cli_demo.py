@@ -1,4 +1,4 @@
-"""`uploader demo`: really, from a process of its own; and with a server and a run that go wrong."""
+"""`uploader demo`: in a real process, and with a server and a run that fail."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def good(samples: Path, server: Path) -> int:
 
 
 def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
-    """The real thing, smaller: the command says that all is verified, and what it kept proves it."""
+    """Run a small demo in a process: it reports that everything is verified, and keeps equal files."""
     command = [
         sys.executable,
         "-m",
@@ -86,7 +86,7 @@ def test_the_demo_uploads_and_verifies(tmp_path: Path) -> None:
     assert len(samples) == 4
     assert "城市夜景.mp4" in samples
     assert samples.items() <= stored.items()
-    assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*journal*"))  # nobody is to resume a demo
+    assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*journal*"))  # a demo is not resumed
 
 
 def digest(file: Path) -> str:

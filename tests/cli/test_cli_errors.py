@@ -128,7 +128,7 @@ def test_a_bug_is_told_also_where_no_report_can_be_written(
 
 
 def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:
-    """Run `main` in a process whose stdout nobody reads, with `body` in the place of `upload_command`."""
+    """Run `main` in a process whose stdout is a closed pipe, with `body` in place of `upload_command`."""
     script = (
         "import sys, types\n"
         f"def upload_command(settings, paths):\n    {body}\n"

@@ -1,4 +1,4 @@
-"""What can be had without a server: help, version, what a start imports; and that the help tells the truth."""
+"""What needs no server: help, version, and the imports at start-up."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ HEAVY = {
 
 
 def modules_after(*argv: str) -> tuple[int, str, set[str]]:
-    """Exit code, stdout and the modules that one run imports, in a process of its own."""
+    """Return exit code, stdout and imported modules of one run in its own process."""
     return modules_of(f"from uploader_cli.__main__ import main\ncode = main({list(argv)!r})")
 
 
 def modules_of(body: str) -> tuple[int, str, set[str]]:
-    """Exit code (`code` of the body), stdout and the modules that a script imports, in a process of its own."""
+    """Return exit code (`code` of the body), stdout and imported modules of a script in its own process."""
     script = (
         f"import sys, json\nbefore, code = set(sys.modules), 0\n{body}\n"
         "sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))\nsys.exit(code)"
     )
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-c", script]  # measuring coverage would import modules of its own
+    command = [sys.executable, "-c", script]  # measuring coverage would import its own modules
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=plain)
     return done.returncode, done.stdout, set(json.loads(done.stderr))
 
@@ -73,7 +73,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["upload", "--help"]], ids=" ".join)
 def test_help_and_version_start_with_typer_alone(argv: list[str]) -> None:
-    """What makes a start slow is what is imported; `python -m benchmarks startup` measures the time."""
+    """Imports decide the start-up time; `python -m benchmarks startup` measures it."""
     _, _, modules = modules_after(*argv)
     foreign = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
     assert foreign <= {"uploader_cli", "typer", "annotated_doc", "shellingham"}

@@ -75,7 +75,7 @@ def test_without_the_extra_the_pip_line_is_shown(
 
 
 def test_serve_answers_and_stops() -> None:
-    """It prints where it is, answers, and ends by itself on SIGTERM."""
+    """It prints its address, answers, and stops on SIGTERM."""
     command = [sys.executable, "-u", "-m", "uploader_cli", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

@@ -94,7 +94,7 @@ def test_a_job_array(
 def test_a_container_that_is_started_again_after_exit_4(
     server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends what was refused, and nothing else another time."""
+    """The second run sends only the refused file."""
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     words = [word.replace("files.example", server.url) for word in commands("Kubernetes")[0]]
     server.faults.next_answers("POST", "/api/upload/files/", [400])
@@ -105,7 +105,7 @@ def test_a_container_that_is_started_again_after_exit_4(
 
 
 def test_by_hand(server: EmbeddedServer, place: Path) -> None:
-    """All at once, by a shell."""
+    """Run all shards in parallel from a shell."""
     (script,) = re.findall(r"(?:^    .*\n)+", section(PAGE, "### By hand"), re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(

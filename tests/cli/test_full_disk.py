@@ -1,4 +1,4 @@
-"""A disk without room, a closed stdout or stderr, a process killed while it writes: what is left is whole."""
+"""A full disk, a closed stdout or stderr, and a kill during a write: no partial file is left."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_upload_started_by_a_shell_continues_without_its_outputs(
 def test_upload_continues_without_its_outputs(
     redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """Whatever view writes there: each file is stored, and the exit code is that of the upload."""
+    """With any view each file is stored, and the exit code is that of the upload."""
     make_files(**{"a.mp4": 2000, "b.mp4": 3000})
     for view in ("--json", "--progress plain", "--progress live"):
         done = redirected(
@@ -98,7 +98,7 @@ def test_upload_continues_without_its_outputs(
 def test_no_command_fails_for_want_of_an_output(
     command: str, redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The exit code is what it is with both outputs; what was lost on stdout is said on stderr."""
+    """The exit code does not depend on the outputs; lost output on stdout is reported on stderr."""
     make_files(**{"a.mp4": 10})
     if command.startswith("report"):
         assert uploader("upload", "files", "-s", server.url, "--report", "first.json", home=tmp_path).code == 0
@@ -111,7 +111,7 @@ def test_no_command_fails_for_want_of_an_output(
 
 
 def test_list_from_a_closed_stdin_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
-    """It is no empty list: nothing would be sent, with exit code 0."""
+    """An empty list would mean that nothing is sent, with exit code 0."""
     done = redirected("upload --from-file -", "<&-", tmp_path, server.url)
     assert (done.code, "standard input is closed" in done.err) == (2, True)
 
@@ -128,7 +128,7 @@ def test_failed_report_is_said_after_the_summary_and_agrees_with_run_finished(
 
 
 def limited(size: int) -> Callable[[], None]:
-    """No file of the process can grow beyond `size` bytes: what a disk without room does to each of them."""
+    """Limit each file of the process to `size` bytes, as a full disk does."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -158,7 +158,7 @@ def test_log_has_whole_lines_only(server: EmbeddedServer, make_files: Files, tmp
 
 
 def child(body: str, cwd: Path, **how: object) -> subprocess.Popen[str]:
-    """Run Python code in a process of its own."""
+    """Run Python code in its own process."""
     script = f"import os, signal\nfrom pathlib import Path\nfrom uploader_cli.report import output_file\n{body}"
     return subprocess.Popen(
         [sys.executable, "-c", script], cwd=cwd, env=environment(cwd), stdout=subprocess.PIPE, text=True, **how

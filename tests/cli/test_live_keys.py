@@ -1,4 +1,4 @@
-"""What is typed during the live view is not drawn, and does not reach the shell afterwards."""
+"""Keys pressed during the live view are neither echoed nor left for the shell."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A command with its live view on a terminal; `text` is what it drew."""
+    """A command with its live view on a terminal; `text` is its output."""
 
     def __init__(self, *arguments: str | Path, home: Path, program: Sequence[str] = ()) -> None:
         self.screen, self.program = pty.openpty()
@@ -46,7 +46,7 @@ class Screen:
         )
 
     def read(self, until: Callable[[], bool]) -> None:
-        """Read what it draws until that is as wanted."""
+        """Read the output until the condition is met."""
         deadline = time.monotonic() + PATIENCE
         while not until():
             assert time.monotonic() < deadline, self.text
@@ -66,7 +66,7 @@ class Screen:
 
     @property
     def waiting(self) -> bytes:
-        """What was typed and nobody has read: the shell would take it for a command."""
+        """Return the typed bytes that were not read: the shell would run them."""
         os.set_blocking(self.program, False)
         try:
             return os.read(self.program, 1000)
@@ -83,7 +83,7 @@ class Screen:
 def test_keys_are_not_drawn_and_not_left_to_the_shell(
     keys: bytes, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The terminal is afterwards as it was; Ctrl-C stays what it is."""
+    """The terminal settings are restored; Ctrl-C keeps its meaning."""
     files = make_files(**{"a.mp4": 1_000_000})
     one = Screen("upload", files, "-s", server.url, "--limit-rate", "500K", home=tmp_path)
     one.read(lambda: b"KiB/s" in one.text)
@@ -98,7 +98,7 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
 def test_bash_switches_the_echo_on_again_after_kill_9(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The command can't: docs/reliability.md says what the shells do."""
+    """The killed command can't restore them: docs/reliability.md describes what the shells do."""
     files = make_files(**{"a.mp4": 1_000_000})
     arguments = ["upload", str(files), "-s", server.url, "--limit-rate", "100K"]
     one = Screen(home=tmp_path, program=["bash", "--norc", "--noprofile", "-i"])

@@ -1,4 +1,4 @@
-"""Commands against a web server that is no upload server: exit 6, whatever it answers."""
+"""Commands against a web server that is not an upload server exit 6 for every kind of answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SESSION = "00000000-0000-4000-8000-000000000000"
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """`python -m http.server`: 404 to what is no file, 501 to every method but GET and HEAD."""
+    """`python -m http.server`: 404 for missing files, 501 for every method but GET and HEAD."""
 
     def log_message(self, *_args: object) -> None:
         """Write no log."""
@@ -70,7 +70,7 @@ def test_6_for_a_server_that_is_no_upload_server(
     make_files: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    """No command says that something was done, or that the same command can help."""
+    """No command reports success or suggests a retry."""
     name, _, endpoint = command.partition(" ")
     subject = str(make_files(**{"a.mp4": 10})) if name in ("upload", "validate") else SESSION
     with serving(handler) as url:

@@ -1,4 +1,4 @@
-"""Shards of one selection, each reported by itself, and what they come to together."""
+"""Reports of single shards, and the merged report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHARDS = 3
 def test_shards_are_joined_into_a_report_of_each_file_once(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the third it is said that it is missing; with it all is there, and on the server."""
+    """Without the third shard it is reported as missing; with it the report is complete."""
     names = [f"{directory}/{number}.mp4" for directory in "ab" for number in range(15)]
     make_files(**dict.fromkeys(names, 10))
     monkeypatch.chdir(tmp_path)

@@ -72,7 +72,7 @@ def listed(home: Path) -> list[dict[str, object]]:
 
 @contextlib.contextmanager
 def frozen(process: subprocess.Popen[str]) -> Iterator[None]:
-    """A process that lives, and does nothing meanwhile."""
+    """A process that stays alive and does nothing."""
     process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -131,7 +131,7 @@ def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files
 def test_no_more_than_a_chunk_is_sent_again(
     by: signal.Signals, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """Counted between client and server: no byte of a completed file, of each file under way one chunk at most."""
+    """Counted at a relay: no byte of a completed file, and at most one chunk of each open file."""
     sizes = {"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB, "big too.mp4": 400 * KIB}
     files = make_files(**{name: os.urandom(size) for name, size in sizes.items()})
     with recorder(server.url) as (url, relay):
@@ -148,7 +148,7 @@ def test_no_more_than_a_chunk_is_sent_again(
 
 
 def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """`resumed_from`, the offset, progress and a rate of what travels now; the view says the percentage."""
+    """`resumed_from`, offset, progress and the current rate; the view shows the percentage."""
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     done = resumed(tmp_path)
@@ -166,7 +166,7 @@ def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_fi
 
 
 def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
-    """Killed in the middle: each part goes on where it was, and the stream says how much of the whole is there."""
+    """Killed in the middle: each part resumes at its offset, and the stream has the progress of the whole file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(16 * MIB))
     options = ("-j", "2", "--chunk-size", "1M", "--limit-rate", "8M", "--json")
@@ -262,7 +262,7 @@ def test_the_same_command_goes_on(server: EmbeddedServer, make_files: Files, tmp
 
 
 def test_the_session_is_joined_again(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The server is asked for no new one, and the one that was begun ends as completed, with all files."""
+    """No new session is created, and the first one ends as completed, with all files."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB, "c.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     done = resumed(tmp_path)
@@ -332,7 +332,7 @@ def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: 
 
 
 def test_options_come_back_and_may_be_given_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Category, chunks and checksum are those of the run whatever the environment says; `--limit-rate` is new."""
+    """Category, chunks and checksum come from the run, not from the environment; `--limit-rate` is new."""
     make_files(**{"a.mp4": 640 * KIB})
     with recorder(server.url) as (url, relay):
         interrupted(url, tmp_path, "files", "-c", "scenic", "--checksum", "sha1")
@@ -346,7 +346,7 @@ def test_options_come_back_and_may_be_given_anew(server: EmbeddedServer, make_fi
 
 
 def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Asked for in the environment, it holds here as well: the plan, and the run stays as it was."""
+    """`--dry-run` from the environment counts too: a plan is printed, and the run is unchanged."""
     interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}))
     calls = len(server.faults.requests)
     dry = uploader("resume", home=tmp_path, UPLOADER_DRY_RUN="yes")
@@ -357,7 +357,7 @@ def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files:
 
 
 def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The newest first: for people on stderr, with `--json` as one array on stdout; at first nothing is remembered."""
+    """Newest first: a table on stderr, with `--json` an array on stdout; empty at first."""
     empty = uploader("resume", "--list", home=tmp_path)
     assert (empty.code, empty.out) == (0, "")
     assert "no runs are stored" in empty.err
@@ -389,7 +389,7 @@ def test_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
 
 
 def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """It can't be resumed, the same command starts from the beginning; only what it finished is still known."""
+    """It can't be resumed, and the same command starts from the beginning; only its receipts are left."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     forgotten = uploader("resume", "--forget", run_of(first)[:8], home=tmp_path)
@@ -417,7 +417,7 @@ def test_no_resume_starts_anew(server: EmbeddedServer, make_files: Files, tmp_pa
 
 
 def test_state_dir(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The journal is there and nowhere else; the summary says with which command it is found again."""
+    """The journal is only in that directory; the summary names the command that finds it."""
     place = tmp_path / "my state"
     first = interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}), "--state-dir", place)
     said = "".join(first.err.split())  # a path this long is wrapped
@@ -468,7 +468,7 @@ def test_a_server_that_a_directory_named_gets_no_token_on_resume(
 
 
 def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """A warning says where it went, and the upload takes place."""
+    """A warning names the new place, and the upload runs."""
     files = make_files(**{"a.mp4": 10})
     assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
     (journal,) = (tmp_path / "state").rglob("journal*.sqlite*")
@@ -503,7 +503,7 @@ def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files
 def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     signals: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The workers hang in the middle of chunks: one Ctrl-C ends them in time, a second one at once; both can go on."""
+    """The workers wait in the middle of chunks: Ctrl-C ends them in time, twice at once; both runs can be resumed."""
     files = make_files(**{f"{number}.mp4": 8 * MIB for number in range(2)})
     stall = Answer(when="during_body", after_bytes=3 * MIB, stall=60)
     server.faults.next_answers("PATCH", ENDPOINT + "*", [None, None, stall, stall])
@@ -518,7 +518,7 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
 
 
 def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """After `--cancel-on-interrupt` the server has thrown away what it had: another session, from the first byte."""
+    """`--cancel-on-interrupt` deletes the received bytes: a new session starts from the first byte."""
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files, "--cancel-on-interrupt")
     assert server.faults.count("POST", "/api/upload/cancel/*") == 1
@@ -529,7 +529,7 @@ def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, mak
 
 
 def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """With the live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
+    """With a live view on it: the run ends in order, as by SIGTERM, and can be resumed."""
     files = make_files(**{"a.mp4": 2 * MIB})
     began, done = on_a_closed_terminal(["exec"], "upload", files, "-s", server.url, *SLOW, home=tmp_path)
     assert time.monotonic() - began < PROMISED * ROOM
@@ -538,7 +538,7 @@ def test_a_closed_terminal_interrupts(server: EmbeddedServer, make_files: Files,
 
 
 def test_nohup_is_respected(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Started with SIGHUP ignored it goes on when the terminal is closed, with nowhere to draw."""
+    """Started with SIGHUP ignored it continues without output when the terminal is closed."""
     ignoring = ["trap '' HUP;", "exec"]
     files = make_files(**{"a.mp4": 600 * KIB})
     _, done = on_a_closed_terminal(ignoring, "upload", files, "-s", server.url, *SLOW, home=tmp_path)
@@ -546,7 +546,7 @@ def test_nohup_is_respected(server: EmbeddedServer, make_files: Files, tmp_path:
 
 
 def on_a_closed_terminal(shell: list[str], *arguments: str | Path, home: Path) -> tuple[float, Done]:
-    """The command with its live view on a terminal that is closed when two chunks are there; when that was."""
+    """Run the command with a live view on a terminal that is closed after two chunks; return the time of that."""
     with terminal() as (program, close):
         process = subprocess.Popen(
             ["sh", "-c", " ".join([*shell, '"$0" -m uploader_cli "$@"']), sys.executable, *arguments, "--json"],

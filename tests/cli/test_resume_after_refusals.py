@@ -112,7 +112,7 @@ def test_same_command_without_its_ca_bundle_keeps_the_upload(
 
 
 def test_same_command_after_one_changed_file_sends_that_file_alone(make_files: Files, tmp_path: Path) -> None:
-    """On the reference backend, which stores whatever it gets once more."""
+    """On the reference backend, which stores each resent file again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "z.mp4": 600 * KIB})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
         options = ("-s", server.url, "--json")

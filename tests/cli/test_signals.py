@@ -96,7 +96,7 @@ def test_signal_after_the_run_has_finished(
 
 
 def seen(path: Path) -> bool:
-    """True once the path is there."""
+    """Return True once the path exists."""
     deadline = time.monotonic() + PATIENCE
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -159,7 +159,7 @@ def test_signal_while_another_token_is_awaited(
 
 
 def _opened_by_a_reader(pipe: Path) -> int:
-    """A descriptor to write to the pipe, once somebody reads it."""
+    """Return a descriptor that writes to the pipe, once it has a reader."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

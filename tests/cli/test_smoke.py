@@ -1,4 +1,4 @@
-"""`uploader smoke` as it is typed: what goes where, and the exit code."""
+"""`uploader smoke` as a command: its outputs and exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FEW = ("--only", "health", "--only", "session", "--only", "batch-one")
 
 @pytest.fixture
 def typed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """The command in this process: a process of its own takes longer to start than most checks."""
+    """Run the command in this process, which is faster than a new one."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("UPLOADER_")]:
         monkeypatch.delenv(name)
@@ -62,7 +62,7 @@ def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_json_junit_and_the_clean_up(tmp_path: Path) -> None:
-    """A line for each check and one for the verdict on stdout, nothing on stderr; all gone with a token."""
+    """A line per check and the verdict on stdout, nothing on stderr; with a token everything is deleted."""
     (tmp_path / "token").write_text(issue_token(SECRET))
     with running_server(jwt_secret=SECRET, fail_files=("*-one.*",)) as server:
         options = (*FEW, "--only", "clean-up", "--json", "--junit", "report.xml", "--token-file", "token")
@@ -108,7 +108,7 @@ def test_only_skip_and_list(server: EmbeddedServer, typed: Callable[..., Done]) 
 
 
 def test_the_budget(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
-    """What it does not suffice for is not made, and that is no success."""
+    """Checks beyond the budget are not made, and the run is not a success."""
     done = typed("-s", server.url, "--budget", "3", "--json")
     verdict = lines_of(done.out)[-1]
     assert (done.code, verdict["budget"]) == (3, 3)
@@ -170,7 +170,7 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_of_40_columns(server: EmbeddedServer, tmp_path: Path) -> None:
-    """Colours, and the check under way; nothing is wider than the terminal."""
+    """Colours, and the running check; no line is wider than the terminal."""
     command = (
         f"stty cols 40; {shlex.quote(sys.executable)} -m uploader_cli smoke -s {server.url} --only 'l*' {' '.join(FEW)}"
     )

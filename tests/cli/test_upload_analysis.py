@@ -1,4 +1,4 @@
-"""`upload --analyze`: every stage in order, whatever the server says or leaves unsaid; the upload is never harmed."""
+"""`upload --analyze`: every stage in order for any server; the upload succeeds in any case."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_music_runs_on_a_fusion(make_files: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["fusion", "music"])
 def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
-    """Said before anything is sent."""
+    """Reported before anything is sent."""
     done = analyzed(kind, make_files(**{"a.mp4": 500}), server)
     assert done.code == 2
     assert "exactly two files" in done.err
@@ -109,7 +109,7 @@ def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files:
 
 
 def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path]) -> None:
-    """Without an event and without a socket: the status says where it ended."""
+    """Without events and without a socket the status has the failed stage."""
     broken = {"analysis": "silent,fail:report", "analysis_seconds": 1.5, "realtime": "off"}
     with running_server(**broken, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
@@ -119,7 +119,7 @@ def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path])
 
 @pytest.mark.parametrize("how", ["fail", "refuse"])
 def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Callable[..., Path]) -> None:
-    """Exit 3 where another try can help, else 4; the file counts as completed either way."""
+    """Exit 3 if retryable, else 4; the file counts as completed either way."""
     with running_server(analysis=f"{how}:structuring", **QUICK) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
     assert done.code == {"fail": 3, "refuse": 4}[how], done.err
@@ -132,7 +132,7 @@ def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Call
 
 
 def test_what_is_uploaded_can_be_analysed_again(make_files: Callable[..., Path]) -> None:
-    """As the last words of the failed run say."""
+    """With the command that the failed run printed."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="fail:report", **QUICK) as server:
         assert analyzed("content", files, server).code == 3
@@ -188,7 +188,7 @@ def test_analysis_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_stages_outlive_a_flapping_socket(make_files: Callable[..., Path]) -> None:
-    """The room is joined again, and the status fills the gaps."""
+    """The session is joined again, and the status fills the gaps."""
     with running_server(analysis_seconds=4.0, realtime="flap:1.5", jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
     assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""`uploader upload --dry-run`: what it says is what happens."""
+"""`uploader upload --dry-run`: the plan matches the upload."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
     "kind", ["reference", "batch", "tus", "verified", "plain tus", "packs", "packs verified", "lookups"]
 )
 def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) -> None:
-    """Sessions, calls, bytes and what is left out: as planned, once the server has been used."""
+    """Sessions, calls, bytes and exclusions match the upload, once the server has been used."""
     with server_for(kind, tmp_path) as (settings, calls):
         assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
         files = make_files(**SET, **EMPTY)
@@ -107,7 +107,7 @@ def test_packs_are_planned_as_they_are_sent(make_files: Files, tmp_path: Path, *
 def test_what_an_interrupted_run_has_done_is_not_planned_again(
     protocol: Any, make_files: Files, tmp_path: Path
 ) -> None:
-    """The same command would resume it: sessions and bytes leave out what it had sent."""
+    """The same command would resume the run: sessions and bytes exclude what was sent."""
     files = make_files(**SET)
     flavour = REFERENCE if protocol == "batch" else {"types": ("mp4", "avi")}
     with running_server(**flavour) as server:
@@ -126,7 +126,7 @@ def test_what_an_interrupted_run_has_done_is_not_planned_again(
     assert result.exit_code == 0
     assert 0 < plan.files == result.outcome.completed < 9
     assert (plan.bytes, plan.skipped) == (result.outcome.bytes, result.outcome.skipped)
-    asked_for = 1 if protocol == "auto" else 0  # how far the file is that was under way
+    asked_for = 1 if protocol == "auto" else 0  # the offset of the open file
     assert plan.calls + asked_for == len(made), made
     reasons = [event.reason for event in events if isinstance(event, ev.FileSkipped)]
     assert reasons.count(ev.SkipReason.RECEIPT) == 9 - plan.files

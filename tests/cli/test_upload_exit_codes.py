@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_0_when_every_file_is_confirmed(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Exit 0, and what lies on the server is what was sent."""
+    """Exit 0, and the server has the bytes that were sent."""
     files = make_files(**{"a.mp4": 5000, "deep/b c.mp4": b"\0\1\2" * 1000})
     done = uploader("upload", files, "--server", server.url, home=tmp_path)
     assert done.code == 0, done.err
@@ -39,7 +39,7 @@ def test_2_for_a_missing_path(server: EmbeddedServer, make_files: Callable[..., 
 
 
 def test_2_for_an_empty_selection(server: EmbeddedServer, tmp_path: Path) -> None:
-    """A directory without files is no success."""
+    """A directory without files is not a success."""
     (tmp_path / "empty").mkdir()
     done = uploader("upload", "empty", "--server", server.url, home=tmp_path)
     assert done.code == 2
@@ -76,7 +76,7 @@ def test_4_when_a_file_failed_for_good(make_files: Callable[..., Path], tmp_path
 
 
 def test_5_when_not_authorised(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """A 401 ends the run at once: asking on would help nobody."""
+    """A 401 ends the run at once."""
     server.faults.next_answers("POST", "/api/upload/session", [401])
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert done.code == 5
@@ -98,7 +98,7 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
 
 
 def test_6_when_it_is_no_upload_server(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Something else answers under that address."""
+    """Something else answers at that address."""
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url + "/elsewhere", home=tmp_path)
     assert done.code == 6
     assert "not as an upload server does" in done.err

@@ -1,4 +1,4 @@
-"""Answers that try to write to the terminal, or that hold what no encoding can carry."""
+"""Answers with terminal control sequences or with text that can't be encoded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def answer(body: dict[str, Any], **how: Any) -> Answer:
 
 
 def inert(text: str) -> bool:
-    """True where no character acts on a terminal."""
+    """Return True if the text has no terminal control character."""
     return all(line.isprintable() for line in text.splitlines())
 
 
@@ -74,7 +74,7 @@ def test_lone_surrogate_in_the_answer_to_status(server: EmbeddedServer, tmp_path
 def test_token_in_a_redirect_is_masked_in_the_hint(
     written: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The hint names the address; a server may have put the token into it, as it is or percent-encoded."""
+    """The hint names the address, into which a server may have put the token, plain or percent-encoded."""
     to = Answer(302, {"Location": f"http://elsewhere.invalid/login?token={written}"})
     server.faults.next_answers("POST", "/api/upload/session", [to])
     server.faults.next_answers("GET", "/api/upload/progress/*", [to])

@@ -1,4 +1,4 @@
-"""Interrupts: what is reported, what is left on the server, and how long it takes."""
+"""Interrupts: what is reported, what is left on the server, and how long the end takes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_143_after_sigterm(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """While the server works for a minute: the second Ctrl-C doesn't wait for it, and what may be stored is said."""
+    """During a minute of processing the second Ctrl-C does not wait; files that may be stored are reported."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
         process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
@@ -76,7 +76,7 @@ def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path
 
 
 def test_one_ctrl_c_while_the_server_works(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """The first one waits a moment for the answer, not for ever."""
+    """The first Ctrl-C waits a moment for the answer."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
         process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
         seen = read_until(process, "file.progress", lambda event: event["phase"] == "processing")
@@ -86,7 +86,7 @@ def test_one_ctrl_c_while_the_server_works(make_files: Callable[..., Path], tmp_
 
 
 def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
-    """The session is cancelled on the server too, only where that was asked for."""
+    """The session is cancelled on the server only on request."""
     big = sparse(tmp_path / "big.mp4", 4 << 30)
     for options, cancels in (((), 0), (("--cancel-on-interrupt",), 1)):
         process = start("upload", big, "-s", server.url, "--json", *options, home=tmp_path)
@@ -97,7 +97,7 @@ def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_waiting_to_try_again(server: EmbeddedServer, tmp_path: Path) -> None:
-    """A long Retry-After is no reason to wait."""
+    """A long Retry-After does not delay the end."""
     from uploader_server.faults import Answer
 
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "600"})])

@@ -1,4 +1,4 @@
-"""A journal that can't be written any more, or that another program keeps locked: the upload and its report go on."""
+"""A journal that can't be written or stays locked: the upload and its report continue."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def with_a_full_disk(*arguments: str | Path, home: Path) -> Done:
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_full_state_directory_in_the_middle_is_one_warning(flavour: str, make_files: Files, tmp_path: Path) -> None:
-    """Every file has its end, the list of failed files is whole, and the exit code tells of the files alone."""
+    """Every file has an end event, the list of failed files is complete, and the exit code concerns the files alone."""
     files = make_files(**{f"{number:03}.mp4": 10 for number in range(80)}, **{"bad.mp4": 10})
     with running_server(flavour=flavour, processing_seconds=0.001, fail_files=("bad*",), rate_limit=0) as server:
         options = ("-s", server.url, "-j", "1", "--failed-to", tmp_path / "failed.txt", "--json")
@@ -84,7 +84,7 @@ def open_files(pid: int) -> list[str]:
     """The paths of what a process has open."""
     paths = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError):  # closed in between
             paths.append(str(link.readlink()))
     return paths
 

@@ -98,7 +98,7 @@ def test_seven_mp4_and_two_avi_on_the_reference_backend(realtime: str | None, tm
 
 
 def test_a_plain_run_of_three_files_is_cheap(tmp_path: Path) -> None:
-    """No more than five calls of the hundred (docs/protocol.md, section 3.11), while the server works for seconds."""
+    """At most five of the hundred calls (docs/protocol.md, section 3.11), while the server processes for seconds."""
     files = make(tmp_path / "videos", 30_000, ("a.mp4", "b.mp4", "c.mp4"))
     with running_server(flavour="reference", processing_seconds=0.8) as server:
         done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
@@ -121,7 +121,7 @@ def test_connections_are_kept_and_used_again(server: EmbeddedServer, tmp_path: P
     [("--realtime", "off"), *(pytest.param(*pair, marks=pytest.mark.acceptance) for pair in ALL_MODES[1:])],
 )
 def test_a_broken_channel_costs_the_upload_nothing(option: str, mode: str, tmp_path: Path) -> None:
-    """The upload succeeds, and the channel's story is the true one, with times within the policy."""
+    """The upload succeeds, and the channel's states and times follow the policy."""
     files = make(tmp_path / "videos", 300_000, tuple(f"{number}.mp4" for number in range(6)))
     arguments = ("--as", "reference", "--processing", "1.4", option, mode)
     with server_process(*arguments) as server:
@@ -158,7 +158,7 @@ def tell(done: Done) -> list[tuple[float, str]]:
 
 
 def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
-    """What was under way can be tried again: exit 3, no traceback, and nothing was stored."""
+    """The open file is retryable: exit 3, no traceback, and nothing is stored."""
     big = tmp_path / "big.mp4"
     with big.open("wb") as file:
         file.truncate(3 << 30)
@@ -175,7 +175,7 @@ def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_server_that_dies_while_it_works_stores_nothing_twice(seed: int, tmp_path: Path) -> None:
-    """The file in its hands may be stored or not: that is said, exit 4, and nobody sends it again in silence."""
+    """The file under way may be stored: exit 4, it is reported as unknown and not resent."""
     files = make(tmp_path / "videos", 300_000, ("a.mp4", "b.mp4", "c.mp4"))
     percent = random.Random(seed).choice((15, 45, 85))
     root = tmp_path / "root"

@@ -1,4 +1,4 @@
-"""`uploader upload --from-file`: what is listed is sent, what can't be is named, and nothing is sent by half a list."""
+"""`uploader upload --from-file`: listed files are sent, bad lines are named, and a list is sent whole or not at all."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def piped(content: bytes, *arguments: str | Path, home: Path) -> Done:
 
 
 def stored(server: EmbeddedServer) -> dict[str, bytes]:
-    """What is on the server, by category and path."""
+    """Return what is stored, by category and path."""
     found = [path for category in ("personal", "scenic") for path in (server.root / category).rglob("*")]
     return {str(path.relative_to(server.root)): path.read_bytes() for path in found if path.is_file()}
 
@@ -95,11 +95,11 @@ def failures(result: Result) -> list[tuple[str, FailureCode]]:
     return [(receipt.path, receipt.code) for receipt in result.receipts if receipt.code is not None]
 
 
-# --- what is listed is sent -------------------------------------------------------------------------------------------
+# --- what is listed is sent
 
 
 def test_from_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Each file under its path from here, in the order of the list, and nothing else."""
+    """Each file under its path from the working directory, in the order of the list, and nothing else."""
     make_files(**{"a.mp4": 1, "sub/b.mp4": 2, "c.mp4": 3})
     file = listed("list.txt", "files/sub/b.mp4", "files/a.mp4")
     done = uploader("upload", "--from-file", file, "-s", server.url, "--json", "-j", "1", home=tmp_path)
@@ -111,7 +111,7 @@ def test_from_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) ->
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_columns(suffix: str, protocol: str, server: EmbeddedServer, make_files: Files) -> None:
-    """A name and a category of its own; the same file may go to several places, once to each."""
+    """A row may set name and category; a file may go to several places, once to each."""
     make_files(**{"a.mp4": b"aaa"})
     row = {"path": "files/a.mp4", "name": "", "category": "", "sha256": sha256(b"aaa")}
     rows = [
@@ -158,7 +158,7 @@ def test_from_format(server: EmbeddedServer, make_files: Files, tmp_path: Path) 
 
 
 def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """As `find -print0` writes them, through a pipe: names with line breaks, and names that are no UTF-8."""
+    """As `find -print0` writes them, through a pipe: names with line breaks or bytes that are not UTF-8."""
     make_files(**{"line\nbreak.mp4": 1, "b.mp4": 2})
     odd = os.fsencode(tmp_path / "files") + b"/\xff.mp4"
     with open(odd, "wb") as file:
@@ -173,7 +173,7 @@ def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
 
 
 def test_a_kept_list_may_be_removed_by_another_run_meanwhile(make_files: Files, tmp_path: Path) -> None:
-    """Of what is swept some may be gone already: a link to nowhere stands for that here."""
+    """Another run may have removed the file: a dangling symlink has the same effect."""
     make_files(**{"a.mp4": 1})
     lists = tmp_path / "state" / "uploader" / "lists"
     lists.mkdir(parents=True)
@@ -255,7 +255,7 @@ def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:
 
 
 def test_strict_by_default(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Each bad line is named with its number, nothing is asked of the server, exit 2."""
+    """Each bad line is named with its number, no request is made, exit 2."""
     make_files(**{"a.mp4": 1})
     file = listed("list.jsonl", {"path": "files/a.mp4"}, {"path": "files/gone.mp4"}, "{", {"path": "files"})
     done = uploader("upload", "--from-file", file, "-s", server.url, "--json", home=tmp_path)
@@ -313,7 +313,7 @@ def test_a_file_that_is_not_the_one_that_was_listed(protocol: str, server: Embed
 def test_a_file_that_changes_after_it_was_checked(
     protocol: str, server: EmbeddedServer, make_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody vouches for what is in it now: it is not stored, and the run ends with 7."""
+    """Its content was not checked: it is not stored, and the run exits 7."""
     make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
     check = walk_queue.differs
 
@@ -348,7 +348,7 @@ def test_a_file_that_changes_after_it_was_checked(
 def test_what_can_not_be_asked_for(
     arguments: Sequence[str], words: str, make_files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 2, before anything is asked of a server."""
+    """Exit 2, before any request."""
     from uploader_cli.__main__ import main
 
     make_files(**{"a.mp4": 1})
@@ -358,7 +358,7 @@ def test_what_can_not_be_asked_for(
 
 
 def test_a_list_is_nothing_to_other_commands(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """What the environment says of uploads does not change what is validated."""
+    """Upload settings of the environment do not affect `validate`."""
     make_files(**{"a.mp4": 1})
     variable = {"UPLOADER_FROM_FILE": str(listed("list.txt", "files/gone.mp4"))}
     done = uploader("validate", "files/a.mp4", "-s", server.url, "--json", home=tmp_path, **variable)
@@ -416,7 +416,7 @@ def test_a_killed_run_is_gone_on_with(through: str, server: EmbeddedServer, make
 def test_the_same_list_through_a_pipe_is_the_same_command(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """By what is in it; another list is another command."""
+    """The content decides; another list is another command."""
     make_files(**{"a.mp4": 1, "b.mp4": 1})
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503)])
     options = ("-s", server.url, "--retries", "0", "-j", "1", "--json")

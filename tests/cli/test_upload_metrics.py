@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_the_metrics_of_a_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """As many calls as the server counted; a clock that agrees with ours, both being the same one; a retry."""
+    """The calls match the server's count; the clocks agree; one retry is counted."""
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
     files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
     done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
@@ -46,7 +46,7 @@ def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path]
 
 
 def test_the_library_has_them_too(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """What was measured, what went wrong and how it ended, and what the analyses came to."""
+    """Measurements, failures, exit code and results of analyses."""
     secret = "a secret that is long enough to sign with"
     with running_server(analysis_seconds=0.1, jwt_secret=secret) as server:
         server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])

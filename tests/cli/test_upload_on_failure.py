@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_the_report_is_on_its_stdin(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """What it prints goes to stderr, after the summary; its own failure changes nothing but a warning."""
+    """Its output goes to stderr after the summary; its own failure is only a warning."""
     server.faults.fail_files.append("bad*")
     files = make_files(**{"bad.mp4": 10, "ok.mp4": 9})
     command = ("--on-failure", "cat > report.json; echo called; exit 9")

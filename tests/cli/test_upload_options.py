@@ -1,4 +1,4 @@
-"""Each option of `uploader upload`, by what it does to a real run."""
+"""Each option of `uploader upload`, by its effect on a real run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_include_and_exclude(server: EmbeddedServer, make_files: Files, tmp_path
 
 
 def test_uploaderignore(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Gitignore patterns in the directory itself and further down; the files that hold them are not sent."""
+    """Gitignore patterns in the directory and below; the ignore files themselves are not sent."""
     files = make_files(**{"a.mp4": 1, "b.tmp": 1, "raw/c.tmp": 1, "raw/d.mp4": 1})
     (files / ".uploaderignore").write_text("*.tmp\n")
     (files / "raw" / ".uploaderignore").write_text("!c.tmp\n/d.mp4\n")
@@ -88,7 +88,7 @@ def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> Non
 
 
 def test_a_shard_without_files_went_well(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """With more machines than files some have nothing to do: that is no mistake of theirs."""
+    """With more machines than files some shards are empty, which is not an error."""
     files = make_files(**{"a.mp4": 1})
     codes = {uploader("upload", files, "-s", server.url, "--shard", f"{n}/2", home=tmp_path).code for n in (1, 2)}
     assert codes == {0}
@@ -106,7 +106,7 @@ def test_follow_links(server: EmbeddedServer, make_files: Files, tmp_path: Path)
 
 
 def test_retries(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """As many attempts more as asked for, none with 0."""
+    """As many further attempts as configured, none with 0."""
     server.faults.next_answers("POST", TUS, [503] * 3)
     files = make_files(**{"a.mp4": 1})
     assert uploader("upload", files, "-s", server.url, "--retries", "0", home=tmp_path).code == 3
@@ -131,7 +131,7 @@ def test_max_wait(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 
 def test_stall(make_files: Files, tmp_path: Path) -> None:
-    """The warning comes when nothing moved for so long, and not before; and once more when it goes on."""
+    """The warning comes after that time without progress, not before, and again for the next stall."""
     files = make_files(**{"a.mp4": 1})
     with running_server(flavour="reference", processing_seconds=0.8, realtime="off") as server:
         early = uploader("upload", files, "-s", server.url, "--stall", "0.2", "--json", home=tmp_path)
@@ -151,7 +151,7 @@ def test_fail_fast(make_files: Files, tmp_path: Path) -> None:
 
 
 def test_resend_unknown(make_files: Files, tmp_path: Path) -> None:
-    """An answer that was lost after the body: never sent again in silence, only when it was asked for."""
+    """A file whose answer was lost after the body is resent only on request."""
     files = make_files(**{"a.mp4": 1})
     lost = Answer(when="after_body", close=True)
     with running_server(flavour="reference", processing_seconds=0.01, realtime="off") as server:
@@ -188,7 +188,7 @@ def test_quiet(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> Non
 
 
 def test_verbose(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """More than 20 files get no line each, unless asked for."""
+    """More than 20 files are listed one by one only on request."""
     files = make_files(**{f"{number:02}.mp4": 1 for number in range(25)})
     normal = uploader("upload", files, "-s", server.url, home=tmp_path)
     verbose = uploader("upload", files, "-s", server.url, "-v", home=tmp_path)
@@ -211,7 +211,7 @@ def test_header(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
 
 
 def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
-    """A certificate of an unknown authority is refused with the way out, and accepted once it is named."""
+    """A certificate of an unknown authority is refused with a hint, and accepted with the CA bundle."""
     files = make_files(**{"a.mp4": 100_000})
     with tls_front(server.url, authority) as url:
         refused = uploader("upload", files, "-s", url, home=tmp_path)
@@ -222,7 +222,7 @@ def test_ca_bundle(server: EmbeddedServer, authority: trustme.CA, make_files: Fi
 
 
 def test_client_cert(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
-    """A server that wants to know its clients gets the certificate."""
+    """A server that requires a client certificate gets it."""
     cert = authority.issue_cert("client@example.com")
     cert.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
     files, trusted = make_files(**{"a.mp4": 1}), ("--ca-bundle", tmp_path / "ca.pem")
@@ -233,7 +233,7 @@ def test_client_cert(server: EmbeddedServer, authority: trustme.CA, make_files: 
 
 
 def test_insecure(server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path) -> None:
-    """Without checks the upload works, and a warning says what that means."""
+    """Without certificate checks the upload works, with a warning."""
     with tls_front(server.url, authority) as url:
         done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", url, "--insecure", "--json", home=tmp_path)
     assert done.code == 0
@@ -266,7 +266,7 @@ def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: F
 def test_certificates_that_the_environment_names(
     server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
 ) -> None:
-    """What other programs of the machine are told to trust is trusted here too."""
+    """The system's variables for CA bundles are used."""
     with tls_front(server.url, authority) as url:
         trusted = {"REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem")}
         done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", url, home=tmp_path, **trusted)

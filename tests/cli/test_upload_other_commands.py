@@ -27,14 +27,14 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 def open_session(url: str, files: int = 1) -> str:
-    """A session, opened by somebody else."""
+    """Create a session as another user."""
     asked = {"category": "personal", "expectedFiles": files}
     answer = requests.post(f"{url}/api/upload/session", json=asked, timeout=PATIENCE)
     return str(answer.json()["sessionId"])
 
 
 def send(url: str, session: str, *names: str) -> None:
-    """A batch, sent by somebody else."""
+    """Send a batch as another user."""
     parts = [("files", (name, b"content", "video/mp4")) for name in names]
     fields = {"sessionId": session, "category": "personal"}
     requests.post(f"{url}/api/upload/batch", data=fields, files=parts, timeout=PATIENCE).raise_for_status()
@@ -49,11 +49,11 @@ def send(url: str, session: str, *names: str) -> None:
         ("bundled", "b*", "off", 4),
         ("reference", "", None, 0),
         ("reference", "", "off", 0),
-        ("reference", "b*", None, 4),  # its /progress knows nothing of failures, so there is no such case with "off"
+        ("reference", "b*", None, 4),  # its /progress has no failures, so there is no such case with "off"
     ],
 )
 def test_watch_ends_with_0_4_or_6(flavour: str, failing: str, code: int, realtime: str | None, tmp_path: Path) -> None:
-    """A session of somebody else is followed to its end, by socket and by polling: 0 completed, 4 partial."""
+    """Follow a session of another user to its end, by socket and by polling: 0 completed, 4 partial."""
     config = {"flavour": flavour, "processing_seconds": 0.4, "fail_files": (failing,) if failing else ()}
     with running_server(realtime=realtime, **config) as server:
         session = open_session(server.url, 2)
@@ -67,7 +67,7 @@ def test_watch_ends_with_0_4_or_6(flavour: str, failing: str, code: int, realtim
 
 
 def test_watch_of_an_unknown_session_ends_with_6(server: EmbeddedServer, tmp_path: Path) -> None:
-    """After --wait seconds without a word."""
+    """After --wait seconds without an answer."""
     done = uploader("watch", UNKNOWN, "-s", server.url, "--wait", "0.5", "--json", home=tmp_path)
     assert done.code == done.finished["exit_code"] == 6
 
@@ -95,7 +95,7 @@ def test_status(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
-    """The server is asked, and what that does not mean is said."""
+    """The server is asked to cancel, and the limits of that are printed."""
     session = open_session(server.url)
     done = uploader("cancel", session, "-s", server.url, home=tmp_path)
     assert done.code == 0
@@ -105,7 +105,7 @@ def test_cancel(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_delete(make_files: Files, tmp_path: Path) -> None:
-    """Without a token exit 5, with one the file is gone, the second time exit 4."""
+    """Exit 5 without a token; with one the file is deleted, and the second call exits 4."""
     with running_server(jwt_secret="s" * 40) as server:
         receipt = upload(make_files(**{"a.mp4": 10}), Settings(server=server.url)).receipts[0]
         stored = server.root / "personal" / "files" / "a.mp4"
@@ -124,7 +124,7 @@ def test_delete(make_files: Files, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_validate(flavour: str, make_files: Files, tmp_path: Path) -> None:
-    """The server's rules are asked for names, sizes and types; exit 4 where a file would be refused."""
+    """Names, sizes and types are checked by the server; exit 4 where it would refuse a file."""
     with running_server(flavour=flavour, types=("mp4", "avi")) as server:
         good = make_files("good", **{f"{number}.mp4": 1 for number in range(4)}, **{"x.avi": 1})
         bad = make_files("bad", **{"a.mp4": 1, "b.mov": 1, "c.mp4": 0})

@@ -29,7 +29,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def stored_once(source: Path, root: Path) -> None:
-    """Every file is on the server with equal bytes, and nothing else is."""
+    """Check that every file is stored with equal bytes, and nothing else."""
     sent = {path.relative_to(source.parent): path.read_bytes() for path in source.rglob("*.bin")}
     kept = root / "personal"
     assert {path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()} == sent

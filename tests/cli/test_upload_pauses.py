@@ -1,4 +1,4 @@
-"""Long pauses that a server asks for, single calls that fail, and single files that are refused."""
+"""Long pauses requested by a server, single failing calls, and single refused files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CALLS = {
 def test_call_that_is_told_to_wait_a_day_is_not_waited_for(
     flavour: str, method: str, path: str, options: tuple[str, ...], code: int, make_files: Files, tmp_path: Path
 ) -> None:
-    """Nobody sleeps: the run ends with 3, or it sends a file of which it could not ask."""
+    """No pause is waited for: the run exits 3, or sends the file that it could not look up."""
     with running_server(flavour=flavour, processing_seconds=0.01) as server:
         server.faults.next_answers(method, path, [A_DAY])
         files = make_files(**{"a.mp4": 10, "b.avi": 10})

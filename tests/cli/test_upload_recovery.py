@@ -1,4 +1,4 @@
-"""A fault of the server costs retries, and the report tells how that ended."""
+"""A server fault costs retries, and the report has its outcome."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def test_a_server_s_fault_degrades_the_run_which_goes_on(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """One file is given up after its retries, which needs a person; the other one is stored."""
+    """One file fails after its retries and needs attention; the other one is stored."""
     report = tmp_path / "report.json"
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})] * 2)
     options = ("-s", server.url, "--json", "--report", report, "--retries", "1", "-j", "1")

@@ -1,4 +1,4 @@
-"""Files that the server stores under another name, because it has another file of theirs."""
+"""Files that the server stores under another name because theirs is taken."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_renamed_file_is_named_in_summary_event_and_report(
     packs: bool, protocol: str, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Every way of sending says so; a file that keeps its name is not mentioned."""
+    """Every protocol reports it; a file that keeps its name is not mentioned."""
     with running_server(packs=packs) as server:
         make_files(**{"deep/b c.mp4": 10})
         command = ("upload", "files", "-s", server.url, "--protocol", protocol, "--no-resume", "--json")

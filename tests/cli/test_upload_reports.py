@@ -1,4 +1,4 @@
-"""`--report` and `--failed-to`: what is refused before anything is sent, and what is left behind by runs that fail."""
+"""`--report` and `--failed-to`: refused destinations, and the files that failed runs write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """The suffix says the format, a word before the name outranks it, and what was there before is replaced."""
+    """The suffix decides the format, a prefix overrides it, and an existing file is replaced."""
     make_files(**{"a.mp4": 10, "sub/b.mp4": 20})
     (tmp_path / "r.json").write_text("{}")
     names = ["r.json", "r.csv", "r.xml", "r.md", "junit:report.txt"]
@@ -81,7 +81,7 @@ def test_a_bad_destination_is_told_before_anything_is_sent(
 def test_a_destination_that_goes_away_costs_the_report_alone(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files are there and the other report is; the exit code is 2, and says which file is missing."""
+    """The uploads and the other report are complete; exit code 2 names the missing report."""
     from uploader_cli.report import output_file
 
     make_files(**{"a.mp4": 10})
@@ -124,7 +124,7 @@ def test_what_fail_fast_did_not_start_is_to_be_sent_again(make_files: Callable[.
 def test_a_name_with_a_line_break_makes_a_plain_list_nul_separated(
     make_files: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is lost, and it is said how to read it."""
+    """No name is lost, and a message says how to read the list."""
     with running_server(flavour="reference", processing_seconds=0.01, fail_files=("*",)) as server:
         make_files(**{"a.mp4": 10, "b\nc.mp4": 10, "d\udcff.mp4": b"d"})
         assert main(["upload", "files", "-s", server.url, "--failed-to", "again.txt"]) == 4
@@ -135,7 +135,7 @@ def test_a_name_with_a_line_break_makes_a_plain_list_nul_separated(
 def test_step_summary(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GitHub's file gets the Markdown at its end, by itself; that it can't be written changes nothing."""
+    """The Markdown is appended to GitHub's file automatically; an error there changes nothing."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     make_files(**{"a.mp4": 10})
     assert main(["upload", "files", "-s", server.url, "-q"]) == 0
@@ -154,7 +154,7 @@ def test_a_run_that_never_reached_its_server_is_reported(make_files: Callable[..
 
 
 def test_a_terminated_run_is_reported(server: EmbeddedServer, tmp_path: Path) -> None:
-    """SIGTERM in the middle of a body: every file is in the report once, and to be sent again."""
+    """After SIGTERM during a body every file is in the report once, and in the list of files to retry."""
     for name, size in {"a.mp4": 4 << 30, "b.mp4": 10, "c.mp4": 10}.items():
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)

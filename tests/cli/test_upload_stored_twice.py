@@ -1,4 +1,4 @@
-"""What the reference backend may have stored is never sent again unasked, however the client ended."""
+"""Files that the reference backend may have stored are never resent without a request, however the client ended."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
 def test_stored_file_is_not_sent_again_where_the_server_refuses_head(
     status: int, make_files: Files, tmp_path: Path
 ) -> None:
-    """Only 404 and 410 say that a file is gone; after another refusal the receipt of the run counts."""
+    """Only 404 and 410 mean that a file is missing; after another refusal the receipt counts."""
     config = {"flavour": "reference", "processing_seconds": 0.01, "realtime": "off", "fail_files": ("b*",)}
     with running_server(**config) as server:
         command = ("upload", make_files(**{"a.mp4": 10, "b.mp4": 10}), "-s", server.url, "--json", "--retries", "0")

@@ -45,7 +45,7 @@ def test_a_plain_run(server: EmbeddedServer, make_files: Callable[..., Path], tm
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_every_line_fits_the_schema(flavour: str, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Also with hostile names, a name that is no UTF-8, refused files, and the reference backend's quirks."""
+    """Also with unusual names, bytes that are not UTF-8, refused files, and the reference backend's quirks."""
     files = make_files(**{"[red]x[/red].mp4": 9, "q\"'uote.mp4": 8, "line\nbreak.mp4": 7, "空 间.avi": 6, "t.txt": 5})
     (files / b"bad\xff.mp4".decode("utf-8", "surrogateescape")).write_bytes(b"12345")
     (files / "empty.mp4").touch()
@@ -73,7 +73,7 @@ def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pa
 
 
 def test_a_failed_file(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """The failure has a code from the closed list, a sentence, and says whether trying again can help."""
+    """The failure has a code of the closed list, a message, and whether it is retryable."""
     server.faults.fail_files.append("bad*")
     options = ("-s", server.url, "--protocol", "batch", "--json")
     done = uploader("upload", make_files(**{"bad.mp4": 10, "ok.mp4": 9}), *options, home=tmp_path)
@@ -112,14 +112,14 @@ def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_server_messages(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """What the server says to people comes through, as it says it."""
+    """The server's messages are passed on unchanged."""
     with running_server(flavour="reference", processing_seconds=2.0) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert "a.mp4 上传完成" in [event["text"] for event in done.of("server.message")]
 
 
 def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """A stall is a warning with a code and the reason as far as it is known."""
+    """A stall is a warning with a code and the known reason."""
     with running_server(processing_seconds=1.2) as server:
         server.faults.set_realtime("off")
         files = make_files(**{"a.mp4": 10})
@@ -181,6 +181,6 @@ def test_library_and_stream_agree(server: EmbeddedServer, make_files: Callable[.
     assert [event.path for event in errors] == [str(files / "b.mp4")]
     assert max(event.sent for event in progress) == 200_000
     left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")]
-    for thread in left:  # the server's own workers, in this process too, are not ours
+    for thread in left:  # ignore the threads of the server in this process
         thread.join(ROOM * 1.0)
     assert not [thread for thread in left if thread.is_alive()]

@@ -1,4 +1,4 @@
-"""Each option of `uploader upload` that is about resumable uploads, by what it does to a real run."""
+"""Each option of `uploader upload` for resumable uploads, by its effect on a real run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sha256(content: bytes) -> str:
 
 
 def test_protocol(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Tus where the server offers it, batch where it does not or was asked for; tus that is not offered is exit 2."""
+    """Tus where offered, batch where it is not or on request; requested tus that is not offered exits 2."""
     files = make_files(**{"a.mp4": 10})
     for options, protocol in (((), "tus"), (("--protocol", "tus"), "tus"), (("--protocol", "batch"), "batch")):
         done = uploader("upload", files, "-s", server.url, *options, "--json", home=tmp_path)
@@ -83,7 +83,7 @@ def test_tus_endpoint_excludes(option: str, server: EmbeddedServer, make_files: 
 
 
 def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """So many files at a time: with 1 each waits for the one before it, with 3 three are under way at once."""
+    """The number of parallel files: with 1 they are sequential, with 3 three overlap."""
     files = make_files(**{f"{number}.mp4": 200 * KIB for number in range(3)})
     options = ("-s", server.url, "--chunk-size", "64K", "--limit-rate", "600K", "--json")
     for jobs, at_once in (("1", 1), ("3", 3), ("auto", 3)):
@@ -130,7 +130,7 @@ def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
 def test_size_that_a_server_refuses_is_remembered_until_a_larger_one_is_taken(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The next run begins with what worked; a number that was asked for is tried all the same, and lifts the limit."""
+    """The next run starts with the accepted size; a number from the user is tried anyway, and lifts the limit."""
     files = make_files(**{f"{number}.mp4": 3 * MIB for number in range(4)})
     server.faults.next_answers("POST", ENDPOINT, [413])
     with recorder(server.url) as (url, relay):
@@ -147,7 +147,7 @@ def test_size_that_a_server_refuses_is_remembered_until_a_larger_one_is_taken(
 
 
 def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The header of each chunk: SHA-256 by itself, the one that was asked for, or none; any other is exit 2."""
+    """The header of each chunk: SHA-256 by default, the requested one, or none; any other value exits 2."""
     content = os.urandom(150 * KIB)
     chunks = [content[: 100 * KIB], content[100 * KIB :]]
     files = make_files(**{"a.mp4": content})
@@ -166,7 +166,7 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
 
 
 def test_a_checksum_that_is_not_offered(make_files: Files, tmp_path: Path) -> None:
-    """Exit 2 with what is offered, before a byte is sent; `auto` goes without."""
+    """Exit 2 with the list of offered algorithms, before a byte is sent; `auto` sends none."""
     files = make_files(**{"a.mp4": 10})
     with plain_tus_server() as (url, _):
         refused = uploader("upload", files, "--tus-endpoint", url, "--checksum", "sha1", home=tmp_path)
@@ -225,7 +225,7 @@ def test_limit_rate(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
 
 
 def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """The server is asked for size and digest of what lies under the stored path, with and without receipts."""
+    """The server is asked for size and digest of the stored file, with and without receipts."""
     files = make_files(**{"a.mp4": 5000, "b.mp4": b"b" * 100})
     options = ("-s", server.url, "--skip-existing", "--json")
     assert uploader("upload", files, *options, home=tmp_path).finished["completed"] == 2
@@ -268,7 +268,7 @@ def test_skip_existing_sends_a_changed_file_whose_digest_the_server_did_not_know
 
 
 def test_skip_existing_asks_and_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
-    """Other servers are asked for the place in the receipt; a tus server that forgot the upload can't be asked."""
+    """Other servers are asked about the path in the receipt; an upload that a tus server forgot can't be looked up."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     with running_server(flavour="reference", processing_seconds=0.01) as server, plain_tus_server() as (url, uploads):
 
@@ -289,7 +289,7 @@ def test_skip_existing_asks_and_trusts_receipts_only_on_request(make_files: File
 
 
 def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """By the digest that the server tells, or by the bytes read back: then the stream has the checksum."""
+    """By the server's digest, or by the bytes read back: then the stream has the checksum."""
     content = os.urandom(200 * KIB)
     files = make_files(**{"a.mp4": content})
     options = ("--verify", "--checksum", "none", "--json")

@@ -36,7 +36,7 @@ def grow(path: Path) -> None:
 def test_file_that_changes_after_it_was_sent_fails_alone(
     flavour: str, change: Callable[[Path], None], code: str, make_files: Files, tmp_path: Path
 ) -> None:
-    """By tus and in batch mode: the others are verified, each file has one end, and nothing is sent again."""
+    """By tus and in batch mode: the others are verified, each file has one end event, and nothing is resent."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10})
     with running_server(flavour=flavour, processing_seconds=0.5) as server:
         process = start("upload", files, "-s", server.url, "-j", "1", "--verify", "--json", home=tmp_path)
@@ -63,7 +63,7 @@ FAULTS = {
 def test_verification_read_that_keeps_failing_is_a_retryable_failure(
     fault: Answer, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """The next run asks whether the file is there, retries that, verifies it, and sends nothing."""
+    """The next run looks the file up, with retries, verifies it, and sends nothing."""
     command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--verify", "--json")
     server.faults.next_answers("HEAD", STORED, [fault])
     failed = uploader(*command, "--retries", "0", home=tmp_path)

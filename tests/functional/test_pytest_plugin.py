@@ -1,4 +1,4 @@
-"""The pytest plugin, as a project of somebody else meets it: the page's own example, mistakes, and what it costs."""
+"""The pytest plugin in another project: the page's example, mistakes, and its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign tus software as processes of its own, and what a foreign client's upload has to become on our server."""
+"""Other tus software in its own processes, and checks of what it stores on the bundled server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Destination:
         assert (state["overallStatus"], state["completedFiles"], state["failedFiles"]) == ("completed", 1, 0)
 
     def check_gone(self, url: str) -> None:
-        """The upload is no more, and nothing of it is stored."""
+        """Check that the upload is deleted, and nothing of it is stored."""
         for method in ("HEAD", "GET"):
             answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
             assert answer.status_code == 410

@@ -1,4 +1,4 @@
-"""tus-js-client uploads to the bundled server, in every way it knows, and the bytes come back equal."""
+"""tus-js-client uploads to the bundled server with each of its methods, and the stored bytes are equal."""
 
 from __future__ import annotations
 

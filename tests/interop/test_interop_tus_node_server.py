@@ -122,5 +122,5 @@ def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: 
     assert tus_server.stored() == expected(files)
     assert max(event["offset"] for event in done.of("file.started")) > 0
     counts = tus_server.counts()
-    assert counts["POST"] <= len(files) + 2 * JOBS  # a creation under way at a kill may be made anew
+    assert counts["POST"] <= len(files) + 2 * JOBS  # a creation interrupted by a kill may be repeated
     assert counts["patched"] <= sum((LARGE | SMALL).values()) + (counts["broken"] + 2 * JOBS) * CHUNK

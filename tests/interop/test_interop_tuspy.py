@@ -51,7 +51,7 @@ def test_metadata_comes_back(destination: Destination, make_file: Callable[[str,
 
 @pytest.mark.parametrize("checksum", [False, True], ids=["plain", "sha1"])
 def test_resume_by_url(destination: Destination, make_file: Callable[[str, int], Path], checksum: bool) -> None:
-    """Another uploader, that knows nothing but the URL."""
+    """Another uploader with nothing but the URL."""
     file = make_file("a.bin", 1000 * KIB)
     options: dict[str, Any] = {"chunk_size": 256 * KIB, "upload_checksum": checksum}
     first = TusClient(destination.endpoint).uploader(str(file), metadata=destination.metadata(NAME), **options)
@@ -65,7 +65,7 @@ def test_resume_by_url(destination: Destination, make_file: Callable[[str, int],
 def test_resume_from_its_storage(
     destination: Destination, make_file: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
-    """A new upload of the same file goes on with the old one."""
+    """A new upload of the same file resumes the old one."""
     file = make_file("a.bin", 1000 * KIB)
 
     def uploader() -> Uploader:

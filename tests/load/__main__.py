@@ -45,7 +45,7 @@ SLACK = 8 << 20
 
 
 class Real:
-    """Somebody who runs `uploader upload` again and again."""
+    """A user who runs `uploader upload` repeatedly."""
 
     def __init__(self, number: int, url: str, where: Path, figures: Figures) -> None:
         self._url, self._home, self._figures = url, where / f"home{number}", figures
@@ -175,7 +175,7 @@ async def settled(pid: int) -> Held:
 
 
 async def closed(pid: int, before: Held) -> Held:
-    """What the server holds once its connections are closed, or after a while."""
+    """Return the server's resources once its connections are closed, or after a timeout."""
     for _ in range(50):
         after = Held.by(pid)
         if after.descriptors <= before.descriptors:

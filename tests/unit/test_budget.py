@@ -35,7 +35,7 @@ class Account(RateBudget):
 @pytest.mark.parametrize(
     ("remaining", "sessions", "reset", "interval"),
     [
-        (100, 0, 900, 1.0),  # room: every second, never more often
+        (100, 0, 900, 1.0),  # calls left: every second, never more often
         (65, 0, 900, 1.0),
         (100, 17, 900, 1.0),  # 61 calls to spare
         (64, 0, 900, 60 / 59),  # below 60 to spare it stretches
@@ -44,10 +44,10 @@ class Account(RateBudget):
         (11, 0, 900, 10.0),
         (6, 0, 900, 60.0),
         (6, 0, 20, 20.0),  # …but not beyond the reset
-        (5, 0, 900, 900.0),  # no room: not before the reset
+        (5, 0, 900, 900.0),  # no call left: not before the reset
         (0, 0, 900, 900.0),
         (20, 10, 900, 900.0),
-        (0, 0, None, 60.0),  # no room, and no word of a reset
+        (0, 0, None, 60.0),  # no call left, and no reset announced
         (0, 0, 0, 1.0),
     ],
 )

@@ -1,4 +1,4 @@
-"""docs/cli.md tells the truth, the whole truth, and names a test for each piece of it."""
+"""docs/cli.md is complete and correct, and names a test for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`[profile.NAME]`: which settings it brings, what it outranks, and what a stranger's may not say."""
+"""`[profile.NAME]`: its settings, its precedence, and what a foreign directory's profile may not set."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_token_of_a_profile_outranks_the_token_of_the_file(settle: Resolve, 
 
 
 def test_a_run_remembers_its_profile(settle: Resolve, here: Path, own: Path) -> None:
-    """It goes on with the same token, or another one where it is told so; without where the profile is gone."""
+    """It resumes with the same token, or with a newly given one; without a token where the profile was removed."""
     own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo first'\n[profile.y]")
     stored = settle(profile="x").storable()
 

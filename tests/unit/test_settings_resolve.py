@@ -1,4 +1,4 @@
-"""Which source wins, and what each may say."""
+"""Precedence of the sources, and what each may set."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
-# --- a stranger's directory ------------------------------------------------------------------------------------------
+# --- an untrusted directory
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is stored of a run rebuilds it, in another world, and holds no secret."""
+"""The stored options of a run restore its settings in another environment, and have no secret."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_no_secret_is_stored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["server", "tus_endpoint"])
 def test_a_server_that_only_a_directory_named_gets_no_token_later_either(tmp_path: Path, key: str) -> None:
-    """Stored, it would look as if the user had said it."""
+    """Once stored, it would look like a choice of the user."""
     (tmp_path / "uploader.toml").write_text(f"{key} = 'https://evil.example/x'")
     stored = resolve({}, env={}, cwd=tmp_path, user_config=None).storable()
     (tmp_path / "uploader.toml").unlink()

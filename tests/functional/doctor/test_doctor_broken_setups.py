@@ -1,4 +1,4 @@
-"""Broken set-ups, one trouble each: the step that fails or warns, its cause, and the verdict all name it."""
+"""Broken set-ups with one fault each: failing step, cause and verdict name it."""
 
 from __future__ import annotations
 
@@ -225,24 +225,24 @@ def token_wanted(world: World) -> str:
 
 
 def guarded(world: World) -> str:
-    """A server with --auth-token-file, and nobody gave us the token."""
+    """A server with --auth-token-file, and no token here."""
     return world.serve(auth_token="of-somebody-else")
 
 
 def guarded_against_us(world: World) -> str:
-    """The same, and ours is another."""
+    """The same, with another token here."""
     world.settings["token"] = "ours"
     return world.serve(auth_token="of-somebody-else")
 
 
 def guarded_session(world: World) -> str:
-    """The same, asked for one session."""
+    """The same, for one session."""
     world.context["session"] = UNKNOWN
     return world.serve(auth_token="of-somebody-else")
 
 
 def connections_used_up(world: World) -> str:
-    """Somebody at our address has all the realtime connections that one address may have."""
+    """Another client at this address uses all of its realtime connections."""
     url = world.serve(max_connections=1)
     requests.get(f"{url}/socket.io/?EIO=4&transport=polling", timeout=PATIENCE)
     return url
@@ -322,7 +322,7 @@ BROKEN: list[tuple[Callable[[World], str], str, str, str, Exit]] = [
 
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a busy test machine looks like is not the trouble that is looked for."""
+    """A slow test machine must not look like the fault."""
     monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
 
 
@@ -338,7 +338,7 @@ def test_a_broken_set_up_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By its step, by its cause and in the verdict, each with a remedy; what works beside it is not blamed."""
+    """Step, cause, verdict and fix are named; the steps that work pass."""
     with ExitStack() as stack:
         world = World(stack, tmp_path, monkeypatch)
         url = trouble(world)

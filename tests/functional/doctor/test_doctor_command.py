@@ -1,4 +1,4 @@
-"""`uploader doctor` as it is typed: what goes where, and the exit code."""
+"""`uploader doctor` as a command: its outputs and exit codes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_exit_codes(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    """At once, in the middle of a step, with 130."""
+    """During a step, with exit code 130."""
     with silent_server() as url:
         process = start("doctor", "-s", url, home=tmp_path)
         assert process.stderr is not None
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
 
 
 def test_session_options(server: EmbeddedServer, tmp_path: Path) -> None:
-    """A session that the server does not know is a warning: uploads make their own."""
+    """A session that the server does not have is a warning: uploads create their own."""
     lost = uploader("doctor", "-s", server.url, "--session", UNKNOWN, home=tmp_path)
     assert lost.code == 0
     assert "the session has expired" in lost.err
@@ -102,7 +102,7 @@ def test_quiet_and_verbose(server: EmbeddedServer, tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_of_40_columns(tmp_path: Path) -> None:
-    """Colours, and the step under way; nothing is wider than the terminal."""
+    """Colours, and the running step; no line is wider than the terminal."""
     with running_server(websocket="refuse") as server:
         line = f"stty cols 40; {shlex.quote(sys.executable)} -m uploader_cli doctor -s {server.url}"
         done = subprocess.run(

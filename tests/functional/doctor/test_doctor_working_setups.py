@@ -1,4 +1,4 @@
-"""Set-ups that work: what is said of them, what it costs, and that nothing is changed."""
+"""Working set-ups: the report, the number of calls, and that nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a busy test machine looks like is not the trouble that is looked for."""
+    """A slow test machine must not look like a fault."""
     monkeypatch.setattr(server, "UNEVEN_MS", 10_000.0)
 
 
@@ -36,7 +36,7 @@ def api_calls(running: EmbeddedServer) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_everything_works(flavour: str, tmp_path: Path) -> None:
-    """Each kind of server is recognised, and no more calls are spent than are told, which are 4 at the most."""
+    """Each kind of server is recognised, with the reported number of calls, at most 4."""
     with running_server(flavour=flavour, jwt_secret="s" * 40) as running:
         token = issue_token("s" * 40)
         report = doctor(running.url, token=token, state_dir=tmp_path / "new")
@@ -48,7 +48,7 @@ def test_everything_works(flavour: str, tmp_path: Path) -> None:
     assert step(report, "token").finding.cause == "accepted"
     assert report.api_calls == len(counted) == 2
     assert {method for method, _ in counted} == {"GET", "DELETE"}
-    assert list(tmp_path.iterdir()) == []  # neither the directory nor what was written to measure
+    assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
 
 def test_a_server_with_a_token_for_all_and_we_have_it() -> None:
@@ -130,7 +130,7 @@ def test_a_token_that_is_withheld_is_said_to_be(server: EmbeddedServer) -> None:
 
 
 def test_a_token_command_that_fails(server: EmbeddedServer) -> None:
-    """An upload would end at once, with exit code 2."""
+    """An upload would exit 2."""
     report = doctor(server.url, token_command="exit 3")
     assert report.exit_code is Exit.USAGE
     assert "exit code 3" in report.verdict

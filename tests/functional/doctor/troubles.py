@@ -1,4 +1,4 @@
-"""Set-ups with one trouble each, on free ports of this machine."""
+"""Set-ups with one fault each, on free ports of this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNKNOWN = "11111111-1111-4111-8111-111111111111"
 
 
 def doctor(server: str, *, context: dict[str, Any] | None = None, **settings: Any) -> Report:
-    """Examine a server. The disk is made fast: whoever runs the tests may have a slow one."""
+    """Examine a server. The disk is reported as fast, since that of the test machine may be slow."""
     return examine(Context(Settings(server=server, **settings), **{"fsync": lambda _handle: None, **(context or {})}))
 
 
@@ -40,7 +40,7 @@ def step(report: Report, name: str) -> Result:
 
 
 class Rewriting(Relay):
-    """Passes on what `toward` and `back` make of each piece; `toward` may give an answer of its own instead."""
+    """Forwards what `toward` and `back` make of each piece; `toward` may return an answer instead."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ def no_websockets(url: str) -> contextlib.AbstractContextManager[str]:
 
 
 def wrong_clock(url: str, hours: float) -> contextlib.AbstractContextManager[str]:
-    """Everything that tells the time tells another one; the lengths stay."""
+    """Shift every time in the answer and keep its length."""
     by = timedelta(hours=hours)
 
     def stamp(found: re.Match[bytes]) -> bytes:
@@ -114,7 +114,7 @@ def wrong_clock(url: str, hours: float) -> contextlib.AbstractContextManager[str
 def web_site(
     status: int = 200, kind: str = "text/html", body: bytes = b"<h1>Welcome</h1>", **more: str
 ) -> Iterator[str]:
-    """A server that says the same to everything."""
+    """A server with the same answer to every request."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -142,7 +142,7 @@ def web_site(
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and where nothing listens."""
+    """A port that is reserved and on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -150,7 +150,7 @@ def closed_port() -> Iterator[int]:
 
 @contextmanager
 def black_hole() -> Iterator[int]:
-    """A port whose queue is full: the kernel drops what else comes, as a firewall does."""
+    """A port whose queue is full: the kernel drops further SYNs, as a firewall does."""
     with socket.socket() as listener, contextlib.ExitStack() as waiting:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -164,7 +164,7 @@ def black_hole() -> Iterator[int]:
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """Takes connections and never says a word."""
+    """Accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -182,7 +182,7 @@ def tls_relay(url: str, authority: trustme.CA, *names: str, **cert: Any) -> Iter
 
 
 class RefusingProxy(HttpProxy):
-    """A proxy that lets nobody through."""
+    """A proxy that refuses every request."""
 
     def _connect(self, client: socket.socket) -> tuple[socket.socket, socket.socket]:
         self.seen += client.recv(65536)

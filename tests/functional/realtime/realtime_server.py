@@ -1,4 +1,4 @@
-"""A small Socket.IO server for these tests: python-socketio on bare threads, with faults switched while it runs.
+"""A small Socket.IO server for these tests: python-socketio on threads, with faults switched while it runs.
 
 Runs as a process of its own, so that every thread of the testing process is the client's. Commands come as JSON lines
 on stdin and are answered on stdout: {"websocket": MODE, "polling": MODE}, {"kill": true}, {"emit": [session, body]},
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         }
         try:
             answer = self.server.app(environ, self._start_response)
-        except ConnectionError:  # how simple-websocket says that a websocket is over
+        except ConnectionError:  # how simple-websocket reports the end of a websocket
             self.close_connection = True
             return
         payload = b"".join(answer)

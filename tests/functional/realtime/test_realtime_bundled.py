@@ -1,4 +1,4 @@
-"""The channel against the bundled server, with every way in which it can break its realtime side."""
+"""The channel against the bundled server, with every fault of its realtime side."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def follow_one(server: Any, policy: Policy = SCALED) -> tuple[Bench, str]:
 
 
 def close(bench: Bench) -> None:
-    """The channel goes within a second; its threads are told from the server's by their names."""
+    """The channel closes within a second; thread names distinguish its threads from the server's."""
     began = time.monotonic()
     bench.channel.close()
     wait_until(
@@ -94,7 +94,7 @@ STORIES: dict[str, tuple[dict[str, str], list[str]]] = {
 
 @pytest.mark.parametrize("name", STORIES)
 def test_the_true_story_is_told(name: str) -> None:
-    """Each fault, with the policy's seconds shortened; what the server says of the session arrives by some way."""
+    """Each fault, with shortened policy times; the session's status arrives in any case."""
     config, story = STORIES[name]
     with running_server(port=0, **config) as server:
         bench, session = follow_one(server, LIMITS.get(name, SCALED))

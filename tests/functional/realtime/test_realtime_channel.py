@@ -57,7 +57,7 @@ def server(process: ServerProcess) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def bench(server: ServerProcess) -> Iterator[Callable[..., Bench]]:
-    """Makes channels, and closes them: each must be gone within a second, whatever it was doing."""
+    """Create channels, and close each within a second in any state."""
     made: list[Bench] = []
 
     def make(url: str = server.url, policy: Policy = SCALED, **options: Any) -> Bench:
@@ -77,11 +77,11 @@ def gone_within_a_second(bench: Bench) -> None:
 
 
 def open_sockets() -> int:
-    """Sockets that this process holds, where the system says so."""
+    """Count the sockets of this process, where the system lists them."""
     gc.collect()
     count = 0
     for entry in Path("/proc/self/fd").glob("*"):
-        with suppress(OSError):  # the directory's own descriptor is gone by now
+        with suppress(OSError):  # the directory's own descriptor is closed by now
             count += os.readlink(entry).startswith("socket:")
     return count
 
@@ -100,7 +100,7 @@ def seen(server: ServerProcess, key: str) -> list[Any]:
 
 
 def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench]) -> None:
-    """Connected, joined with the bare id, and what the room is told arrives as events of the one parser."""
+    """Connected and joined with the bare id; messages for the session arrive as parsed events."""
     one = bench().start(SESSION)
     one.reach("live")
     wait_until(lambda: {"join": SESSION} in server(seen=True))
@@ -122,7 +122,7 @@ def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench
 def test_a_websocket_that_is_not_to_be_had_leaves_polling(
     server: ServerProcess, bench: Callable[..., Bench], fault: str
 ) -> None:
-    """Live on the polling transport within the dial, before the websocket's time is over where that is refused."""
+    """Live by long polling within one dial, before the websocket's time limit where that is refused."""
     server(websocket=fault)
     refused = fault in ("refuse", "nonsense")
     one = bench(policy=SCALED if refused else SILENT_WEBSOCKET).start(SESSION)
@@ -178,7 +178,7 @@ def test_a_dead_socket_is_polled_around_at_the_deadline(
 
 
 def test_refused_three_retries_then_polls_then_back_to_live(server: ServerProcess, bench: Callable[..., Bench]) -> None:
-    """The whole circle: reconnecting 1 2 3, polling, and live again: joined again, reconciled once, no poll more."""
+    """The whole cycle: reconnecting 1 2 3, polling, live: joined again, reconciled once, no further poll."""
     server(websocket="refuse", polling="refuse")
     one = bench().start(SESSION, OTHER)
     one.reach("polling")
@@ -305,7 +305,7 @@ def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Calla
 
 
 def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -> None:
-    """The library closes it under its reader, whose wait would then be for whatever has the same number next."""
+    """The library closes it during a read, which would then wait for the next file with the same descriptor."""
     opened = WebSocket(called=lambda _call: None)
     opened.connect(f"ws://127.0.0.1:{server.port}/socket.io/?transport=websocket&EIO=4")
     number = opened.fileno()
@@ -430,7 +430,7 @@ def test_a_redirect_takes_no_credentials_along(server: ServerProcess, bench: Cal
 
 @contextmanager
 def raw_server(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
-    """Answers every request with these bytes and closes. Yields its port, and what it is asked."""
+    """Answers every request with these bytes and closes. Yields its port and the requests."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

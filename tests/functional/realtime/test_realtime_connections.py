@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connections(url: str) -> Iterator[tuple[Loop, Connections]]:
-    """Started ones; after their end no thread of theirs is left."""
+    """Start connections, and check that they leave no thread."""
     before = set(threading.enumerate())
     loop = Loop([], Alarms(stall=30.0))
     made = Connections(Settings(server=url), loop, "cafe")

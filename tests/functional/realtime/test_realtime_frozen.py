@@ -1,4 +1,4 @@
-"""A peer that is frozen, or cut off without a word: nothing is closed, nothing is said any more. Both sides notice."""
+"""A frozen peer or a dead link without any FIN or RST: both sides notice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HANGING = 60.0
 
 
 class Freezer(Relay):
-    """Carries everything both ways, until it is frozen: then the connections stay, and nothing goes through them."""
+    """Forwards both ways until it is frozen: the connections stay open without any data."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.flowing = threading.Event()
@@ -53,7 +53,7 @@ class _Icy:
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_both_sides_notice_a_line_that_is_dead(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
-    """The client goes its way of recovery, the server forgets the connection. Here with a quick heartbeat."""
+    """The client recovers, the server drops the connection; here with a quick heartbeat."""
     monkeypatch.setattr("uploader_server.realtime.rooms.HEARTBEAT", {"bundled": (1, 1)})
     with running_server(websocket="off" if transport == "polling" else None) as server:
         relay = Freezer(address(server.url))
@@ -73,7 +73,7 @@ def test_both_sides_notice_a_line_that_is_dead(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_with_its_own_heartbeat_the_client_waits_less_than_ten_seconds() -> None:
-    """For the next word of a server that pings every three seconds."""
+    """The client expects a ping from the server every three seconds."""
     with running_server() as server:
         bench = Bench(server.url).start()
         bench.reach("live", within=HANGING)

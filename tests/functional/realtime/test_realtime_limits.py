@@ -1,4 +1,4 @@
-"""A channel and a server that sends without end: what is read stays small, and progress is polled."""
+"""A channel and a server that sends without end: reads are bounded, and progress is polled."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_dripping_message_is_given_up_at_the_deadline(pieces: object, monkeypatc
 
 
 def test_attachments_are_not_collected() -> None:
-    """A message that announces millions of them is ignored, and the next message is heard."""
+    """A message that announces millions of attachments is ignored, and the next message is received."""
     with Attacker(attachments, "websocket") as server:
         bench = Bench(server.url, SCALED).start(SESSION)
         try:

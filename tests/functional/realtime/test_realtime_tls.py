@@ -55,7 +55,7 @@ def test_without_verification(server: ServerProcess) -> None:
 
 
 def test_a_stranger_is_not_trusted(server: ServerProcess) -> None:
-    """Neither transport talks to a server whose certificate nobody vouches for."""
+    """Neither transport connects to a server with an untrusted certificate."""
     server(seen=True)
     bench = Bench(server.url).start()
     bench.reach("polling")

@@ -1,4 +1,4 @@
-"""One run, seen through everything that is told of it: the numbers are the same."""
+"""All outputs of one run have the same numbers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ REPORTS = ("r.json", "r.csv", "r.xml", "r.md")
 
 
 class CtrlC:
-    """Interrupts the run once nobody knows what became of a file: the rest is cancelled."""
+    """Interrupts the run once a file has an unknown outcome: the rest is cancelled."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -95,7 +95,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     lines[0]["sha256"] = "0" * 64
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("uploader_cli.transfer.pacing.POLL_INTERVAL", 0.02)  # five looks tell that nobody knows
+    monkeypatch.setattr("uploader_cli.transfer.pacing.POLL_INTERVAL", 0.02)  # five lookups make the outcome unknown
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     (tmp_path / "summary.md").write_text("# what another step said\n")
     with running_server(flavour="reference", processing_seconds=0.01, rate_limit=0, fail_files=("bad*",)) as server:
@@ -135,7 +135,7 @@ def outcomes_of_the_summary(seen: Seen) -> dict[str, int]:
 
 
 def outcomes_of_the_log(seen: Seen) -> dict[str, int]:
-    """The lines that came as it went on; of what was cancelled the summary alone speaks."""
+    """The lines printed during the run; only the summary has the cancelled files."""
     signs = zip(OUTCOMES, "✓✗-", strict=False)
     return {name: len(re.findall(rf"^{sign} files/", seen.err, re.MULTILINE)) for name, sign in signs}
 
@@ -195,7 +195,7 @@ def test_each_file_is_there_once_under_its_own_name(seen: Seen) -> None:
 
 
 def test_why_a_file_is_not_there_is_the_same_in_every_output(seen: Seen) -> None:
-    """Another digest than the list's, a type, a failure of the server, a lost answer; and a line said twice."""
+    """Another digest than listed, a refused type, a server failure, a lost answer, and a repeated line."""
     expected = sorted((os.fsencode(f"files/{name}"), why) for name, _, why in FOUND)
     counts = Counter(why for _, why in expected if why)
     assert _whys(seen.json()["files"]) == _whys(_csv(seen)) == expected

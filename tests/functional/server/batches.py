@@ -1,4 +1,4 @@
-"""Small tools of the server tests: multipart bodies byte by byte, half-sent requests, and somebody who watches."""
+"""Helpers of the server tests: multipart bodies byte by byte, half-sent requests, and watchers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def connected(url: str) -> socket.socket:
 
 
 class HalfSent:
-    """A batch request whose body is sent piece by piece, as the test says."""
+    """A batch request whose body is sent piece by piece."""
 
     def __init__(self, url: str, body: bytes, *, claimed: int | None = None) -> None:
         self.rest = body
@@ -98,7 +98,7 @@ class HalfSent:
         self.rest = self.rest[count:]
 
     def status(self) -> int:
-        """The status of the answer, however much of the body was sent."""
+        """The status of the answer, which may come before the end of the body."""
         return int(self.answer().split(b" ", 2)[1])
 
     def answer(self) -> bytes:
@@ -112,7 +112,7 @@ class HalfSent:
 
 
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """Wait until something is true; the first true value."""
+    """Wait until the condition returns a true value, and return that."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         value = condition()
@@ -198,7 +198,7 @@ class Listener:
         self.send(f'42["join-session",{json.dumps(session)}]')
 
     def packet(self, timeout: float = DEADLINE) -> str:
-        """The next packet that is no ping. Raises TimeoutError."""
+        """Return the next packet except pings. Raises TimeoutError."""
         try:
             return self._packets.get(timeout=timeout)
         except queue.Empty:

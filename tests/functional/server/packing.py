@@ -67,7 +67,7 @@ def recalled(url: str, key: str, **headers: str) -> requests.Response:
 
 
 def half_sent(url: str, body: bytes, *, sent: int, key: str = "half") -> socket.socket:
-    """A pack of whose body so many bytes were sent; the caller closes the connection."""
+    """A pack with only the first bytes of its body sent; the caller closes the connection."""
     head = "".join(f"{name}: {value}\r\n" for name, value in headers_of(key).items())
     connection = connected(url)
     connection.sendall(

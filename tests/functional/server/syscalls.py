@@ -45,7 +45,7 @@ class PowerCut:
     _now: int = 0
 
     def read(self, trace: str) -> None:
-        """Take every call: what it writes counts from its beginning, what it flushes at its end."""
+        """Process every call: writes count from its start, flushes from its end."""
         pending: dict[str, tuple[str, int]] = {}
         for line in trace.splitlines():
             found = _LINE.match(line)

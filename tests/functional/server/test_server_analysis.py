@@ -1,4 +1,4 @@
-"""Analyses of uploaded files (wire contract 4): stages in the room, status, results, and failures on demand."""
+"""Analyses of uploaded files (wire contract 4): stage events, status, results, and scripted failures."""
 
 from __future__ import annotations
 

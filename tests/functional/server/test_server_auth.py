@@ -139,7 +139,7 @@ def fresh() -> Iterator[EmbeddedServer]:
 
 
 def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> None:
-    """By hand: it joins all the same, before and after its refusal."""
+    """With raw packets: a join before and after the refusal."""
     server = fresh
     session = session_of(server)
     address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
@@ -156,7 +156,7 @@ def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> N
 
 
 def test_by_long_polling_who_was_refused_sees_nothing_either(fresh: EmbeddedServer) -> None:
-    """By hand, too: handshake, join without a connection, refusal, join again, and then somebody uploads."""
+    """With raw requests: handshake, join without a connection, refusal, join, then an upload."""
     server = fresh
     session = session_of(server)
     polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
@@ -193,7 +193,7 @@ def test_by_long_polling_who_was_refused_sees_nothing_either(fresh: EmbeddedServ
     ],
 )
 def test_no_spelling_of_a_path_leads_around_it(server: EmbeddedServer, path: str) -> None:
-    """As it is written, without a client that would tidy it up."""
+    """The path is sent unchanged, by a raw socket."""
     session = session_of(server)
     with connected(server.url) as connection:
         asked = path.format(session)

@@ -48,7 +48,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 def stored_below(server: EmbeddedServer) -> list[str]:
-    """Every file below the root that is a client's, or was on its way to become one."""
+    """List every file below the root that a client sent, complete or not."""
     names = [path.relative_to(server.root).as_posix() for path in server.root.rglob("*") if path.is_file()]
     return sorted(name for name in names if not name.startswith((".uploader/lock", ".uploader/server.")))
 
@@ -228,7 +228,7 @@ def test_a_symlink_out_of_the_root_is_not_followed(server: EmbeddedServer, tmp_p
 
 
 class TestEarlyRefusals:
-    """What is known before the body has arrived is answered before it has arrived."""
+    """Errors known before the body has arrived are answered before it has arrived."""
 
     @staticmethod
     def refused(server: EmbeddedServer, *parts: tuple[str, bytes]) -> tuple[int, bytes]:
@@ -410,7 +410,7 @@ def test_a_file_can_be_made_to_fail(server: EmbeddedServer) -> None:
 
 @pytest.mark.parametrize("status", [404, 409])
 def test_after_an_early_refusal_the_rest_of_the_body_is_read(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the connection is reset, and a client that is still sending may never see the answer."""
+    """Otherwise the connection is reset, and a client that is still sending may never read the answer."""
     monkeypatch.setattr(RefusalResponse, "DRAIN_SECONDS", DEADLINE)
     with running_server() as server:
         session = UNKNOWN if status == 404 else new_session(server.url)

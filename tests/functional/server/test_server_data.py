@@ -1,4 +1,4 @@
-"""What the server keeps, when the disk refuses for a while, the root moves, or somebody else deletes files."""
+"""The server's data when the disk fails for a while, the root moves, or another program deletes files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's database: one thread, one owner of transactions; what fails is rolled back and harms nobody else."""
+"""The server's database: one thread for all transactions; a failed one is rolled back and affects no other."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_was_asked_for_is_done_before_it_closes(tmp_path: Path) -> None:
 
 
 def test_an_upload_that_can_not_be_recorded_fails_and_later_ones_survive_a_restart(tmp_path: Path) -> None:
-    """Nobody is told that a file is stored before the database says so."""
+    """No client gets a success before the database has the record."""
     with running_server(packs=True, root=tmp_path) as server:
         edit(tmp_path, REFUSE_BAD)
         old, session = server.url, new_session(server.url, 3)
@@ -237,7 +237,7 @@ def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
 
 
 def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
-    """Version 2: what a part's metadata say of its place meant nothing, it has a data file of its own."""
+    """Version 2 ignored the place in a part's metadata: each part has its own data file."""
     place = {"finalKey": "k", "finalLength": "4", "partOffset": "2"}
     with running_server(root=tmp_path) as server:
         old = server.url

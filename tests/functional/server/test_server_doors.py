@@ -1,4 +1,4 @@
-"""What an attacker tries: methods in disguise, other people's files and connections, forged log lines."""
+"""Attacks: method overrides, files and connections of other users, forged log lines."""
 
 from __future__ import annotations
 
@@ -87,16 +87,16 @@ def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: Embedde
 
 
 def test_a_post_that_overrides_options_needs_the_token(guarded: EmbeddedServer) -> None:
-    """Only the preflights of browsers, which are no POST, pass without it."""
+    """Only preflights of browsers, which are not POST requests, need no token."""
     disguised = {**TUS, "X-HTTP-Method-Override": "OPTIONS", "Upload-Length": "4"}
     assert requests.post(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE).status_code == 401
 
 
-# Other people's connections
+# Connections of other users
 
 
 def upgrade(connection: socket.socket) -> bytes:
-    """Begin a websocket by hand and give up after Socket.IO's own refusal."""
+    """Start a websocket with raw packets and close it after Socket.IO's refusal."""
     connection.sendall(
         b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
         b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -107,7 +107,7 @@ def upgrade(connection: socket.socket) -> bytes:
 
 
 def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) -> None:
-    """An upload that comes from the same port a moment later goes on."""
+    """A later upload from the same port succeeds."""
     later = eventually(lambda: after_a_refusal(guarded), "a port that is free again")
     with later:
         later.sendall(
@@ -139,7 +139,7 @@ def after_a_refusal(server: EmbeddedServer) -> socket.socket | None:
     return later
 
 
-# Other people's files
+# Files of other users
 
 
 def delete(server: EmbeddedServer, file_id: str) -> int:
@@ -224,7 +224,7 @@ def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) ->
     assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
 
 
-# What is noted, and where it goes
+# Logs and symlinks
 
 
 def test_an_event_named_connect_resets_no_counter() -> None:
@@ -316,7 +316,7 @@ def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_pa
 
 
 def test_a_free_name_is_found_among_very_many(tmp_path: Path) -> None:
-    """Without a look at each of them; at the end of those that are there, or in a gap."""
+    """Without a test of each name: after the last one, or in a gap."""
     path = tmp_path / "a.mp4"
     for number in range(2, 3000):
         (tmp_path / f"a ({number}).mp4").touch()

@@ -125,7 +125,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def test_a_pack_is_flushed_before_its_links_and_its_directories_after_them(
     tmp_path: Path, calls: list[tuple[str, str]]
 ) -> None:
-    """Also where the system can't flush a file system at once."""
+    """Also where the system can't flush a whole file system."""
     with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 6)
         calls.clear()

@@ -66,13 +66,13 @@ def test_leaving_ends_the_events(server: EmbeddedServer) -> None:
         assert left.client.call("leave-session", "x", timeout=DEADLINE)["ok"] is False
         upload(server.url, file("left", b"x"), session=session)
         stays.wait(lambda events: any(e["completedFiles"] for e in events))
-        assert left.join(UNKNOWN)["ok"] is False  # a round trip: whatever was sent before has arrived
+        assert left.join(UNKNOWN)["ok"] is False  # a round trip: everything sent before has arrived
         assert len(left.events) == 1
 
 
 @both_transports
 def test_progress_is_told_while_bytes_arrive(server: EmbeddedServer, transport: str) -> None:
-    """With the part's own Content-Length the percentage is the file's true one."""
+    """With the part's own Content-Length the percentage of the file is exact."""
     session = new_session(server.url, 2)
     size = 1_000_000
     parts = [file("a.mp4", b"a" * size, length=size), file("b.mp4", b"b" * size, length=size)]
@@ -113,7 +113,7 @@ def test_without_lengths_of_parts_the_percentage_is_a_lower_bound(server: Embedd
 
 
 def test_events_are_throttled(server: EmbeddedServer) -> None:
-    """At most ten a second about bytes, however many pieces arrive."""
+    """At most ten byte events per second, for any number of pieces."""
     session = new_session(server.url)
     body = body_of([text("sessionId", session), text("category", "personal"), file("slow", b"x" * 600_000)])
     with watching(server.url, "websocket", session) as watcher, HalfSent(server.url, body) as request:
@@ -132,7 +132,7 @@ def test_events_are_throttled(server: EmbeddedServer) -> None:
 
 @both_transports
 def test_a_burst_of_ends_is_not_lost(server: EmbeddedServer, transport: str) -> None:
-    """A hundred files end at once: more than one polling payload holds by default."""
+    """A hundred files end together: more events than one polling payload takes by default."""
     session = new_session(server.url, 100)
     with watching(server.url, transport, session) as watcher:
         upload(server.url, *(file(f"{transport} {n}", b"x") for n in range(100)), session=session)
@@ -185,13 +185,13 @@ def test_the_whole_falls_only_when_a_request_breaks_off(server: EmbeddedServer) 
 
 
 def test_many_watchers_hear_the_same(server: EmbeddedServer) -> None:
-    """In the same order, each over a connection of its own; one that reads nothing holds nobody up."""
+    """In the same order, on separate connections; one that does not read delays no other."""
     session = new_session(server.url, 3)
     with ExitStack() as stack:
         stack.enter_context(listening(server.url, session))
         watchers = [stack.enter_context(listening(server.url, session)) for _ in range(25)]
         for watcher in watchers:
-            assert watcher.event()["overallStatus"] == "pending"  # it is in the room
+            assert watcher.event()["overallStatus"] == "pending"  # it has joined
         upload(server.url, *(file(f"{letter}.mp4", b"x" * 1000) for letter in "abc"), session=session)
         heard = [told_until_the_end(watcher) for watcher in watchers]
     assert heard[0][-1]["completedFiles"] == 3

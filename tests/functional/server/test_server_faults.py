@@ -133,7 +133,7 @@ def test_a_hanging_poll_is_cut(server: EmbeddedServer) -> None:
     time.sleep(0.1)  # let it reach the server; too early is as good: it is refused then
     server.faults.set_realtime("off")
     polling.join()
-    assert outcomes in (["cut"], [404])  # 200 would be the next ping: nobody cut it
+    assert outcomes in (["cut"], [404])  # 200 would be the next ping of an open connection
     server.faults.set_realtime(None)
     answer = requests.get(f"{server.url}/socket.io/?{query}", timeout=DEADLINE)
     assert answer.status_code == 400  # the connection is not known any more

@@ -1,4 +1,4 @@
-"""Limits of what a client may send: of memory, time and connections; and what a proxy may say."""
+"""Limits on client input: memory, time and connections; and headers of proxies."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_text_of_a_multipart_body_has_a_limit(server: EmbeddedServer) -> Non
 
 
 def test_an_unfinished_message_of_a_websocket_has_a_limit(server: EmbeddedServer) -> None:
-    """Its bytes are held by the layer below, which has no limit of its own; an earlier message counts for nothing."""
+    """The websocket library buffers the message without a limit; earlier messages do not count."""
     address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as connection:
         connection.recv(timeout=DEADLINE)
@@ -156,7 +156,7 @@ def test_open_uploads_and_sessions_have_a_limit(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("path", ["session", "validate", "lookup", "session/x/finish", "socket.io"])
 def test_a_body_has_a_deadline(path: str) -> None:
-    """However it trickles."""
+    """Also where it arrives byte by byte."""
     with running_server(packs=True, body_timeout=0.5) as server, connected(server.url) as connection:
         target = f"/api/upload/{path}"
         if path == "socket.io":
@@ -250,7 +250,7 @@ class FromAddress(requests.adapters.HTTPAdapter):
 
 
 def test_a_head_that_arrives_slowly_is_cut_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then extends nothing, on a new connection or after an answer, and others are served meanwhile."""
+    """Single bytes do not extend it, on a new connection or after an answer; others are served meanwhile."""
     monkeypatch.setitem(serving.KEEP_ALIVE, "bundled", 0.5)
     with running_server() as server, connected(server.url) as new, connected(server.url) as used:
         used.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -317,8 +317,8 @@ def test_forwarded_headers_are_believed_from_the_proxy_alone() -> None:
     behind = {"behind_proxy": ("127.0.0.0/8",), "allow_hosts": ("files.example",)}
     with running_server(rate_limit=1, **behind) as server:  # type: ignore[arg-type]
         assert [limited(server, f"192.0.2.{n}") for n in (1, 2, 1)] == [404, 404, 429]
-        assert limited(server, "192.0.2.9, 192.0.2.2") == 429  # the proxy appends: what it was told is anybody's word
-        assert limited(server, "192.0.2.2, 127.0.0.9") == 429  # a second proxy of ours
+        assert limited(server, "192.0.2.9, 192.0.2.2") == 429  # the proxy appends: what it received is not trusted
+        assert limited(server, "192.0.2.2, 127.0.0.9") == 429  # a second trusted proxy
         assert server.faults.requests[-1].client == "192.0.2.2"
         assert [limited(server, "nonsense") for _ in range(2)] == [404, 429]
         host = {"X-Forwarded-Host": "evil.example"}

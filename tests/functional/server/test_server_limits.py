@@ -1,4 +1,4 @@
-"""What one client may take of the realtime side, and what the server gives back: connections, rooms, frozen peers."""
+"""Limits of the realtime side for one client, and their release: connections, joins, frozen peers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_connections_of_one_address_are_limited_on_both_transports() -> None:
             assert refused.value.response.status_code == 429
             sid = json.loads(opened[1:])["sid"]
             own = requests.post(f"{polling}&sid={sid}", data="40", timeout=DEADLINE)
-            assert own.status_code == 200  # a connection that is there goes on
+            assert own.status_code == 200  # an open connection continues
         eventually(lambda: requests.get(polling, timeout=DEADLINE).status_code == 200, "a place that is free again")
 
 
@@ -138,7 +138,7 @@ def test_both_sides_notice_within_ten_seconds() -> None:
 
 
 def test_a_session_is_not_swept_right_after_a_long_body() -> None:
-    """Its time to live starts again at the end of a request, also of one that broke off."""
+    """Its time to live restarts at the end of a request, also of an aborted one."""
     with running_server(session_ttl=2.0) as server:
         session = new_session(server.url)
         backend: Any = server.app.state.backend
@@ -153,7 +153,7 @@ def test_a_session_is_not_swept_right_after_a_long_body() -> None:
 
 
 def test_a_session_is_not_swept_while_a_resumable_upload_is_processed() -> None:
-    """Every byte is there and no request is reading: the session is in use all the same."""
+    """Every byte has arrived and no request is reading, but the session is in use."""
     with running_server(session_ttl=1.0, processing_seconds=1.6) as server:
         session = new_session(server.url)
         named = ",".join(
@@ -223,7 +223,7 @@ def test_packets_that_end_after_their_connection_was_closed_are_refused(caplog: 
 
 
 def running(server: EmbeddedServer) -> list[Any]:
-    """The requests under way."""
+    """Return the requests under way."""
     gatekeeper: Any = server.app._gatekeeper
     return list(gatekeeper.busy().values())
 

@@ -1,4 +1,4 @@
-"""The parser of a pack's manifest: whatever comes, it is a manifest or a refusal."""
+"""The parser of a pack's manifest: any bytes are a manifest or a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What web pages may do: those of the server's own origin, those that were allowed, and all others."""
+"""Requests of web pages: same origin, allowed origins, and all others."""
 
 from __future__ import annotations
 

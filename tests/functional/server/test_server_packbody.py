@@ -1,4 +1,4 @@
-"""The body of a pack as it arrives: in pieces of any size, which say nothing about its parts."""
+"""The body of a pack arrives in pieces of any size, independent of its parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pieces(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, bytes]:
-    """Manifest and data. After the last piece the client is gone unless everything that was announced is here."""
+    """Manifest and data. The client disconnects after the last piece unless the body is complete."""
     rest = iter(parts)
     received = 0
 

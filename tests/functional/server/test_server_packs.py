@@ -69,7 +69,7 @@ def counts(url: str, session: str) -> tuple[int, int, str]:
     return known["completedFiles"], known["failedFiles"], known["overallStatus"]
 
 
-# --- what is offered --------------------------------------------------------------------------------------------------
+# --- what is offered
 
 
 def test_health_and_session_answer_offer_packs_and_lookup(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a client or an operator writes: each parser of the server reads it, or refuses it as it says it does."""
+"""Each parser of the server accepts or refuses any input of a client or an operator, without another error."""
 
 from __future__ import annotations
 

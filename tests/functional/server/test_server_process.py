@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Start the server with arguments that end it at once with exit code 2, and return the one line on stderr."""
+    """Start the server with arguments that end it with exit code 2, and return the line on stderr."""
     try:
         code = main(list(arguments))
     except SystemExit as ended:
@@ -69,7 +69,7 @@ serve(ServerConfig(port=0), lambda *_: threading.Thread(target=send).start())
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX")
 def test_a_signal_that_interrupts_no_call_of_the_loop_wakes_it() -> None:
     """It comes between a step of Python and the sleep that follows, or to another thread: that one here."""
-    limit = 50  # the next timer of the loop, which would have it heard, is at 60 s
+    limit = 50  # the next timer of the loop is at 60 s
     done = subprocess.run(
         [sys.executable, "-c", TO_A_SLEEPER], capture_output=True, text=True, timeout=limit, cwd=REPOSITORY, check=False
     )

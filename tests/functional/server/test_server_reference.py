@@ -72,7 +72,7 @@ def shape(value: Any, key: str = "") -> Any:
 
 
 class Replay:
-    """Sends a captured request again, after whatever has to come before it."""
+    """Sends a captured request again, after the calls that it depends on."""
 
     def __init__(self, server: EmbeddedServer, name: str) -> None:
         self.server = server
@@ -197,7 +197,7 @@ def test_events_come_in_the_captured_order(server: EmbeddedServer, name: str, fi
 
 
 def test_cancel_stops_nothing_that_is_under_way(server: EmbeddedServer) -> None:
-    """3.9: the event says cancelled, the others go on, the file lands, and the answer says completed."""
+    """3.9: the event says cancelled, the other files continue and are stored, and the answer says completed."""
     expected = captured_events("events-cancelled")
     session = new_session(server.url, 1, "scenic")
     answers: list[requests.Response] = []

@@ -247,7 +247,7 @@ def test_idle_sessions_expire_and_active_ones_do_not() -> None:
         body = body_of([text("sessionId", active), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
-            time.sleep(1.1)  # longer than the time to live: asking would keep a session alive
+            time.sleep(1.1)  # longer than the time to live; a request would extend it
             eventually(lambda: progress(server.url, idle).status_code == 404 or time.sleep(1.3), "the expiry")
             assert progress(server.url, active).status_code == 200
             request.send()
@@ -257,7 +257,7 @@ def test_idle_sessions_expire_and_active_ones_do_not() -> None:
 def test_no_hashing_and_writing_holds_up_the_event_loop(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large body's blocks go to other threads, and calls are answered while it is on its way."""
+    """The blocks of a large body go to other threads, and calls are answered meanwhile."""
     session = new_session(server.url)
     body = body_of([text("sessionId", session), text("category", "personal"), file("large", b"x" * (16 << 20))])
     write, writers = Appender._append, []

@@ -34,7 +34,7 @@ class Call:
 
 @dataclass
 class Reply:
-    """What the server said, before the caller hears it; everything may be changed."""
+    """An answer of the server before the caller gets it; everything may be changed."""
 
     status: int
     headers: dict[str, str]
@@ -52,7 +52,7 @@ class Reply:
 
 @dataclass
 class Broken:
-    """How a server is broken: options of its own, what it does to calls, answers and itself; and who must notice."""
+    """How a server is broken: options, changes of calls, answers and state; and the checks that must fail."""
 
     noticed_by: set[str]
     config: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def smoke(
     patience: float = 30.0,
     **settings: Any,
 ) -> Report:
-    """All checks of a server, or those that are asked for."""
+    """All checks of a server, or the chosen ones."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
     return run_checks(site, chosen(only, skip), strict=strict)
 

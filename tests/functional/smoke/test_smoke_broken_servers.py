@@ -66,7 +66,7 @@ def instead(status: int, code: str, new_status: int, body: object) -> Callable[[
 
 
 def file_fields(label: str, **changed: Any) -> Callable[[Call, Reply], None]:
-    """A batch answer in which the file of one check is told otherwise."""
+    """A batch answer in which the file of one check has other values."""
 
     def change(_: Call, reply: Reply) -> None:
         body = reply.json
@@ -167,7 +167,7 @@ def says_only(status: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
-    """Who comes when this many have joined a room is not let in, and not told so either."""
+    """A client that joins after this many others gets no events, and no refusal."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
         original, joined = Realtime._join, dict[object, int]()
@@ -182,7 +182,7 @@ def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def shuts_rooms_after_a_loss(patch: pytest.MonkeyPatch) -> None:
-    """The first to join after somebody was lost is not let in."""
+    """The first client to join after a lost one gets no events."""
     join, disconnect = Realtime._join, Realtime._disconnect
     lost: list[str] = []
 

@@ -47,7 +47,7 @@ def test_the_bundled_server_passes() -> None:
 
 
 def test_the_reference_backend_passes() -> None:
-    """Within its 100 calls in 15 minutes, with room to spare for two runs."""
+    """Within half of its 100 calls in 15 minutes."""
     with running_server(flavour="reference", processing_seconds=0.9) as server:
         report = smoke(server.url)
         assert counted(server) == report.calls
@@ -86,7 +86,7 @@ def test_a_token_for_all_calls() -> None:
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 9, 12, 15, 20, 28, 33])
 def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up(budget: int) -> None:
-    """What there is no call left for is not made, and the exit code says so."""
+    """Checks beyond the budget are not made, and the exit code says so."""
     with running_server(jwt_secret=SECRET, tus=False) as server:
         report = smoke(server.url, budget=budget, token=TOKEN, skip=["validate"])
         assert counted(server) == report.calls <= budget
@@ -112,7 +112,7 @@ def test_a_rate_limit_that_is_used_up_ends_it() -> None:
 
 
 def test_nobody_there() -> None:
-    """One check says so, the others are skipped."""
+    """One check fails, the others are skipped."""
     with running_server() as server:
         url = server.url
     report = smoke(url)
@@ -139,7 +139,7 @@ def test_a_server_that_goes_away() -> None:
 
 
 def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A web site that says yes to everything is no upload server."""
+    """A web site that answers 200 to everything is not an upload server."""
     page = Broken(set(), asked=lambda _: Reply(200, {"content-type": "text/html"}, b"<h1>Welcome</h1>"))
     with page.running(monkeypatch) as server:
         report = smoke(server.url, patience=2.0)
@@ -193,7 +193,7 @@ def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_without_socket_io() -> None:
-    """What is not there is neither passed nor failed, and all the rest holds."""
+    """Missing parts are neither passed nor failed, and all other checks pass."""
     with running_server(realtime="off") as server:
         report = smoke(server.url)
     live = {"websocket", "long-polling", "events", "polling", "join-late", "reconnect"}
@@ -202,7 +202,7 @@ def test_a_server_without_socket_io() -> None:
 
 
 def test_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More calls left than there ever were: odd, and a failure only when it is asked to be strict."""
+    """More calls left than the limit: a warning, and a failure only with --strict."""
 
     def said(_: Call, reply: Reply) -> None:
         if "x-ratelimit-limit" in reply.headers:
@@ -269,7 +269,7 @@ def test_an_authorization_by_header() -> None:
 
 
 def test_through_a_proxy() -> None:
-    """Calls, live connections, and bodies that wait and break off: all of it goes the way that was asked for."""
+    """Calls, live connections, stalled and aborted bodies all use the proxy."""
     with running_server(allow_hosts=("files.invalid",)) as server, http_proxy(server.url) as proxy:
         report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
     assert (report.exit_code, failed(report)) == (Exit.OK, set()), report.results

@@ -1,4 +1,4 @@
-"""An analysis against servers that say little, nothing, or the wrong thing."""
+"""Analyses against servers with few, no or wrong answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DONE = {"success": True, "data": {"analysisId": "1", "finalReport": "well"}}
 
 
 class Rooms:
-    """What is joined and left, in order."""
+    """Records joins and leaves in order."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
@@ -93,7 +93,7 @@ class Server:
 
 
 class Bench:
-    """An analyst at a server; what it tells is in `told`."""
+    """An analysis client and its server; `told` has the emitted events."""
 
     def __init__(self, url: str, limit: float = PATIENCE) -> None:
         self.told: list[AnalysisMessage] = []
@@ -161,7 +161,7 @@ def test_a_status_is_better_than_a_guess() -> None:
 
 
 def test_a_time_limit_of_its_own() -> None:
-    """However long the server holds the line."""
+    """However long the server keeps the connection open."""
     with Server(DONE).running() as url, pytest.raises(errors.TimedOut, match=r"did not finish it in 0\.3 s") as caught:
         Bench(url, limit=0.3).analyse()
     assert caught.value.retryable
@@ -190,7 +190,7 @@ def test_an_answer_without_a_result(code: int, answer: object, kind: type[Except
 
 @pytest.mark.parametrize("code", [502, 504])
 def test_a_proxy_that_gives_up_loses_nothing(code: int) -> None:
-    """The server goes on behind it: the status is followed until it has the result."""
+    """The server continues behind the proxy: the status is polled until it has the result."""
     server = Server("<html>", status={"status": "running", "progress": 45}, code=code)
     server.release.set()
     with server.running() as url:

@@ -1,4 +1,4 @@
-"""Every way by which an answer could lead the token or a `--header` value to another host, on real sockets."""
+"""No answer can lead the token or a `--header` value to another host; on real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler against the bundled server in both flavours, with a relay in between that loses what it should lose."""
+"""The scheduler against the bundled server in both flavours, through a relay that drops requests and answers."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> No
     assert upload.failed == {1: FailureCode.SERVER_FAILED}
 
 
-# --- what gets lost on the way ----------------------------------------------------------------------------------------
+# --- lost requests and answers
 
 
 def test_a_body_cut_in_its_middle_is_sent_again_and_stored_once(source: Path, root: Path) -> None:
@@ -365,12 +365,12 @@ def test_a_rate_limit_is_waited_out_and_costs_no_retry(source: Path, root: Path)
     assert WarningCode.RATE_LIMITED in [e.code for e in upload.all(ev.RunWarning)]
 
 
-# --- stopped on the way ----------------------------------------------------------------------------------------------
+# --- stops during a request
 
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
 def test_a_stop_while_the_body_travels_leaves_nothing_on_the_server(source: Path, root: Path, flavour: str) -> None:
-    """Every file is told of as cancelled, and no more is claimed than is true (contract 3.9)."""
+    """Every file is reported as cancelled, and none as stored (contract 3.9)."""
     paths = make(source, "a.mp4", "b.mp4", size=30_000_000)
     with running_server(port=0, root=root, flavour=flavour, processing_seconds=0.0) as server:
         upload = Upload(server.url, paths)

@@ -49,7 +49,7 @@ def get() -> Iterator[Callable[..., http_module.Answer]]:
 
 
 def free_port() -> int:
-    """A port that refuses: nobody listens on it any more."""
+    """Return a port on which nothing listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -1,4 +1,4 @@
-"""tus 1.0, concatenation: parts that nobody sees become one file."""
+"""tus 1.0, concatenation: hidden parts become one file."""
 
 from __future__ import annotations
 

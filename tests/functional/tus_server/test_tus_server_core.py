@@ -138,7 +138,7 @@ def test_more_bytes_than_announced_are_refused(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab")
     assert append(upload, 2, b"cdef").status_code == 413
     assert offset_of(upload) == 2
-    with patching(upload, 2, None) as request:  # chunked: nobody knows how much will come
+    with patching(upload, 2, None) as request:  # chunked: the length is unknown
         request.send(b"cdefgh")
         assert request.status() == 413
     assert offset_of(upload) == 2

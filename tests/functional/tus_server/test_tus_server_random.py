@@ -1,4 +1,4 @@
-"""Random sequences of whole, cut, wrong and checked bodies: equal bytes in the end, and every offset true."""
+"""Random sequences of whole, cut, wrong and checked bodies end in equal bytes, with correct offsets."""
 
 from __future__ import annotations
 

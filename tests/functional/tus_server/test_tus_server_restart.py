@@ -66,7 +66,7 @@ def test_a_killed_server_comes_back_with_every_byte_it_told(tmp_path: Path, dura
     with server_process(*options) as server:
         urls = [moved(upload, old, server.url) for upload in (told, checked, late, finished, half, whole)]
         told, checked, late, finished, half, whole = urls
-        assert least <= offset_of(told) <= 4_000_000  # more than was told, and all of it right, see below
+        assert least <= offset_of(told) <= 4_000_000  # more than was confirmed, and all of it right, see below
         assert offset_of(checked) == 100_000
         assert head(late).headers["upload-defer-length"] == "1"
         assert (offset_of(finished), content(finished)) == (3, b"abc")
@@ -152,7 +152,7 @@ def test_bytes_that_no_checksum_vouches_for_are_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_lost_data_file_means_offset_zero(tmp_path: Path) -> None:
-    """Never more is told than is there."""
+    """The offset is never beyond the stored bytes."""
     with running_server(root=tmp_path) as server:
         old = server.url
         upload = created(old, 3, b"ab")
@@ -219,7 +219,7 @@ def test_use_keeps_an_upload_alive(how: str) -> None:
 
 
 class Sender(threading.Thread):
-    """A client that never gives up: it creates by key, asks for the offset after each failure, and goes on."""
+    """A client that retries without a limit: it creates by key, reads the offset after each failure, and continues."""
 
     def __init__(self, address: list[str], session: str, name: str, data: bytes, rng: random.Random) -> None:
         super().__init__(daemon=True)

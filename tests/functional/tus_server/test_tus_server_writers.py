@@ -1,4 +1,4 @@
-"""One writer for each upload: cut bodies, stalled writers, takeovers, and the faults that tests ask for."""
+"""One writer per upload: cut bodies, stalled writers, takeovers, and scripted faults."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_creation_that_comes_again_ends_a_stalled_writer(server: EmbeddedServe
 
 
 def test_a_writer_that_queues_behind_another_gives_way_to_who_comes_after(server: EmbeddedServer) -> None:
-    """However requests for one upload pile up, the last one is answered soon and no byte gets lost."""
+    """With many requests for one upload, the last one is answered soon and no byte is lost."""
     data = os.urandom(100_000)
     upload = created(server.url, len(data))
     stalled = [patching(upload, 0, len(data)) for _ in range(6)]
@@ -140,7 +140,7 @@ def test_a_body_that_stops_is_given_up_and_kept() -> None:
 
 
 def test_a_slow_reader_of_nothing_holds_up_nobody(server: EmbeddedServer) -> None:
-    """Other uploads go on while one is stalled."""
+    """Other uploads continue while one is stalled."""
     stalled = created(server.url, 6)
     with patching(stalled, 0, 6) as request:
         request.send(b"abc")

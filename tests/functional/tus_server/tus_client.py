@@ -1,4 +1,4 @@
-"""A tus client in a few lines, which can also do everything wrong; and requests that are sent by hand."""
+"""A small tus client that can also send invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The founding document's table of recoveries: what is tried when something fails, and what is told of it."""
+"""The founding document's table of recoveries: the action after each failure, and its report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from uploader_cli.exit_status import Exit
 
 
 def recovered(watching: Watching) -> list[str]:
-    """What was told to be over, in one line each."""
+    """Return the reported recoveries, one line each."""
     return [event["text"] for event in watching.of("warning") if event["code"] == "recovered"]
 
 
 def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state() -> None:
-    """Nobody answers a dial. Then two polls fail: nothing is lost of what is known, and the third one is news."""
+    """No dial is answered. Then two polls fail: the known state is kept, and the third poll updates it."""
     with running_server(realtime="hang") as server:
         session = open_session(server.url)
         with Watching(server.url, session) as watching:
@@ -31,7 +31,7 @@ def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state()
 
 
 def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_back() -> None:
-    """Each retry is told. The first loss is repaired by a retry, the second one behind the polls."""
+    """Each retry is reported. The first loss is restored by a retry, the second one during polling."""
     with running_server() as server:
         session = open_session(server.url)
         with Watching(server.url, session) as watching:
@@ -48,7 +48,7 @@ def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_bac
         second = next(at for at, move in enumerate(moves) if move["reason"] == "recovered") + 1
         lost = [move.get("attempt") for move in moves[second:] if move["to"] == "reconnecting"]
         assert lost
-        assert lost == [1, 2, 3][: len(lost)]  # at 5 s the polls begin, however far the retries are
+        assert lost == [1, 2, 3][: len(lost)]  # polling begins at 5 s, at any retry
         told = recovered(watching)
         assert told[0].startswith("reconnected after ")
         assert told[-1].endswith(", progress was polled meanwhile")

@@ -1,4 +1,4 @@
-"""Watching sessions of somebody else: one or many, early or late, over whatever way there is, to whatever end."""
+"""Watching sessions of other users: one or many, early or late, by every transport, to every end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ by_every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def rooms(server: EmbeddedServer) -> list[str]:
-    """Rooms of sessions in which somebody is."""
+    """Sessions that have at least one watcher."""
     known = server.app.state.realtime.server.manager.rooms.get("/", {})
     return [room for room in known if str(room).startswith("session:")]
 
@@ -46,7 +46,7 @@ def sockets(server: EmbeddedServer) -> int:
 
 
 def polls(server: EmbeddedServer, session: str) -> list[float]:
-    """When it was asked for."""
+    """The times at which it was polled."""
     return [entry.time for entry in server.faults.requests if entry.path.endswith(f"/progress/{session}")]
 
 
@@ -54,7 +54,7 @@ def polls(server: EmbeddedServer, session: str) -> list[float]:
 
 
 def test_several_sessions_are_followed_over_one_connection() -> None:
-    """Each room is joined, and left when its session has ended, while the others go on."""
+    """Each session is joined, and left at its end, while the others continue."""
     with running_server() as server:
         first, second, third = (open_session(server.url, 2) for _ in range(3))
         with Watching(server.url, first, second, third) as watching:
@@ -84,7 +84,7 @@ def test_several_sessions_are_followed_over_one_connection() -> None:
     ],
 )
 def test_the_worst_end_decides(ends: str, code: Exit) -> None:
-    """An end does not end the watch of the others; each is told."""
+    """One session's end does not end the watch of the others; each is reported."""
     with running_server(fail_files=("bad*",)) as server:
         sessions = {}
         for number, end in enumerate(ends.split()):
@@ -115,7 +115,7 @@ def test_from_the_start(way: str) -> None:
 
 @by_every_way
 def test_in_the_middle(way: str) -> None:
-    """What was before is not replayed; asking brings it."""
+    """Earlier events are not replayed; a poll returns their files."""
     with running_server(**WAYS[way]) as server:
         session = open_session(server.url, 3)
         send(server.url, session, "a.mp4", "b.mp4")
@@ -127,7 +127,7 @@ def test_in_the_middle(way: str) -> None:
 
 
 def test_files_of_equal_name_in_different_directories_are_two(make_files: Callable[..., Path]) -> None:
-    """Both by events and by polls: the path tells them apart, and neither is counted twice."""
+    """By events and by polls: the path distinguishes them, and neither is counted twice."""
     top = make_files(**{"a/x.mp4": 10, "b/x.mp4": 20})
     with running_server(processing_seconds=0.5) as server:
         uploading = threading.Thread(target=upload, args=(top, Settings(server=server.url, protocol="batch")))
@@ -184,7 +184,7 @@ def test_percentage_falls_where_a_batch_broke_off() -> None:
 
 @by_every_way
 def test_after_the_end(way: str) -> None:
-    """With full numbers all the same."""
+    """With complete numbers."""
     with running_server(fail_files=("bad*",), **WAYS[way]) as server:
         session = open_session(server.url, 3)
         send(server.url, session, "a.mp4", "b.mp4", "bad.mp4")
@@ -217,7 +217,7 @@ def test_no_wait_is_one_question() -> None:
         assert len(polls(server, UNKNOWN)) == 1
 
 
-# --- the way there ---------------------------------------------------------------------------------------------------
+# --- transports and outages
 
 
 def test_without_a_socket_it_is_polled_once_a_second_at_most() -> None:
@@ -257,7 +257,7 @@ def test_many_watchers_of_a_server_that_flaps() -> None:
 
 
 def test_a_server_that_stays_away_ends_it_after_max_wait() -> None:
-    """With 3, and no word of an end that nobody saw."""
+    """Exit code 3, without a reported end."""
     with running_server() as server:
         session = open_session(server.url)
         with Watching(server.url, session, max_wait=1.0) as watching:
@@ -284,7 +284,7 @@ def test_a_server_that_comes_back_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_server_that_forgot_the_session_ends_it_with_4(tmp_path: Path) -> None:
-    """It knew it once, and nobody will ever tell how that ended."""
+    """The session existed, and its end is unknown."""
     with running_server() as server:
         port = int(server.url.rpartition(":")[2])
         session = open_session(server.url)
@@ -324,7 +324,7 @@ def test_with_the_token_everything_is_seen(way: str) -> None:
 @by_every_way
 @pytest.mark.parametrize("token", [None, "wrong"])
 def test_without_it_nothing_is(way: str, token: str | None) -> None:
-    """And that is exit 5 at once, not an unknown session after a while."""
+    """Exit 5 at once, not an unknown session after a wait."""
     with running_server(auth_token=TOKEN, **WAYS[way]) as server:
         session = open_session(server.url, **WITH)
         send(server.url, session, "secret-name.mp4", **WITH)
@@ -336,7 +336,7 @@ def test_without_it_nothing_is(way: str, token: str | None) -> None:
 
 
 def test_what_weakens_the_connection_is_said() -> None:
-    """As in an upload: else nobody would know why the token that was given is not enough."""
+    """As in an upload: it explains why the given token is not enough."""
     with running_server(auth_token=TOKEN) as server:
         with Watching(server.url, UNKNOWN, token=TOKEN, token_withheld=True, insecure=True) as watching:
             assert watching.end() is Exit.NOT_AUTHORISED
@@ -349,7 +349,7 @@ def test_what_weakens_the_connection_is_said() -> None:
 
 @pytest.mark.parametrize("code", [Exit.SIGINT, Exit.SIGTERM])
 def test_an_interrupt_ends_it_and_nothing_else(code: Exit) -> None:
-    """The upload goes on, and no thread, room or connection of the watch is left."""
+    """The upload continues, and no thread, join or connection of the watch is left."""
     before = set(threading.enumerate())
     with running_server() as server:
         session = open_session(server.url)

@@ -1,4 +1,4 @@
-"""Somebody who uploads, and somebody who watches it: `watch` in a thread of this process, with its event stream."""
+"""An uploading client, and `watch` in a thread of this process with its event stream."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 def open_session(url: str, files: int = 1, **headers: str) -> str:
-    """A session, opened by somebody else."""
+    """Create a session as another user."""
     asked = {"category": "personal", "expectedFiles": files}
     answer = requests.post(f"{url}/api/upload/session", json=asked, headers=headers, timeout=PATIENCE)
     return str(answer.json()["sessionId"])
 
 
 def send(url: str, session: str, *names: str, **headers: str) -> None:
-    """A batch, sent by somebody else."""
+    """Send a batch as another user."""
     parts = [("files", (name, b"content", "video/mp4")) for name in names]
     fields = {"sessionId": session, "category": "personal"}
     answer = requests.post(f"{url}/api/upload/batch", data=fields, files=parts, headers=headers, timeout=DEADLINE)
@@ -44,12 +44,12 @@ def send(url: str, session: str, *names: str, **headers: str) -> None:
 
 
 def cancel(url: str, session: str) -> None:
-    """Cancelled by somebody else."""
+    """Cancel it as another user."""
     requests.post(f"{url}/api/upload/cancel/{session}", timeout=PATIENCE).raise_for_status()
 
 
 class Watching:
-    """`uploader watch`, begun when it is made; a context manager that stops it in any case."""
+    """`uploader watch`, started when it is created; a context manager that always stops it."""
 
     def __init__(
         self, url: str, *sessions: str, wait: float = 30.0, views: Sequence[Renderer] = (), **settings: Any
@@ -71,7 +71,7 @@ class Watching:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What was told so far."""
+        """The events so far."""
         return [json.loads(line) for line in self._stream.getvalue().splitlines()]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ class Watching:
 
     @property
     def ends(self) -> dict[str, str]:
-        """What it said of each session's end."""
+        """The reported end of each session."""
         return {event["session"]: event["status"] for event in self.of("session.finished")}
 
     @property

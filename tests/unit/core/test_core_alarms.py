@@ -12,7 +12,7 @@ from uploader_cli.core.state import ProgressState
 
 
 class Watched:
-    """A run under alarms: `told` is what observers hear of warnings."""
+    """A run under alarms: `told` has the warnings that observers get."""
 
     def __init__(self, alarms: Alarms) -> None:
         self.state, self.alarms, self.now = ProgressState(), alarms, 0.0

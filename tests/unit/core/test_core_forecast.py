@@ -23,7 +23,7 @@ ENDPOINT = replace(RESUMABLE, sessions=False, tus=PLAIN, limits=replace(BUNDLED,
 @pytest.mark.parametrize(
     ("forecast", "files", "calls"),
     [
-        # the session, one request; the bundled server is told of the end
+        # the session, one request; the bundled server gets a finish call
         (REFERENCE, "a.mp4 b.mp4 c.mp4", 2),
         (BATCH, "a.mp4 b.mp4 c.mp4", 3),
         # what should arrive in 150 s; what is not metered goes in small requests

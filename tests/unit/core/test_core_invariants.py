@@ -1,4 +1,4 @@
-"""Any sequence of events, in any order, from any attempt: what must hold of the state and of what it tells."""
+"""Any sequence of events, in any order, from any attempt: invariants of the state and of its output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ file_words = st.builds(
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Workers, the socket and the polls all at once, without any manners."""
+    """Events of workers, socket and polls in random order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What was heard of a file before its answer was lost: the memory that a look before a retry needs."""
+"""The last status of a file before its answer was lost, which a lookup before a retry needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured in a run, and how little memory that takes."""
+"""The metrics of a run, and their memory."""
 
 from __future__ import annotations
 

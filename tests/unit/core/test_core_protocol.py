@@ -1,4 +1,4 @@
-"""The one parser of what servers say: real answers, and everything that is no answer at all."""
+"""The parser of server answers: real answers, and any other JSON."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def finished(code: int = 0) -> ev.RunFinished:
 
 
 class Run:
-    """Events at their times; `told` is what is said of what is over."""
+    """Events at their times; `told` has the reported recoveries."""
 
     def __init__(self, *events: tuple[float, ev.Event]) -> None:
         self.state, self.told = ProgressState(), list[str]()

@@ -147,7 +147,7 @@ def test_each_move_of_a_file_and_what_is_told_of_it(row: str) -> None:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("step", STEPS)
 def test_an_end_is_an_end(end: str, step: str) -> None:
-    """After its one terminal event nothing brings a file back, nothing is counted twice, nothing is told."""
+    """After its one terminal event a file never changes, is counted once, and emits no event."""
     run = Run(ENDS[end])
     assert run.phase == end
     bytes_before = run.state.settled_bytes, run.state.completed_bytes
@@ -546,7 +546,7 @@ def test_what_ended_a_run_early_says_what_to_do() -> None:
 
 
 def test_what_only_others_need_passes_through() -> None:
-    """A public event without a rule is told, an internal one is not."""
+    """A public event without a rule is passed on, an internal one is not."""
     run = Run()
     assert run.put(ev.ServerMessage("hello")) == [ev.ServerMessage("hello")]
     assert run.put(ev.Event()) == []

@@ -164,7 +164,7 @@ def test_a_watched_file_that_failed_says_why() -> None:
 
 
 def test_a_watcher_who_comes_late_learns_the_rest_from_a_poll() -> None:
-    """`/progress` lists every file: those that are over are told of once, with the others that run."""
+    """`/progress` lists every file: ended ones are reported once, with the running ones."""
     replay = Replay("events-two-files", watched=True)
     for name in ("progress-during", "progress-after", "progress-after"):
         message = parse_progress(golden(name)["body"], Transport.HTTP)

@@ -39,7 +39,7 @@ def test_a_percentage_has_its_stage(percent: float, name: str) -> None:
 
 
 def test_a_leap_tells_every_stage_on_its_way() -> None:
-    """Whoever reads the stream sees each stage end, in order, also when an event was lost."""
+    """The stream has the end of each stage, in order, also where an event was lost."""
     assert between(Kind.CONTENT, 3, 72) == [
         ("upload", 10.0),
         ("model analysis", 40.0),

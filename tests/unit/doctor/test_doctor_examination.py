@@ -1,4 +1,4 @@
-"""How steps are gone through: time limits, what rests on what, errors, secrets; and how a report is drawn."""
+"""The run of the steps: time limits, dependencies, errors, secrets; and the report."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_hangs_is_named(name: str, cause: str, code: Exit, monkeypatch: pyt
 
 
 def test_the_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was not looked at is not called well."""
+    """Steps that were not made are not reported as passed."""
     monkeypatch.setattr(examination, "RUN_LIMIT", 0.0)
     report = run(monkeypatch, Step("disk", "state dir", lambda _: fine("never asked")))
     assert report.steps[0].status is Status.WARNING

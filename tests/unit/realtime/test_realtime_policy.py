@@ -1,4 +1,4 @@
-"""The policy table of wire contract 2, to the number, in a world whose clock is a variable."""
+"""The policy table of wire contract 2, with its exact numbers, on a fake clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Down:
 
 
 class Hang:
-    """A try hears nothing."""
+    """A dial gets no answer."""
 
 
 World = Callable[[Transport, float], Up | Down | Hang]

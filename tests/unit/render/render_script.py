@@ -35,7 +35,7 @@ HOSTILE = [
 
 
 class Script:
-    """Plays events; `now` moves only when it is told to."""
+    """Plays events; `now` moves only when a test moves it."""
 
     def __init__(self, view: Observer | None = None, start: float = 100.0) -> None:
         self.state = ProgressState()

@@ -183,7 +183,7 @@ def test_a_retry_says_when_and_why(run: Script, screen: Screen) -> None:
 
 
 def test_a_resumed_file_says_from_where(run: Script, screen: Screen) -> None:
-    """In its row, while it runs and where there is room; the rate counts from there."""
+    """In its row, while it runs and where it fits; the rate starts there."""
     run.begin(1)
     run.start(0, offset=5 * MIB)
     run.tick(1)

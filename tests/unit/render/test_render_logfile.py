@@ -1,4 +1,4 @@
-"""The lines of `--log-file`: what is in each, which are left out, and what a disk that is full does."""
+"""The lines of `--log-file`: their fields, the level filter, and a full disk."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ OTHER = "7db80a25-476a-463d-8bac-e9362cf287b7"
 
 
 class Watch(Script):
-    """Sessions of somebody else."""
+    """Sessions of another user."""
 
     def begin_watch(self, *sessions: str) -> None:
         self.put(ev.RunStarted("http://127.0.0.1:8765", None, None, 0, "watch"), ev.SelectionEnded())

@@ -1,4 +1,4 @@
-"""Reports joined: whose word counts, what is missing, and files that are no reports."""
+"""Merged reports: which report of a file counts, what is missing, and files that are not reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be sent again, read back by what reads `--from-file`: any name, in each format."""
+"""The list of files to retry, read back by `--from-file`: any name, in each format."""
 
 from __future__ import annotations
 

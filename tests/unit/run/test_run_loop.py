@@ -27,7 +27,7 @@ LEAK = "Authorization: Bearer abcdefgh"
 
 
 class Onlooker:
-    """Keeps what it is told, in order."""
+    """Records its events in order."""
 
     def __init__(self, fails_on: type[ev.Event] | None = None) -> None:
         self.told: list[str] = []
@@ -113,7 +113,7 @@ def test_observers_are_all_closed_where_one_fails() -> None:
 
 
 def test_event_has_the_time_at_which_it_was_emitted() -> None:
-    """The loop looks at its queue once per frame; a file that took 30 ms is not said to have taken none."""
+    """The loop reads its queue once per frame; a file that took 30 ms must not have 0 seconds."""
     clock = Clock()
     loop = loop_of(clock=clock)
     loop.emit(started(0))

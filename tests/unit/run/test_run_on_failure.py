@@ -1,4 +1,4 @@
-"""The command that is called when somebody has to look, and what becomes of it."""
+"""The command that runs when a run needs attention, and its outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told to type."""
+"""The commands that the output suggests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from uploader_cli.settings import resolve
 def test_an_interrupted_run_is_found_again_where_its_journal_is(
     flags: dict[str, str], command: str, tmp_path: Path
 ) -> None:
-    """A run remembers its profile; but the profile may say where the run is remembered."""
+    """A run remembers its profile; but the profile may set the state directory."""
     own = tmp_path / "config.toml"
     own.write_text("[profile.x]\nstate_dir = 'elsewhere'\n[profile.y]")
     settings = resolve(flags, env={}, cwd=Path("/work"), user_config=own, need_server=False)

@@ -1,4 +1,4 @@
-"""When a watched session is asked for, and when it is over: times are numbers, events are written down."""
+"""When a watched session is polled, and when it has ended; with a fake clock and recorded events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DENIED = errors.Unauthorized("401", status=401)
 
 
 class Watch:
-    """One watched session, and what is heard of it at which time."""
+    """One watched session, and the events it gets at given times."""
 
     def __init__(self, name: str = "s", state: ProgressState | None = None) -> None:
         self.state = state or ProgressState()
@@ -29,7 +29,7 @@ class Watch:
         self.watched = WatchedSession(self.state.sessions[name], BEGAN, WAIT, PATIENCE)
 
     def hear(self, now: float, status: str = "uploading", **more: Any) -> None:
-        """A message from the room; with `source=Transport.HTTP` the answer to a poll."""
+        """A message by Socket.IO; with `source=Transport.HTTP` the answer to a poll."""
         said = {"source": Transport.WEBSOCKET, "timestamp": now, **more}
         reduce(self.state, ev.SessionProgress(self.name, status=status, **said), now)
 

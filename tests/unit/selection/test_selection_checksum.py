@@ -1,4 +1,4 @@
-"""A file is compared with the SHA-256 that its list tells, before anything of it is sent."""
+"""A file is compared with the SHA-256 in its list before anything of it is sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nothing_is_read_of_a_file_of_which_nothing_is_expected(file: LocalFile)
 
 
 def test_another_file(file: LocalFile) -> None:
-    """Both digests are told."""
+    """The error has both digests."""
     found = differs(replace(file, sha256="0" * 64))
     assert found is not None
     assert (found.file, found.path, found.code) == (3, file.path, FailureCode.MISMATCH)

@@ -107,7 +107,7 @@ def test_a_name_that_is_no_utf8_can_be_left_out(here: Path) -> None:
 def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
     here: Path, text: str, words: str
 ) -> None:
-    """What it was to keep from being sent is not known: nothing is sent rather than too much."""
+    """Its patterns are unknown: nothing is sent rather than too much."""
     make(a_mp4="", x__b_mp4="", y__c_mp4="")
     Path("d/x/.uploaderignore").write_text(text)
     assert sent() == "d/a.mp4 d/y/c.mp4"

@@ -149,7 +149,7 @@ def test_files_in_the_order_of_the_list() -> None:
 
 
 def test_a_line_that_can_not_be_used_is_a_failed_file() -> None:
-    """Told with its number; one that names no path stands for itself."""
+    """Reported with its number; one without a path gets a placeholder."""
     content = 'path,category\na.mp4,\ngone.mp4,\na.mp4,work\n"'
     ok, gone, work, end = selected(manifest(content, Format.CSV, strict=False))
     assert isinstance(ok, LocalFile)

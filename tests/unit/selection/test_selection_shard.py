@@ -36,7 +36,7 @@ def test_shards_are_of_about_the_same_size() -> None:
 
 
 def test_what_is_another_runs_is_passed_by_whatever_it_is() -> None:
-    """Also what is skipped or can't be read is told by one run alone."""
+    """Also skipped or unreadable files are reported by one shard alone."""
     steps = [
         *[local_file(f"d/{number}.mp4", number) for number in range(20)],
         *[Skipped(number, f"/there/{number}", SkipReason.SYMLINK, f"d/{number}") for number in range(20, 40)],

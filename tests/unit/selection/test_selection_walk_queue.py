@@ -1,4 +1,4 @@
-"""The walk ahead of the transfer: how far it goes, what it tells, and how it ends."""
+"""The walk ahead of the transfer: its lookahead, its events, and its end."""
 
 from __future__ import annotations
 

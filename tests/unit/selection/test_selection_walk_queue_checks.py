@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> list[LocalFile]:
 
 
 def test_what_differs_is_a_failed_file_and_not_handed_on(files: list[LocalFile]) -> None:
-    """It is told with the file as it was listed, for the reports."""
+    """The event has the file as it was listed, for the reports."""
     told: list[ev.Event] = []
     files[1] = replace(files[1], sha256="0" * 64)
     walk_queue = WalkQueue(Selection(files), told.append)

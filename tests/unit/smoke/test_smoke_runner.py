@@ -1,4 +1,4 @@
-"""How the checks are gone through, without a server: what excuses what, and what an interruption leaves undone."""
+"""The run of the checks without a server: dependencies, and what an interrupt skips."""
 
 from __future__ import annotations
 

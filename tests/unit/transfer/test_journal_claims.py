@@ -1,4 +1,4 @@
-"""Claims and receipts: a file is begun once, gone on with, and never sent twice."""
+"""Claims and receipts: a file is started once, resumed, and never sent twice."""
 
 from __future__ import annotations
 

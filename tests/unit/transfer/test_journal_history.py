@@ -1,4 +1,4 @@
-"""What the journal knows of files before a run begins."""
+"""What the journal has of files before a run begins."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_finished_run_is_not_gone_on_with(journal: Journal, clock: Clock) -> N
 
 
 def test_asking_changes_nothing(journal: Journal) -> None:
-    """The run can still be gone on with, and is under its own id."""
+    """The run can still be resumed, and keeps its id."""
     sent(journal, "/data/1", ok=False)
     before = journal.runs()
     journal.history(HERE, A).done(a_file("/data/1"))

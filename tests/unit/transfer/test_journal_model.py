@@ -148,7 +148,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def die(self, who: int) -> None:
-        """The process ends without a word, and another opens the journal."""
+        """The process is killed, and another opens the journal."""
         self.journals[who].close()
         self.journals[who] = self.open()
         self.handles[who] = self.rows[who] = None

@@ -1,4 +1,4 @@
-"""Runs: which one goes on, which are listed, and what is pruned."""
+"""Runs: which one is resumed, which are listed, and what is pruned."""
 
 from __future__ import annotations
 

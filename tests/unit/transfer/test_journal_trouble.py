@@ -1,4 +1,4 @@
-"""A journal that can't be written in the middle of a run, that others keep locked, or that many open at once."""
+"""A journal that can't be written during a run, that stays locked, or that many processes open together."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class TestResume:
         assert case.told.attempts == [0]
 
     def test_failed_head_of_joined_parts_is_repeated(self, tmp_path: Path) -> None:
-        """Nothing is sent again because the server was not there for a moment."""
+        """A failed request does not resend anything."""
         case = self.interrupted(tmp_path, "ok " * 12 + "lost")
         case.terms = make_terms(checksum="sha256", cwu=False, retries=1)
         case.model.words.append("reset")
@@ -257,7 +257,7 @@ class TestResume:
             assert case.run().verified is verified
 
     def test_parts_of_which_one_is_left_are_not_asked_for_by_key(self, tmp_path: Path) -> None:
-        """They were not joined: the lost one alone is sent again."""
+        """They were not joined: only the lost one is resent."""
         case = self.interrupted(tmp_path, "ok " * 12 + "503")
         del case.model.uploads[ENDPOINT + "2"]
         case.run()
@@ -265,7 +265,7 @@ class TestResume:
         assert [metadata.get("partOffset") for metadata in case.posts] == ["50", None]
 
     def test_parts_that_are_lost_and_were_not_joined_are_given_up(self, tmp_path: Path) -> None:
-        """No request asks to join parts that are not there; the file begins anew, and nothing is left behind."""
+        """No request asks to join parts that are missing; the file restarts, and no part is left behind."""
         case = self.interrupted(tmp_path, "ok " * 12 + "503")
         case.terms = replace(case.terms, capabilities=replace(case.terms.capabilities, extensions=frozenset()))
         case.model.uploads.clear()

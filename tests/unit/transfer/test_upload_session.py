@@ -1,4 +1,4 @@
-"""A session that the server has lost is replaced by one thread, and holds up nobody else meanwhile."""
+"""A session that the server lost is renewed by one thread, and blocks no other one."""
 
 from __future__ import annotations
 

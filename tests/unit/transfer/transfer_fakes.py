@@ -213,7 +213,7 @@ def stored(request: Request) -> tuple[StoredFile, ...]:
 
 
 class Followers:
-    """Keeps what the channel is told."""
+    """Records the calls of the channel."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
