@@ -24,7 +24,7 @@ from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.bodies import Bodies
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
-from uploader_server.http.middleware import Gatekeeper, Router
+from uploader_server.http.middleware import RequestTracker, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
@@ -89,7 +89,7 @@ class UploadApp:
         """The layers below the log of requests."""
         self.proxies = Proxies(state.config.behind_proxy)
         self._per_address = min(state.config.max_per_address, most_connections() * 3 // 4)
-        self._gatekeeper = Gatekeeper(
+        self._tracker = RequestTracker(
             self.application,
             self._keep,
             self.proxies,
@@ -111,7 +111,7 @@ class UploadApp:
         elif self._crashed:
             cut(scope)
         else:
-            await self._gatekeeper(scope, receive, send)
+            await self._tracker(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ class UploadApp:
         self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()
-        self._gatekeeper.stop()
+        self._tracker.stop()
 
     def crash(self) -> None:
         """Answer no further request: each connection that makes one is cut.
@@ -158,11 +158,11 @@ class UploadApp:
 
     def watch(self, port: int) -> Watch:
         """The watch over the connections of the port that it is served on."""
-        return Watch(port, self._per_address, self.proxies, self._gatekeeper)
+        return Watch(port, self._per_address, self.proxies, self._tracker)
 
     async def ended(self, seconds: float) -> None:
         """Wait until the requests that were stopped have released what they had, for so many seconds at most."""
-        await self._gatekeeper.ended(seconds)
+        await self._tracker.ended(seconds)
 
     def close(self, *, keep_root: bool = False) -> None:
         """Release the root and the log; a temporary root is removed, unless it is kept for a restart.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Answer:
     stall: float = 0.0
 
 
-async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
+async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, send: Send, seen: TrackedRequest) -> None:
     """Answer a request as scripted; `app` is the server."""
     if answer.when == "during_body":
         await app(scope, _misbehaving(answer, scope, receive, seen), send)
@@ -67,7 +67,7 @@ async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, sen
         await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
-def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> Receive:
+def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: TrackedRequest) -> Receive:
     async def happen() -> Message | None:
         if answer.close:
             drop(scope, seen)
@@ -78,7 +78,7 @@ def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> 
     return Interrupted(receive, answer.after_bytes or 0, happen)
 
 
-def drop(scope: Scope, seen: Seen, *, reset: bool = False) -> None:
+def drop(scope: Scope, seen: TrackedRequest, *, reset: bool = False) -> None:
     """Note a request as unanswered, and close its connection."""
     seen.note()
     cut(scope, reset=reset)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from uploader_server.faults.rules import Rule
     from uploader_server.faults.state import Faults
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
 
 
 class Unanswered(Exception):
@@ -31,7 +31,7 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
-    seen: Seen
+    seen: TrackedRequest
 
     def value(self, name: str) -> Any:
         """A parameter of the rule."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uploader_server.faults.gates import Gate
     from uploader_server.faults.rules import Rule
     from uploader_server.faults.state import Faults
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class FaultyApp:
         self._faults = faults
         self._control = control
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Seen) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         """Serve one request or websocket."""
         if self._control is not None and scope["type"] == "http" and scope["path"] == PATH:
             await self._control(scope, receive, send)
@@ -61,7 +61,7 @@ class FaultyApp:
         else:
             await self._serve_http(scope, receive, send)
 
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Seen) -> None:
+    async def _serve_http(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         method, path = effective_method(scope), scope["path"]
         app = self._app
         answer = self._faults.take_answer(method, path)
@@ -95,14 +95,16 @@ class FaultyApp:
 
 
 async def _act(
-    rule: Rule, faults: Faults, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send
+    rule: Rule, faults: Faults, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
 ) -> None:
     act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
     with contextlib.suppress(Unanswered):
         await act(Exchange(rule, faults, app, scope, receive, send, seen))
 
 
-async def _scripted(answer: Answer, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
+async def _scripted(
+    answer: Answer, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
+) -> None:
     await give(answer, app, scope, receive, send, seen)
 
 

@@ -1,4 +1,4 @@
-"""Who may call: the JSON Web Tokens (HS256) that DELETE and the analysis ask for, and the one bearer token for all."""
+"""Authentication: JSON Web Tokens (HS256) for DELETE and analyses, and one bearer token for all calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uploader_server.http.errors import ApiError
 
 
 def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
-    """A token that a server with this secret accepts for `ttl` seconds."""
+    """Return a JWT signed with `secret` that is valid for `ttl` seconds."""
     now = int(time.time())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # a short secret is the operator's choice
@@ -20,13 +20,13 @@ def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
 
 
 def bearer(authorization: str | None) -> str:
-    """The token of `Bearer <token>`; empty where there is none."""
+    """Return the token of `Bearer <token>`, or an empty string."""
     kind, _, token = (authorization or "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else ""
 
 
 def same_token(given: str, expected: str) -> bool:
-    """Whether this is the token, in a time that says nothing about where it differs."""
+    """Compare two tokens in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
@@ -58,9 +58,9 @@ def check_token(authorization: str | None, secret: str, auth_token: str | None =
 
 
 def owner_of(authorization: str | None, secret: str) -> str:
-    """Whose request this is: the subject of a token that was signed here, expired or not; else empty, like nobody's.
+    """Return the subject of a JWT signed with `secret`, even an expired one; empty for any other token.
 
-    It tells clients apart and permits nothing.
+    It identifies the owner of an upload and grants no access.
     """
     token = bearer(authorization)
     try:
