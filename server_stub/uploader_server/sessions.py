@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, Session, file_row
-from uploader_server.storage.paths import FOR_GOOD, UnsafePathError
+from uploader_server.storage.paths import PERMANENT, UnsafePathError
 from uploader_server.wire import is_uuid, timestamp
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Sessions:
         except UnsafePathError as error:
             file.fail("INVALID_PATH", str(error))
         except OSError as error:
-            if error.errno not in FOR_GOOD:
+            if error.errno not in PERMANENT:
                 raise
             file.fail("UPLOAD_FAILED", error.strerror or str(error))
         return None
