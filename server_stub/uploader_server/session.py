@@ -157,14 +157,14 @@ class Session:
         return self.status in ENDED
 
     @property
-    def held(self) -> int:
+    def file_count(self) -> int:
         """How many files came, or are coming."""
         return len(self.files) + self.unlisted
 
     @property
     def total(self) -> int:
         """How many files were announced, or came all the same."""
-        return max(self.expected, self.held)
+        return max(self.expected, self.file_count)
 
     @property
     def ending(self) -> str | None:

@@ -79,7 +79,7 @@ class Sessions:
         session = self.find(session_id)
         if session.ended:
             code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {session.status}: make a new one")
+            raise ApiError(409, code, f"The session is {session.status}: create a new one")
         return session
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
@@ -218,7 +218,7 @@ def _restored(saved: SavedSession) -> Session:
     session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
     for known in saved.open_packed:
         session.remember(known["relative_path"], known["sha256"].hex())
-    if session.held and session.status == "pending":
+    if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()
     session.release()

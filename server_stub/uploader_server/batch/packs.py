@@ -133,10 +133,10 @@ class Packs:
 
     def _check_room(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
-        if session.held + len(manifest.entries) <= most:
+        if session.file_count + len(manifest.entries) <= most:
             return
         new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.held + len(new) > most:
+        if session.file_count + len(new) > most:
             raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {most} files", number=most)
 
     async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
