@@ -1,4 +1,4 @@
-"""The ASGI layer that carries out faults. It is installed only where faults were asked for, or may be at run time."""
+"""The ASGI middleware that injects faults; installed only if faults are configured or can be added."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HANG_LIMIT = 300.0
-"""Seconds that a connection hangs at most; no client waits that long."""
+"""Maximum seconds that a connection hangs; longer than the timeouts of clients."""
 _REFUSALS = {"off": 404, "refuse": 403}
 
 
 class FaultyApp:
-    """An application with faults: latency, rules, scripted answers, and Socket.IO behind its gates.
+    """Middleware that applies latency, rules, scripted responses and the gates of Socket.IO.
 
-    By `control` a test in another process changes the rules.
+    `control` serves `/faults`, by which other processes change the rules.
     """
 
     def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
@@ -109,7 +109,7 @@ async def _scripted(
 
 
 class Freezing:
-    """A `receive` and a `send` through which nothing passes any more once a gate is frozen."""
+    """Wraps `receive` and `send`; drops all messages while a gate is frozen."""
 
     def __init__(self, gates: list[Gate], receive: Receive, send: Send) -> None:
         self._gates = gates
@@ -120,19 +120,19 @@ class Freezing:
         return any(gate.frozen() for gate in self._gates)
 
     async def receive(self) -> Message:
-        """The next message that got through."""
+        """Return the next message that is not dropped."""
         message = await self._receive()
         while self._frozen() and message["type"] in {"websocket.receive", "http.request"}:
             message = await self._receive()
         return message
 
     async def send(self, message: Message) -> None:
-        """Send on, or drop."""
+        """Send or drop a message."""
         await (nowhere if self._frozen() else self._send)(message)
 
 
 class Delayed:
-    """A `send` that delivers each message one latency later, in order, without holding up who sends."""
+    """A `send` that delays each message by the latency, in order, without blocking the sender."""
 
     def __init__(self, faults: Faults, send: Send) -> None:
         self._faults = faults
@@ -141,7 +141,7 @@ class Delayed:
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Send now, or line up."""
+        """Send a message now or queue it."""
         if not self._faults.latency and not self._waiting:
             await self._send(message)
             return
@@ -156,15 +156,15 @@ class Delayed:
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             try:
                 await self._send(message)
-            except Exception as error:  # noqa: BLE001 - the peer is gone
-                logger.debug("a delayed message found nobody: %r", error)
+            except Exception as error:  # noqa: BLE001 - the client has disconnected
+                logger.debug("can't send a delayed message: %r", error)
                 self._waiting.clear()
                 return
             self._waiting.popleft()
 
 
 def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
-    """A function that cuts the connection of this scope, then calls `then`."""
+    """Return a function that closes the connection of this scope, then calls `then`."""
 
     def end() -> None:
         cut(scope)
@@ -174,9 +174,9 @@ def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:
-    """Never answer; until the client leaves, or the gate changes.
+    """Wait until the client disconnects or the gate changes, for at most HANG_LIMIT.
 
-    granian doesn't tell that the client of an unanswered websocket has left, so there is a limit to it.
+    granian doesn't report the disconnect of a client whose websocket is not accepted yet.
     """
 
     async def gone() -> None:
@@ -189,7 +189,7 @@ async def _hang(receive: Receive, ended: asyncio.Event) -> None:
         async with asyncio.timeout(HANG_LIMIT):
             await ended.wait()
     except TimeoutError:
-        logger.debug("a hanging connection was given up")
+        logger.debug("a hanging connection reached the limit")
     finally:
         watching.cancel()
         await asyncio.wait({watching})
