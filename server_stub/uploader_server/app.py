@@ -198,7 +198,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
-    analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
+    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
     flavour = Reference if config.reference else Bundled
     backend: Backend = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)

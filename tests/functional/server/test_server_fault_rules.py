@@ -473,7 +473,7 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
         ("status:patch:503,code=500", "code is repeated"),
         ("cut:patch#0:5", "#0 is not one of: #3 the third"),
         ("cut:patch#4-2", "#4-2 is not one of"),
-        ("cut:patch:64Q", "at: '64Q' is no size"),
+        ("cut:patch:64Q", "at: '64Q' is not a size"),
         ("lose:patch:5", "'5' is not a parameter: it has no parameters"),
         ("event-late:upload-progress", "seconds is missing"),
         ("event-late:uploadprogress:1", "did you mean 'upload-progress'?"),
