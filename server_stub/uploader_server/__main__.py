@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uploader_server.analysis.stages import STAGES, AnalysisMode
-from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_network, check_origin, parse_size
+from uploader_server.config import (
+    RealtimeMode,
+    ServerConfig,
+    StartupError,
+    check_network,
+    check_origin,
+    parse_number,
+    parse_seconds,
+    parse_size,
+)
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
@@ -69,7 +78,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--rate-limit", type=_checked(_at_least(0)), metavar="N", help="API requests per 15 minutes; 0: no limit")
     add(
         "--session-ttl",
-        type=_checked(_seconds),
+        type=_checked(parse_seconds),
         default=24 * 3600.0,
         metavar="S",
         help="expiry of idle sessions in seconds",
@@ -78,23 +87,49 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--no-packs", dest="packs", action="store_false", help="disable packs of small files and the lookup")
     add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="require a session for tus uploads")
     add(
-        "--upload-ttl", type=_checked(_seconds), default=7 * 24 * 3600.0, metavar="S", help="expiry of idle tus uploads"
+        "--upload-ttl",
+        type=_checked(parse_seconds),
+        default=7 * 24 * 3600.0,
+        metavar="S",
+        help="expiry of idle tus uploads",
     )
-    add("--fault", type=_checked(_rule), action="append", default=[], metavar="RULE", help="inject a fault; repeatable")
+    add(
+        "--fault",
+        type=_checked(parse_rule, keep=True),
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="inject a fault; repeatable",
+    )
     add("--list-faults", action="store_true", help="list all faults with examples, and exit")
     add("--fault-control", action="store_true", help="change faults at run time at /faults (loopback only)")
-    add("--realtime", type=_checked(_mode), metavar="V", help="inject faults into Socket.IO, see below")
-    add("--websocket", type=_checked(_mode), metavar="V", help="inject faults into websockets only")
+    add(
+        "--realtime",
+        type=_checked(RealtimeMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into Socket.IO, see below",
+    )
+    add(
+        "--websocket",
+        type=_checked(RealtimeMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into websockets only",
+    )
     add("--latency", type=_checked(_at_least(0)), default=0, metavar="MS", help="delay of every request in ms")
-    add("--processing", type=_checked(_seconds_or_none), metavar="S", help="simulated processing time per file")
+    add("--processing", type=_checked(parse_number), metavar="S", help="simulated processing time per file")
     add("--fail-file", action="append", default=[], metavar="GLOB", help="fail matching files inside a 200 response")
-    add("--analysis-seconds", type=_checked(_seconds_or_none), default=3.0, metavar="S", help="duration of an analysis")
-    add("--analysis", type=_checked(_analysis), metavar="V", help="inject faults into analyses, see below")
+    add("--analysis-seconds", type=_checked(parse_number), default=3.0, metavar="S", help="duration of an analysis")
+    add(
+        "--analysis",
+        type=_checked(AnalysisMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into analyses, see below",
+    )
     add("--jwt-secret-file", type=Path, metavar="FILE", help="secret that signs tokens (default: random)")
     add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
     add(
         "--cors-origin",
-        type=_checked(_origin),
+        type=_checked(check_origin, keep=True),
         action="append",
         default=[],
         metavar="ORIGIN",
@@ -102,7 +137,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     add(
         "--behind-proxy",
-        type=_checked(_network),
+        type=_checked(check_network, keep=True),
         action="append",
         default=[],
         metavar="ADDRESS",
@@ -135,14 +170,15 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     return options
 
 
-def _checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Wrap `convert` so that argparse shows the message of a ValueError."""
+def _checked(convert: Callable[[str], Any], *, keep: bool = False) -> Callable[[str], Any]:
+    """Wrap `convert` so that argparse shows the message of a ValueError; with `keep` the value is the text itself."""
 
     def converted(text: str) -> Any:
         try:
-            return convert(text)
+            value = convert(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        return text if keep else value
 
     return converted
 
@@ -162,53 +198,11 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds_or_none(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _seconds(text: str) -> float:
-    seconds = _seconds_or_none(text)
-    if seconds == 0:
-        raise ValueError("it must be more than 0 seconds")
-    return seconds
-
-
 def _types(text: str) -> tuple[str, ...]:
     types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
     if not types:
         raise ValueError("give at least one file extension, e.g. mp4,avi (or * for any)")
     return types
-
-
-def _origin(text: str) -> str:
-    check_origin(text)
-    return text
-
-
-def _network(text: str) -> str:
-    check_network(text)
-    return text
-
-
-def _rule(text: str) -> str:
-    parse_rule(text)
-    return text
-
-
-def _mode(text: str) -> str:
-    RealtimeMode.parse(text)
-    return text
-
-
-def _analysis(text: str) -> str:
-    AnalysisMode.parse(text)
-    return text
 
 
 def _secret(option: str, path: Path) -> str:
@@ -218,7 +212,7 @@ def _secret(option: str, path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise StartupError(f"{option} {path}: can't be read ({error}); name a readable text file") from error
     if not secret:
-        raise StartupError(f"{option} {path}: it is empty; put a secret into it")
+        raise StartupError(f"{option} {path}: it is empty; write a secret to it")
     return secret
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -75,6 +76,25 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is not a size: it must be at least one byte")
     return size
+
+
+def parse_number(text: str) -> float:
+    """Parse a finite number of at least 0. Raises ValueError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """Parse a number of seconds greater than 0. Raises ValueError."""
+    value = parse_number(text)
+    if value == 0:
+        raise ValueError("it must be more than 0 seconds")
+    return value
 
 
 def check_network(text: str) -> None:

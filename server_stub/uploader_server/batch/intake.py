@@ -148,20 +148,15 @@ class Intake:
 
     def _attach(self, session: Session) -> None:
         self.session = session
-        if not session.requests:
-            session.began = time.monotonic()
         if self.task is not None:
-            session.requests.add(self.task)
-        session.status = "uploading"
-        session.touch()
+            session.attach(self.task)
         for file in self.reader.files:
             session.add(file)
 
     def detach(self) -> None:
         """Detach the request from its session, which may expire again."""
         if self.session is not None and self.task is not None:
-            self.session.requests.discard(self.task)
-            self.session.touch()
+            self.session.detach(self.task)
 
     async def started(self, file: FileState) -> None:
         """Add a file to the session."""

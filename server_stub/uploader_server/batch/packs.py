@@ -79,9 +79,9 @@ class Packs:
         key = self._key(request, request.path_params["key"])
         if key in self._running:
             raise _in_progress()
-        answer = await self._remembered(key, None)
+        answer = await self._saved_answer(key, None)
         if answer is None:
-            raise ApiError(404, "PACK_NOT_FOUND", "No pack with this key was answered")
+            raise ApiError(404, "PACK_NOT_FOUND", "There is no saved response for this key")
         return Json(answer)
 
     async def receive(self, request: Request) -> Response:
@@ -113,7 +113,7 @@ class Packs:
     async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
         self._check_running(key, manifest)
-        known = await self._remembered(key, manifest)
+        known = await self._saved_answer(key, manifest)
         if known is not None:
             return known
         session = self._sessions.find_open(manifest.session)
@@ -144,7 +144,7 @@ class Packs:
         self._check_running(key, manifest)
         self._running[key] = manifest.digest
         try:
-            known = await self._remembered(key, manifest)  # a concurrent request may have stored it
+            known = await self._saved_answer(key, manifest)  # a concurrent request may have stored it
             if known is not None:
                 return known
             await asyncio.sleep(self._sessions.limits.processing * len(manifest.entries))
@@ -182,7 +182,7 @@ class Packs:
         session.touch()
         emit = self._sessions.emit
         last = _state(stored[-1]) if stored else None
-        await emit(session.id, session.event(f"A pack: {len(stored)} of {len(files)} files stored", last))
+        await emit(session.id, session.event(f"Pack: {len(stored)} of {len(files)} files stored", last))
         for number, file in enumerate(failed):
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
@@ -196,7 +196,7 @@ class Packs:
         if running is not None:
             raise _in_progress() if running == manifest.digest else _other_manifest()
 
-    async def _remembered(self, key: Key, manifest: Manifest | None) -> bytes | None:
+    async def _saved_answer(self, key: Key, manifest: Manifest | None) -> bytes | None:
         known = await self._rows.find(key)
         if known is None:
             return None
@@ -206,9 +206,9 @@ class Packs:
 
     @contextlib.contextmanager
     def _memory(self, size: int) -> Iterator[None]:
-        """Hold so many bytes. Raises ApiError 503 where all requests hold too many already."""
+        """Reserve bytes of memory. Raises ApiError 503 if MEMORY is exceeded."""
         if self._buffered + size > MEMORY:
-            raise ApiError(503, "SERVER_BUSY", "Too many packs are arriving at once", headers=_SOON)
+            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", headers=_SOON)
         self._buffered += size
         try:
             yield
@@ -217,7 +217,7 @@ class Packs:
 
 
 def _count(session: Session, files: list[Packed]) -> set[str]:
-    """Decide which files the session counts: those that have ended, and were not counted before; their marks."""
+    """Set `counted` of files that ended and were not counted before; return their marks."""
     marks = set()
     for file in files:
         mark = None if file.retryable else session.remember(file.entry.path, file.entry.sha256)

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.analysis.stages import STAGES
-from uploader_server.config import parse_size
+from uploader_server.config import parse_number, parse_seconds, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,27 +113,6 @@ def _size(text: str) -> int:
     return 0 if text == "0" else parse_size(text)
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{text!r} is not a number of at least 0")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if value == 0:
-        raise ValueError("it must be more than 0 seconds")
-    return value
-
-
-def _rate(text: str) -> int:
-    return parse_size(text)
-
-
 def _status(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 200 <= int(text) <= 599:
         raise ValueError(f"{text!r} is not an HTTP status from 200 to 599")
@@ -164,7 +142,7 @@ def _at(default: int = 0) -> Parameter:
 _SIDE = Parameter("side", "request|answer", _words("request", "answer"), "request")
 _GZIP = Parameter("gzip", "yes|no", _words("yes", "no"), "no")
 _R, _E, _S = Where.REQUEST, Where.EVENT, Where.SOCKET
-_FOR_SECONDS = Parameter("seconds", "S", _seconds, required=True)
+_FOR_SECONDS = Parameter("seconds", "S", parse_seconds, required=True)
 
 _TABLE = (
     Fault(
@@ -188,7 +166,7 @@ _TABLE = (
         "stall:patch#1:in,seconds=5,at=64K",
         (
             Parameter("when", "before|in|after", _words("before", "in", "after"), required=True),
-            Parameter("seconds", "S", _seconds, required=True),
+            Parameter("seconds", "S", parse_seconds, required=True),
             _at(),
         ),
     ),
@@ -197,7 +175,7 @@ _TABLE = (
         _R,
         "limits request and response bodies to this many bytes per second",
         "slow:patch:512K",
-        (Parameter("rate", "BYTES", _rate, required=True),),
+        (Parameter("rate", "BYTES", parse_size, required=True),),
     ),
     Fault("flip", _R, "flips one bit of the byte at this position of the body", "flip:patch#1:1000", (_at(), _SIDE)),
     Fault(
@@ -223,7 +201,7 @@ _TABLE = (
         _R,
         "responds with an endless body at this many bytes per second",
         "endless:health:1",
-        (Parameter("rate", "BYTES", _rate, 1 << 20),),
+        (Parameter("rate", "BYTES", parse_size, 1 << 20),),
     ),
     Fault(
         "html",
@@ -249,7 +227,7 @@ _TABLE = (
         (
             Parameter("memory", "all|files|nothing", _words("all", "files", "nothing"), "all"),
             _at(),
-            Parameter("down", "S", _number, 0.0),
+            Parameter("down", "S", parse_number, 0.0),
         ),
     ),
     Fault("event-missing", _E, "is not sent", "event-missing:upload-progress#2-4"),
@@ -300,7 +278,7 @@ _TABLE = (
         Where.NOTHING,
         "delays every request and every websocket message by this many milliseconds",
         "latency:50",
-        (Parameter("ms", "MS", _number, required=True),),
+        (Parameter("ms", "MS", parse_number, required=True),),
     ),
     Fault("fail-file", Where.FILE, "matching files fail inside a 200 response", "fail-file:*.tmp"),
     Fault(

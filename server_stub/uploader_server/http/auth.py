@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 import warnings
+from typing import Any
 
 import jwt
 
@@ -40,7 +41,7 @@ def check_access(authorization: str | None, auth_token: str) -> None:
 
 
 def check_token(authorization: str | None, secret: str, auth_token: str | None = None) -> None:
-    """Accept `Bearer <JWT>`, and `Bearer <auth_token>` where one is set.
+    """Accept `Bearer <JWT>`, and `Bearer <auth_token>` if one is configured.
 
     Raises ApiError 401: UNAUTHORIZED without a token, INVALID_TOKEN with a bad one.
     """
@@ -50,9 +51,7 @@ def check_token(authorization: str | None, secret: str, auth_token: str | None =
     if auth_token is not None and same_token(token, auth_token):
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            jwt.decode(token, secret, algorithms=["HS256"])
+        _decode(token, secret)
     except jwt.InvalidTokenError as error:
         raise ApiError(401, "INVALID_TOKEN", "The token is invalid or has expired", details=str(error)) from error
 
@@ -62,14 +61,16 @@ def owner_of(authorization: str | None, secret: str) -> str:
 
     It identifies the owner of an upload and grants no access.
     """
-    token = bearer(authorization)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            claims = jwt.decode(token, secret, algorithms=["HS256"], options={"verify_exp": False})
+        return str(_decode(bearer(authorization), secret, verify_exp=False).get("sub", ""))
     except jwt.InvalidTokenError:
         return ""
-    return str(claims.get("sub", ""))
+
+
+def _decode(token: str, secret: str, *, verify_exp: bool = True) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+        return jwt.decode(token, secret, algorithms=["HS256"], options={"verify_exp": verify_exp})
 
 
 def _unauthorized() -> ApiError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+from uploader_server.http.proxies import is_address
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +62,7 @@ class Origins:
     def _is_ours(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or is_address(name)
         except ValueError:
             return False
 
@@ -90,14 +90,6 @@ def _names(origin: str, host: str | None) -> bool:
     """Return whether an origin has the host of the request."""
     scheme, found, rest = origin.partition("://")
     return bool(found) and scheme in {"http", "https"} and rest == host
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -37,7 +37,7 @@ class Proxies:
         headers = scope["headers"]
         if host:
             headers = [*(pair for pair in headers if pair[0] != b"host"), (b"host", host[0].encode("latin-1"))]
-        actual = (address if _is_address(address) else client[0], client[1])
+        actual = (address if is_address(address) else client[0], client[1])
         return {**scope, "peer": client, "client": actual, "headers": headers}
 
 
@@ -49,7 +49,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Return whether the text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

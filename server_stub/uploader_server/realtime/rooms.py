@@ -13,7 +13,7 @@ import socketio  # type: ignore[import-untyped]
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.bodies import before
 from uploader_server.http.errors import ApiError, refuse
-from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, Checked, StrictServer, are_packets
+from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class Realtime:
             await self._serve_known(scope, receive, send)
             return
         self._handshakes[id(scope)] = scope
-        checked = Checked(receive).receive if scope["type"] == "websocket" else receive
-        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, checked, send))
+        receive = checked(receive) if scope["type"] == "websocket" else receive
+        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
         try:
             await asyncio.wait({serving})
         finally:
@@ -105,7 +105,7 @@ class Realtime:
         if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._app(scope, Checked(receive).receive, send)
+            await self._app(scope, checked(receive), send)
         elif scope["method"] == "POST":
             await self._receive_packets(scope, receive, send)
         else:

@@ -51,18 +51,16 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
             self._close(eio_sid)
 
 
-class Checked:
-    """A websocket `receive` that disconnects at the first invalid packet."""
+def checked(receive: Receive) -> Receive:
+    """Wrap a websocket's `receive` to disconnect at the first invalid packet."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-
-    async def receive(self) -> Message:
-        """Return the next message."""
-        message = await self._receive()
+    async def checking() -> Message:
+        message = await receive()
         if message["type"] == "websocket.receive" and not _is_packet(message.get("text") or ""):
             return {"type": "websocket.disconnect", "code": 1003}
         return message
+
+    return checking
 
 
 def _is_packet(text: str) -> bool:

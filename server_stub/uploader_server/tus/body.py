@@ -90,8 +90,7 @@ class Receiving:
             await asyncio.wait({reading})
             self._upload.writer = None
             if self._session is not None:
-                self._session.requests.discard(reading)
-                self._session.touch()
+                self._session.detach(reading)
             kept = await self._close(appender, reading)
         if reading.cancelled():
             raise self._ended()

@@ -139,7 +139,8 @@ class Tus:
             async with self.uploads.turn(upload):
                 await self._begin(upload, body, checksum)
         except ApiError as error:
-            raise _with_headers(error, location) from error
+            error.headers.update(location)
+            raise
         return Response(status_code=201, headers={**location, **self._state(upload)})
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
@@ -174,11 +175,11 @@ class Tus:
             raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
         checksum = parse_checksum(headers.get("upload-checksum"))
         if upload.concat.kind == "final":
-            raise ApiError(403, "FINAL_UPLOAD", "A final upload is made of its parts alone")
+            raise ApiError(403, "FINAL_UPLOAD", "A final upload accepts no bytes")
         async with self.uploads.turn(upload):
             if offset != upload.offset:
                 now = {"upload-offset": str(upload.offset)}
-                raise TusError(409, "WRONG_OFFSET", f"The upload is at {upload.offset}", now)
+                raise TusError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", now)
             if length is not None:
                 await self.uploads.set_length(upload, length)
             if body.present and upload.status == FINISHED:
@@ -233,10 +234,3 @@ def _refusal(error: ApiError, body: Body) -> Response:
     answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
     answer.headers.update(error.headers)
     return answer
-
-
-def _with_headers(error: ApiError, headers: dict[str, str]) -> ApiError:
-    """Return a copy of the error with response headers."""
-    named = TusError(error.status, error.code, error.message, headers)
-    named.details = error.details
-    return named
