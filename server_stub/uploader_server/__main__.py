@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -95,6 +96,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     add(
         "--fault",
+        dest="faults",
         type=_checked(parse_rule, keep=True),
         action="append",
         default=[],
@@ -115,9 +117,29 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         metavar="V",
         help="inject faults into websockets only",
     )
-    add("--latency", type=_checked(_at_least(0)), default=0, metavar="MS", help="delay of every request in ms")
-    add("--processing", type=_checked(parse_number), metavar="S", help="simulated processing time per file")
-    add("--fail-file", action="append", default=[], metavar="GLOB", help="fail matching files inside a 200 response")
+    add(
+        "--latency",
+        dest="latency_ms",
+        type=_checked(_at_least(0)),
+        default=0,
+        metavar="MS",
+        help="delay of every request in ms",
+    )
+    add(
+        "--processing",
+        dest="processing_seconds",
+        type=_checked(parse_number),
+        metavar="S",
+        help="simulated processing time per file",
+    )
+    add(
+        "--fail-file",
+        dest="fail_files",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="fail matching files inside a 200 response",
+    )
     add("--analysis-seconds", type=_checked(parse_number), default=3.0, metavar="S", help="duration of an analysis")
     add(
         "--analysis",
@@ -129,6 +151,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
     add(
         "--cors-origin",
+        dest="cors_origins",
         type=_checked(check_origin, keep=True),
         action="append",
         default=[],
@@ -143,7 +166,14 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="trust X-Forwarded-For of this address or network; repeatable",
     )
-    add("--allow-host", action="append", default=[], metavar="NAME", help="allowed Host header; repeatable")
+    add(
+        "--allow-host",
+        dest="allow_hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="allowed Host header; repeatable",
+    )
     add(
         "--max-connections",
         type=_checked(_at_least(0)),
@@ -226,45 +256,19 @@ def _auth_token(path: Path) -> str:
 
 def configured(options: argparse.Namespace) -> ServerConfig:
     """Return the configuration from the options. Raises StartupError if a file can't be read."""
-    secret: dict[str, Any] = {}
+    names = {field.name for field in dataclasses.fields(ServerConfig)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(options).items()
+        if name in names
+    }
     if options.jwt_secret_file is not None:
-        secret["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
+        values["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
     if options.auth_token_file is not None:
-        secret["auth_token"] = _auth_token(options.auth_token_file)
-    log = options.access_log
-    return ServerConfig(
-        host=options.host,
-        port=options.port,
-        root=options.root,
-        durability=options.durability,
-        flavour=options.flavour,
-        max_files=options.max_files,
-        max_size=options.max_size,
-        types=options.types,
-        rate_limit=options.rate_limit,
-        session_ttl=options.session_ttl,
-        tus=options.tus,
-        packs=options.packs,
-        anonymous_tus=options.anonymous_tus,
-        upload_ttl=options.upload_ttl,
-        faults=tuple(options.fault),
-        fault_control=options.fault_control,
-        realtime=options.realtime,
-        websocket=options.websocket,
-        latency_ms=options.latency,
-        processing_seconds=options.processing,
-        fail_files=tuple(options.fail_file),
-        analysis_seconds=options.analysis_seconds,
-        analysis=options.analysis,
-        cors_origins=tuple(options.cors_origin),
-        behind_proxy=tuple(options.behind_proxy),
-        allow_hosts=tuple(options.allow_host),
-        max_connections=options.max_connections,
-        max_joins=options.max_joins,
-        access_log_format=options.access_log_format,
-        access_log=log if log in {None, "-"} else Path(log),
-        **secret,
-    )
+        values["auth_token"] = _auth_token(options.auth_token_file)
+    if options.access_log not in {None, "-"}:
+        values["access_log"] = Path(options.access_log)
+    return ServerConfig(**values)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
