@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed at the stop)?; Ctrl-C stops\)")
+_READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, removed on exit)?; Ctrl-C stops\)")
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""The bundled upload server: the same protocol as the reference backend, plus faults on demand."""
+"""The bundled upload server: the protocol of the reference backend, with fault injection."""

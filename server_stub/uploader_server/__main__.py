@@ -1,8 +1,9 @@
-"""`python -m uploader_server`: the bundled server on its own."""
+"""`python -m uploader_server`: the command line of the bundled server."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uploader_server.analysis.stages import STAGES, AnalysisMode
-from uploader_server.config import RealtimeMode, ServerConfig, StartupError, check_network, check_origin, parse_size
+from uploader_server.config import (
+    RealtimeMode,
+    ServerConfig,
+    StartupError,
+    check_network,
+    check_origin,
+    parse_number,
+    parse_seconds,
+    parse_size,
+)
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
@@ -23,107 +33,182 @@ PROG = "python -m uploader_server"
 _EPILOG = """\
 values of --realtime (both transports of Socket.IO) and --websocket (that transport alone):
   off            the path answers 404, as if there were no Socket.IO
-  refuse         every connection is refused at once (403)
-  hang           connections are accepted and never answered
-  flap:S         from the first connection on: S seconds up, S seconds down, and so on; going down cuts
-                 every live connection and refuses new ones
-  kill-after:S   S seconds after the first connection it is cut and never comes back
-Uploads over HTTP are not affected by any of them. These options, --latency, --fail-file and --analysis are short
-forms of rules of --fault: --realtime flap:4 is --fault socket-flap:realtime:4.
+  refuse         every connection is refused (403)
+  hang           connections are accepted and get no response
+  flap:S         alternates S seconds up and S seconds down from the first connection on; while down, live
+                 connections are cut and new ones refused
+  kill-after:S   S seconds after the first connection all connections are cut, and new ones refused
+They do not affect uploads over HTTP. These options, --latency, --fail-file and --analysis are short forms of
+--fault rules: --realtime flap:4 is --fault socket-flap:realtime:4.
 
-values of --analysis, several with commas between them:
-  silent         no event is sent; the status tells how far it is
-  hang           it stops for good in its first stage and is never answered
-  fail:STAGE     that stage fails with 503, and may succeed another time
-  refuse:STAGE   that stage fails with 422, for good
+values of --analysis, separated by commas:
+  silent         no events are sent; the status shows the progress
+  hang           the analysis stops in its first stage and gets no response
+  fail:STAGE     the stage fails with 503 (retryable)
+  refuse:STAGE   the stage fails with 422 (permanent)
 stages: {stages}
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with one line for an error instead of the whole usage."""
+    """An ArgumentParser that prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit 2 with the message."""
+        """Print the message and exit with code 2."""
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
-    """The options; `None` takes the flavour's own value."""
+    """Return the argument parser. The default None means the flavour's value."""
     options = Parser(
         prog=prog,
-        description="The bundled upload server, with faults on demand.",
+        description="The bundled upload server, with fault injection.",
         epilog=_EPILOG.format(stages=" ".join(STAGES)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
-    add("--port", type=_checked(_port), default=8005, help="port; 0 takes a free one (default: %(default)s)")
-    add("--root", type=Path, help="directory to keep files in (default: a temporary one, removed at the stop)")
-    add("--durability", choices=("fsync", "none"), help="what survives a loss of power (default: fsync with --root)")
-    add("--as", dest="flavour", choices=("bundled", "reference"), default="bundled", help="whom to behave like")
-    add("--max-files", type=_checked(_at_least(1)), metavar="N", help="files in one session")
-    add("--max-size", type=_checked(parse_size), metavar="SIZE", help="largest file: 8M is 8 MiB, 8MB 8,000,000")
-    add("--types", type=_checked(_types), metavar="A,B", help="allowed file name endings, e.g. mp4,avi")
-    add("--rate-limit", type=_checked(_at_least(0)), metavar="N", help="API requests in 15 minutes; 0: no limit")
-    add("--session-ttl", type=_checked(_seconds), default=24 * 3600.0, metavar="S", help="idle seconds to live")
-    add("--no-tus", dest="tus", action="store_false", help="no resumable uploads (tus 1.0)")
-    add("--no-packs", dest="packs", action="store_false", help="no packs of small files, and no lookup")
-    add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="tus uploads only within sessions")
-    add("--upload-ttl", type=_checked(_seconds), default=7 * 24 * 3600.0, metavar="S", help="the same for tus uploads")
-    add("--fault", type=_checked(_rule), action="append", default=[], metavar="RULE", help="break something on purpose")
-    add("--list-faults", action="store_true", help="print every fault with an example, and exit")
-    add("--fault-control", action="store_true", help="let tests change the faults at /faults (loopback only)")
-    add("--realtime", type=_checked(_mode), metavar="V", help="break Socket.IO, see below")
-    add("--websocket", type=_checked(_mode), metavar="V", help="break the websocket transport alone")
-    add("--latency", type=_checked(_at_least(0)), default=0, metavar="MS", help="delay of every request")
-    add("--processing", type=_checked(_seconds_or_none), metavar="S", help="seconds of processing for each file")
-    add("--fail-file", action="append", default=[], metavar="GLOB", help="fail these files inside a 200")
-    add("--analysis-seconds", type=_checked(_seconds_or_none), default=3.0, metavar="S", help="seconds of an analysis")
-    add("--analysis", type=_checked(_analysis), metavar="V", help="break analyses, see below")
-    add("--jwt-secret-file", type=Path, metavar="FILE", help="secret of the tokens (default: a random one)")
-    add("--auth-token-file", type=Path, metavar="FILE", help="a token that all calls and sockets need from now on")
+    add("--port", type=_checked(_port), default=8005, help="port; 0 selects a free one (default: %(default)s)")
+    add("--root", type=Path, help="directory for files (default: a temporary one, removed on exit)")
+    add("--durability", choices=("fsync", "none"), help="flush confirmed data to disk (default: fsync with --root)")
+    add("--as", dest="flavour", choices=("bundled", "reference"), default="bundled", help="behaviour to emulate")
+    add("--max-files", type=_checked(_at_least(1)), metavar="N", help="maximum files per session")
+    add("--max-size", type=_checked(parse_size), metavar="SIZE", help="maximum file size: 8M is 8 MiB, 8MB 8,000,000")
+    add("--types", type=_checked(_types), metavar="A,B", help="allowed file extensions, e.g. mp4,avi")
+    add("--rate-limit", type=_checked(_at_least(0)), metavar="N", help="API requests per 15 minutes; 0: no limit")
+    add(
+        "--session-ttl",
+        type=_checked(parse_seconds),
+        default=24 * 3600.0,
+        metavar="S",
+        help="expiry of idle sessions in seconds",
+    )
+    add("--no-tus", dest="tus", action="store_false", help="disable resumable uploads (tus 1.0)")
+    add("--no-packs", dest="packs", action="store_false", help="disable packs of small files and the lookup")
+    add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="require a session for tus uploads")
+    add(
+        "--upload-ttl",
+        type=_checked(parse_seconds),
+        default=7 * 24 * 3600.0,
+        metavar="S",
+        help="expiry of idle tus uploads",
+    )
+    add(
+        "--fault",
+        dest="faults",
+        type=_checked(parse_rule, keep=True),
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="inject a fault; repeatable",
+    )
+    add("--list-faults", action="store_true", help="list all faults with examples, and exit")
+    add("--fault-control", action="store_true", help="change faults at run time at /faults (loopback only)")
+    add(
+        "--realtime",
+        type=_checked(RealtimeMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into Socket.IO, see below",
+    )
+    add(
+        "--websocket",
+        type=_checked(RealtimeMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into websockets only",
+    )
+    add(
+        "--latency",
+        dest="latency_ms",
+        type=_checked(_at_least(0)),
+        default=0,
+        metavar="MS",
+        help="delay of every request in ms",
+    )
+    add(
+        "--processing",
+        dest="processing_seconds",
+        type=_checked(parse_number),
+        metavar="S",
+        help="simulated processing time per file",
+    )
+    add(
+        "--fail-file",
+        dest="fail_files",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="fail matching files inside a 200 response",
+    )
+    add("--analysis-seconds", type=_checked(parse_number), default=3.0, metavar="S", help="duration of an analysis")
+    add(
+        "--analysis",
+        type=_checked(AnalysisMode.parse, keep=True),
+        metavar="V",
+        help="inject faults into analyses, see below",
+    )
+    add("--jwt-secret-file", type=Path, metavar="FILE", help="secret that signs tokens (default: random)")
+    add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
     add(
         "--cors-origin",
-        type=_checked(_origin),
+        dest="cors_origins",
+        type=_checked(check_origin, keep=True),
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let web pages of this origin call; repeatable, * is any",
+        help="allow web pages of this origin; repeatable, * allows any",
     )
     add(
         "--behind-proxy",
-        type=_checked(_network),
+        type=_checked(check_network, keep=True),
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="believe the X-Forwarded-For of this address or network; repeatable",
+        help="trust X-Forwarded-For of this address or network; repeatable",
     )
-    add("--allow-host", action="append", default=[], metavar="NAME", help="a name the server is called by; repeatable")
+    add(
+        "--allow-host",
+        dest="allow_hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="allowed Host header; repeatable",
+    )
     add(
         "--max-connections",
         type=_checked(_at_least(0)),
         default=500,
         metavar="N",
-        help="sockets of one address; 0: any",
+        help="realtime connections per address; 0: no limit",
     )
-    add("--max-joins", type=_checked(_at_least(0)), default=10_000, metavar="N", help="rooms of one socket; 0: any")
-    add("--access-log", metavar="FILE", help="append a line for each request to FILE; - is stderr")
-    add("--access-log-format", choices=("plain", "json"), default="plain", help="of its lines (default: %(default)s)")
+    add(
+        "--max-joins",
+        type=_checked(_at_least(0)),
+        default=10_000,
+        metavar="N",
+        help="rooms per connection; 0: no limit",
+    )
+    add("--access-log", metavar="FILE", help="append a line per request to FILE; - is stderr")
+    add(
+        "--access-log-format",
+        choices=("plain", "json"),
+        default="plain",
+        help="format of the log (default: %(default)s)",
+    )
     add("--print-token", action="store_true", help="print a token for DELETE and exit; needs --jwt-secret-file")
-    add("-v", "--verbose", action="store_true", help="show a token at the start, and what the server logs")
+    add("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
     return options
 
 
-def _checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let argparse show the words of a ValueError."""
+def _checked(convert: Callable[[str], Any], *, keep: bool = False) -> Callable[[str], Any]:
+    """Wrap `convert` so that argparse shows the message of a ValueError; with `keep` the value is the text itself."""
 
     def converted(text: str) -> Any:
         try:
-            return convert(text)
+            value = convert(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        return text if keep else value
 
     return converted
 
@@ -143,68 +228,26 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds_or_none(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _seconds(text: str) -> float:
-    seconds = _seconds_or_none(text)
-    if seconds == 0:
-        raise ValueError("it must be more than 0 seconds")
-    return seconds
-
-
 def _types(text: str) -> tuple[str, ...]:
     types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
     if not types:
-        raise ValueError("name at least one file name ending, e.g. mp4,avi (or * for any)")
+        raise ValueError("give at least one file extension, e.g. mp4,avi (or * for any)")
     return types
 
 
-def _origin(text: str) -> str:
-    check_origin(text)
-    return text
-
-
-def _network(text: str) -> str:
-    check_network(text)
-    return text
-
-
-def _rule(text: str) -> str:
-    parse_rule(text)
-    return text
-
-
-def _mode(text: str) -> str:
-    RealtimeMode.parse(text)
-    return text
-
-
-def _analysis(text: str) -> str:
-    AnalysisMode.parse(text)
-    return text
-
-
 def _secret(option: str, path: Path) -> str:
-    """The text of a file. Raises StartupError where it can't be read, or is empty."""
+    """Return the text of a file. Raises StartupError if it can't be read or is empty."""
     try:
         secret: str = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StartupError(f"{option} {path}: can't be read ({error}); name a readable text file") from error
     if not secret:
-        raise StartupError(f"{option} {path}: it is empty; put a secret into it")
+        raise StartupError(f"{option} {path}: it is empty; write a secret to it")
     return secret
 
 
 def _auth_token(path: Path) -> str:
-    """The bearer token of a file. Raises StartupError as well where no header could carry it."""
+    """Return the bearer token of a file. Raises StartupError also if it is not valid in a header."""
     token = _secret("--auth-token-file", path)
     if not token.isascii() or not token.isprintable() or " " in token:
         raise StartupError(f"--auth-token-file {path}: a token is one line of printable ASCII without spaces; fix it")
@@ -212,52 +255,26 @@ def _auth_token(path: Path) -> str:
 
 
 def configured(options: argparse.Namespace) -> ServerConfig:
-    """The configuration that the options ask for. Raises StartupError where a file can't be read."""
-    secret: dict[str, Any] = {}
+    """Return the configuration from the options. Raises StartupError if a file can't be read."""
+    names = {field.name for field in dataclasses.fields(ServerConfig)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(options).items()
+        if name in names
+    }
     if options.jwt_secret_file is not None:
-        secret["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
+        values["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
     if options.auth_token_file is not None:
-        secret["auth_token"] = _auth_token(options.auth_token_file)
-    log = options.access_log
-    return ServerConfig(
-        host=options.host,
-        port=options.port,
-        root=options.root,
-        durability=options.durability,
-        flavour=options.flavour,
-        max_files=options.max_files,
-        max_size=options.max_size,
-        types=options.types,
-        rate_limit=options.rate_limit,
-        session_ttl=options.session_ttl,
-        tus=options.tus,
-        packs=options.packs,
-        anonymous_tus=options.anonymous_tus,
-        upload_ttl=options.upload_ttl,
-        faults=tuple(options.fault),
-        fault_control=options.fault_control,
-        realtime=options.realtime,
-        websocket=options.websocket,
-        latency_ms=options.latency,
-        processing_seconds=options.processing,
-        fail_files=tuple(options.fail_file),
-        analysis_seconds=options.analysis_seconds,
-        analysis=options.analysis,
-        cors_origins=tuple(options.cors_origin),
-        behind_proxy=tuple(options.behind_proxy),
-        allow_hosts=tuple(options.allow_host),
-        max_connections=options.max_connections,
-        max_joins=options.max_joins,
-        access_log_format=options.access_log_format,
-        access_log=log if log in {None, "-"} else Path(log),
-        **secret,
-    )
+        values["auth_token"] = _auth_token(options.auth_token_file)
+    if options.access_log not in {None, "-"}:
+        values["access_log"] = Path(options.access_log)
+    return ServerConfig(**values)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code: 0, or 2 where it can't start.
+    """Serve until SIGTERM or SIGINT. Return the exit code: 0, or 2 if the server can't start.
 
-    `prog` is what the person typed: it begins each message about an error.
+    `prog` is the prefix of error messages.
     """
     options = parser(prog).parse_args(argv)
     if options.list_faults:
@@ -268,10 +285,10 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         config = configured(options)
         if options.print_token:
             if options.jwt_secret_file is None:
-                raise StartupError("--print-token: a random secret is of no use; add --jwt-secret-file FILE")
+                raise StartupError("--print-token: it needs a fixed secret; add --jwt-secret-file FILE")
             sys.stdout.write(issue_token(config.jwt_secret) + "\n")
             return 0
-        from uploader_server.serving import serve  # late: --help and a bad option need none of it
+        from uploader_server.serving import serve  # late import, to start --help fast
 
         serve(config, lambda url, root: _announce(url, root, config, verbose=options.verbose))
     except StartupError as error:
@@ -282,7 +299,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def _announce(url: str, root: Path, config: ServerConfig, *, verbose: bool) -> None:
     shown = os.fsencode(root).decode(errors="backslashreplace")
-    kept = f"files in {shown}" + (", removed at the stop" if config.root is None else "")
+    kept = f"files in {shown}" + (", removed on exit" if config.root is None else "")
     sys.stdout.write(f"uploader server ready on {url} ({kept}; Ctrl-C stops)\n")
     if verbose:
         sys.stdout.write(f"token for DELETE: {issue_token(config.jwt_secret)}\n")

@@ -1,4 +1,4 @@
-"""The composition root: store, flavour, Socket.IO, REST and faults become one ASGI application."""
+"""Builds the ASGI application from store, flavour, Socket.IO, REST and faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uploader_server.http.accesslog import AccessLog
 from uploader_server.http.bodies import Bodies
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
-from uploader_server.http.middleware import Gatekeeper, Router
+from uploader_server.http.middleware import RequestTracker, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class State:
-    """What an application consists of, for those who start it and for tests."""
+    """The components of an application."""
 
     config: ServerConfig
     store: Store
@@ -63,7 +63,7 @@ class State:
 
 
 class UploadApp:
-    """The ASGI application. `stop()` ends what runs; `close()` releases the root, after the server has stopped."""
+    """The ASGI application. `stop` ends running requests; `close` releases the root after the server stopped."""
 
     def __init__(self, state: State, *, faulty: bool) -> None:
         self.state = state
@@ -80,16 +80,16 @@ class UploadApp:
         self._offers = offers
         rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
         self.routes = [route for route in rest.routes if isinstance(route, Route) and route.include_in_schema]
-        """The HTTP calls that it takes."""
+        """Routes of all HTTP calls."""
         limit = RateLimit(limits.rate, state.config.rate_window)
         router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
         checked = Origins(state.config, router)
         control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
         self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
-        """The layers below the log of requests."""
+        """The layers below the request tracker."""
         self.proxies = Proxies(state.config.behind_proxy)
         self._per_address = min(state.config.max_per_address, most_connections() * 3 // 4)
-        self._gatekeeper = Gatekeeper(
+        self._tracker = RequestTracker(
             self.application,
             self._keep,
             self.proxies,
@@ -101,7 +101,7 @@ class UploadApp:
             self._log = AccessLog(state.config)
         except OSError as error:
             raise StartupError(
-                f"--access-log {state.config.access_log}: can't write there ({error.strerror}); choose another file"
+                f"--access-log {state.config.access_log}: can't write to it ({error.strerror}); choose another file"
             ) from error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +111,7 @@ class UploadApp:
         elif self._crashed:
             cut(scope)
         else:
-            await self._gatekeeper(scope, receive, send)
+            await self._tracker(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -128,7 +128,7 @@ class UploadApp:
         return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     def document(self) -> dict[str, Any]:
-        """The description of its calls, as `/openapi.json` has it."""
+        """Return the OpenAPI document."""
         return document(self.state.config, self._offers)
 
     async def _openapi(self, _: Request) -> Response:
@@ -140,42 +140,38 @@ class UploadApp:
         self._log.write(entry)
 
     def stop(self) -> None:
-        """End the sweeps and every request under way: it gets 503, or the end of its websocket."""
+        """End sweeps and running requests: they get 503, websockets are closed."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()
-        self._gatekeeper.stop()
+        self._tracker.stop()
 
     def crash(self) -> None:
-        """Answer no further request: each connection that makes one is cut.
+        """Close the connection of every further request without a response.
 
-        The listening socket stays open until the server stops: on one that was shut down, granian's accept loop never
-        sleeps and never ends.
+        The listening socket stays open until the server stops: granian's accept loop would spin on a closed one.
         """
         self._crashed = True
 
     def watch(self, port: int) -> Watch:
-        """The watch over the connections of the port that it is served on."""
-        return Watch(port, self._per_address, self.proxies, self._gatekeeper)
+        """Return the Watch for the connections of the server's port."""
+        return Watch(port, self._per_address, self.proxies, self._tracker)
 
     async def ended(self, seconds: float) -> None:
-        """Wait until the requests that were stopped have released what they had, for so many seconds at most."""
-        await self._gatekeeper.ended(seconds)
+        """Wait until stopped requests have ended, for at most `seconds`."""
+        await self._tracker.ended(seconds)
 
     def close(self, *, keep_root: bool = False) -> None:
-        """Release the root and the log; a temporary root is removed, unless it is kept for a restart.
-
-        Only after the server has stopped.
-        """
+        """Release the root and the log after the server stopped; remove a temporary root unless `keep_root`."""
         self.state.faults.loop = None
         self._log.close()
         self.state.store.close(keep_root=keep_root)
 
 
 def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
-    """The routes of tus, packs and lookup, as far as they are switched on; `offers` takes what is said of them."""
+    """Return the enabled routes of tus, packs and lookup; add their descriptions to `offers`."""
     routes: list[Route] = []
     if backend.tus is not None:
         offers["tus"] = described(backend.limits.max_size)
@@ -188,28 +184,26 @@ def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
 
 
 def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: bool = True) -> UploadApp:
-    """Build the application. Raises StartupError for a wrong fault, and where root or access log can't be used.
+    """Build the application. Raises StartupError for an invalid fault, root or access log.
 
-    Without `scripted` nobody changes faults at run time: their layers are there only where the configuration has any.
-    After a restart `faults` are those of the application before: their counts go on.
+    Without `scripted` faults can't change at run time, and their layers are added only if the configuration has faults.
+    `faults` are passed on by a restart, to keep their counts.
     """
     try:
         faults = faults or Faults(config)
     except RuleError as error:
         raise StartupError(f"--fault {error}") from None
     if config.fault_control and not config.loopback:
-        raise StartupError(
-            f"--fault-control: not on {config.host}; it is for tests on a loopback address (--host 127.0.0.1)"
-        )
+        raise StartupError(f"--fault-control: not allowed on {config.host}; use a loopback address (--host 127.0.0.1)")
     store = Store(config.root, durable=config.durable)
     metrics = Metrics()
     realtime = Realtime(config, metrics)
-    analyses = Analyses(faults, config.session_ttl, realtime.tell, metrics.ended)
+    analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
     flavour = Reference if config.reference else Bundled
     backend: Backend = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)
-    metrics.gauge("uploader_sessions", "Upload sessions that are known", "status", backend.statuses)
-    metrics.gauge("uploader_analyses_running", "Analyses under way", "", lambda: {"": analyses.running()})
+    metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
+    metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
     faulty = scripted or config.fault_control or bool(config.rules)
     if faulty:
         realtime.deliver = FaultyEvents(realtime.deliver, faults)

@@ -1,4 +1,4 @@
-"""What the REST calls and Socket.IO need of a flavour of the server."""
+"""The interface of a flavour, for the REST calls and Socket.IO."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What a flavour does; each call may raise ApiError."""
+    """A flavour of the server; each call may raise ApiError."""
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:
-        """Open a session; its id and when it was created."""
+        """Create a session; return its id and creation time."""
 
     async def progress(self, session_id: str) -> dict[str, Any]:
-        """The answer to `/progress`."""
+        """Return the response of `/progress`."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive a batch."""
@@ -24,16 +24,16 @@ class Backend(Protocol):
         """Cancel a session."""
 
     async def delete(self, file_id: str) -> bool:
-        """Delete a stored file; False where there is none with this id."""
+        """Delete a stored file; return False if there is none with this id."""
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
-        """End a session, of whose files the client gave up so many."""
+        """End a session; `given_up` is the number of files that the client won't send."""
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
-        """The event for somebody who joins."""
+        """Return the event for a client that joins."""
 
     def statuses(self) -> dict[str, int]:
-        """How many sessions have each status."""
+        """Return the number of sessions by status."""
 
     async def sweep(self) -> None:
-        """Look after old sessions, for as long as the server runs."""
+        """Remove old sessions regularly, until cancelled."""

@@ -1,4 +1,4 @@
-"""The bundled flavour: progress while bytes arrive, early refusals, paths kept, sessions that survive a restart."""
+"""The bundled flavour: progress during transfer, early errors, relative paths, persistent sessions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Bundled(Sessions):
-    """The backend of the bundled server (docs/protocol.md, section 1): its sessions, batches and tus uploads."""
+    """The backend of the bundled server (docs/protocol.md, section 1)."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class Bundled(Sessions):
     ) -> None:
         super().__init__(config, store, faults, emit)
         self.tus = Uploads(self) if config.tus else None
-        """The resumable uploads, where they are offered."""
+        """Resumable uploads; None if disabled."""
         self._pruned = ""
-        """The last path whose digest was looked at."""
+        """Last path checked by `_sweep_digests`."""
         self.packs = Packs(self) if config.packs else None
-        """The packs of small files, where they are offered."""
+        """Packs of small files; None if disabled."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
-        """Receive one batch. Raises ApiError; ClientGoneError where the connection broke off (nothing is stored)."""
+        """Receive one batch. Raises ApiError; ClientGoneError if the connection closed (nothing is stored)."""
         answer = await receive_batch(self, request)
         for file in answer["files"]:
-            if "filePath" in file:  # where it is on this disk is nobody's business
+            if "filePath" in file:  # hide the path on the server's disk
                 file["filePath"] = "/uploads/" + quote(self.store.below(Path(file["filePath"])))
         return answer
 
     async def cancel(self, session_id: str) -> None:
-        """Cancel a session and end its requests under way; nothing of those is stored. Raises ApiError 404."""
+        """Cancel a session and its running requests, whose files are not stored. Raises ApiError 404."""
         session = self.find(session_id)
         if session.status in {"completed", "partial"}:
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
@@ -73,18 +73,18 @@ class Bundled(Sessions):
         session.release()
 
     async def delete(self, file_id: str) -> bool:
-        """Delete a stored file; False where there is none with this id."""
+        """Delete a stored file; return False if there is none with this id."""
         return (self.tus is not None and await self.tus.delete(file_id)) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
-        """End a session although fewer files came than were expected; the client gave up so many of them.
+        """End a session before all expected files arrived; `given_up` of them won't be sent.
 
         Raises ApiError 404 or 409.
         """
         session = self.find(session_id)
         if not session.ended:
             if session.requests or (self.tus is not None and self.tus.busy(session)):
-                raise ApiError(409, "SESSION_BUSY", "An upload of this session is still under way")
+                raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")
             if self.tus is not None:
                 self.tus.release(session)
             session.finish(given_up)
@@ -101,7 +101,7 @@ class Bundled(Sessions):
         }
 
     async def sweep(self) -> None:
-        """Forget sessions and uploads that nobody used for their time to live; runs until it is cancelled."""
+        """Remove expired sessions, uploads, packs and digests regularly, until cancelled."""
         sweeps = [
             sweep("The sweep of sessions", self.config.session_ttl, self._sweep_sessions),
             sweep("The sweep of digests", self.config.session_ttl, self._sweep_digests),
@@ -117,12 +117,12 @@ class Bundled(Sessions):
         for session in [s for s in self.known.values() if s.touched < stale and not self._active(s)]:
             logger.info("session %s expired", session.id)
             del self.known[session.id]
-            with logged("Forgetting a session"):  # a later server does it
+            with logged("Deleting a session"):  # retried after a restart
                 await self.store.save(self.store.session_forgotten(session.id))
 
     async def _sweep_digests(self) -> None:
         self._pruned = await self.store.digests.prune(self._pruned)
 
     def _active(self, session: Session) -> bool:
-        """Whether a request works at it: receiving, or storing what it received."""
+        """Return whether a request is receiving or storing files of the session."""
         return bool(session.requests) or (self.tus is not None and self.tus.busy(session))

@@ -1,8 +1,9 @@
-"""What a server is told before it starts: limits, flavour, faults, and the values people may write for them."""
+"""The configuration of a server, and the parsing of its values."""
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -21,22 +22,22 @@ _SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<
 
 
 class StartupError(Exception):
-    """The server can't start as asked; the message names the option at fault and what to do about it."""
+    """The server can't start; the message names the option and the fix."""
 
 
 @dataclass(frozen=True)
 class RealtimeMode:
-    """How one side of Socket.IO misbehaves.
+    """A fault of one or both Socket.IO transports.
 
-    - `up`: it works.
+    - `up`: no fault.
     - `off`: the path answers 404, as if there were no Socket.IO.
-    - `refuse`: every connection is refused at once (403).
-    - `hang`: connections are accepted and never answered.
-    - `flap`: from the first connection on, `seconds` up, `seconds` down, and so on. Going down cuts every live
-      connection and refuses new ones.
-    - `kill-after`: `seconds` after the first connection it is cut and never comes back.
-    - `kick`: every `seconds`, counted from the first connection, live connections are cut; new ones are welcome.
-    - `freeze`: `seconds` after the first connection nothing gets through any more, and nothing is closed.
+    - `refuse`: every connection is refused (403).
+    - `hang`: connections are accepted and get no response.
+    - `flap`: alternates `seconds` up and `seconds` down from the first connection on. While down, live connections are
+      cut and new ones refused.
+    - `kill-after`: `seconds` after the first connection all connections are cut, and new ones refused.
+    - `kick`: live connections are cut every `seconds` after the first connection; new ones are accepted.
+    - `freeze`: `seconds` after the first connection all messages are dropped; connections stay open.
     """
 
     kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
@@ -44,9 +45,9 @@ class RealtimeMode:
 
     @classmethod
     def parse(cls, text: str | None) -> RealtimeMode:
-        """Read `off`, `hang`, `refuse`, or `flap`, `kill-after`, `kick`, `freeze` with `:SECONDS`; None: it works.
+        """Parse `off`, `hang`, `refuse`, or `flap`, `kill-after`, `kick`, `freeze` with `:SECONDS`; None is `up`.
 
-        Raises ValueError, with the legal values, for anything else.
+        Raises ValueError with the allowed values.
         """
         if text is None:
             return cls()
@@ -59,41 +60,60 @@ class RealtimeMode:
             if kind == timed and re.fullmatch(r"\d+(\.\d+)?", seconds) and float(seconds) > 0:
                 return cls(timed, float(seconds))
         raise ValueError(
-            f"{text!r} is none of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS, freeze:SECONDS"
+            f"{text!r} is not one of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS, freeze:SECONDS"
         )
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `512`, `8M` or `8MiB` (binary), `8MB` (decimal). Raises ValueError for anything else."""
+    """Parse a size in bytes: `512`, `8M` or `8MiB` (binary), `8MB` (decimal). Raises ValueError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no size; write 8M (8 MiB) or 8MB (8,000,000 bytes)")
+        raise ValueError(f"{text!r} is not a size; write 8M (8 MiB) or 8MB (8,000,000 bytes)")
     power = " kmgt".index(match["unit"].lower() or " ")
     base = 1000 if match["decimal"].lower() == "b" else 1024
     number = match["number"]
     size = int(float(number) * base**power) if "." in number else int(number) * base**power
     if size < 1:
-        raise ValueError(f"{text!r} is no size: it must be at least one byte")
+        raise ValueError(f"{text!r} is not a size: it must be at least one byte")
     return size
 
 
+def parse_number(text: str) -> float:
+    """Parse a finite number of at least 0. Raises ValueError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """Parse a number of seconds greater than 0. Raises ValueError."""
+    value = parse_number(text)
+    if value == 0:
+        raise ValueError("it must be more than 0 seconds")
+    return value
+
+
 def check_network(text: str) -> None:
-    """Raise ValueError for what is neither an address nor a network."""
+    """Raise ValueError unless the text is an IP address or network."""
     try:
         ipaddress.ip_network(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no address and no network; write 10.0.0.7 or 10.0.0.0/8") from None
+        raise ValueError(f"{text!r} is not an address or network; write 10.0.0.7 or 10.0.0.0/8") from None
 
 
 def check_origin(text: str) -> None:
-    """Raise ValueError for what is no origin of a web page."""
+    """Raise ValueError unless the text is the origin of a web page."""
     if text != "*" and re.fullmatch(r"https?://[^/\s?#@]+", text) is None:
-        raise ValueError(f"{text!r} is no origin; write it as https://app.example, without a path (or * for any)")
+        raise ValueError(f"{text!r} is not an origin; write it as https://app.example, without a path (or * for any)")
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything that decides how a server behaves. A value of None takes the flavour's own (see `_OWN`).
+    """The configuration of a server. None means the flavour's value (see `_OWN`).
 
     Units: sizes are bytes, times are seconds, except `latency_ms`.
     """
@@ -101,81 +121,81 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8005
     root: Path | None = None
-    """Where files are kept; None: a temporary directory that is removed at the stop."""
+    """Directory for files; None: a temporary directory, removed when the server stops."""
     durability: Durability | None = None
-    """What was confirmed survives a loss of power (`fsync`), or the end of the process. None: `fsync` with a root."""
+    """Confirmed data survives a power loss (`fsync`) or the end of the process. None: `fsync` with a root."""
     flavour: Flavour = "bundled"
     max_files: int | None = None
     max_size: int | None = None
     types: tuple[str, ...] | None = None
-    """Allowed file name endings without the dot; `("*",)` allows any."""
+    """Allowed file extensions without the dot; `("*",)` allows any."""
     mixed_types: bool = True
     relative_paths: bool = True
     rate_limit: int | None = None
-    """Requests over `/api/*` for each client address in one `rate_window`; 0: no limit."""
+    """Requests to `/api/*` per client address and `rate_window`; 0: no limit."""
     rate_window: float = 900.0
     session_ttl: float = 24 * 3600.0
-    """A session that nobody used for this long is forgotten; one with a request under way never is."""
+    """Idle sessions without a running request expire after this time."""
     tus: bool = True
-    """Whether uploads can be resumed by tus 1.0 (bundled only)."""
+    """Whether resumable uploads (tus 1.0) are enabled (bundled only)."""
     anonymous_tus: bool = True
-    """Whether tus uploads may come without a session."""
+    """Whether tus uploads are allowed without a session."""
     packs: bool = True
-    """Whether packs of small files and the lookup are offered (bundled only)."""
+    """Whether packs of small files and the lookup are enabled (bundled only)."""
     upload_ttl: float = 7 * 24 * 3600.0
-    """A tus upload that nobody used for this long expires: unfinished data goes, a stored file stays.
+    """Idle tus uploads expire after this time: unfinished data is removed, a stored file stays.
 
-    The answer to a pack is remembered for as long.
+    Responses to packs expire after the same time.
     """
     faults: tuple[str, ...] = ()
-    """Rules of what goes wrong, see `faults.table`. The next three, `fail_files` and `analysis` are short forms."""
+    """Fault rules, see `faults.table`. `realtime`, `websocket`, `latency_ms`, `fail_files`, `analysis` add more."""
     fault_control: bool = False
-    """Whether `/faults` changes the rules at run time. For tests: only on a loopback address."""
+    """Whether `/faults` can change the rules at run time; only on a loopback address."""
     realtime: str | None = None
-    """How both transports of Socket.IO misbehave, see `RealtimeMode.parse`."""
+    """Fault of both Socket.IO transports, see `RealtimeMode.parse`."""
     websocket: str | None = None
-    """The same for the websocket transport alone."""
+    """Fault of the websocket transport."""
     latency_ms: float = 0.0
-    """Added to every request, and to every message that a websocket sends."""
+    """Delay of every request, and of every message sent to a websocket."""
     processing_seconds: float | None = None
-    """How long each file is processed after the last byte of its request."""
+    """Simulated processing time per file, after the last byte of its request."""
     request_timeout: float | None = None
-    """A whole request must arrive within this time (reference: 300 s); 0: no such limit."""
+    """Maximum time to receive a request (reference: 300 s); 0: no limit."""
     idle_timeout: float = 300.0
-    """A body that sends nothing for this long is given up with 408."""
+    """Maximum time without data while receiving a body; else 408."""
     body_timeout: float = 30.0
-    """The whole body of a call that is no upload must arrive within this time; else 408."""
+    """Maximum time to receive the body of a call other than an upload; else 408."""
     progress_linger: float = 5.0
-    """Reference only: `/progress` is gone this long after the end."""
+    """Reference only: time from the end of a session until `/progress` is 404."""
     fail_files: tuple[str, ...] = ()
-    """Files whose name matches one of these globs fail inside a 200."""
+    """Globs; files with a matching name fail inside a 200."""
     analysis_seconds: float = 3.0
-    """How long a simulated analysis takes."""
+    """Duration of a simulated analysis."""
     analysis: str | None = None
-    """How analyses misbehave, see `AnalysisMode.parse`."""
+    """Faults of analyses, see `AnalysisMode.parse`."""
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
-    """Where it is set, all calls but `middleware.FREE` need it as a bearer token, and Socket.IO's handshake as well."""
+    """Bearer token required by all calls except `middleware.FREE`, and by Socket.IO; None: no token."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose web pages may call, as `https://app.example`; `*` is any. The server's own one always may."""
+    """Origins of web pages that may call, like `https://app.example`; `*` allows any."""
     allow_hosts: tuple[str, ...] = ()
-    """Names by which the server may be called beside addresses and `localhost`. Checked on loopback, or where given."""
+    """Allowed Host names besides IP addresses and `localhost`; checked on loopback, or if set."""
     behind_proxy: tuple[str, ...] = ()
-    """Addresses or networks of proxies: what these say in `X-Forwarded-For` and `X-Forwarded-Host` is believed."""
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are trusted."""
     max_connections: int = 500
-    """Realtime connections of one client address at a time; 0: no limit. See also `max_per_address`."""
+    """Maximum realtime connections per client address; 0: no limit. See also `max_per_address`."""
     max_joins: int = 10_000
-    """Rooms of one realtime connection at a time; 0: no limit."""
+    """Maximum rooms per realtime connection; 0: no limit."""
     access_log: Path | Literal["-"] | None = None
-    """A file to append a line for each request to; `-` is stderr."""
+    """File of the access log; `-` is stderr."""
     access_log_format: Literal["plain", "json"] = "plain"
     remembered_requests: int = 10_000
-    """How many of the last requests `Faults.requests` keeps."""
+    """Maximum length of `Faults.requests`."""
 
     def __post_init__(self) -> None:
-        """Check the values that are written as text. Raises ValueError."""
+        """Validate text values. Raises ValueError."""
         if self.flavour not in _OWN:
-            raise ValueError(f"flavour: {self.flavour!r} is none of {', '.join(_OWN)}")
+            raise ValueError(f"flavour: {self.flavour!r} is not one of {', '.join(_OWN)}")
         for proxy in self.behind_proxy:
             check_network(proxy)
         for origin in self.cors_origins:
@@ -186,7 +206,7 @@ class ServerConfig:
 
     @property
     def durable(self) -> bool:
-        """Whether what was confirmed survives a loss of power (docs/protocol.md, section 8)."""
+        """Whether confirmed data survives a power loss (docs/protocol.md, section 8)."""
         return self.root is not None if self.durability is None else self.durability == "fsync"
 
     @property
@@ -196,23 +216,23 @@ class ServerConfig:
 
     @property
     def max_per_address(self) -> int:
-        """Connections of any kind of one client address at a time; 0: no limit.
+        """Maximum connections of any kind per client address; 0: no limit.
 
-        A client on long polling has two for each realtime connection; the rest is for its uploads.
+        Long polling uses two connections per realtime connection; the rest is for uploads.
         """
         return 2 * self.max_connections + 256 if self.max_connections else 0
 
     @property
     def loopback(self) -> bool:
-        """Whether it listens to this machine alone."""
+        """Whether `host` is a loopback address."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # another name
+        except ValueError:  # a host name
             return False
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Every fault as a rule, with those that have short forms."""
+        """All faults as rules, including those from short forms."""
         rules = list(self.faults)
         for side, mode in (("realtime", self.realtime), ("websocket", self.websocket)):
             if mode not in {None, "up"}:
@@ -226,7 +246,7 @@ class ServerConfig:
 
     @property
     def limits(self) -> Limits:
-        """The limits in force: what was asked for, else the flavour's own."""
+        """The effective limits: configured values, else those of the flavour."""
         own = _OWN[self.flavour]
         return Limits(
             max_files=own.max_files if self.max_files is None else self.max_files,
@@ -242,7 +262,7 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits in force, all of them known (bytes, seconds)."""
+    """Effective limits (bytes, seconds)."""
 
     max_files: int
     max_size: int
@@ -254,7 +274,7 @@ class Limits:
     request_timeout: float
 
     def allows(self, extension: str) -> bool:
-        """Whether a file name ending (without the dot, lower case) may be uploaded."""
+        """Return whether a file extension (without the dot, lower case) is allowed."""
         return "*" in self.types or extension in self.types
 
 
@@ -269,7 +289,7 @@ _OWN: dict[Flavour, Limits] = {
         processing=0.0,
         request_timeout=0.0,
     ),
-    # Wire contract 3.2, 3.10, 3.11 and 3.12.
+    # docs/protocol.md, sections 3.2, 3.10, 3.11 and 3.12
     "reference": Limits(
         max_files=3,
         max_size=300 * MIB,

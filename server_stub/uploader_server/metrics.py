@@ -1,6 +1,6 @@
-"""Numbers for monitoring, at `GET /metrics` (bundled): a registry of its own for each application.
+"""Prometheus metrics at `GET /metrics` (bundled), with one registry per application.
 
-No label has values that a client can invent: paths become one of a few routes, methods one of the usual ones.
+Labels have fixed sets of values: paths are mapped to routes, unusual methods to OTHER.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT", "WEBSOCKET"})
 SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 300.0)
-"""Upper bounds of the latencies: from a small call to a whole body or analysis."""
+"""Upper bounds of the latency buckets in seconds."""
 
 _ROUTES = (
     ("/socket.io", "realtime"),
@@ -43,19 +43,19 @@ _ROUTES = (
 
 
 def route_of(path: str) -> str:
-    """The route that a path belongs to; `other` for whatever is none."""
+    """Return the route of a path, or `other`."""
     return next((route for start, route in _ROUTES if path.startswith(start)), "other")
 
 
 class Live(Collector):
-    """What is counted only when somebody asks: each gauge is a function of label value → number."""
+    """Gauges that are evaluated at each scrape; each is a function that returns numbers by label value."""
 
     def __init__(self) -> None:
         self.gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
-        """(name, help, label) → the values; with an empty label there is one value."""
+        """Functions by (name, help, label); an empty label means a single value."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Every gauge now."""
+        """Yield the current value of every gauge."""
         for (name, text, label), values in self.gauges.items():
             family = GaugeMetricFamily(name, text, labels=[label] if label else [])
             for value, number in values().items():
@@ -64,7 +64,7 @@ class Live(Collector):
 
 
 class Metrics:
-    """Counters that the server raises, and gauges that it answers for."""
+    """The counters and gauges of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -72,21 +72,21 @@ class Metrics:
         self.live = Live()
         self.registry.register(self.live)
         own: Any = {"registry": self.registry}
-        self._requests = Counter("uploader_requests", "Answered requests", ["method", "route", "status"], **own)
-        self._errors = Counter("uploader_errors", "Requests that failed: client, server, unanswered", ["kind"], **own)
+        self._requests = Counter("uploader_requests", "Requests with a response", ["method", "route", "status"], **own)
+        self._errors = Counter("uploader_errors", "Failed requests: client, server, unanswered", ["kind"], **own)
         self._received = Counter("uploader_received_bytes", "Bytes of request bodies", ["route"], **own)
-        self._seconds = Histogram("uploader_request_seconds", "Time to answer", ["route"], buckets=SECONDS, **own)
-        self.events = Counter("uploader_events", "Events sent to rooms and to those who join", ["event"], **own)
-        self.joins = Counter("uploader_joins", "Joins by their outcome", ["outcome"], **own)
+        self._seconds = Histogram("uploader_request_seconds", "Response time", ["route"], buckets=SECONDS, **own)
+        self.events = Counter("uploader_events", "Events sent to rooms and joining clients", ["event"], **own)
+        self.joins = Counter("uploader_joins", "Joins by outcome", ["outcome"], **own)
         self.refused = Counter("uploader_refused_connections", "Realtime connections refused", ["reason"], **own)
-        self.analyses = Counter("uploader_analyses", "Analyses that ended", ["kind", "status"], **own)
+        self.analyses = Counter("uploader_analyses", "Ended analyses", ["kind", "status"], **own)
 
     def gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:
-        """Show a gauge, whose values are asked for at each scrape."""
+        """Add a gauge whose values are computed at each scrape."""
         self.live.gauges[name, text, label] = values
 
     def request(self, entry: LoggedRequest) -> None:
-        """Count one request. Long polls and websockets have no latency worth a histogram."""
+        """Count one request; long polls and websockets are not in the latency histogram."""
         route = route_of(entry.path)
         method = entry.method if entry.method in METHODS else "OTHER"
         self._requests.labels(method, route, str(entry.status)).inc()
@@ -99,14 +99,14 @@ class Metrics:
             self._errors.labels(kind).inc()
 
     def ended(self, kind: str, status: str) -> None:
-        """Count an analysis that ended."""
+        """Count an ended analysis."""
         self.analyses.labels(kind, status).inc()
 
     def text(self) -> bytes:
-        """Everything in the text format of Prometheus 0.0.4."""
+        """Return all metrics in the Prometheus text format 0.0.4."""
         return generate_latest(self.registry)
 
 
 def counted(statuses: collections.abc.Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
-    """How many have each status; each known one is named even where there is none."""
+    """Count statuses; known ones without an occurrence count 0."""
     return {**dict.fromkeys(known, 0), **collections.Counter(statuses)}

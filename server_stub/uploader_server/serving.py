@@ -1,8 +1,7 @@
-"""Running the application: `serve` for a process of its own, `EmbeddedServer` for a thread of this one.
+"""Running the application: `serve` in the main thread of a process, `EmbeddedServer` in a background thread.
 
-granian takes uploads several times as fast as uvicorn (benchmarks/asgi_servers.py). Three things are added to it:
-the port is bound here, so that a taken one is an error with a name and port 0 has a number; a stop ends requests
-under way and cuts what is left, so that it takes less than two seconds whoever is connected; nothing is printed.
+It uses granian, which receives uploads faster than uvicorn (benchmarks/asgi_servers.py). The port is bound here, for
+clear errors and port 0. A stop ends running requests and closes connections within two seconds.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 BACKLOG = 1024
 LARGEST_PIECE = 1 << 20
-"""Bytes of a body that granian hands over at once; with its own 400 KiB a large upload costs a quarter more CPU."""
+"""Maximum bytes per body message from granian; its default of 400 KiB needs 25 % more CPU for large uploads."""
 KEEP_ALIVE = {"bundled": 75.0, "reference": 5.0}
-"""Seconds from one answer to the end of the next request's head: granian has one timer for idle and for slow clients.
+"""Seconds from a response to the end of the next request head (docs/protocol.md, section 3.16).
 
-Reference: docs/protocol.md, section 3.16.
+granian has one timer for idle connections and slow heads.
 """
 
 
 class Granian(Server):
-    """granian in this process, on a socket that is already bound."""
+    """An embedded granian server on a bound socket."""
 
     def __init__(self, app: UploadApp, listener: socket.socket, keep_alive: float) -> None:
         self._listener = listener
@@ -64,40 +63,40 @@ class Granian(Server):
 
     def _init_shared_socket(self) -> None:
         is_unix_socket = False
-        # granian's own annotations leave the constructor out that its pickling uses
+        # this constructor is missing in granian's annotations
         self._shd = SocketHolder(self._listener.detach(), is_unix_socket, BACKLOG)  # type: ignore[assignment,call-arg]
 
 
 def listen(config: ServerConfig) -> socket.socket:
-    """Bind the address. Raises StartupError naming the option and the fix."""
+    """Bind the address. Raises StartupError with the option and the fix."""
     where = f"{config.host}:{config.port}"
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
-        # Accepted connections inherit it: without, the second of two events waits 40 ms for the client's late ACK.
+        # Inherited by accepted connections; avoids delays of 40 ms by Nagle's algorithm and delayed ACKs.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except socket.gaierror as error:
-        raise StartupError(f"--host {config.host}: no address of this machine ({error.strerror})") from error
+        raise StartupError(f"--host {config.host}: not an address of this machine ({error.strerror})") from error
     except OverflowError as error:
         raise StartupError(f"--port {config.port}: a port is a number from 0 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            fix = "another program listens there; stop it, or choose another port (--port 0 takes a free one)"
-            raise StartupError(f"--port {config.port}: {where} is taken: {fix}") from error
+            fix = "another program is listening there; stop it, or choose another port (--port 0 selects a free one)"
+            raise StartupError(f"--port {config.port}: {where} is in use: {fix}") from error
         if error.errno in {errno.EACCES, errno.EPERM}:
-            raise StartupError(f"--port {config.port}: not allowed to listen there; choose one above 1023") from error
+            raise StartupError(f"--port {config.port}: permission denied; choose a port above 1023") from error
         raise StartupError(f"--host {config.host}: can't listen on {where} ({error.strerror})") from error
 
 
 def url_of(listener: socket.socket) -> str:
-    """The URL of a bound socket, with its real port."""
+    """Return the URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-    """Serve until `stop` is set; then end everything within STOP_DEADLINE seconds."""
+    """Serve until `stop` is set, then stop within STOP_DEADLINE seconds."""
     port = listener.getsockname()[1]
     server = Granian(app, listener, KEEP_ALIVE[app.state.config.flavour])
     serving = asyncio.ensure_future(server.serve())
@@ -117,39 +116,41 @@ async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, read
         app.stop()
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_GRACE)
-        if not serving.done():  # slow requests and half-sent heads would hold granian up for as long as they like
+        if not serving.done():  # granian waits for slow requests and incomplete heads
             cut_connections(port)
             await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
         serving.cancel()
-        await app.ended(STOP_GRACE)  # what requests leave behind is removed
+        await app.ended(STOP_GRACE)  # wait for the cleanup of requests
     if serving.done() and not serving.cancelled():
         serving.result()
 
 
 class Runner:
-    """Runs one application after another on one address: the next one after each restart that a fault asks for."""
+    """Runs an application, and restarts it on the same address when a fault requests it."""
 
     def __init__(self, app: UploadApp, listener: socket.socket, *, scripted: bool) -> None:
         self.app = app
-        """The one that runs, or ran last."""
+        """The running or last application."""
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         self._scripted = scripted
         self._kept_roots: list[Path] = []
-        """Temporary roots that restarts have kept: they are removed at the end."""
+        """Temporary roots of earlier applications, removed by `close`."""
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop` is set. `ready` is called once."""
         while True:
-            asked: list[Restart] = []
+            requested: list[Restart] = []
             ending = asyncio.Event()
 
-            def on_restart(restart: Restart, asked: list[Restart] = asked, ending: asyncio.Event = ending) -> None:
+            def on_restart(
+                restart: Restart, requested: list[Restart] = requested, ending: asyncio.Event = ending
+            ) -> None:
                 if not ending.is_set():
-                    self.app.crash()  # nobody gets an answer any more
+                    self.app.crash()  # requests get no response from now on
                     cut_connections(self.port)
                     self.app.stop()
-                    asked.append(restart)
+                    requested.append(restart)
                     ending.set()
 
             self.app.state.faults.on_restart = on_restart
@@ -158,14 +159,14 @@ class Runner:
                 await run(self.app, self._listener, ending, ready)
             finally:
                 stopping.cancel()
-            if stop.is_set() or not asked:
+            if stop.is_set() or not requested:
                 return
-            await self._begin_anew(asked[0], stop)
-            ready = _nothing
+            await self._restart(requested[0], stop)
+            ready = lambda: None  # noqa: E731
 
-    async def _begin_anew(self, restart: Restart, stop: asyncio.Event) -> None:
+    async def _restart(self, restart: Restart, stop: asyncio.Event) -> None:
         config, faults, root = self.app.state.config, self.app.state.faults, self.app.state.store.root
-        await self.app.ended(STOP_DEADLINE)  # else they would write into the root of the next one
+        await self.app.ended(STOP_DEADLINE)  # else they could write to the root of the next application
         if restart.memory == "nothing":
             self.app.close()
             config = replace(config, root=None)
@@ -185,7 +186,7 @@ class Runner:
         self.app.close(keep_root=True)
 
     def close(self) -> None:
-        """Release the root; a temporary one is removed. Only after `run` has ended."""
+        """Release the root after `run` has ended, and remove temporary ones."""
         self.app.close()
         for root in self._kept_roots:
             shutil.rmtree(root, ignore_errors=True)
@@ -196,15 +197,11 @@ async def _follow(stop: asyncio.Event, ending: asyncio.Event) -> None:
     ending.set()
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run`, but tasks that don't end when they are cancelled are left behind.
+    """Run `main` like `asyncio.run`, without waiting for tasks that don't end when they are cancelled.
 
-    granian loses the wake-up of a task that is cancelled in the moment in which its connection ends (seen with 2.8,
-    once in twenty stops with live websockets); asyncio.run would wait for it for ever.
+    granian 2.8 sometimes loses the wake-up of a task that is cancelled while its connection ends; asyncio.run would
+    wait for it forever.
     """
     loop = asyncio.new_event_loop()
     try:
@@ -215,21 +212,21 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=STOP_GRACE))
-        loop.set_exception_handler(lambda *_: None)  # it would be told of those that are still pending
+        loop.set_exception_handler(lambda *_: None)  # don't report pending tasks
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
 def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
-    """Serve until SIGTERM or SIGINT, in the main thread. Calls `on_ready(url, root)` once requests are answered.
+    """Serve until SIGTERM or SIGINT, in the main thread. Call `on_ready(url, root)` once the server is ready.
 
     Raises StartupError.
     """
     raise_limit()
     listener = listen(config)
     try:
-        app = create_app(replace(config, remembered_requests=0), scripted=False)  # no test runs in this process
+        app = create_app(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     except StartupError:
         listener.close()
         raise
@@ -246,19 +243,18 @@ async def _until_signal(runner: Runner, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
-            # A plain handler is not enough: it runs between two steps of Python, and a signal that comes just before
-            # the loop goes to sleep would be heard at its next timer, up to a minute later.
+            # signal.signal doesn't wake a sleeping loop: the handler could run up to a minute later.
             loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows, where the loop looks for signals by itself
+        except NotImplementedError:  # Windows, where the loop wakes up for signals
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     await runner.run(stop, ready)
 
 
 class EmbeddedServer:
-    """The server in a thread of this process, for `uploader demo` and for tests; a context manager.
+    """The server in a background thread, for `uploader demo` and tests; a context manager.
 
-    The port of `config` is used as it is when given to `EmbeddedServer(config, port=…)`; by default a free one is
-    taken. After `stop()` no thread, socket or temporary directory is left.
+    It uses `port` (default: a free one) instead of the port of `config`. After `stop` no thread, socket or temporary
+    directory is left.
     """
 
     def __init__(self, config: ServerConfig | None = None, *, port: int = 0) -> None:
@@ -275,21 +271,21 @@ class EmbeddedServer:
     def app(self) -> UploadApp:
         """The running application. Raises RuntimeError before the start."""
         if self._runner is None:
-            raise RuntimeError("the embedded server was not started")
+            raise RuntimeError("the embedded server is not started")
         return self._runner.app
 
     @property
     def root(self) -> Path:
-        """Where the files are kept."""
+        """The directory of the files."""
         return self.app.state.store.root
 
     @property
     def faults(self) -> Faults:
-        """What is broken, to be changed at run time."""
+        """The active faults, which can be changed at run time."""
         return self.app.state.faults
 
     def start(self) -> None:
-        """Start, and return when requests are answered. Raises StartupError."""
+        """Start the server and wait until it is ready. Raises StartupError."""
         listener = listen(self.config)
         try:
             self._runner = Runner(create_app(self.config), listener, scripted=True)
@@ -305,7 +301,7 @@ class EmbeddedServer:
             raise StartupError(f"the embedded server did not start within {START_DEADLINE:.0f} s") from failure
 
     def stop(self) -> None:
-        """Stop, within two seconds whoever is connected. May be called twice."""
+        """Stop within two seconds, closing all connections. May be called twice."""
         if self._thread is None:
             return
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
@@ -318,7 +314,7 @@ class EmbeddedServer:
     def _run(self, runner: Runner) -> None:
         try:
             run_loop(self._main(runner))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
+        except BaseException as error:  # noqa: BLE001 - raised by `start`
             self._failure = error
         finally:
             self._ready.set()

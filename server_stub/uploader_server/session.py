@@ -1,4 +1,4 @@
-"""The state of upload sessions as both flavours keep it: files, counts, percentages, life and expiry."""
+"""The state of upload sessions and their files."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 EVENT_INTERVAL = 0.1
-"""Seconds between two events about progress in one session."""
+"""Minimum seconds between two progress events of a session."""
 ENDED = frozenset({"completed", "partial", "cancelled"})
 
 
 @dataclass(slots=True)
 class FileState:
-    """One file of a session, from its first byte to its end. Sizes in bytes, speed in bytes a second."""
+    """The state of one file of a session. Sizes in bytes, speed in bytes per second."""
 
     original_name: str
     relative_path: str | None = None
     announced: int | None = None
-    """Size that the part's own Content-Length promised."""
+    """Content-Length of the file's part."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = "uploading"
     size: int = 0
     progress: int = 0
     points: int = 0
-    """What this file adds to its session's `points`."""
+    """Share of this file in its session's `points`."""
     speed: float = 0.0
     started: str = field(default_factory=timestamp)
     ended: str | None = None
@@ -43,15 +43,15 @@ class FileState:
     error_code: str | None = None
     temporary: Path | None = None
     sha256: bytes = b""
-    """Empty where it is not known."""
+    """Empty if unknown."""
 
     def fail(self, code: str, message: str) -> None:
-        """End as failed; nothing of it is stored."""
+        """Mark the file as failed."""
         self.status, self.progress, self.speed = "failed", 0, 0
         self.error_code, self.error = code, message
 
     def in_events(self) -> dict[str, Any]:
-        """`currentFile` of an event."""
+        """Return `currentFile` of an event."""
         fields: dict[str, Any] = {
             "id": self.id,
             "originalName": self.original_name,
@@ -66,21 +66,21 @@ class FileState:
         return fields
 
     def in_progress(self) -> dict[str, Any]:
-        """One of `files` in the answer to `/progress`."""
+        """Return one entry of `files` in the `/progress` response."""
         fields: dict[str, Any] = {
             "id": self.id,
             "originalName": self.original_name,
             "progress": self.progress,
             "status": self.status,
         }
-        if self.relative_path is not None:  # as in events: whoever hears of a file by both ways must know it again
+        if self.relative_path is not None:  # as in events, so that clients can match the file
             fields["relativePath"] = self.relative_path
         if self.error is not None:
             fields["error"] = self.error
         return fields
 
     def in_answer(self) -> dict[str, Any]:
-        """One of `files` in the answer to a batch, as captured from the reference backend."""
+        """Return one entry of `files` in the batch response, as captured from the reference backend."""
         fields: dict[str, Any] = {
             "id": self.id,
             "originalName": self.original_name,
@@ -106,7 +106,7 @@ class FileState:
 
 
 def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
-    """The 200 of a batch: `success` says only that the request was understood (docs/protocol.md, section 3.5)."""
+    """Return the 200 of a batch; `success` is true even if files failed (docs/protocol.md, section 3.5)."""
     return {
         "success": True,
         "sessionId": session,
@@ -123,7 +123,7 @@ def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Session:
-    """One upload session. `files` holds those of ended requests and of requests under way, as long as it is open."""
+    """One upload session. While it is open, `files` has the files of ended and running requests."""
 
     id: str
     category: str
@@ -135,51 +135,51 @@ class Session:
     completed: int = 0
     failed: int = 0
     points: int = 0
-    """Sum of the percentages of all files that have not ended."""
+    """Sum of the percentages of unfinished files."""
     given_up: int = 0
-    """How many files the client gave up, as its `finish` said; part of `failed`."""
+    """Files that the client won't send, from `finish`; included in `failed`."""
     files: dict[str, FileState] = field(default_factory=dict)
     unlisted: int = 0
-    """How many files only the database lists: those of packs, and all that have ended in a session that has ended."""
+    """Number of files that are only in the database: those of packs, and ended ones of an ended session."""
     packed_ending: str | None = None
-    """The ending of the first file of a pack."""
+    """The extension of the first file of a pack."""
     counted: set[str] = field(default_factory=set)
-    """Digest and path of each file of a pack, until the session ends: none is counted twice."""
+    """Marks of counted pack files (see `packed_mark`), so that none is counted twice."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0
-    """When the first of the requests under way began (monotonic seconds)."""
+    """Start of the first running request (monotonic seconds)."""
     reported: float = 0.0
-    """When the last event about progress left (monotonic seconds)."""
+    """Time of the last progress event (monotonic seconds)."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more can happen in this session."""
+        """Whether the session has ended."""
         return self.status in ENDED
 
     @property
-    def held(self) -> int:
-        """How many files came, or are coming."""
+    def file_count(self) -> int:
+        """Number of received and arriving files."""
         return len(self.files) + self.unlisted
 
     @property
     def total(self) -> int:
-        """How many files were announced, or came all the same."""
-        return max(self.expected, self.held)
+        """Number of expected files, or of received ones if there are more."""
+        return max(self.expected, self.file_count)
 
     @property
     def ending(self) -> str | None:
-        """The ending of the first file; None where none has come."""
+        """The extension of the first file; None without files."""
         first = next(iter(self.files.values()), None)
         return self.packed_ending if first is None else extension(first.original_name)
 
     def measure(self) -> int:
-        """Percent of the whole: each expected file weighs the same; 100 only at the end. It falls by `drop` alone."""
+        """Update and return the progress in percent: files have equal weight; 100 only at the end."""
         done = (100 * (self.completed + self.failed) + self.points) // self.total
         self.progress = max(self.progress, min(100 if self.ended else 99, done))
         return self.progress
 
     def attach(self, request: asyncio.Future[Any]) -> None:
-        """A request sends files: until `detach` the session is not forgotten, and a cancel cancels the request."""
+        """Register a running request, which prevents expiry and is cancelled with the session."""
         if not self.requests:
             self.began = time.monotonic()
         self.requests.add(request)
@@ -187,36 +187,36 @@ class Session:
         self.touch()
 
     def detach(self, request: asyncio.Future[Any]) -> None:
-        """The request has ended."""
+        """Unregister an ended request."""
         self.requests.discard(request)
         self.touch()
 
     def add(self, file: FileState) -> None:
-        """A file has begun to arrive."""
+        """Add an arriving file."""
         self.files[file.id] = file
         file.points = file.progress
         self.points += file.points
 
     def advance(self, file: FileState, progress: int) -> None:
-        """Raise the percentage of a file that has not ended."""
+        """Set the percentage of an unfinished file."""
         self.points += progress - file.points
         file.points = file.progress = progress
 
     def drop(self, file: FileState) -> None:
-        """Forget a file whose request broke off: nothing of it is stored, and it may come again."""
+        """Remove a file whose request ended early; the client may send it again."""
         if self.files.pop(file.id, None) is not None:
             self.points -= file.points
             file.points = self.progress = 0
 
     def count(self, file: FileState) -> None:
-        """A file has ended, as its status says."""
+        """Count a file as completed or failed by its status."""
         self.points -= file.points
         file.points = 0
         self.completed += file.status == "completed"
         self.failed += file.status == "failed"
 
     def remember(self, path: str, sha256: str) -> str | None:
-        """A file of a pack is going to be counted; None where that path and digest were, else the mark to forget it."""
+        """Mark a pack file as counted; return the mark, or None if it was counted before."""
         mark = packed_mark(path, sha256)
         if mark in self.counted:
             return None
@@ -226,20 +226,20 @@ class Session:
         return mark
 
     def count_packed(self, completed: int, failed: int) -> None:
-        """Files of a pack have ended."""
+        """Count the ended files of a pack."""
         self.unlisted += completed + failed
         self.completed += completed
         self.failed += failed
 
     def settle(self) -> bool:
-        """End the session when every expected file has ended; True when this call ended it."""
+        """End the session if all expected files have ended; return True if this call ended it."""
         if self.ended or self.completed + self.failed < self.expected:
             return False
         self.finish()
         return True
 
     def finish(self, given_up: int = 0) -> None:
-        """End it now: completed if none failed or was given up, else partial."""
+        """End the session: completed if no file failed or was given up, else partial."""
         self.given_up += given_up
         self.failed += given_up
         self.status = "partial" if self.failed else "completed"
@@ -247,18 +247,18 @@ class Session:
         self.counted.clear()
 
     def release(self) -> None:
-        """Leave files that have ended to the database, where the session has ended: many are known at a time."""
+        """Remove the ended files of an ended session from memory; they stay in the database."""
         if self.ended:
             left = {key: file for key, file in self.files.items() if file.status == "uploading"}
             self.unlisted += len(self.files) - len(left)
             self.files = left
 
     def touch(self) -> None:
-        """Somebody used it: its time to live starts again."""
+        """Restart the time to live of the session."""
         self.touched = time.time()
 
     def event(self, message: str, current: FileState | None = None) -> dict[str, Any]:
-        """An `upload-progress` event about now."""
+        """Return an `upload-progress` event with the current state."""
         return {
             "sessionId": self.id,
             "timestamp": timestamp(),
@@ -272,7 +272,7 @@ class Session:
         }
 
     def row(self) -> dict[str, Any]:
-        """This session as the database keeps it."""
+        """Return the database row of the session."""
         return {
             "id": self.id,
             "category": self.category,
@@ -286,12 +286,12 @@ class Session:
 
 
 def packed_mark(path: str, sha256: str) -> str:
-    """By which a session knows a file of a pack that it has counted."""
+    """Return the mark of a pack file for `Session.counted`."""
     return f"{sha256} {path}"
 
 
 def file_row(session: str, position: int, file: FileState, path: str | None) -> dict[str, Any]:
-    """A file as the database keeps it; `path` is below the root."""
+    """Return the database row of a file; `path` is relative to the root."""
     return {
         "id": file.id,
         "session": session,

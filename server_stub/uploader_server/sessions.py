@@ -1,4 +1,4 @@
-"""The sessions of the bundled server: found, restored after a restart, counted, expired; their events and files."""
+"""The sessions of the bundled server, with their events and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
 from uploader_server.session import STATUSES, FileState, Session, file_row
-from uploader_server.storage.paths import FOR_GOOD, UnsafePathError
+from uploader_server.storage.paths import PERMANENT, UnsafePathError
 from uploader_server.wire import is_uuid, timestamp
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_OPEN = 10_000
-"""Sessions at a time that have not ended."""
+"""Maximum open sessions."""
 MAX_KNOWN = 100_000
-"""Sessions that are kept in memory; the oldest that have ended are forgotten first."""
+"""Maximum sessions in memory; the oldest ended ones are removed first."""
 BURST = 20
-"""Events that are sent in one go."""
+"""Events sent before other tasks may run."""
 
 
 class Sessions:
-    """Every session of one server (docs/protocol.md, section 1), with what its uploads need; on the event loop.
+    """All sessions of one server (docs/protocol.md, section 1). Not thread-safe: used on the event loop.
 
-    `emit(id, event)` sends an event to the room of a session.
+    `emit(id, event)` sends an event to the Socket.IO room of a session.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Sessions:
         self.faults = faults
         self.emit = emit
         self.known = {saved.row["id"]: _restored(saved) for saved in store.sessions()}
-        """The sessions by their ids, with those of an earlier server on this root."""
+        """Sessions by id, including those restored from the database."""
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:
-        """Open a session; its id and when it was created. Raises ApiError 503 where too many are open."""
+        """Create a session; return its id and creation time. Raises ApiError 503 if too many are open."""
         if len(self.known) >= MAX_OPEN and sum(not s.ended for s in self.known.values()) >= MAX_OPEN:
             message = f"There are {MAX_OPEN} open sessions"
             raise ApiError(503, "TOO_MANY_SESSIONS", message, headers={"retry-after": "60"})
@@ -68,22 +68,22 @@ class Sessions:
         return session.id, session.created
 
     def find(self, session_id: str) -> Session:
-        """The session with this id. Raises ApiError 404."""
+        """Return the session with this id. Raises ApiError 404."""
         session = self.known.get(session_id.lower()) if is_uuid(session_id) else None
         if session is None:
             raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
         return session
 
     def find_open(self, session_id: str) -> Session:
-        """The session with this id, to send files into. Raises ApiError: 404, or 409 where it has ended."""
+        """Return the open session with this id. Raises ApiError: 404, or 409 if it has ended."""
         session = self.find(session_id)
         if session.ended:
             code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {session.status}: make a new one")
+            raise ApiError(409, code, f"The session is {session.status}: create a new one")
         return session
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:
-        """What somebody who joins is told at once, or None where there is no such session."""
+        """Return the event for a client that joins, or None for an unknown session."""
         try:
             session = self.find(session_id)
         except ApiError:
@@ -92,7 +92,7 @@ class Sessions:
         return session.event(f"Joined: {session.status}", running[-1] if running else None)
 
     async def progress(self, session_id: str) -> dict[str, Any]:
-        """The answer to `/progress`, from the creation of the session on. Raises ApiError 404."""
+        """Return the response of `/progress`. Raises ApiError 404."""
         session = self.find(session_id)
         session.touch()
         others = await self.store.unlisted(session.id, ended=session.ended) if session.unlisted else []
@@ -116,7 +116,7 @@ class Sessions:
         await self.store.save(self.store.session_saved(session.row()))
 
     async def record(self, session: Session | None, files: list[FileState], *more: Change) -> None:
-        """Save files that have ended, with what else belongs into this transaction. Raises sqlite3.Error."""
+        """Save ended files and further changes in one transaction. Raises sqlite3.Error."""
         position = len(session.files) if session is not None else 0
         owner = session.id if session is not None else ""
         paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
@@ -128,11 +128,11 @@ class Sessions:
         await self.store.save(*changes)
 
     async def announce(self, session: Session, files: list[FileState]) -> None:
-        """Count recorded files, tell the room, and end the session when they were the last. Raises sqlite3.Error."""
+        """Count recorded files, emit events, and end the session after its last file. Raises sqlite3.Error."""
         for number, file in enumerate(files):
             session.count(file)
             if number % BURST == BURST - 1:
-                await asyncio.sleep(0)  # a thousand ends at once must not hold up everybody else's heartbeat
+                await asyncio.sleep(0)  # let heartbeats of other connections run
             await self.emit(session.id, session.event(f"{file.original_name}: {file.status}", file))
         session.touch()
         if session.settle():
@@ -141,14 +141,13 @@ class Sessions:
         session.release()
 
     def placing(self, category: str, files: list[FileState]) -> AbstractContextManager[None]:
-        """Around `place` and `record`: meanwhile no file that these may be answered with is removed."""
+        """Prevent the deletion of files with these paths during `place` and `record`."""
         return self.store.placing(category, [_wanted(file) for file in files])
 
     def place(self, category: str, files: list[FileState]) -> None:
-        """Give every file its name (runs in a thread); what can't be stored fails alone.
+        """Link every file to its name (runs in a thread); a file that can't be stored fails alone.
 
-        The bytes are on the disk already. Raises OSError where the names can't be flushed: the files have them then,
-        but nobody may be told.
+        Raises OSError if the names can't be flushed; the files must not be confirmed then.
         """
         finals = []
         for file in files:
@@ -159,28 +158,28 @@ class Sessions:
         self._placed(category, finals)
 
     def place_one(self, category: str, file: FileState) -> None:
-        """Do what `place` does for one file. Raises OSError also where another try may help: then it has not failed."""
+        """Link one file like `place`. Raises OSError for retryable errors; the file has not failed then."""
         self._placed(category, [(file, self._place(category, file))])
 
     def _place(self, category: str, file: FileState) -> Path | None:
-        """The new name of a file; None where it has failed for good. Raises OSError."""
+        """Link a file and return its path; None if it failed permanently. Raises OSError."""
         path = _wanted(file)
         if self.faults.fails(file.original_name, path):
-            file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+            file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
             return None
-        assert file.temporary is not None  # noqa: S101 - for the type checker; the reader gave every file one
+        assert file.temporary is not None  # noqa: S101 - for the type checker
         try:
             return self.store.place(file.temporary, category, path)
         except UnsafePathError as error:
             file.fail("INVALID_PATH", str(error))
         except OSError as error:
-            if error.errno not in FOR_GOOD:
+            if error.errno not in PERMANENT:
                 raise
             file.fail("UPLOAD_FAILED", error.strerror or str(error))
         return None
 
     def _placed(self, category: str, finals: list[tuple[FileState, Path | None]]) -> None:
-        """Flush the new names, then say that these files are stored."""
+        """Flush the new names and mark the files as completed."""
         self.store.disk.names([final for _, final in finals if final is not None])
         for file, final in finals:
             if final is not None:
@@ -189,17 +188,17 @@ class Sessions:
                 file.file_name = final.relative_to(self.store.root / category).as_posix()
 
     def statuses(self) -> dict[str, int]:
-        """How many sessions have each status."""
+        """Return the number of sessions by status."""
         return counted((session.status for session in self.known.values()), STATUSES)
 
 
 def _wanted(file: FileState) -> str:
-    """The path below its category that a file is to have."""
+    """Return the requested path of a file below its category."""
     return file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
 
 
 def _restored(saved: SavedSession) -> Session:
-    """A session as its files say how far it is: its own row may be older."""
+    """Restore a session; counts come from its files, as its row may be older."""
     row = saved.row
     session = Session(
         id=row["id"],
@@ -218,7 +217,7 @@ def _restored(saved: SavedSession) -> Session:
     session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
     for known in saved.open_packed:
         session.remember(known["relative_path"], known["sha256"].hex())
-    if session.held and session.status == "pending":
+    if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()
     session.release()
@@ -240,7 +239,7 @@ def _file(row: sqlite3.Row) -> FileState:
 
 
 def ending(session: Session) -> str:
-    """Say in an event how a session ended."""
+    """Return the message of the event for the end of a session."""
     if session.status == "completed":
         return "All files were uploaded"
     return f"{session.failed} of {session.completed + session.failed} files failed"

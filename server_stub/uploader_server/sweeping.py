@@ -1,4 +1,4 @@
-"""Work that is repeated for as long as the server runs, whatever happens to it."""
+"""Periodic tasks that continue after errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 async def sweep(what: str, ttl: float, action: Callable[[], Awaitable[None]]) -> None:
-    """Run an action four times in its time to live (seconds), at least once a minute, until cancelled.
-
-    An error ends neither this nor the runs that follow.
-    """
+    """Run an action four times per `ttl` (seconds), at least once a minute, until cancelled; log its errors."""
     while True:
         await asyncio.sleep(min(60.0, ttl / 4))
         with logged(what):
@@ -26,8 +23,8 @@ async def sweep(what: str, ttl: float, action: Callable[[], Awaitable[None]]) ->
 
 @contextlib.contextmanager
 def logged(what: str) -> Iterator[None]:
-    """Log any error, and go on."""
+    """Log and suppress any error."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a defect, too, must not end the sweeps
+    except Exception as error:  # noqa: BLE001 - no error may end the periodic task
         logger.error("%s failed: %r", what, error)

@@ -176,8 +176,8 @@ def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
     [
         ({"port": 1}, "unknown option 'port'", "did you mean"),
         ({"latency": 1}, "unknown option 'latency'", "did you mean latency_ms?"),
-        ({"realtime": "of"}, "'of' is none of off, hang", ""),
-        ({"flavour": "refrence"}, "'refrence' is none of bundled, reference", ""),
+        ({"realtime": "of"}, "'of' is not one of off, hang", ""),
+        ({"flavour": "refrence"}, "'refrence' is not one of bundled, reference", ""),
         ({"answers": [503]}, "answers must be a dictionary", 'write answers={"POST'),
         ({"answers": {"/health": [503]}}, "answers: '/health'", 'write answers={"POST'),
         ({"answers": {"GET /health": 503}}, r"answers: 'GET /health': invalid responses 503", 'write answers={"POST'),

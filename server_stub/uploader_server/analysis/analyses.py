@@ -1,4 +1,4 @@
-"""Analyses under way, and those that ended lately: simulated (docs/protocol.md, section 4)."""
+"""Simulated analyses, running and recently ended (docs/protocol.md, section 4)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from uploader_server.faults import Faults
 
 HANG_LIMIT = 600.0
-"""Seconds until an analysis that hangs is given up (504); no client waits that long (180 s and 300 s)."""
+"""Timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)."""
 KEPT = 1000
-"""Ended analyses whose status is remembered."""
+"""Maximum ended analyses in memory."""
 
 
 @dataclass
 class Analysis:
-    """One analysis. Its id is the session id that the client chose, or a new one where it chose none."""
+    """One analysis. Its id is the client's session id, or a new one."""
 
     id: str
     kind: str
@@ -36,19 +36,19 @@ class Analysis:
     started: str = field(default_factory=timestamp)
     updated: str = field(default_factory=timestamp)
     ended: float = 0.0
-    """When it ended (monotonic seconds)."""
+    """End time (monotonic seconds)."""
     data: dict[str, Any] | None = None
     error: ApiError | None = None
 
     def event(self) -> tuple[str, dict[str, Any]]:
-        """Name and content of the event about now; neither carries an id."""
+        """Return name and content of the current event; it has no id."""
         if self.error is not None:
             return "analysis:error", {"message": self.message, "timestamp": self.updated}
         content = {"stage": self.stage, "progress": self.progress, "message": self.message, "timestamp": self.updated}
         return "analysis:progress", content
 
     def answer(self) -> dict[str, Any]:
-        """The answer to `/status`; with the result, so that a lost answer of the analysis costs nothing."""
+        """Return the response of `/status`, with the result of an ended analysis."""
         return {
             "analysisId": self.id,
             "kind": self.kind,
@@ -64,59 +64,58 @@ class Analysis:
         }
 
     def set(self, progress: int, message: str = "") -> None:
-        """It got this far."""
+        """Set progress and stage."""
         stage = stage_at(self.kind, progress)
         self.progress, self.stage, self.message = progress, stage.name, message or stage.message
         self.updated = timestamp()
 
     def fail(self, error: ApiError) -> None:
-        """It failed: the percentage stays where it was."""
+        """Mark the analysis as failed; its progress is unchanged."""
         self.status, self.error, self.message, self.updated = "failed", error, error.message, timestamp()
 
 
 class Analyses:
-    """Every analysis of one server; all of it runs on the event loop.
+    """All analyses of one server. Not thread-safe: used on the event loop.
 
-    `tell(id, event, content)` sends an event to the room of an id; `ended(kind, status)` counts.
+    `emit(id, name, content)` sends an event to the Socket.IO room of an id; `ended(kind, status)` counts an end.
     """
 
     def __init__(
         self,
         faults: Faults,
         ttl: float,
-        tell: Callable[[str, str, dict[str, Any]], Awaitable[None]],
+        emit: Callable[[str, str, dict[str, Any]], Awaitable[None]],
         ended: Callable[[str, str], None],
     ) -> None:
         self._faults = faults
         self._ttl = ttl
-        self._tell = tell
+        self._emit = emit
         self._ended = ended
         self._known: dict[str, Analysis] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find(self, analysis_id: str) -> Analysis | None:
-        """The analysis with this id, if it is known."""
+        """Return the analysis with this id, or None."""
         return self._known.get(analysis_id)
 
     def running(self) -> int:
-        """How many are under way."""
+        """Return the number of running analyses."""
         return len(self._tasks)
 
     def snapshot(self, analysis_id: str) -> tuple[str, dict[str, Any]] | None:
-        """The event for somebody who joins late; None where there is none, or none is sent."""
+        """Return the event for a client that joins, or None."""
         analysis = self.find(analysis_id)
         return None if analysis is None or self._faults.analysis.silent else analysis.event()
 
     async def run(self, analysis_id: str | None, kind: str, result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Analyse to the end; `data` of the answer, from `result`.
+        """Run an analysis and return `data` of the response, from `result`.
 
-        It goes on when the client leaves meanwhile. Raises ApiError: 409 where one with this id is under way, 503, 422
-        or 504 where it failed.
+        It continues if the client disconnects. Raises ApiError: 409 if the id is in use, 422, 503 or 504 if it failed.
         """
         analysis = Analysis(analysis_id or str(uuid.uuid4()), kind)
         known = self._known.get(analysis.id)
         if known is not None and known.status == "running":
-            raise ApiError(409, "ANALYSIS_RUNNING", "An analysis with this sessionId is under way")
+            raise ApiError(409, "ANALYSIS_RUNNING", "An analysis with this sessionId is running")
         self._forget_old()
         self._known.pop(analysis.id, None)
         self._known[analysis.id] = analysis
@@ -129,7 +128,7 @@ class Analyses:
         return analysis.data or {}
 
     def stop(self) -> None:
-        """End whatever runs."""
+        """Cancel all running analyses."""
         for task in list(self._tasks):
             task.cancel()
 
@@ -150,31 +149,33 @@ class Analyses:
             await self._report(analysis)
 
     async def _advance(self, analysis: Analysis) -> None:
-        """From 0 to 100 percent in the server's `analysis_seconds`. Raises ApiError where a stage is made to fail."""
+        """Advance to 100 percent within `analysis_seconds`. Raises ApiError for a stage with a fault."""
         analysis.set(0)
         await self._report(analysis)
         for percent in range(STEP, 101, STEP):
             await asyncio.sleep(self._faults.analysis_seconds * STEP / 100)
             if self._faults.analysis.hang:
                 await asyncio.sleep(2 * HANG_LIMIT)
-            self._break(stage_at(analysis.kind, percent).name)
+            self._check_fault(stage_at(analysis.kind, percent).name)
             analysis.set(percent)
             await self._report(analysis)
 
-    def _break(self, stage: str) -> None:
+    def _check_fault(self, stage: str) -> None:
         mode = self._faults.analysis
         if mode.stage != stage:
             return
         if mode.final:
-            raise ApiError(422, "ANALYSIS_REFUSED", f"Can't be analysed (stage {stage})", stage=stage, retryable=False)
+            raise ApiError(
+                422, "ANALYSIS_REFUSED", f"The file can't be analysed (stage {stage})", stage=stage, retryable=False
+            )
         raise ApiError(503, "ANALYSIS_FAILED", f"The analysis failed (stage {stage})", stage=stage, retryable=True)
 
     async def _report(self, analysis: Analysis) -> None:
         if not self._faults.analysis.silent:
-            await self._tell(analysis.id, *analysis.event())
+            await self._emit(analysis.id, *analysis.event())
 
     def _forget_old(self) -> None:
-        """Forget ended ones that are older than a session may get, and all but the last thousand."""
+        """Remove ended analyses that are older than the TTL, and all but the last KEPT."""
         oldest = time.monotonic() - self._ttl
         ended = [analysis for analysis in self._known.values() if analysis.status != "running"]
         for number, analysis in enumerate(reversed(ended)):

@@ -1,7 +1,7 @@
-"""The calls of the analysis (docs/protocol.md, section 4): what they take, whether it is there, and what they answer.
+"""The HTTP calls of analyses (docs/protocol.md, section 4).
 
-Files are named by the `filePath` of a batch answer, or by `/uploads/{category}/{fileName}`, which a tus answer carries
-as `Content-Location` (percent-encoded there). Nothing outside the server's categories is ever looked at.
+Files are named by `filePath` of a batch response, or by `/uploads/{category}/{fileName}`, percent-encoded as in
+`Content-Location` of a tus response or not. Paths outside the server's categories are not accessed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from uploader_server.storage.store import Store
 
 MAX_FIELDS = 1 << 20
-"""Bytes of a body; a fusion plan is the most that one has."""
+"""Maximum bytes of a body; fusion plans are the largest."""
 LONGEST_ID = 200
-"""Characters of a session id; the reference backend takes any."""
+"""Maximum characters of a session id; the reference backend has no limit."""
 
 
 class AnalysisCalls:
@@ -41,7 +41,7 @@ class AnalysisCalls:
         self._analyses = analyses
 
     def routes(self) -> list[Route]:
-        """The routes."""
+        """Return the routes."""
         return [
             Route("/api/ai/analyze/content", self.content, methods=["POST"]),
             Route("/api/ai/analyze/fusion", self.fusion, methods=["POST"]),
@@ -50,19 +50,19 @@ class AnalysisCalls:
         ]
 
     async def content(self, request: Request) -> Response:
-        """`POST /api/ai/analyze/content`: one video."""
+        """Serve `POST /api/ai/analyze/content`: analyse one video."""
         fields = await self._fields(request)
         path = await self._file(fields, "videoPath")
         return await self._run(fields, "content", lambda: _content(path, fields["videoPath"], fields.get("category")))
 
     async def fusion(self, request: Request) -> Response:
-        """`POST /api/ai/analyze/fusion`: two videos; the answer has the plan that the music needs."""
+        """Serve `POST /api/ai/analyze/fusion`: plan a fusion of two videos."""
         fields = await self._fields(request)
         first, second = await self._file(fields, "video1Path"), await self._file(fields, "video2Path")
         return await self._run(fields, "fusion", lambda: _fusion(first, second))
 
     async def music(self, request: Request) -> Response:
-        """`POST /api/ai/generate/music-prompt`: on the plan of a fusion."""
+        """Serve `POST /api/ai/generate/music-prompt`: write a prompt from a fusion plan."""
         fields = await self._fields(request)
         plan = fields.get("fusionPlan")
         if not isinstance(plan, (dict, str)) or not plan:
@@ -70,7 +70,7 @@ class AnalysisCalls:
         return await self._run(fields, "music", lambda: _music(plan))
 
     async def status(self, request: Request) -> Response:
-        """`GET /api/ai/analysis/{id}/status`, by the session id that the client chose or by the `analysisId`."""
+        """Serve `GET /api/ai/analysis/{id}/status`; the id is `sessionId` or `analysisId`."""
         self._authorise(request)
         chosen: str = request.path_params["id"]
         analysis = self._analyses.find(chosen if self._config.reference else chosen.lower())
@@ -86,7 +86,7 @@ class AnalysisCalls:
         check_token(request.headers.get("authorization"), self._config.jwt_secret, self._config.auth_token)
 
     async def _fields(self, request: Request) -> dict[str, Any]:
-        """The JSON object of the body. Raises ApiError 400 or 401."""
+        """Check the token and return the JSON object of the body. Raises ApiError 400 or 401."""
         self._authorise(request)
         try:
             body = await read_json(request, MAX_FIELDS)
@@ -94,7 +94,7 @@ class AnalysisCalls:
             body = None
         if not isinstance(body, dict):
             raise _invalid("the body must be a JSON object")
-        if body.get("category") not in (None, *CATEGORIES):  # a tuple: what is no text may have no hash
+        if body.get("category") not in (None, *CATEGORIES):  # a tuple: the value may be unhashable
             raise _invalid(f"category must be one of {', '.join(CATEGORIES)}")
         return body
 
@@ -109,17 +109,17 @@ class AnalysisCalls:
         return chosen.lower()
 
     async def _file(self, fields: dict[str, Any], name: str) -> Path:
-        """The stored file that a field names. Raises ApiError: 400 for what can't be one, 404 for what is none."""
+        """Return the stored file named by a field. Raises ApiError: 400 for an invalid path, 404."""
         self._session_id(fields)
         named = fields.get(name)
         if not isinstance(named, str) or not named:
-            raise _invalid(f"{name} must be the filePath of a batch answer")
+            raise _invalid(f"{name} must be the filePath of a batch response")
         root = f"{self._store.root.as_posix()}/"
         starts = (root, "/uploads/") if self._config.reference else ("/uploads/",)
         prefix = next((start for start in starts if named.startswith(start)), None)
         below = "" if prefix is None else named.removeprefix(prefix)
         if prefix is None or any(part in {"", ".", ".."} for part in below.split("/")) or "\0" in below:
-            raise ApiError(400, "INVALID_PATH", f"{name} is no path of an uploaded file")
+            raise ApiError(400, "INVALID_PATH", f"{name} is not the path of an uploaded file")
         spellings = [below] if prefix == root else [below, unquote(below)]
         for spelling in spellings:
             category, _, rest = spelling.partition("/")
@@ -130,7 +130,7 @@ class AnalysisCalls:
 
 
 def _invalid(details: str) -> ApiError:
-    return ApiError(400, "VALIDATION_ERROR", "The request can't be understood", details=details)
+    return ApiError(400, "VALIDATION_ERROR", "The request is invalid", details=details)
 
 
 def _size(path: Path) -> int:

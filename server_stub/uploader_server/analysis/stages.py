@@ -1,4 +1,4 @@
-"""The three kinds of analysis, their stages, and how an analysis misbehaves on demand (docs/protocol.md, section 4)."""
+"""The kinds of analysis, their stages, and their faults (docs/protocol.md, section 4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """One stage: the name that events carry, the percentage at which it ends, and what it is doing."""
+    """One stage: its name in events, the percentage at its end, and its message."""
 
     name: str
     end: int
@@ -16,48 +16,48 @@ class Stage(NamedTuple):
 
 KINDS: dict[str, tuple[Stage, ...]] = {
     "content": (
-        Stage("upload", 10, "Handing the video over"),
-        Stage("model-analysis", 40, "The model watches the video"),
-        Stage("structuring", 70, "Structuring what was seen"),
+        Stage("upload", 10, "Passing the video to the model"),
+        Stage("model-analysis", 40, "Analysing the video"),
+        Stage("structuring", 70, "Structuring the analysis"),
         Stage("report", 90, "Writing the report"),
         Stage("saving", 100, "Saving the result"),
     ),
     "fusion": (
-        Stage("upload", 10, "Handing the videos over"),
-        Stage("video-1", 25, "The model watches the first video"),
-        Stage("video-2", 40, "The model watches the second video"),
+        Stage("upload", 10, "Passing the videos to the model"),
+        Stage("video-1", 25, "Analysing the first video"),
+        Stage("video-2", 40, "Analysing the second video"),
         Stage("plan", 70, "Planning the fusion"),
-        Stage("timeline", 85, "Laying out the timeline"),
+        Stage("timeline", 85, "Planning the timeline"),
         Stage("saving", 100, "Saving the result"),
     ),
     "music": (
         Stage("parse", 20, "Reading the fusion plan"),
-        Stage("emotion", 40, "Following the emotions"),
+        Stage("emotion", 40, "Analysing the emotions"),
         Stage("instruments", 60, "Choosing instruments"),
         Stage("prompt", 85, "Writing the prompt"),
         Stage("saving", 100, "Saving the result"),
     ),
 }
-"""The stages of each kind in order, with the percentages of the contract."""
+"""The stages of each kind, in order."""
 
 STAGES = tuple(dict.fromkeys(stage.name for stages in KINDS.values() for stage in stages))
 STEP = 5
-"""Percent between two events; every stage ends at a multiple of it."""
+"""Percent between two events; every stage ends at a multiple."""
 
 
 def stage_at(kind: str, percent: int) -> Stage:
-    """The stage that works on this percentage; the end of a stage still belongs to it."""
+    """Return the stage at this percentage; stages include their end."""
     return next(stage for stage in KINDS[kind] if percent <= stage.end)
 
 
 @dataclass(frozen=True)
 class AnalysisMode:
-    """How analyses misbehave.
+    """Faults of analyses.
 
-    - `silent`: no event is sent; the work goes on, and the status tells of it.
-    - `hang`: it stops for good inside its first stage: no event, no answer.
-    - `fail:STAGE`: that stage fails with 503; another try may help.
-    - `refuse:STAGE`: that stage fails with 422, for good.
+    - `silent`: no events are sent; the status shows the progress.
+    - `hang`: the analysis stops in its first stage, without events or a response.
+    - `fail:STAGE`: the stage fails with 503 (retryable).
+    - `refuse:STAGE`: the stage fails with 422 (permanent).
     """
 
     silent: bool = False
@@ -67,9 +67,9 @@ class AnalysisMode:
 
     @classmethod
     def parse(cls, text: str | None) -> AnalysisMode:
-        """Read the words above, several with commas between them; None means that all is well.
+        """Parse the values above, separated by commas; None means no fault.
 
-        Raises ValueError, with the legal values, for anything else.
+        Raises ValueError with the allowed values.
         """
         silent, hang, broken, final = False, False, "", False
         for word in (text or "").split(",") if text is not None else ():
@@ -82,5 +82,5 @@ class AnalysisMode:
                 hang = True
             else:
                 stages = ", ".join(STAGES)
-                raise ValueError(f"{word!r} is none of silent, hang, fail:STAGE, refuse:STAGE (stages: {stages})")
+                raise ValueError(f"{word!r} is not one of silent, hang, fail:STAGE, refuse:STAGE (stages: {stages})")
         return cls(silent, hang, broken, final)

@@ -1,4 +1,4 @@
-"""One batch request to the bundled server while it arrives."""
+"""Receiving a batch request (bundled)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive one batch, store its files and return the answer.
 
-    Raises ApiError; ClientGoneError where the connection broke off (nothing is stored).
+    Raises ApiError; ClientGoneError if the connection closed (nothing is stored).
     """
     intake = Intake(sessions, request)
     receiving = asyncio.ensure_future(intake.receive())
@@ -42,7 +42,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         await intake.undo()
         raise
     finally:
-        if not receiving.done():  # the server stops
+        if not receiving.done():  # the server is stopping
             receiving.cancel()
             await asyncio.wait({receiving})
         await intake.reader.discard()
@@ -50,7 +50,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
 
 
 async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
-    """Flush the files, then give them their names. Raises ApiError 500 where the disk failed."""
+    """Flush the files, then link them to their names. Raises ApiError 500 if the disk failed."""
     temporaries = [file.temporary for file in files if file.temporary is not None]
     try:
         await asyncio.to_thread(sessions.store.disk.files, temporaries)
@@ -66,7 +66,7 @@ def _cancelled(intake: Intake) -> ApiError:
 
 
 class Intake:
-    """One batch request while it arrives: ties what the reader finds to the session."""
+    """Assigns the parts of one batch request to its session while they arrive."""
 
     def __init__(self, sessions: Sessions, request: Request) -> None:
         self.sessions = sessions
@@ -81,7 +81,7 @@ class Intake:
         self._began = 0.0
 
     async def receive(self) -> None:
-        """Read the whole body, then wait out the processing. Raises what `receive_batch` raises."""
+        """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
         try:
             await self._read()
             self.checked()
@@ -101,18 +101,18 @@ class Intake:
             raise storage_failure(error) from error
 
     async def undo(self) -> None:
-        """Let the session forget this request (its temporary files go when the request ends)."""
+        """Remove the files of this request from the session."""
         if self.session is None:
             return
         for file in self.reader.files:
             self.session.drop(file)
         if not self.session.ended:
             await self.sessions.emit(
-                self.session.id, self.session.event("A request broke off; nothing of it was stored")
+                self.session.id, self.session.event("A request ended early; none of its files were stored")
             )
 
     def checked(self) -> tuple[Session, list[FileState]]:
-        """The session and the files of a whole body. Raises ApiError where something is missing."""
+        """Return session and files of a complete body. Raises ApiError if a part is missing."""
         if self.session is None:
             raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
         if self.category is None or not self.reader.files:
@@ -130,9 +130,9 @@ class Intake:
         return self.session, self.reader.files
 
     async def text(self, name: str, value: str) -> None:
-        """A text part: refused at once where it makes the request pointless."""
+        """Handle a text part; reject an invalid one at once. Raises ApiError."""
         if name == "relativePath":
-            if len(self.paths) >= self.sessions.limits.max_files:  # they are held in memory until the end
+            if len(self.paths) >= self.sessions.limits.max_files:  # they stay in memory until the end
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
             self.paths.append(value)
         elif name == "sessionId":
@@ -148,23 +148,18 @@ class Intake:
 
     def _attach(self, session: Session) -> None:
         self.session = session
-        if not session.requests:
-            session.began = time.monotonic()
         if self.task is not None:
-            session.requests.add(self.task)
-        session.status = "uploading"
-        session.touch()
+            session.attach(self.task)
         for file in self.reader.files:
             session.add(file)
 
     def detach(self) -> None:
-        """The request has ended: its session may be swept again."""
+        """Detach the request from its session, which may expire again."""
         if self.session is not None and self.task is not None:
-            self.session.requests.discard(self.task)
-            self.session.touch()
+            self.session.detach(self.task)
 
     async def started(self, file: FileState) -> None:
-        """A file begins."""
+        """Add a file to the session."""
         self._file_began, self._began = self.reader.received, time.monotonic()
         if len(self.paths) >= len(self.reader.files):
             file.relative_path = self.paths[len(self.reader.files) - 1]
@@ -172,8 +167,8 @@ class Intake:
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:
-        """More of a file is here: tell the room, at most ten times a second."""
-        # Without a length of its own the part can't be longer than the rest of the request.
+        """Update the progress of a file; emit an event at most ten times per second."""
+        # Without Content-Length of the part, estimate it by the rest of the request.
         length = file.announced if file.announced is not None else self.total - self._file_began
         percent = min(99, 100 * file.size // length) if length > 0 else 0
         session = self.session

@@ -1,4 +1,4 @@
-"""The lookup (docs/protocol.md, section 9): which of many files are stored, by their paths."""
+"""The lookup call (docs/protocol.md, section 9): which files are stored, by path."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 ENDPOINT = "/api/upload/lookup"
 MAX_FILES = 1000
 MAX_BODY = 4 << 20
-"""Bytes of a request."""
+"""Maximum bytes of a request body."""
 _REQUIRED, _ALL = {"relativePath", "size"}, {"relativePath", "size", "sha256"}
 
 
 class Lookup:
-    """The call, over a store."""
+    """The handler of the lookup."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def described(self) -> dict[str, Any]:
-        """`lookup` in `/health` and in the session answer."""
+        """Return `lookup` of `/health` and of the session response."""
         return {"endpoint": ENDPOINT, "maxFiles": MAX_FILES}
 
     def routes(self) -> list[Route]:
-        """The route."""
+        """Return the route."""
         return [Route(ENDPOINT, self.serve, methods=["POST"])]
 
     async def serve(self, request: Request) -> Response:
-        """`POST /api/upload/lookup`. Raises ApiError."""
+        """Serve `POST /api/upload/lookup`. Raises ApiError."""
         text = await read_body(request, MAX_BODY)
         wanted, found = await asyncio.to_thread(self._find_files, text)
         known = await self._store.digests.known({file for files in found for file in files})
@@ -52,15 +52,15 @@ class Lookup:
         return Json({"files": files})
 
     def _find_files(self, text: bytes) -> tuple[list[dict[str, Any]], list[list[StoredFile]]]:
-        """What is asked for, and the files that each one may be (runs in a thread). Raises ApiError 400."""
+        """Return the requested files and the candidates for each (runs in a thread). Raises ApiError 400."""
         category, wanted = _parse(text)
         inside: set[str] = set()
         return wanted, [self._candidates(category, file, inside) for file in wanted]
 
     def _candidates(self, category: str, file: dict[str, Any], inside: set[str]) -> list[StoredFile]:
-        """The file of this name; with a digest, also `name (2)` and so on, which an upload may have got.
+        """Return the stored file with this path and, with a digest, also `name (2)` and so on.
 
-        `inside` are directories of the category that are known not to lead out of it.
+        `inside` caches directories that were checked with `check_inside`.
         """
         path = file["relativePath"]
         try:
@@ -78,7 +78,7 @@ class Lookup:
                     break
                 if len(found) == 1:
                     next(names)
-        except (OSError, ValueError):  # a path that is unsafe, or that this file system can't spell, has no file
+        except (OSError, ValueError):  # an unsafe or unsupported path
             return []
         return found
 
@@ -127,4 +127,4 @@ def _answer(wanted: dict[str, Any], files: list[StoredFile], digests: dict[Store
 
 
 def _wrong(details: str) -> ApiError:
-    return ApiError(400, "VALIDATION_ERROR", "The lookup can't be read", details=details)
+    return ApiError(400, "VALIDATION_ERROR", "The lookup request is invalid", details=details)

@@ -1,4 +1,4 @@
-"""The manifest of a pack (docs/protocol.md, section 6): parsed and checked as a whole, before the data is read."""
+"""Parsing and validation of pack manifests (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 from uploader_server.http.errors import ApiError, parse_json
 
 MAX_MANIFEST = 4 << 20
-"""Bytes of a manifest."""
+"""Maximum bytes of a manifest."""
 _KEYS = {"sessionId", "files"}
 _FILE_KEYS = {"relativePath", "size", "sha256", "lastModified"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LATEST = 1 << 53
-"""Milliseconds: whole numbers that every JSON parser keeps."""
+"""Latest time in milliseconds: the largest integer that every JSON parser represents exactly."""
 
 
 class Entry(NamedTuple):
     """One file of a pack."""
 
     path: str
-    """Below the category; not checked for safety yet."""
+    """Path below the category; not checked for safety yet."""
     size: int
     """Bytes."""
     sha256: str
@@ -32,27 +32,27 @@ class Entry(NamedTuple):
 
 
 class PackLimits(NamedTuple):
-    """`packs` in `/health` and in the session answer."""
+    """Limits of a pack; shown as `packs` in `/health` and in the session response."""
 
     files: int = 1000
     bytes: int = 32 << 20
-    """Of the data of one pack."""
+    """Data of one pack."""
     file_size: int = 4 << 20
 
 
 class Manifest(NamedTuple):
-    """What a pack announces."""
+    """The parsed manifest."""
 
     session: str
     entries: list[Entry]
     total: int
     """Bytes of the data."""
     digest: bytes
-    """SHA-256 of everything but the session: the same key must come with the same digest."""
+    """SHA-256 of everything but the session; requests with the same key must have the same digest."""
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
-    """Read a manifest. Raises ApiError: 400 where it is wrong, 413 where the pack is too large."""
+    """Parse a manifest. Raises ApiError: 400 if it is invalid, 413 if the pack is too large."""
     try:
         body = parse_json(text)
     except ValueError as error:
@@ -65,13 +65,13 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     if not isinstance(files, list) or not files:
         raise _wrong('"files" must be a list of at least one file')
     if len(files) > limits.files:
-        raise too_large(f"a pack holds at most {limits.files} files")
+        raise too_large(f"a pack has at most {limits.files} files")
     entries = [_entry(index, file) for index, file in enumerate(files)]
     if max(entry.size for entry in entries) > limits.file_size:
         raise too_large(f"a file of a pack has at most {limits.file_size} bytes")
     total = sum(entry.size for entry in entries)
     if total > limits.bytes:
-        raise too_large(f"a pack holds at most {limits.bytes} bytes")
+        raise too_large(f"a pack has at most {limits.bytes} bytes")
     return Manifest(session, entries, total, _digest(entries))
 
 
@@ -94,14 +94,14 @@ def _digest(entries: list[Entry]) -> bytes:
     try:
         text = json.dumps(entries, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _wrong("a relativePath is not Unicode text: it has half of a surrogate pair") from error
+        raise _wrong("a relativePath is not valid Unicode: it has a lone surrogate") from error
     return hashlib.sha256(text).digest()
 
 
 def _wrong(details: str) -> ApiError:
-    return ApiError(400, "INVALID_MANIFEST", "The manifest of the pack is wrong", details=details)
+    return ApiError(400, "INVALID_MANIFEST", "The manifest of the pack is invalid", details=details)
 
 
 def too_large(details: str) -> ApiError:
-    """The 413 that makes a client send less at once."""
+    """Return a 413 that asks for a smaller pack."""
     return ApiError(413, "PACK_TOO_LARGE", "Send a smaller pack", details=details)

@@ -1,4 +1,4 @@
-"""The body of a batch, taken apart as it arrives: text parts, and files that go to temporary names."""
+"""Parsing the multipart body of a batch while it arrives; files are written to temporary names."""
 
 from __future__ import annotations
 
@@ -30,63 +30,62 @@ if TYPE_CHECKING:
     from uploader_server.config import Limits
 
 MAX_TEXT = 64 << 10
-"""Bytes of a text part."""
+"""Maximum bytes of a text part."""
 MAX_TEXTS = 8 << 20
-"""Bytes of all text parts of a request."""
+"""Maximum bytes of all text parts of a request."""
 PART = 128
-"""Bytes that a text part counts at least."""
+"""Bytes added for each text part to the total."""
 REPEATED = "relativePath"
-"""The text part that comes once for each file."""
+"""The text part that is sent once per file."""
 _PARAMETER = re.compile(r';\s*(?P<name>[\w*.-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^;"\s]*))\s*')
 
 
 class Listener(Protocol):
-    """Who is told what arrives; each of these may raise ApiError to refuse the request."""
+    """Callbacks for arriving parts; each may raise ApiError to reject the request."""
 
     async def text(self, name: str, value: str) -> None:
-        """A text part has arrived."""
+        """Handle a text part."""
 
     async def started(self, file: FileState) -> None:
-        """The headers of a file have arrived."""
+        """Handle the headers of a file."""
 
     async def arriving(self, file: FileState) -> None:
-        """More bytes of a file have arrived."""
+        """Handle more bytes of a file."""
 
 
 class BatchReader:
     """Reads one batch request.
 
-    With `eager`, a refusal is raised as soon as it is known; without, only after the whole body was read, as the
-    reference backend does it (docs/protocol.md, section 3.12).
+    With `eager` an error is raised at once, else after the whole body, as the reference backend does
+    (docs/protocol.md, section 3.12).
     """
 
     def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
         self.files: list[FileState] = []
         self.received = 0
         self.complete = False
-        """Whether the last byte of the body has arrived."""
+        """Whether the whole body was received."""
         self._limits = limits
         self._incoming = incoming
         self._listener = listener
         self._eager = eager
         self._refusal: ApiError | None = None
         self._file: FileState | None = None
-        """The file that is arriving; None while a text part does."""
+        """The file being received; None during a text part."""
         self._name = ""
         self._text = bytearray()
         self._texts = 0
         self._names: set[str] = set()
-        """The text parts that came."""
+        """Names of the received text parts."""
         self._writing: Appender | None = None
         self._digest = hashlib.sha256()
         self._began = 0.0
 
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
-        """Read to the end of the body.
+        """Read the whole body.
 
-        Raises ApiError for what is refused, ClientGoneError where the connection broke off, TimeoutError where
-        nothing came for `idle_timeout` seconds, OSError where the disk failed. In all these cases the temporary
-        files are left to `discard`.
+        Raises ApiError for an invalid request, ClientGoneError if the connection closed, TimeoutError after
+        `idle_timeout` seconds without data, OSError if the disk failed. Call `discard` afterwards.
         """
         try:
             await self._read_parts(receive, self._parser(content_type), idle_timeout)
@@ -96,7 +95,7 @@ class BatchReader:
             raise self._refusal
 
     async def discard(self) -> None:
-        """Remove every temporary name of this request."""
+        """Remove the temporary files of this request."""
         if self._writing is not None:
             with contextlib.suppress(OSError):
                 await self._writing.close()
@@ -164,9 +163,9 @@ class BatchReader:
             await self._listener.started(file)
 
     def _file_name(self, segment: MultipartSegment) -> str | None:
-        """The name as sent, or None for a text part.
+        """Return the file name as sent, or None for a text part.
 
-        Percent-escapes stay as they are, and `filename*` is refused (docs/protocol.md, section 3.13).
+        Percent-escapes are not decoded; `filename*` is rejected (docs/protocol.md, section 3.13).
         """
         disposition = segment.header("Content-Disposition", "")
         head, _, _ = disposition.partition(";")
@@ -195,7 +194,7 @@ class BatchReader:
             self._refuse(
                 400,
                 "TOO_MANY_FILES",
-                f"A batch holds at most {limits.max_files} files",
+                f"A batch has at most {limits.max_files} files",
                 number=limits.max_files,
             )
         elif not limits.allows(ending):
@@ -215,7 +214,7 @@ class BatchReader:
             self._refuse(413, "FILE_TOO_LARGE", f"{file.original_name} is larger than {self._limits.max_size} bytes")
 
     def _refuse(self, status: int, code: str, message: str, **extra: Any) -> None:
-        """Refuse now, or remember the first refusal until the body has been read."""
+        """Raise an error now, or save the first one until the body is read."""
         refusal = ApiError(status, code, message, **extra)
         if self._eager:
             raise refusal

@@ -1,4 +1,4 @@
-"""The multipart body of a pack: two parts in a fixed order, whose bytes are counted."""
+"""The multipart body of a pack: the parts `manifest` and `data`, in this order."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MAX_HEAD = 16 << 10
-"""Bytes of the headers of a part."""
+"""Maximum bytes of the headers of a part."""
 FRAMING = 64 << 10
-"""Bytes of a body that are neither manifest nor data, at most."""
+"""Maximum bytes of a body besides manifest and data."""
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE)
 
 
 class PackBody:
-    """Reads `manifest`, then `data`. Every call may raise what `_more` raises, and ApiError 400 for a wrong form."""
+    """Reads `manifest`, then `data`. Every call raises as `_more`, and ApiError 400 for a malformed body."""
 
     def __init__(self, request: Request, idle_timeout: float) -> None:
         self._headers = request.headers
@@ -30,57 +30,57 @@ class PackBody:
         self._idle_timeout = idle_timeout
         self._delimiter = b""
         self._left = 0
-        """Bytes of the body that have not been taken out of `_held`."""
-        self._held = bytearray()
+        """Bytes of the body that are not consumed from `_buffer`."""
+        self._buffer = bytearray()
         self.complete = False
-        """Whether nothing of it is still on its way."""
+        """Whether the whole body was received."""
 
     def check(self, most: int) -> None:
-        """Look at the headers. Raises ApiError: 400, 411 without a length, 413 for more than `most` bytes."""
+        """Check the request headers. Raises ApiError: 400, 411 without a length, 413 over `most` bytes."""
         kind, options = parse_options_header(self._headers.get("content-type", ""))
         if kind != "multipart/form-data" or not options.get("boundary"):
             raise _malformed("send multipart/form-data with a boundary")
         self._delimiter = b"\r\n--" + options["boundary"].encode("utf-8", "replace")
         length = self._headers.get("content-length", "")
         if not length.isascii() or not length.isdigit():
-            raise ApiError(411, "LENGTH_REQUIRED", "A pack is sent with Content-Length")
+            raise ApiError(411, "LENGTH_REQUIRED", "A pack needs Content-Length")
         if int(length) > most:
             raise too_large(f"the body has at most {most} bytes")
         self._left = int(length)
 
     async def manifest(self) -> bytes:
-        """The first part."""
+        """Return the first part."""
         if bytes(await self._take(len(self._delimiter))) != self._delimiter[2:] + b"\r\n":
             raise _malformed("the body does not begin with its boundary")
         await self._head(b"manifest")
         return bytes(await self._until(self._delimiter + b"\r\n", MAX_MANIFEST, "manifest"))
 
     async def begin_data(self, total: int) -> None:
-        """Read the headers of the second part. Raises ApiError 400 where it can't have `total` bytes."""
+        """Read the headers of the second part. Raises ApiError 400 if it can't have `total` bytes."""
         await self._head(b"data")
         end = len(self._delimiter) + 2
         if not end <= self._left - total <= end + 2:
             raise _malformed(f"the part data must have {total} bytes, and be the last one")
 
     async def data(self, total: int) -> bytearray:
-        """The second part, which has `total` bytes, once the whole body is here."""
+        """Read the rest of the body and return the second part, which has `total` bytes."""
         data = bytearray(total)
-        filled = min(total, len(self._held))
-        data[:filled] = self._held[:filled]
-        del self._held[:filled]
+        filled = min(total, len(self._buffer))
+        data[:filled] = self._buffer[:filled]
+        del self._buffer[:filled]
         view = memoryview(data)
         while filled < total:
             piece = await self._more()
             wanted = total - filled
             if len(piece) > wanted:
-                self._held += memoryview(piece)[wanted:]
+                self._buffer += memoryview(piece)[wanted:]
                 piece = piece[:wanted]
             view[filled : filled + len(piece)] = piece
             filled += len(piece)
         view.release()
         self._left -= total
         end = bytes(await self._take(self._left))
-        if not self.complete:  # the end may be a message of its own; unread, it would cost the connection
+        if not self.complete:  # read the final message, to keep the connection open
             await self._more()
         if end.removesuffix(b"\r\n") != self._delimiter + b"--":
             raise _malformed(f"the part data does not end after {total} bytes")
@@ -93,10 +93,10 @@ class PackBody:
             raise _malformed("its parts are manifest and data, in this order")
 
     async def _until(self, end: bytes, most: int, what: str) -> bytearray:
-        """The bytes before `end`, which are taken together with it. Raises ApiError 413 for more than `most`."""
+        """Return the bytes before `end` and consume both. Raises ApiError 413 for more than `most` bytes."""
         start = 0
-        while (position := self._held.find(end, start)) < 0:
-            start = max(0, len(self._held) - len(end) + 1)
+        while (position := self._buffer.find(end, start)) < 0:
+            start = max(0, len(self._buffer) - len(end) + 1)
             if start > most:
                 break
             await self._fill()
@@ -106,21 +106,20 @@ class PackBody:
         return taken[:position]
 
     async def _take(self, count: int) -> bytearray:
-        while len(self._held) < count:
+        while len(self._buffer) < count:
             await self._fill()
-        taken = self._held[:count]
-        del self._held[:count]
+        taken = self._buffer[:count]
+        del self._buffer[:count]
         self._left -= count
         return taken
 
     async def _fill(self) -> None:
-        self._held += await self._more()
+        self._buffer += await self._more()
 
     async def _more(self) -> bytes:
-        """The next bytes of the body.
+        """Return the next bytes of the body.
 
-        Raises ClientGoneError where the connection broke off, ApiError: 408 where nothing came for the idle timeout,
-        400 where the body has ended.
+        Raises ClientGoneError if the connection closed, ApiError: 408 after the idle timeout, 400 after the end.
         """
         if self.complete:
             raise _malformed("it ends too early")

@@ -38,54 +38,54 @@ logger = logging.getLogger(__name__)
 
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20
-"""Bytes of data that all requests together hold."""
+"""Total bytes of buffered data over all requests."""
 _KEY = re.compile(r"[!-~]{1,200}")
 _SOON = {"retry-after": "1"}
 
 
 class Packs:
-    """The calls. A pack is in memory while it arrives; a thread checks, writes and links its files together."""
+    """The handlers of packs. A pack is buffered in memory; one thread checks, writes and links its files."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._rows = PackRows(sessions.store, sessions.config.upload_ttl)
         self._limits = PackLimits(file_size=min(PackLimits().file_size, sessions.limits.max_size))
         self._running: dict[Key, bytes] = {}
-        """The manifests' digests of packs that are complete and have no answer yet."""
-        self._held = 0
+        """Manifest digests of packs that are being stored, by key."""
+        self._buffered = 0
         self._turn = asyncio.Lock()
-        """One pack is written at a time: threads that create files in one directory spin on its lock."""
+        """Limits writing to one pack, since threads contend for the lock of a directory."""
 
     def described(self) -> dict[str, Any]:
-        """`packs` in `/health` and in the session answer."""
+        """Return `packs` of `/health` and of the session response."""
         files, size, file_size = self._limits
         return {"endpoint": ENDPOINT, "maxFiles": files, "maxBytes": size, "maxFileSize": file_size}
 
     def routes(self) -> list[Route]:
-        """The routes."""
+        """Return the routes."""
         return [
             Route(ENDPOINT, self.receive, methods=["POST"]),
             Route(ENDPOINT + "/{key:path}", self.recall, methods=["GET"]),
         ]
 
     async def sweep(self) -> None:
-        """Forget old answers, until cancelled."""
+        """Delete old responses regularly, until cancelled."""
         await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
 
-    # The calls
+    # Handlers
 
     async def recall(self, request: Request) -> Response:
-        """`GET …/packs/{key}`: the answer that was given. Raises ApiError: 409 while there is none yet, 404."""
+        """Serve `GET …/packs/{key}`: the saved response. Raises ApiError: 404, 409 while it is being stored."""
         key = self._key(request, request.path_params["key"])
         if key in self._running:
             raise _in_progress()
-        answer = await self._remembered(key, None)
+        answer = await self._saved_answer(key, None)
         if answer is None:
-            raise ApiError(404, "PACK_NOT_FOUND", "No pack with this key was answered")
+            raise ApiError(404, "PACK_NOT_FOUND", "There is no saved response for this key")
         return Json(answer)
 
     async def receive(self, request: Request) -> Response:
-        """`POST …/packs`. Raises ApiError."""
+        """Serve `POST …/packs`. Raises ApiError."""
         body = PackBody(request, self._sessions.config.idle_timeout)
         try:
             key = self._key(request, request.headers.get("idempotency-key", ""))
@@ -113,11 +113,11 @@ class Packs:
     async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
         self._check_running(key, manifest)
-        known = await self._remembered(key, manifest)
+        known = await self._saved_answer(key, manifest)
         if known is not None:
             return known
         session = self._sessions.find_open(manifest.session)
-        self._check_room(session, manifest)
+        self._check_count(session, manifest)
         await body.begin_data(manifest.total)
         with self._memory(manifest.total):
             reading = asyncio.ensure_future(body.data(manifest.total))
@@ -128,23 +128,23 @@ class Packs:
                     self._sessions.find_open(session.id)
                 return await self._complete(key, manifest, session, reading.result())
             finally:
-                reading.cancel()  # of no effect unless the server stops
+                reading.cancel()  # still running only if the server stops
                 session.detach(reading)
 
-    def _check_room(self, session: Session, manifest: Manifest) -> None:
+    def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
-        if session.held + len(manifest.entries) <= most:
+        if session.file_count + len(manifest.entries) <= most:
             return
         new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.held + len(new) > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {most} files", number=most)
+        if session.file_count + len(new) > most:
+            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
-        """The whole body is here: from now on the key counts."""
+        """Process a complete body; its key is in use from now on."""
         self._check_running(key, manifest)
         self._running[key] = manifest.digest
         try:
-            known = await self._remembered(key, manifest)  # it may have been answered while this body arrived
+            known = await self._saved_answer(key, manifest)  # a concurrent request may have stored it
             if known is not None:
                 return known
             await asyncio.sleep(self._sessions.limits.processing * len(manifest.entries))
@@ -153,7 +153,7 @@ class Packs:
             del self._running[key]
 
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
-        """Store what can be stored, record it and tell the room. Raises OSError, sqlite3.Error."""
+        """Store and record the files, and emit events. Raises OSError, sqlite3.Error."""
         with self._sessions.store.placing(session.category, [entry.path for entry in manifest.entries]):
             async with self._turn:
                 files, answer = await asyncio.to_thread(self._unpack, session, manifest, data)
@@ -167,7 +167,7 @@ class Packs:
         return answer
 
     def _unpack(self, session: Session, manifest: Manifest, data: bytearray) -> tuple[list[Packed], bytes]:
-        """Store the files; they, and the answer to give once they are recorded (runs in a thread)."""
+        """Store the files; return them and the JSON response (runs in a thread)."""
         sessions = self._sessions
         unpacking = Unpacking(sessions.store, session.category, manifest.entries, data)
         unpacking.refuse(sessions.limits, session.ending, sessions.faults)
@@ -175,14 +175,14 @@ class Packs:
         return unpacking.files, _answer(session.id, unpacking.files)
 
     async def _announce(self, session: Session, files: list[Packed]) -> None:
-        """Count recorded files; one event for the pack, one for each failure, and the end of the session."""
+        """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
         failed = [file for file in files if file.counted and file.error]
         stored = [file for file in files if not file.error]
         session.count_packed(sum(file.counted for file in stored), len(failed))
         session.touch()
         emit = self._sessions.emit
         last = _state(stored[-1]) if stored else None
-        await emit(session.id, session.event(f"A pack: {len(stored)} of {len(files)} files stored", last))
+        await emit(session.id, session.event(f"Pack: {len(stored)} of {len(files)} files stored", last))
         for number, file in enumerate(failed):
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
@@ -196,7 +196,7 @@ class Packs:
         if running is not None:
             raise _in_progress() if running == manifest.digest else _other_manifest()
 
-    async def _remembered(self, key: Key, manifest: Manifest | None) -> bytes | None:
+    async def _saved_answer(self, key: Key, manifest: Manifest | None) -> bytes | None:
         known = await self._rows.find(key)
         if known is None:
             return None
@@ -206,18 +206,18 @@ class Packs:
 
     @contextlib.contextmanager
     def _memory(self, size: int) -> Iterator[None]:
-        """Hold so many bytes. Raises ApiError 503 where all requests hold too many already."""
-        if self._held + size > MEMORY:
-            raise ApiError(503, "SERVER_BUSY", "Too many packs are arriving at once", headers=_SOON)
-        self._held += size
+        """Reserve bytes of memory. Raises ApiError 503 if MEMORY is exceeded."""
+        if self._buffered + size > MEMORY:
+            raise ApiError(503, "SERVER_BUSY", "Too many packs are being received", headers=_SOON)
+        self._buffered += size
         try:
             yield
         finally:
-            self._held -= size
+            self._buffered -= size
 
 
 def _count(session: Session, files: list[Packed]) -> set[str]:
-    """Decide which files the session counts: those that have ended, and were not counted before; their marks."""
+    """Set `counted` of files that ended and were not counted before; return their marks."""
     marks = set()
     for file in files:
         mark = None if file.retryable else session.remember(file.entry.path, file.entry.sha256)
@@ -228,7 +228,7 @@ def _count(session: Session, files: list[Packed]) -> set[str]:
 
 
 def _state(file: Packed) -> FileState:
-    """A file as events show it."""
+    """Return the file as a FileState for events."""
     entry = file.entry
     state = FileState(file.name, entry.path, id=file.id, status="completed", size=entry.size, progress=100)
     if file.error:
@@ -237,13 +237,13 @@ def _state(file: Packed) -> FileState:
 
 
 def _answer(session: str, files: list[Packed]) -> bytes:
-    """The JSON of the answer."""
+    """Return the JSON of the response."""
     answer = {"sessionId": session, "files": [_answered(file) for file in files]}
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _answered(file: Packed) -> dict[str, Any]:
-    """One of `files` in the answer."""
+    """Return one entry of `files` in the response."""
     if file.path is None:
         return {"status": "failed", "error": file.error, "message": file.message, "retryable": file.retryable}
     answer = {"status": "stored", "id": file.id, "location": f"/uploads/{quote(file.path)}"}

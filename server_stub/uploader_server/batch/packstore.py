@@ -1,8 +1,8 @@
-"""What the database knows of packs: the rows of their files, and the keys whose answers are remembered.
+"""Database rows of packs: their files, and the idempotency keys with the saved responses.
 
-The files of one pack have ids that differ in the last 12 digits, in the order of its manifest: the first and the last
-one find them all. `packed` is NULL for files that came by another way. A file that its session does not count has an
-empty session: one that may come again in another pack, or that was counted before.
+File ids of one pack differ in the last 12 digits, in manifest order, so that the first and the last id select them all.
+`packed` is NULL for files that were not sent in a pack. `session` is empty for a file that its session doesn't count: a
+retryable failure, or a file counted before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Key = tuple[str, str]
 
 
 class KnownPack(NamedTuple):
-    """A pack whose answer is remembered."""
+    """A pack whose response is saved."""
 
     session: str
     manifest: bytes
@@ -39,7 +39,7 @@ class KnownPack(NamedTuple):
 
 
 class PackRows:
-    """The rows of packs in the database of a store. `ttl` is how long (seconds) the answer to a key is remembered."""
+    """Reads and writes the rows of packs. Responses are kept for `ttl` seconds."""
 
     def __init__(self, store: Store, ttl: float) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class PackRows:
     ) -> None:
         """Save a pack, its files and its session in one transaction. Raises sqlite3.Error.
 
-        `manifest` is its digest, `position` that of the first file in the session.
+        `manifest` is the digest of the manifest, `position` the index of the first file in the session.
         """
 
         def change(db: sqlite3.Connection) -> None:
@@ -69,7 +69,7 @@ class PackRows:
         await self._store.save(change, self._store.session_saved(session))
 
     async def find(self, key: Key) -> KnownPack | None:
-        """The pack that was answered, if it is still remembered."""
+        """Return the saved pack, or None if there is none or it has expired."""
         values = (*key, time.time() - self._ttl)
 
         def look(db: sqlite3.Connection) -> KnownPack | None:
@@ -82,7 +82,7 @@ class PackRows:
         return await self._store.database.read(look)
 
     async def forget_old(self) -> None:
-        """Forget answers that are older than `ttl`, with the failures that no session counts. Raises sqlite3.Error."""
+        """Delete responses older than `ttl` and their uncounted failures. Raises sqlite3.Error."""
         before = time.time() - self._ttl
 
         def change(db: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The files of a pack: checked, written and given their names, all in one thread."""
+"""Checking, writing and linking the files of a pack, in one thread."""
 
 from __future__ import annotations
 
@@ -32,43 +32,39 @@ _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 @dataclass(slots=True)
 class Packed:
-    """What became of one file of a pack: stored where it has a `path`, else failed."""
+    """The result of one file of a pack: stored if it has a `path`, else failed."""
 
     entry: Entry
     id: str
     path: str | None = None
     """Below the root."""
     existing: bool = False
-    """Whether an equal file was there."""
+    """Whether an equal file was stored before."""
     changed: int = 0
-    """Time of change of the stored file (nanoseconds), by which its digest is remembered."""
+    """Modification time of the stored file in nanoseconds, for the digest cache."""
     error: str = ""
     message: str = ""
     retryable: bool = False
     counted: bool = False
-    """Whether its session counts it."""
+    """Whether the session counts it."""
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The file name."""
         return self.entry.path.rpartition("/")[2]
 
     @property
     def ending(self) -> str:
-        """The ending of its name."""
+        """The file name extension."""
         return extension(self.entry.path)
 
     def fail(self, error: str, message: str, *, retryable: bool = False) -> None:
-        """End as failed; nothing of it is stored."""
+        """Mark the file as failed."""
         self.error, self.message, self.retryable = error, message, retryable
 
 
 class Unpacking:
-    """The files of one pack on their way to the disk.
-
-    Everything that is to be stored is in whole temporary files before the first one gets its name. The ids of the files
-    are in their order.
-    """
+    """Stores the files of one pack; all temporary files are complete before the first one is linked to its name."""
 
     def __init__(self, store: Store, category: str, entries: list[Entry], data: bytearray) -> None:
         self._store = store
@@ -81,11 +77,11 @@ class Unpacking:
         self._checked: set[str] = set()
 
     def refuse(self, limits: Limits, ending: str | None, faults: Faults) -> None:
-        """Fail what the session can't take, each file alone; `ending` is that of the session's first file."""
+        """Fail each file that the session can't accept; `ending` is the extension of its first file."""
         for file in self.files:
             path, name = file.entry.path, file.name
             if faults.fail_files and faults.fails(name, path):
-                file.fail("UPLOAD_FAILED", "Made to fail by the server's --fail-file")
+                file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
             elif not limits.allows(file.ending):
                 file.fail("INVALID_FILE_FORMAT", f"Files of this type are not accepted: {name}")
             elif not limits.mixed_types:
@@ -94,9 +90,9 @@ class Unpacking:
                     file.fail("INVALID_FILE_FORMAT", "All files of a session must have the same type")
 
     def run(self) -> None:
-        """Store every file that is not refused (runs in a thread).
+        """Store every file that has not failed (runs in a thread).
 
-        Raises OSError where the disk failed: whole files may have their names then, but nobody may be told.
+        Raises OSError if the disk failed: files that were linked already must not be confirmed then.
         """
         try:
             self._write_all()
@@ -107,7 +103,7 @@ class Unpacking:
             self._discard()
 
     def _write_all(self) -> None:
-        """Check every file against its digest, and write it to a temporary file."""
+        """Verify the digest of every file and write it to a temporary file."""
         end = 0
         for file in self.files:
             start, end = end, end + file.entry.size
@@ -116,7 +112,7 @@ class Unpacking:
 
     def _write(self, file: Packed, data: memoryview) -> None:
         if hashlib.sha256(data).hexdigest() != file.entry.sha256:
-            file.fail("CHECKSUM_MISMATCH", "The bytes are not those of its sha256", retryable=True)
+            file.fail("CHECKSUM_MISMATCH", "The bytes don't match sha256", retryable=True)
             return
         temporary = f"{self._incoming}{file.id[24:]}"
         try:
@@ -136,14 +132,14 @@ class Unpacking:
             file.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
 
     def _check_directory(self, directory: str) -> None:
-        """Raise UnsafePathError where a directory of the pack leads out of the category."""
+        """Raise UnsafePathError if a directory of the pack leads out of the category."""
         if directory not in self._checked:
             base = self._store.root / self._category
             check_inside(base / directory, base)
             self._checked.add(directory)
 
     def _link_all(self) -> None:
-        """Give every written file its name, in their order; nothing is ever overwritten."""
+        """Link every written file to its name, in order, without overwriting."""
         end = 0
         for file in self.files:
             start, end = end, end + file.entry.size
@@ -151,7 +147,7 @@ class Unpacking:
                 self._link(file, self._data[start:end])
 
     def _flush_names(self) -> None:
-        """Flush the names of stored files; equal ones that were there may be new as well."""
+        """Flush the names of stored files, and existing equal files, which may be unflushed."""
         root, disk = self._store.root, self._store.disk
         disk.files([f"{root}/{file.path}" for file in self.files if file.existing])
         disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
@@ -166,11 +162,11 @@ class Unpacking:
             except FileNotFoundError:
                 self._store.disk.made(os.path.dirname(target))
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                self._link_anew(file, temporary, target, data)
+                self._link_numbered(file, temporary, target, data)
             except (FileExistsError, PermissionError):
-                self._link_anew(file, temporary, target, data)
+                self._link_numbered(file, temporary, target, data)
         except (FileExistsError, NotADirectoryError):
-            file.fail("PATH_CONFLICT", "A file is stored where its path needs a directory, or the other way round")
+            file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
         except OSError as error:
             if error.errno in BAD_NAME:
                 file.fail("INVALID_PATH", error.strerror or str(error))
@@ -179,8 +175,8 @@ class Unpacking:
         if file.error:
             file.path = None
 
-    def _link_anew(self, file: Packed, temporary: str, target: str, data: memoryview) -> None:
-        """The same where the name may be taken. Raises FileExistsError where a directory has it."""
+    def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> None:
+        """Link to the first free name, or use an existing equal file. Raises FileExistsError for a directory."""
         for candidate in candidates(Path(target)):
             try:
                 claim(Path(temporary), candidate)
@@ -197,9 +193,9 @@ class Unpacking:
             return
 
     def _discard(self) -> None:
-        """Remove the temporary names."""
+        """Remove the temporary files."""
         for temporary in self._temporaries:
             try:
                 os.unlink(temporary)
-            except FileNotFoundError:  # a file system without hard links moved it
+            except FileNotFoundError:  # moved, on a file system without hard links
                 continue

@@ -1,4 +1,4 @@
-"""Faults on demand: what is broken (`Faults`), and scripted answers (`Answer`)."""
+"""Fault injection: the active faults (`Faults`) and scripted responses (`Answer`)."""
 
 from uploader_server.faults.answers import Answer
 from uploader_server.faults.gates import Gate

@@ -1,4 +1,4 @@
-"""Scripted answers, and bodies that are interrupted."""
+"""Scripted responses and interrupted bodies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A scripted answer to one HTTP request.
+    """A scripted response to one HTTP request.
 
-    `when`: `before_body` answers without reading the body, `after_body` reads and drops it first, `after_store`
-    lets the server do its work and then gives this answer in place of its own. With `close` the connection is cut
-    instead of answered. `after_bytes` cuts the connection once so many bytes of the body were read.
+    `when`: `before_body` responds without reading the body, `after_body` reads and drops it first, `after_store`
+    replaces the server's own response. `close` cuts the connection instead. `after_bytes` cuts the connection after
+    that many bytes of the body.
 
-    `during_body` lets the server work on a body that misbehaves: after `after_bytes` bytes of it the connection is cut
-    (with `close`), or nothing more comes for `stall` seconds.
+    `during_body` passes an interrupted body to the server: after `after_bytes` bytes the connection is cut (`close`) or
+    the body pauses for `stall` seconds.
     """
 
     status: int = 503
@@ -38,8 +38,8 @@ class Answer:
     stall: float = 0.0
 
 
-async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
-    """Answer a request as scripted; `app` is the server."""
+async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, send: Send, seen: TrackedRequest) -> None:
+    """Respond to a request as scripted; `app` is the server."""
     if answer.when == "during_body":
         await app(scope, _misbehaving(answer, scope, receive, seen), send)
         return
@@ -67,7 +67,7 @@ async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, sen
         await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
-def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> Receive:
+def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: TrackedRequest) -> Receive:
     async def happen() -> Message | None:
         if answer.close:
             drop(scope, seen)
@@ -78,21 +78,21 @@ def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: Seen) -> 
     return Interrupted(receive, answer.after_bytes or 0, happen)
 
 
-def drop(scope: Scope, seen: Seen, *, reset: bool = False) -> None:
-    """Note a request as unanswered, and close its connection."""
+def drop(scope: Scope, seen: TrackedRequest, *, reset: bool = False) -> None:
+    """Record a request without a response, and close its connection."""
     seen.note()
     cut(scope, reset=reset)
 
 
 async def nowhere(_: Message) -> None:
-    """Drop an answer."""
+    """Drop a message."""
 
 
 class Interrupted:
-    """A `receive` that lets `at` bytes of a body pass; then `happen` is called once.
+    """A `receive` that calls `happen` once after `at` bytes of a body.
 
-    What that returns is received in place of the rest of the body; with None the rest follows. A body that is shorter
-    passes undisturbed.
+    The message that `happen` returns replaces the rest of the body; after None the rest follows. A shorter body is
+    unchanged.
     """
 
     def __init__(self, receive: Receive, at: int, happen: Callable[[], Awaitable[Message | None]]) -> None:
@@ -103,7 +103,7 @@ class Interrupted:
         self._over = False
 
     async def __call__(self) -> Message:
-        """The next message of the body."""
+        """Return the next message of the body."""
         if self._left == 0 and not self._over:
             self._over = True
             instead = await self._happen()

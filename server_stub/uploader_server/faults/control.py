@@ -1,6 +1,6 @@
-"""The control call, `/faults`, by which a test changes the rules of a server in another process.
+"""The call `/faults`, by which tests change the rules of a server in another process.
 
-`GET` lists the rules in force with their counts, `POST {"rules": [TEXT, …]}` adds rules, `DELETE` ends all faults.
+`GET` lists the active rules with their counts, `POST {"rules": [TEXT, …]}` adds rules, `DELETE` removes all faults.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATH = "/faults"
 
 
 class FaultControl:
-    """The call."""
+    """The ASGI application of `/faults`."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -41,11 +41,11 @@ class FaultControl:
         elif request.method == "DELETE":
             self._faults.clear()
         elif request.method != "GET":
-            raise ApiError(405, "METHOD_NOT_ALLOWED", "Not here")
+            raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed")
         return Json({"rules": [{"rule": r.text, "seen": r.seen, "hits": r.hits} for r in self._faults.rules]})
 
     async def _add(self, request: Request) -> None:
-        """Add all rules or, where one can't be read, none. Raises ApiError 400."""
+        """Add all rules, or none if one is invalid. Raises ApiError 400."""
         try:
             body = await read_json(request)
             rules = body["rules"]

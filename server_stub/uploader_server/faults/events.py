@@ -1,4 +1,4 @@
-"""Events that get lost, come twice, late, in another order, or from elsewhere."""
+"""Faults of events: lost, repeated, late, reordered, or from another session."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
 
     Deliver = Callable[..., Awaitable[None]]
 
-LONGEST_HELD = 1.0
-"""Seconds that a swapped event waits for the one that follows it."""
+LONGEST_SWAP = 1.0
+"""Maximum seconds that a swapped event waits for the next one."""
 
 
 class FaultyEvents:
-    """A way to deliver events, which rules may disturb."""
+    """Delivers events and applies the rules for events."""
 
     def __init__(self, deliver: Deliver, faults: Faults) -> None:
         self._deliver = deliver
         self._faults = faults
-        self._held: dict[str, Callable[[], Awaitable[None]]] = {}
-        """The swapped event of each receiver, as what sends it."""
+        self._swapped: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Function that sends the swapped event, by receiver."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, name: str, event: dict[str, Any], **whom: str) -> None:
-        """Deliver an event to a room or a connection, as the rules say."""
+    async def __call__(self, name: str, event: dict[str, Any], **target: str) -> None:
+        """Deliver an event to a Socket.IO room or a connection, as the rules say."""
         rules = {rule.kind.removeprefix("event-"): rule for rule in self._faults.hit_event(name)}
         if "types" in rules:
             event = with_wrong_types(event, rules["types"].values["key"])
-        held = self._held.pop(str(whom), None)
+        swapped = self._swapped.pop(str(target), None)
         if "missing" not in rules:
-            await self._send(rules, name, event, whom)
-        if held is not None:
-            await held()
+            await self._send(rules, name, event, target)
+        if swapped is not None:
+            await swapped()
 
-    async def _send(self, rules: dict[str, Any], name: str, event: dict[str, Any], whom: dict[str, str]) -> None:
+    async def _send(self, rules: dict[str, Any], name: str, event: dict[str, Any], target: dict[str, str]) -> None:
         async def send() -> None:
             for _ in range(1 + ("doubled" in rules)):
-                await self._deliver(name, event, **whom)
+                await self._deliver(name, event, **target)
             if "foreign" in rules:
-                await self._deliver(name, {**event, "sessionId": str(uuid.uuid4())}, **whom)
+                await self._deliver(name, {**event, "sessionId": str(uuid.uuid4())}, **target)
 
         if "late" in rules:
             self._later(rules["late"].values["seconds"], send)
         elif "swapped" in rules:
-            key = str(whom)
-            self._held[key] = send
-            self._later(LONGEST_HELD, lambda: self._release(key, send))
+            key = str(target)
+            self._swapped[key] = send
+            self._later(LONGEST_SWAP, lambda: self._release(key, send))
         else:
             await send()
 
     async def _release(self, key: str, send: Callable[[], Awaitable[None]]) -> None:
-        """No event has followed: send the one that waits."""
-        if self._held.get(key) is send:
-            del self._held[key]
+        """Send a swapped event that no other event has followed."""
+        if self._swapped.get(key) is send:
+            del self._swapped[key]
             await send()
 
     def _later(self, seconds: float, send: Callable[[], Awaitable[None]]) -> None:

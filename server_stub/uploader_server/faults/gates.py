@@ -1,4 +1,4 @@
-"""The doors to Socket.IO, which faults shut: for both transports, or for one of them."""
+"""Availability of Socket.IO, which faults change for both transports or for one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """The door to one side of Socket.IO; `RealtimeMode` says how it behaves.
+    """Availability of one or both Socket.IO transports, as `mode` says.
 
-    Connections enter with the function that ends them; when the door shuts, all of them are called.
+    Connections register a function that ends them; `cut` calls all of them.
     """
 
     def __init__(self, mode: RealtimeMode, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,42 +25,42 @@ class Gate:
         self._timers: list[asyncio.TimerHandle] = []
         self.mode = mode
         self.on_cut: Callable[[], None] = lambda: None
-        """Called after a cut: connections that live between two polls have nothing else to be cut by."""
+        """Called after a cut, to end long-polling connections without a running request."""
 
     def state(self) -> Literal["up", "off", "refuse", "hang"]:
-        """What a connection meets that comes now."""
+        """Return how a new connection is handled now."""
         kind = self.mode.kind
         if kind in {"kick", "freeze"}:
             return "hang" if self.frozen() else "up"
         if kind in {"flap", "kill-after"}:
             down = self._periods() > 0 if kind == "kill-after" else self._periods() % 2 == 1
             return "refuse" if down else "up"
-        return kind  # type: ignore[return-value] # the timed kinds are dealt with
+        return kind  # type: ignore[return-value] # the timed kinds are handled above
 
     def frozen(self) -> bool:
-        """Whether nothing gets through, although connections stay open."""
+        """Return whether messages are dropped while connections stay open."""
         return self.mode.kind == "freeze" and self._periods() > 0
 
     def _periods(self) -> int:
         return 0 if self._first is None else int((self._clock() - self._first) / self.mode.seconds)
 
     def arrive(self) -> None:
-        """A connection is attempted: the clock of the timed modes starts with the first."""
+        """Start the clock of the timed modes at the first connection attempt."""
         if self._first is None:
             self._first = self._clock()
             self._schedule()
 
     def enter(self, end: Callable[[], None]) -> int:
-        """A connection lives; `end` cuts it. Returns the key for `leave`."""
+        """Register a connection that `end` closes; return the key for `leave`."""
         self._live[id(end)] = end
         return id(end)
 
     def leave(self, key: int) -> None:
-        """A connection has ended by itself."""
+        """Unregister a connection."""
         self._live.pop(key, None)
 
     def change(self, mode: RealtimeMode) -> None:
-        """Behave differently from now on; what lives is cut unless the new mode lets it live."""
+        """Change the mode; cut live connections unless the new mode permits them."""
         thawed = self.frozen()
         for timer in self._timers:
             timer.cancel()
@@ -70,7 +70,7 @@ class Gate:
             self.cut()
 
     def cut(self) -> None:
-        """End every live connection abruptly."""
+        """Close every live connection abruptly."""
         for end in list(self._live.values()):
             end()
         self._live.clear()
@@ -78,11 +78,11 @@ class Gate:
 
     def _schedule(self) -> None:
         if self.mode.kind in {"flap", "kill-after", "kick"}:
-            self._timers = [asyncio.get_running_loop().call_later(self.mode.seconds, self._shut)]
+            self._timers = [asyncio.get_running_loop().call_later(self.mode.seconds, self._cut_repeatedly)]
 
-    def _shut(self) -> None:
+    def _cut_repeatedly(self) -> None:
         self.cut()
         pause = {"flap": 2, "kick": 1}.get(self.mode.kind)
         if pause is not None:
-            later = asyncio.get_running_loop().call_later(pause * self.mode.seconds, self._shut)
+            later = asyncio.get_running_loop().call_later(pause * self.mode.seconds, self._cut_repeatedly)
             self._timers = [later]

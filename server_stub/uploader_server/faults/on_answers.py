@@ -1,4 +1,4 @@
-"""Faults of answers: the server has done its work, and its answer is another one."""
+"""Faults of responses: the server processes the request, then the response is changed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from uploader_server.faults.exchange import Exchange
 
 PIECE = 64 << 10
-"""Bytes of a made-up body that are sent at once."""
+"""Bytes per message of a generated body."""
 
 
 async def _offset(exchange: Exchange) -> None:
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            told = dict(message.get("headers", ())).get(b"upload-offset")
-            if told is not None:
-                wrong = max(0, int(told) + exchange.value("bytes"))
+            offset = dict(message.get("headers", ())).get(b"upload-offset")
+            if offset is not None:
+                wrong = max(0, int(offset) + exchange.value("bytes"))
                 message = with_headers(message, {"upload-offset": str(wrong)})
         await exchange.send(message)
 
@@ -48,7 +48,7 @@ async def _types(exchange: Exchange) -> None:
     start, body = await exchange.collected()
     try:
         content = json.loads(body)
-    except ValueError:  # it has no types
+    except ValueError:  # not JSON
         await exchange.reply(start, body)
         return
     await exchange.reply(start, json.dumps(with_wrong_types(content, exchange.value("key"))).encode())
@@ -67,7 +67,7 @@ async def _gigantic(exchange: Exchange) -> None:
     headers["content-encoding"] = "gzip" if zipped else ""
     await exchange.send(with_headers(start, headers))
     block = b"a" * ((1 << 20) if zipped else PIECE)
-    packed = gzip.compress(block) if zipped else block  # a gzip file may have any number of members
+    packed = gzip.compress(block) if zipped else block  # gzip allows any number of members
     left = size
     async with _until_gone(exchange.receive) as gone:
         while left > 0 and not gone.is_set():
@@ -94,7 +94,7 @@ async def _endless(exchange: Exchange) -> None:
 
 @contextlib.asynccontextmanager
 async def _until_gone(receive: Receive) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when the client closes the connection."""
+    """Provide an event that is set when the client closes the connection."""
     gone = asyncio.Event()
 
     async def watch() -> None:
@@ -111,7 +111,7 @@ async def _until_gone(receive: Receive) -> AsyncIterator[asyncio.Event]:
 
 
 def with_wrong_types(content: Any, key: str = "") -> Any:
-    """JSON whose values have other types: all at the top, or those of one key at any depth."""
+    """Change the types of JSON values: of all at the top level, or of one key at any depth."""
     if isinstance(content, dict):
         return {
             name: _other_type(value) if key in {"", name} else with_wrong_types(value, key)
@@ -145,4 +145,4 @@ ON_ANSWERS: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "empty": _empty,
     "types": _types,
 }
-"""What each kind of fault does to an answer."""
+"""Function of each kind of fault."""

@@ -1,4 +1,4 @@
-"""Faults of requests: they are answered too early or not at all, arrive slowly, or in part."""
+"""Faults of requests: early or missing responses, slow or incomplete bodies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _status(exchange: Exchange) -> None:
         name = http.HTTPStatus(code).phrase.upper().replace(" ", "_").replace("-", "_")
     except ValueError:
         name = "FAULT"
-    body = json.dumps({"error": name, "message": f"Made to fail by --fault {exchange.rule.text}"}).encode()
+    body = json.dumps({"error": name, "message": f"Failed by --fault {exchange.rule.text}"}).encode()
     when = exchange.value("when")
     if code in {204, 304} or exchange.scope["method"] == "HEAD":
         body = b""
@@ -44,7 +44,7 @@ async def _cut(exchange: Exchange) -> None:
     start, body = await exchange.collected()
     await exchange.send(with_headers(start, {"content-length": str(len(body))}))
     await exchange.send({"type": "http.response.body", "body": body[: exchange.value("at")], "more_body": True})
-    await asyncio.sleep(0.05)  # until it has left
+    await asyncio.sleep(0.05)  # until it is sent
     drop(exchange.scope, exchange.seen)
 
 
@@ -143,7 +143,7 @@ async def _disk_full(exchange: Exchange) -> None:
     try:
         await exchange.pass_on(receive=Interrupted(exchange.receive, exchange.value("at"), happen))
     except OSError as error:
-        raise RuntimeError("the server does not survive a full disk") from error
+        raise RuntimeError("the server did not handle the full disk") from error
 
 
 async def _restart(exchange: Exchange) -> None:
@@ -171,4 +171,4 @@ ON_REQUESTS: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "disk-full": _disk_full,
     "restart": _restart,
 }
-"""What each kind of fault does to a request."""
+"""Function of each kind of fault."""

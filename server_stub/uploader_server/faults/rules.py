@@ -1,4 +1,4 @@
-"""Rules: faults as people write them, `KIND[:WHERE[#WHICH]][:PARAMETERS]`, and which occasions each one hits."""
+"""Parsing and matching of fault rules: `KIND[:WHERE[#WHICH]][:PARAMETERS]`."""
 
 from __future__ import annotations
 
@@ -26,61 +26,61 @@ _NAMES: dict[Where, Iterable[str]] = {
 
 
 class RuleError(ValueError):
-    """A rule that can't be read; the message has the rule, what is wrong with it and how to write it."""
+    """An invalid rule; the message has the rule, the error and the correct form."""
 
 
 @dataclass(frozen=True)
 class Which:
-    """Which of the occasions, counted from 1."""
+    """Selects matches by their number, counted from 1."""
 
     first: int = 1
     last: int | None = None
     each: int = 1
 
     def includes(self, number: int) -> bool:
-        """Whether the occasion with this number is one of them."""
+        """Return whether the match with this number is selected."""
         return number >= self.first and (self.last is None or number <= self.last) and number % self.each == 0
 
 
 @dataclass
 class Rule:
-    """One fault in force."""
+    """One active fault."""
 
     text: str
     fault: Fault
     where: str
     which: Which
     values: dict[str, Any]
-    """The parameters by their names, with defaults."""
+    """Parameters by name, with defaults."""
     seen: int = 0
-    """How many occasions there were."""
+    """Number of matches."""
     hits: int = field(default=0)
-    """How many of them were hit."""
+    """Number of matches that the fault acted on."""
 
     @property
     def kind(self) -> str:
-        """The kind of its fault."""
+        """The kind of fault."""
         return self.fault.kind
 
-    def takes(self) -> bool:
-        """Count one more occasion; whether the fault acts on it."""
+    def count(self) -> bool:
+        """Count a match; return whether the fault acts on it."""
         self.seen += 1
         hit = self.which.includes(self.seen)
         self.hits += hit
         return hit
 
     def concerns(self, method: str, path: str) -> bool:
-        """Whether this request is of its kind."""
+        """Return whether the rule matches this request."""
         methods, paths = REQUESTS.get(self.where) or self.where.split(" ", 1)
         return fnmatch.fnmatchcase(method, methods) and fnmatch.fnmatchcase(path, paths)
 
     def concerns_event(self, name: str) -> bool:
-        """Whether an event of this name is of its kind."""
+        """Return whether the rule matches an event of this name."""
         return fnmatch.fnmatchcase(name, EVENTS[self.where])
 
 
 def parse_rule(text: str) -> Rule:
-    """Read a rule. Raises RuleError."""
+    """Parse a rule. Raises RuleError."""
     kind, _, rest = text.partition(":")
     fault = FAULTS.get(kind)
     if fault is None:
@@ -98,10 +98,10 @@ def parse_rule(text: str) -> Rule:
 
 
 def _fields(fault: Fault, rest: str) -> tuple[str, Which, str]:
-    """WHERE, WHICH and the parameters. Raises ValueError."""
+    """Split WHERE, WHICH and the parameters. Raises ValueError."""
     if fault.where is Where.NOTHING:
         return "", Which(), rest
-    if fault.where is Where.FILE:  # it may have colons of its own, and has no parameters
+    if fault.where is Where.FILE:  # a file name may have colons
         if not rest:
             raise ValueError(f"{fault.where.value} is missing")
         return rest, Which(), ""
@@ -122,8 +122,8 @@ def _checked_where(fault: Fault, where: str) -> str:
         raise ValueError(f"{fault.where.value} is missing")
     if where not in names:
         near = difflib.get_close_matches(where, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"{where!r} is no {fault.where.value}: {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
+        raise ValueError(f"{where!r} is not a valid {fault.where.value}: {hint}")
     return where
 
 
@@ -140,7 +140,7 @@ def _which(text: str) -> Which:
 
 
 def _values(fault: Fault, text: str) -> dict[str, Any]:
-    """The parameters. Raises ValueError."""
+    """Parse the parameters. Raises ValueError."""
     known = {parameter.name: parameter for parameter in fault.parameters}
     values = {name: parameter.default for name, parameter in known.items()}
     given = set()
@@ -150,9 +150,9 @@ def _values(fault: Fault, text: str) -> dict[str, Any]:
             name, value = next(iter(known)), item
         elif name not in known or not equals:
             names = f"its parameters are {', '.join(known)}" if known else "it has no parameters"
-            raise ValueError(f"{item!r} is no parameter: {names}")
+            raise ValueError(f"{item!r} is not a parameter: {names}")
         if name in given:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} is repeated")
         try:
             values[name] = known[name].convert(value)
         except ValueError as error:

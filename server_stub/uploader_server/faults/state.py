@@ -1,7 +1,7 @@
-"""What is broken at the moment: rules that options gave at the start, and changes that tests make at run time.
+"""The active faults: rules from the options, and changes at run time.
 
-`Faults` is the one object that tests hold (`app.state.faults`, `EmbeddedServer.faults`); its methods may be called
-from any thread. `wrapper.FaultyApp` and `events.FaultyEvents` carry out what it says.
+Tests use `Faults` (`app.state.faults`, `EmbeddedServer.faults`); its methods are thread-safe. `wrapper.FaultyApp` and
+`events.FaultyEvents` inject the faults.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ Memory = Literal["all", "files", "nothing"]
 
 @dataclass(frozen=True)
 class Restart:
-    """A restart that was asked for: what the new server knows, and how many seconds there is none."""
+    """A requested restart: what state the new server keeps, and the seconds without a server."""
 
     memory: Memory = "all"
     down: float = 0.0
 
 
 class Faults:
-    """What is broken at the moment. Raises RuleError for a rule that can't be read."""
+    """The active faults. Raises RuleError for an invalid rule."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.latency = 0.0
-        """Seconds that every request, and every message of a websocket, waits."""
+        """Delay in seconds of every request and websocket message."""
         self.fail_files: list[str] = []
-        """Globs: files whose name or path matches fail inside a 200."""
+        """Globs; files with a matching name or path fail inside a 200."""
         self.requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
-        """The last requests, in the order of their answers."""
+        """The last requests, in the order of their responses."""
         self.analysis_seconds = config.analysis_seconds
-        """How long an analysis takes that begins now."""
+        """Duration of a new analysis in seconds."""
         self.analysis = AnalysisMode()
-        """How analyses misbehave."""
+        """Faults of analyses."""
         self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
-        """The doors to Socket.IO: of both transports, and of each one."""
+        """Availability of Socket.IO: of both transports, and of each one."""
         self.on_restart: Callable[[Restart], None] | None = None
-        """Restarts the server; set by whoever runs it. Called on the server's loop."""
+        """Restarts the server; set by `Runner`, called on the server's loop."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The server's loop, while it runs."""
         self.loop_thread = 0
@@ -67,19 +67,19 @@ class Faults:
             self.add(text)
 
     def runs_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Remember the server's loop, and this thread as its own: changes are made there."""
+        """Set the server's loop, and this thread as its thread; changes run there."""
         self.loop, self.loop_thread = loop, threading.get_ident()
 
     # Rules
 
     @property
     def rules(self) -> list[Rule]:
-        """The rules in force."""
+        """The active rules."""
         with self._guard:
             return list(self._rules)
 
     def add(self, text: str) -> Rule:
-        """Put a rule into force (docs/server.md). Raises RuleError."""
+        """Activate a rule (docs/server.md). Raises RuleError."""
         rule = parse_rule(text)
         if rule.fault.where is Where.SOCKET:
             kind = rule.kind.removeprefix("socket-")
@@ -95,7 +95,7 @@ class Faults:
         return rule
 
     def clear(self) -> None:
-        """End every fault and script."""
+        """Remove all faults and scripted responses."""
         with self._guard:
             self._rules.clear()
             self._script.clear()
@@ -105,37 +105,37 @@ class Faults:
             self._change(side, RealtimeMode())
 
     def hit(self, method: str, path: str) -> list[Rule]:
-        """Count a request; the rules that act on it."""
-        concerned = [r for r in self.rules if r.fault.where is Where.REQUEST and r.concerns(method, path)]
-        return [rule for rule in concerned if rule.takes()]
+        """Count a request and return the rules that act on it."""
+        matching = [r for r in self.rules if r.fault.where is Where.REQUEST and r.concerns(method, path)]
+        return [rule for rule in matching if rule.count()]
 
     def hit_event(self, name: str) -> list[Rule]:
-        """Count an event; the rules that act on it."""
-        concerned = [r for r in self.rules if r.fault.where is Where.EVENT and r.concerns_event(name)]
-        return [rule for rule in concerned if rule.takes()]
+        """Count an event and return the rules that act on it."""
+        matching = [r for r in self.rules if r.fault.where is Where.EVENT and r.concerns_event(name)]
+        return [rule for rule in matching if rule.count()]
 
     # Changes at run time
 
     def set_realtime(self, text: str | None) -> None:
-        """`off`, `hang`, `refuse`, `flap:S`, `kill-after:S` … or None, for both transports. Raises ValueError."""
+        """Set the mode of both transports (see `RealtimeMode.parse`). Raises ValueError."""
         self._change("realtime", RealtimeMode.parse(text))
 
     def set_websocket(self, text: str | None) -> None:
-        """The same for the websocket transport alone."""
+        """Set the mode of the websocket transport. Raises ValueError."""
         self._change("websocket", RealtimeMode.parse(text))
 
     def set_analysis(self, text: str | None) -> None:
-        """`silent`, `hang`, `fail:STAGE`, `refuse:STAGE`, several with commas, or None. Raises ValueError."""
+        """Set the faults of analyses (see `AnalysisMode.parse`). Raises ValueError."""
         self.analysis = AnalysisMode.parse(text)
 
     def cut_realtime(self) -> None:
-        """Cut every live realtime connection once; new ones are welcome."""
+        """Cut every live realtime connection once."""
         self._on_loop(self.gates["realtime"].cut)
 
     def restart(self, memory: Memory = "all", down: float = 0.0) -> None:
-        """Restart the server; it knows all that it did, the stored files alone, or nothing.
+        """Restart the server with all its state, the stored files only, or nothing, after `down` seconds.
 
-        There is no server for `down` seconds. Returns before the restart. Raises RuntimeError where nobody can do it.
+        Returns before the restart. Raises RuntimeError if the server doesn't support restarts.
         """
         restart = self.on_restart
         if restart is None:
@@ -152,7 +152,7 @@ class Faults:
             self._script.append((method, path, queue))
 
     def take_answer(self, method: str, path: str) -> Answer | None:
-        """The scripted answer for this request, if there is one; it is used up."""
+        """Remove and return the scripted response to this request, if any."""
         with self._guard:
             for wanted, pattern, queue in self._script:
                 if wanted == method and queue and fnmatch.fnmatchcase(path, pattern):
@@ -160,11 +160,11 @@ class Faults:
         return None
 
     def fails(self, *names: str) -> bool:
-        """Whether a file of one of these names is to fail."""
+        """Return whether a file with one of these names should fail."""
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.fail_files for name in names)
 
     def count(self, method: str, path: str) -> int:
-        """How many logged requests have this method and a path that matches the glob."""
+        """Return the number of logged requests with this method and a path that matches the glob."""
         return sum(r.method == method and fnmatch.fnmatchcase(r.path, path) for r in list(self.requests))
 
     def _change(self, side: str, mode: RealtimeMode) -> None:

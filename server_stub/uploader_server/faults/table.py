@@ -1,17 +1,16 @@
-"""The table of faults: what can go wrong on purpose, where, and with which parameters.
+"""The table of faults with their targets and parameters.
 
-`--list-faults`, the errors about a wrong rule and the tables of docs/server.md are made from it.
+`--list-faults`, the error messages for rules and the tables of docs/server.md are generated from it.
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.analysis.stages import STAGES
-from uploader_server.config import parse_size
+from uploader_server.config import parse_number, parse_seconds, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,20 +38,20 @@ REQUESTS: dict[str, tuple[str, str]] = {
     "analyze": ("POST", "/api/ai/*"),
     "analysis": ("GET", "/api/ai/analysis/*"),
 }
-"""The kinds of requests by their names: method and path, each a glob. Socket.IO is none of them."""
+"""Request names in rules: globs of method and path. They exclude Socket.IO."""
 EVENTS = {
     "events": "*",
     "upload-progress": "upload-progress",
     "analysis-progress": "analysis:progress",
     "analysis-error": "analysis:error",
 }
-"""The names of events in a rule, and on the wire (a glob)."""
+"""Event names in rules: globs of names on the wire."""
 SOCKETS = ("realtime", "websocket", "polling")
-"""Both transports of Socket.IO, or one of them."""
+"""Names of both Socket.IO transports, or of one."""
 
 
 class Where(enum.Enum):
-    """What the second field of a rule names; the value is how help texts show it."""
+    """What the second field of a rule selects; the value is its name in help texts."""
 
     REQUEST = "REQUEST"
     EVENT = "EVENT"
@@ -70,17 +69,17 @@ WHERE_TEXTS = {
     Where.STAGE: ", ".join(STAGES),
 }
 COUNTED = (Where.REQUEST, Where.EVENT)
-"""Those whose occasions are counted, so that `#N` may follow."""
-WHICH_TEXT = "every one; #3 the third, #2-4, #3- from the third on, #/5 every fifth"
+"""Fields that may be followed by `#WHICH`."""
+WHICH_TEXT = "#3 the third, #2-4 the second to fourth, #3- from the third on, #/5 every fifth; all if omitted"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a fault. `convert` raises ValueError, saying what a value must be."""
+    """A parameter of a fault. `convert` raises ValueError with the expected form."""
 
     name: str
     shown: str
-    """Its value as help texts show it."""
+    """Its value in help texts."""
     convert: Callable[[str], Any]
     default: Any = None
     required: bool = False
@@ -88,7 +87,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault. The first parameter may be written without its name."""
+    """One kind of fault. The name of the first parameter may be omitted."""
 
     kind: str
     where: Where
@@ -98,7 +97,7 @@ class Fault:
 
     @property
     def form(self) -> str:
-        """How a rule of this kind is written."""
+        """The syntax of a rule of this kind."""
         pieces = [self.kind, self.where.value]
         if self.where in COUNTED:
             pieces[1] += "[#WHICH]"
@@ -114,30 +113,9 @@ def _size(text: str) -> int:
     return 0 if text == "0" else parse_size(text)
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{text!r} is no number of at least 0")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if value == 0:
-        raise ValueError("it must be more than 0 seconds")
-    return value
-
-
-def _rate(text: str) -> int:
-    return parse_size(text)
-
-
 def _status(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 200 <= int(text) <= 599:
-        raise ValueError(f"{text!r} is no HTTP status from 200 to 599")
+        raise ValueError(f"{text!r} is not an HTTP status from 200 to 599")
     return int(text)
 
 
@@ -145,13 +123,13 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number") from None
+        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _words(*words: str) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
         return text
 
     return convert
@@ -164,13 +142,13 @@ def _at(default: int = 0) -> Parameter:
 _SIDE = Parameter("side", "request|answer", _words("request", "answer"), "request")
 _GZIP = Parameter("gzip", "yes|no", _words("yes", "no"), "no")
 _R, _E, _S = Where.REQUEST, Where.EVENT, Where.SOCKET
-_FOR_SECONDS = Parameter("seconds", "S", _seconds, required=True)
+_FOR_SECONDS = Parameter("seconds", "S", parse_seconds, required=True)
 
 _TABLE = (
     Fault(
         "status",
         _R,
-        "answers with CODE: `before` the body is read, after the `body`, or after the work was done (`work`)",
+        "responds with CODE `before` reading the body, after the `body`, or after the request was processed (`work`)",
         "status:patch#2:503,retry-after=2",
         (
             Parameter("code", "CODE", _status, required=True),
@@ -178,87 +156,89 @@ _TABLE = (
             Parameter("when", "before|body|work", _words("before", "body", "work"), "before"),
         ),
     ),
-    Fault("cut", _R, "closes the connection after so many bytes of the body", "cut:patch#1:64K", (_at(), _SIDE)),
-    Fault("reset", _R, "the same with a TCP reset", "reset:batch#1:64K", (_at(),)),
-    Fault("lose", _R, "does the work and closes the connection instead of answering", "lose:create#1"),
+    Fault("cut", _R, "closes the connection after this many bytes of the body", "cut:patch#1:64K", (_at(), _SIDE)),
+    Fault("reset", _R, "like cut, with a TCP reset", "reset:batch#1:64K", (_at(),)),
+    Fault("lose", _R, "processes the request, then closes the connection without a response", "lose:create#1"),
     Fault(
         "stall",
         _R,
-        "waits `before` the work, `in` the body after so many bytes, or `after` the work",
+        "waits `before` processing, `in` the body after this many bytes, or `after` processing",
         "stall:patch#1:in,seconds=5,at=64K",
         (
             Parameter("when", "before|in|after", _words("before", "in", "after"), required=True),
-            Parameter("seconds", "S", _seconds, required=True),
+            Parameter("seconds", "S", parse_seconds, required=True),
             _at(),
         ),
     ),
     Fault(
         "slow",
         _R,
-        "reads the body, and sends the answer's, with so many bytes a second",
+        "limits request and response bodies to this many bytes per second",
         "slow:patch:512K",
-        (Parameter("rate", "BYTES", _rate, required=True),),
+        (Parameter("rate", "BYTES", parse_size, required=True),),
     ),
-    Fault("flip", _R, "changes one bit of the byte at this position of the body", "flip:patch#1:1000", (_at(), _SIDE)),
-    Fault("disk-full", _R, "the disk is full after so many bytes of the body", "disk-full:patch#1:64K", (_at(),)),
+    Fault("flip", _R, "flips one bit of the byte at this position of the body", "flip:patch#1:1000", (_at(), _SIDE)),
+    Fault(
+        "disk-full", _R, "simulates a full disk after this many bytes of the body", "disk-full:patch#1:64K", (_at(),)
+    ),
     Fault(
         "offset",
         _R,
-        "adds so many bytes, or takes them off, in the answer's Upload-Offset",
+        "adds this many bytes (or subtracts, if negative) to Upload-Offset of the response",
         "offset:head#1:-1000",
         (Parameter("bytes", "N", _integer, required=True),),
     ),
-    Fault("truncated", _R, "answers with the first half of the answer's body", "truncated:session#1"),
+    Fault("truncated", _R, "sends only the first half of the response body", "truncated:session#1"),
     Fault(
         "gigantic",
         _R,
-        "answers with a body of this size",
+        "responds with a body of this size",
         "gigantic:health:1G,gzip=yes",
         (Parameter("size", "BYTES", _size, 64 << 20), _GZIP),
     ),
     Fault(
         "endless",
         _R,
-        "answers with a body that never ends, of so many bytes a second",
+        "responds with an endless body at this many bytes per second",
         "endless:health:1",
-        (Parameter("rate", "BYTES", _rate, 1 << 20),),
+        (Parameter("rate", "BYTES", parse_size, 1 << 20),),
     ),
     Fault(
         "html",
         _R,
-        "answers with a web page, as a wrong server or a proxy does",
+        "responds with a web page, as a proxy or another server would",
         "html:session:200",
         (Parameter("code", "CODE", _status, 200),),
     ),
-    Fault("empty", _R, "leaves out the answer's body", "empty:session#1"),
+    Fault("empty", _R, "sends an empty response body", "empty:session#1"),
     Fault(
         "types",
         _R,
-        "has values of other types in the answer's JSON, everywhere or for one key",
+        "changes the types of values in the JSON of the response, of all or of one key",
         "types:session#1:sessionId",
         (Parameter("key", "KEY", str, ""),),
     ),
     Fault(
         "restart",
         _R,
-        "restarts the server after so many bytes of the body; the request is not answered. The new server knows `all`"
-        " that the old one did, the stored `files` alone, or `nothing`; for `down` seconds there is none",
+        "restarts the server after this many bytes of the body, without a response. The new server keeps `all` state,"
+        " only the stored `files`, or `nothing`; it starts after `down` seconds",
         "restart:patch#3:files,down=2",
         (
             Parameter("memory", "all|files|nothing", _words("all", "files", "nothing"), "all"),
             _at(),
-            Parameter("down", "S", _number, 0.0),
+            Parameter("down", "S", parse_number, 0.0),
         ),
     ),
     Fault("event-missing", _E, "is not sent", "event-missing:upload-progress#2-4"),
     Fault("event-doubled", _E, "is sent twice", "event-doubled:upload-progress"),
-    Fault("event-swapped", _E, "is sent after the one that follows it", "event-swapped:upload-progress#/2"),
-    Fault("event-late", _E, "is sent so much later", "event-late:upload-progress#1:3", (_FOR_SECONDS,)),
+    Fault("event-swapped", _E, "is sent after the next one", "event-swapped:upload-progress#/2"),
+    Fault("event-late", _E, "is sent this many seconds later", "event-late:upload-progress#1:3", (_FOR_SECONDS,)),
     Fault("event-foreign", _E, "is followed by one of another session", "event-foreign:upload-progress"),
     Fault(
         "event-types",
         _E,
-        "has values of other types, everywhere or for one key",
+        "has changed types of values, of all or of one key",
         "event-types:upload-progress:totalProgress",
         (Parameter("key", "KEY", str, ""),),
     ),
@@ -268,60 +248,56 @@ _TABLE = (
     Fault(
         "socket-freeze",
         _S,
-        "lets nothing through either way, so many seconds after the first connection; nothing is closed",
+        "drops all messages in both directions, this many seconds after the first connection; connections stay open",
         "socket-freeze:realtime:2",
         (_FOR_SECONDS,),
     ),
     Fault(
         "socket-kick",
         _S,
-        "cuts live connections every so many seconds; new ones are welcome",
+        "cuts live connections at this interval in seconds; new ones are accepted",
         "socket-kick:realtime:3",
         (_FOR_SECONDS,),
     ),
     Fault(
         "socket-flap",
         _S,
-        "from the first connection on: S seconds up, S seconds down, and so on; going down cuts what is live",
+        "alternates S seconds up and S seconds down from the first connection on; going down cuts live connections",
         "socket-flap:realtime:4",
         (_FOR_SECONDS,),
     ),
     Fault(
         "socket-kill-after",
         _S,
-        "cuts the connection S seconds after the first one, and refuses new ones from then on",
+        "cuts connections S seconds after the first one, and refuses new ones from then on",
         "socket-kill-after:realtime:4",
         (_FOR_SECONDS,),
     ),
     Fault(
         "latency",
         Where.NOTHING,
-        "every request, and every message of a websocket, takes so many milliseconds more",
+        "delays every request and every websocket message by this many milliseconds",
         "latency:50",
-        (Parameter("ms", "MS", _number, required=True),),
+        (Parameter("ms", "MS", parse_number, required=True),),
     ),
-    Fault(
-        "fail-file", Where.FILE, "files with such names fail within an answer that is otherwise good", "fail-file:*.tmp"
-    ),
+    Fault("fail-file", Where.FILE, "matching files fail inside a 200 response", "fail-file:*.tmp"),
     Fault(
         "analysis-silent",
         Where.NOTHING,
-        "analyses send no event; their status tells how far they are",
+        "analyses send no events; their status shows the progress",
         "analysis-silent",
     ),
-    Fault("analysis-hang", Where.NOTHING, "analyses stop in their first stage and are never answered", "analysis-hang"),
-    Fault(
-        "analysis-fail", Where.STAGE, "that stage fails with 503, and may succeed another time", "analysis-fail:report"
-    ),
-    Fault("analysis-refuse", Where.STAGE, "that stage fails with 422, for good", "analysis-refuse:plan"),
+    Fault("analysis-hang", Where.NOTHING, "analyses stop in their first stage and get no response", "analysis-hang"),
+    Fault("analysis-fail", Where.STAGE, "the stage fails with 503 (retryable)", "analysis-fail:report"),
+    Fault("analysis-refuse", Where.STAGE, "the stage fails with 422 (permanent)", "analysis-refuse:plan"),
 )
 FAULTS = {fault.kind: fault for fault in _TABLE}
-"""Every fault by its kind."""
+"""Faults by kind."""
 
 
 def listing() -> str:
-    """What `--list-faults` prints."""
-    lines = ["A rule is KIND[:WHERE][:PARAMETERS]; --fault may be repeated, and every rule acts by itself.", ""]
+    """Return the output of `--list-faults`."""
+    lines = ["A rule is KIND[:WHERE][:PARAMETERS]; --fault may be repeated, and rules are independent.", ""]
     for fault in FAULTS.values():
         lines += [f"  {fault.form}", f"      {fault.text}", f"      --fault '{fault.example}'", ""]
     lines += [f"{where.value}: {text}" for where, text in WHERE_TEXTS.items()]
@@ -330,14 +306,14 @@ def listing() -> str:
 
 
 def markdown() -> str:
-    """The tables of docs/server.md."""
+    """Return the tables of docs/server.md."""
 
     def cell(text: str) -> str:
         return text.replace("|", "\\|")
 
-    lines = ["| rule | what goes wrong | example |", "|---|---|---|"]
+    lines = ["| rule | effect | example |", "|---|---|---|"]
     lines += [f"| `{cell(fault.form)}` | {cell(fault.text)} | `{fault.example}` |" for fault in FAULTS.values()]
-    lines += ["", "| field | what it may be |", "|---|---|"]
+    lines += ["", "| field | values |", "|---|---|"]
     lines += [f"| `{where.value}` | {cell(text)} |" for where, text in WHERE_TEXTS.items()]
     lines += [f"| `WHICH` | {WHICH_TEXT} |", ""]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The ASGI layer that carries out faults. It is installed only where faults were asked for, or may be at run time."""
+"""The ASGI middleware that injects faults; installed only if faults are configured or can be added."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from uploader_server.faults.gates import Gate
     from uploader_server.faults.rules import Rule
     from uploader_server.faults.state import Faults
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
 
 logger = logging.getLogger(__name__)
 
 HANG_LIMIT = 300.0
-"""Seconds that a connection hangs at most; no client waits that long."""
+"""Maximum seconds that a connection hangs; longer than the timeouts of clients."""
 _REFUSALS = {"off": 404, "refuse": 403}
 
 
 class FaultyApp:
-    """An application with faults: latency, rules, scripted answers, and Socket.IO behind its gates.
+    """Middleware that applies latency, rules, scripted responses and the gates of Socket.IO.
 
-    By `control` a test in another process changes the rules.
+    `control` serves `/faults`, by which other processes change the rules.
     """
 
     def __init__(self, app: ASGIApp, faults: Faults, control: ASGIApp | None) -> None:
@@ -47,7 +47,7 @@ class FaultyApp:
         self._faults = faults
         self._control = control
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Seen) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         """Serve one request or websocket."""
         if self._control is not None and scope["type"] == "http" and scope["path"] == PATH:
             await self._control(scope, receive, send)
@@ -61,7 +61,7 @@ class FaultyApp:
         else:
             await self._serve_http(scope, receive, send)
 
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Seen) -> None:
+    async def _serve_http(self, scope: Scope, receive: Receive, send: TrackedRequest) -> None:
         method, path = effective_method(scope), scope["path"]
         app = self._app
         answer = self._faults.take_answer(method, path)
@@ -95,19 +95,21 @@ class FaultyApp:
 
 
 async def _act(
-    rule: Rule, faults: Faults, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send
+    rule: Rule, faults: Faults, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
 ) -> None:
     act = ON_REQUESTS.get(rule.kind) or ON_ANSWERS[rule.kind]
     with contextlib.suppress(Unanswered):
         await act(Exchange(rule, faults, app, scope, receive, send, seen))
 
 
-async def _scripted(answer: Answer, app: ASGIApp, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
+async def _scripted(
+    answer: Answer, app: ASGIApp, seen: TrackedRequest, scope: Scope, receive: Receive, send: Send
+) -> None:
     await give(answer, app, scope, receive, send, seen)
 
 
 class Freezing:
-    """A `receive` and a `send` through which nothing passes any more once a gate is frozen."""
+    """Wraps `receive` and `send`; drops all messages while a gate is frozen."""
 
     def __init__(self, gates: list[Gate], receive: Receive, send: Send) -> None:
         self._gates = gates
@@ -118,19 +120,19 @@ class Freezing:
         return any(gate.frozen() for gate in self._gates)
 
     async def receive(self) -> Message:
-        """The next message that got through."""
+        """Return the next message that is not dropped."""
         message = await self._receive()
         while self._frozen() and message["type"] in {"websocket.receive", "http.request"}:
             message = await self._receive()
         return message
 
     async def send(self, message: Message) -> None:
-        """Send on, or drop."""
+        """Send or drop a message."""
         await (nowhere if self._frozen() else self._send)(message)
 
 
 class Delayed:
-    """A `send` that delivers each message one latency later, in order, without holding up who sends."""
+    """A `send` that delays each message by the latency, in order, without blocking the sender."""
 
     def __init__(self, faults: Faults, send: Send) -> None:
         self._faults = faults
@@ -139,7 +141,7 @@ class Delayed:
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Send now, or line up."""
+        """Send a message now or queue it."""
         if not self._faults.latency and not self._waiting:
             await self._send(message)
             return
@@ -154,15 +156,15 @@ class Delayed:
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             try:
                 await self._send(message)
-            except Exception as error:  # noqa: BLE001 - the peer is gone
-                logger.debug("a delayed message found nobody: %r", error)
+            except Exception as error:  # noqa: BLE001 - the client has disconnected
+                logger.debug("can't send a delayed message: %r", error)
                 self._waiting.clear()
                 return
             self._waiting.popleft()
 
 
 def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
-    """A function that cuts the connection of this scope, then calls `then`."""
+    """Return a function that closes the connection of this scope, then calls `then`."""
 
     def end() -> None:
         cut(scope)
@@ -172,9 +174,9 @@ def _cutter(scope: Scope, then: Callable[[], None]) -> Callable[[], None]:
 
 
 async def _hang(receive: Receive, ended: asyncio.Event) -> None:
-    """Never answer; until the client leaves, or the gate changes.
+    """Wait until the client disconnects or the gate changes, for at most HANG_LIMIT.
 
-    granian doesn't tell that the client of an unanswered websocket has left, so there is a limit to it.
+    granian doesn't report the disconnect of a client whose websocket is not accepted yet.
     """
 
     async def gone() -> None:
@@ -187,7 +189,7 @@ async def _hang(receive: Receive, ended: asyncio.Event) -> None:
         async with asyncio.timeout(HANG_LIMIT):
             await ended.wait()
     except TimeoutError:
-        logger.debug("a hanging connection was given up")
+        logger.debug("a hanging connection reached the limit")
     finally:
         watching.cancel()
         await asyncio.wait({watching})

@@ -1,4 +1,4 @@
-"""What is known of each request, and the access log: one line for each, plain or as JSON."""
+"""The record of each request, and the access log: one line per request, plain or JSON."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_ID = 128
-"""Characters of a request id that are kept."""
-_HARMLESS = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
+"""Maximum length of a request id in characters; longer ids are truncated."""
+_UNSAFE = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
 
 
 def request_id(scope: Scope) -> str:
-    """What the client sent in `X-Request-ID`, without what could harm a log or a header; empty where it sent none."""
+    """Return `X-Request-ID` without characters that are unsafe in logs and headers; empty if absent."""
     sent = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), b"")
-    return _HARMLESS.sub(b"", sent)[:LONGEST_ID].decode()
+    return _UNSAFE.sub(b"", sent)[:LONGEST_ID].decode()
 
 
 class LoggedRequest(NamedTuple):
-    """One request as it was seen: monotonic time of its arrival (seconds), and its status once answered.
+    """One request: `time` is its arrival (monotonic seconds), `seconds` the time until its response was complete.
 
-    Status 0: it never got an answer (cut, or the client left). `received` are the bytes of its body that came, `client`
-    is an address, `request_id` what the client sent in `X-Request-ID` (harmless characters only).
+    `status` is 0 if there was no response. `received` counts bytes of the body, `client` is an IP address,
+    `request_id` the sanitized `X-Request-ID`.
     """
 
     time: float
@@ -51,7 +51,7 @@ class LoggedRequest(NamedTuple):
 
 
 class AccessLog:
-    """Where the lines go. Raises OSError where the file can't be written."""
+    """Writes the access log. Raises OSError if the file can't be opened."""
 
     def __init__(self, config: ServerConfig) -> None:
         self._json = config.access_log_format == "json"
@@ -62,7 +62,7 @@ class AccessLog:
             self._file = config.access_log.open("a", encoding="utf-8", buffering=1)
 
     def write(self, entry: LoggedRequest) -> None:
-        """Append one line. A path is shown without its query."""
+        """Append one line; the path has no query string."""
         if self._file is None:
             return
         line = _as_json(entry) if self._json else _plain(entry)
@@ -76,10 +76,10 @@ class AccessLog:
 
 
 def _as_json(entry: LoggedRequest) -> str:
-    """`time` is when the request came (RFC 3339, UTC); `status` 0 says that it got no answer."""
-    came = datetime.fromtimestamp(time.time() - (time.monotonic() - entry.time), UTC)
+    """Format an entry as JSON; `time` is the arrival (RFC 3339, UTC), `status` 0 means no response."""
+    arrived = datetime.fromtimestamp(time.time() - (time.monotonic() - entry.time), UTC)
     fields = {
-        "time": timestamp(came),
+        "time": timestamp(arrived),
         "method": entry.method,
         "path": entry.path,
         "status": entry.status,
@@ -92,15 +92,15 @@ def _as_json(entry: LoggedRequest) -> str:
 
 
 def _plain(entry: LoggedRequest) -> str:
-    path = quote(entry.path, "/:@!$&'()*+,;=~", errors="replace")  # a space would end the field, a new line the line
+    path = quote(entry.path, "/:@!$&'()*+,;=~", errors="replace")  # escapes spaces and line breaks
     return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
 
 
-class Seen:
-    """A `send` that notes what was answered, and can still answer when nothing was; `receive` counts what came.
+class TrackedRequest:
+    """Wraps `send` and `receive` of one request to record its status and count its bytes.
 
-    With `echo` the answer carries the request id of the client. A request is noted just before its answer is
-    complete: who has read the answer finds it in the log.
+    With `echo` the response carries the client's request id. The request is recorded just before its response is
+    complete, so a client that has read the response finds it in the log.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Seen:
         self.http = scope["type"] == "http"
         peer = scope.get("peer") or scope.get("client") or ("", 0)
         self.peer = (str(peer[0]), int(peer[1]))
-        """The other end of the connection: the client or, behind a proxy, that."""
+        """Address and port of the connection's remote end: the client or a proxy."""
         self.received = 0
-        """Bytes of the body, or of messages, that came."""
+        """Bytes received: of the body, or of websocket messages."""
         self._receive = receive
         self._send = send
         self._client = str(scope["client"][0]) if scope.get("client") else ""
@@ -124,7 +124,7 @@ class Seen:
         self._status = 0
 
     async def __call__(self, message: Message) -> None:
-        """Send on."""
+        """Send a message and record its status."""
         kind = message["type"]
         if not self._status:
             if kind in {"http.response.start", "websocket.http.response.start"}:
@@ -138,13 +138,13 @@ class Seen:
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Receive, and count."""
+        """Receive a message and count its bytes."""
         message = await self._receive()
         self.received += len(message.get("body") or message.get("text") or message.get("bytes") or b"")
         return message
 
     async def give_up(self) -> None:
-        """End an unanswered request with 503 and close its connection; close a websocket."""
+        """Respond 503 and close the connection if no response was sent; close a websocket."""
         try:
             if not self.http:
                 await self._send({"type": "websocket.close", "code": 1012})
@@ -154,11 +154,11 @@ class Seen:
                 headers = [(b"connection", b"close"), (b"content-length", b"0")]
                 await self._send({"type": "http.response.start", "status": 503, "headers": headers})
                 await self._send({"type": "http.response.body", "body": b""})
-        except Exception as error:  # noqa: BLE001 - the peer is gone, in whatever words the ASGI server says so
-            logger.debug("nobody to answer: %r", error)
+        except Exception as error:  # noqa: BLE001 - the type depends on the ASGI server
+            logger.debug("the client has disconnected: %r", error)
 
     def note(self) -> None:
-        """Write the line of the log, once."""
+        """Record the request, once."""
         if self._keep is not None:
             seconds = time.monotonic() - self._began
             keep, self._keep = self._keep, None

@@ -1,10 +1,11 @@
-"""Who may call: the JSON Web Tokens (HS256) that DELETE and the analysis ask for, and the one bearer token for all."""
+"""Authentication: JSON Web Tokens (HS256) for DELETE and analyses, and one bearer token for all calls."""
 
 from __future__ import annotations
 
 import hmac
 import time
 import warnings
+from typing import Any
 
 import jwt
 
@@ -12,7 +13,7 @@ from uploader_server.http.errors import ApiError
 
 
 def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
-    """A token that a server with this secret accepts for `ttl` seconds."""
+    """Return a JWT signed with `secret` that is valid for `ttl` seconds."""
     now = int(time.time())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # a short secret is the operator's choice
@@ -20,13 +21,13 @@ def issue_token(secret: str, ttl: float = 30 * 24 * 3600.0) -> str:
 
 
 def bearer(authorization: str | None) -> str:
-    """The token of `Bearer <token>`; empty where there is none."""
+    """Return the token of `Bearer <token>`, or an empty string."""
     kind, _, token = (authorization or "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else ""
 
 
 def same_token(given: str, expected: str) -> bool:
-    """Whether this is the token, in a time that says nothing about where it differs."""
+    """Compare two tokens in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
@@ -40,7 +41,7 @@ def check_access(authorization: str | None, auth_token: str) -> None:
 
 
 def check_token(authorization: str | None, secret: str, auth_token: str | None = None) -> None:
-    """Accept `Bearer <JWT>`, and `Bearer <auth_token>` where one is set.
+    """Accept `Bearer <JWT>`, and `Bearer <auth_token>` if one is configured.
 
     Raises ApiError 401: UNAUTHORIZED without a token, INVALID_TOKEN with a bad one.
     """
@@ -50,26 +51,26 @@ def check_token(authorization: str | None, secret: str, auth_token: str | None =
     if auth_token is not None and same_token(token, auth_token):
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            jwt.decode(token, secret, algorithms=["HS256"])
+        _decode(token, secret)
     except jwt.InvalidTokenError as error:
         raise ApiError(401, "INVALID_TOKEN", "The token is invalid or has expired", details=str(error)) from error
 
 
 def owner_of(authorization: str | None, secret: str) -> str:
-    """Whose request this is: the subject of a token that was signed here, expired or not; else empty, like nobody's.
+    """Return the subject of a JWT signed with `secret`, even an expired one; empty for any other token.
 
-    It tells clients apart and permits nothing.
+    It identifies the owner of an upload and grants no access.
     """
-    token = bearer(authorization)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            claims = jwt.decode(token, secret, algorithms=["HS256"], options={"verify_exp": False})
+        return str(_decode(bearer(authorization), secret, verify_exp=False).get("sub", ""))
     except jwt.InvalidTokenError:
         return ""
-    return str(claims.get("sub", ""))
+
+
+def _decode(token: str, secret: str, *, verify_exp: bool = True) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+        return jwt.decode(token, secret, algorithms=["HS256"], options={"verify_exp": verify_exp})
 
 
 def _unauthorized() -> ApiError:

@@ -1,4 +1,4 @@
-"""Limits of the bodies that are held in memory: those of all calls that are no uploads."""
+"""Limits for request bodies that are kept in memory: those of all calls except uploads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEMORY = 64 << 20
-"""Bytes of such bodies that all requests together hold."""
+"""Total bytes of buffered bodies over all requests."""
 UPLOADS = ("/api/upload/batch", "/api/upload/packs", "/api/upload/files")
-"""Paths whose bodies are read piece by piece, with limits of their own."""
+"""Paths whose bodies are streamed, with limits of their own."""
 
 
 class Bodies:
-    """A layer whose `receive` raises ApiError: 408 after `deadline` seconds, 503 where too much is held already."""
+    """Middleware whose `receive` raises ApiError: 408 after `deadline` seconds, 503 if MEMORY is exceeded."""
 
     def __init__(self, deadline: float, app: ASGIApp) -> None:
         self._deadline = deadline
         self._app = app
-        self._held = 0
+        self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -30,29 +30,29 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         end = asyncio.get_running_loop().time() + self._deadline
-        held, complete = 0, False
+        buffered, complete = 0, False
 
         async def limited() -> Message:
-            nonlocal held, complete
-            if complete:  # what follows is the end of the connection
+            nonlocal buffered, complete
+            if complete:  # only the disconnect follows
                 return await receive()
             message = await before(end, receive)
             complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
-            if self._held + size > MEMORY:
+            if self._buffered + size > MEMORY:
                 raise _late(ApiError(503, "SERVER_BUSY", "Too many calls at once", headers={"retry-after": "1"}))
-            self._held += size
-            held += size
+            self._buffered += size
+            buffered += size
             return message
 
         try:
             await self._app(scope, limited, send)
         finally:
-            self._held -= held
+            self._buffered -= buffered
 
 
 async def before(end: float, receive: Receive) -> Message:
-    """The next message of a body. Raises ApiError 408 where there is none until `end` (seconds of the loop's clock)."""
+    """Return the next message. Raises ApiError 408 if none arrives before `end` (seconds, loop clock)."""
     try:
         async with asyncio.timeout_at(end):
             return await receive()
@@ -61,5 +61,5 @@ async def before(end: float, receive: Receive) -> Message:
 
 
 def _late(error: ApiError) -> ApiError:
-    error.drain = True  # a part of the body is still on its way
+    error.drain = True  # the rest of the body is unread
     return error

@@ -1,4 +1,4 @@
-"""Live TCP connections: how many there may be, and cutting them, which no ASGI server offers."""
+"""TCP connections of this process: their limit, and closing them, which ASGI servers don't support."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 MOST_CONNECTIONS = 4096
-"""Connections at a time, as far as the system's limit of descriptors permits."""
+"""Maximum concurrent connections; less if the file descriptor limit is lower."""
 RESERVED = 256
-"""Descriptors that are left for files."""
+"""File descriptors reserved for files."""
 
 
 def most_connections() -> int:
-    """How many connections this process may have at a time."""
+    """Return the maximum number of concurrent connections."""
     if sys.platform == "win32":  # pragma: no cover - no such limit
         return MOST_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -33,7 +33,7 @@ def most_connections() -> int:
 
 
 def raise_limit() -> None:
-    """Let this process have as many descriptors as it needs and may."""
+    """Raise the file descriptor limit to what MOST_CONNECTIONS needs, or to the hard limit."""
     if sys.platform == "win32":  # pragma: no cover - no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -45,20 +45,17 @@ def raise_limit() -> None:
 
 
 def cut(scope: Any, *, reset: bool = False) -> None:
-    """Close the connection of this request at once, in both directions, whatever is under way on it.
-
-    With `reset` the client gets a TCP reset instead of an orderly end.
-    """
+    """Close the connection of this request at once, in both directions; with `reset` by a TCP reset."""
     client, server = scope.get("peer") or scope.get("client"), scope.get("server")
     if client and server:
         cut_connections(int(server[1]), (str(client[0]), int(client[1])), reset=reset)
 
 
 def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, reset: bool = False) -> None:
-    """Close the accepted connections of a listening port, or the one of a client's address and port."""
+    """Close all accepted connections of a listening port, or only the one from `client`."""
     for connection in of_port(server_port):
         with contextlib.suppress(OSError):
-            peer = connection.getpeername()[:2]  # the listening socket has none, and is left alone
+            peer = connection.getpeername()[:2]  # raises for the listening socket
             if client is None or peer == client:
                 if reset:
                     _reset(connection)
@@ -66,10 +63,7 @@ def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, 
 
 
 def of_port(server_port: int) -> Iterator[socket.socket]:
-    """A duplicate of each socket of a listening port.
-
-    In one process both ends of a connection may be ours: these are the server's ends.
-    """
+    """Yield a duplicate of each socket bound to `server_port`: the server's ends of its connections."""
     for connection in _sockets():
         with connection:
             if connection.getsockname()[1] == server_port:
@@ -77,13 +71,13 @@ def of_port(server_port: int) -> Iterator[socket.socket]:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Send a TCP reset. Connecting to no address does that on Linux; Python's own `connect` can't ask for it."""
+    """Send a TCP reset. On Linux `connect` with AF_UNSPEC does that; Python's `connect` has no AF_UNSPEC."""
     libc = ctypes.CDLL(None)
     libc.connect(connection.fileno(), struct.pack("H14x", socket.AF_UNSPEC), 16)
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """A duplicate of each TCP socket that this process has open."""
+    """Yield a duplicate of each open TCP socket of this process."""
     listing = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     for name in os.listdir(listing):
         with contextlib.suppress(OSError, ValueError):

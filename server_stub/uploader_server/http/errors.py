@@ -1,4 +1,4 @@
-"""Answers that are not a success, JSON bodies both ways, and how an answer is given before the body has arrived."""
+"""Error responses, JSON bodies, and responses sent before the request body has arrived."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 SMALL_JSON = 64 << 10
-"""Bytes of a JSON body with a fixed number of values."""
+"""Maximum bytes of a JSON body with a fixed number of values."""
 MAX_JSON = 4 << 20
-"""Bytes of a JSON body with lists of files."""
+"""Maximum bytes of a JSON body with lists of files."""
 MAX_CONTAINERS = 100_000
-"""Lists and objects of a JSON text: each takes thirty times its two bytes."""
+"""Maximum lists and objects in a JSON text; each needs about 60 bytes of memory."""
 
 # The full-width commas are part of the captured messages.
 _ZH = {
@@ -46,10 +46,9 @@ _ZH = {
 
 
 class ApiError(Exception):
-    """An answer that is not a success: `{error, message, details?, timestamp}` with an HTTP status.
+    """An error response: `{error, message, details?, timestamp}` with an HTTP status and `headers`.
 
-    `headers` go into the answer. `drain`, set by who read the body, says that part of it is still on its way (see
-    `RefusalResponse`).
+    `drain` is set if part of the request body is unread (see `RefusalResponse`).
     """
 
     def __init__(
@@ -74,14 +73,14 @@ class ApiError(Exception):
         self.extra = extra
 
     def body(self, *, chinese: bool = False) -> dict[str, Any]:
-        """The JSON body; the reference backend speaks Chinese where a capture shows its words."""
+        """Return the JSON body; `chinese` selects the captured messages of the reference backend."""
         message = _ZH.get(self.code, self.message).format(number=self.number) if chinese else self.message
         details = {} if self.details is None else {"details": self.details}
         return {"error": self.code, "message": message, **details, **self.extra, "timestamp": timestamp()}
 
 
 def storage_failure(error: Exception) -> ApiError:
-    """What a failure of the disk or of the database is answered with: 507 where the disk is full, else 500."""
+    """Return the response to a disk or database error: 507 if the disk is full, else 500."""
     full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
     details = error.strerror if isinstance(error, OSError) else str(error)
     if full:
@@ -94,19 +93,19 @@ class ClientGoneError(Exception):
 
 
 class Json(Response):
-    """A JSON answer with the charset spelled out, as the reference backend has it."""
+    """A JSON response with an explicit charset, as the reference backend sends it."""
 
     media_type = "application/json; charset=utf-8"
 
     def render(self, content: Any) -> bytes:
-        """Compact UTF-8, nothing escaped that needs no escape; bytes are JSON already."""
+        """Return compact UTF-8 JSON; bytes are returned unchanged."""
         if isinstance(content, bytes):
             return content
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def zipped(answer: Response, request: Request) -> Response:
-    """The answer as the reference backend sends one of more than 1 KiB: gzipped where that is accepted (3.16)."""
+    """Compress a response of more than 1 KiB if the client accepts gzip (docs/protocol.md, section 3.16)."""
     if len(answer.body) > 1024 and "gzip" in request.headers.get("accept-encoding", ""):
         answer.body = gzip.compress(bytes(answer.body))
         answer.headers["content-encoding"] = "gzip"
@@ -115,10 +114,10 @@ def zipped(answer: Response, request: Request) -> Response:
 
 
 class RefusalResponse(Json):
-    """An answer given before the body has arrived: sent at once, then a little of the rest is read.
+    """A response sent before the body has arrived; the rest of the body is then read for DRAIN_SECONDS.
 
-    Closing a socket with unread data resets it, and a reset may reach a client that is still sending before
-    the answer does. So the rest is read and dropped for a moment, never for long.
+    Closing a socket with unread data sends a TCP reset, which may discard the response at a client that is still
+    sending.
     """
 
     DRAIN_SECONDS = 1.0
@@ -127,7 +126,7 @@ class RefusalResponse(Json):
         super().__init__(content, status_code, headers={"connection": "close"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then drain."""
+        """Send the response, then drain the body."""
         await super().__call__(scope, receive, send)
         await drain(receive, self.DRAIN_SECONDS)
 
@@ -144,7 +143,7 @@ _PLAIN = {
 
 
 async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request, or the handshake of a websocket, with an error status."""
+    """Reject a request or a websocket handshake with an error status."""
     body = _PLAIN[status]
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     prefix = "http"
@@ -155,12 +154,12 @@ async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> Non
             return
         prefix = "websocket.http"
     await send({"type": f"{prefix}.response.start", "status": status, "headers": headers})
-    with contextlib.suppress(RuntimeError):  # of granian: the client of a websocket has gone meanwhile
+    with contextlib.suppress(RuntimeError):  # from granian: the websocket client has disconnected
         await send({"type": f"{prefix}.response.body", "body": body})
 
 
 async def drain(receive: Receive, seconds: float) -> None:
-    """Read and drop what is left of a body, for at most so many seconds."""
+    """Read and drop the rest of a body for at most `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -172,12 +171,12 @@ async def drain(receive: Receive, seconds: float) -> None:
 
 
 async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
-    """The parsed JSON body. Raises ValueError where it is none, and what `read_body` raises."""
+    """Return the parsed JSON body. Raises ValueError for invalid JSON, and as `read_body`."""
     return parse_json(await read_body(request, most))
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body. Raises ApiError: 413 for more than `most` bytes, 400 where it breaks off."""
+    """Return the whole body. Raises ApiError: 413 for more than `most` bytes, 400 if it is incomplete."""
     body = bytearray()
     try:
         async for piece in request.stream():
@@ -192,7 +191,7 @@ async def read_body(request: Request, most: int) -> bytes:
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError where it is none, or has too many lists and objects."""
+    """Parse JSON in UTF-8. Raises ValueError if it is invalid or has more than MAX_CONTAINERS lists and objects."""
     if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
         raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects")
     try:

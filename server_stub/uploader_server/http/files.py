@@ -1,4 +1,4 @@
-"""The answer that is a stored file, and the header that tells its digest."""
+"""Responses with stored files, and their digest header."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*0*[1-9]\d*\s*(?:,|$)", re.IGNOREC
 
 
 def repr_digest(sha256: bytes) -> dict[str, str]:
-    """`Repr-Digest` (RFC 9530); none where the digest is not known."""
+    """Return the `Repr-Digest` header (RFC 9530), or no header for an unknown digest."""
     return {"repr-digest": f"sha-256=:{base64.b64encode(sha256).decode()}:"} if sha256 else {}
 
 
 async def digest_header(store: Store, path: Path, request: Request) -> dict[str, str]:
-    """`Repr-Digest` of a stored file: where it is known, or `Want-Repr-Digest` asks for it (RFC 9530).
+    """Return `Repr-Digest` of a stored file if it is known or requested by `Want-Repr-Digest` (RFC 9530).
 
-    Raises ApiError 503 where that takes too long, OSError and sqlite3.Error where the disk fails.
+    Raises ApiError 503 while the digest is being computed, OSError and sqlite3.Error if the disk fails.
     """
     if _WANTED.search(request.headers.get("want-repr-digest", "")) is None:
         return repr_digest(await store.digests.find(path) or b"")
@@ -45,9 +45,9 @@ async def digest_header(store: Store, path: Path, request: Request) -> dict[str,
 
 
 class StoredFile(FileResponse):
-    """A file with ranges; its type is guessed from its name.
+    """A file response with range support; the type is guessed from the name.
 
-    Anybody may have uploaded it: browsers save it, guess no other type, and run nothing that is in it.
+    Uploaded files are untrusted: headers make browsers download them and run no scripts.
     """
 
     def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
@@ -60,8 +60,8 @@ class StoredFile(FileResponse):
         super().__init__(path, headers={**guarded, **headers}, media_type=kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        if not _is_utf8(str(self.path)):  # granian takes such paths only, to send files by itself
+        """Send the file."""
+        if not _is_utf8(str(self.path)):  # granian's own file sending requires UTF-8 paths
             scope = {**scope, "extensions": {}}
         await super().__call__(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""The layers around the REST calls and Socket.IO: the log of requests, the way to either, limits and the auth token."""
+"""Middleware around REST and Socket.IO: request tracking, routing, limits and the auth token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.http.accesslog import Seen
+from uploader_server.http.accesslog import TrackedRequest
 from uploader_server.http.auth import check_access, check_token
 from uploader_server.http.errors import ApiError, RefusalResponse, refuse
 
@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 
 REALTIME_PATH = "/socket.io/"
 FREE = ("/health", "/openapi.json")
-"""Calls that need no token."""
+"""Paths that need no token."""
 
 
 def is_realtime(scope: Scope) -> bool:
-    """Whether a request or websocket is for Socket.IO."""
+    """Return whether a request or websocket is for Socket.IO."""
     path: str = scope["path"]
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
 
 
 OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
-"""Methods that a POST to a tus URL may stand for."""
+"""Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 
 
 def effective_method(scope: Scope) -> str:
-    """The method that a request is to have: what a POST to a tus URL overrides, else its own (tus 1.0, core)."""
+    """Return the method, or X-HTTP-Method-Override of a POST to a tus URL (tus 1.0, core)."""
     method: str = scope["method"]
     if method == "POST" and scope["path"].startswith("/api/upload/files"):
         overrides = (value for name, value in scope["headers"] if name == b"x-http-method-override")
@@ -49,16 +49,16 @@ def effective_method(scope: Scope) -> str:
     return method
 
 
-class Gatekeeper:
-    """The outermost layer: passes every request to `keep`, and can end all of them at once for a stop.
+class RequestTracker:
+    """The outermost middleware: passes each finished request to `keep` and can end all running requests.
 
-    With `echo` an answer carries the request id of its client. An address with `limit` requests under way gets 429 for
-    further ones (0: no limit).
+    With `echo` responses carry the client's request id. A client address may have `limit` concurrent requests
+    (0: no limit); further ones get 429.
     """
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Seen], Awaitable[None]],
+        app: Callable[[Scope, Receive, TrackedRequest], Awaitable[None]],
         keep: Callable[[LoggedRequest], None],
         proxies: Proxies,
         *,
@@ -70,24 +70,24 @@ class Gatekeeper:
         self._limit = limit
         self._keep = keep
         self._echo = echo
-        self._running: dict[asyncio.Task[Any], Seen] = {}
+        self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
         self._addresses: Counter[str] = Counter()
-        """How many requests of each address are under way."""
+        """Running requests per address."""
         self._began: set[tuple[str, int]] = set()
         self._stopped: set[asyncio.Task[Any]] = set()
-        self._over = False
+        self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
-        scope = self._proxies.seen_through(scope)
+        scope = self._proxies.client_scope(scope)
         address = str(scope["client"][0]) if scope.get("client") else ""
-        seen = self._running[task] = Seen(scope, receive, send, self._keep, echo=self._echo)
+        seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         self._addresses[address] += 1
         self._began.add(seen.peer)
         try:
-            if self._over:
+            if self._stopping:
                 await seen.give_up()
             elif self._limit and self._addresses[address] > self._limit:
                 await refuse(429, scope, seen.receive, seen)
@@ -107,31 +107,29 @@ class Gatekeeper:
             seen.note()
 
     def stop(self) -> None:
-        """End whatever runs, and what comes later: unanswered requests get 503, websockets are closed."""
-        self._over = True
-        for task in (
-            self._running.keys() - self._stopped
-        ):  # a second cancel would end what the first one makes it clean up
+        """End running and later requests: those without a response get 503, websockets are closed."""
+        self._stopping = True
+        for task in self._running.keys() - self._stopped:  # a second cancel would interrupt the cleanup
             self._stopped.add(task)
             task.cancel()
 
-    def busy(self) -> dict[tuple[str, int], Seen]:
-        """The connections on which requests are under way."""
+    def busy(self) -> dict[tuple[str, int], TrackedRequest]:
+        """Return the running requests by their connections."""
         return {seen.peer: seen for seen in self._running.values()}
 
     def began(self) -> set[tuple[str, int]]:
-        """The connections on which requests began since the last call."""
+        """Return the connections on which requests began since the last call."""
         began, self._began = self._began, set()
         return began
 
     async def ended(self, seconds: float) -> None:
-        """Wait until nothing runs any more, for so many seconds at most."""
+        """Wait until all requests have ended, for at most `seconds`."""
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
 
 
 class Router:
-    """Passes a request on to Socket.IO or to the REST calls, if the limits and the auth token permit it."""
+    """Routes a request to Socket.IO or REST after checking the limits and the auth token."""
 
     def __init__(self, config: ServerConfig, limit: RateLimit, rest: ASGIApp, realtime: Realtime) -> None:
         self._config = config
@@ -152,8 +150,8 @@ class Router:
             await self._serve_rest(scope, receive, send)
 
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """With the rate limit: `/api/*` counts, `/health` and `/uploads` don't (3.11)."""
-        scope = {**scope, "method": effective_method(scope)}  # what is authorised is what is done
+        """Apply the rate limit to `/api/*` (docs/protocol.md, section 3.11), then serve the request."""
+        scope = {**scope, "method": effective_method(scope)}  # authorise the method that is executed
         if not scope["path"].startswith("/api/"):
             await self._serve_authorised(scope, receive, send)
             return
@@ -175,7 +173,7 @@ class Router:
         await RefusalResponse(body, 429)(scope, receive, with_headers)
 
     async def _serve_authorised(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Where there is an auth token only with it, before a byte of the body is read."""
+        """Check the auth token before the body is read, then serve the request."""
         try:
             self._authorise(scope)
         except ApiError as error:
@@ -184,9 +182,9 @@ class Router:
             await self._rest(scope, receive, send)
 
     def _authorise(self, scope: Scope) -> None:
-        """Raises ApiError 401. `FREE` calls need no token; preflights, which carry none, do not come here (`Origins`).
+        """Check the auth token. Raises ApiError 401.
 
-        The calls that ask for a JWT themselves pass with one as well.
+        `Origins` handles preflights, which carry no token. Calls that require a JWT accept either token.
         """
         token, path = self._config.auth_token, scope["path"]
         if token is None or path in FREE:

@@ -1,12 +1,12 @@
-"""What web pages may do: only those of the server's own origin, and of origins that were allowed (CORS)."""
+"""Access from web pages: only from the server's own origin and from allowed origins (CORS)."""
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+from uploader_server.http.proxies import is_address
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +18,7 @@ EXPOSED = (
     " Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id, Upload-Length,"
     " Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
-"""Headers of answers that a page may read (the Fetch standard hides every other one)."""
+"""Response headers that web pages may read (Access-Control-Expose-Headers)."""
 PREFLIGHT = {
     "access-control-allow-methods": "POST, GET, HEAD, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
@@ -31,10 +31,10 @@ PREFLIGHT = {
 
 
 class Origins:
-    """A layer that refuses what comes from pages of other origins, and under names that are not the server's.
+    """Middleware that rejects requests from other origins, and requests with an unknown Host.
 
-    A request without `Origin` comes from no page, or is one that a page can't read the answer of. The name is checked
-    on loopback addresses, where DNS rebinding would make a page of another site one of the own origin.
+    Requests without `Origin` pass: pages can't read their responses. Host is checked on loopback addresses, against DNS
+    rebinding, and if `allow_hosts` is set.
     """
 
     def __init__(self, config: ServerConfig, app: ASGIApp) -> None:
@@ -48,13 +48,13 @@ class Origins:
         headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
         host, origin = headers.get(b"host"), headers.get(b"origin")
         if self._check_host and host is not None and not self._is_ours(host):
-            error = ApiError(421, "HOST_REFUSED", "This is no name of the server; it is started with --allow-host NAME")
+            error = ApiError(421, "HOST_REFUSED", "The server has no such name; start it with --allow-host NAME")
             await _refuse(error, scope, receive, send)
         elif origin is None or _names(origin, host):
             await self._app(scope, receive, send)
         elif origin in self._allowed or "*" in self._allowed:
-            told = "*" if "*" in self._allowed else origin
-            await self._serve_page(told, b"access-control-request-method" in headers, scope, receive, send)
+            allowed = "*" if "*" in self._allowed else origin
+            await self._serve_page(allowed, b"access-control-request-method" in headers, scope, receive, send)
         else:
             error = ApiError(403, "ORIGIN_REFUSED", "Pages of this origin may not call; see --cors-origin")
             await _refuse(error, scope, receive, send)
@@ -62,20 +62,20 @@ class Origins:
     def _is_ours(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+            return name == "localhost" or name.endswith(".localhost") or name in self._hosts or is_address(name)
         except ValueError:
             return False
 
-    async def _serve_page(self, origin: str, asks: bool, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a page of an allowed origin, which `asks` before another request (a preflight)."""
-        told = {"access-control-allow-origin": origin, "access-control-expose-headers": EXPOSED, "vary": "Origin"}
+    async def _serve_page(self, origin: str, preflight: bool, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request from an allowed origin; `preflight` if it has Access-Control-Request-Method."""
+        added = {"access-control-allow-origin": origin, "access-control-expose-headers": EXPOSED, "vary": "Origin"}
 
         async def with_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                message = {**message, "headers": [*message.get("headers", ()), *_raw(told)]}
+                message = {**message, "headers": [*message.get("headers", ()), *_raw(added)]}
             await send(message)
 
-        if asks and scope["type"] == "http" and scope["method"] == "OPTIONS":
+        if preflight and scope["type"] == "http" and scope["method"] == "OPTIONS":
             await with_headers({"type": "http.response.start", "status": 204, "headers": _raw(PREFLIGHT)})
             await send({"type": "http.response.body", "body": b""})
         else:
@@ -87,17 +87,9 @@ def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _names(origin: str, host: str | None) -> bool:
-    """Whether an origin is that of the server under the name by which it was called."""
+    """Return whether an origin has the host of the request."""
     scheme, found, rest = origin.partition("://")
     return bool(found) and scheme in {"http", "https"} and rest == host
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The rate limit over `/api/*`: a fixed window for each client address, as captured from the reference backend."""
+"""The rate limit of `/api/*`: a fixed window per client address, as captured from the reference backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class RateLimit:
-    """Counts requests; `limit` 0 counts nothing. Times in seconds."""
+    """Counts requests per address; `limit` 0 disables it. Times are in seconds."""
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.time) -> None:
         self.limit = limit
@@ -22,15 +22,15 @@ class RateLimit:
 
     @property
     def addresses(self) -> int:
-        """How many client addresses are remembered."""
+        """Return the number of tracked client addresses."""
         return len(self._counts)
 
     def spend(self, address: str) -> tuple[bool, dict[str, str]]:
-        """Count one request: whether it may pass, and the headers that its answer carries."""
+        """Count one request; return whether it is allowed, and the headers of its response."""
         if not self.limit:
             return True, {}
         now = self._clock()
-        if now >= self._pruned + self.window:  # an address that never comes again would stay for ever
+        if now >= self._pruned + self.window:  # drop the entries of ended windows
             self._counts = {key: value for key, value in self._counts.items() if value[0] > now}
             self._pruned = now
         reset, used = self._counts.get(address, (now + self.window, 0))

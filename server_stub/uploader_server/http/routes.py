@@ -1,4 +1,4 @@
-"""The REST calls (docs/protocol.md, section 1): thin handlers over a flavour, which owns sessions and batches."""
+"""The REST calls (docs/protocol.md, section 1): handlers that call the backend of the flavour."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rest:
-    """The handlers, with what they need.
-
-    `offers` is what `/health` and the session answer say of more protocols: `tus`, `packs`, `lookup`.
-    """
+    """The handlers. `offers` describes `tus`, `packs` and `lookup` in `/health` and the session response."""
 
     def __init__(self, config: ServerConfig, store: Store, backend: Backend, offers: Mapping[str, Any]) -> None:
         self.offers = offers
@@ -61,7 +58,7 @@ class Rest:
         self._started = time.monotonic()
 
     async def health(self, _: Request) -> Response:
-        """`GET /health`: alive, and (bundled) the limits, so that a client can plan before its first session."""
+        """Serve `GET /health`: the status and (bundled) the limits."""
         more = {} if self.config.reference else {"limits": _shown(self.limits), **self.offers}
         return Json(
             {
@@ -74,14 +71,14 @@ class Rest:
         )
 
     async def validate(self, request: Request) -> Response:
-        """`POST /api/upload/validate`."""
+        """Serve `POST /api/upload/validate`."""
         text = await read_body(request, MAX_JSON)
         judged = await asyncio.to_thread(validated, text, self.limits, chinese=self.config.reference)
         valid = all(file["valid"] for file in judged)
         return Json({"valid": valid, "files": judged, "timestamp": timestamp()})
 
     async def session(self, request: Request) -> Response:
-        """`POST /api/upload/session`."""
+        """Serve `POST /api/upload/session`."""
         try:
             body = await read_json(request)
         except ValueError:
@@ -103,7 +100,7 @@ class Rest:
         return Json(answer, 201)
 
     async def batch(self, request: Request) -> Response:
-        """`POST /api/upload/batch`."""
+        """Serve `POST /api/upload/batch`."""
         try:
             answer = Json(await self.backend.batch(request))
             return zipped(answer, request) if self.config.reference else answer
@@ -111,17 +108,17 @@ class Rest:
             raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
 
     async def progress(self, request: Request) -> Response:
-        """`GET /api/upload/progress/{id}`."""
+        """Serve `GET /api/upload/progress/{id}`."""
         return Json(await self.backend.progress(request.path_params["id"]))
 
     async def cancel(self, request: Request) -> Response:
-        """`POST /api/upload/cancel/{id}`."""
+        """Serve `POST /api/upload/cancel/{id}`."""
         await self.backend.cancel(request.path_params["id"])
         message = "上传已取消" if self.config.reference else "The upload was cancelled"
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 
     async def finish(self, request: Request) -> Response:
-        """`POST /api/upload/session/{id}/finish` (bundled)."""
+        """Serve `POST /api/upload/session/{id}/finish` (bundled)."""
         try:
             body = parse_json(await read_body(request, SMALL_JSON) or b"{}")
         except ValueError:
@@ -130,7 +127,7 @@ class Rest:
         return Json(await self.backend.finish(request.path_params["id"], given_up))
 
     async def delete(self, request: Request) -> Response:
-        """`DELETE /api/upload/file/{id}`."""
+        """Serve `DELETE /api/upload/file/{id}`."""
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
         if not await self.backend.delete(request.path_params["id"]):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
@@ -138,7 +135,7 @@ class Rest:
         return Json({"success": True, "message": message, "timestamp": timestamp()})
 
     async def stored(self, request: Request) -> Response:
-        """`GET` and `HEAD /uploads/{category}/{path}`: with ranges; `Repr-Digest` on HEAD (bundled)."""
+        """Serve `GET` and `HEAD /uploads/{category}/{path}` with ranges; HEAD has `Repr-Digest` (bundled)."""
         path = self.store.find(request.path_params["category"], request.path_params["path"])
         if path is None:
             code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
@@ -149,7 +146,7 @@ class Rest:
         return StoredFile(path, headers)
 
     async def refused(self, _: Request, error: Exception) -> Response:
-        """Any ApiError as its answer."""
+        """Return the response of an ApiError."""
         if not isinstance(error, ApiError):
             raise error
         if not error.code:  # 408 of the reference backend: no body at all (3.10)
@@ -160,11 +157,11 @@ class Rest:
         return answer
 
     async def not_found(self, request: Request, _: Exception) -> Response:
-        """Whatever has no route, or not for this method."""
-        return await self.refused(request, ApiError(404, "NOT_FOUND", "There is nothing here"))
+        """Return 404 for an unknown path or method."""
+        return await self.refused(request, ApiError(404, "NOT_FOUND", "There is no such path"))
 
     async def broken(self, request: Request, error: Exception) -> Response:
-        """A bug: logged with its traceback, answered without it."""
+        """Log an unexpected error with its traceback, and return 500 without it."""
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return Json(ApiError(500, "INTERNAL_ERROR", "The server failed; see its log").body(), 500)
 
@@ -174,7 +171,7 @@ def create_rest(
     lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]],
     more: Iterable[BaseRoute] = (),
 ) -> Starlette:
-    """The Starlette application over the handlers, and the routes of others."""
+    """Build the Starlette application from the handlers and further routes."""
     upload = "/api/upload"
     return Starlette(
         routes=[
@@ -209,11 +206,11 @@ def _shown(limits: Limits) -> dict[str, Any]:
 
 
 def _memory(*, reference: bool) -> dict[str, int]:
-    """Resident bytes; the reference flavour shows the other names of a Node process too."""
+    """Return the resident bytes; the reference flavour adds the field names of a Node process."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         rss = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    elif sys.platform == "win32":  # pragma: no cover - no cheap way to know
+    elif sys.platform == "win32":  # pragma: no cover - not available
         rss = 0
     else:  # pragma: no cover - macOS counts bytes here
         import resource

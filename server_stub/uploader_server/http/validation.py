@@ -1,4 +1,4 @@
-"""Checks of JSON bodies, with the words of the reference backend's validator (they are part of its answers)."""
+"""Validation of JSON bodies, with the messages of the reference backend's validator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from uploader_server.config import Limits
 
 MOST_PROBLEMS = 1000
-"""Problems of a body that are told."""
+"""Maximum problems reported for one body."""
 _FORMAT = {False: "Unsupported file format (.{})", True: "不支持的文件格式 (.{})"}
 _MIME = {False: "Unsupported MIME type ({})", True: "不支持的MIME类型 ({})"}
 _MIXED = {False: "All files must have the same type", True: "所有文件必须是相同类型"}
@@ -20,10 +20,10 @@ _MORE_MIMES = {"avi": {"video/avi", "video/x-msvideo", "video/msvideo"}}
 
 
 def session_request(body: Any, max_files: int) -> tuple[str, int]:
-    """`category` and `expectedFiles` of a new session. Raises ApiError 400 INVALID_CATEGORY for every bad input."""
+    """Return `category` and `expectedFiles` of a new session. Raises ApiError 400 INVALID_CATEGORY."""
     problem = _session_problem(body, max_files)
     if problem is not None:
-        raise ApiError(400, "INVALID_CATEGORY", "The session can't be made as asked", details=problem)
+        raise ApiError(400, "INVALID_CATEGORY", "The session can't be created", details=problem)
     return body["category"], int(body["expectedFiles"])
 
 
@@ -43,18 +43,18 @@ def _session_problem(body: Any, max_files: int) -> str | None:
 
 
 def finish_request(body: Any, max_files: int) -> int:
-    """`failed` of a `finish`, 0 where it is not there. Raises ApiError 400 VALIDATION_ERROR."""
+    """Return `failed` of a `finish` (default 0). Raises ApiError 400 VALIDATION_ERROR."""
     if not isinstance(body, dict):
         problem: str | None = '"value" must be of type object'
     else:
         problem = _number_problem("failed", body.get("failed", 0), max_files, 0) or _unknown_key("", body, {"failed"})
     if problem is not None:
-        raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended as asked", details=problem)
+        raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended", details=problem)
     return int(body.get("failed", 0))
 
 
 def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
-    """The files of a body, judged (takes time: for a thread). Raises ApiError 400 VALIDATION_ERROR."""
+    """Parse a body and check its files (slow: run in a thread). Raises ApiError 400 VALIDATION_ERROR."""
     try:
         body = parse_json(text)
     except ValueError:
@@ -63,7 +63,7 @@ def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, A
 
 
 def validation_request(body: Any, limits: Limits) -> list[dict[str, Any]]:
-    """The files to validate. Raises ApiError 400 VALIDATION_ERROR with the first problems in `details`."""
+    """Return the files to validate. Raises ApiError 400 VALIDATION_ERROR with problems in `details`."""
     problems = _validation_problems(body, limits)
     if problems:
         raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems[:MOST_PROBLEMS])
@@ -124,7 +124,7 @@ def _unknown_key(prefix: str, body: dict[str, Any], known: set[str]) -> str | No
 
 
 def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
-    """What would be refused, file by file: `{index, valid, errors}`."""
+    """Check each file against the limits: `{index, valid, errors}`."""
     mixed = not limits.mixed_types and len({extension(file["name"]) for file in files}) > 1
     judged = []
     for index, file in enumerate(files):
@@ -140,6 +140,6 @@ def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list
 
 
 def _mimes(types: tuple[str, ...]) -> set[str]:
-    """The MIME types that go with file name endings; `application/octet-stream` where none is known."""
+    """Return the MIME types of file name extensions; `application/octet-stream` for unknown ones."""
     known = {mimetypes.guess_type(f"x.{ending}")[0] or "application/octet-stream" for ending in types}
     return known.union(*(_MORE_MIMES.get(ending, set()) for ending in types))

@@ -1,7 +1,7 @@
-"""Connections that the ASGI server has, and no request tells of: too many of one address, endless heads and messages.
+"""Limits that the ASGI server lacks: connections per address, sizes of request heads and websocket messages.
 
-The ASGI server holds a head, or a message of a websocket, in memory until it is complete; it has no limit for either
-that could be set. So the sockets of the process are looked at, several times a second.
+The ASGI server buffers heads and messages without a limit until they are complete. So this module checks the sockets
+of the process several times a second.
 """
 
 from __future__ import annotations
@@ -21,54 +21,54 @@ from uploader_server.http.connections import of_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uploader_server.http.accesslog import Seen
+    from uploader_server.http.accesslog import TrackedRequest
     from uploader_server.http.proxies import Proxies
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD = 256 << 10
-"""Bytes of a request's head."""
+"""Maximum bytes of a request head."""
 MAX_MESSAGE = 1 << 20
-"""Bytes of an unfinished message of a websocket."""
+"""Maximum bytes of an incomplete websocket message."""
 INTERVAL = 0.2
-"""Seconds between two looks, at least."""
+"""Minimum seconds between two checks."""
 SHARE = 20
-"""A look may take one of so many parts of the time."""
+"""Checks use at most 1/SHARE of the time."""
 _RECEIVED = struct.Struct("Q")
 _RECEIVED_AT = 128
-"""Where Linux has the bytes that were received in its `struct tcp_info`."""
+"""Offset of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 
 Peer = tuple[str, int]
 
 
 @dataclass
 class Track:
-    """What is known of one connection."""
+    """State of one connection."""
 
     since: float
-    """When it was first seen (monotonic seconds)."""
+    """First check that found it (monotonic seconds)."""
     base: int = 0
-    """Bytes that had been received when the head or message under way began, at the latest."""
+    """Bytes received before the current head or message."""
     busy: bool = False
-    """Whether a request was under way at the last look."""
+    """Whether a request was running at the last check."""
     delivered: int = 0
-    """Bytes of messages that the application had got."""
+    """Bytes of messages passed to the application."""
     over: int = 0
-    """At how many looks in a row it was over a limit."""
+    """Consecutive checks that found it over a limit."""
 
 
 class Activity(Protocol):
-    """Who knows of the requests on connections."""
+    """Source of the running requests."""
 
-    def busy(self) -> dict[Peer, Seen]:
-        """The requests that are under way."""
+    def busy(self) -> dict[Peer, TrackedRequest]:
+        """Return the running requests by connection."""
 
     def began(self) -> set[Peer]:
-        """The connections on which requests began since the last call."""
+        """Return the connections on which requests began since the last call."""
 
 
 class Watch:
-    """Looks at the connections of a port. `limit` is how many one address may have (0: any)."""
+    """Checks the connections of a port. `limit` is the maximum per address (0: no limit)."""
 
     def __init__(self, port: int, limit: int, proxies: Proxies, activity: Activity) -> None:
         self._port = port
@@ -78,17 +78,17 @@ class Watch:
         self._tracks: dict[Peer, Track] = {}
 
     async def run(self) -> None:
-        """Look, until cancelled."""
+        """Check repeatedly until cancelled."""
         while True:
             began = time.monotonic()
             try:
-                await asyncio.to_thread(self.look, self._activity.busy(), self._activity.began())
+                await asyncio.to_thread(self.check, self._activity.busy(), self._activity.began())
             except OSError as error:
-                logger.warning("the connections can't be looked at: %s", error)
+                logger.warning("can't check the connections: %s", error)
             await asyncio.sleep(max(INTERVAL, SHARE * (time.monotonic() - began)))
 
-    def look(self, busy: dict[Peer, Seen], began: set[Peer]) -> None:
-        """Look once, and close what is too much (takes milliseconds: for a thread)."""
+    def check(self, busy: dict[Peer, TrackedRequest], began: set[Peer]) -> None:
+        """Check once and close connections over a limit (takes milliseconds: run in a thread)."""
         now = time.monotonic()
         known, self._tracks = self._tracks, {}
         idle: dict[str, list[Peer]] = {}
@@ -101,35 +101,35 @@ class Watch:
                 track.base = received
             within = _within_limits(received, track, busy.get(peer))
             track.over = 0 if within else track.over + 1
-            if track.over > 1:  # once is no proof: a request may have arrived that the application begins just now
+            if track.over > 1:  # at the first check the application may not have begun the request yet
                 _close(connection)
             elif peer not in busy:
                 idle.setdefault(peer[0], []).append(peer)
-        doomed: set[Peer] = set()
+        excessive: set[Peer] = set()
         for address, number in count.items():
             excess = number - self._limit
             if self._limit and excess > 0 and not self._proxies.include(address):
                 oldest = sorted(idle.get(address, ()), key=lambda peer: self._tracks[peer].since)
-                doomed.update(oldest[:excess])
-        for connection, peer in _connections(self._port) if doomed else ():
-            if peer in doomed:
+                excessive.update(oldest[:excess])
+        for connection, peer in _connections(self._port) if excessive else ():
+            if peer in excessive:
                 _close(connection)
 
 
 def _connections(port: int) -> Iterator[tuple[socket.socket, Peer]]:
     for connection in of_port(port):
         with contextlib.suppress(OSError):
-            host, number = connection.getpeername()[:2]  # the listening socket has none
+            host, number = connection.getpeername()[:2]  # raises for the listening socket
             yield connection, (host, number)
 
 
-def _within_limits(received: int, track: Track, seen: Seen | None) -> bool:
-    """Whether what a connection sends stays within the limits, as far as it is not complete."""
+def _within_limits(received: int, track: Track, seen: TrackedRequest | None) -> bool:
+    """Return whether the incomplete head or message of a connection is within its limit."""
     if seen is not None and seen.http:
         track.busy = True
         return True
     if seen is None:
-        if track.busy:  # its request has ended: the next one begins
+        if track.busy:  # the next head begins
             track.busy, track.base = False, received
         return received - track.base <= MAX_HEAD
     if seen.received != track.delivered and received - track.base <= MAX_MESSAGE:
@@ -138,7 +138,7 @@ def _within_limits(received: int, track: Track, seen: Seen | None) -> bool:
 
 
 def _received(connection: socket.socket) -> int:
-    """Bytes that a connection has received; 0 on systems that do not say."""
+    """Return the bytes received on a connection; 0 if the system doesn't report them."""
     if not hasattr(socket, "TCP_INFO"):
         return 0
     with contextlib.suppress(OSError):

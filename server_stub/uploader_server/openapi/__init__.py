@@ -1,1 +1,1 @@
-"""`GET /openapi.json`: the HTTP calls of the bundled server, described by OpenAPI 3.1."""
+"""`GET /openapi.json`: the OpenAPI 3.1 description of the bundled server's HTTP calls."""

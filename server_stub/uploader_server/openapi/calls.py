@@ -1,4 +1,4 @@
-"""The calls by their paths: what each takes and answers (docs/protocol.md, sections 1 and 4 to 9)."""
+"""The calls by path, with requests and responses (docs/protocol.md, sections 1 and 4 to 9)."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _JSON_BODY = (400, 408, 413)
 _TUS_HEADERS = {"Tus-Resumable": {"const": VERSION}}
 _OFFSET = {"Upload-Offset": COUNT}
 _STORED = {"Content-Location": TEXT, "Upload-File-Id": TEXT, "Repr-Digest": TEXT, "Upload-Expires": TEXT}
-"""Headers of answers about an upload, where they apply."""
+"""Optional headers of responses about an upload."""
 
 
 def plain() -> dict[str, Part]:
-    """What the server tells of itself, and the stored files."""
+    """Return the calls for monitoring, the OpenAPI document and stored files."""
     described = {"description": "This document", "content": {JSON: {"schema": {"type": "object"}}}}
-    numbers = {"description": "The text format of Prometheus", "content": {"text/plain": {"schema": TEXT}}}
+    numbers = {"description": "Prometheus text format", "content": {"text/plain": {"schema": TEXT}}}
     return {
-        "/health": {"get": call("Say that the server is up, and its limits", {200: answer("It is up", "Health")})},
-        "/openapi.json": {"get": call("Describe the calls", {200: described})},
-        "/metrics": {"get": call("Numbers for monitoring", {200: numbers})},
+        "/health": {"get": call("Get status and limits", {200: answer("Status and limits", "Health")})},
+        "/openapi.json": {"get": call("Get the OpenAPI document", {200: described})},
+        "/metrics": {"get": call("Get Prometheus metrics", {200: numbers})},
         "/uploads/{category}/{path}": {
-            "get": _file("Read a stored file; the path may have slashes", in_path("category"), in_path("path"))
+            "get": _file("Get a stored file; the path may have slashes", in_path("category"), in_path("path"))
         },
     }
 
 
 def _file(summary: str, *parameters: Part, errors: tuple[int, ...] = ()) -> Part:
-    """Read a file, with ranges."""
+    """Describe a call that returns a file, with ranges."""
     content: Part = {"*/*": {"schema": {}}}
     optional = {"Repr-Digest": TEXT, "Content-Disposition": TEXT, "Accept-Ranges": TEXT, "ETag": TEXT}
     more = [*parameters, header("Range", TEXT), header("Want-Repr-Digest", TEXT)]
     success = {
         200: {**empty("The file", {}, optional), "content": content},
-        206: {**empty("A part of the file", {}, {"Content-Range": TEXT}), "content": content},
+        206: {**empty("A range of the file", {}, {"Content-Range": TEXT}), "content": content},
     }
     read = call(summary, success, 400, 404, *errors, parameters=more)
-    read["responses"]["416"] = {"description": "No such range", "content": {"text/plain": {"schema": TEXT}}}
+    read["responses"]["416"] = {"description": "Range not satisfiable", "content": {"text/plain": {"schema": TEXT}}}
     return read
 
 
 def sessions() -> dict[str, Part]:
-    """Sessions and batches (docs/protocol.md, section 1)."""
+    """Return the calls of sessions and batches (docs/protocol.md, section 1)."""
     following = links(progress="progress", cancel="cancel", finish="finish")
     by_id = [in_path(schema=ID)]
     batch = {"required": True, "content": {"multipart/form-data": {"schema": ref("Batch")}}}
@@ -60,16 +60,16 @@ def sessions() -> dict[str, Part]:
     return {
         f"{upload}/validate": {
             "post": call(
-                "Ask which files would be refused",
-                {200: answer("What is wrong with each file", "Validation")},
+                "Check files against the limits",
+                {200: answer("The errors of each file", "Validation")},
                 *_JSON_BODY,
                 requestBody=body("FilesToValidate", MAX_JSON),
             )
         },
         f"{upload}/session": {
             "post": call(
-                "Open a session",
-                {201: answer("The session, and the limits", "Session", links=following)},
+                "Create a session",
+                {201: answer("The session and the limits", "Session", links=following)},
                 *_JSON_BODY,
                 requestBody=body("NewSession", SMALL_JSON),
             )
@@ -77,7 +77,7 @@ def sessions() -> dict[str, Part]:
         f"{upload}/session/{{id}}/finish": {
             "post": call(
                 "End a session",
-                {200: answer("How it ended", "Finished")},
+                {200: answer("The result of the session", "Finished")},
                 *(404, 409, *_JSON_BODY),
                 operationId="finish",
                 parameters=by_id,
@@ -86,15 +86,15 @@ def sessions() -> dict[str, Part]:
         },
         f"{upload}/batch": {
             "post": call(
-                "Send files of a session",
-                {200: answer("What became of each file", "BatchAnswer")},
+                "Upload files of a session",
+                {200: answer("The result of each file", "BatchAnswer")},
                 *(400, 404, 408, 409, 413, 507),
                 requestBody=batch,
             )
         },
         f"{upload}/progress/{{id}}": {
             "get": call(
-                "How far a session is",
+                "Get the progress of a session",
                 {200: answer("The state of the session", "Progress")},
                 404,
                 operationId="progress",
@@ -104,7 +104,7 @@ def sessions() -> dict[str, Part]:
         f"{upload}/cancel/{{id}}": {
             "post": call(
                 "Cancel a session",
-                {200: answer("It is cancelled", "Done")},
+                {200: answer("The session was cancelled", "Done")},
                 *(404, 408),
                 operationId="cancel",
                 parameters=by_id,
@@ -113,7 +113,7 @@ def sessions() -> dict[str, Part]:
         f"{upload}/file/{{id}}": {
             "delete": call(
                 "Delete a stored file",
-                {200: answer("It is deleted", "Done")},
+                {200: answer("The file was deleted", "Done")},
                 *(401, 404),
                 parameters=by_id,
                 security=[{"jwt": []}],
@@ -123,7 +123,7 @@ def sessions() -> dict[str, Part]:
 
 
 def analyses() -> dict[str, Part]:
-    """Analyses (docs/protocol.md, section 4)."""
+    """Return the calls of analyses (docs/protocol.md, section 4)."""
     signed: list[Part] = [{"jwt": []}]
 
     def analysis(summary: str, schema: str) -> Part:
@@ -132,8 +132,8 @@ def analyses() -> dict[str, Part]:
         return {"post": call(summary, success, *errors, requestBody=body(schema, 1 << 20), security=signed)}
 
     status = call(
-        "How far an analysis is, by its id or the sessionId that was chosen",
-        {200: answer("Its state", "Analysis")},
+        "Get the status of an analysis, by its id or the client's sessionId",
+        {200: answer("The state of the analysis", "Analysis")},
         *(401, 404),
         parameters=[in_path()],
         security=signed,
@@ -147,16 +147,16 @@ def analyses() -> dict[str, Part]:
 
 
 def uploads() -> dict[str, Part]:
-    """Resumable uploads (tus 1.0; docs/protocol.md, sections 5 and 7)."""
+    """Return the calls of resumable uploads (tus 1.0; docs/protocol.md, sections 5 and 7)."""
     named = ("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm")
-    offered = empty("See the headers", _TUS_HEADERS | dict.fromkeys(named, TEXT))
-    options = call("What of tus is offered", {204: offered})
+    offered = empty("The capabilities, in the headers", _TUS_HEADERS | dict.fromkeys(named, TEXT))
+    options = call("Get the tus capabilities", {204: offered})
     collection = {"options": options, "post": _creation()}
     one = {
         "options": {**options, "parameters": [in_path()]},
-        "get": _file("Read a finished upload", in_path(schema=ID), errors=(409, 410)),
+        "get": _file("Get the file of a finished upload", in_path(schema=ID), errors=(409, 410)),
         "head": _upload(
-            "Ask for the offset",
+            "Get the offset of an upload",
             {200: empty("The offset", _TUS_HEADERS | _OFFSET | {"Cache-Control": TEXT}, _STORED)},
         ),
         "patch": _upload(
@@ -171,8 +171,8 @@ def uploads() -> dict[str, Part]:
             requestBody=_bytes(required=True),
         ),
         "delete": _upload(
-            "Remove an upload, and its file if it became one",
-            {204: empty("It is removed", _TUS_HEADERS)},
+            "Remove an upload and its file",
+            {204: empty("The upload was removed", _TUS_HEADERS)},
             401,
             security=[{}, {"jwt": []}],
         ),
@@ -181,7 +181,7 @@ def uploads() -> dict[str, Part]:
 
 
 def _upload(summary: str, success: dict[int, Part], *errors: int, headers: Sequence[Part] = (), **more: Any) -> Part:
-    """A call for one upload."""
+    """Describe a call for one upload."""
     parameters = [in_path(schema=ID), _version(), *headers]
     return call(summary, success, *(400, 404, 410, 412, 507, *errors), parameters=parameters, **more)
 
@@ -190,7 +190,7 @@ def _creation() -> Part:
     made = _TUS_HEADERS | _OFFSET | {"Location": TEXT}
     success = {
         201: empty("The upload", made, _STORED),
-        200: empty("The upload that was made with this uploadKey before", made, _STORED),
+        200: empty("The existing upload with this uploadKey", made, _STORED),
     }
     parameters = [
         _version(),
@@ -218,14 +218,14 @@ def _bytes(*, required: bool) -> Part:
 
 
 def packs() -> dict[str, Part]:
-    """Packs and the lookup (docs/protocol.md, sections 6 and 9)."""
+    """Return the calls of packs and the lookup (docs/protocol.md, sections 6 and 9)."""
     key = {"type": "string", "pattern": "^[!-~]{1,200}$"}
     content = {"multipart/form-data": {"schema": ref("Pack"), "encoding": {"manifest": {"contentType": JSON}}}}
     return {
         PACKS: {
             "post": call(
-                "Send many small files at once; the two parts in this order",
-                {200: answer("What became of each file", "PackAnswer")},
+                "Upload many small files; send manifest before data",
+                {200: answer("The result of each file", "PackAnswer")},
                 *(400, 404, 408, 409, 411, 413, 422, 507),
                 parameters=[header("Idempotency-Key", key, required=True)],
                 requestBody={"required": True, "content": content},
@@ -233,16 +233,16 @@ def packs() -> dict[str, Part]:
         },
         PACKS + "/{key}": {
             "get": call(
-                "Repeat the answer to a pack",
-                {200: answer("The answer that was given", "PackAnswer")},
+                "Get the saved response to a pack",
+                {200: answer("The saved response", "PackAnswer")},
                 *(400, 404, 409),
                 parameters=[in_path("key", key)],
             )
         },
         LOOKUP: {
             "post": call(
-                "Ask which files are stored",
-                {200: answer("What is known of each file", "LookupAnswer")},
+                "Look up which files are stored",
+                {200: answer("The state of each file", "LookupAnswer")},
                 *_JSON_BODY,
                 requestBody=body("Lookup", MAX_JSON),
             )

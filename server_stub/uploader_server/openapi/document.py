@@ -1,7 +1,4 @@
-"""The document: an OpenAPI 3.1 description of every HTTP call of the bundled server, as it was started.
-
-A test compares the calls with the routes of the application, and the statuses with those that other tests see.
-"""
+"""The OpenAPI 3.1 document of a bundled server with its configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def document(config: ServerConfig, offers: Part) -> Part:
-    """Build the document for a server with this configuration; `offers` as in `/health`."""
+    """Build the document for a configuration; `offers` is as in `/health`."""
     paths = {**calls.plain(), **calls.sessions(), **calls.analyses()}
     if "tus" in offers:
         paths |= calls.uploads()
@@ -27,7 +24,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
     schemes: Part = {"jwt": {**bearer, "bearerFormat": "JWT", "description": "Signed by the server (--print-token)"}}
     if config.auth_token is not None:
         schemes["token"] = {**bearer, "description": "The token of --auth-token-file"}
-        _guard(paths)
+        _require_token(paths)
     for methods in paths.values():
         if "get" in methods:
             methods.setdefault("head", _without_content(methods["get"]))
@@ -45,8 +42,8 @@ def document(config: ServerConfig, offers: Part) -> Part:
     }
 
 
-def _guard(paths: dict[str, Part]) -> None:
-    """Say which calls need the token of the server."""
+def _require_token(paths: dict[str, Part]) -> None:
+    """Add the security requirement of the auth token to all calls that need it."""
     for path, methods in paths.items():
         for method, call in methods.items():
             if path in FREE:
@@ -58,7 +55,7 @@ def _guard(paths: dict[str, Part]) -> None:
 
 
 def _without_content(call: Part) -> Part:
-    """HEAD, which answers as GET does and leaves the content out."""
+    """Return the description of HEAD for a GET: the same responses without content."""
     answers = {
         status: {key: value for key, value in answer.items() if key != "content"}
         for status, answer in call["responses"].items()

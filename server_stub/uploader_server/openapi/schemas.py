@@ -1,4 +1,4 @@
-"""The schemas of `/openapi.json`: JSON bodies of requests and answers (docs/protocol.md, sections 1, 4, 6 and 9)."""
+"""JSON schemas of request and response bodies (docs/protocol.md, sections 1, 4, 6 and 9)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _LATEST = 1 << 53
 
 
 def ref(name: str) -> Schema:
-    """A reference to one of the schemas."""
+    """Return a reference to a schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def record(required: Schema, optional: Schema | None = None) -> Schema:
-    """An object with these properties and no others."""
+    """Return the schema of an object with these properties and no others."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
@@ -45,17 +45,17 @@ def record(required: Schema, optional: Schema | None = None) -> Schema:
 
 
 def listed(item: Schema, **limits: int) -> Schema:
-    """A list."""
+    """Return the schema of a list."""
     return {"type": "array", "items": item, **limits}
 
 
 def choice(*values: str) -> Schema:
-    """One of a few texts."""
+    """Return the schema of one of several strings."""
     return {"type": "string", "enum": list(values)}
 
 
 def schemas(limits: Limits, offers: dict[str, Any]) -> dict[str, Schema]:
-    """The schemas by their names, for a server with these limits; `offers` as in `/health`."""
+    """Return the schemas by name for a server with these limits; `offers` is as in `/health`."""
     return {
         "Error": _error(),
         **_plan(limits, offers),
@@ -68,18 +68,18 @@ def schemas(limits: Limits, offers: dict[str, Any]) -> dict[str, Schema]:
 
 def _error() -> Schema:
     more = {
-        "details": {"description": "A text, or a list of texts", "type": ["string", "array"], "items": TEXT},
+        "details": {"description": "A string or a list of strings", "type": ["string", "array"], "items": TEXT},
         "allowedFormats": listed(TEXT),
         "stage": TEXT,
         "retryable": YES_NO,
         "timestamp": TIME,
     }
-    code = {"type": "string", "pattern": "^[A-Z_]+$", "description": "See docs/protocol.md; decide by this code"}
+    code = {"type": "string", "pattern": "^[A-Z_]+$", "description": "Machine-readable code, see docs/protocol.md"}
     return record({"error": code, "message": TEXT}, more)
 
 
 def _plan(limits: Limits, offers: dict[str, Any]) -> dict[str, Schema]:
-    """What a client plans with: limits, and the protocols that are offered."""
+    """Return the schemas of `/health` and of new sessions."""
     shown = {
         "maxFiles": COUNT,
         "allowedTypes": listed(TEXT),
@@ -154,7 +154,7 @@ def _sessions(limits: Limits) -> dict[str, Schema]:
         "FilesToValidate": record({"files": listed(record(file), minItems=1, maxItems=limits.max_files)}),
         "Validation": record({"valid": YES_NO, "files": listed(judged), "timestamp": TIME}),
         "Progress": record(progress),
-        "Finish": record({}, {"failed": {**failed, "description": "Files that the client gave up"}}),
+        "Finish": record({}, {"failed": {**failed, "description": "Files that the client won't send"}}),
         "Finished": record(finished),
         "Done": record({"success": TRUE, "message": TEXT, "timestamp": TIME}),
     }
@@ -193,7 +193,7 @@ def _files() -> dict[str, Schema]:
         "summary": summary,
         "timestamp": TIME,
     }
-    paths = {**listed(TEXT), "description": "The path of each file, in their order; or not at all"}
+    paths = {**listed(TEXT), "description": "The path of each file, in order; optional"}
     return {"Batch": record(batch, {"relativePath": paths}), "BatchAnswer": record(answer)}
 
 
@@ -224,7 +224,7 @@ def _analyses() -> dict[str, Schema]:
     nullable_category = {"enum": [*CATEGORIES, None]}
     nullable_id = {"type": ["string", "null"], "format": "uuid"}
     more = {"category": nullable_category, "sessionId": nullable_id}
-    path = {"type": "string", "minLength": 1, "description": "The filePath of a batch answer"}
+    path = {"type": "string", "minLength": 1, "description": "filePath of a batch response"}
     plan = {"type": ["object", "string"], "minProperties": 1, "minLength": 1}
     requests = {
         "ContentAnalysis": {"videoPath": path},
@@ -245,7 +245,7 @@ def _analyses() -> dict[str, Schema]:
         "timestamp": TIME,
     }
     return {
-        # Further keys are not looked at.
+        # Unknown keys are ignored.
         **{name: {**record(fields, more), "additionalProperties": True} for name, fields in requests.items()},
         "AnalysisAnswer": record({"success": TRUE, "data": result, "timestamp": TIME}),
         "Analysis": record(state, {"result": result, "error": ref("Error")}),

@@ -1,4 +1,4 @@
-"""Socket.IO (docs/protocol.md, section 2): who may connect, rooms, joins and events, on both transports."""
+"""The Socket.IO server (docs/protocol.md, section 2): connections, rooms and events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import socketio  # type: ignore[import-untyped]
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.bodies import before
 from uploader_server.http.errors import ApiError, refuse
-from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, Checked, StrictServer, are_packets
+from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:
@@ -26,23 +26,22 @@ if TYPE_CHECKING:
     from uploader_server.config import ServerConfig
     from uploader_server.metrics import Metrics
 
-# Both ends refuse a polling payload of more than 16 packets by default: a burst would end the connection.
+# By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
 
 HEARTBEAT = {"bundled": (3, 3), "reference": (25, 20)}
-"""Seconds between pings, and to wait for a pong.
+"""Ping interval and pong timeout in seconds.
 
-A client notices a frozen bundled server within 6 s. The server notices a frozen client within 9 s: it looks at all of
-its connections in turn, which takes as long as a pong may.
+A client detects a frozen bundled server within 6 s, the server detects a frozen client within 9 s.
 """
 CLOSE_REFUSED = 1.0
-"""Seconds until the transport of a refused connection is closed: the refusal must get through before."""
+"""Seconds until the transport of a refused connection is closed, after the refusal was sent."""
 
 
 MOST_JOINS = 200_000
-"""Joins of all connections together."""
+"""Maximum joins over all connections."""
 LONGEST_ROOM = 200
-"""Characters of an id that is joined; the reference backend takes any text."""
+"""Maximum characters of a joined id; the reference backend accepts any text."""
 
 
 class Realtime:
@@ -55,24 +54,24 @@ class Realtime:
         self._backend: Backend | None = None
         self._analyses: Analyses | None = None
         self._joined: dict[str, set[str]] = {}
-        """The rooms of each connection; python-socketio would search all rooms for them."""
+        """Rooms by connection; python-socketio has no index for this."""
         self._joins = 0
-        """How many they are together."""
-        self._dialling: dict[int, Scope] = {}
-        """Handshakes under way, by the identity of their scope."""
+        """Total number of joins."""
+        self._handshakes: dict[int, Scope] = {}
+        """Scopes of running handshakes, by their `id()`."""
         self._websockets: dict[int, asyncio.Future[None]] = {}
-        """What serves each websocket, by the same."""
+        """Task of each websocket, by the `id()` of its scope."""
         self.server: Any = StrictServer(
             self._close,
             async_mode="asgi",
             ping_interval=interval,
             ping_timeout=timeout,
-            cors_allowed_origins=[],  # `http.origins` looks at them, for all calls alike
+            cors_allowed_origins=[],  # `http.origins` checks origins
             logger=False,
             engineio_logger=False,
         )
         self.deliver: Callable[..., Awaitable[None]] = self.server.emit
-        """Sends an event: `(name, event, room=… or to=…)`."""
+        """Sends an event; called with `(name, event, room=… or to=…)`."""
         self._app: Any = socketio.ASGIApp(self.server, socketio_path=None)
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
@@ -81,34 +80,34 @@ class Realtime:
         metrics.gauge("uploader_sockets", "Realtime connections", "transport", self._sockets)
 
     def serve(self, backend: Backend, analyses: Analyses) -> None:
-        """Answer joins from this flavour's sessions, and from the analyses."""
+        """Set the sources of the state that joining clients receive."""
         self._backend, self._analyses = backend, analyses
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
-        if not _dials(scope):
+        """Serve a Socket.IO request or websocket."""
+        if not _is_handshake(scope):
             await self._serve_known(scope, receive, send)
             return
-        self._dialling[id(scope)] = scope
-        checked = Checked(receive).receive if scope["type"] == "websocket" else receive
-        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, checked, send))
+        self._handshakes[id(scope)] = scope
+        receive = checked(receive) if scope["type"] == "websocket" else receive
+        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
         try:
             await asyncio.wait({serving})
         finally:
-            del self._dialling[id(scope)], self._websockets[id(scope)]
-            serving.cancel()  # of no effect unless the server stops; then what it fails with is of no interest
+            del self._handshakes[id(scope)], self._websockets[id(scope)]
+            serving.cancel()  # still running only if the server stops; its error is ignored then
             serving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         with contextlib.suppress(asyncio.CancelledError):
             await serving
 
     async def _serve_known(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request of a connection that was made before."""
+        """Serve a request of an existing connection."""
         if not self._is_live(scope):
             await refuse(400, scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._app(scope, Checked(receive).receive, send)
+            await self._app(scope, checked(receive), send)
         elif scope["method"] == "POST":
-            await self._take_packets(scope, receive, send)
+            await self._receive_packets(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -116,8 +115,8 @@ class Realtime:
         connection = self.server.eio.sockets.get(_query(scope)["sid"][0])
         return connection is not None and not connection.closed
 
-    async def _take_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Packets of a long-polling client: read as a whole, and checked, before Engine.IO sees them."""
+    async def _receive_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read and validate the whole body of a long-polling client before Engine.IO parses it."""
         body = bytearray()
         more = True
         end = asyncio.get_running_loop().time() + self._config.body_timeout
@@ -145,33 +144,33 @@ class Realtime:
         await self._app(scope, again, send)
 
     def full(self, scope: Scope) -> bool:
-        """Whether this is a handshake of a client address that has as many connections as it may."""
+        """Return whether this is a handshake from an address that has reached `max_connections`."""
         limit = self._config.max_connections
-        if not limit or not _dials(scope):
+        if not limit or not _is_handshake(scope):
             return False
         scopes = {id(environ["asgi.scope"]): environ["asgi.scope"] for environ in self.server.environ.values()}
-        theirs = sum(_address(known) == _address(scope) for known in {**scopes, **self._dialling}.values())
-        if theirs >= limit:
+        count = sum(_address(known) == _address(scope) for known in {**scopes, **self._handshakes}.values())
+        if count >= limit:
             self._metrics.refused.labels("limit").inc()
-        return theirs >= limit
+        return count >= limit
 
     async def emit(self, session_id: str, event: dict[str, Any]) -> None:
-        """Send an `upload-progress` event to everybody in the session's room."""
-        await self.tell(session_id, "upload-progress", event)
+        """Send an `upload-progress` event to the room of a session."""
+        await self.emit_event(session_id, "upload-progress", event)
 
-    async def tell(self, session_id: str, name: str, event: dict[str, Any]) -> None:
-        """Send an event to everybody in the room of an id."""
+    async def emit_event(self, session_id: str, name: str, event: dict[str, Any]) -> None:
+        """Send an event to the room of an id."""
         self._metrics.events.labels(name).inc()
         await self.deliver(name, event, room=f"session:{session_id}")
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        """Let somebody in; with an auth token only who shows it, in the header or as `auth: {token}`."""
+        """Accept a connection; check the auth token, from the header or `auth: {token}`, if one is configured."""
         expected = self._config.auth_token
         if expected is not None:
             given = [bearer(environ.get("HTTP_AUTHORIZATION"))]
             if isinstance(auth, dict) and isinstance(auth.get("token"), str):
                 given.append(auth["token"])
-            if not any([same_token(token, expected) for token in given]):  # noqa: C419 - each is compared: constant time
+            if not any([same_token(token, expected) for token in given]):  # noqa: C419 - compare all, in constant time
                 self._metrics.refused.labels("token").inc()
                 self._close_soon(environ)
                 raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
@@ -183,19 +182,19 @@ class Realtime:
             asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._close, eio_sid)
 
     def _close(self, eio_sid: str) -> None:
-        """End a connection without a word."""
+        """Close a connection without a disconnect packet."""
         connection, environ = self.server.eio.sockets.get(eio_sid), self.server.environ.get(eio_sid)
         if connection is not None:
             _end(connection)
         serving = None if environ is None else self._websockets.get(id(environ["asgi.scope"]))
-        if serving is not None:  # it would read on until the next packet of the client
+        if serving is not None:  # else it ends only at the client's next packet
             serving.cancel()
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joins -= len(self._joined.pop(sid, ()))
 
     async def _join(self, sid: str, session_id: object = None, *_: object) -> Any:
-        if self._config.reference:  # 3.7: never acknowledged, no replay, any id will do
+        if self._config.reference:  # docs/protocol.md, section 3.7: no acknowledgement, no replay, any id
             if isinstance(session_id, str) and self._may_join(sid, session_id):
                 await self.server.enter_room(sid, f"session:{session_id}")
             return self.server.not_handled
@@ -204,10 +203,10 @@ class Realtime:
         return answer
 
     async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:
-        """Enter the room, and tell at once how things stand.
+        """Enter the room and send the current state.
 
-        An id that nobody knows is answered with an error, but its room is entered: a client joins the room of an
-        analysis before that exists (docs/protocol.md, section 4). The server chooses the ids of upload sessions.
+        The room of an unknown id is entered, too, with an error in the acknowledgement: clients join the room of an
+        analysis before it exists (docs/protocol.md, section 4).
         """
         if not isinstance(session_id, str) or not is_uuid(session_id):
             return {"ok": False, "error": "INVALID_SESSION_ID"}
@@ -218,15 +217,15 @@ class Realtime:
         known = self._analyses is not None and self._analyses.find(session_id) is not None
         await self.server.enter_room(sid, f"session:{session_id}")
         if snapshot is not None:
-            await self._tell_one(sid, "upload-progress", snapshot)
+            await self._emit_to(sid, "upload-progress", snapshot)
         analysis = self._analyses.snapshot(session_id) if self._analyses is not None else None
         if analysis is not None:
-            await self._tell_one(sid, *analysis)
+            await self._emit_to(sid, *analysis)
         return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
 
     def _may_join(self, sid: str, session_id: str) -> bool:
         rooms = self._joined.get(sid)
-        if rooms is None:  # it disconnects just now
+        if rooms is None:  # disconnecting
             return False
         if session_id in rooms:
             return True
@@ -237,7 +236,7 @@ class Realtime:
         self._joins += 1
         return True
 
-    async def _tell_one(self, sid: str, name: str, event: dict[str, Any]) -> None:
+    async def _emit_to(self, sid: str, name: str, event: dict[str, Any]) -> None:
         self._metrics.events.labels(name).inc()
         await self.deliver(name, event, to=sid)
 
@@ -258,27 +257,24 @@ class Realtime:
         return {"websocket": sum(upgraded), "polling": len(upgraded) - sum(upgraded)}
 
     def drop(self, *, websockets: bool | None = None) -> None:
-        """Forget live connections without a word, as a server does that was cut off from its clients.
-
-        All of them, or only those that are websockets, or are none.
-        """
+        """Close live connections without a disconnect packet: all, or only (no) websockets."""
         for connection in list(self.server.eio.sockets.values()):
             if websockets is None or connection.upgraded is websockets:
                 _end(connection)
 
     async def close(self) -> None:
-        """Disconnect everybody and end the server's own tasks."""
+        """Disconnect all clients and end the server's tasks."""
         await self.server.shutdown()
 
 
 def _end(connection: Any) -> None:
-    """Close an Engine.IO connection without a word."""
+    """Close an Engine.IO connection without a close packet."""
     closing = asyncio.ensure_future(connection.close(wait=False, abort=True))
-    closing.add_done_callback(lambda _: connection.queue.put_nowait(None))  # ends its poll
+    closing.add_done_callback(lambda _: connection.queue.put_nowait(None))  # ends a waiting poll
 
 
-def _dials(scope: Scope) -> bool:
-    """Whether this is the handshake of a new connection."""
+def _is_handshake(scope: Scope) -> bool:
+    """Return whether this is the handshake of a new connection."""
     return "sid" not in _query(scope)
 
 

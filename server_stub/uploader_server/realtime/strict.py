@@ -1,7 +1,7 @@
-"""What a client may send over Socket.IO: short text packets; for anything else its connection is closed.
+"""Validation of Socket.IO packets: the connection of a client that sends anything but short text packets is closed.
 
-python-socketio and python-engineio answer bad packets with tracebacks in the log, hold binary attachments without a
-limit, and take an event named `connect` for a connection.
+python-socketio and python-engineio log tracebacks for bad packets, buffer binary attachments without a limit, and treat
+an event named `connect` as a connection.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive
 
 MAX_PACKET = 64 << 10
-"""Bytes of a message of a websocket, or of the body of a long-polling client."""
+"""Maximum bytes of a websocket message or a long-polling body."""
 MAX_PACKETS = 1000
-"""Packets in the body of a long-polling client."""
+"""Maximum packets in a long-polling body."""
 CONNECT_WITHIN = 10.0
-"""Seconds that a client has to connect to the namespace, with its token where one is needed."""
+"""Maximum seconds until a client connects to the namespace."""
 _TYPES = frozenset("123456")
-"""Engine.IO packets of clients: close, ping, pong, message, upgrade, noop."""
+"""Engine.IO packet types of clients: close, ping, pong, message, upgrade, noop."""
 _RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 
 
 class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
-    """A Socket.IO server that closes the connection of a client with a bad packet, by `close(eio_sid)`."""
+    """A Socket.IO server that calls `close(eio_sid)` after a bad packet."""
 
     def __init__(self, close: Callable[[str], None], **options: Any) -> None:
         super().__init__(**options)
@@ -51,18 +51,16 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
             self._close(eio_sid)
 
 
-class Checked:
-    """A `receive` of a websocket that ends with the first message that is no packet."""
+def checked(receive: Receive) -> Receive:
+    """Wrap a websocket's `receive` to disconnect at the first invalid packet."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-
-    async def receive(self) -> Message:
-        """The next message."""
-        message = await self._receive()
+    async def checking() -> Message:
+        message = await receive()
         if message["type"] == "websocket.receive" and not _is_packet(message.get("text") or ""):
             return {"type": "websocket.disconnect", "code": 1003}
         return message
+
+    return checking
 
 
 def _is_packet(text: str) -> bool:
@@ -70,7 +68,7 @@ def _is_packet(text: str) -> bool:
 
 
 def are_packets(body: bytes) -> bool:
-    """Whether this is a body that a long-polling client may send: packets with separators between them."""
+    """Return whether a long-polling body consists of valid packets and separators."""
     try:
         packets = body.decode().split("\x1e")
     except UnicodeDecodeError:
@@ -79,7 +77,7 @@ def are_packets(body: bytes) -> bool:
 
 
 def is_message(data: Any) -> bool:
-    """Whether Socket.IO can make something of a message: a connection, its end, an event or an acknowledgement."""
+    """Return whether a message is a valid Socket.IO connect, disconnect or event packet."""
     try:
         parsed = packet.Packet(encoded_packet=data) if isinstance(data, str) else None
     except (ValueError, RecursionError, json.JSONDecodeError):

@@ -1,6 +1,7 @@
-"""The reference backend as it was observed (docs/protocol.md, section 3), quirk by quirk; each quirk has a named test.
+"""Emulation of the reference backend as observed (docs/protocol.md, section 3), including its quirks.
 
-Kept in memory only: after a restart its sessions are gone. Messages are the captured ones.
+Sessions are in memory only, so they are lost at a restart. Messages are the captured ones. Section numbers in comments
+are those of docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
     from uploader_server.storage.store import Store
 
 STEPS = (5, 15, 30, 45, 60, 75, 85, 95, 100)
-"""Percentages that the processing of a file reports, at equal intervals."""
+"""Percentages reported while a file is processed, at equal intervals."""
 
 NAME_MAX = 255
-"""Bytes that a file name may have; the reference backend runs on a file system with this limit."""
+"""Maximum bytes of a file name on the reference backend's file system."""
 
 
 class Tracker:
-    """The cruder of the two trackers: what `/progress` and the event with `totalFiles` show (3.4, 3.6).
+    """State shown by `/progress` and by events with `totalFiles` (3.4, 3.6).
 
-    Its ids are its own, its total stays 0, and at the end it counts every file twice.
+    It has its own file ids, its total stays 0, and at the end it counts every file twice.
     """
 
     def __init__(self, files: list[FileState]) -> None:
@@ -49,11 +50,11 @@ class Tracker:
         self.updated = timestamp()
 
     def finish(self) -> None:
-        """Everything is completed, whatever really happened."""
+        """Mark all files as completed, even failed ones."""
         self.status, self.completed = "completed", 2 * self.total
 
     def answer(self, session_id: str) -> dict[str, Any]:
-        """The answer to `/progress`."""
+        """Return the response of `/progress`."""
         done = self.status == "completed"
         return {
             "sessionId": session_id,
@@ -77,7 +78,7 @@ class Tracker:
 
 
 class Reference:
-    """Sessions and batches of the reference backend."""
+    """The backend of the reference flavour."""
 
     def __init__(
         self,
@@ -95,54 +96,53 @@ class Reference:
         self.trackers: dict[str, Tracker] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - the count is never used
-        """Open a session; its id and when it was created."""
+    async def create(self, category: str, expected: int) -> tuple[str, str]:  # noqa: ARG002 - unused, as in the reference backend
+        """Create a session; return its id and creation time."""
         session_id = str(uuid.uuid4())
         self.sessions[session_id] = category
         return session_id, timestamp()
 
     def snapshot(self, session_id: str) -> dict[str, Any] | None:  # noqa: ARG002
-        """There is no replay (3.7)."""
+        """Return None: there is no replay (3.7)."""
         return None
 
     async def progress(self, session_id: str) -> dict[str, Any]:
-        """404 until a body is complete, and again soon after the end (3.1, 3.6). Raises ApiError."""
+        """Return the state. Raises ApiError 404 until a body is complete, and soon after the end (3.1, 3.6)."""
         tracker = self.trackers.get(session_id)
         if tracker is None:
             raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在")
         return tracker.answer(session_id)
 
     async def cancel(self, session_id: str) -> None:
-        """Says cancelled and stops nothing (3.9). Raises ApiError 404 where nothing is under way."""
+        """Report cancelled without stopping anything (3.9). Raises ApiError 404 if no batch is running."""
         tracker = self.trackers.get(session_id)
         if tracker is None or tracker.status == "completed":
             raise ApiError(404, "SESSION_NOT_FOUND", "上传会话不存在或已完成")
         tracker.status = "cancelled"
         event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": tracker.total}
-        await self._tell(session_id, "cancelled", **event, message="上传已取消")
+        await self._emit(session_id, "cancelled", **event, message="上传已取消")
 
     async def delete(self, file_id: str) -> bool:
-        """Delete a stored file; False where there is none with this id."""
+        """Delete a stored file; return False if there is none with this id."""
         return await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:  # noqa: ARG002
-        """There is no such call. Raises ApiError 404."""
+        """Raise ApiError 404: the call doesn't exist."""
         raise ApiError(404, "NOT_FOUND", "请求的资源不存在")
 
     def statuses(self) -> dict[str, int]:
-        """What the trackers say; a session without one is pending or was forgotten."""
+        """Return the number of sessions by status; sessions without a tracker are pending."""
         tracked = [tracker.status for tracker in self.trackers.values()]
         return counted((*tracked, *["pending"] * (len(self.sessions) - len(tracked))), STATUSES)
 
     async def sweep(self) -> None:
-        """Its sessions live as long as the process."""
+        """Do nothing: sessions never expire."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
-        """Receive a whole body in silence, then process its files one after another.
+        """Receive a whole body without events, then process its files in order.
 
-        Raises ApiError for refusals, all of them after the body was read; a body that takes longer than the
-        request timeout ends with 408 and an empty body (3.10). Once the body is complete nothing stops the
-        processing, not even a client that goes away (3.9).
+        Raises ApiError after the whole body was read; 408 with an empty response after the request timeout (3.10).
+        Processing continues if the client disconnects (3.9).
         """
         listener = Fields()
         reader = BatchReader(self.limits, self.store.incoming, listener, eager=False)
@@ -165,7 +165,7 @@ class Reference:
         return await asyncio.shield(processing)
 
     def _checked(self, fields: Fields, files: list[FileState]) -> tuple[str, str]:
-        """The text parts, in the order in which the reference backend misses them."""
+        """Return session id and category, checked in the order of the reference backend. Raises ApiError."""
         if not fields.values.get("sessionId"):
             raise ApiError(400, "NO_SESSION_ID", "缺少会话ID")
         if not fields.values.get("category") or not files:
@@ -182,8 +182,8 @@ class Reference:
             file.original_name = re.split(r"[/\\]", file.original_name)[-1]
         tracker = self.trackers[session_id] = Tracker(files)
         counts = {"completedFiles": 0, "failedFiles": 0}
-        await self._tell(session_id, "uploading", **counts, totalFiles=len(files), message="开始上传...")
-        await self._tell(session_id, "uploading", totalProgress=5, **counts, message="开始上传文件...")
+        await self._emit(session_id, "uploading", **counts, totalFiles=len(files), message="开始上传...")
+        await self._emit(session_id, "uploading", totalProgress=5, **counts, message="开始上传文件...")
         try:
             for number, file in enumerate(files):
                 await self._process_file(session_id, category, file, number, len(files), counts)
@@ -192,10 +192,10 @@ class Reference:
         status, message = (
             ("partial", "部分文件上传失败") if counts["failedFiles"] else ("completed", "所有文件上传完成")
         )
-        await self._tell(session_id, status, totalProgress=100, **counts, message=message)
+        await self._emit(session_id, status, totalProgress=100, **counts, message=message)
         tracker.finish()
-        crude = {"completedFiles": len(files), "failedFiles": 0, "totalFiles": len(files)}
-        await self._tell(session_id, "completed", totalProgress=100, **crude, message="所有文件上传完成")
+        doubled = {"completedFiles": len(files), "failedFiles": 0, "totalFiles": len(files)}
+        await self._emit(session_id, "completed", totalProgress=100, **doubled, message="所有文件上传完成")
         asyncio.get_running_loop().call_later(self.config.progress_linger, self._forget, session_id, tracker)
         return batch_answer(session_id, files)
 
@@ -206,9 +206,9 @@ class Reference:
     async def _process_file(
         self, session_id: str, category: str, file: FileState, number: int, total: int, counts: dict[str, int]
     ) -> None:
-        """One file: moved into place first (3.15), then nine steps of waiting."""
+        """Process one file: move it into place (3.15), then report the steps."""
 
-        async def tell(percent: float, status: str, message: str, **extra: Any) -> None:
+        async def report(percent: float, status: str, message: str, **extra: Any) -> None:
             current = {
                 "id": file.id,
                 "originalName": file.original_name,
@@ -217,28 +217,28 @@ class Reference:
                 **extra,
             }
             share = js_round((100 * number + percent) / total)
-            await self._tell(
+            await self._emit(
                 session_id, "uploading", totalProgress=share, **counts, currentFile=current, message=message
             )
 
         name = file.original_name
         file.started, file.progress, file.speed = timestamp(), 0, 0
-        await tell(0, "uploading", f"正在上传 {name}...")
+        await report(0, "uploading", f"正在上传 {name}...")
         try:
             await self._move_into_place(session_id, category, file)
         except OSError as error:
             file.fail("UPLOAD_FAILED", error.strerror or str(error))
             counts["failedFiles"] += 1
-            await tell(0, "failed", f"{name} 上传失败", error=file.error)
+            await report(0, "failed", f"{name} 上传失败", error=file.error)
             return
         file.speed = file.size / 1000
         for step in STEPS:
             await asyncio.sleep(self.limits.processing / len(STEPS))
             file.progress = step
-            await tell(step, "uploading", f"正在上传 {name}... {step}%", uploadSpeed=js_number(file.speed))
+            await report(step, "uploading", f"正在上传 {name}... {step}%", uploadSpeed=js_number(file.speed))
         file.status, file.ended = "completed", timestamp()
         counts["completedFiles"] += 1
-        await tell(100, "completed", f"{name} 上传完成")
+        await report(100, "completed", f"{name} 上传完成")
 
     async def _move_into_place(self, session_id: str, category: str, file: FileState) -> None:
         moment = timestamp(datetime.now(UTC)).replace(":", "-").replace(".", "-")
@@ -249,14 +249,14 @@ class Reference:
         if len(os.fsencode(stored)) > NAME_MAX:
             raise OSError(36, f"ENAMETOOLONG: name too long, lstat '{path}'")
         temporary = file.temporary
-        if temporary is None:  # the reader gives each file of an accepted request one
+        if temporary is None:  # for the type checker
             raise OSError(5, "EIO: nothing was received")
         claim(temporary, path)
         file.file_name, file.path = stored, str(path)
         row = file_row(session_id, 0, file, self.store.below(path))
-        await self.store.save(self.store.files_saved([row]))  # DELETE finds it by its id
+        await self.store.save(self.store.files_saved([row]))  # for DELETE by id
 
-    async def _tell(self, session_id: str, status: str, **fields: Any) -> None:
+    async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         await self.emit(
             session_id,
             {"sessionId": session_id, "timestamp": timestamp(), "overallStatus": status, **fields},
@@ -264,17 +264,17 @@ class Reference:
 
 
 class Fields:
-    """Collects the text parts; says nothing while the body travels (3.1)."""
+    """Collects the text parts; reports no progress of the body (3.1)."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
 
     async def text(self, name: str, value: str) -> None:
-        """Keep the text parts."""
+        """Save a text part."""
         self.values[name] = value
 
     async def started(self, file: FileState) -> None:
-        """Nothing is reported."""
+        """Do nothing."""
 
     async def arriving(self, file: FileState) -> None:
-        """Nothing is reported."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The database of a root: one SQLite connection on a thread of its own, and the one place that owns transactions."""
+"""The SQLite database of a root: one connection on its own thread, which runs all transactions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VERSION = 3
-"""`PRAGMA user_version` of this schema.
-
-Version 2 has no parts that are written in place, version 1 no packs; version 0 has absolute paths as well.
-"""
+"""`PRAGMA user_version` of this schema. Version 3 added parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -51,11 +48,11 @@ CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 """
 
 MOST_TOGETHER = 500
-"""Actions in one transaction."""
+"""Maximum actions in one transaction."""
 
 
 class VersionError(Exception):
-    """The database was made by a newer server."""
+    """The database was created by a newer server."""
 
 
 class _Job(NamedTuple):
@@ -65,17 +62,17 @@ class _Job(NamedTuple):
 
 
 class Database:
-    """The only user of `path`. What queues up while a transaction is committed goes into the next one together.
+    """Runs actions on the database at `path`; actions that queue during a commit share the next transaction.
 
-    An action gets the connection, runs statements and returns what its caller awaits. It may run a second time: where
-    one of a group fails, the group is rolled back and each action runs in a transaction of its own. So a failure
-    is its caller's alone, and who has an answer knows that it is committed.
+    An action gets the connection and returns the result for its caller. It may run twice: if one action of a group
+    fails, the group is rolled back and each action runs in its own transaction, so only the caller of the failed one
+    gets its error.
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
-        """Open it. Raises sqlite3.Error, VersionError.
+        """Open the database. Raises sqlite3.Error, VersionError.
 
-        What is committed survives the end of the process, with `durable` a loss of power, too.
+        Commits survive the end of the process, and with `durable` a power loss.
         """
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -87,19 +84,19 @@ class Database:
         opened.result()
 
     async def transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        """Run an action that writes; it is committed when this returns. Raises what it raises, after a rollback."""
+        """Run an action that writes, and commit. Raises the action's error after a rollback."""
         return await asyncio.wrap_future(self._submit(action, writes=True))
 
     async def read(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        """Run an action that only reads. Raises what it raises."""
+        """Run an action that only reads. Raises the action's error."""
         return await asyncio.wrap_future(self._submit(action, writes=False))
 
     def wait(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        """Do what `transaction` does, for threads: never on an event loop, which it would hold up."""
+        """Run `transaction` and block until it is done; not for use on an event loop."""
         return self._submit(action, writes=True).result()
 
     def close(self) -> None:
-        """Finish what was asked for, then close. May be called twice."""
+        """Finish queued actions, then close. May be called twice."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join()
@@ -112,10 +109,10 @@ class Database:
         return done
 
     def _serve(self, path: Path, durable: bool, opened: Future[None]) -> None:
-        """The thread: nothing else touches the connection (sqlite3 checks that)."""
+        """Run queued actions; only this thread uses the connection."""
         try:
             connection = _open(path, durable)
-        except Exception as error:  # noqa: BLE001 - raised in the constructor
+        except Exception as error:  # noqa: BLE001 - re-raised in the constructor
             opened.set_exception(error)
             return
         opened.set_result(None)
@@ -139,7 +136,7 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            raise VersionError(f"its database has version {version}, and this server knows {VERSION} at most")
+            raise VersionError(f"its database has version {version}, and this server supports up to {VERSION}")
         connection.executescript(_SCHEMA)
         if version < VERSION:
             _together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
@@ -155,11 +152,11 @@ _ADDED = (
     ("files", "packed", "INTEGER"),
     ("tus_uploads", "data", "TEXT"),
 )
-"""Table, name and type of the columns that versions 2 and 3 added."""
+"""Table, name and type of the columns added in versions 2 and 3."""
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
-    """From an earlier version, or in a new database."""
+    """Upgrade the schema from an earlier version, or of a new database."""
     for table, column, kind in _ADDED:
         if column not in _columns(connection, table):
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
@@ -185,12 +182,12 @@ def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:
 
 
 def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-    """Run jobs in one transaction or, where that fails, each in one of its own; then tell who waits."""
+    """Run jobs in one transaction or, if that fails, each in its own, and set their results."""
     if not jobs:
         return
     try:
         results = _together(connection, [job.action for job in jobs], writes=any(job.writes for job in jobs))
-    except Exception as error:  # noqa: BLE001 - raised where it is waited for
+    except Exception as error:  # noqa: BLE001 - re-raised in the caller
         if len(jobs) == 1:
             jobs[0].done.set_exception(error)
             return
@@ -204,7 +201,7 @@ def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
 def _together(
     connection: sqlite3.Connection, actions: list[Callable[[sqlite3.Connection], Any]], *, writes: bool
 ) -> list[Any]:
-    """Run actions in one transaction. Raises what one raises, or the commit; then everything is rolled back."""
+    """Run actions in one transaction. Raises the error of an action or of the commit, after a rollback."""
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
         results = [action(connection) for action in actions]

@@ -1,7 +1,7 @@
-"""What `--durability` is about: whether something is on the disk, or only with the operating system, when it is told.
+"""Flushing to disk for `--durability`.
 
-With `fsync` whatever was confirmed survives a loss of power: the bytes of files and the entries of directories are
-flushed before the answer. With `none` it survives the end of the process.
+With `fsync` confirmed data survives a power loss: file contents and directory entries are flushed before the response.
+With `none` it survives the end of the process.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANY = 4
-"""Files or directories from which on the whole file system is flushed at once, where the system can."""
+"""More files or directories than this are flushed by one `syncfs`, where available."""
 MOST_KNOWN = 50_000
-"""Directories of which it is remembered that their own entry is on the disk."""
+"""Maximum directories whose flushed entries are cached."""
 
 _flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 class Disk:
-    """Flushes what was written below a root; with `durable` False no call does anything.
+    """Flushes files below a root; does nothing unless `durable`.
 
-    Every call waits for the disk, so it belongs into a thread. Raises OSError where the disk failed: then nobody may
-    be told that the bytes are there, although the next call may succeed.
+    Calls block, so run them in a thread. Raises OSError if the disk fails: the bytes are not confirmed then, even if
+    the next call succeeds.
     """
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         self.durable = durable
         self._root = os.fspath(root)
         self._known: set[str] = set()
-        """Directories whose own entry is on the disk."""
+        """Directories whose own entry is flushed."""
         self._syncfs = _find_syncfs() if durable else None
         self._fd = -1 if self._syncfs is None else os.open(root, os.O_RDONLY)
-        """The root: an error that the system meets in the background is told to who has a file open by then."""
+        """The open root: background write errors are reported only to descriptors open at that time."""
 
     def file(self, fd: int) -> None:
-        """Flush the bytes of an open file."""
+        """Flush an open file."""
         if self.durable:
             _flush_data(fd)
 
     def files(self, paths: Sequence[str | Path]) -> None:
-        """Flush the bytes of files."""
+        """Flush the contents of files."""
         if not self.durable or self._flushed_at_once(len(paths)):
             return
         for path in paths:
             _flush(path, os.O_RDONLY)
 
     def names(self, paths: Iterable[str | Path]) -> None:
-        """Flush the entries that lead from the root to these paths."""
+        """Flush the directory entries from the root to these paths."""
         if not self.durable:
             return
         directories: set[str] = set()
@@ -70,12 +70,12 @@ class Disk:
         self._known |= entered
 
     def made(self, directory: str | Path) -> None:
-        """A directory is going to be made: its entry is not on the disk any more, if it ever was."""
+        """Forget that the entry of a directory is flushed, before it is created."""
         if self.durable:
             self._known -= {os.fspath(directory), *map(os.fspath, _parents(os.fspath(directory)))}
 
     def everything(self, directories: Sequence[Path]) -> None:
-        """Flush all that an earlier process has left; where the system can't, at least these directories."""
+        """Flush everything an earlier process wrote; without `syncfs` only these directories."""
         if self.durable and not self._flushed_at_once(MANY + 1):
             for directory in directories:
                 _flush_directory(directory)
@@ -87,7 +87,7 @@ class Disk:
         return True
 
     def close(self) -> None:
-        """Give up the root. May be called twice."""
+        """Close the root. May be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -113,10 +113,10 @@ def _flush_directory(path: str | Path) -> None:
 
 
 def _find_syncfs() -> Callable[[int], None] | None:
-    """`syncfs` of Linux, which Python does not have; None elsewhere."""
+    """Return Linux's `syncfs`, which Python lacks; None on other systems."""
     if sys.platform != "linux":
         return None
-    import ctypes  # late: only who needs it pays for it
+    import ctypes  # slow import, needed on Linux only
 
     try:
         call = ctypes.CDLL(None, use_errno=True).syncfs

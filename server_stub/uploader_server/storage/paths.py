@@ -1,4 +1,4 @@
-"""Where a received file goes: safe paths, and names that never overwrite anything."""
+"""Paths of received files: checks for safety, and names that never overwrite a file."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
-"""Errors of a name that the file system can't spell."""
-FOR_GOOD = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
-"""Errors of a name that another try meets again; any other may pass (a full disk, a quota)."""
+"""Errors for names that the file system doesn't support."""
+PERMANENT = BAD_NAME | {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""Errors that a retry can't avoid; others may be temporary (a full disk, a quota)."""
 _NUMBER = re.compile(r"(?<=.) \(\d+\)$")
-"""What `candidates` puts behind a stem."""
+"""Suffix that `candidates` adds to a stem."""
 ONE_BY_ONE = 100
-"""Names of a file that are tried, and whose files are compared, one after the other."""
+"""Numbers below this are tried one by one, comparing existing files."""
 
 
 class UnsafePathError(ValueError):
-    """A relative path that must not become a path on this disk."""
+    """A relative path that is not allowed below a category."""
 
 
 def safe_parts(relative_path: str) -> list[str]:
-    """The segments of a path below a category.
+    """Return the segments of a path below a category.
 
-    Raises UnsafePathError for anything that could leave the category or that no file system can name: absolute
-    paths, empty segments, `.` and `..`, NUL. Over-long names are left to the file system, which knows its limits.
+    Raises UnsafePathError for absolute paths, empty segments, `.`, `..` and NUL. The file system rejects overlong
+    names.
     """
     parts = relative_path.split("/")
     if any(part in {"", ".", ".."} or "\0" in part for part in parts):
@@ -41,18 +41,18 @@ def safe_parts(relative_path: str) -> list[str]:
 
 
 def check_inside(directory: Path, base: Path) -> None:
-    """Raise UnsafePathError where a directory, which need not exist yet, leads out of `base` by a symbolic link."""
+    """Raise UnsafePathError if symbolic links lead from `directory` (which may not exist) out of `base`."""
     if leads_out(directory, base):
         raise UnsafePathError(f"a symbolic link leads out of the category: {directory.name!r}")
 
 
 def leads_out(path: Path, base: Path) -> bool:
-    """Whether a path below `base`, which need not exist, is outside of it once symbolic links are followed."""
+    """Return whether `path` (which may not exist) resolves to a path outside `base`."""
     return not path.resolve().is_relative_to(base.resolve())
 
 
 def candidates(path: Path) -> Iterator[Path]:
-    """`name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only such as are free just now."""
+    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; from `ONE_BY_ONE` on only free names."""
     yield path
     for number in range(2, ONE_BY_ONE):
         yield _numbered(path, number)
@@ -65,12 +65,12 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def unnumbered(path: Path) -> Path:
-    """The path whose `candidates` this one may be among; itself where its name has no number."""
+    """Return the path without the number that `candidates` may have added."""
     return path.with_name(_NUMBER.sub("", path.stem) + path.suffix)
 
 
 def _free_number(path: Path, first: int) -> int:
-    """A number, from `first` on, whose name is free: found in steps that double, then by halves."""
+    """Return a number >= `first` whose name is free, by exponential and then binary search."""
     taken, free, step = first - 1, first, 1
     while os.path.lexists(_numbered(path, free)):
         taken, free, step = free, free + step, 2 * step
@@ -84,10 +84,10 @@ def _free_number(path: Path, first: int) -> int:
 
 
 def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
-    """Give a received file its name and return it. The temporary name is left to the caller.
+    """Link a received file to its final name and return that path. The caller removes the temporary name.
 
-    Nothing is ever overwritten: a file already there that is the `same` is the answer, any other makes the new one
-    `name (2).ext`. Raises OSError where the file system refuses the name.
+    Existing files are never overwritten: if `same` returns True the existing path is returned, else the new file
+    becomes `name (2).ext`. Raises OSError if the file system rejects the name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for candidate in candidates(target):
@@ -101,13 +101,12 @@ def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
 
 
 def claim(temporary: Path, target: Path) -> None:
-    """Give a file a second name in one step, but never over an existing file.
+    """Link a file to a second name atomically, without overwriting.
 
-    On a file system without hard links the temporary name is gone afterwards. Raises FileExistsError, or what else the
-    link raises.
+    On a file system without hard links the file is moved instead. Raises FileExistsError or another OSError.
     """
     try:
         os.link(temporary, target)
-    except PermissionError:  # no hard links here: reserve the name, then move over our own reservation
+    except PermissionError:  # no hard links: reserve the name, then replace the reservation
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         temporary.replace(target)

@@ -1,4 +1,4 @@
-"""Whole files that are read: their digests, comparisons and copies. Threads do it; a stop of the server ends them."""
+"""Digests, comparisons and copies of whole files, in threads that a stop of the server ends."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
     from uploader_server.storage.database import Database
 
 BLOCK = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 PRUNED_AT_ONCE = 1000
-"""Digests whose files are looked for in one go."""
+"""Digests checked per call of `prune`."""
 
 
 class StoredFile(NamedTuple):
-    """A stored file as it is now: by a digest that was made of an earlier one it is not known."""
+    """Identity of a stored file's content: its digest is valid while all fields are unchanged."""
 
     path: str
     """Below the root."""
     size: int
     changed: int
-    """Time of change (nanoseconds)."""
+    """Modification time in nanoseconds."""
 
 
 class Reading:
-    """Reads whole files until `stop`; every call may raise OSError, after a stop as well."""
+    """Reads whole files. Every call may raise OSError, also after `stop`."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End what is being read, within a block."""
+        """End running reads after their current block."""
         self._stopped.set()
 
     def blocks(self, path: Path) -> Iterator[memoryview]:
-        """The bytes of a file; each block is valid until the next one is asked for."""
+        """Yield the blocks of a file; each is valid until the next one is requested."""
         buffer = memoryview(bytearray(BLOCK))
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 if self._stopped.is_set():
-                    raise OSError(errno.ECANCELED, "The server stops")
+                    raise OSError(errno.ECANCELED, "The server is stopping")
                 yield buffer[:count]
 
     def sha256(self, path: Path) -> bytes:
-        """The SHA-256 of a file."""
+        """Return the SHA-256 of a file."""
         digest = hashlib.sha256()
         for block in self.blocks(path):
             digest.update(block)
         return digest.digest()
 
     def equal(self, one: Path, other: Path) -> bool:
-        """Whether two files of one length have the same bytes."""
+        """Return whether two files of equal length have the same bytes."""
         with other.open("rb") as file:
             return all(file.read(len(block)) == block for block in self.blocks(one))
 
     def join(self, parts: Iterable[Path], target: Path) -> None:
-        """Write the bytes of all parts, one after the other, into a new file; there is none where that fails."""
+        """Concatenate parts into a new file, which is removed on an error."""
         try:
             with target.open("wb", buffering=0) as file:
                 for part in parts:
@@ -79,45 +79,42 @@ class Reading:
 
 
 class Digests:
-    """The SHA-256 of stored files: those that are known, and others on request.
-
-    They are remembered with the size and the time of change of the file that they were made of.
-    """
+    """The SHA-256 of stored files, cached with size and modification time and computed on request."""
 
     def __init__(self, root: Path, database: Database, reading: Reading) -> None:
         self.patience = 10.0
-        """Seconds that somebody waits for a digest."""
+        """Maximum seconds that `compute` waits."""
         self._root = root
         self._database = database
         self._reading = reading
         self._running: dict[StoredFile, asyncio.Task[bytes]] = {}
         self._turn = asyncio.Semaphore(1)
-        """One file is read at a time: other work needs the threads, and the disk."""
+        """Limits reading to one file, to leave threads and disk bandwidth to uploads."""
 
     def saved(self, files: Sequence[tuple[Path, bytes]]) -> Callable[[sqlite3.Connection], object]:
-        """Remember the SHA-256 of stored files: a change for `Store.save`."""
+        """Return a change for `Store.save` that saves the SHA-256 of stored files."""
 
         def change(db: sqlite3.Connection) -> None:
             for path, sha256 in files:
-                with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
+                with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                     db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*self._now(path), sha256))
 
         return change
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
-        """The digest of each of these files that is known, read at once; none is computed."""
+        """Return the cached digests of these files."""
         query = "SELECT * FROM digests WHERE path IN (SELECT value FROM json_each(?))"
         paths = json.dumps([file.path for file in files])
         rows = await self._database.read(lambda db: db.execute(query, (paths,)).fetchall())
         return {StoredFile(row["path"], row["size"], row["modified"]): bytes(row["sha256"]) for row in rows}
 
     async def find(self, path: Path) -> bytes | None:
-        """The digest of a file as it is now, if it is known. Raises OSError, sqlite3.Error."""
+        """Return the cached digest of a file if it is current. Raises OSError, sqlite3.Error."""
         now = self._now(path)
         return (await self.known([now])).get(now)
 
     async def compute(self, path: Path) -> bytes | None:
-        """The digest of a file; None where that takes longer than `patience`: it goes on, to be asked for again.
+        """Return the digest of a file; None after `patience` seconds, while the computation continues.
 
         Raises OSError, sqlite3.Error.
         """
@@ -132,9 +129,9 @@ class Digests:
         return task.result() if done else None
 
     async def prune(self, after: str) -> str:
-        """Forget the digests of files that are gone: of PRUNED_AT_ONCE paths after this one; the last one of them.
+        """Remove the digests of deleted files among the PRUNED_AT_ONCE paths after `after`.
 
-        Empty where these were the last ones of all. Raises sqlite3.Error.
+        Return the last path checked, or an empty string at the end of the table. Raises sqlite3.Error.
         """
         query = "SELECT path FROM digests WHERE path > ? ORDER BY path LIMIT ?"
         rows = await self._database.read(lambda db: db.execute(query, (after, PRUNED_AT_ONCE)).fetchall())

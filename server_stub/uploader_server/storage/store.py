@@ -1,8 +1,8 @@
-"""What survives a restart: files below the root, and what the database says of sessions, files and digests.
+"""Persistent state: files below the root, and a database of sessions, files and digests.
 
-Layout below the root: `personal/…` and `scenic/…` hold the files, `.uploader/` the database and temporary files
-(same file system, so that a file gets its name by a link). `.uploader` is never served. The database names files by
-their paths below the root, which are always UTF-8; the root itself may be any bytes.
+Layout below the root: `personal/…` and `scenic/…` contain the files, `.uploader/` the database and temporary files (on
+the same file system, so that files can be linked). `.uploader` is never served. The database has paths relative to the
+root, in UTF-8; the root itself may be any bytes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ ANONYMOUS = "tus"
 """The category of uploads without a session."""
 
 Change = Callable[[sqlite3.Connection], object]
-"""Statements that belong into one transaction (see `Store.save`)."""
+"""Statements for a transaction (see `Store.save`)."""
 
 
 class SavedSession(NamedTuple):
-    """A session as the database has it."""
+    """A session as stored in the database."""
 
     row: sqlite3.Row
     files: list[sqlite3.Row]
-    """In the order in which they came, those of packs left out; none where the session has ended."""
+    """Files in order of arrival, without those of packs; empty if the session has ended."""
     unlisted: dict[str, int]
-    """How many of its other files have each status."""
+    """Number of its other files by status."""
     open_packed: list[sqlite3.Row]
-    """The files of packs; none where the session has ended."""
+    """The files of packs; empty if the session has ended."""
 
 
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
@@ -55,17 +55,17 @@ _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY
 
 
 class Store:
-    """The root directory and its database. `close()` releases both; a temporary root is removed."""
+    """The root directory and its database. `close` releases both and removes a temporary root."""
 
     def __init__(self, root: Path | None, *, durable: bool = False) -> None:
-        """Raises StartupError. With `durable` what was confirmed survives a loss of power."""
+        """Open the root. Raises StartupError. With `durable` confirmed data survives a power loss."""
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="uploader-")) if root is None else root.resolve()
         self.private = self.root / ".uploader"
         self._incoming = self.private / "incoming"
         self._lock: IO[bytes] | None = None
         self._placing: Counter[str] = Counter()
-        """Paths below the root that uploads ask for, until they are recorded; guarded by `_names`."""
+        """Paths below the root of uploads that are not recorded yet; guarded by `_names`."""
         self._names = threading.Lock()
         self.reading = Reading()
         try:
@@ -73,7 +73,7 @@ class Store:
             for category in CATEGORIES:
                 (self.root / category).mkdir(exist_ok=True)
             self._check_devices()
-            self._take_root()
+            self._lock_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
             self.disk = Disk(self.root, durable=durable)
@@ -88,11 +88,11 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             self._release()
             raise StartupError(
-                f"--root {self.root}: can't keep files there ({error}); choose a directory that you may write to"
+                f"--root {self.root}: can't store files there ({error}); choose a writable directory"
             ) from error
 
     def _check_devices(self) -> None:
-        """A file gets its name by a link, which does not lead to another file system. Raises StartupError."""
+        """Raise StartupError if a category is on another file system, where files can't be linked to."""
         here = self._incoming.stat().st_dev
         for category in (*CATEGORIES, ANONYMOUS):
             directory = self.root / category
@@ -101,8 +101,8 @@ class Store:
                     f"--root {self.root}: {category} is on another file system; choose a root that is on one"
                 )
 
-    def _take_root(self) -> None:
-        """Two servers on one root would sweep each other's temporary files: the second one doesn't start."""
+    def _lock_root(self) -> None:
+        """Lock the root. Raises StartupError if another server uses it: each removes unknown temporary files."""
         if sys.platform == "win32":  # pragma: no cover
             return
         import fcntl
@@ -124,21 +124,21 @@ class Store:
             shutil.rmtree(self.root, ignore_errors=True)
 
     def close(self, *, keep_root: bool = False) -> None:
-        """Close the database, give up the root; a temporary root is removed unless it is kept. May be called twice."""
+        """Close the database and release the root; remove a temporary one unless `keep_root`. Idempotent."""
         self._temporary = self._temporary and not keep_root
         self.database.close()
         self.disk.close()
         self._release()
 
     def incoming(self) -> Path:
-        """A fresh temporary name on the same file system as the final one."""
+        """Return a new temporary path on the same file system."""
         return self._incoming / uuid.uuid4().hex
 
     # Files
 
     @contextlib.contextmanager
     def placing(self, category: str, relative_paths: Sequence[str]) -> Iterator[None]:
-        """Keep `delete` from removing files of these names until those that get them, or are equal, are recorded."""
+        """Keep `delete` from removing files with these paths while uploads to them are being recorded."""
         paths = [f"{category}/{path}" for path in relative_paths]
         with self._names:
             self._placing.update(paths)
@@ -152,10 +152,10 @@ class Store:
                         del self._placing[path]
 
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
-        """Give a received file its name, or answer with the equal file that has it already (runs in a thread).
+        """Link a received file to its final path, or return an existing equal file (runs in a thread).
 
-        The temporary name is left to the caller, and so is flushing the new one (`Disk.names`). Raises UnsafePathError
-        for a path that would leave the category, OSError where the file system refuses.
+        The caller removes the temporary name and flushes the new one (`Disk.names`). Raises UnsafePathError for a path
+        that leaves the category, OSError if the file system rejects it.
         """
         base = self.root / category
         target = base.joinpath(*safe_parts(relative_path))
@@ -168,7 +168,7 @@ class Store:
             if there.samefile(temporary):
                 return True
             equal = there.stat().st_size == size and self.reading.equal(temporary, there)
-            if equal:  # another request may not have been answered yet
+            if equal:  # it may be unflushed, from a concurrent request
                 self.disk.files([there])
             return equal
 
@@ -177,24 +177,24 @@ class Store:
         return place(temporary, target, same)
 
     def find(self, category: str, relative_path: str) -> Path | None:
-        """The stored file that a URL names, or None; nothing outside the category is ever found."""
+        """Return the stored file of a URL, or None; paths outside the category are not found."""
         if category not in {*CATEGORIES, ANONYMOUS}:
             return None
         base = self.root / category
         try:
             path = base.joinpath(*safe_parts(relative_path))
             return path if path.is_file() and not leads_out(path, base) else None
-        except (ValueError, OSError):  # an unsafe path, or one that this file system can't spell
+        except (ValueError, OSError):  # an unsafe or unsupported path
             return None
 
     def below(self, path: Path) -> str:
-        """The path of a stored file as the database names it."""
+        """Return the path of a stored file relative to the root."""
         return path.relative_to(self.root).as_posix()
 
-    # Changes: what `save` puts into one transaction
+    # Changes, for `save`
 
     async def save(self, *changes: Change) -> None:
-        """Make changes, all or none; they are committed when this returns. Raises sqlite3.Error."""
+        """Commit changes in one transaction. Raises sqlite3.Error."""
 
         def change(db: sqlite3.Connection) -> None:
             for make in changes:
@@ -203,7 +203,7 @@ class Store:
         await self.database.transaction(change)
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
-        """Insert or update the files of a request."""
+        """Return a change that inserts or updates the files of a request."""
         statement = (
             "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
             " :size, :status, :progress, :speed, :path, :error, :error_code, NULL, NULL)"
@@ -211,7 +211,7 @@ class Store:
         return lambda db: db.executemany(statement, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:
-        """Insert or update one session."""
+        """Return a change that inserts or updates a session."""
         statement = (
             "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
             " :given_up)"
@@ -219,34 +219,34 @@ class Store:
         return lambda db: db.execute(statement, row)
 
     def session_forgotten(self, session: str) -> Change:
-        """Forget a session; its files stay, and can still be deleted by their ids."""
+        """Return a change that removes a session; its files stay and can be deleted by their ids."""
         return lambda db: db.execute("DELETE FROM sessions WHERE id = ?", (session,))
 
-    # What is known
+    # Queries
 
     def sessions(self) -> list[SavedSession]:
-        """Every session with its files (waits: for the start)."""
+        """Return all sessions with their files (blocks; used at the start)."""
         return self.database.wait(
             lambda db: [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
         )
 
     async def unlisted(self, session: str, *, ended: bool) -> list[sqlite3.Row]:
-        """The files of packs in a session; all files of one that has ended."""
+        """Return the files of packs in a session, or all files of an ended one."""
         query = _FILES if ended else _PACKED
         return await self.database.read(lambda db: db.execute(query, (session,)).fetchall())
 
     async def path_of(self, file_id: str) -> Path | None:
-        """Where the file with this id is stored, or None where there is none (any more)."""
+        """Return the path of the file with this id, or None."""
         query = "SELECT path FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         path = self.root / row["path"] if row is not None and row["path"] else None
-        # A root that an early version made has absolute paths; in a copy of it they name the files of the original.
+        # Databases of an early version have absolute paths; in a copied root they point to the original.
         return path if path is not None and path.is_relative_to(self.root) and path.is_file() else None
 
     async def delete(self, file_id: str) -> bool:
-        """Forget the stored file with this id; False where there is none (any more).
+        """Delete the stored file with this id; return False if there is none.
 
-        It is removed, unless another upload was answered with the same one, or is just going to be.
+        The file is kept on disk if another upload refers to it or is about to.
         """
         path = await self.path_of(file_id)
         if path is None:
@@ -258,7 +258,7 @@ class Store:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
             if db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is not None:
                 return
-            # An upload that asks for this name from now on finds it free; one that asked before is recorded later.
+            # Uploads that reserved this name before are recorded later; later ones find it free.
             with self._names:
                 if self._placing.keys().isdisjoint(wanted):
                     with contextlib.suppress(FileNotFoundError):

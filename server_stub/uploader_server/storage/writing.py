@@ -1,6 +1,6 @@
-"""Files that are hashed and written while their bytes arrive: temporary ones (batch) and data files (tus).
+"""Writes and hashes files while their bytes arrive: temporary files (batch) and data files (tus).
 
-Never more than two blocks of a request are in memory: one that is being gathered and one that a thread is writing.
+A request has at most two blocks in memory: one being filled and one being written by a thread.
 """
 
 from __future__ import annotations
@@ -17,52 +17,51 @@ if TYPE_CHECKING:
     from uploader_server.storage.disk import Disk
 
 BLOCK = 512 << 10
-"""Bytes that are gathered before a thread hashes and writes them."""
+"""Bytes that are buffered before a thread hashes and writes them."""
 MOST_PIECES = 512
-"""Pieces of one system call (IOV_MAX is 1,024 on Linux and macOS)."""
+"""Buffers per system call (IOV_MAX is 1,024 on Linux and macOS)."""
 SMALL = 64 << 10
-"""Bytes of a file that is written at once: handing it to a thread would take longer."""
+"""Largest file in bytes that is written on the event loop: a thread would take longer."""
 
 
 class Appender:
-    """Writes to a file from `start` on (bytes); every digest is fed with what is written.
+    """Writes to a file from offset `start` (bytes) and updates every digest with the bytes written.
 
-    What is written is handed to the operating system at once: it survives `kill -9` of the server. What `disk` is there
-    for is on the disk as well once it was flushed; without it nobody is going to tell of these bytes yet.
+    Written bytes survive `kill -9` of the server. With a durable `disk`, flushed bytes also survive a power loss.
     """
 
     def __init__(self, path: Path, start: int, digests: Sequence[Any], disk: Disk | None = None) -> None:
         self._start = start
         self.written = 0
-        """Bytes that are written."""
+        """Bytes written."""
         self.taken = 0
-        """The same with what is still in memory."""
+        """Bytes written or buffered."""
         self._flushed = 0
         self._flush_failed = False
         self._disk = disk if disk is not None and disk.durable else None
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         self._digests = digests
-        self._held: list[bytes] = []
+        self._pending: list[bytes] = []
         self._size = 0
         self._job: asyncio.Future[None] | None = None
 
     async def write(self, piece: bytes) -> None:
-        """Take a piece; waits only while the block before is being written. Raises OSError (late)."""
-        self._held.append(piece)
+        """Buffer a piece; wait only if the previous block is being written. Raises OSError of earlier writes."""
+        self._pending.append(piece)
         self._size += len(piece)
         self.taken += len(piece)
         if self._size >= BLOCK:
             await self._wait()
-            held, self._held, self._size = self._held, [], 0
-            self._job = asyncio.get_running_loop().run_in_executor(None, self._append, held)
+            block, self._pending, self._size = self._pending, [], 0
+            self._job = asyncio.get_running_loop().run_in_executor(None, self._append, block)
 
     @property
     def safe(self) -> int:
-        """How many bytes may be told of."""
+        """Number of bytes that may be confirmed to the client."""
         return self.written if self._disk is None else self._flushed
 
     async def flush(self) -> None:
-        """Make all bytes safe that are written when this is called. Raises OSError."""
+        """Flush the bytes written so far. Raises OSError."""
         if self._disk is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._flush, self._disk)
 
@@ -70,7 +69,7 @@ class Appender:
         written = self.written
         if written == self._flushed:
             return
-        if self._flush_failed:  # another try would succeed: the system has dropped the bytes that it could not write
+        if self._flush_failed:  # a retry would succeed although the system dropped the bytes
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         try:
             disk.file(self._fd)
@@ -80,19 +79,19 @@ class Appender:
         self._flushed = written
 
     async def close(self) -> None:
-        """Write and flush what is left, and close the file. Raises OSError; `safe` is right in any case."""
-        # Whoever is cancelled meanwhile leaves the file to a task of its own: a thread may still be writing.
+        """Write and flush the rest, and close the file. Raises OSError; `safe` is correct then, too."""
+        # Shielded from cancellation: a thread may still be writing.
         await asyncio.shield(asyncio.ensure_future(self._close()))
 
     async def _close(self) -> None:
         try:
             await self._wait()
             if self.taken > SMALL:
-                await asyncio.get_running_loop().run_in_executor(None, self._append, self._held)
-            elif self._held:
-                self._append(self._held)
+                await asyncio.get_running_loop().run_in_executor(None, self._append, self._pending)
+            elif self._pending:
+                self._append(self._pending)
         finally:
-            self._held = []
+            self._pending = []
             try:
                 await self.flush()
             finally:
@@ -105,7 +104,7 @@ class Appender:
             self._job = None
 
     def _append(self, pieces: list[bytes]) -> None:
-        """Write pieces with one system call, if the system takes them; hash what is written, also where it fails."""
+        """Write pieces with as few system calls as possible; hash what is written, even on an error."""
         views = [memoryview(piece) for piece in pieces]
         while views:
             count = os.pwritev(self._fd, views[:MOST_PIECES], self._start + self.written)

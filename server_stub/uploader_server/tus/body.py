@@ -1,4 +1,4 @@
-"""The body of a tus request: kept as far as it came or, with a checksum, whole or not at all."""
+"""Receiving the body of a tus request: partial bodies are kept, unless there is a checksum."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from uploader_server.tus.uploads import Uploads
 
 COUNTED_EVERY = 3 << 20
-"""Bytes after which a row that counts them is saved; until that is done about as many may arrive."""
+"""Bytes between two saves of the offset; about as many may arrive during a save."""
 
 
 class Body:
-    """What a request carries."""
+    """The body of a request."""
 
     def __init__(self, request: Request) -> None:
         length = request.headers.get("content-length", "")
         self.length = int(length) if length.isdigit() else None
-        """Bytes; None: not announced (chunked)."""
-        self.there = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
-        self.complete = not self.there
-        """Whether nothing of it is still on its way."""
+        """Content-Length in bytes; None if chunked."""
+        self.present = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
+        self.complete = not self.present
+        """Whether the whole body was received."""
         self.kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._receive = request.receive
 
     async def piece(self) -> bytes:
-        """The next bytes. Raises ClientGoneError where the connection broke off."""
+        """Return the next bytes. Raises ClientGoneError if the connection closed."""
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientGoneError
@@ -47,7 +47,7 @@ class Body:
 
 
 class Receiving:
-    """One body, appended to one upload. Whoever starts it has the upload's turn."""
+    """Appends one body to an upload; the caller holds the upload's lock (`Uploads.turn`)."""
 
     def __init__(self, uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         self._uploads = uploads
@@ -56,25 +56,25 @@ class Receiving:
         self._checksum = checksum
         self._digest: Any = None if checksum is None else checksum.hasher()
         self._start = upload.offset
-        self._room = uploads.most(upload) - upload.offset
-        """Bytes that the body may have."""
+        self._limit = uploads.most(upload) - upload.offset
+        """Maximum bytes of the body."""
         self._counts = upload.place is not None or uploads.store.durable
-        """Whether the row says how many bytes count, not the length of the data file."""
+        """Whether the database row has the offset; else it is the length of the data file."""
         self._session: Session | None = uploads.session_of(upload)
         self._began = time.monotonic()
         self._saved = 0
-        """Bytes of the body that the row counts, or is going to."""
+        """Bytes of the body that are saved in the row, or being saved."""
         self._saving: asyncio.Task[None] | None = None
         self._failure: OSError | sqlite3.Error | None = None
 
     async def run(self) -> None:
-        """Read to the end of the body, or as far as it comes.
+        """Receive the body.
 
-        Raises ApiError: 460 for a checksum that doesn't match, 408 where nothing more came, 413 for too many bytes, 423
-        where another request took over, 410 where the session was cancelled; ClientGoneError where the connection
-        broke off, OSError or sqlite3.Error where the disk failed.
+        Raises ApiError: 408 after the idle timeout, 410 if the session was cancelled, 413 for too many bytes, 423 if
+        another request took over, 460 for a wrong checksum; ClientGoneError if the connection closed, OSError or
+        sqlite3.Error if the disk failed.
         """
-        if (self._body.length or 0) > self._room:
+        if (self._body.length or 0) > self._limit:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
@@ -86,12 +86,11 @@ class Receiving:
         try:
             await asyncio.wait({reading})
         finally:
-            reading.cancel()  # of no effect unless the server stops
+            reading.cancel()  # still running only if the server stops
             await asyncio.wait({reading})
             self._upload.writer = None
             if self._session is not None:
-                self._session.requests.discard(reading)
-                self._session.touch()
+                self._session.detach(reading)
             kept = await self._close(appender, reading)
         if reading.cancelled():
             raise self._ended()
@@ -99,7 +98,7 @@ class Receiving:
         if self._failure is not None:
             raise self._failure
         if not kept:
-            raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes are not those that Upload-Checksum was made of")
+            raise ApiError(460, "CHECKSUM_MISMATCH", "The bytes don't match Upload-Checksum")
 
     async def _open(self) -> Appender:
         upload = self._upload
@@ -108,11 +107,11 @@ class Receiving:
             await self._uploads.store.save(upload, counted=counted)
             upload.counted = counted
         appender = self._uploads.store.appender(upload, [] if self._digest is None else [self._digest])
-        upload.claimed = self._start + (self._room if self._body.length is None else self._body.length)
+        upload.claimed = self._start + (self._limit if self._body.length is None else self._body.length)
         return appender
 
     async def _close(self, appender: Appender, reading: asyncio.Task[None]) -> bool:
-        """Bring file, offset and row in line; whether the bytes were kept."""
+        """Make file, offset and row consistent; return whether the bytes are kept."""
         upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
@@ -129,7 +128,7 @@ class Receiving:
         upload.touched, upload.file.size, upload.claimed = time.time(), upload.offset, 0
         if upload.counted is not None:
             upload.counted = upload.offset
-            if not upload.complete:  # else the end of the upload is saved next
+            if not upload.complete:  # a complete upload is saved when it is finished
                 await store.save(upload)
         return kept
 
@@ -153,7 +152,7 @@ class Receiving:
                 while not self._body.complete:
                     piece = await self._body.piece()
                     idle.reschedule(loop.time() + idle_timeout)
-                    if appender.taken + len(piece) > self._room:
+                    if appender.taken + len(piece) > self._limit:
                         raise self._too_large()
                     if piece:
                         await appender.write(piece)
@@ -164,7 +163,7 @@ class Receiving:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
 
     async def _count(self, appender: Appender) -> None:
-        """Have the row count what is written, so that it is never 8 MiB behind."""
+        """Save the offset regularly, so that the row is less than 8 MiB behind."""
         written = appender.written
         if written - self._saved >= COUNTED_EVERY:
             await self._wait_for_save()
@@ -173,7 +172,7 @@ class Receiving:
 
     async def _wait_for_save(self) -> None:
         if self._saving is not None:
-            await asyncio.wait({self._saving})  # unlike an await of the task itself, a cancel of this ends no save
+            await asyncio.wait({self._saving})  # cancelling this wait doesn't cancel the save
             self._saving.result()
 
     async def _save(self, appender: Appender) -> None:
@@ -182,7 +181,7 @@ class Receiving:
         await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
-        """Tell the room, at most ten times a second; a part is no file and has nothing to tell."""
+        """Emit a progress event at most ten times per second; parts have no events."""
         session, file = self._session, self._upload.file
         file.size = taken
         if session is None or self._upload.concat.kind == "partial":
@@ -197,9 +196,9 @@ class Receiving:
             await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {self._start + self._room} bytes")
+        return ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {self._start + self._limit} bytes")
 
     def _ended(self) -> ApiError:
         if self._session is not None and self._session.status == "cancelled":
             return ApiError(410, "CANCELLED", "The session was cancelled")
-        return ApiError(423, "UPLOAD_TAKEN_OVER", "Another request for this upload ended this one; ask for the offset")
+        return ApiError(423, "UPLOAD_TAKEN_OVER", "Another request took over this upload; send HEAD for the offset")

@@ -1,4 +1,4 @@
-"""A creation (tus 1.0, creation and concatenation): everything that is refused before an upload exists."""
+"""Validation of a creation request (tus 1.0, creation and concatenation)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 MAX_OPEN = 10_000
-"""Unfinished uploads at a time."""
+"""Maximum unfinished uploads."""
 
 
 async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str) -> Upload:
-    """The upload that a creation asks for, not yet known to anybody. Raises ApiError."""
-    if body.there and body.kind != BODY_TYPE:
+    """Return a new, unregistered upload for a creation request. Raises ApiError."""
+    if body.present and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
     if uploads.open_count() >= MAX_OPEN:
         message = f"There are {MAX_OPEN} unfinished uploads"
@@ -66,7 +66,7 @@ def _session(uploads: Uploads, session_id: str | None) -> Session | None:
     if session_id is not None:
         return uploads.sessions.find_open(session_id)
     if not uploads.sessions.config.anonymous_tus:
-        raise ApiError(403, "SESSION_REQUIRED", "This server takes uploads of sessions only: send sessionId")
+        raise ApiError(403, "SESSION_REQUIRED", "This server requires a session: send sessionId in Upload-Metadata")
     return None
 
 
@@ -74,7 +74,7 @@ async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
     concat = parse_concat(request.headers.get("upload-concat"))
     if concat.kind != "final":
         return creation_length(request.headers, uploads.limits.max_size)
-    if body.there or "upload-length" in request.headers:
+    if body.present or "upload-length" in request.headers:
         raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
     length = sum(part.length or 0 for part in await parts_of(uploads, concat))
     check_length(length, uploads.limits.max_size)
@@ -82,7 +82,7 @@ async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
 
 
 def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
-    """Raises ApiError 400 for what could not become a file of its session, as a batch does."""
+    """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
     try:
         safe_parts(upload.wanted_path)
     except UnsafePathError as error:
@@ -92,7 +92,7 @@ def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> No
         formats = [f".{kind}" for kind in limits.types]
         message = f"Files of this type are not accepted: {upload.name}"
         raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
-    if session is not None and session.held >= limits.max_files:
-        raise ApiError(400, "TOO_MANY_FILES", f"A session holds at most {limits.max_files} files")
+    if session is not None and session.file_count >= limits.max_files:
+        raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {limits.max_files} files")
     if session is not None and not limits.mixed_types and ending != (session.ending or ending):
         raise ApiError(400, "INVALID_FILE_FORMAT", "All files of a session must have the same type")

@@ -1,7 +1,6 @@
-"""The end of a tus upload whose bytes are all there.
+"""Finishing tus uploads: a plain or final upload becomes a stored file with the upload's id.
 
-A plain or final upload becomes a file as one of a batch does (docs/protocol.md, section 1), under the upload's own id.
-A part (concatenation) is never a file; it is bound to its session only for cancel.
+A part (concatenation) never becomes a file; its session matters only for cancel.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
-    """The parts that a final upload names, in order. Raises ApiError where one can't be used."""
+    """Return the parts of a final upload in order. Raises ApiError if one can't be joined."""
     found = [await uploads.find(part) for part in concat.parts]
     for part in found:
         if part.concat.kind != "partial":
@@ -38,11 +37,10 @@ async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
 
 
 async def settle(uploads: Uploads, upload: Upload) -> None:
-    """Finish an upload whose bytes are all there; nothing to do for any other. The caller has the turn.
+    """Finish an upload if it is complete. The caller holds its lock.
 
-    It may be repeated after a crash at any step: a file that already has its name is found by its bytes. Raises
-    ApiError 400 where it can't become a file (then it is gone); OSError, sqlite3.Error where the disk failed (then it
-    is as it was).
+    Safe to repeat after a crash at any step. Raises ApiError 400 if it can't become a file (the upload is gone then);
+    OSError, sqlite3.Error if the disk failed (the upload is unchanged).
     """
     if upload.status != OPEN:
         return
@@ -74,7 +72,7 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
 
 
 async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
-    """Raises ApiError 400 where the disk has less of a part than was told; that part is open again."""
+    """Raise ApiError 400 if the data of a part is shorter than confirmed; the part is reopened."""
     for part in parts:
         size = uploads.store.size(part)
         if size < part.offset:
@@ -82,18 +80,18 @@ async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
             part.counted = None if part.counted is None else size
             uploads.keep(part)
             await uploads.store.save(part)
-            raise ApiError(400, "PART_UNFINISHED", "The disk has lost the end of a part", details=part.id)
+            raise ApiError(400, "PART_UNFINISHED", "The end of a part is missing on the server's disk", details=part.id)
 
 
 async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:
-    """Give the data file its name and record it. `parts` are what it was made of: they are gone then."""
+    """Store the data file under its name and record it; `parts` are the uploads it was joined from."""
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
     file.size, file.sha256 = upload.offset, upload.sha256
     if _cancelled(uploads, upload):
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
-    file.temporary = uploads.store.data(upload)  # it stays until everything is recorded
+    file.temporary = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
     with sessions.placing(upload.category, [file]):
         await _place(uploads, upload)
@@ -115,7 +113,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
 async def _place(uploads: Uploads, upload: Upload) -> None:
     target = uploads.sessions.store.root / upload.category / upload.wanted_path
     if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        uploads.sessions.place_one(upload.category, upload.file)  # a link: handing it to a thread would take longer
+        uploads.sessions.place_one(upload.category, upload.file)  # a link is faster than a thread
     else:
         await asyncio.to_thread(uploads.sessions.place_one, upload.category, upload.file)
 
@@ -126,7 +124,7 @@ def _cancelled(uploads: Uploads, upload: Upload) -> bool:
 
 
 async def sweep_uploads(uploads: Uploads) -> None:
-    """Finish what a crash left complete; then remove what nobody touched for its time to live, until cancelled."""
+    """Finish complete uploads after a crash; then remove expired uploads regularly, until cancelled."""
     for upload in uploads.open_ones():
         with logged("Finishing an upload"), contextlib.suppress(ApiError):
             async with uploads.turn(upload):

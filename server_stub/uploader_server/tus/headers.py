@@ -1,4 +1,4 @@
-"""The headers of tus 1.0 (tus.io/protocols/resumable-upload): what they mean, and when they are refused."""
+"""Parsing and validation of tus 1.0 headers (tus.io/protocols/resumable-upload)."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ CHECKSUMS: dict[str, Callable[[], Any]] = {
 }
 
 LONGEST_METADATA = 8 << 10
-"""Characters of Upload-Metadata: a path of 4 KiB in base64, and the rest."""
+"""Maximum characters of Upload-Metadata: a 4 KiB path in base64 and other fields."""
 MOST_PARTS = 1000
-"""Parts of a final upload."""
+"""Maximum parts of a final upload."""
 _LONGEST_NUMBER = 18
 _PLACE = ("finalKey", "finalLength", "partOffset")
-"""Metadata of a part that is written in place."""
+"""Metadata keys of a part that is written in place."""
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class TusError(ApiError):
-    """An ApiError about one upload or the protocol; `headers` go into the answer."""
+    """An ApiError with response headers."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, code, message, headers=headers)
 
 
 def described(max_size: int) -> dict[str, Any]:
-    """`tus` in the session answer and in `/health` (docs/protocol.md, section 5)."""
+    """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
     return {
         "endpoint": ENDPOINT,
         "version": VERSION,
@@ -62,7 +62,7 @@ def described(max_size: int) -> dict[str, Any]:
 
 
 def capabilities(max_size: int) -> dict[str, str]:
-    """The headers that answer OPTIONS (tus 1.0, OPTIONS)."""
+    """Return the headers of the OPTIONS response (tus 1.0, OPTIONS)."""
     return {
         "tus-version": VERSION,
         "tus-extension": ",".join(EXTENSIONS),
@@ -72,7 +72,7 @@ def capabilities(max_size: int) -> dict[str, str]:
 
 
 def number(headers: Mapping[str, str], name: str) -> int | None:
-    """A header that is a non-negative number of bytes; None where it is absent. Raises ApiError 400."""
+    """Return a header as a non-negative number; None if absent. Raises ApiError 400."""
     text = headers.get(name)
     if text is None:
         return None
@@ -82,7 +82,7 @@ def number(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def creation_length(headers: Mapping[str, str], max_size: int) -> int | None:
-    """Upload-Length of a creation, or None with `Upload-Defer-Length: 1` (tus 1.0, creation). Raises ApiError."""
+    """Return Upload-Length, or None for `Upload-Defer-Length: 1` (tus 1.0, creation). Raises ApiError."""
     length, deferred = number(headers, "Upload-Length"), headers.get("Upload-Defer-Length")
     if deferred not in {None, "1"}:
         raise ApiError(400, "INVALID_HEADER", "Upload-Defer-Length must be 1", details=deferred)
@@ -94,20 +94,20 @@ def creation_length(headers: Mapping[str, str], max_size: int) -> int | None:
 
 
 def check_length(length: int, max_size: int) -> None:
-    """Raises ApiError 413 for more bytes than Tus-Max-Size."""
+    """Raise ApiError 413 for more bytes than Tus-Max-Size."""
     if length > max_size:
-        raise ApiError(413, "FILE_TOO_LARGE", f"An upload may have {max_size} bytes at most")
+        raise ApiError(413, "FILE_TOO_LARGE", f"An upload has at most {max_size} bytes")
 
 
 def parse_metadata(text: str) -> dict[str, str]:
-    """Upload-Metadata: `key base64,key base64,key` (tus 1.0, creation); empty is none. Raises ApiError 400."""
+    """Parse Upload-Metadata: `key base64,key base64,key` (tus 1.0, creation). Raises ApiError 400."""
     if len(text) > LONGEST_METADATA:
         raise _bad_metadata(f"it has more than {LONGEST_METADATA} characters")
     fields: dict[str, str] = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip().partition(" ")
         if not key or not key.isascii() or key in fields:
-            raise _bad_metadata(f"a key is empty, not ASCII or there twice: {key!r}")
+            raise _bad_metadata(f"a key is empty, not ASCII or repeated: {key!r}")
         try:
             fields[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8")
         except (binascii.Error, ValueError) as error:
@@ -116,29 +116,28 @@ def parse_metadata(text: str) -> dict[str, str]:
 
 
 def _bad_metadata(details: str) -> ApiError:
-    return ApiError(400, "INVALID_METADATA", "Upload-Metadata can't be read", details=details)
+    return ApiError(400, "INVALID_METADATA", "Upload-Metadata is invalid", details=details)
 
 
 class Place(NamedTuple):
-    """Where the bytes of a part go, as its metadata say."""
+    """The range of a part in the final file, from its metadata (docs/protocol.md, section 7)."""
 
     key: str
-    """`finalKey`: the `uploadKey` of the upload that will join the parts."""
+    """`finalKey`: the `uploadKey` of the final upload."""
     length: int
-    """`finalLength`: bytes of all parts together."""
+    """`finalLength`: total bytes of all parts."""
     start: int
-    """`partOffset`: where the part begins, in bytes."""
+    """`partOffset`: first byte of the part."""
 
 
 def parse_place(fields: Mapping[str, str]) -> Place | None:
-    """Read the metadata of a part; None where it is one of its own. Raises ApiError 400."""
+    """Parse the metadata of a part; None for a part with its own data file. Raises ApiError 400."""
     if not any(fields.get(key) for key in _PLACE):
         return None
     key, length, start = (fields.get(name, "") for name in _PLACE)
     for number in (length, start):
         if not key or not number.isascii() or not number.isdigit() or len(number) > _LONGEST_NUMBER:
-            details = "finalKey comes with finalLength and partOffset, which are numbers of bytes"
-            raise ApiError(400, "INVALID_METADATA", "Upload-Metadata can't be read", details=details)
+            raise _bad_metadata("finalKey, finalLength and partOffset are sent together; the last two are in bytes")
     return Place(key, int(length), int(start))
 
 
@@ -150,12 +149,12 @@ class Checksum:
     expected: bytes
 
     def hasher(self) -> Any:
-        """A fresh hash object of the algorithm."""
+        """Return a new hash object."""
         return CHECKSUMS[self.algorithm]()
 
 
 def parse_checksum(text: str | None) -> Checksum | None:
-    """`sha1 base64`; None where it is absent. Raises ApiError 400 for an unknown algorithm or a bad value."""
+    """Parse `sha1 base64`; None if absent. Raises ApiError 400 for an unknown algorithm or a bad value."""
     if text is None:
         return None
     algorithm, _, value = text.strip().partition(" ")
@@ -173,15 +172,15 @@ def parse_checksum(text: str | None) -> Checksum | None:
 
 @dataclass(frozen=True)
 class Concat:
-    """Upload-Concat (tus 1.0, concatenation): of a plain upload, of a part, or of the whole made of parts."""
+    """Upload-Concat (tus 1.0, concatenation): of a plain, a partial or a final upload."""
 
     kind: Literal["", "partial", "final"] = ""
     parts: tuple[str, ...] = ()
-    """Ids of the parts, in order."""
+    """Ids of the parts in order."""
 
 
 def parse_concat(text: str | None) -> Concat:
-    """Absent, `partial` or `final;URL URL …`. Raises ApiError 400 for anything else."""
+    """Parse `partial` or `final;URL URL …`; a plain upload if absent. Raises ApiError 400."""
     if text is None:
         return Concat()
     kind, _, urls = text.strip().partition(";")
@@ -191,22 +190,24 @@ def parse_concat(text: str | None) -> Concat:
     if kind != "final" or not parts:
         raise ApiError(400, "INVALID_HEADER", "Upload-Concat must be: partial, or final;URL URL …", details=text)
     if len(parts) > MOST_PARTS or len(set(parts)) < len(parts):
-        details = f"a final upload has at most {MOST_PARTS} parts, each of them once"
-        raise ApiError(400, "INVALID_HEADER", "Upload-Concat names too many parts, or one twice", details=details)
+        details = f"a final upload has at most {MOST_PARTS} distinct parts"
+        raise ApiError(400, "INVALID_HEADER", "Upload-Concat has too many or repeated parts", details=details)
     return Concat("final", parts)
 
 
 def _upload_id(url: str) -> str:
-    """The id in an upload URL, absolute or not. Raises ApiError 400 for a URL that is none of ours."""
+    """Return the id in an upload URL. Raises ApiError 400 if it isn't a URL of this server."""
     try:
         path, found, upload_id = urlsplit(url).path.rpartition(ENDPOINT)
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # brackets without an IPv6 address
         path, found, upload_id = "", "", ""
     if not found or not is_upload_id(upload_id) or (path and not path.startswith("/")):
-        raise ApiError(400, "INVALID_HEADER", "Upload-Concat names a URL that is no upload here", details=url)
+        raise ApiError(
+            400, "INVALID_HEADER", "Upload-Concat has a URL that is not an upload of this server", details=url
+        )
     return upload_id
 
 
 def is_upload_id(text: str) -> bool:
-    """Whether this could be the id of an upload: a UUID in lower case."""
+    """Return whether the text is a lower-case UUID."""
     return _ID.fullmatch(text) is not None

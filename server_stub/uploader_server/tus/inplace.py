@@ -1,4 +1,4 @@
-"""Parts that are written in place (docs/protocol.md, section 7): one file, in which each of them has a range."""
+"""Parts written in place (docs/protocol.md, section 7): each part has a range of one file."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class SharedFile:
-    """The file that all parts of one final upload are written to. They have one owner and one session."""
+    """The data file of all parts of one final upload; they share owner and session."""
 
     def __init__(self, part: Upload, place: Place) -> None:
         self.length = place.length
         self.name = part.data
-        """Of the data file."""
+        """Name of the data file."""
         self.parts: list[Upload] = []
-        """Those whose range is taken, in any order."""
+        """Parts with a range, in any order."""
 
     @property
     def session(self) -> str:
-        """The id of the session, or empty."""
+        """Session id, or empty."""
         return self.parts[0].session if self.parts else ""
 
     def check(self, part: Upload, place: Place) -> None:
-        """Raises ApiError 409 where the range of a new part can't be given to it."""
+        """Raise ApiError 409 if a new part can't have its range."""
         if place.length != self.length:
             raise _conflict(f"finalLength is {self.length} in the other parts")
         if self.session and not part.session:
@@ -41,13 +41,13 @@ class SharedFile:
             if start < until and taken < end:
                 raise _conflict(f"bytes {taken} to {until} belong to {other.id}")
 
-    def room(self, part: Upload, place: Place) -> int:
-        """How many bytes a part may have: up to the next one, or to the end of the file."""
+    def space(self, part: Upload, place: Place) -> int:
+        """Return the maximum bytes of a part: up to the next part, or to the end of the file."""
         starts = [others.start for _, others in self._places(part) if others.start >= place.start]
         return min([*starts, self.length]) - place.start
 
     def check_join(self, parts: Sequence[Upload]) -> None:
-        """Raises ApiError 400 unless these parts follow one another from the first byte to the last."""
+        """Raise ApiError 400 unless the parts cover the file in order without gaps."""
         end = 0
         for part in parts:
             if part.place is None or part.place.start != end:
@@ -57,24 +57,24 @@ class SharedFile:
             raise _not_in_order(f"they have {end} of {self.length} bytes")
 
     def _places(self, part: Upload) -> Iterator[tuple[Upload, Place]]:
-        """The other parts, and where they are."""
+        """Yield the other parts with their ranges."""
         for other in self.parts:
             if other is not part and other.place is not None:
                 yield other, other.place
 
 
 class SharedFiles:
-    """The shared files that have parts, by the owner and `finalKey` of these."""
+    """Shared files by owner and `finalKey`."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], SharedFile] = {}
 
     def of(self, upload: Upload) -> SharedFile | None:
-        """The file that a part is written to, or that others with its `finalKey` are."""
+        """Return the file of parts with the same owner and `finalKey`, or None."""
         return None if upload.place is None else self._files.get((upload.owner, upload.place.key))
 
     def check(self, part: Upload, most: int) -> None:
-        """Refuse a new part whose range is taken or impossible. Raises ApiError: 409, or 413 for over `most` bytes."""
+        """Check the range of a new part. Raises ApiError: 409, or 413 for a file of more than `most` bytes."""
         if part.place is None:
             return
         check_length(part.place.length, most)
@@ -86,7 +86,7 @@ class SharedFiles:
             shared.check(part, part.place)
 
     def enter(self, part: Upload) -> None:
-        """Give a part its range."""
+        """Register the range of a part."""
         if part.place is not None:
             shared = self._files.setdefault((part.owner, part.place.key), SharedFile(part, part.place))
             part.data = shared.name
@@ -94,7 +94,7 @@ class SharedFiles:
                 shared.parts.append(part)
 
     def leave(self, upload: Upload) -> bool:
-        """Free the range of an upload that is gone, if it has one; whether its data file is of no more use."""
+        """Free the range of an upload, if any; return whether its data file can be removed."""
         if upload.place is None:
             return upload.data == upload.id
         shared = self.of(upload)
@@ -107,9 +107,9 @@ class SharedFiles:
         return True
 
     def joined_by(self, final: Upload, parts: Sequence[Upload]) -> SharedFile | None:
-        """The file that a final upload names by its parts; None where they have files of their own.
+        """Return the shared file of the parts, or None if they have their own data files.
 
-        Raises ApiError 400 where these parts can't be joined in place.
+        Raises ApiError 400 if they can't be joined in place.
         """
         if all(part.place is None for part in parts):
             return None
@@ -121,7 +121,7 @@ class SharedFiles:
 
 
 def _range(part: Upload, place: Place) -> tuple[int, int]:
-    """The first byte of a part and the one after its last; with a deferred length what it has or is being sent."""
+    """Return first byte and end of a part; a deferred length counts as the bytes received or announced."""
     size = part.length
     if size is None:
         size = max(part.offset, part.claimed, min(1, place.length - place.start))
@@ -129,7 +129,7 @@ def _range(part: Upload, place: Place) -> tuple[int, int]:
 
 
 def _conflict(details: str) -> ApiError:
-    return ApiError(409, "RANGE_CONFLICT", "This part can't have the range that it asks for", details=details)
+    return ApiError(409, "RANGE_CONFLICT", "The range of this part is not available", details=details)
 
 
 def _not_in_order(details: str) -> ApiError:

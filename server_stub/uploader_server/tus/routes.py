@@ -1,8 +1,8 @@
-"""tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5): each method, and what its answer carries.
+"""tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5).
 
-Answers about a finished upload say where its file is: `Content-Location: /uploads/{category}/{fileName}`,
-`Upload-File-Id` (the id that events, `/progress` and DELETE know) and, where it is known, `Repr-Digest` of its bytes.
-`Location` is an absolute path, so that it is right behind any proxy that keeps paths.
+Responses for a finished upload have `Content-Location: /uploads/{category}/{fileName}`, `Upload-File-Id` (the id in
+events, `/progress` and DELETE) and, if known, `Repr-Digest`. `Location` is an absolute path, valid behind any proxy
+that keeps paths.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
 
 
 class Early(Response):
-    """A success given before the body has arrived: the rest is dropped, as with a RefusalResponse."""
+    """A success response sent before the body has arrived; the rest is dropped (see RefusalResponse)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then drain."""
+        """Send the response, then drain the body."""
         self.headers["connection"] = "close"
         await super().__call__(scope, receive, send)
         await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
 class Tus:
-    """The handlers over the uploads."""
+    """The request handlers."""
 
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
@@ -69,17 +69,17 @@ class Tus:
         self.config = uploads.sessions.config
 
     def routes(self) -> list[Route]:
-        """The routes; a POST with X-HTTP-Method-Override comes with that method (`http.middleware`)."""
+        """Return the routes; `http.middleware` applies X-HTTP-Method-Override before."""
         places = [(ENDPOINT.rstrip("/"), ON_ENDPOINT), (ENDPOINT, ON_ENDPOINT), (ENDPOINT + "{id}", ON_UPLOAD)]
         everything = {*ON_ENDPOINT, *ON_UPLOAD}
         return [
             *(Route(path, self.serve, methods=methods) for path, methods in places),
-            # These are answered with 405.
+            # Other methods get 405.
             *(Route(path, self.serve, methods=everything, include_in_schema=False) for path, _ in places),
         ]
 
     async def serve(self, request: Request) -> Response:
-        """Any request."""
+        """Serve a request."""
         method = request.method
         body = Body(request)
         try:
@@ -87,7 +87,7 @@ class Tus:
         except ApiError as error:
             answer = _refusal(error, body)
         except ClientGoneError:
-            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The body broke off"), body)
+            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete"), body)
         except (OSError, sqlite3.Error) as error:
             logger.warning("%s %s: %s", method, request.url.path, error)
             answer = _refusal(storage_failure(error), body)
@@ -112,7 +112,7 @@ class Tus:
                 return Response(status_code=204)
             return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
         allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
-        raise TusError(405, "METHOD_NOT_ALLOWED", "Not here", {"allow": ", ".join(allowed)})
+        raise TusError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", {"allow": ", ".join(allowed)})
 
     # Creation
 
@@ -125,12 +125,12 @@ class Tus:
             return await self._known(known, fields.get("sessionId", ""), body)
         checksum = parse_checksum(headers.get("upload-checksum"))
         upload = await new_upload(self.uploads, request, body, owner)
-        if upload.concat.parts:  # it took time: one with this key may have been made meanwhile, and have ended
+        if upload.concat.parts:  # a concurrent request may have finished one with this key
             known = await self.uploads.find_key(owner, upload.key)
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
             return await self._known(known, upload.session, body)
-        if self.uploads.store.durable or (body.there and checksum is not None):
+        if self.uploads.store.durable or (body.present and checksum is not None):
             upload.counted = 0
         self.uploads.shared.check(upload, self.limits.max_size)
         self.uploads.keep(upload)
@@ -139,15 +139,16 @@ class Tus:
             async with self.uploads.turn(upload):
                 await self._begin(upload, body, checksum)
         except ApiError as error:
-            raise _with(error, location) from error
+            error.headers.update(location)
+            raise
         return Response(status_code=201, headers={**location, **self._state(upload)})
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
-        """Save a new upload and receive what comes with its creation; a small whole file is saved once, at its end."""
+        """Save a new upload and receive the body of its creation; a small whole file is saved only once."""
         late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.concat.kind != "partial"
         await self.uploads.add(upload, save=not late)
         try:
-            if body.there:
+            if body.present:
                 await Receiving(self.uploads, upload, body, checksum).run()
             await settle(self.uploads, upload)
         finally:
@@ -156,14 +157,14 @@ class Tus:
                 await self.uploads.store.save(upload)
 
     async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
-        """A creation whose answer was lost comes again: 200, the same Location, the offset; its body is dropped."""
+        """Respond to a repeated creation: 200, the same Location, the offset; its body is dropped."""
         async with self.uploads.turn(upload):
             await self.uploads.adopt(upload, session_id)
             await settle(self.uploads, upload)
         headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
         return Response(headers=headers) if body.complete else Early(headers=headers)
 
-    # The others
+    # Other methods
 
     async def _append(self, upload: Upload, request: Request, body: Body) -> Response:
         headers = request.headers
@@ -174,16 +175,16 @@ class Tus:
             raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
         checksum = parse_checksum(headers.get("upload-checksum"))
         if upload.concat.kind == "final":
-            raise ApiError(403, "FINAL_UPLOAD", "A final upload is made of its parts alone")
+            raise ApiError(403, "FINAL_UPLOAD", "A final upload accepts no bytes")
         async with self.uploads.turn(upload):
             if offset != upload.offset:
                 now = {"upload-offset": str(upload.offset)}
-                raise TusError(409, "WRONG_OFFSET", f"The upload is at {upload.offset}", now)
+                raise TusError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", now)
             if length is not None:
                 await self.uploads.set_length(upload, length)
-            if body.there and upload.status == FINISHED:
-                raise ApiError(413, "FILE_TOO_LARGE", f"The upload ends at {upload.length} bytes")
-            if body.there:
+            if body.present and upload.status == FINISHED:
+                raise ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {upload.length} bytes")
+            if body.present:
                 await Receiving(self.uploads, upload, body, checksum).run()
             await settle(self.uploads, upload)
         return Response(status_code=204, headers=self._state(upload))
@@ -205,9 +206,9 @@ class Tus:
         return Response(headers=headers)
 
     def _bytes(self, upload: Upload) -> Response:
-        """`GET`: the finished file, with ranges; a part is never shown."""
+        """Serve `GET`: the finished file, with ranges; parts get 404."""
         if upload.concat.kind == "partial":
-            raise TusError(404, "UPLOAD_NOT_FOUND", "A part has no bytes to show")
+            raise TusError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
         return StoredFile(upload.path, {"cache-control": "no-cache", **self._where(upload)})
@@ -233,10 +234,3 @@ def _refusal(error: ApiError, body: Body) -> Response:
     answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
     answer.headers.update(error.headers)
     return answer
-
-
-def _with(error: ApiError, headers: dict[str, str]) -> ApiError:
-    """The same error, whose answer names the upload, too."""
-    named = TusError(error.status, error.code, error.message, headers)
-    named.details = error.details
-    return named

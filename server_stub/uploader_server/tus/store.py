@@ -1,12 +1,9 @@
-"""What of tus uploads survives a restart: a row for each in the database, and the data file of an unfinished one.
+"""Persistence of tus uploads: a database row for each, and the data file of an unfinished one.
 
-The offset of an upload is the length of its data file, so that all that arrived counts even after `kill -9`. After a
-body with a checksum, and while one arrives, the row says how many bytes count (`counted`); what is found above at the
-next start is cut off. Parts that are written in place share a data file: there the row always says it.
-
-With `--durability fsync` the row of every unfinished upload says how many bytes count: those that are on the disk. With
-`none` data that was written outlives the process, not the power supply: then a data file is at worst shorter than what
-was told, and a client that asks (HEAD) goes on from there.
+The offset is the length of the data file, so that no received byte is lost by `kill -9`. The row has the offset instead
+(`counted`) for bodies with a checksum, for parts in place, which share a data file, and with `--durability fsync`; data
+after it is truncated at the next start. With `--durability none` a data file may be shorter than confirmed after a
+power loss; clients ask for the offset (HEAD) and resume from there.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ _SAVE = (
 
 
 class TusStore:
-    """Rows and data files."""
+    """Reads and writes rows and data files."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -43,34 +40,34 @@ class TusStore:
 
     @property
     def durable(self) -> bool:
-        """Whether what is told survives a loss of power."""
+        """Whether confirmed bytes survive a power loss."""
         return self._store.disk.durable
 
     def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
-        """Open the data file to append to it. Raises OSError."""
+        """Open the data file for appending. Raises OSError."""
         return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
 
     async def make(self, upload: Upload) -> None:
-        """Make the data file, if there is none yet. Raises OSError."""
+        """Create the data file if it is missing. Raises OSError."""
         path = self.data(upload)
         path.touch()
         if self.durable:
             await asyncio.to_thread(self._store.disk.names, [path])
 
     def data(self, upload: Upload) -> Path:
-        """The data file of an unfinished upload."""
+        """Return the path of the data file."""
         return self._directory / upload.data
 
     async def save(self, upload: Upload, **changed: Any) -> None:
-        """Insert or update the row, with other values in some columns. Raises sqlite3.Error."""
+        """Insert or update the row; `changed` overrides columns. Raises sqlite3.Error."""
         await self._store.save(self.saved(upload, **changed))
 
     async def save_all(self, uploads: Sequence[Upload]) -> None:
-        """Insert or update the rows of several, all or none. Raises sqlite3.Error."""
+        """Insert or update several rows in one transaction. Raises sqlite3.Error."""
         await self._store.save(*map(self.saved, uploads))
 
     def saved(self, upload: Upload, **changed: Any) -> Change:
-        """The same as `save` as a change. The key of an upload that is gone is free again."""
+        """Return `save` as a change. An upload that is gone frees its key."""
         path: Path | None = changed.pop("path", upload.path)
         row = {
             "id": upload.id,
@@ -96,17 +93,17 @@ class TusStore:
         await self._store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload.id,)))
 
     async def find(self, upload_id: str) -> Upload | None:
-        """The upload with this id."""
+        """Return the upload with this id, or None."""
         return await self._first("id = ?", upload_id)
 
     async def find_key(self, owner: str, key: str) -> Upload | None:
-        """The upload that this owner created with this key."""
+        """Return the upload that this owner created with this key, or None."""
         return await self._first("owner = ? AND upload_key = ?", owner, key)
 
     def unfinished(self) -> list[Upload]:
-        """The open uploads, and the parts that are written in place, which an earlier server on this root left.
+        """Return the open uploads and the parts written in place, and remove unknown data files.
 
-        Data files of no upload are removed. For the start: it waits for the database.
+        Blocks on the database; used at the start.
         """
         query = "SELECT * FROM tus_uploads WHERE status = ? OR (status = ? AND path IS NULL)"
         rows = self._store.database.wait(lambda db: db.execute(query, (OPEN, FINISHED)).fetchall())
@@ -120,13 +117,13 @@ class TusStore:
         return kept
 
     async def with_data(self, session_id: str) -> list[str]:
-        """Ids of the uploads of a session that have a data file (see `Upload.has_data`)."""
+        """Return the ids of a session's uploads with a data file (see `Upload.has_data`)."""
         return await self._ids(
             "session = ? AND (status = ? OR (status = ? AND path IS NULL))", session_id, OPEN, FINISHED
         )
 
     async def untouched_since(self, moment: float) -> list[str]:
-        """Ids of uploads whose row was last touched before a moment (seconds since the epoch)."""
+        """Return the ids of uploads last touched before `moment` (seconds since the epoch)."""
         return await self._ids("touched < ?", moment)
 
     async def _ids(self, condition: str, *values: object) -> list[str]:
@@ -139,7 +136,7 @@ class TusStore:
         return None if row is None else self._loaded(row)
 
     def _measure(self, upload: Upload) -> None:
-        """Learn the offset from the data file, of which no more counts than the row says."""
+        """Set the offset from the data file, limited to `counted`."""
         if upload.concat.parts:
             return
         path = self.data(upload)
@@ -180,14 +177,14 @@ class TusStore:
         return upload
 
     def size(self, upload: Upload) -> int:
-        """Bytes in the data file from the first one of this upload on; 0 where it is lost. Raises OSError."""
+        """Return the bytes of this upload in the data file; 0 if the file is missing. Raises OSError."""
         try:
             return max(0, self.data(upload).stat().st_size - upload.start)
         except FileNotFoundError:
             return 0
 
     def cut(self, upload: Upload, offset: int) -> None:
-        """Shorten the data file; one that is shared is left, since bytes above the offset do not count there."""
+        """Truncate the data file, unless it is shared: bytes after the offset are ignored there."""
         if upload.place is None:
             os.truncate(self.data(upload), offset)
 
@@ -196,7 +193,7 @@ class TusStore:
         self.data(upload).unlink(missing_ok=True)
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
-        """Write the data of all parts, one after the other, into a final upload (slow: runs in a thread)."""
+        """Concatenate the data of all parts into a final upload (slow: run in a thread)."""
         self._store.reading.join(map(self.data, parts), self.data(upload))
         self._store.disk.files([self.data(upload)])
         upload.offset = self.size(upload)

@@ -1,4 +1,4 @@
-"""One tus upload: what was said at its creation, and how far it has come."""
+"""The state of one tus upload."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from uploader_server.tus.headers import Place
 
 OPEN, FINISHED = "open", "finished"
-"""The states of an upload that exists; any other says why it is gone."""
+"""States of an existing upload; any other state is the reason why it is gone."""
 JOINED = "concatenated"
-"""The state of a part that is in another upload now."""
+"""State of a part that was joined into a final upload."""
 
 
 @dataclass(eq=False)
@@ -28,33 +28,33 @@ class Upload:
 
     owner: str
     session: str
-    """Id of its session, or empty."""
+    """Session id, or empty."""
     category: str
     metadata: str | None
     """Upload-Metadata as it was sent."""
     concat_header: str | None
     length: int | None
-    """None: not known yet (creation-defer-length)."""
+    """None while deferred (creation-defer-length)."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = OPEN
     touched: float = field(default_factory=time.time)
     counted: int | None = None
-    """How many bytes count, as its row says; None: as many as its data file has."""
+    """Offset saved in the database row; None: the length of the data file."""
     data: str = ""
     """Name of the data file."""
     place: Place | None = None
-    """Where its bytes go in a file that it shares with other parts; None: it has a data file of its own."""
+    """Range in a data file shared with other parts; None: it has its own data file."""
     claimed: int = 0
-    """Bytes that it will have when the request under way has ended."""
+    """Bytes it will have at the end of the running request."""
     path: Path | None = None
-    """Where the finished file is stored; None for a part."""
+    """Path of the finished file; None for a part."""
     sha256: bytes = b""
-    """Of all bytes; empty where it is not known."""
+    """SHA-256 of all bytes; empty if unknown."""
     offset: int = 0
     writer: asyncio.Future[Any] | None = None
     """The request that is sending bytes."""
     waiting: int = 0
-    """How many requests wait for their turn."""
+    """Number of requests waiting for `lock`."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -65,22 +65,22 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The file's name as its sender calls it; the id where it has none."""
+        """The file name from the metadata, or the id."""
         return self.fields.get("filename") or self.fields.get("name") or self.id
 
     @property
     def wanted_path(self) -> str:
-        """Where it is to be stored below its category."""
+        """Requested path below the category."""
         return self.fields.get("relativePath") or self.name.rpartition("/")[2]
 
     @property
     def key(self) -> str:
-        """What makes its creation idempotent (docs/protocol.md, section 5); empty where there is none."""
+        """`uploadKey` of an idempotent creation (docs/protocol.md, section 5), or empty."""
         return self.fields.get("uploadKey", "")
 
     @property
     def start(self) -> int:
-        """Where its first byte is in the data file."""
+        """Offset of its first byte in the data file."""
         return 0 if self.place is None else self.place.start
 
     @property
@@ -90,10 +90,10 @@ class Upload:
 
     @property
     def has_data(self) -> bool:
-        """Whether it has a data file: an unfinished upload, or a part that waits for its concatenation."""
+        """Whether it has a data file: an unfinished upload or an unjoined part."""
         return self.status == OPEN or (self.status == FINISHED and self.path is None)
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is here."""
+        """Whether all bytes were received."""
         return self.length == self.offset

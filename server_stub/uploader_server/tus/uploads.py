@@ -1,4 +1,4 @@
-"""The life of tus uploads: found, used by one request at a time, removed, expired; and what they mean for sessions."""
+"""The registry of tus uploads: lookup, locking, removal, expiry, and their sessions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Every upload of one server; all but the data runs on the event loop."""
+    """All uploads of one server. Not thread-safe: used on the event loop."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -36,17 +36,17 @@ class Uploads:
         self.ttl = sessions.config.upload_ttl
         self.store = TusStore(sessions.store)
         self._open: dict[str, Upload] = {}
-        """Unfinished ones: their offset and hash state live here."""
+        """Unfinished uploads by id."""
         self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
-        """Every one that a request is using, so that all of them use the same object."""
+        """Uploads in use by requests, so that all requests share one object."""
         self._keys: dict[tuple[str, str], Upload] = {}
-        """The unfinished ones that were created with a key, by their owner and key."""
+        """Unfinished uploads by owner and `uploadKey`."""
         self.shared = SharedFiles()
         for upload in self.store.unfinished():
             self._restore(upload)
 
     def _restore(self, upload: Upload) -> None:
-        """Take up an upload of an earlier server: an unfinished one, or a part that is written in place."""
+        """Register an upload from the database: an unfinished one, or a part written in place."""
         self.keep(upload)
         if upload.status == FINISHED:
             self._drop(upload)
@@ -55,23 +55,23 @@ class Uploads:
             upload.file.size = upload.offset
             session.add(upload.file)
 
-    # Finding
+    # Lookup
 
     def in_use(self, upload_id: str) -> Upload | None:
-        """The upload with this id, if it is unfinished or a request is using it."""
+        """Return the upload with this id if it is unfinished or used by a request."""
         return self._known.get(upload_id)
 
     async def find(self, upload_id: str) -> Upload:
-        """The upload with this id. Raises TusError: 404 where it never was, 410 where it is gone."""
+        """Return the upload with this id. Raises TusError: 404 if unknown, 410 if gone."""
         upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
-        upload = self._known.setdefault(upload_id, upload)  # another request may have loaded it meanwhile
+        upload = self._known.setdefault(upload_id, upload)  # a concurrent request may have loaded it
         await self.check(upload)
         return upload
 
     async def find_key(self, owner: str, key: str) -> Upload | None:
-        """The upload that was created with this `uploadKey`, unless it is gone."""
+        """Return the upload that was created with this `uploadKey`, unless it is gone."""
         found = self.unfinished(owner, key) or (await self.store.find_key(owner, key) if key else None)
         if found is None:
             return None
@@ -81,31 +81,31 @@ class Uploads:
             return None
 
     def unfinished(self, owner: str, key: str) -> Upload | None:
-        """The unfinished upload that was created with this `uploadKey`."""
+        """Return the unfinished upload that was created with this `uploadKey`."""
         return self._keys.get((owner, key))
 
     async def check(self, upload: Upload) -> None:
-        """Raises TusError 410 where it is gone, or goes now: it expired, or its file was deleted."""
+        """Raise TusError 410 if the upload is gone, has expired, or its file was deleted."""
         if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
             await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not upload.path.is_file():
             await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
-            raise TusError(410, code, f"This upload is gone ({upload.status}): make a new one")
+            raise TusError(410, code, f"This upload is gone ({upload.status}): create a new one")
 
     def session_of(self, upload: Upload) -> Session | None:
-        """Its session, while that is known and has not ended."""
+        """Return the session of an upload if it is known and open."""
         session = self.sessions.known.get(upload.session)
         return None if session is None or session.ended else session
 
-    # Turns
+    # Locking
 
     @contextlib.asynccontextmanager
     async def turn(self, upload: Upload) -> AsyncIterator[None]:
-        """Be the only one to use an upload; whoever is sending bytes is ended, what arrived is kept.
+        """Lock an upload; a request that is sending bytes is cancelled and its bytes are kept.
 
-        Raises TusError 410 where it went meanwhile.
+        Raises TusError 410 if the upload is gone.
         """
         upload.waiting += 1
         try:
@@ -124,10 +124,10 @@ class Uploads:
         finally:
             upload.lock.release()
 
-    # Life
+    # Changes
 
     def keep(self, upload: Upload) -> None:
-        """Make an unfinished upload known to all requests."""
+        """Register an unfinished upload."""
         self.shared.enter(upload)
         self._known[upload.id] = self._open[upload.id] = upload
         if upload.key:
@@ -139,7 +139,7 @@ class Uploads:
             del self._keys[upload.owner, upload.key]
 
     async def add(self, upload: Upload, *, save: bool) -> None:
-        """Begin a new upload, which is already kept; the caller has its turn. Raises OSError, sqlite3.Error."""
+        """Create the data file and row of a registered upload. Raises OSError, sqlite3.Error."""
         try:
             if save:
                 if not upload.concat.parts:
@@ -161,31 +161,31 @@ class Uploads:
         session.touch()
 
     def most(self, upload: Upload) -> int:
-        """How many bytes an upload may have."""
+        """Return the maximum bytes of an upload."""
         if upload.length is not None:
             return upload.length
         shared = self.shared.of(upload)
         if shared is None or upload.place is None:
             return self.limits.max_size
-        return shared.room(upload, upload.place)
+        return shared.space(upload, upload.place)
 
     async def set_length(self, upload: Upload, length: int) -> None:
-        """Learn a length that was deferred. Raises ApiError 400 where it contradicts what is known."""
+        """Set a deferred length. Raises ApiError 400 if it contradicts the upload's state."""
         if upload.length is None and upload.offset <= length and (upload.place is None or length <= self.most(upload)):
             check_length(length, self.limits.max_size)
             await self.store.save(upload, length=length)
             upload.length = upload.file.announced = length
         elif upload.length != length:
-            raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts what is known of the upload")
+            raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts the state of the upload")
 
     def finished(self, upload: Upload, path: Path | None, parts: Sequence[Upload] = ()) -> None:
-        """Every byte is here and, unless it is a part (None), the file has its name; the rows say so already.
+        """Mark an upload as finished after its rows were saved; `path` is None for a part.
 
-        `parts` are those that it was made of.
+        `parts` are the uploads it was joined from.
         """
         upload.status, upload.path, upload.touched = FINISHED, path, time.time()
         if path is not None:
-            self.store.remove(upload)  # one of two names: nothing that takes time
+            self.store.remove(upload)  # fast: the file keeps its other name
         self._drop(upload)
         for part in parts:
             part.status = JOINED
@@ -193,7 +193,7 @@ class Uploads:
             self.store.remove(part)
 
     async def retire(self, upload: Upload, reason: str) -> None:
-        """End an upload: its data is removed, its URL answers 410, its key is free. A stored file stays."""
+        """End an upload: remove its data, free its key, respond 410 from now on. A stored file stays."""
         session = self.sessions.known.get(upload.session)
         if session is not None and upload.status == OPEN and upload.file.status == "uploading":
             session.drop(upload.file)
@@ -204,9 +204,9 @@ class Uploads:
             await asyncio.to_thread(self.store.remove, upload)
 
     async def terminate(self, upload: Upload, authorization: str | None) -> None:
-        """Remove an upload (tus 1.0, termination), with its file if it became one.
+        """Remove an upload (tus 1.0, termination) and its stored file.
 
-        The file of a session goes only with a token, as `DELETE /api/upload/file/{id}` asks for. Raises ApiError 401.
+        Deleting the file of a session needs a token, as for `DELETE /api/upload/file/{id}`. Raises ApiError 401.
         """
         async with self.turn(upload):
             if upload.path is not None:
@@ -216,10 +216,10 @@ class Uploads:
             session = self.session_of(upload) if upload.status == OPEN else None
             await self.retire(upload, "terminated")
             if session is not None:
-                await self.sessions.emit(session.id, session.event(f"{upload.name} was taken back"))
+                await self.sessions.emit(session.id, session.event(f"{upload.name} was terminated"))
 
     async def delete(self, upload_id: str) -> bool:
-        """Delete the file of a finished upload, which is gone then; False where this is no such upload."""
+        """Delete the file of a finished upload and end the upload; return False if there is none."""
         try:
             upload = await self.find(upload_id)
             if upload.path is None:
@@ -234,7 +234,7 @@ class Uploads:
     # Sessions
 
     async def gather(self, part: Upload) -> None:
-        """Move the parts that a new part shares its file with to the session that it names. Raises sqlite3.Error."""
+        """Move the parts in the same file as a new part to its session. Raises sqlite3.Error."""
         shared = self.shared.of(part)
         if shared is not None and part.session and shared.session != part.session:
             await self._move(shared, part.session, part.category)
@@ -245,9 +245,9 @@ class Uploads:
         await self.store.save_all(shared.parts)
 
     async def adopt(self, upload: Upload, session_id: str) -> None:
-        """Move an upload to the session that its creation names anew, if that is another one and can take it.
+        """Move an upload to the session of a repeated creation, if that session is open.
 
-        So a client goes on after its session was lost. A finished one is counted there.
+        So a client can resume after its session was lost. A finished upload is counted in the new session.
         """
         session = self.sessions.known.get(session_id.lower())
         if session is None or session.ended or session.id == upload.session:
@@ -274,7 +274,7 @@ class Uploads:
         await self.store.save(upload)
 
     async def discard(self, session_id: str) -> None:
-        """The session was cancelled: end its requests under way and remove what they sent."""
+        """End the requests and remove the unfinished data of a cancelled session."""
         for upload_id in await self.store.with_data(session_id):
             with contextlib.suppress(TusError):
                 upload = await self.find(upload_id)
@@ -283,33 +283,33 @@ class Uploads:
                         await self.retire(upload, "cancelled")
 
     def release(self, session: Session) -> None:
-        """The session ends without its unfinished uploads: they can be finished later, or in another session."""
+        """Detach unfinished uploads from a session that ends; they can be finished in another session."""
         for upload in self._open.values():
             if upload.session == session.id:
                 session.drop(upload.file)
 
     def busy(self, session: Session) -> bool:
-        """Whether a request is using an unfinished upload of this session."""
+        """Return whether a request uses an unfinished upload of this session."""
         return any(upload.session == session.id and upload.lock.locked() for upload in self._open.values())
 
     # Expiry
 
     def open_ones(self) -> list[Upload]:
-        """The unfinished uploads."""
+        """Return the unfinished uploads."""
         return list(self._open.values())
 
     def open_count(self) -> int:
-        """How many uploads are unfinished."""
+        """Return the number of unfinished uploads."""
         return len(self._open)
 
     async def expire(self, upload_id: str) -> None:
-        """What is unfinished expires here (raises TusError 410); whatever was finished or gone is forgotten."""
+        """Expire an unfinished upload (raises TusError 410), or delete the row of a finished or gone one."""
         upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             return
         if upload.has_data:
             await self.find(upload_id)
         elif not upload.lock.locked():
-            logger.info("upload %s is forgotten", upload_id)
+            logger.info("deleted the record of upload %s", upload_id)
             await self.store.forget(upload)
             self._known.pop(upload_id, None)

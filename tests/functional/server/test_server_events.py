@@ -178,9 +178,9 @@ def test_the_whole_falls_only_when_a_request_breaks_off(server: EmbeddedServer) 
         eventually(lambda: progress(server.url, session).json()["files"] == [], "the end of the request")
         upload(server.url, file("again", b"x"), session=session)
         events = watcher.wait_for_end()
-    broke_off = next(index for index, event in enumerate(events) if "broke off" in event["message"])
-    assert events[broke_off]["totalProgress"] == 0
-    for part in (events[:broke_off], events[broke_off:]):
+    ended_early = next(index for index, event in enumerate(events) if "ended early" in event["message"])
+    assert events[ended_early]["totalProgress"] == 0
+    for part in (events[:ended_early], events[ended_early:]):
         assert all(one["totalProgress"] <= two["totalProgress"] for one, two in itertools.pairwise(part))
 
 

@@ -466,15 +466,15 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
     [
         ("stats:patch:503", "'stats:patch:503': there is no fault 'stats'; did you mean 'status'?"),
         ("", "there is no fault ''"),
-        ("status:path:503", "'path' is no REQUEST: did you mean 'patch'?; write status:REQUEST"),
+        ("status:path:503", "'path' is not a valid REQUEST: did you mean 'patch'?; write status:REQUEST"),
         ("status:patch", "code is missing; write status:REQUEST[#WHICH]:CODE"),
-        ("status:patch:9999", "code: '9999' is no HTTP status from 200 to 599"),
-        ("status:patch:503,when=never", "when: 'never' is none of before, body, work"),
-        ("status:patch:503,code=500", "code is there twice"),
-        ("cut:patch#0:5", "#0 is not one of: every one; #3 the third"),
+        ("status:patch:9999", "code: '9999' is not an HTTP status from 200 to 599"),
+        ("status:patch:503,when=never", "when: 'never' is not one of before, body, work"),
+        ("status:patch:503,code=500", "code is repeated"),
+        ("cut:patch#0:5", "#0 is not one of: #3 the third"),
         ("cut:patch#4-2", "#4-2 is not one of"),
-        ("cut:patch:64Q", "at: '64Q' is no size"),
-        ("lose:patch:5", "'5' is no parameter: it has no parameters"),
+        ("cut:patch:64Q", "at: '64Q' is not a size"),
+        ("lose:patch:5", "'5' is not a parameter: it has no parameters"),
         ("event-late:upload-progress", "seconds is missing"),
         ("event-late:uploadprogress:1", "did you mean 'upload-progress'?"),
         ("socket-flap:realtime:0", "seconds: it must be more than 0 seconds"),
@@ -501,7 +501,7 @@ def test_a_wrong_rule_is_exit_2_with_the_rule_and_the_fix(
 )
 def test_which_occasions_are_hit(which: str, hit: list[int]) -> None:
     rule = parse_rule(f"lose:any{which}")
-    assert [number for number in range(1, 7) if rule.takes()] == hit
+    assert [number for number in range(1, 7) if rule.count()] == hit
     assert (rule.seen, rule.hits) == (6, len(hit))
 
 

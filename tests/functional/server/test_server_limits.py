@@ -224,8 +224,8 @@ def test_packets_that_end_after_their_connection_was_closed_are_refused(caplog: 
 
 def running(server: EmbeddedServer) -> list[Any]:
     """Return the requests under way."""
-    gatekeeper: Any = server.app._gatekeeper
-    return list(gatekeeper.busy().values())
+    tracker: Any = server.app._tracker
+    return list(tracker.busy().values())
 
 
 def test_websocket_that_is_refused_after_its_client_has_gone_is_no_error() -> None:

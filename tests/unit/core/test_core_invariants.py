@@ -144,6 +144,9 @@ class AnyOrder(RuleBasedStateMachine):
         message: str,
     ) -> None:
         self.put(ev.SessionProgress(session, source, stamp, status, *totals, tuple(files), message))
+        if totals[3] is not None and source is not Transport.HTTP:  # with a total, a pushed percentage may fall
+            _, completed, failed = self.session_heights.get(session, (0.0, 0, 0))
+            self.session_heights[session] = (0.0, completed, failed)
 
     # -- what holds ---------------------------------------------------------------------------------------------------
 
