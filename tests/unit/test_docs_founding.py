@@ -1,4 +1,4 @@
-"""docs/founding-document.md names a module and a test for each statement."""
+"""docs/internal/founding-document.md names a module and a test for each statement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from pages import ROOT, codes, missing_tests, page, rows
 
-ROWS = rows(page("founding-document.md"))
+ROWS = rows(page("internal/founding-document.md"))
 TEST = re.compile(r"`(tests/\S+\.py)::(test_\w+)`")
 
 
@@ -29,5 +29,5 @@ def test_each_named_module_exists() -> None:
 
 
 def test_every_section_has_its_table() -> None:
-    titles = re.findall(r"^## (\d+)\. ", page("founding-document.md"), re.MULTILINE)
+    titles = re.findall(r"^## (\d+)\. ", page("internal/founding-document.md"), re.MULTILINE)
     assert titles == [str(number) for number in range(1, 11)]
