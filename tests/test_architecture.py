@@ -99,18 +99,18 @@ def test_core_is_pure() -> None:
 
 
 @pytest.mark.parametrize("library", SHARED)
-def test_a_dependency_is_imported_in_its_place_only(library: str) -> None:
+def test_dependency_is_imported_in_its_module_only(library: str) -> None:
     users = {name for name, used in CLIENT.items() if any(within(item, library) for item in used)}
     assert users
     assert {name for name in users if not within(name, SHARED[library])} == set()
 
 
-def test_every_dependency_has_its_place() -> None:
+def test_every_dependency_has_an_import_rule() -> None:
     used = {item.split(".")[0] for found in CLIENT.values() for item in found}
     assert used - set(SHARED) - set(sys.stdlib_module_names) - {OURS, "platformdirs"} == set()
 
 
-def test_the_server_does_not_know_the_client() -> None:
+def test_server_does_not_import_the_client() -> None:
     """One mistake about the protocol must not pass on both sides."""
     assert SERVER
     assert {name for name, used in SERVER.items() if any(within(item, OURS) for item in used)} == set()

@@ -99,7 +99,7 @@ def usual_gap(screen: Screen) -> float:
     return middle
 
 
-def test_some_small_files(tmp_path: Path) -> None:
+def test_bulk_of_small_trees(tmp_path: Path) -> None:
     """Short form."""
     begun, screen = send_all(tmp_path, SHORT, seed=1)
     assert begun["files"] == SHORT[0]
@@ -108,7 +108,7 @@ def test_some_small_files(tmp_path: Path) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
-def test_a_hundred_thousand_files(tmp_path: Path) -> None:
+def test_bulk_of_100000_files(tmp_path: Path) -> None:
     """Sending begins during the walk, when the number of files is not known yet. The view never stops."""
     begun, screen = send_all(tmp_path, LONG, seed=2)
     assert begun["files"] is None
@@ -144,7 +144,7 @@ def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
     return done
 
 
-def test_some_small_files_with_two_kills(tmp_path: Path) -> None:
+def test_bulk_of_small_trees_with_two_kills(tmp_path: Path) -> None:
     """Short form: stored files are reported as such, and each file has one end event."""
     done = kill_twice(tmp_path, SHORT, seed=3)
     assert {event["reason"] for event in done.of("file.skipped")} == {"present"}
@@ -154,7 +154,7 @@ def test_some_small_files_with_two_kills(tmp_path: Path) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
-def test_a_hundred_thousand_files_with_two_kills(tmp_path: Path) -> None:
+def test_bulk_of_100000_files_with_two_kills(tmp_path: Path) -> None:
     """Nothing that was stored travels again."""
     kill_twice(tmp_path, LONG, seed=4)
 
@@ -209,13 +209,13 @@ def check_merged(reports: Sequence[Path], paths: list[str], directory: Path) -> 
     assert whole["counts"]["completed"] + whole["skips"].get("present", 0) == len(paths)
 
 
-def test_some_small_files_in_two_shards(tmp_path: Path) -> None:
+def test_bulk_of_small_trees_in_two_shards(tmp_path: Path) -> None:
     """Short form."""
     send_in_shards(tmp_path, SHORT, 2, seed=5)
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
-def test_a_hundred_thousand_files_in_four_shards(tmp_path: Path) -> None:
+def test_bulk_of_100000_files_in_four_shards(tmp_path: Path) -> None:
     """Kill one of them during its upload."""
     send_in_shards(tmp_path, LONG, 4, seed=6)

@@ -150,19 +150,19 @@ def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
 
 
 @pytest.mark.parametrize("seed", [3])
-def test_some_kills_of_the_client(tmp_path: Path, seed: int) -> None:
+def test_few_kills_of_the_client(tmp_path: Path, seed: int) -> None:
     """Short form: one of each kind."""
     kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 6, seed), seed, server_too=False)
 
 
 @pytest.mark.parametrize("seed", [4])
-def test_some_kills_of_the_server(tmp_path: Path, seed: int) -> None:
+def test_few_kills_of_the_server(tmp_path: Path, seed: int) -> None:
     """Short form: one of each kind."""
     kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed), seed)
 
 
 @pytest.mark.parametrize("seed", [5])
-def test_some_kills_of_both(tmp_path: Path, seed: int) -> None:
+def test_few_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
     """Short form: a creation, a chunk, the end."""
     kill_clients(tmp_path, SHORT, planned([CREATED, MID_CHUNK], 3, seed), seed, server_too=True)
 
@@ -186,7 +186,7 @@ def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [31, 32, 33])
-def test_twenty_kills_of_both(tmp_path: Path, seed: int) -> None:
+def test_twenty_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
     """Client and server at the same moment."""
     kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=True)
 

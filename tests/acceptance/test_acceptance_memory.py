@@ -46,13 +46,13 @@ def test_memory_is_smaller_than_a_batch_of_150_mib(tmp_path: Path) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
-def test_ten_gib(tmp_path: Path) -> None:
+def test_memory_during_a_file_of_10_gib(tmp_path: Path) -> None:
     """In four parts, each chunk with its checksum."""
     stay_small(tmp_path, 10 * GIB, "--jobs", 4)
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
-def test_two_gib_in_batch_mode(tmp_path: Path) -> None:
+def test_memory_during_a_batch_of_2_gib(tmp_path: Path) -> None:
     """One request."""
     stay_small(tmp_path, 2 * GIB, "--protocol", "batch")

@@ -43,7 +43,7 @@ def hold(
     assert bounds[0] <= min(measured) <= max(measured) <= bounds[1]
 
 
-def test_a_limit_for_a_moment(tmp_path: Path) -> None:
+def test_rate_limit_over_a_short_upload(tmp_path: Path) -> None:
     """Short form: an upper bound only, with 0.2 s of tolerance for the limiter's credit."""
     hold(tmp_path, TUS, 4 * MIB, 1.5, (0.0, 1.5))
 
@@ -52,6 +52,6 @@ def test_a_limit_for_a_moment(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("options", [TUS, BATCH], ids=["tus", "batch"])
 @pytest.mark.parametrize("rate", [2 * MIB, 20 * MIB])
-def test_a_limit_over_ten_seconds(tmp_path: Path, options: tuple[str | int, ...], rate: int) -> None:
+def test_rate_limit_over_ten_seconds(tmp_path: Path, options: tuple[str | int, ...], rate: int) -> None:
     """Within 5 %, shared by all workers."""
     hold(tmp_path, options, rate, 10.0, (0.95, 1.05))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.acceptance
 
 
-def test_two_runs_fit_into_what_the_reference_backend_allows(tmp_path: Path) -> None:
+def test_two_smoke_runs_fit_into_the_reference_rate_limit(tmp_path: Path) -> None:
     """100 calls in 15 minutes suffice for two runs; a third one names the limit."""
     with server_process("--as", "reference") as server:
         verdicts = []
@@ -33,7 +33,7 @@ def test_two_runs_fit_into_what_the_reference_backend_allows(tmp_path: Path) -> 
     assert verdicts[2][1]["counts"]["fail"] == verdicts[2][1]["counts"]["error"] == 0
 
 
-def test_the_bundled_server_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_smoke_run_leaves_nothing_on_the_bundled_server(tmp_path: Path) -> None:
     """With a token every file is deleted afterwards, and every tus extension is checked."""
     secret = tmp_path / "secret"
     secret.write_text("a secret of this test that is long enough")

@@ -151,7 +151,7 @@ def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: 
 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     """Short form: sessions are left during the run, and nothing of them is kept at its end."""
     files = make_files(tmp_path / "files", SHORT)
     with running_server(max_files=1, processing_seconds=0.03) as server:
@@ -165,7 +165,7 @@ def test_some_sessions_one_after_another(tmp_path: Path, monkeypatch: pytest.Mon
         inside.check_nothing_is_left()
 
 
-def test_some_sessions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short form: one socket for all sessions, each left when it has ended."""
     with running_server() as server:
         inside = Inside(server, monkeypatch)
@@ -196,7 +196,7 @@ def check_growth(soak: Soak) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_two_thousand_sessions_one_after_another(tmp_path: Path, protocol: str) -> None:
+def test_2000_sessions_in_sequence(tmp_path: Path, protocol: str) -> None:
     """Over one connection."""
     files = make_files(tmp_path / "files", SESSIONS)
     with server_process("--max-files", "1", "--root", str(tmp_path / "root")) as server:
@@ -210,7 +210,7 @@ def test_two_thousand_sessions_one_after_another(tmp_path: Path, protocol: str) 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
-def test_two_thousand_sessions_at_once(tmp_path: Path) -> None:
+def test_2000_sessions_in_parallel(tmp_path: Path) -> None:
     """Watch all sessions with one `watch` over one connection, while another user uploads."""
     with server_process("--root", str(tmp_path / "root")) as server:
         sessions = open_sessions(server.url, SESSIONS)

@@ -20,7 +20,7 @@ FILES, WATCHERS = 40, 3
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
-def test_three_watchers_of_a_server_that_flaps(tmp_path: Path) -> None:
+def test_three_watchers_of_a_flapping_server(tmp_path: Path) -> None:
     """Four seconds up, four down. The upload stands still until all watch; each sees all of it, and ends with 0."""
     top = tmp_path / "files"
     top.mkdir()

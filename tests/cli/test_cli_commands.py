@@ -125,7 +125,9 @@ def test_upload_to_a_tus_endpoint(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("option", [["-s", "localhost"], ["-c", "scenic"], ["--protocol", "batch"]], ids=" ".join)
-def test_what_a_tus_endpoint_excludes(runs: Runs, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+def test_options_that_a_tus_endpoint_excludes(
+    runs: Runs, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
     assert main(["upload", "--tus-endpoint", "localhost:1080/files/", *option, "a"]) == 2
     assert "and --tus-endpoint exclude each other" in capsys.readouterr().err
     assert runs.calls == []
@@ -134,9 +136,7 @@ def test_what_a_tus_endpoint_excludes(runs: Runs, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     "argv", [["watch", ID], ["status", ID], ["cancel", ID], ["delete", ID], ["validate", "a"]], ids=lambda argv: argv[0]
 )
-def test_a_tus_endpoint_is_nothing_to_other_commands(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, argv: list[str]
-) -> None:
+def test_other_commands_ignore_a_tus_endpoint(runs: Runs, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
     monkeypatch.setenv("UPLOADER_TUS_ENDPOINT", "localhost:1080/files/")
     assert main(argv) == 0
     assert runs.settings.target_url == "http://localhost:8005"
@@ -175,7 +175,7 @@ def test_watch(runs: Runs) -> None:
     ]
 
 
-def test_watch_takes_several_sessions_each_once(runs: Runs) -> None:
+def test_watch_of_a_repeated_session_id_watches_it_once(runs: Runs) -> None:
     other = ID.replace("3", "4")
     assert main(["watch", ID, other, ID.upper(), "--wait", "0"]) == 0
     assert runs.calls[0][2] == ((ID, other), 0.0)
@@ -224,7 +224,7 @@ def test_resume(runs: Runs) -> None:
     ]
 
 
-def test_resume_takes_what_may_be_given_anew(runs: Runs) -> None:
+def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
     argv = ["resume", "1a", "-j", "8", "--limit-rate", "1M", "--retries", "9", "--max-wait", "5", "--stall", "4"]
     argv += ["--no-resend-unknown", "--verify", "--cancel-on-interrupt", "--state-dir", "state", "--json", "-q", "-v"]
     argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
@@ -283,16 +283,14 @@ def test_resume_forget(runs: Runs) -> None:
 @pytest.mark.parametrize(
     "argv", [["1a", "--list"], ["1a", "--forget", "2b"], ["--list", "--forget", "2b"]], ids=" ".join
 )
-def test_resume_does_one_thing(runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+def test_resume_refuses_exclusive_options(runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert main(["resume", *argv]) == 2
     assert "exclude each other" in capsys.readouterr().err
     assert runs.calls == []
 
 
 @pytest.mark.parametrize("argv", [[""], ["--forget", ""]])
-def test_resume_does_not_take_an_empty_id_for_any(
-    runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]
-) -> None:
+def test_resume_refuses_an_empty_id(runs: Runs, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     """As a script passes it whose variable is unset."""
     assert main(["resume", *argv]) == 2
     assert "is not an ID" in capsys.readouterr().err
@@ -307,7 +305,7 @@ def test_ids_must_be_uuids(runs: Runs, capsys: pytest.CaptureFixture[str], comma
     assert runs.calls == []
 
 
-def test_the_environment_and_the_config_are_asked(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_come_from_environment_and_config(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config" / "uploader").mkdir(parents=True)
     (tmp_path / "config" / "uploader" / "config.toml").write_text("retries = 7\nproxy = 'proxy:1'")
     Path("uploader.toml").write_text("retries = 8\ncategory = 'scenic'")
@@ -317,7 +315,7 @@ def test_the_environment_and_the_config_are_asked(runs: Runs, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_config_that_is_ignored_is_noted(runs: Runs, capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+def test_ignored_config_is_reported(runs: Runs, capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
     Path("uploader.toml").write_text("jobs = 1")
     Path("pyproject.toml").write_text("[tool.uploader]\njobs = 2")
     assert main(["upload", "a", *(["-q"] if quiet else [])]) == 0
@@ -327,6 +325,6 @@ def test_a_config_that_is_ignored_is_noted(runs: Runs, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("code", [0, 3, 4, 5, 6, 7, 130, 143])
-def test_the_exit_code_of_the_run_is_the_command_s(runs: Runs, code: int) -> None:
+def test_command_returns_the_exit_code_of_the_run(runs: Runs, code: int) -> None:
     runs.code = code
     assert main(["upload", "a"]) == code

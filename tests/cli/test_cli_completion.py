@@ -44,7 +44,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_of_each_shell(shell: str, capsys: Capture) -> None:
+def test_completion_script_of_each_shell(shell: str, capsys: Capture) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert f"_UPLOADER_COMPLETE{' = ' if shell == 'powershell' else '='}" in script
@@ -57,7 +57,7 @@ def test_the_script_of_each_shell(shell: str, capsys: Capture) -> None:
     }[shell] in script
 
 
-def test_another_shell_has_none(capsys: Capture) -> None:
+def test_unsupported_shell_has_no_completion_script(capsys: Capture) -> None:
     assert main(["completion", "tcsh"]) == 2
     assert "use bash, zsh, fish, powershell" in capsys.readouterr().err
 
@@ -71,18 +71,18 @@ def test_another_shell_has_none(capsys: Capture) -> None:
         ("powershell", "batch::: "),
     ],
 )
-def test_each_shell_is_answered_in_its_own_way(shell: str, answer: str, ask: Callable[..., str]) -> None:
+def test_completions_have_the_format_of_the_shell(shell: str, answer: str, ask: Callable[..., str]) -> None:
     assert ask("uploader upload --protocol b", shell) == answer.strip()
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands_and_options_are_offered(shell: str, ask: Callable[..., str]) -> None:
+def test_completion_offers_commands_and_options(shell: str, ask: Callable[..., str]) -> None:
     assert "validate" in ask("uploader v", shell)
     assert "--chunk-size" in ask("uploader upload --ch", shell)
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.names])
-def test_the_values_of_an_option_are_offered(name: str, ask: Callable[..., str]) -> None:
+def test_completion_offers_the_values_of_an_option(name: str, ask: Callable[..., str]) -> None:
     assert ask(f"uploader upload {OPTIONS[name].flag} ").splitlines() == list(OPTIONS[name].names)
 
 
@@ -103,13 +103,11 @@ def test_the_values_of_an_option_are_offered(name: str, ask: Callable[..., str])
         ("uploader upload --token-file ", []),
     ],
 )
-def test_other_values_are_offered_and_files_are_left_to_the_shell(
-    line: str, offered: list[str], ask: Callable[..., str]
-) -> None:
+def test_completion_leaves_file_names_to_the_shell(line: str, offered: list[str], ask: Callable[..., str]) -> None:
     assert ask(line).splitlines() == offered
 
 
-def test_profiles_are_offered(ask: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_offers_profiles(ask: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both files; none where one is broken, and no words about it in the middle of a line."""
     monkeypatch.chdir(tmp_path)
     own = user_config_file()
@@ -157,7 +155,7 @@ def test_bash_completes(tmp_path: Path) -> None:
     ]
 
 
-def test_a_press_of_the_tab_key_imports_nothing_heavy() -> None:
+def test_completion_imports_no_heavy_module() -> None:
     script = (
         "import sys, json\nfrom uploader_cli.__main__ import main\n"
         "main([])\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
@@ -171,6 +169,6 @@ def test_a_press_of_the_tab_key_imports_nothing_heavy() -> None:
     assert not {"requests", "socketio", "rich", "platformdirs", "tomllib"} & set(json.loads(done.stderr))
 
 
-def test_every_command_has_a_line_of_help_to_be_shown_beside_it() -> None:
+def test_completion_shows_one_help_line_per_command() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert all(command.get_short_help_str() for command in commands.values())

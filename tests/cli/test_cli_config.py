@@ -119,7 +119,7 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert re.search(r"token +\*\*\* +UPLOADER_TOKEN\n", err)
 
 
-def test_a_withheld_token_is_said_to_be(
+def test_config_shows_a_withheld_token_as_withheld(
     work: Path, monkeypatch: pytest.MonkeyPatch, shown: Callable[..., dict[str, Any]], capsys: Capture
 ) -> None:
     (work / "uploader.toml").write_text("server = 'evil.example'")
@@ -129,14 +129,14 @@ def test_a_withheld_token_is_said_to_be(
     assert "withheld" in capsys.readouterr().err
 
 
-def test_a_tus_endpoint_is_in_effect_as_it_is_for_an_upload(own: Path, shown: Callable[..., dict[str, Any]]) -> None:
+def test_config_shows_the_tus_endpoint_as_upload_resolves_it(own: Path, shown: Callable[..., dict[str, Any]]) -> None:
     own.write_text("tus_endpoint = 'tus.example/files'")
     settings = shown()["settings"]
     assert settings["tus_endpoint"]["value"] == "https://tus.example/files"
     assert settings["protocol"]["value"] == "tus"
 
 
-def test_what_a_stranger_wrote_moves_no_terminal(work: Path, capsys: Capture) -> None:
+def test_config_escapes_control_characters(work: Path, capsys: Capture) -> None:
     (work / "uploader.toml").write_text('include = ["\\u001b[2J"]')
     assert main(["config"]) == 0
     assert "\x1b" not in capsys.readouterr().err
@@ -168,7 +168,7 @@ def on_a_terminal(columns: int, home: Path, **extra: str) -> str:
     return text.decode()
 
 
-def test_a_row_that_is_too_long_puts_its_source_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_long_config_row_has_its_source_on_the_next_line(tmp_path: Path) -> None:
     """So that value and source stay apart on a narrow terminal; defaults are dim, unless colours are unwanted."""
     narrow = on_a_terminal(40, tmp_path, UPLOADER_SERVER="a-server-with-a-long-name.example", NO_COLOR="1")
     assert "server               https://a-server-with-a-long-name.example\r\n        UPLOADER_SERVER\r\n" in narrow
@@ -195,7 +195,7 @@ def test_init_writes_a_private_file_that_sets_nothing(capsys: Capture) -> None:
     assert tomllib.loads("\n".join(f"{name} = {value}" for name, value in named.items())).keys() == named.keys()
 
 
-def test_init_replaces_nothing_unless_told_to(own: Path, capsys: Capture) -> None:
+def test_init_overwrites_only_with_force(own: Path, capsys: Capture) -> None:
     own.write_text("retries = 1")
     own.chmod(0o644)
     assert main(["config", "init"]) == 2
@@ -207,7 +207,7 @@ def test_init_replaces_nothing_unless_told_to(own: Path, capsys: Capture) -> Non
     assert [entry.name for entry in own.parent.iterdir()] == [own.name]
 
 
-def test_init_keeps_a_link_to_where_the_file_really_is(own: Path, tmp_path: Path) -> None:
+def test_init_keeps_a_symlink(own: Path, tmp_path: Path) -> None:
     real = tmp_path / "dotfiles.toml"
     real.write_text("retries = 1")
     own.symlink_to(real)
@@ -216,7 +216,7 @@ def test_init_keeps_a_link_to_where_the_file_really_is(own: Path, tmp_path: Path
     assert tomllib.loads(real.read_text()) == {}
 
 
-def test_init_where_nothing_can_be_written_says_so(capsys: Capture) -> None:
+def test_init_in_an_unwritable_place_is_an_error(capsys: Capture) -> None:
     directory = user_config_file().parent
     directory.parent.mkdir(parents=True)
     directory.write_text("a file where the directory should be")
@@ -239,12 +239,12 @@ def test_path(capsys: Capture) -> None:
         (["--profile", "x"], "unknown profile 'x'"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments: list[str], words: str, capsys: Capture) -> None:
+def test_config_refuses_conflicting_arguments(arguments: list[str], words: str, capsys: Capture) -> None:
     assert main(["config", *arguments]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_mistake_in_a_file_is_told_with_its_place(own: Path, capsys: Capture) -> None:
+def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
     own.write_text("retrys = 1")
     assert main(["config"]) == 2
     assert capsys.readouterr().err == f"error: {own}: retrys: unknown setting\nhint: did you mean retries?\n"

@@ -132,14 +132,14 @@ def mix_up_two(samples: Path, server: Path) -> int:
 
 
 @pytest.mark.parametrize("upload", [flip_a_byte, lose_one, mix_up_two])
-def test_a_wrong_copy_ends_with_7(stage: Any, capsys: pytest.CaptureFixture[str], upload: Any) -> None:
+def test_demo_with_a_corrupted_copy_exits_7(stage: Any, capsys: pytest.CaptureFixture[str], upload: Any) -> None:
     stage(upload)
     assert main(["demo", "--size", "60K"]) == 7
     assert "NOT VERIFIED" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [3, 130])
-def test_a_failed_upload_ends_with_its_code(
+def test_demo_with_a_failed_upload_returns_its_exit_code(
     stage: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int
 ) -> None:
     stage(lambda _samples, _server: code)
@@ -148,7 +148,7 @@ def test_a_failed_upload_ends_with_its_code(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_kept_and_what_goes_away(stage: Any, tmp_path: Path) -> None:
+def test_demo_keeps_only_what_was_asked_for(stage: Any, tmp_path: Path) -> None:
     stage(good)
     assert main(["demo", "--size", "60K"]) == 0
     assert list(tmp_path.iterdir()) == []
@@ -156,7 +156,7 @@ def test_what_is_kept_and_what_goes_away(stage: Any, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "kept")) == ["samples", "server"]
 
 
-def test_no_setting_of_the_user_s_is_used(stage: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_demo_ignores_the_settings_of_the_user(stage: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     Path("uploader.toml").write_text("nonsense = 1")
@@ -194,7 +194,7 @@ def test_bad_options_are_refused(
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_without_the_extra_the_pip_line_is_shown_by_demo(
+def test_demo_without_the_extra_shows_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())

@@ -52,7 +52,7 @@ def test_the_hint_comes_after_the_error(runs: Runs, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "error: it is broken\nhint: fix it\n"
 
 
-def test_a_name_in_a_message_can_not_steer_the_terminal(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_of_a_name_are_escaped_in_errors(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.error = errors.UsageError("\x1b[2Jevil\r: no such file")
     assert main(["upload", "a"]) == 2
     stderr = capsys.readouterr().err
@@ -69,7 +69,7 @@ def test_no_secret_is_in_a_message(
     assert capsys.readouterr().err == "error: no way through http://***@proxy with ***\n"
 
 
-def test_a_working_directory_that_is_gone(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_removed_working_directory_is_an_error(runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "work").rmdir()
     assert main(["upload", "a"]) == 2
     assert "the working directory was deleted" in capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_ctrl_c_ends_with_130(runs: Runs, capsys: pytest.CaptureFixture[str]) ->
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_ends_with_1_and_a_report_without_secrets(
+def test_bug_exits_1_and_writes_a_report_without_secrets(
     runs: Runs,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -115,7 +115,7 @@ def test_a_bug_ends_with_1_and_a_report_without_secrets(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_bug_is_told_also_where_no_report_can_be_written(
+def test_bug_is_printed_where_no_report_can_be_written(
     runs: Runs,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -146,6 +146,6 @@ def without_a_reader(argv: Sequence[str], body: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("body", ["raise BrokenPipeError", "print('x' * 100_000, flush=True)", "print('x'); return 0"])
-def test_a_reader_that_went_away_is_no_noise(body: str) -> None:
+def test_closed_stdout_pipe_exits_1_without_a_message(body: str) -> None:
     code, stderr = without_a_reader(["upload", "a", "-s", "localhost"], body)
     assert (code, stderr) == (1, "")

@@ -116,7 +116,7 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "Usage: uploader" in stderr
 
 
-def test_each_setting_is_an_option_of_upload_and_the_other_way_round() -> None:
+def test_settings_and_options_of_upload_are_the_same() -> None:
     """But the token: a command line is read by everybody on the machine."""
     upload = COMMAND_OBJECTS["upload"]
     flags = {param.opts[0] for param in upload.params if param.param_type_name == "option"}
@@ -126,7 +126,7 @@ def test_each_setting_is_an_option_of_upload_and_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "serve"])  # its --verbose is the server's own
-def test_each_setting_of_a_command_tells_its_variable(command: str) -> None:
+def test_help_names_the_variable_of_each_setting(command: str) -> None:
     for param in COMMAND_OBJECTS[command].params:
         if param.name in OPTIONS:
             assert OPTIONS[param.name].variable in param.help

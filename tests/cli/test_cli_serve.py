@@ -35,7 +35,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
-def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
+def test_serve_passes_options_to_the_server(handed_over: list[list[str]]) -> None:
     argv = ["--host", "::1", "--port", "0", "--root", "some dir", "--durability", "none", "--as", "reference"]
     argv += ["--max-files", "3"]
     argv += ["--max-size", "8MB", "--types", "mp4,avi", "--rate-limit", "100", "--session-ttl", "60"]
@@ -52,18 +52,18 @@ def test_options_are_handed_over(handed_over: list[list[str]]) -> None:
     assert handed_over == [argv]
 
 
-def test_the_options_are_those_of_the_server() -> None:
+def test_serve_has_the_options_of_the_server() -> None:
     own = {flag for action in parser()._actions for flag in action.option_strings}
     serve: Any = get_command(app).commands["serve"]  # type: ignore[attr-defined]
     assert {flag for param in serve.params for flag in param.opts} | {"-h", "--help"} == own
 
 
-def test_without_options_nothing_is_handed_over(handed_over: list[list[str]]) -> None:
+def test_serve_without_options_passes_none(handed_over: list[list[str]]) -> None:
     assert main(["serve"]) == 0
     assert handed_over == [[]]
 
 
-def test_without_the_extra_the_pip_line_is_shown(
+def test_missing_extra_shows_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
@@ -89,7 +89,7 @@ def test_serve_answers_and_stops() -> None:
             process.kill()
 
 
-def test_a_bad_value_ends_with_2() -> None:
+def test_serve_with_an_invalid_value_exits_2() -> None:
     command = [sys.executable, "-m", "uploader_cli", "serve", "--realtime", "sometimes"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2

@@ -74,7 +74,7 @@ def check_all_there(server: EmbeddedServer, joined: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ARRAYS)
-def test_a_job_array(
+def test_docs_job_array_uploads_each_file_once(
     scheduler: str, server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Each job with the variables that are set for it; then the joining."""
@@ -91,7 +91,7 @@ def test_a_job_array(
     assert "error" not in capsys.readouterr().err
 
 
-def test_a_container_that_is_started_again_after_exit_4(
+def test_docs_container_restarted_after_exit_4_completes(
     server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run sends only the refused file."""
@@ -104,7 +104,7 @@ def test_a_container_that_is_started_again_after_exit_4(
     assert server.faults.count("POST", "/api/upload/files/") == before + 1
 
 
-def test_by_hand(server: EmbeddedServer, place: Path) -> None:
+def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) -> None:
     """Run all shards in parallel from a shell."""
     (script,) = re.findall(r"(?:^    .*\n)+", section(PAGE, "### By hand"), re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -119,7 +119,7 @@ def test_by_hand(server: EmbeddedServer, place: Path) -> None:
     check_all_there(server, place / "import.json")
 
 
-def test_the_variables_are_those_that_are_read() -> None:
+def test_docs_name_the_scheduler_variables_that_are_read() -> None:
     named = {name for row in rows(section(PAGE, "## Shards")) for cell in row[1:] for name in codes(cell)}
     read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', Path(shard.__file__).read_text(encoding="utf-8")))
     assert {name for name in named if name.isupper() and "/" not in name} == read

@@ -95,7 +95,7 @@ def test_upload_continues_without_its_outputs(
 
 @pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">&- 2>&- <&-"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_fails_for_want_of_an_output(
+def test_exit_code_is_the_same_with_a_closed_output(
     command: str, redirection: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     """The exit code does not depend on the outputs; lost output on stdout is reported on stderr."""
@@ -116,9 +116,7 @@ def test_list_from_a_closed_stdin_is_refused(server: EmbeddedServer, tmp_path: P
     assert (done.code, "standard input is closed" in done.err) == (2, True)
 
 
-def test_failed_report_is_said_after_the_summary_and_agrees_with_run_finished(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+def test_failed_report_is_printed_after_the_summary(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json")
     done = uploader(*command, "--report", "json:/dev/full", "--report", "r.json", home=tmp_path)
     assert done.code == 2
@@ -181,7 +179,7 @@ def test_process_killed_while_it_writes_a_report_leaves_the_old_one_alone(tmp_pa
     assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("r.json", "old")]
 
 
-def test_nothing_is_appended_where_not_all_fits(tmp_path: Path) -> None:
+def test_step_summary_is_unchanged_on_a_full_disk(tmp_path: Path) -> None:
     """To the step summary, which other steps write to."""
     (tmp_path / "summary.md").write_text("# theirs\n")
     body = (

@@ -95,7 +95,7 @@ def test_keys_are_not_drawn_and_not_left_to_the_shell(
     one.close()
 
 
-def test_bash_switches_the_echo_on_again_after_kill_9(
+def test_bash_restores_echo_after_kill_9(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     """The killed command can't restore them: docs/reliability.md describes what the shells do."""
@@ -116,7 +116,7 @@ def test_bash_switches_the_echo_on_again_after_kill_9(
     one.close()
 
 
-def test_terminal_of_another_job_is_left_alone(
+def test_terminal_settings_of_a_background_job_are_unchanged(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A command in the background must not change it: the system would stop the command."""

@@ -40,7 +40,7 @@ def calls(log: Path) -> list[dict[str, Any]]:
     return [line for line in read(log) if line["event"] == "call"]
 
 
-def test_a_run_and_its_calls_are_in_the_log(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_log_has_the_run_and_its_calls(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Two runs in one file, distinguished by their ids, which the event stream has too."""
     files, log = make_files(**{"a.mp4": 10}), tmp_path / "run.log"
     runs = [uploader("upload", files, "-s", server.url, "--json", "--log-file", log, home=tmp_path) for _ in range(2)]
@@ -57,7 +57,7 @@ def test_a_run_and_its_calls_are_in_the_log(server: EmbeddedServer, make_files: 
         assert session["seconds"] > 0
 
 
-def test_the_ids_of_calls_are_in_the_server_s_log(make_files: Files, tmp_path: Path) -> None:
+def test_server_log_has_the_request_ids(make_files: Files, tmp_path: Path) -> None:
     """Each HTTP call of the client is found in the server's log by its id, with the same path and status."""
     log, access = tmp_path / "run.log", tmp_path / "access.log"
     with running_server(access_log=access, access_log_format="json") as server:
@@ -71,7 +71,7 @@ def test_the_ids_of_calls_are_in_the_server_s_log(make_files: Files, tmp_path: P
         assert (line["request_id"], line["method"], path, line["status"]) in seen
 
 
-def test_the_id_of_a_dial_is_in_the_server_s_log(tmp_path: Path) -> None:
+def test_server_log_has_the_id_of_a_realtime_connection(tmp_path: Path) -> None:
     """A websocket's too."""
     log, access = tmp_path / "run.log", tmp_path / "access.log"
     with running_server(access_log=access, access_log_format="json") as server:
@@ -96,7 +96,7 @@ def run(*arguments: str | Path) -> int:
 
 
 @pytest.mark.parametrize("command", ["status", "cancel", "delete", "validate"])
-def test_commands_of_one_call_are_logged(
+def test_calls_of_each_command_are_logged(
     command: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     log, what = tmp_path / "run.log", SESSION
@@ -118,7 +118,7 @@ def test_the_library_logs_too(server: EmbeddedServer, make_files: Files, tmp_pat
     }
 
 
-def test_watch_names_its_calls_by_its_run(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_request_ids_of_watch_have_its_run_id(server: EmbeddedServer, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     done = uploader("watch", SESSION, "--wait", "0", "-s", server.url, "--json", "--log-file", log, home=tmp_path)
     assert done.code == 6
@@ -135,9 +135,7 @@ def test_a_call_without_an_answer_is_a_warning(server: EmbeddedServer, tmp_path:
     assert "refused" in line["error"]
 
 
-def test_no_secret_is_in_the_log_and_nobody_else_may_read_it(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+def test_log_has_no_secret_and_mode_600(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Not even one that the server quotes: it fails the session with the token in its words."""
     words = json.dumps({"error": "BROKEN", "message": "can't take hunter2-token or hunter2-key"}).encode()
     server.faults.next_answers(
@@ -154,7 +152,7 @@ def test_no_secret_is_in_the_log_and_nobody_else_may_read_it(
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
-def test_the_mode_of_a_log_that_is_there_stays(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_existing_log_keeps_its_mode(server: EmbeddedServer, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     log.touch(0o644)
     os.chmod(log, 0o644)
@@ -173,7 +171,7 @@ def test_a_log_that_can_t_be_written_is_a_usage_error(
     assert not server.faults.requests
 
 
-def test_a_full_disk_ends_the_log_and_not_the_upload(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_upload_continues_when_the_log_disk_is_full(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     done = uploader("upload", make_files(**{"a.mp4": 1}), "-s", server.url, "--log-file", "/dev/full", home=tmp_path)
     assert done.code == 0
     assert "warning: the log file is not complete: No space left on device" in done.err

@@ -64,7 +64,7 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     "command",
     ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch"],
 )
-def test_6_for_a_server_that_is_no_upload_server(
+def test_commands_exit_6_where_no_upload_server_answers(
     command: str,
     handler: type[http.server.BaseHTTPRequestHandler],
     make_files: Callable[..., Path],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHARDS = 3
 
 
-def test_shards_are_joined_into_a_report_of_each_file_once(
+def test_merged_shard_reports_have_each_file_once(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the third shard it is reported as missing; with it the report is complete."""
@@ -48,7 +48,7 @@ def test_shards_are_joined_into_a_report_of_each_file_once(
     assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.mp4")) == sorted(names)
 
 
-def test_a_shard_that_was_killed_is_reported_by_the_run_that_goes_on_with_it(
+def test_killed_shard_is_reported_by_the_resuming_run(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`kill -9` leaves no report; the resumed run accounts for every file of the shard, also for those sent before."""

@@ -80,7 +80,7 @@ def frozen(process: subprocess.Popen[str]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-def test_the_newest_run_is_gone_on_with(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_takes_the_newest_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Without an id the one that was interrupted last; with the beginning of an id, that one."""
     files = make_files(**{f"{name}.mp4": os.urandom(500 * KIB) for name in "abc"})
     runs = [run_of(interrupted(server.url, tmp_path, files / f"{name}.mp4")) for name in "abc"]
@@ -91,7 +91,9 @@ def test_the_newest_run_is_gone_on_with(server: EmbeddedServer, make_files: File
         assert (server.root / "personal" / f"{name}.mp4").read_bytes() == (files / f"{name}.mp4").read_bytes()
 
 
-def test_nothing_is_left_to_resume(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_after_a_complete_run_has_nothing_to_do(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Exit 2: before the first run, after one that went well, and while the only one is another process's."""
     files = make_files(**{"a.mp4": 600 * KIB})
     assert uploader("resume", home=tmp_path).code == 2
@@ -128,7 +130,7 @@ def test_run_stays_open_while_any_file_failed(server: EmbeddedServer, make_files
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_more_than_a_chunk_is_sent_again(
+def test_resume_resends_at_most_one_chunk(
     by: signal.Signals, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     """Counted at a relay: no byte of a completed file, and at most one chunk of each open file."""
@@ -147,7 +149,7 @@ def test_no_more_than_a_chunk_is_sent_again(
         assert path.read_bytes() == (files / name).read_bytes()
 
 
-def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`resumed_from`, offset, progress and the current rate; the view shows the percentage."""
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
@@ -165,7 +167,7 @@ def test_the_event_stream_tells_where_it_resumes(server: EmbeddedServer, make_fi
     assert "resuming run" in done.err
 
 
-def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
+def test_resume_of_a_file_in_parts_keeps_each_part(tmp_path: Path) -> None:
     """Killed in the middle: each part resumes at its offset, and the stream has the progress of the whole file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(16 * MIB))
@@ -183,7 +185,7 @@ def test_a_large_file_goes_on_in_its_parts(tmp_path: Path) -> None:
         assert (server.root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
-def test_resume_sends_files_again_that_the_server_has_lost(make_files: Files, tmp_path: Path) -> None:
+def test_resume_resends_files_that_the_server_lost(make_files: Files, tmp_path: Path) -> None:
     """The server is started again with an empty root: receipts of the interrupted run are not believed."""
     files = make_files(**{"0.mp4": 10 * KIB, "1.mp4": 20 * KIB, "big.mp4": 500 * KIB})
     roots = [tmp_path / "first root", tmp_path / "second root"]
@@ -196,7 +198,7 @@ def test_resume_sends_files_again_that_the_server_has_lost(make_files: Files, tm
     assert sorted(path.name for path in (roots[1] / "personal" / "files").iterdir()) == ["0.mp4", "1.mp4", "big.mp4"]
 
 
-def test_parts_whose_session_is_gone_go_on_in_another(tmp_path: Path) -> None:
+def test_resume_moves_parts_of_a_lost_session_to_a_new_one(tmp_path: Path) -> None:
     """The server was stopped, and has forgotten the session, not the bytes."""
     big, root = tmp_path / "big.mp4", tmp_path / "root"
     big.write_bytes(os.urandom(16 * MIB))
@@ -219,7 +221,7 @@ def test_parts_whose_session_is_gone_go_on_in_another(tmp_path: Path) -> None:
     assert (root / "personal" / "big.mp4").read_bytes() == big.read_bytes()
 
 
-def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: Path) -> None:
+def test_resume_in_batch_mode_skips_finished_files(make_files: Files, tmp_path: Path) -> None:
     """The reference backend: files of the session that was over are skipped; the request that was cut starts again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
@@ -235,7 +237,7 @@ def test_in_batch_mode_finished_files_are_left_out(make_files: Files, tmp_path: 
     assert done.of("file.started")[0]["offset"] == 0
 
 
-def test_the_same_command_goes_on(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_same_command_resumes_the_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """From another directory and with other options; with other paths or to another category it is another run."""
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, "files", by=signal.SIGKILL)
@@ -261,7 +263,7 @@ def test_the_same_command_goes_on(server: EmbeddedServer, make_files: Files, tmp
     assert again.finished["completed"] == 1
 
 
-def test_the_session_is_joined_again(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_reuses_the_session(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No new session is created, and the first one ends as completed, with all files."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB, "c.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
@@ -274,7 +276,7 @@ def test_the_session_is_joined_again(server: EmbeddedServer, make_files: Files, 
 
 
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_files: Files, tmp_path: Path) -> None:
+def test_resume_opens_a_session_where_the_old_one_is_lost(forgets: bool, make_files: Files, tmp_path: Path) -> None:
     """The server was killed and started again on the same files, and may have forgotten the session, not the bytes."""
     content = os.urandom(640 * KIB)
     files = make_files(**{"a.mp4": content})
@@ -299,7 +301,7 @@ def test_a_new_session_takes_the_place_of_one_that_is_gone(forgets: bool, make_f
     assert (root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 
-def test_a_file_that_changed_is_sent_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_restarts_a_changed_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """From its first byte, with a warning that names it; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 640 * KIB})
     interrupted(server.url, tmp_path, files)
@@ -331,7 +333,9 @@ def test_two_runs_do_not_send_the_same_file(server: EmbeddedServer, make_files: 
         assert relay.carried == 640 * KIB
 
 
-def test_options_come_back_and_may_be_given_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_restores_options_and_accepts_overrides(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Category, chunks and checksum come from the run, not from the environment; `--limit-rate` is new."""
     make_files(**{"a.mp4": 640 * KIB})
     with recorder(server.url) as (url, relay):
@@ -403,7 +407,7 @@ def test_forget(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
     assert done.of("file.started")[0]["offset"] == 0
 
 
-def test_no_resume_starts_anew(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_no_resume_restarts_every_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Every file from its first byte, also finished ones; the unfinished upload on the server is deleted."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     interrupted(server.url, tmp_path, files)
@@ -482,7 +486,7 @@ def test_a_damaged_journal_is_set_aside(server: EmbeddedServer, make_files: File
     assert len(listed(tmp_path)) == 1
 
 
-def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_interrupted_run_names_the_resume_command(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Four workers in the middle of chunks: the end comes in time, each file is reported, the hint names resume."""
     files = make_files(**{f"{number}.mp4": 2 * MIB for number in range(6)}, **{"0 small.mp4": 10})
     options = ("-s", server.url, "--limit-rate", "500K", "--json")
@@ -500,7 +504,7 @@ def test_an_interrupted_run_says_how_to_go_on(server: EmbeddedServer, make_files
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
+def test_ctrl_c_ends_the_run_while_the_server_reads_nothing(
     signals: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     """The workers wait in the middle of chunks: Ctrl-C ends them in time, twice at once; both runs can be resumed."""
@@ -517,7 +521,9 @@ def test_a_server_that_takes_no_bytes_holds_up_no_interrupt(
     assert done.finished["completed"] + resumed(tmp_path).finished["completed"] == 2
 
 
-def test_a_session_that_was_cancelled_is_no_obstacle(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_after_a_cancelled_session_opens_another(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """`--cancel-on-interrupt` deletes the received bytes: a new session starts from the first byte."""
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files, "--cancel-on-interrupt")

@@ -47,7 +47,7 @@ def lines_of(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) -> None:
     """On stderr, in 80 columns, without colours, the verdict last; nothing on stdout."""
     done = uploader("smoke", "-s", server.url, home=tmp_path)
     assert (done.code, done.out) == (0, "")
@@ -61,7 +61,7 @@ def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
     assert "Left on the server (11):" in done.err
 
 
-def test_json_junit_and_the_clean_up(tmp_path: Path) -> None:
+def test_json_and_junit_include_the_cleanup(tmp_path: Path) -> None:
     """A line per check and the verdict on stdout, nothing on stderr; with a token everything is deleted."""
     (tmp_path / "token").write_text(issue_token(SECRET))
     with running_server(jwt_secret=SECRET, fail_files=("*-one.*",)) as server:
@@ -98,7 +98,7 @@ def test_strict(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     assert "1 of 1 check failed: validate" in hard.err
 
 
-def test_only_skip_and_list(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
+def test_only_and_skip_choose_checks_and_list_names_them(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """Ids and globs; the list needs no server."""
     listed = typed("--list")
     assert (listed.code, listed.err) == (0, "")
@@ -107,7 +107,7 @@ def test_only_skip_and_list(server: EmbeddedServer, typed: Callable[..., Done]) 
     assert [line.get("id") for line in lines_of(some.out)] == ["session", None]
 
 
-def test_the_budget(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
+def test_budget_limits_the_calls_and_skips_checks(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """Checks beyond the budget are not made, and the run is not a success."""
     done = typed("-s", server.url, "--budget", "3", "--json")
     verdict = lines_of(done.out)[-1]
@@ -129,9 +129,7 @@ def test_exit_code_2_before_the_first_call(server: EmbeddedServer, typed: Callab
     assert len(server.faults.requests) == 0
 
 
-def test_a_junit_file_that_cannot_be_written_costs_no_verdict(
-    server: EmbeddedServer, typed: Callable[..., Done]
-) -> None:
+def test_unwritable_junit_file_keeps_the_verdict(server: EmbeddedServer, typed: Callable[..., Done]) -> None:
     """The disk is full at the end: that is reported after the verdict, and changes only exit code 0."""
     good = typed("-s", server.url, "--only", "health", "--junit", "/dev/full")
     assert good.code == 2

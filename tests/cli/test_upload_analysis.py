@@ -48,7 +48,7 @@ def saved(directory: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", [None, "silent"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
+def test_analyze_reports_each_stage(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
     """Every stage in order, from events or from the answer alone; the result is saved and shown."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis=how, **QUICK) as server:
@@ -66,7 +66,7 @@ def test_analyze(how: str | None, protocol: str, make_files: Callable[..., Path]
     assert "✓ model analysis (40 %" in done.err
 
 
-def test_a_silent_server_is_asked_for_the_status(make_files: Callable[..., Path]) -> None:
+def test_analysis_status_is_polled_where_no_event_arrives(make_files: Callable[..., Path]) -> None:
     """No event for a while: percentages come from the status before the answer does."""
     with running_server(analysis="silent", analysis_seconds=1.5, jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)
@@ -88,7 +88,7 @@ def test_each_file_is_analysed(make_files: Callable[..., Path]) -> None:
     assert [item["files"][0]["path"][-5:] for item in saved(files.parent)["analyses"]] == ["a.mp4", "b.mp4"]
 
 
-def test_music_runs_on_a_fusion(make_files: Callable[..., Path]) -> None:
+def test_music_analysis_runs_on_a_fusion(make_files: Callable[..., Path]) -> None:
     """The plan of the fusion is what the music is made on."""
     files = make_files(**{"a.mp4": 500, "b.mp4": 600})
     with running_server(**QUICK) as server:
@@ -108,7 +108,7 @@ def test_a_fusion_needs_two_files(kind: str, server: EmbeddedServer, make_files:
     assert len(server.faults.requests) == 0
 
 
-def test_a_silent_failure_tells_how_far_it_came(make_files: Callable[..., Path]) -> None:
+def test_failed_analysis_without_events_reports_its_stage(make_files: Callable[..., Path]) -> None:
     """Without events and without a socket the status has the failed stage."""
     broken = {"analysis": "silent,fail:report", "analysis_seconds": 1.5, "realtime": "off"}
     with running_server(**broken, jwt_secret=SECRET) as server:
@@ -131,7 +131,7 @@ def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Call
     assert ("the same command with --skip-existing" in done.err) == (how == "fail")
 
 
-def test_what_is_uploaded_can_be_analysed_again(make_files: Callable[..., Path]) -> None:
+def test_uploaded_files_can_be_analysed_again(make_files: Callable[..., Path]) -> None:
     """With the command that the failed run printed."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="fail:report", **QUICK) as server:
@@ -153,7 +153,7 @@ def test_an_analysis_needs_a_token(make_files: Callable[..., Path]) -> None:
     assert "UPLOADER_TOKEN" in done.err
 
 
-def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
+def test_interrupt_ends_the_wait_for_an_analysis(make_files: Callable[..., Path]) -> None:
     """130 at once; the upload is complete, and there is nothing to resume."""
     files = make_files(**{"a.mp4": 500})
     with running_server(analysis="hang", **QUICK) as server:
@@ -172,7 +172,7 @@ def test_an_interrupt_ends_the_waiting(make_files: Callable[..., Path]) -> None:
     assert "uploader resume" not in done.err
 
 
-def test_analysis_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A file, or a directory that is there; a place that is not is refused before anything is sent."""
     files = make_files(**{"a.mp4": 500})
     (tmp_path / "results").mkdir()
@@ -187,7 +187,7 @@ def test_analysis_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
     assert not list(tmp_path.glob("uploader-analysis-*"))
 
 
-def test_stages_outlive_a_flapping_socket(make_files: Callable[..., Path]) -> None:
+def test_stages_are_complete_with_a_flapping_connection(make_files: Callable[..., Path]) -> None:
     """The session is joined again, and the status fills the gaps."""
     with running_server(analysis_seconds=4.0, realtime="flap:1.5", jwt_secret=SECRET) as server:
         done = analyzed("content", make_files(**{"a.mp4": 500}), server)

@@ -62,7 +62,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
 @pytest.mark.parametrize(
     "kind", ["reference", "batch", "tus", "verified", "plain tus", "packs", "packs verified", "lookups"]
 )
-def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) -> None:
+def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path: Path) -> None:
     """Sessions, calls, bytes and exclusions match the upload, once the server has been used."""
     with server_for(kind, tmp_path) as (settings, calls):
         assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
@@ -85,7 +85,7 @@ def test_the_plan_is_what_happens(kind: str, make_files: Files, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_packs_are_planned_as_they_are_sent(make_files: Files, tmp_path: Path, *, skip: bool) -> None:
+def test_dry_run_plans_packs_as_they_are_sent(make_files: Files, tmp_path: Path, *, skip: bool) -> None:
     """Among larger files, and over the boundary of a session."""
     with running_server(packs=True, max_files=30) as server:
         state = {"state_dir": tmp_path / "journal", "chunk_size": KIB * KIB, "skip_existing": skip}
@@ -104,9 +104,7 @@ def test_packs_are_planned_as_they_are_sent(make_files: Files, tmp_path: Path, *
 
 
 @pytest.mark.parametrize("protocol", ["batch", "auto"])
-def test_what_an_interrupted_run_has_done_is_not_planned_again(
-    protocol: Any, make_files: Files, tmp_path: Path
-) -> None:
+def test_dry_run_omits_what_the_interrupted_run_stored(protocol: Any, make_files: Files, tmp_path: Path) -> None:
     """The same command would resume the run: sessions and bytes exclude what was sent."""
     files = make_files(**SET)
     flavour = REFERENCE if protocol == "batch" else {"types": ("mp4", "avi")}
@@ -150,7 +148,7 @@ def test_a_dry_run_sends_nothing(make_files: Files, tmp_path: Path) -> None:
     assert assumed.out == seen.out == ""
 
 
-def test_the_plan_as_lines(make_files: Files, tmp_path: Path) -> None:
+def test_dry_run_json_has_one_line_per_entry(make_files: Files, tmp_path: Path) -> None:
     """Each fits the schema; what would fail is a failure with its code, and decides the exit code."""
     files = make_files(**SET)
     done = uploader("upload", files, files / "z.txt", "--dry-run", "--json", home=tmp_path)
@@ -178,7 +176,7 @@ def test_the_plan_as_lines(make_files: Files, tmp_path: Path) -> None:
     assert last["bytes"] == sum(line["size"] for line in sent) == sum(line["bytes"] for line in sessions)
 
 
-def test_what_is_known_not_to_be_offered_is_an_error(make_files: Files, tmp_path: Path) -> None:
+def test_dry_run_refuses_options_that_the_server_lacks(make_files: Files, tmp_path: Path) -> None:
     """As in the run itself, exit 2."""
     files = make_files(**{"a.mp4": 1})
     with running_server(**REFERENCE) as server:

@@ -46,7 +46,7 @@ def test_2_for_an_empty_selection(server: EmbeddedServer, tmp_path: Path) -> Non
     assert "nothing to upload" in done.err
 
 
-def test_3_when_trying_again_can_help(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_3_for_a_retryable_failure(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A server that only fails leaves the door open."""
     server.faults.next_answers("POST", "/api/upload/files/", [503] * 10)
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--retries", "1", home=tmp_path)
@@ -64,7 +64,7 @@ def test_6_when_the_server_answered_only_an_earlier_run(make_files: Callable[...
     assert uploader(*command, home=tmp_path).code == 6
 
 
-def test_4_when_a_file_failed_for_good(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_4_for_a_permanent_failure(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """One file fails inside a 200: it is named, the others are there, exit 4."""
     with running_server(flavour="reference", processing_seconds=0.01, fail_files=("bad*",)) as server:
         files = make_files(**{"good.mp4": 10, "bad.mp4": 11})
@@ -75,7 +75,7 @@ def test_4_when_a_file_failed_for_good(make_files: Callable[..., Path], tmp_path
     assert "bad.mp4" in done.err
 
 
-def test_5_when_not_authorised(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_5_without_a_valid_token(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A 401 ends the run at once."""
     server.faults.next_answers("POST", "/api/upload/session", [401])
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
@@ -97,7 +97,9 @@ def test_6_when_no_server_answers(make_files: Callable[..., Path], tmp_path: Pat
     assert done.of("run.started")[0]["protocol"] == "auto"
 
 
-def test_6_when_it_is_no_upload_server(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_6_when_another_kind_of_server_answers(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """Something else answers at that address."""
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url + "/elsewhere", home=tmp_path)
     assert done.code == 6

@@ -75,7 +75,7 @@ def test_a_second_ctrl_c_stops_at_once(make_files: Callable[..., Path], tmp_path
     assert "may_be_stored" in [event["code"] for event in done.of("warning")]
 
 
-def test_one_ctrl_c_while_the_server_works(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_ctrl_c_while_the_server_processes(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The first Ctrl-C waits a moment for the answer."""
     with running_server(flavour="reference", processing_seconds=60.0) as server:
         process = start("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
@@ -96,7 +96,7 @@ def test_cancel_on_interrupt(server: EmbeddedServer, tmp_path: Path) -> None:
         assert server.faults.count("POST", "/api/upload/cancel/*") == cancels
 
 
-def test_ctrl_c_while_waiting_to_try_again(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_ctrl_c_during_the_wait_before_a_retry(server: EmbeddedServer, tmp_path: Path) -> None:
     """A long Retry-After does not delay the end."""
     from uploader_server.faults import Answer
 

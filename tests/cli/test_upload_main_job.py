@@ -69,7 +69,7 @@ def digests(top: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 @pytest.mark.parametrize("total", [8_000_000, pytest.param(300_000_000, marks=pytest.mark.acceptance)])
-def test_twenty_files_of_any_name_arrive_as_they_were(total: int, protocol: str, tmp_path: Path) -> None:
+def test_twenty_files_with_unusual_names_arrive_unchanged(total: int, protocol: str, tmp_path: Path) -> None:
     """Exit 0, and every stored file has the SHA-256 of its source, under its own name."""
     files = make(tmp_path / "my videos", total)
     with server_process("--root", str(tmp_path / "root")) as server:
@@ -97,7 +97,7 @@ def test_seven_mp4_and_two_avi_on_the_reference_backend(realtime: str | None, tm
     assert 429 not in statuses
 
 
-def test_a_plain_run_of_three_files_is_cheap(tmp_path: Path) -> None:
+def test_run_of_three_files_needs_few_requests(tmp_path: Path) -> None:
     """At most five of the hundred calls (docs/protocol.md, section 3.11), while the server processes for seconds."""
     files = make(tmp_path / "videos", 30_000, ("a.mp4", "b.mp4", "c.mp4"))
     with running_server(flavour="reference", processing_seconds=0.8) as server:
@@ -107,7 +107,7 @@ def test_a_plain_run_of_three_files_is_cheap(tmp_path: Path) -> None:
     assert len(calls) <= 5
 
 
-def test_connections_are_kept_and_used_again(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_connections_are_reused(server: EmbeddedServer, tmp_path: Path) -> None:
     """Two workers, the calls beside them, the polls, and what carries Socket.IO: no file costs a connection."""
     files = make(tmp_path / "many", 60_000, tuple(f"{number}.bin" for number in range(30)))
     with recorder(server.url) as (url, relay):
@@ -120,7 +120,7 @@ def test_connections_are_kept_and_used_again(server: EmbeddedServer, tmp_path: P
     ("option", "mode"),
     [("--realtime", "off"), *(pytest.param(*pair, marks=pytest.mark.acceptance) for pair in ALL_MODES[1:])],
 )
-def test_a_broken_channel_costs_the_upload_nothing(option: str, mode: str, tmp_path: Path) -> None:
+def test_upload_succeeds_without_a_realtime_connection(option: str, mode: str, tmp_path: Path) -> None:
     """The upload succeeds, and the channel's states and times follow the policy."""
     files = make(tmp_path / "videos", 300_000, tuple(f"{number}.mp4" for number in range(6)))
     arguments = ("--as", "reference", "--processing", "1.4", option, mode)
@@ -157,7 +157,7 @@ def tell(done: Done) -> list[tuple[float, str]]:
 # --- the server stops ------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
+def test_server_that_stops_during_the_body_fails_the_run(tmp_path: Path) -> None:
     """The open file is retryable: exit 3, no traceback, and nothing is stored."""
     big = tmp_path / "big.mp4"
     with big.open("wb") as file:
@@ -174,7 +174,7 @@ def test_a_server_that_stops_during_the_body(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_server_that_dies_while_it_works_stores_nothing_twice(seed: int, tmp_path: Path) -> None:
+def test_server_killed_during_processing_stores_nothing_twice(seed: int, tmp_path: Path) -> None:
     """The file under way may be stored: exit 4, it is reported as unknown and not resent."""
     files = make(tmp_path / "videos", 300_000, ("a.mp4", "b.mp4", "c.mp4"))
     percent = random.Random(seed).choice((15, 45, 85))

@@ -110,7 +110,9 @@ def test_from_file(server: EmbeddedServer, make_files: Files, tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_columns(suffix: str, protocol: str, server: EmbeddedServer, make_files: Files) -> None:
+def test_manifest_columns_set_category_name_and_digest(
+    suffix: str, protocol: str, server: EmbeddedServer, make_files: Files
+) -> None:
     """A row may set name and category; a file may go to several places, once to each."""
     make_files(**{"a.mp4": b"aaa"})
     row = {"path": "files/a.mp4", "name": "", "category": "", "sha256": sha256(b"aaa")}
@@ -172,7 +174,7 @@ def test_null(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
     assert list((tmp_path / "state" / "uploader" / "lists").iterdir()) == []
 
 
-def test_a_kept_list_may_be_removed_by_another_run_meanwhile(make_files: Files, tmp_path: Path) -> None:
+def test_stored_list_may_be_removed_by_a_parallel_run(make_files: Files, tmp_path: Path) -> None:
     """Another run may have removed the file: a dangling symlink has the same effect."""
     make_files(**{"a.mp4": 1})
     lists = tmp_path / "state" / "uploader" / "lists"
@@ -213,7 +215,7 @@ def test_empty_list_of_failed_files_is_nothing_to_send(
     assert planned.code == 0, planned.err
 
 
-def test_include_and_exclude_choose_among_what_is_listed(server: EmbeddedServer, make_files: Files) -> None:
+def test_include_and_exclude_filter_a_list(server: EmbeddedServer, make_files: Files) -> None:
     """A file that is not wanted may be missing."""
     make_files(**{"a.mp4": 1, "raw/b.mp4": 1})
     file = listed("list.txt", "files/a.mp4", "files/raw/b.mp4", "files/raw/gone.mp4")
@@ -295,7 +297,7 @@ def test_lenient(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_a_file_that_is_not_the_one_that_was_listed(protocol: str, server: EmbeddedServer, make_files: Files) -> None:
+def test_listed_digest_that_differs_fails_the_file(protocol: str, server: EmbeddedServer, make_files: Files) -> None:
     """It is not sent, the others are, and the run ends with 7."""
     make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb", "c.mp4": b"ccc"})
     rows = [
@@ -310,7 +312,7 @@ def test_a_file_that_is_not_the_one_that_was_listed(protocol: str, server: Embed
 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_a_file_that_changes_after_it_was_checked(
+def test_file_changed_after_its_check_fails(
     protocol: str, server: EmbeddedServer, make_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its content was not checked: it is not stored, and the run exits 7."""
@@ -345,7 +347,7 @@ def test_a_file_that_changes_after_it_was_checked(
         ((), "no path given"),
     ],
 )
-def test_what_can_not_be_asked_for(
+def test_invalid_list_options_exit_2(
     arguments: Sequence[str], words: str, make_files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 2, before any request."""
@@ -357,7 +359,9 @@ def test_what_can_not_be_asked_for(
     assert words in capsys.readouterr().err
 
 
-def test_a_list_is_nothing_to_other_commands(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_other_commands_ignore_a_list_of_the_environment(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """Upload settings of the environment do not affect `validate`."""
     make_files(**{"a.mp4": 1})
     variable = {"UPLOADER_FROM_FILE": str(listed("list.txt", "files/gone.mp4"))}
@@ -365,9 +369,7 @@ def test_a_list_is_nothing_to_other_commands(server: EmbeddedServer, make_files:
     assert (done.code, json.loads(done.out)["files"]) == (0, 1)
 
 
-def test_paths_outrank_a_list_that_the_environment_names(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+def test_paths_override_a_list_of_the_environment(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     make_files(**{"a.mp4": 1, "b.mp4": 1})
     variable = {"UPLOADER_FROM_FILE": str(listed("list.txt", "files/b.mp4"))}
     done = uploader("upload", "files/a.mp4", "-s", server.url, "--json", home=tmp_path, **variable)
@@ -379,7 +381,7 @@ def test_paths_outrank_a_list_that_the_environment_names(
 # --- again ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_list_goes_with_the_run_that_is_forgotten(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_forget_removes_the_stored_list(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     make_files(**{"a.mp4": 1})
     server.faults.next_answers("POST", "/api/upload/files/", [Answer(503)])
     done = piped(b"files/a.mp4\n", "-s", server.url, "--retries", "0", "--json", home=tmp_path)
@@ -390,7 +392,9 @@ def test_a_list_goes_with_the_run_that_is_forgotten(server: EmbeddedServer, make
 
 
 @pytest.mark.parametrize("through", ["file", "pipe"])
-def test_a_killed_run_is_gone_on_with(through: str, server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_killed_run_of_a_list_is_resumed(
+    through: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     """By `uploader resume`; a list that came through a pipe was kept for that, and goes with the run."""
     content = {"a.mp4": os.urandom(10 * KIB), "b.mp4": os.urandom(700 * KIB)}
     make_files(**content)
@@ -429,7 +433,7 @@ def test_the_same_list_through_a_pipe_is_the_same_command(
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
-def test_what_failed_can_be_fed_back(suffix: str, make_files: Files, tmp_path: Path) -> None:
+def test_failed_to_list_is_a_valid_list(suffix: str, make_files: Files, tmp_path: Path) -> None:
     """The acceptance of issue 5: every tenth file is refused, and after that all are there exactly once."""
     content = {f"{number:02}.mp4": os.urandom(100) for number in range(30)} | {"deep/x.mp4": os.urandom(100)}
     top = make_files(**content)
@@ -448,7 +452,7 @@ def test_what_failed_can_be_fed_back(suffix: str, make_files: Files, tmp_path: P
     assert top.is_dir()
 
 
-def test_the_event_stream_can_be_fed_back(make_files: Files, tmp_path: Path) -> None:
+def test_event_stream_is_a_valid_list(make_files: Files, tmp_path: Path) -> None:
     """The lines of the failed files, as a script filters them."""
     content = {f"{number:02}.mp4": os.urandom(100) for number in range(20)}
     make_files(**content)

@@ -45,7 +45,7 @@ def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path]
     assert f"warning: {warning['text']}" in done.err
 
 
-def test_the_library_has_them_too(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_library_result_has_the_metrics(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Measurements, failures, exit code and results of analyses."""
     secret = "a secret that is long enough to sign with"
     with running_server(analysis_seconds=0.1, jwt_secret=secret) as server:

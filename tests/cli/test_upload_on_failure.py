@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
-def test_the_report_is_on_its_stdin(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_on_failure_command_gets_the_report_on_stdin(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """Its output goes to stderr after the summary; its own failure is only a warning."""
     server.faults.fail_files.append("bad*")
     files = make_files(**{"bad.mp4": 10, "ok.mp4": 9})
@@ -33,7 +35,7 @@ def test_the_report_is_on_its_stdin(server: EmbeddedServer, make_files: Callable
     assert command[1] not in done.err
 
 
-def test_a_run_that_went_well_runs_nothing(
+def test_on_failure_command_does_not_run_after_success(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     done = uploader(

@@ -87,7 +87,7 @@ def test_shard(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "two.json").read_text())["shard"] == {"index": 2, "count": 2}
 
 
-def test_a_shard_without_files_went_well(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_shard_without_files_exits_0(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """With more machines than files some shards are empty, which is not an error."""
     files = make_files(**{"a.mp4": 1})
     codes = {uploader("upload", files, "-s", server.url, "--shard", f"{n}/2", home=tmp_path).code for n in (1, 2)}
@@ -263,7 +263,7 @@ def test_a_refused_file_fails_when_named_and_is_skipped_when_found(make_files: F
     assert (found.code, found.finished["skipped"]) == (0, 1)
 
 
-def test_certificates_that_the_environment_names(
+def test_ca_bundle_of_the_environment_is_used(
     server: EmbeddedServer, authority: trustme.CA, make_files: Files, tmp_path: Path
 ) -> None:
     """The system's variables for CA bundles are used."""

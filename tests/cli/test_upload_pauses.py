@@ -26,7 +26,7 @@ BATCH, TUS, STORED = "/api/upload/batch", "/api/upload/files/", "/uploads/*"
 A_DAY = Answer(429, {"Retry-After": "86400"})
 
 
-def test_poll_that_is_told_to_wait_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
+def test_poll_with_retry_after_of_a_day_delays_no_upload(make_files: Files, tmp_path: Path) -> None:
     """Polls begin three seconds after the dials that are refused; the second session comes after the first poll."""
     with running_server(flavour="reference", processing_seconds=6.0, realtime="off") as server:
         server.faults.next_answers("GET", "/api/upload/progress/*", [A_DAY])
@@ -47,7 +47,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("flavour", "method", "path", "options", "code"), CALLS.values(), ids=CALLS)
-def test_call_that_is_told_to_wait_a_day_is_not_waited_for(
+def test_call_with_retry_after_of_a_day_fails_at_once(
     flavour: str, method: str, path: str, options: tuple[str, ...], code: int, make_files: Files, tmp_path: Path
 ) -> None:
     """No pause is waited for: the run exits 3, or sends the file that it could not look up."""
@@ -71,7 +71,9 @@ def test_ctrl_c_during_a_pause_claims_nothing(make_files: Files, tmp_path: Path)
     assert [event["code"] for event in done.of("warning")] == ["rate_limited"]
 
 
-def test_dropped_head_of_skip_existing_ends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_skip_existing_continues_after_a_dropped_head(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     files, elsewhere = make_files(**{"a.mp4": 10, "b.mp4": 10}), make_files("elsewhere", x=1)
     assert uploader("upload", files, "-s", server.url, home=elsewhere).code == 0
     server.faults.next_answers("HEAD", STORED, [Answer(close=True, when="after_body")])
@@ -81,7 +83,7 @@ def test_dropped_head_of_skip_existing_ends_nothing(server: EmbeddedServer, make
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_one_refused_request_is_halved_and_then_full_again(status: int, make_files: Files, tmp_path: Path) -> None:
+def test_request_after_a_halved_one_has_full_size(status: int, make_files: Files, tmp_path: Path) -> None:
     """16 files, the first request refused once: its halves, not one request for each file."""
     with running_server(tus=False) as server:
         server.faults.next_answers("POST", BATCH, [Answer(status, when="after_body")])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
-def test_a_server_s_fault_degrades_the_run_which_goes_on(
+def test_run_continues_degraded_after_a_server_fault(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     """One file fails after its retries and needs attention; the other one is stored."""
@@ -54,7 +54,7 @@ def outage(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], Server
     return process, server, seen
 
 
-def test_outage_is_waited_for_and_costs_no_file(tmp_path: Path) -> None:
+def test_outage_is_waited_out_without_a_failed_file(tmp_path: Path) -> None:
     process, server, seen = outage(tmp_path, "--retries", "0", "--wait-for-server", str(PATIENCE))
     seen += read_until(process, "warning", lambda event: event["code"] == "unreachable")
     with server_process("--root", str(tmp_path / "root"), "--port", str(urlsplit(server.url).port)):
@@ -65,7 +65,7 @@ def test_outage_is_waited_for_and_costs_no_file(tmp_path: Path) -> None:
     assert stored == [bytes([number]) * 100_000 for number in range(12)]
 
 
-def test_files_that_an_outage_left_untried_are_one_line_and_listed(tmp_path: Path) -> None:
+def test_untried_files_of_an_outage_are_summarised_and_listed(tmp_path: Path) -> None:
     again = tmp_path / "again.jsonl"
     process, _, seen = outage(tmp_path, "--wait-for-server", "0", "--failed-to", str(again))
     done = ended(process, seen)

@@ -43,7 +43,7 @@ def test_renamed_file_is_named_in_summary_event_and_report(
     assert "| files/deep/b c.mp4 | files/deep/b c (2).mp4 |" in (tmp_path / "r.md").read_text()
 
 
-def test_names_that_a_server_makes_of_each_session_are_no_renaming(
+def test_session_prefix_of_the_server_is_not_reported_as_renaming(
     make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     """The reference backend puts the session's id before every name."""

@@ -65,7 +65,7 @@ def test_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pat
         (["--failed-to", "files/a.mp4"], "not the name of a list"),
     ],
 )
-def test_a_bad_destination_is_told_before_anything_is_sent(
+def test_invalid_report_destination_is_an_error_before_the_upload(
     server: EmbeddedServer,
     make_files: Callable[..., Path],
     options: list[str],
@@ -78,7 +78,7 @@ def test_a_bad_destination_is_told_before_anything_is_sent(
     assert len(server.faults.requests) == 0
 
 
-def test_a_destination_that_goes_away_costs_the_report_alone(
+def test_removed_report_directory_exits_2_and_keeps_the_upload(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The uploads and the other report are complete; exit code 2 names the missing report."""
@@ -109,7 +109,7 @@ def test_failed_to(make_files: Callable[..., Path], tmp_path: Path) -> None:
         assert (tmp_path / "again.txt").read_text() == ""
 
 
-def test_what_fail_fast_did_not_start_is_to_be_sent_again(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_failed_to_lists_files_that_fail_fast_did_not_start(make_files: Callable[..., Path], tmp_path: Path) -> None:
     with running_server(flavour="reference", processing_seconds=0.01, fail_files=("b*",)) as server:
         make_files(**{f"{name}.mp4": 10 for name in "abcde"})
         assert (
@@ -121,7 +121,7 @@ def test_what_fail_fast_did_not_start_is_to_be_sent_again(make_files: Callable[.
     assert [row["name"] for row in again] == ["files/b.mp4", "files/d.mp4", "files/e.mp4"]
 
 
-def test_a_name_with_a_line_break_makes_a_plain_list_nul_separated(
+def test_failed_to_is_nul_separated_for_a_name_with_a_line_break(
     make_files: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No name is lost, and a message says how to read the list."""
@@ -171,7 +171,9 @@ def test_a_terminated_run_is_reported(server: EmbeddedServer, tmp_path: Path) ->
     assert (tmp_path / "again.txt").read_text().splitlines() == left
 
 
-def test_a_pipe_is_written_to_as_it_is(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_report_to_a_pipe_is_written_in_place(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """As `--report json:>(jq …)` makes one; a link keeps being one, and a file keeps its mode."""
     make_files(**{"a.mp4": 10})
     target, link = tmp_path / "real.csv", tmp_path / "link.csv"
@@ -190,14 +192,14 @@ def test_a_pipe_is_written_to_as_it_is(server: EmbeddedServer, make_files: Calla
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
-def test_a_dry_run_writes_none(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_dry_run_writes_no_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     make_files(**{"a.mp4": 10})
     (tmp_path / "r.json").write_text("of the last run")
     assert main(["upload", "files", "-s", server.url, "-q", "--dry-run", "--report", "r.json"]) == 0
     assert (tmp_path / "r.json").read_text() == "of the last run"
 
 
-def test_the_library_writes_what_the_settings_ask_for(
+def test_library_writes_the_configured_reports(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And prints nothing; the summary of a job is the command's alone."""
@@ -221,7 +223,7 @@ def test_the_library_writes_what_the_settings_ask_for(
     assert "r.json could not be written: No space left on device" in result.report_problems[0]
 
 
-def test_a_resumed_run_says_which_one_it_goes_on_with(
+def test_report_of_a_resumed_run_names_the_first_run(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
     make_files(**{"a.mp4": 10, "b.mp4": 10})
@@ -238,7 +240,7 @@ def test_a_resumed_run_says_which_one_it_goes_on_with(
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_token_that_a_server_quotes_goes_no_further(
+def test_token_quoted_by_the_server_is_masked_everywhere(
     server: EmbeddedServer,
     make_files: Callable[..., Path],
     tmp_path: Path,

@@ -84,9 +84,7 @@ def test_lost_answer_is_unknown_to_later_runs_until_resend(make_files: Files, tm
 
 
 @pytest.mark.parametrize("status", [403, 405, 501])
-def test_stored_file_is_not_sent_again_where_the_server_refuses_head(
-    status: int, make_files: Files, tmp_path: Path
-) -> None:
+def test_stored_file_is_not_resent_where_head_is_refused(status: int, make_files: Files, tmp_path: Path) -> None:
     """Only 404 and 410 mean that a file is missing; after another refusal the receipt counts."""
     config = {"flavour": "reference", "processing_seconds": 0.01, "realtime": "off", "fail_files": ("b*",)}
     with running_server(**config) as server:
@@ -99,7 +97,7 @@ def test_stored_file_is_not_sent_again_where_the_server_refuses_head(
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]], ids=["kill", "ctrl-c"])
-def test_run_that_ends_during_verification_is_not_sent_again(
+def test_files_of_a_run_ended_during_verification_are_not_resent(
     signals: list[int], make_files: Files, tmp_path: Path
 ) -> None:
     """Killed or interrupted while it reads the stored bytes back; the next run verifies them."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
-def test_a_plain_run(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_of_a_run_has_all_events_in_order(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """From `run.started` to `run.finished`, with the numbers that the files have."""
     files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 70_000})
     done = uploader("upload", files, "-s", server.url, "--json", "-c", "scenic", home=tmp_path)
@@ -59,7 +61,9 @@ def test_every_line_fits_the_schema(flavour: str, make_files: Callable[..., Path
     assert "bad\\xff.mp4" in odd["path"]
 
 
-def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_a_retry_with_delay_and_attempt(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """A 503 with Retry-After: the delay is the server's, the next attempt has the next number."""
     from uploader_server.faults import Answer
 
@@ -72,7 +76,9 @@ def test_a_retry(server: EmbeddedServer, make_files: Callable[..., Path], tmp_pa
     assert done.of("file.completed")[0]["attempts"] == 2
 
 
-def test_a_failed_file(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_code_and_message_of_a_failed_file(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
     """The failure has a code of the closed list, a message, and whether it is retryable."""
     server.faults.fail_files.append("bad*")
     options = ("-s", server.url, "--protocol", "batch", "--json")
@@ -84,7 +90,7 @@ def test_a_failed_file(server: EmbeddedServer, make_files: Callable[..., Path], 
     assert done.of("session.finished")[0]["status"] == "partial"
 
 
-def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Found by walking and not taken by the server: skipped, counted, no failure."""
     with running_server(types=("mp4",), max_size=100) as server:
         files = make_files(**{"a.mp4": 10, "b.txt": 10, "c.mp4": 101, "d.mp4": 0})
@@ -95,7 +101,7 @@ def test_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None
     assert reasons == {"b.txt": "type", "c.mp4": "size", "d.mp4": "empty", "link.mp4": "symlink"}
 
 
-def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_each_channel_change_once(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Every move is reported once, each starts where the one before ended, and the last is `closed`."""
     with running_server(processing_seconds=1.5) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
@@ -111,14 +117,14 @@ def test_the_channel(make_files: Callable[..., Path], tmp_path: Path) -> None:
     assert done.finished["channel"]["polls"] == 0
 
 
-def test_server_messages(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_the_messages_of_the_server(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """The server's messages are passed on unchanged."""
     with running_server(flavour="reference", processing_seconds=2.0) as server:
         done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--json", home=tmp_path)
     assert "a.mp4 上传完成" in [event["text"] for event in done.of("server.message")]
 
 
-def test_warnings(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_stream_has_a_warning_for_a_stall(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """A stall is a warning with a code and the known reason."""
     with running_server(processing_seconds=1.2) as server:
         server.faults.set_realtime("off")
@@ -154,7 +160,9 @@ def test_a_callback_that_fails_ends_the_upload(server: EmbeddedServer, make_file
     assert min(offsets) >= 1 << 17
 
 
-def test_library_and_stream_agree(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
+def test_library_callbacks_get_the_events_of_the_stream(
+    server: EmbeddedServer, make_files: Callable[..., Path]
+) -> None:
     """The same run as a library call: receipts for each file, callbacks in the calling thread, nothing left behind."""
     import threading
 

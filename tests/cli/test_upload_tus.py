@@ -97,7 +97,7 @@ def test_jobs(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None
         assert most == at_once
 
 
-def test_file_goes_in_parts_where_the_server_is_far_away(tmp_path: Path) -> None:
+def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path) -> None:
     """From 8 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(12 * MIB))
@@ -127,7 +127,7 @@ def test_chunk_size(server: EmbeddedServer, make_files: Files, tmp_path: Path) -
         assert uploader("upload", files, *options[:2], "--chunk-size", "1000", home=tmp_path).code == 2
 
 
-def test_size_that_a_server_refuses_is_remembered_until_a_larger_one_is_taken(
+def test_refused_chunk_size_is_remembered_until_a_larger_one_passes(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
     """The next run starts with the accepted size; a number from the user is tried anyway, and lifts the limit."""
@@ -165,7 +165,7 @@ def test_checksum(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> 
         assert relay.carried == 0
 
 
-def test_a_checksum_that_is_not_offered(make_files: Files, tmp_path: Path) -> None:
+def test_checksum_that_the_server_lacks_exits_2(make_files: Files, tmp_path: Path) -> None:
     """Exit 2 with the list of offered algorithms, before a byte is sent; `auto` sends none."""
     files = make_files(**{"a.mp4": 10})
     with plain_tus_server() as (url, _):
@@ -175,9 +175,7 @@ def test_a_checksum_that_is_not_offered(make_files: Files, tmp_path: Path) -> No
         assert uploader("upload", files, "--tus-endpoint", url, home=tmp_path).code == 0
 
 
-def test_a_chunk_that_was_spoilt_on_its_way_is_sent_again(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path
-) -> None:
+def test_corrupted_chunk_is_resent(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """The server refuses it by its checksum (460), the stream tells of it, and what is stored is what was read."""
     content = os.urandom(250 * KIB)
     files = make_files(**{"a.mp4": content})
@@ -193,7 +191,7 @@ def test_a_chunk_that_was_spoilt_on_its_way_is_sent_again(
     assert (server.root / "personal" / "files" / "a.mp4").read_bytes() == content
 
 
-def test_what_verified_means(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_verified_needs_a_checksum_for_every_byte(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Every byte in a chunk whose checksum was accepted, also over two runs; without checksums it is not."""
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
     options = ("-s", server.url, "--chunk-size", "100K", "--json")
@@ -251,9 +249,7 @@ def test_skip_existing(server: EmbeddedServer, make_files: Files, tmp_path: Path
     assert by_digest.of("warning") == []
 
 
-def test_skip_existing_sends_a_changed_file_whose_digest_the_server_did_not_know(
-    make_files: Files, tmp_path: Path
-) -> None:
+def test_skip_existing_sends_a_changed_file_of_unknown_digest(make_files: Files, tmp_path: Path) -> None:
     """A lookup computes no digests; sizes alone must not decide."""
     files = make_files(**{"a.mp4": os.urandom(200 * KIB), "b.mp4": os.urandom(200 * KIB)})
     with running_server(packs=True) as server:
@@ -267,7 +263,7 @@ def test_skip_existing_sends_a_changed_file_whose_digest_the_server_did_not_know
     assert [event["path"] for event in again.of("file.completed")] == [str(files / "b.mp4")]
 
 
-def test_skip_existing_asks_and_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
+def test_skip_existing_trusts_receipts_only_on_request(make_files: Files, tmp_path: Path) -> None:
     """Other servers are asked about the path in the receipt; an upload that a tus server forgot can't be looked up."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     with running_server(flavour="reference", processing_seconds=0.01) as server, plain_tus_server() as (url, uploads):
@@ -306,7 +302,7 @@ def test_verify(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> No
         assert (completed["verified"], completed["checksum"]) == (True, sha256(content))
 
 
-def test_verify_where_the_server_offers_no_way(make_files: Files, tmp_path: Path) -> None:
+def test_verify_where_the_server_can_not_is_a_warning(make_files: Files, tmp_path: Path) -> None:
     """A warning, once, and the files count as uploaded, not as verified."""
     with plain_tus_server() as (url, _):
         options = ("--tus-endpoint", url, "--verify", "--json")

@@ -22,7 +22,7 @@ def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_the_list_names_each_case() -> None:
+def test_benchmark_list_names_each_case() -> None:
     done = benchmarks("--list")
     assert done.returncode == 0
     assert "| single | one file of 4 KiB |" in done.stdout.splitlines()

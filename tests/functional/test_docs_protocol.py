@@ -117,7 +117,7 @@ def test_each_example_is_found_and_states_what_it_answers() -> None:
 @pytest.mark.parametrize(
     ("name", "shown"), re.findall(r"^<!-- wire: (\S+) -->\n```json\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 )
-def test_a_quoted_capture_is_the_captured_one(name: str, shown: str) -> None:
+def test_quoted_captures_match_the_recordings(name: str, shown: str) -> None:
     text = (WIRE / name).read_text(encoding="utf-8")
     if name.endswith(".jsonl"):
         events = [json.loads(line)["data"] for line in text.splitlines()]
@@ -145,7 +145,7 @@ def _codes(body: Any) -> list[str]:
     return [*([body["error"]] if "error" in body else []), *(file["errorCode"] for file in failed)]
 
 
-def test_the_links_within_the_page_lead_somewhere() -> None:
+def test_links_within_the_page_have_targets() -> None:
     titles = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) - anchors == set()

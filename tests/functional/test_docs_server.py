@@ -97,7 +97,7 @@ def test_the_tables_of_faults_are_those_of_the_server() -> None:
     assert markdown() in PAGE
 
 
-def test_every_metric_is_on_the_page_and_no_other() -> None:
+def test_page_lists_exactly_the_metrics() -> None:
     with EmbeddedServer() as server:
         text = server.app.state.metrics.text().decode()
     families = re.findall(r"^# TYPE (uploader_\S+) ", text, re.MULTILINE)

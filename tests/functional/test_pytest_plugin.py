@@ -85,7 +85,7 @@ def test_a_project_that_does_not_use_it_imports_no_server(foreign: Callable[...,
     foreign(source).assert_outcomes(passed=1)
 
 
-def test_mistakes_are_told_without_a_traceback(foreign: Callable[..., pytest.RunResult]) -> None:
+def test_plugin_errors_have_no_traceback(foreign: Callable[..., pytest.RunResult]) -> None:
     source = """
         import pytest
 
@@ -116,7 +116,7 @@ def test_mistakes_are_told_without_a_traceback(foreign: Callable[..., pytest.Run
     result.stdout.no_fnmatch_line("*raise UsageError*")
 
 
-def test_without_the_extra_the_pip_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_shows_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_cli.cli.server_extra.find_spec", lambda name: None if name == "granian" else object())
     with pytest.raises(
         UsageError, match=r"fixture `upload_server` needs the bundled server, .* \(no granian\)"
@@ -125,7 +125,7 @@ def test_without_the_extra_the_pip_line_is_shown(monkeypatch: pytest.MonkeyPatch
     assert error.value.hint == "pip install 'uploader-cli[server]'"
 
 
-def test_files_are_what_has_arrived_as_a_whole(start: Start) -> None:
+def test_files_lists_completely_stored_files(start: Start) -> None:
     """By category and path, in the order of names; neither the server's own files nor uploads under way."""
     server = start()
     assert server.files == {}
@@ -151,7 +151,7 @@ def test_faults_can_be_changed_at_any_time(start: Start) -> None:
     assert server.faults.count("POST", "/api/*") == 4
 
 
-def test_the_closest_marker_wins(start: Start) -> None:
+def test_innermost_marker_overrides_outer_ones(start: Start) -> None:
     """For options and for answers, of which those that are left over come after."""
     call = "POST /api/upload/session"
     server = start({"max_files": 2, "answers": {call: [503]}}, {"max_files": 7, "tus": False, "answers": {call: [500]}})
@@ -160,7 +160,7 @@ def test_the_closest_marker_wins(start: Start) -> None:
     assert (made["maxFiles"], "tus" in made) == (2, False)
 
 
-def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
+def test_each_option_on_the_page_exists(start: Start, tmp_path: Any) -> None:
     """Each example of the table starts a server; all of them are options."""
     options: dict[str, Any] = {}
     for option, _ in rows(section(PAGE, "## The marker")):
@@ -184,18 +184,18 @@ def test_each_option_of_the_page_is_one(start: Start, tmp_path: Any) -> None:
         ({"root": "/dev/null/x"}, "upload_server: ", ""),
     ],
 )
-def test_mistakes_in_a_marker_are_told(mark: dict[str, Any], message: str, hint: str) -> None:
+def test_invalid_marker_is_an_error(mark: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         running_server([((), mark)])
     assert error.value.hint.startswith(hint)
 
 
-def test_a_marker_s_options_have_names() -> None:
+def test_marker_with_positional_options_is_an_error() -> None:
     with pytest.raises(UsageError, match="'off' has no name"):
         running_server([(("off",), {})])
 
 
-def test_nothing_of_it_is_left(start: Start) -> None:
+def test_plugin_leaves_no_server_and_no_files(start: Start) -> None:
     server = start()
     root = next(iter(server.files.values()), server._server.root)
     with server:

@@ -40,7 +40,7 @@ NAME = "Grüße 東京.bin"
         pytest.param({"overridePatchMethod": True}, False, {"POST 201": 1, "POST 204": 1}, id="no PATCH"),
     ],
 )
-def test_ways_to_send(
+def test_tus_js_client_options(
     node: Node,
     destination: Destination,
     make_file: Callable[[str, int], Path],
@@ -98,7 +98,9 @@ def test_resume_from_a_url(node: Node, destination: Destination, make_file: Call
     destination.check(rest["url"], NAME, file.read_bytes())
 
 
-def test_terminate_under_way(node: Node, destination: Destination, make_file: Callable[[str, int], Path]) -> None:
+def test_terminate_during_an_upload(
+    node: Node, destination: Destination, make_file: Callable[[str, int], Path]
+) -> None:
     """`abort(true)` in the middle of a body."""
     told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS}
     file = make_file("a.bin", 2 << 20)
@@ -109,7 +111,7 @@ def test_terminate_under_way(node: Node, destination: Destination, make_file: Ca
 
 
 @pytest.mark.parametrize("destination", ["without a session"], indirect=True)
-def test_terminate_what_is_finished(
+def test_terminate_of_a_finished_upload(
     node: Node, destination: Destination, make_file: Callable[[str, int], Path]
 ) -> None:
     """The file goes too. (That of a session asks for a token.)"""

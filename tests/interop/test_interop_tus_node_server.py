@@ -88,7 +88,9 @@ def options(tus_server: TusServer) -> list[str]:
     return ["--tus-endpoint", tus_server.endpoint, "--chunk-size", str(CHUNK), "--jobs", str(JOBS), "--json"]
 
 
-def test_every_third_patch_is_broken_off(tus_server: TusServer, files: list[Path], tmp_path: Path) -> None:
+def test_upload_completes_when_every_third_patch_is_cut(
+    tus_server: TusServer, files: list[Path], tmp_path: Path
+) -> None:
     """Everything arrives, once; at most one chunk is sent again for each break; and it can be read back."""
     done = uploader("upload", *files, *options(tus_server), "--verify", home=tmp_path)
     assert done.code == 0, done.err

@@ -81,7 +81,7 @@ def test_resume_from_its_storage(
     destination.check(rest.url, NAME, file.read_bytes())
 
 
-def test_a_refused_chunk_is_sent_again(destination: Destination, make_file: Callable[[str, int], Path]) -> None:
+def test_tuspy_resends_a_refused_chunk(destination: Destination, make_file: Callable[[str, int], Path]) -> None:
     """After a 503 tuspy asks where the server is and goes on; without retries it gives up there."""
     file = make_file("a.bin", 1000 * KIB)
     upload = TusClient(destination.endpoint).uploader(

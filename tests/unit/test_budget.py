@@ -51,7 +51,9 @@ class Account(RateBudget):
         (0, 0, 0, 1.0),
     ],
 )
-def test_polls_yield_to_the_upload(remaining: int, sessions: int, reset: int | None, interval: float) -> None:
+def test_poll_interval_leaves_calls_for_the_upload(
+    remaining: int, sessions: int, reset: int | None, interval: float
+) -> None:
     account = Account()
     account.sessions_to_come = sessions
     account.left(remaining, reset)
@@ -69,7 +71,7 @@ def test_where_calls_are_not_counted_polls_come_every_second() -> None:
     assert account.metered
 
 
-def test_the_reset_comes_nearer_and_then_there_is_room_to_ask() -> None:
+def test_poll_interval_shrinks_until_the_reset() -> None:
     account = Account()
     account.left(0, 30)
     account.at.pass_(10)
@@ -130,7 +132,7 @@ def test_polls_wait_for_the_longer_of_both_pauses() -> None:
     assert account.poll_interval() == 50.0
 
 
-def test_during_a_pause_nobody_calls() -> None:
+def test_no_call_during_a_pause() -> None:
     account = Account()
     assert account.pause_left() == 0.0
     account.pause(30)
@@ -153,7 +155,7 @@ def test_a_pause_outlasts_the_interval() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 100), st.none() | st.integers(0, 2000), st.floats(0, 2000))
-def test_an_interval_is_never_below_a_second_nor_beyond_need(
+def test_poll_interval_is_at_least_a_second_and_bounded(
     remaining: int, sessions: int, reset: int | None, pause: float
 ) -> None:
     account = Account()

@@ -26,12 +26,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "uploader" / "limits.json"
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_limits_cache_is_empty_at_first() -> None:
     assert recall(HERE) is None
 
 
 @pytest.mark.parametrize("seen", [REFERENCE, OPEN], ids=["reference", "bundled"])
-def test_it_comes_back_as_it_was(seen: KnownServer) -> None:
+def test_cached_limits_are_read_back(seen: KnownServer) -> None:
     remember(HERE, seen)
     assert recall(HERE) == seen
     assert recall(THERE) is None
@@ -69,7 +69,7 @@ def test_the_oldest_servers_are_forgotten() -> None:
 @pytest.mark.parametrize(
     "spoiled", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"http://here:1": 7}', b'{"http://here:1": {"maxFiles": 0}}']
 )
-def test_a_spoiled_file_is_no_knowledge_and_is_put_right(state: Path, spoiled: bytes) -> None:
+def test_corrupted_limits_cache_is_ignored_and_replaced(state: Path, spoiled: bytes) -> None:
     state.parent.mkdir(parents=True)
     state.write_bytes(spoiled)
     assert recall(HERE) is None

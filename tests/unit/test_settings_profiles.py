@@ -62,20 +62,20 @@ def test_precedence_flag_environment_profile_file_default(settle: Resolve, here:
     assert settle(profile="x").retries == 5
 
 
-def test_a_profile_that_is_not_asked_for_says_nothing(settle: Resolve, own: Path) -> None:
+def test_unselected_profile_is_ignored(settle: Resolve, own: Path) -> None:
     own.write_text("retries = 6\n[profile.x]\nretries = 4")
     settings = settle()
     assert (settings.retries, settings.profile) == (6, None)
 
 
-def test_the_environment_asks_for_one_and_the_flag_outranks_it(settle: Resolve, own: Path) -> None:
+def test_profile_flag_overrides_the_environment(settle: Resolve, own: Path) -> None:
     own.write_text("[profile.x]\nretries = 1\n[profile.y]\nretries = 2")
     assert settle({"UPLOADER_PROFILE": "x"}).retries == 1
     settings = settle({"UPLOADER_PROFILE": "x"}, profile="y")
     assert (settings.retries, settings.profile, str(settings.sources["profile"])) == (2, "y", "--profile")
 
 
-def test_what_it_does_not_say_the_rest_of_the_file_does(settle: Resolve, own: Path) -> None:
+def test_profile_falls_back_to_the_rest_of_the_file(settle: Resolve, own: Path) -> None:
     own.write_text("server = 'files.example'\njobs = 2\n[profile.x]\njobs = 8")
     settings = settle(profile="x")
     assert (settings.server, settings.jobs) == ("https://files.example", 8)

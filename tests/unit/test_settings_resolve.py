@@ -137,7 +137,7 @@ def test_uploader_toml_wins_over_pyproject_and_says_so(settle: Resolve, here: Pa
     assert "pyproject.toml is ignored" in settings.notes[0]
 
 
-def test_a_parent_directory_is_not_asked(here: Path, own: Path) -> None:
+def test_config_of_a_parent_directory_is_not_read(here: Path, own: Path) -> None:
     (here.parent / "uploader.toml").write_text("jobs = 2")
     assert resolve({"server": "x"}, env={}, cwd=here, user_config=own).jobs == "auto"
 
@@ -268,7 +268,7 @@ def test_a_command_about_sessions_knows_no_tus_endpoint(here: Path) -> None:
         ({"protocol": "batch"}, "--protocol batch and --tus-endpoint exclude each other"),
     ],
 )
-def test_what_a_tus_endpoint_excludes(here: Path, flags: dict[str, object], said: str) -> None:
+def test_options_that_a_tus_endpoint_excludes(here: Path, flags: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         resolve({"tus_endpoint": TUS, **flags}, env={}, cwd=here, user_config=None)
 

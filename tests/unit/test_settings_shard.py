@@ -92,7 +92,7 @@ def test_a_shard_that_can_not_be_settled_is_a_usage_error(said: str, env: str, w
     assert "--shard" in caught.value.hint or "starts at 1" in caught.value.hint
 
 
-def test_a_run_that_is_gone_on_with_is_the_same_shard() -> None:
+def test_resumed_run_keeps_its_shard() -> None:
     """`auto` was settled when the run began; where it is resumed there may be no array, or another place in it."""
     began = resolve(
         {"server": "localhost", "shard": "auto"},
@@ -105,7 +105,7 @@ def test_a_run_that_is_gone_on_with_is_the_same_shard() -> None:
     assert shard(None, GITLAB.format(3, 3), stored="2/3") == "2/3"
 
 
-def test_the_environment_may_say_it_a_config_file_may_not(tmp_path: Path) -> None:
+def test_shard_is_read_from_the_environment_only(tmp_path: Path) -> None:
     assert shard(None, "UPLOADER_SHARD=2/3") == "2/3"
     (tmp_path / "uploader.toml").write_text('shard = "1/2"\n')
     with pytest.raises(UsageError, match="shard"):

@@ -81,7 +81,7 @@ def rebuilt(stored: dict[str, Any], env: dict[str, str] | None = None, **flags: 
     return resolve(flags, stored=stored, env=env or {}, cwd=NOWHERE, user_config=None)
 
 
-def test_the_later_environment_says_something_about_each() -> None:
+def test_later_environment_sets_each_stored_option() -> None:
     assert {f"UPLOADER_{name.upper()}" for name in STORED} == LATER.keys()
 
 
@@ -96,7 +96,7 @@ def test_a_run_comes_back_as_it_was_stored(settings: Settings, env: dict[str, st
     assert again.storable() == settings.storable()
 
 
-def test_what_is_given_anew_outranks_what_is_stored() -> None:
+def test_new_options_override_stored_ones() -> None:
     stored = Settings(server="http://localhost:1", retries=2, jobs=3).storable()
     again = rebuilt(stored, retries="7", jobs=None, include=[])
     assert (again.retries, again.jobs) == (7, 3)

@@ -31,7 +31,7 @@ def test_sizes(written: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "M", "-1", "8X", "8MBB", "1e3", "0x10", "8 M B", "1.M"])
-def test_what_is_no_size(written: str) -> None:
+def test_invalid_size_values(written: str) -> None:
     with pytest.raises(Invalid, match="must be a size"):
         parse_size(written)
 
@@ -176,7 +176,7 @@ def test_bad_endpoints(written: str) -> None:
 
 
 @pytest.mark.parametrize("raw", ["no colon", ": empty", "two words: x", "Ünï: x", 3])
-def test_what_is_no_header(raw: object) -> None:
+def test_invalid_headers(raw: object) -> None:
     with pytest.raises(Invalid, match="NAME:VALUE"):
         values.header(raw)
 
@@ -225,7 +225,7 @@ def test_the_format_of_a_report(written: str, kind: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "r", "r.txt", "json:", "xml:r", 7])
-def test_what_is_no_report(written: object) -> None:
+def test_invalid_report_is_refused(written: object) -> None:
     with pytest.raises(Invalid):
         values.report_file(written)
 
@@ -268,7 +268,7 @@ RAW = (
 
 
 @given(RAW)
-def test_no_value_makes_a_parser_fail_otherwise_than_it_says(raw: object) -> None:
+def test_option_parsers_raise_only_invalid(raw: object) -> None:
     said = set()
     for option in OPTIONS.values():
         try:

@@ -329,7 +329,7 @@ def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("trouble", "name", "cause", "verdict", "code"), BROKEN, ids=[row[0].__name__ for row in BROKEN]
 )
-def test_a_broken_set_up_is_named(
+def test_doctor_names_the_broken_step_and_its_cause(
     trouble: Callable[[World], str],
     name: str,
     cause: str,

@@ -26,7 +26,7 @@ IDS = [
 ]
 
 
-def test_words_for_people(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_output_for_people_is_on_stderr(server: EmbeddedServer, tmp_path: Path) -> None:
     """On stderr, in 80 columns, the verdict last; nothing on stdout."""
     done = uploader("doctor", "-s", server.url, home=tmp_path)
     assert (done.code, done.out) == (0, "")
@@ -66,7 +66,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert uploader("doctor", "-s", url, "--session", UNKNOWN, "--new-session", home=tmp_path).code == 2
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_doctor_at_once(tmp_path: Path) -> None:
     """During a step, with exit code 130."""
     with silent_server() as url:
         process = start("doctor", "-s", url, home=tmp_path)

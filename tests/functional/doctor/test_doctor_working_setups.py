@@ -35,7 +35,7 @@ def api_calls(running: EmbeddedServer) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
-def test_everything_works(flavour: str, tmp_path: Path) -> None:
+def test_doctor_passes_on_each_kind_of_server(flavour: str, tmp_path: Path) -> None:
     """Each kind of server is recognised, with the reported number of calls, at most 4."""
     with running_server(flavour=flavour, jwt_secret="s" * 40) as running:
         token = issue_token("s" * 40)
@@ -51,7 +51,7 @@ def test_everything_works(flavour: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # neither the directory nor the file of the speed test
 
 
-def test_a_server_with_a_token_for_all_and_we_have_it() -> None:
+def test_doctor_with_the_token_of_the_server_passes() -> None:
     """Over both transports too; the token itself is nowhere in the report."""
     with running_server(auth_token="the-token-for-all") as running:
         report = doctor(running.url, token="the-token-for-all", context={"new_session": True})
@@ -61,7 +61,7 @@ def test_a_server_with_a_token_for_all_and_we_have_it() -> None:
     assert "the-token-for-all" not in str(report.as_json())
 
 
-def test_the_calls_that_are_left_are_told() -> None:
+def test_doctor_reports_the_remaining_calls() -> None:
     with running_server(flavour="reference") as running:
         report = doctor(running.url)
     assert "99 of 100 calls left" in step(report, "rate_limit").finding.cause
@@ -78,7 +78,7 @@ def test_a_new_session_is_joined_and_cancelled() -> None:
     assert report.api_calls == 3
 
 
-def test_a_session_that_is_there(server: EmbeddedServer) -> None:
+def test_doctor_joins_an_existing_session(server: EmbeddedServer) -> None:
     asked = {"category": "personal", "expectedFiles": 1}
     known = requests.post(f"{server.url}/api/upload/session", json=asked, timeout=PATIENCE).json()["sessionId"]
     found = step(doctor(server.url, context={"session": known}), "session").finding
@@ -104,7 +104,7 @@ def test_a_trusted_certificate_through_a_proxy(tmp_path: Path) -> None:
     assert "hunter2" not in str(report.as_json())
 
 
-def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server() as running, http_proxy(running.url) as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -121,7 +121,7 @@ def test_an_unchecked_certificate_is_a_warning() -> None:
     assert "certificates are not verified" in report.verdict
 
 
-def test_a_token_that_is_withheld_is_said_to_be(server: EmbeddedServer) -> None:
+def test_doctor_reports_a_withheld_token(server: EmbeddedServer) -> None:
     named = {"server": Source(Layer.WORKING_DIRECTORY, "uploader.toml: server")}
     report = doctor(server.url, token="secret-word", token_withheld=True, sources=named)
     assert "the token is withheld" in report.verdict

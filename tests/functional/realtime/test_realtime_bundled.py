@@ -93,7 +93,7 @@ STORIES: dict[str, tuple[dict[str, str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_the_true_story_is_told(name: str) -> None:
+def test_channel_states_after_each_fault(name: str) -> None:
     """Each fault, with shortened policy times; the session's status arrives in any case."""
     config, story = STORIES[name]
     with running_server(port=0, **config) as server:
@@ -108,7 +108,7 @@ def test_the_true_story_is_told(name: str) -> None:
         close(bench)
 
 
-def test_hung_for_good_polls_begin_at_five_seconds_and_come_a_second_apart() -> None:
+def test_hung_connection_is_polled_each_second_after_five_seconds() -> None:
     """The contract's own numbers, and the server's log as the witness."""
     with running_server(port=0, realtime="hang") as server:
         bench, session = follow_one(server, Policy())
@@ -122,7 +122,7 @@ def test_hung_for_good_polls_begin_at_five_seconds_and_come_a_second_apart() -> 
         assert bench.story() == ["connecting start", "polling http deadline", "closed finished"]
 
 
-def test_a_server_that_flaps_is_live_again_and_polled_no_more() -> None:
+def test_flapping_server_is_live_again_and_not_polled() -> None:
     """3 s up, 3 s down, and up again: with polls that begin while it is down."""
     with running_server(port=0, realtime="flap:3") as server:
         bench, _ = follow_one(server, replace(Policy(), fallback=1.0))

@@ -119,7 +119,7 @@ def test_live_on_the_websocket(server: ServerProcess, bench: Callable[..., Bench
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang", "drip", "nonsense", "mute"])
-def test_a_websocket_that_is_not_to_be_had_leaves_polling(
+def test_refused_websocket_falls_back_to_long_polling(
     server: ServerProcess, bench: Callable[..., Bench], fault: str
 ) -> None:
     """Live by long polling within one dial, before the websocket's time limit where that is refused."""
@@ -135,7 +135,7 @@ def test_a_websocket_that_is_not_to_be_had_leaves_polling(
     assert one.heard()[0].source is Transport.POLLING
 
 
-def test_a_burst_over_polling_is_neither_lost_nor_deadly(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_burst_over_long_polling_is_delivered(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     server(websocket="refuse")
     one = bench().start(SESSION)
     one.reach("live")
@@ -164,7 +164,7 @@ def test_burst_arrives_in_order_without_a_thread_for_each_message(
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
-def test_a_dead_socket_is_polled_around_at_the_deadline(
+def test_hung_socket_is_replaced_by_polls_at_the_deadline(
     server: ServerProcess, bench: Callable[..., Bench], fault: str
 ) -> None:
     server(websocket=fault, polling=fault)
@@ -201,7 +201,9 @@ def test_refused_three_retries_then_polls_then_back_to_live(server: ServerProces
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_a_loss_is_noticed_and_repaired(server: ServerProcess, bench: Callable[..., Bench], transport: str) -> None:
+def test_lost_connection_is_noticed_and_restored(
+    server: ServerProcess, bench: Callable[..., Bench], transport: str
+) -> None:
     if transport == "polling":
         server(websocket="refuse")
     one = bench().start(SESSION)
@@ -216,7 +218,7 @@ def test_a_loss_is_noticed_and_repaired(server: ServerProcess, bench: Callable[.
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_a_server_that_hangs_up_is_dialled_again(
+def test_reconnect_after_the_server_disconnects(
     server: ServerProcess, bench: Callable[..., Bench], transport: str
 ) -> None:
     if transport == "polling":
@@ -229,7 +231,7 @@ def test_a_server_that_hangs_up_is_dialled_again(
     wait_until(lambda: len(engineio.base_client.connected_clients) == 1)  # the library keeps what is not disconnected
 
 
-def test_a_server_that_comes_and_goes_is_followed(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_reconnect_after_each_restart_of_the_server(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     one = bench().start(SESSION)
     for times in (1, 2, 3):
         one.reach("live", times=times)
@@ -239,7 +241,7 @@ def test_a_server_that_comes_and_goes_is_followed(server: ServerProcess, bench: 
     assert one.channel.stats().reconnects == 3
 
 
-def test_sessions_come_and_go_on_one_connection(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_sessions_are_joined_and_left_on_one_connection(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     one = bench().start()
     one.reach("live")
     one.channel.follow(SESSION)
@@ -255,7 +257,7 @@ def test_sessions_come_and_go_on_one_connection(server: ServerProcess, bench: Ca
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_the_end_leaves_the_rooms_and_disconnects(
+def test_close_leaves_the_sessions_and_disconnects(
     server: ServerProcess, bench: Callable[..., Bench], transport: str
 ) -> None:
     if transport == "polling":
@@ -290,7 +292,9 @@ CLOSING: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", CLOSING)
-def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Callable[..., Bench], name: str) -> None:
+def test_close_in_any_state_leaves_no_thread_and_no_socket(
+    server: ServerProcess, bench: Callable[..., Bench], name: str
+) -> None:
     """No thread, daemon threads included, and no socket: within one second."""
     modes, state = CLOSING[name]
     server(websocket="ok", polling="ok")
@@ -304,7 +308,7 @@ def test_closed_in_any_state_nothing_is_left(server: ServerProcess, bench: Calla
     assert one.story()[-1] == "closed finished"
 
 
-def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -> None:
+def test_websocket_keeps_its_descriptor_until_release(server: ServerProcess) -> None:
     """The library closes it during a read, which would then wait for the next file with the same descriptor."""
     opened = WebSocket(called=lambda _call: None)
     opened.connect(f"ws://127.0.0.1:{server.port}/socket.io/?transport=websocket&EIO=4")
@@ -315,7 +319,7 @@ def test_a_socket_is_closed_only_once_no_thread_uses_it(server: ServerProcess) -
     assert opened.sock is None
 
 
-def test_closed_before_it_was_started(bench: Callable[..., Bench]) -> None:
+def test_close_before_start(bench: Callable[..., Bench]) -> None:
     one = bench()
     one.channel.close()
     one.start(SESSION)
@@ -343,7 +347,7 @@ def full_backlog() -> Iterator[int]:
                 filler.close()
 
 
-def test_a_black_hole_on_the_way_costs_nothing_and_is_left_at_once(bench: Callable[..., Bench]) -> None:
+def test_close_ends_a_dial_that_gets_no_answer(bench: Callable[..., Bench]) -> None:
     """The websocket's connection is not even made; closing ends the thread that waits for it."""
     with full_backlog() as port:
         one = bench(f"http://127.0.0.1:{port}", Policy())
@@ -353,7 +357,7 @@ def test_a_black_hole_on_the_way_costs_nothing_and_is_left_at_once(bench: Callab
         gone_within_a_second(one)
 
 
-def test_nobody_there(bench: Callable[..., Bench]) -> None:
+def test_no_server_at_the_address(bench: Callable[..., Bench]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -362,7 +366,7 @@ def test_nobody_there(bench: Callable[..., Bench]) -> None:
     assert one.story()[-1] == "polling http retries_exhausted"
 
 
-def test_a_failed_poll_is_told_and_does_not_end_polling(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_failed_poll_is_reported_and_polling_continues(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     server(websocket="refuse", polling="refuse")
     one = bench()
 
@@ -376,7 +380,9 @@ def test_a_failed_poll_is_told_and_does_not_end_polling(server: ServerProcess, b
     wait_until(lambda: (one.events[-1][1]) == progress(SESSION, 50.0))
 
 
-def test_an_unknown_session_waits_for_its_body(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_unknown_session_is_not_polled_before_its_body_is_sent(
+    server: ServerProcess, bench: Callable[..., Bench]
+) -> None:
     server(websocket="refuse", polling="refuse")
     one = bench()
     one.answer = lambda _session: None
@@ -388,7 +394,7 @@ def test_an_unknown_session_waits_for_its_body(server: ServerProcess, bench: Cal
     wait_until(lambda: len(one.fetched) >= 3)
 
 
-def test_polls_stretch_where_calls_are_short(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_poll_interval_grows_where_few_calls_are_left(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     server(websocket="refuse", polling="refuse")
     one = bench(interval=lambda: 5 * SCALED.poll)
     one.start(SESSION)
@@ -397,7 +403,7 @@ def test_polls_stretch_where_calls_are_short(server: ServerProcess, bench: Calla
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_headers_go_with_the_handshake_and_are_asked_for_each_time(
+def test_handshake_has_fresh_headers_each_time(
     server: ServerProcess, bench: Callable[..., Bench], transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -419,7 +425,7 @@ def test_a_path_prefix_is_kept(server: ServerProcess, bench: Callable[..., Bench
     assert {item["path"] for item in server(seen=True) if "dial" in item} == {"/prefix/socket.io/"}
 
 
-def test_a_redirect_takes_no_credentials_along(server: ServerProcess, bench: Callable[..., Bench]) -> None:
+def test_redirected_handshake_sends_no_credentials(server: ServerProcess, bench: Callable[..., Bench]) -> None:
     """A websocket handshake answered with a redirect fails; nothing is sent to where it points."""
     target = server.url.replace("http", "ws") + "/socket.io/?transport=websocket&EIO=4"
     with raw_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as (port, _):
@@ -464,7 +470,7 @@ def test_nothing_is_printed_and_no_signal_handler_is_installed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_sessions_proxy_is_used_and_the_environments_is_not(
+def test_websocket_uses_the_proxy_of_the_session_only(
     server: ServerProcess, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who makes the session has looked the environment up; the websocket must not look again and differ."""

@@ -40,7 +40,7 @@ def connections(url: str) -> Iterator[tuple[Loop, Connections]]:
 
 
 @pytest.mark.parametrize("faults", [{}, {"websocket": "off"}], ids=["websocket", "polling"])
-def test_last_messages_are_waited_for_where_the_channel_was_live(faults: dict[str, str]) -> None:
+def test_run_waits_for_last_messages_of_a_live_channel(faults: dict[str, str]) -> None:
     with running_server(port=0, **faults) as server, connections(server.url) as (loop, made):
         assert made.drain_seconds() == 0.0
         made.follow("2ba25c4c-a0ea-4983-89fc-cf63711e7de2")
@@ -48,7 +48,7 @@ def test_last_messages_are_waited_for_where_the_channel_was_live(faults: dict[st
         assert made.drain_seconds() == DRAIN
 
 
-def test_nothing_is_waited_for_where_the_channel_was_never_live() -> None:
+def test_run_does_not_wait_where_the_channel_was_never_live() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # and never an answer
@@ -57,7 +57,7 @@ def test_nothing_is_waited_for_where_the_channel_was_never_live() -> None:
             assert made.drain_seconds() == 0.0
 
 
-def test_run_that_is_over_soon_dials_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_run_opens_no_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 3600.0)
     loop = Loop([], Alarms(stall=30.0))
     made = Connections(Settings(server="http://127.0.0.1:1"), loop)
@@ -69,7 +69,7 @@ def test_run_that_is_over_soon_dials_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert made.stats() == ChannelStats()
 
 
-def test_longer_run_dials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longer_run_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 0.0)
     loop = Loop([], Alarms(stall=30.0))
     made = Connections(Settings(server="http://127.0.0.1:1"), loop)

@@ -208,7 +208,7 @@ def test_endless_message_ends_the_connection_and_progress_is_polled(pieces: obje
 
 
 @pytest.mark.parametrize("pieces", [dripping_frame, fragments_between_pings])
-def test_dripping_message_is_given_up_at_the_deadline(pieces: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_message_is_abandoned_at_the_deadline(pieces: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "MESSAGE_TIME", 0.3)
     with Attacker(pieces, "websocket") as server:
         bench = Bench(server.url, SCALED).start(SESSION)

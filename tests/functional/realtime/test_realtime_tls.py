@@ -38,7 +38,7 @@ def close(bench: Bench) -> None:
     wait_until(lambda: not bench.left_running(), ROOM * 1.0 - (time.monotonic() - began), bench.left_running)
 
 
-def test_an_authority_of_ones_own(server: ServerProcess, authority: trustme.CA, tmp_path: Path) -> None:
+def test_channel_uses_the_ca_bundle(server: ServerProcess, authority: trustme.CA, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     bench = Bench(server.url, verify=str(path)).start()
@@ -47,14 +47,14 @@ def test_an_authority_of_ones_own(server: ServerProcess, authority: trustme.CA, 
     close(bench)
 
 
-def test_without_verification(server: ServerProcess) -> None:
+def test_channel_with_insecure_accepts_any_certificate(server: ServerProcess) -> None:
     bench = Bench(server.url, verify=False).start()
     bench.reach("live")
     assert bench.story() == ["connecting start", "live websocket connected"]
     close(bench)
 
 
-def test_a_stranger_is_not_trusted(server: ServerProcess) -> None:
+def test_channel_refuses_an_untrusted_certificate(server: ServerProcess) -> None:
     """Neither transport connects to a server with an untrusted certificate."""
     server(seen=True)
     bench = Bench(server.url).start()
@@ -64,7 +64,7 @@ def test_a_stranger_is_not_trusted(server: ServerProcess) -> None:
     assert not [item for item in server(seen=True) if "dial" in item]
 
 
-def test_a_peer_that_never_speaks_tls_is_left_at_once() -> None:
+def test_close_ends_a_handshake_without_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         bench = Bench(f"https://127.0.0.1:{silent.getsockname()[1]}", Policy()).start()
         _held = silent.accept()

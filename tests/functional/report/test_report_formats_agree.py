@@ -181,7 +181,7 @@ def test_every_output_of_one_run_has_the_same_numbers(seen: Seen) -> None:
     assert seen.json()["bytes"] == seen.result.outcome.bytes == sizes
 
 
-def test_each_file_is_there_once_under_its_own_name(seen: Seen) -> None:
+def test_each_output_lists_each_file_once(seen: Seen) -> None:
     document = seen.json()
     paths = [_raw(row["path"], row.get("path_b64")) for row in document["files"]]
     assert len(paths) == document["counts"]["selected"] == len(FOUND)
@@ -194,7 +194,7 @@ def test_each_file_is_there_once_under_its_own_name(seen: Seen) -> None:
     assert sorted(_raw(row["path"], row.get("path_b64")) for row in again) == left
 
 
-def test_why_a_file_is_not_there_is_the_same_in_every_output(seen: Seen) -> None:
+def test_failure_reasons_are_the_same_in_every_output(seen: Seen) -> None:
     """Another digest than listed, a refused type, a server failure, a lost answer, and a repeated line."""
     expected = sorted((os.fsencode(f"files/{name}"), why) for name, _, why in FOUND)
     counts = Counter(why for _, why in expected if why)
@@ -214,7 +214,7 @@ def test_why_a_file_is_not_there_is_the_same_in_every_output(seen: Seen) -> None
         assert f"✗ {count} failed: {code.replace('_', ' ')}" in seen.err
 
 
-def test_the_suites_are_the_sessions(seen: Seen) -> None:
+def test_junit_suites_are_the_sessions(seen: Seen) -> None:
     root = check_junit(seen.text("r.xml"))
     sessions = {row["session"] for row in seen.json()["files"] if "session" in row}
     names = [suite.get("name") for suite in root]
@@ -229,7 +229,7 @@ def test_the_suites_are_the_sessions(seen: Seen) -> None:
     assert {f"files/{name}": ["failure"] for name in LOST} in cases
 
 
-def test_names_are_text_in_markdown(seen: Seen) -> None:
+def test_markdown_escapes_names(seen: Seen) -> None:
     """No name makes a cell, a code span or HTML; the summary of another step stays."""
     line = next(line for line in seen.text("r.md").splitlines() if "bad.mp4" in line)
     assert line.count(" | ") == 2

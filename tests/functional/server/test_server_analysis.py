@@ -77,7 +77,7 @@ def events_to(listener: Listener, last: str = '"progress":100') -> list[tuple[st
 
 
 @pytest.mark.parametrize("kind", list(CALLS))
-def test_every_stage_is_told_in_order(server: EmbeddedServer, kind: str) -> None:
+def test_analysis_reports_every_stage_in_order(server: EmbeddedServer, kind: str) -> None:
     session = str(uuid.uuid4())
     body = asked(server, kind, sessionId=session)
     with listening(server.url, session) as listener:
@@ -98,13 +98,13 @@ def test_every_stage_is_told_in_order(server: EmbeddedServer, kind: str) -> None
     assert answer["data"]["finalReport"]
 
 
-def test_the_plan_of_a_fusion_is_what_the_music_needs(server: EmbeddedServer) -> None:
+def test_fusion_result_is_the_input_of_the_music_analysis(server: EmbeddedServer) -> None:
     plan = call(server, "fusion", asked(server, "fusion")).json()["data"]["fusionPlan"]
     data = call(server, "music", {"fusionPlan": plan}).json()["data"]
     assert plan["title"] in data["musicPrompt"]
 
 
-def test_the_status_tells_how_far_it_is_and_keeps_the_result(healthy: EmbeddedServer) -> None:
+def test_analysis_status_has_progress_and_result(healthy: EmbeddedServer) -> None:
     healthy.faults.analysis_seconds = 1.0
     session = str(uuid.uuid4())
     body = asked(healthy, "content", sessionId=session.upper())
@@ -124,7 +124,7 @@ def test_the_status_tells_how_far_it_is_and_keeps_the_result(healthy: EmbeddedSe
     assert ended["result"] == answers[0].json()["data"]
 
 
-def test_an_analysis_goes_on_when_its_client_leaves(healthy: EmbeddedServer) -> None:
+def test_analysis_continues_after_its_client_disconnects(healthy: EmbeddedServer) -> None:
     healthy.faults.analysis_seconds = 0.5
     session = str(uuid.uuid4())
     with contextlib.suppress(requests.Timeout):
@@ -186,7 +186,7 @@ def test_a_hanging_server_never_answers_and_still_stops() -> None:
         ("music", {"fusionPlan": 7}),
     ],
 )
-def test_bad_input_is_a_400(server: EmbeddedServer, kind: str, body: Any) -> None:
+def test_invalid_analysis_request_is_a_400(server: EmbeddedServer, kind: str, body: Any) -> None:
     stored(server)
     answer = call(server, kind, body)
     assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
@@ -221,12 +221,12 @@ def test_a_path_outside_of_the_uploads_is_refused(server: EmbeddedServer, path: 
         "/uploads/personal/\ud800.mp4",
     ],
 )
-def test_what_is_no_uploaded_file_is_not_found(server: EmbeddedServer, path: str) -> None:
+def test_analysis_of_a_file_that_is_not_uploaded_is_a_404(server: EmbeddedServer, path: str) -> None:
     answer = call(server, "content", {"videoPath": path.format(root=server.root)})
     assert (answer.status_code, answer.json()["error"]) == (404, "FILE_NOT_FOUND")
 
 
-def test_the_url_of_a_stored_file_is_taken_as_well(server: EmbeddedServer) -> None:
+def test_analysis_accepts_the_url_of_a_stored_file(server: EmbeddedServer) -> None:
     stored(server, "夏 100%.mp4")
     for path in ("/uploads/personal/夏 100%.mp4", "/uploads/personal/%E5%A4%8F%20100%25.mp4"):
         assert call(server, "content", {"videoPath": path}).status_code == 200

@@ -56,7 +56,7 @@ def send(server: EmbeddedServer, method: str, path: str, **more: Any) -> request
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
-def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> None:
+def test_every_call_needs_the_token(server: EmbeddedServer, method: str, path: str) -> None:
     missing = send(server, method, path)
     assert missing.status_code == 401
     wrong = send(server, method, path, headers={"authorization": f"Bearer {TOKEN}x"})
@@ -67,7 +67,7 @@ def test_every_call_needs_it(server: EmbeddedServer, method: str, path: str) -> 
     assert send(server, method, path, headers=WITH).status_code != 401
 
 
-def test_health_description_and_allowed_preflights_need_none() -> None:
+def test_health_openapi_and_preflights_need_no_token() -> None:
     with running_server(auth_token=TOKEN, cors_origins=("https://app.example",)) as server:
         assert send(server, "GET", "/health").status_code == 200
         assert send(server, "GET", "/openapi.json").status_code == 200
@@ -78,7 +78,7 @@ def test_health_description_and_allowed_preflights_need_none() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "Basic eA==", "Bearer", TOKEN, f"Token {TOKEN}", "Bearer \xff\xfe"])
-def test_odd_headers_are_refused(server: EmbeddedServer, value: str) -> None:
+def test_malformed_authorization_headers_are_refused(server: EmbeddedServer, value: str) -> None:
     headers = {"authorization": value.encode("latin-1")}
     assert send(server, "GET", f"/api/upload/progress/{UNKNOWN}", headers=headers).status_code == 401
 
@@ -95,7 +95,7 @@ def test_a_body_is_refused_before_it_is_read(server: EmbeddedServer) -> None:
     assert (answer.status_code, answer.headers["connection"]) == (401, "close")
 
 
-def test_a_jwt_passes_where_one_is_asked_for_and_nowhere_else(server: EmbeddedServer) -> None:
+def test_jwt_is_accepted_only_by_calls_that_need_one(server: EmbeddedServer) -> None:
     jwt = {"authorization": f"Bearer {issue_token(SECRET)}"}
     assert send(server, "DELETE", f"/api/upload/file/{UNKNOWN}", headers=jwt).status_code == 404
     assert send(server, "GET", f"/api/ai/analysis/{UNKNOWN}/status", headers=jwt).status_code == 404
@@ -109,7 +109,7 @@ def session_of(server: EmbeddedServer) -> str:
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 @pytest.mark.parametrize("how", [{"headers": WITH}, {"auth": {"token": TOKEN}}])
-def test_a_watcher_with_it_is_let_in(server: EmbeddedServer, transport: str, how: Any) -> None:
+def test_watcher_with_the_token_connects(server: EmbeddedServer, transport: str, how: Any) -> None:
     client = socketio.Client(handle_sigint=False, reconnection=False)
     seen = threading.Event()
     client.on("upload-progress", lambda _: seen.set())
@@ -123,7 +123,7 @@ def test_a_watcher_with_it_is_let_in(server: EmbeddedServer, transport: str, how
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 @pytest.mark.parametrize("how", [{}, {"headers": {"authorization": "Bearer x"}}, {"auth": {"token": "x"}}, {"auth": 7}])
-def test_a_watcher_without_it_is_refused(server: EmbeddedServer, transport: str, how: Any) -> None:
+def test_watcher_without_the_token_is_refused(server: EmbeddedServer, transport: str, how: Any) -> None:
     client = socketio.Client(handle_sigint=False, reconnection=False)
     told: list[Any] = []
     client.on("connect_error", told.append)
@@ -138,7 +138,7 @@ def fresh() -> Iterator[EmbeddedServer]:
         yield server
 
 
-def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> None:
+def test_refused_websocket_gets_no_event_and_is_closed(fresh: EmbeddedServer) -> None:
     """With raw packets: a join before and after the refusal."""
     server = fresh
     session = session_of(server)
@@ -155,7 +155,7 @@ def test_who_was_refused_sees_nothing_and_is_cut_off(fresh: EmbeddedServer) -> N
     eventually(lambda: websockets_of(server) == 0, "the end of the connection")
 
 
-def test_by_long_polling_who_was_refused_sees_nothing_either(fresh: EmbeddedServer) -> None:
+def test_refused_long_poll_gets_no_event(fresh: EmbeddedServer) -> None:
     """With raw requests: handshake, join without a connection, refusal, join, then an upload."""
     server = fresh
     session = session_of(server)
@@ -192,7 +192,7 @@ def test_by_long_polling_who_was_refused_sees_nothing_either(fresh: EmbeddedServ
         "//metrics",
     ],
 )
-def test_no_spelling_of_a_path_leads_around_it(server: EmbeddedServer, path: str) -> None:
+def test_no_spelling_of_a_path_bypasses_the_token(server: EmbeddedServer, path: str) -> None:
     """The path is sent unchanged, by a raw socket."""
     session = session_of(server)
     with connected(server.url) as connection:
@@ -209,7 +209,7 @@ def websockets_of(server: EmbeddedServer) -> int:
     return sum(connection.upgraded and not connection.closed for connection in connections)
 
 
-def test_the_reference_flavour_needs_it_too() -> None:
+def test_reference_flavour_needs_the_token() -> None:
     with running_server(flavour="reference", auth_token=TOKEN) as server:
         path = f"/api/upload/progress/{UNKNOWN}"
         refused = send(server, "GET", path)
@@ -230,7 +230,7 @@ def test_the_token_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"two\nlines", "schlüssel".encode(), b"\xff"])
-def test_a_useless_token_file_is_told_at_the_start(tmp_path: Path, content: bytes) -> None:
+def test_invalid_token_file_is_an_error_at_start(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
     with (
         pytest.raises(RuntimeError, match="--auth-token-file"),

@@ -146,7 +146,7 @@ def test_a_name_that_the_file_system_refuses_fails_inside_the_200(server: Embedd
     assert stored_below(server) == ["personal/ok.mp4"]
 
 
-def test_nothing_is_overwritten_and_equal_files_are_one(server: EmbeddedServer) -> None:
+def test_batch_overwrites_no_file_and_stores_equal_files_once(server: EmbeddedServer) -> None:
     def sent(data: bytes) -> str:
         (known,) = upload(server.url, file("same.tar.gz", data))
         name: str = known["fileName"]
@@ -163,13 +163,13 @@ def test_nothing_is_overwritten_and_equal_files_are_one(server: EmbeddedServer) 
     assert (server.root / "personal/same.tar.gz").read_bytes() == b"1"
 
 
-def test_a_file_under_a_file_fails_alone(shared: EmbeddedServer) -> None:
+def test_path_below_a_file_fails_alone(shared: EmbeddedServer) -> None:
     upload(shared.url, file("leaf", b"1"))
     (known,) = upload(shared.url, file("x", b"2"), paths=("leaf/x",))
     assert (known["status"], known["errorCode"]) == ("failed", "UPLOAD_FAILED")
 
 
-def test_head_tells_length_and_digest(shared: EmbeddedServer) -> None:
+def test_head_of_a_stored_file_has_length_and_digest(shared: EmbeddedServer) -> None:
     data = os.urandom(100_000)
     upload(shared.url, file("digest.bin", data))
     answer = requests.head(f"{shared.url}/uploads/personal/digest.bin", timeout=DEADLINE)
@@ -269,7 +269,7 @@ class TestEarlyRefusals:
             status, answer = self.refused(server, *head_of(new_session(server.url)), *files)
             assert (status, b"TOO_MANY_FILES" in answer) == (400, True)
 
-    def test_more_paths_than_files_may_come(self) -> None:
+    def test_more_paths_than_allowed_files(self) -> None:
         with running_server(max_files=2) as server:
             paths = [text("relativePath", str(n)) for n in range(3)]
             status, answer = self.refused(server, *head_of(new_session(server.url)), *paths, file("a", b"x"))
@@ -308,7 +308,7 @@ def test_a_part_sent_twice_is_refused(shared: EmbeddedServer, name: str) -> None
     assert post_parts(shared.url, [*head, *twice, file("a", b"x")]).status_code == 400
 
 
-def test_one_path_too_few_is_refused(server: EmbeddedServer) -> None:
+def test_fewer_paths_than_files_are_refused(server: EmbeddedServer) -> None:
     parts = [*head_of(new_session(server.url)), text("relativePath", "a"), file("a", b"1"), file("b", b"2")]
     assert post_parts(server.url, parts).status_code == 400
     assert stored_below(server) == []
@@ -345,7 +345,7 @@ def test_a_connection_closed_mid_body_stores_nothing(server: EmbeddedServer) -> 
     assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 
-def test_a_body_that_stops_sending_is_given_up() -> None:
+def test_stalled_body_ends_at_its_deadline() -> None:
     with running_server(idle_timeout=0.2) as server:
         body = body_of([*head_of(new_session(server.url)), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
@@ -382,7 +382,7 @@ def test_cancel_during_processing_stores_nothing() -> None:
         eventually(lambda: stored_below(server) == [], "the removal of the temporary file")
 
 
-def test_an_ended_session_takes_no_more(shared: EmbeddedServer) -> None:
+def test_batch_for_an_ended_session_is_refused(shared: EmbeddedServer) -> None:
     session = new_session(shared.url)
     upload(shared.url, file("e.mp4", b"1"), session=session)
     answer = post_parts(shared.url, [*head_of(session), file("f.mp4", b"x")])
@@ -399,7 +399,7 @@ def test_several_batches_make_one_session(shared: EmbeddedServer) -> None:
     assert seen == [(33, 1, "uploading"), (66, 2, "uploading"), (100, 3, "completed")]
 
 
-def test_a_file_can_be_made_to_fail(server: EmbeddedServer) -> None:
+def test_fail_files_makes_a_batch_file_fail(server: EmbeddedServer) -> None:
     server.faults.fail_files.append("*bad*")
     good, bad = upload(server.url, file("good", b"1"), file("a bad one", b"2"))
     assert (good["status"], bad["status"], bad["errorCode"]) == ("completed", "failed", "UPLOAD_FAILED")

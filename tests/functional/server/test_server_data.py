@@ -56,7 +56,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[bool]:
         (errno.ENOSPC, (507, "DISK_FULL")),
     ],
 )
-def test_an_upload_outlives_an_error_of_the_disk_at_its_end(
+def test_upload_survives_a_disk_error_at_its_end(
     monkeypatch: pytest.MonkeyPatch, number: int, answer: tuple[int, str]
 ) -> None:
     with running_server() as server:
@@ -75,7 +75,7 @@ def test_an_upload_outlives_an_error_of_the_disk_at_its_end(
         assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 
-def test_a_root_may_be_reached_by_a_link_and_may_move(tmp_path: Path) -> None:
+def test_root_may_be_a_symlink_and_may_be_moved(tmp_path: Path) -> None:
     real, link, moved = tmp_path / "real", tmp_path / "link", tmp_path / "moved"
     real.mkdir()
     link.symlink_to(real)
@@ -104,9 +104,7 @@ def test_a_category_that_is_a_link_is_served(tmp_path: Path) -> None:
         assert len(digest_of(where)) == 32
 
 
-def test_a_join_that_takes_long_ends_with_the_server_and_is_done_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_join_of_parts_is_finished_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, slow = Reading.blocks, [True]
 
     def slowly(reading: Reading, path: Path) -> Iterator[memoryview]:
@@ -143,9 +141,7 @@ def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_a_sweep_that_meets_an_error_goes_on_with_the_next_upload(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_sweep_continues_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with running_server(upload_ttl=1.0) as server:
         first, second = created(server.url, 3, b"a"), created(server.url, 3, b"a")
         broken, there = (server.root / ".uploader" / "tus" / url.rpartition("/")[2] for url in (first, second))
@@ -156,7 +152,7 @@ def test_a_sweep_that_meets_an_error_goes_on_with_the_next_upload(
         eventually(lambda: not later.exists(), "the next sweep")
 
 
-def test_digests_of_files_that_are_gone_are_forgotten() -> None:
+def test_digests_of_removed_files_are_deleted() -> None:
     with running_server(session_ttl=1.0) as server:
         upload(server.url, *(file(f"{n}.txt", b"n") for n in range(3)))
         database = server.app.state.store.database
@@ -169,14 +165,14 @@ def test_digests_of_files_that_are_gone_are_forgotten() -> None:
         eventually(lambda: known() == 2, "the sweep")
 
 
-def test_a_file_is_found_by_its_path_without_reading_all() -> None:
+def test_lookup_by_path_reads_no_other_rows() -> None:
     with running_server() as server:
         query = "EXPLAIN QUERY PLAN SELECT 1 FROM files WHERE path = 'personal/x'"
         plan = server.app.state.store.database.wait(lambda db: [row["detail"] for row in db.execute(query)])
         assert "USING COVERING INDEX files_of_path" in plan[0] or "USING INDEX files_of_path" in plan[0]
 
 
-def test_a_session_that_has_ended_keeps_no_file_in_memory_and_lists_them_all() -> None:
+def test_ended_session_lists_its_files_from_the_database() -> None:
     with running_server(packs=True) as server:
         session = new_session(server.url, 9)
         created(server.url, 3, b"tus", filename="by tus", sessionId=session)

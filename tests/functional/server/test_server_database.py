@@ -87,7 +87,7 @@ def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_kept(
         assert other.execute("SELECT n FROM t ORDER BY n").fetchall() == [(1,), (3,)]
 
 
-def test_what_queues_up_is_committed_together_and_a_failure_is_its_callers_alone(database: Database) -> None:
+def test_queued_writes_share_a_commit_and_fail_separately(database: Database) -> None:
     statements: list[str] = []
     free = threading.Event()
     blocker = database._submit(lambda db: free.wait(DEADLINE), writes=False)
@@ -107,7 +107,7 @@ def test_what_queues_up_is_committed_together_and_a_failure_is_its_callers_alone
     assert numbers(database) == [0, 1, 2, 3, 4, 5, 7]
 
 
-def test_what_was_asked_for_is_done_before_it_closes(tmp_path: Path) -> None:
+def test_close_finishes_queued_writes(tmp_path: Path) -> None:
     (tmp_path / ".uploader").mkdir()
     database = Database(database_of(tmp_path))
     database._submit(lambda db: db.execute("CREATE TABLE t (n INTEGER)"), writes=True)
@@ -257,7 +257,7 @@ def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
         assert content(server.url + final.headers["location"]) == b"abcd"
 
 
-def test_a_root_that_is_not_utf8(tmp_path: Path) -> None:
+def test_root_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     """Uploads of both kinds arrive, are shown, and are still known after a restart."""
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     with server_process("--root", str(root), "--access-log", "-") as server:

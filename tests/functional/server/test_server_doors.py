@@ -54,7 +54,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("override", ["POST", "PATCH", "GET", "HEAD", "DELETE"])
-def test_an_override_of_options_changes_nothing(guarded: EmbeddedServer, override: str) -> None:
+def test_method_override_of_options_is_ignored(guarded: EmbeddedServer, override: str) -> None:
     location = create(guarded.url, 4, headers=WITH, filename="a").headers["location"]
     headers = {**TUS, "X-HTTP-Method-Override": override, "Upload-Length": "4", "Upload-Offset": "0"}
     for path in ("/api/upload/files/", location):
@@ -66,7 +66,7 @@ def test_an_override_of_options_changes_nothing(guarded: EmbeddedServer, overrid
     assert now.headers["upload-offset"] == "0"
 
 
-def test_a_token_for_deletion_uploads_nothing(guarded: EmbeddedServer) -> None:
+def test_deletion_token_can_not_upload(guarded: EmbeddedServer) -> None:
     """Neither by a DELETE that is to be a POST, nor by a POST elsewhere that is to be a DELETE."""
     disguised = {**TUS, **JWT, "X-HTTP-Method-Override": "POST", "Upload-Length": "0"}
     answer = requests.delete(f"{guarded.url}/api/upload/files/", headers=disguised, timeout=DEADLINE)
@@ -78,7 +78,7 @@ def test_a_token_for_deletion_uploads_nothing(guarded: EmbeddedServer) -> None:
     assert answer.status_code == 401
 
 
-def test_the_method_that_a_post_overrides_is_what_is_authorised(guarded: EmbeddedServer) -> None:
+def test_authorisation_uses_the_overridden_method(guarded: EmbeddedServer) -> None:
     location = guarded.url + create(guarded.url, 4, b"data", headers=WITH, filename="a").headers["location"]
     disguised = {**TUS, "X-HTTP-Method-Override": "DELETE"}
     assert requests.post(location, headers=disguised, timeout=DEADLINE).status_code == 401
@@ -106,7 +106,7 @@ def upgrade(connection: socket.socket) -> bytes:
     return connection.recv(4096)
 
 
-def test_a_refused_websocket_closes_nothing_but_itself(guarded: EmbeddedServer) -> None:
+def test_refused_websocket_closes_no_other_connection(guarded: EmbeddedServer) -> None:
     """A later upload from the same port succeeds."""
     later = eventually(lambda: after_a_refusal(guarded), "a port that is free again")
     with later:
@@ -146,7 +146,7 @@ def delete(server: EmbeddedServer, file_id: str) -> int:
     return requests.delete(f"{server.url}/api/upload/file/{file_id}", headers=JWT, timeout=DEADLINE).status_code
 
 
-def test_a_file_that_two_uploads_were_answered_with_goes_with_the_last_of_them(server: EmbeddedServer) -> None:
+def test_shared_file_is_deleted_with_its_last_upload(server: EmbeddedServer) -> None:
     session = new_session(server.url, 9)
     by_tus = created(server.url, 4, b"data", filename="same.mp4", sessionId=session)
     (by_batch,) = upload(server.url, file("same.mp4", b"data"), session=session)
@@ -160,7 +160,7 @@ def test_a_file_that_two_uploads_were_answered_with_goes_with_the_last_of_them(s
     assert not stored.exists()
 
 
-def test_deleting_twice_leaves_the_next_file_of_that_name(server: EmbeddedServer) -> None:
+def test_second_delete_keeps_a_new_file_of_the_same_name(server: EmbeddedServer) -> None:
     (first,) = upload(server.url, file("name.mp4", b"old"))
     assert delete(server, first["id"]) == 200
     (second,) = upload(server.url, file("name.mp4", b"new"))
@@ -175,7 +175,7 @@ def test_deleting_twice_leaves_the_next_file_of_that_name(server: EmbeddedServer
 
 @pytest.mark.parametrize("way", ["batch", "tus", "pack"])
 @pytest.mark.parametrize("name", ["same.mp4", "same (2).mp4"])
-def test_deleting_leaves_a_file_that_an_upload_is_about_to_be_answered_with(
+def test_delete_keeps_a_file_that_a_running_upload_found_equal(
     way: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The upload has found an equal file and has not recorded it yet."""
@@ -227,7 +227,7 @@ def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) ->
 # Logs and symlinks
 
 
-def test_an_event_named_connect_resets_no_counter() -> None:
+def test_client_event_named_connect_resets_no_limit() -> None:
     with running_server(max_joins=2) as server:
         listener = Listener(server.url)
         for number in range(2):
@@ -293,7 +293,7 @@ def answered(listener: Listener) -> bool:
         return False
 
 
-def test_a_path_forges_no_line_of_the_access_log(tmp_path: Path) -> None:
+def test_access_log_escapes_line_breaks_of_a_path(tmp_path: Path) -> None:
     with running_server(access_log=tmp_path / "log") as server:
         requests.get(f"{server.url}/a%20200%201.0ms%0A2026-01-01T00:00:00.000Z%20GET%20/b", timeout=DEADLINE)
     (line,) = (tmp_path / "log").read_text().splitlines()
@@ -301,7 +301,7 @@ def test_a_path_forges_no_line_of_the_access_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["batch", "tus", "pack"])
-def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_path: Path) -> None:
+def test_no_write_follows_a_symlink_out_of_the_root(way: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     with running_server(root=tmp_path / "root", packs=True) as server:
@@ -315,7 +315,7 @@ def test_nothing_is_written_through_a_link_that_leaves_the_root(way: str, tmp_pa
         assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
 
 
-def test_a_free_name_is_found_among_very_many(tmp_path: Path) -> None:
+def test_free_name_is_found_among_many_files(tmp_path: Path) -> None:
     """Without a test of each name: after the last one, or in a gap."""
     path = tmp_path / "a.mp4"
     for number in range(2, 3000):
@@ -330,7 +330,7 @@ def test_a_free_name_is_found_among_very_many(tmp_path: Path) -> None:
     assert tried <= 100
 
 
-def test_names_that_are_taken_are_counted_on(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_names_get_the_next_number(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.storage.paths.ONE_BY_ONE", 3)
     names = [upload(server.url, file("a.mp4", b"%d" % n))[0]["fileName"] for n in range(8)]
     assert names == ["a.mp4", *(f"a ({n}).mp4" for n in range(2, 9))]

@@ -92,7 +92,7 @@ def losses(root: Path, durability: str) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.skipif(not strace_works(), reason="needs a strace that may trace")
-def test_a_loss_of_power_takes_nothing_away_that_was_confirmed(tmp_path: Path) -> None:
+def test_power_loss_keeps_everything_that_was_confirmed(tmp_path: Path) -> None:
     kept = losses(tmp_path / "fsync", "fsync")
     assert len(kept) == 23
     assert [(answer, lost) for answer, lost in kept if lost] == []
@@ -152,7 +152,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, server: EmbeddedServer, failures: i
 
 
 @pytest.mark.parametrize("place", [{}, {"finalKey": "k", "finalLength": "9000000", "partOffset": "0"}])
-def test_bytes_that_could_not_be_flushed_are_not_told_of(
+def test_offset_excludes_bytes_that_could_not_be_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, str]
 ) -> None:
     data = os.urandom(9_000_000)
@@ -220,7 +220,7 @@ def test_a_batch_that_could_not_be_flushed_stores_nothing(tmp_path: Path, monkey
         assert len(upload(server.url, *files, session=session)) == 6
 
 
-def test_flushing_is_the_default_where_files_stay(tmp_path: Path) -> None:
+def test_flush_is_the_default_for_a_permanent_root(tmp_path: Path) -> None:
     assert ServerConfig(root=tmp_path).durable
     assert not ServerConfig().durable
     assert not ServerConfig(root=tmp_path, durability="none").durable

@@ -42,7 +42,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @both_transports
-def test_joining_is_acknowledged_and_brings_a_snapshot(server: EmbeddedServer, transport: str) -> None:
+def test_join_is_acknowledged_with_a_snapshot(server: EmbeddedServer, transport: str) -> None:
     session = new_session(server.url, 2)
     upload(server.url, file(f"before {transport}", b"x"), session=session)
     with watching(server.url, transport, session) as watcher:
@@ -52,13 +52,13 @@ def test_joining_is_acknowledged_and_brings_a_snapshot(server: EmbeddedServer, t
 
 
 @pytest.mark.parametrize("bad", [UNKNOWN, "x", "", None, 7, {"a": 1}, "../../etc/passwd", ["a", "b"]])
-def test_joining_what_is_no_session_is_refused(server: EmbeddedServer, bad: object) -> None:
+def test_join_of_an_invalid_session_is_refused(server: EmbeddedServer, bad: object) -> None:
     with watching(server.url) as watcher:
         answer = watcher.join(bad)
     assert answer == {"ok": False, "error": "SESSION_NOT_FOUND" if bad == UNKNOWN else "INVALID_SESSION_ID"}
 
 
-def test_leaving_ends_the_events(server: EmbeddedServer) -> None:
+def test_no_event_after_leave(server: EmbeddedServer) -> None:
     session = new_session(server.url, 2)
     with watching(server.url, "websocket", session) as left, watching(server.url, "websocket", session) as stays:
         left.wait(lambda events: events)
@@ -71,7 +71,7 @@ def test_leaving_ends_the_events(server: EmbeddedServer) -> None:
 
 
 @both_transports
-def test_progress_is_told_while_bytes_arrive(server: EmbeddedServer, transport: str) -> None:
+def test_progress_events_arrive_while_bytes_arrive(server: EmbeddedServer, transport: str) -> None:
     """With the part's own Content-Length the percentage of the file is exact."""
     session = new_session(server.url, 2)
     size = 1_000_000
@@ -131,7 +131,7 @@ def test_events_are_throttled(server: EmbeddedServer) -> None:
 
 
 @both_transports
-def test_a_burst_of_ends_is_not_lost(server: EmbeddedServer, transport: str) -> None:
+def test_burst_of_final_events_is_delivered(server: EmbeddedServer, transport: str) -> None:
     """A hundred files end together: more events than one polling payload takes by default."""
     session = new_session(server.url, 100)
     with watching(server.url, transport, session) as watcher:
@@ -160,7 +160,7 @@ def test_a_failed_file_ends_in_partial(server: EmbeddedServer) -> None:
     assert (events[-1]["overallStatus"], events[-1]["completedFiles"], events[-1]["failedFiles"]) == ("partial", 1, 1)
 
 
-def test_cancel_and_finish_are_told(server: EmbeddedServer) -> None:
+def test_cancel_and_finish_send_an_event(server: EmbeddedServer) -> None:
     for call, status in (("cancel/{}", "cancelled"), ("session/{}/finish", "completed")):
         session = new_session(server.url, 2)
         with watching(server.url, "websocket", session) as watcher:
@@ -168,7 +168,7 @@ def test_cancel_and_finish_are_told(server: EmbeddedServer) -> None:
             assert watcher.wait_for_end()[-1]["overallStatus"] == status
 
 
-def test_the_whole_falls_only_when_a_request_breaks_off(server: EmbeddedServer) -> None:
+def test_total_progress_falls_only_after_an_aborted_request(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     body = body_of([text("sessionId", session), text("category", "personal"), file("again", b"x" * 1_000_000)])
     with watching(server.url, "websocket", session) as watcher:
@@ -184,7 +184,7 @@ def test_the_whole_falls_only_when_a_request_breaks_off(server: EmbeddedServer) 
         assert all(one["totalProgress"] <= two["totalProgress"] for one, two in itertools.pairwise(part))
 
 
-def test_many_watchers_hear_the_same(server: EmbeddedServer) -> None:
+def test_all_watchers_get_the_same_events(server: EmbeddedServer) -> None:
     """In the same order, on separate connections; one that does not read delays no other."""
     session = new_session(server.url, 3)
     with ExitStack() as stack:
@@ -193,12 +193,12 @@ def test_many_watchers_hear_the_same(server: EmbeddedServer) -> None:
         for watcher in watchers:
             assert watcher.event()["overallStatus"] == "pending"  # it has joined
         upload(server.url, *(file(f"{letter}.mp4", b"x" * 1000) for letter in "abc"), session=session)
-        heard = [told_until_the_end(watcher) for watcher in watchers]
+        heard = [events_until_the_end(watcher) for watcher in watchers]
     assert heard[0][-1]["completedFiles"] == 3
     assert all(events == heard[0] for events in heard)
 
 
-def told_until_the_end(watcher: Listener) -> list[dict[str, Any]]:
+def events_until_the_end(watcher: Listener) -> list[dict[str, Any]]:
     """The events up to the session's end."""
     events = [watcher.event()]
     while events[-1]["overallStatus"] != "completed":
@@ -206,7 +206,7 @@ def told_until_the_end(watcher: Listener) -> list[dict[str, Any]]:
     return events
 
 
-def test_the_heartbeat_notices_a_frozen_peer_within_ten_seconds(server: EmbeddedServer) -> None:
+def test_heartbeat_detects_a_frozen_peer_within_ten_seconds(server: EmbeddedServer) -> None:
     answer = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE)
     opened = json.loads(answer.text.removeprefix("0"))
     assert opened["pingInterval"] + opened["pingTimeout"] <= 10_000

@@ -499,7 +499,7 @@ def test_a_wrong_rule_is_exit_2_with_the_rule_and_the_fix(
     ("which", "hit"),
     [("", [1, 2, 3, 4, 5, 6]), ("#2", [2]), ("#2-4", [2, 3, 4]), ("#5-", [5, 6]), ("#/3", [3, 6])],
 )
-def test_which_occasions_are_hit(which: str, hit: list[int]) -> None:
+def test_fault_rule_selects_its_occasions(which: str, hit: list[int]) -> None:
     rule = parse_rule(f"lose:any{which}")
     assert [number for number in range(1, 7) if rule.count()] == hit
     assert (rule.seen, rule.hits) == (6, len(hit))
@@ -528,7 +528,7 @@ def test_faults_can_be_added_and_ended_while_the_server_runs() -> None:
         assert dial(server.url, "polling") == 200
 
 
-def test_counts_go_on_after_a_restart() -> None:
+def test_fault_counts_survive_a_restart() -> None:
     with running_server(faults=("status:health#3:503",)) as server:
         assert get(server).status_code == 200
         before = server.app
@@ -596,7 +596,7 @@ def dial_http(url: str) -> int:
         return 0
 
 
-def test_there_is_no_control_call_without_its_option_nor_beyond_this_machine(
+def test_control_call_needs_its_option_and_a_loopback_client(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with running_server() as server:

@@ -73,7 +73,7 @@ def test_websocket_acts_on_that_transport_alone(mode: str, expected: int | str) 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_kill_after_cuts_and_never_comes_back(transport: str) -> None:
+def test_kill_after_closes_for_good(transport: str) -> None:
     with running_server(realtime="kill-after:1.0") as server, watching(server.url, transport) as watcher:
         assert watcher.lost.wait(DEADLINE)
         assert dial(server.url, transport) == 403
@@ -107,7 +107,7 @@ def test_a_websocket_fault_leaves_polling_alone(mode: str) -> None:
         assert not polling.lost.is_set()
 
 
-def test_a_cut_comes_without_a_goodbye(server: EmbeddedServer) -> None:
+def test_cut_websocket_gets_no_close_frame(server: EmbeddedServer) -> None:
     address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     with websockets.sync.client.connect(address, proxy=None) as connection:
         connection.recv(timeout=DEADLINE)
@@ -150,7 +150,7 @@ def test_realtime_can_change_while_the_server_runs(server: EmbeddedServer) -> No
         server.faults.set_realtime("sometimes")
 
 
-def test_a_client_in_a_hanging_handshake_is_let_go_at_a_change(server: EmbeddedServer) -> None:
+def test_mode_change_ends_a_hanging_handshake(server: EmbeddedServer) -> None:
     server.faults.set_realtime("hang")
     results: list[Any] = []
 
@@ -176,7 +176,7 @@ def test_latency_is_added_to_every_request() -> None:
         assert time.monotonic() - began >= 0.15
 
 
-def test_latency_delays_messages_without_adding_up(server: EmbeddedServer) -> None:
+def test_latency_delays_a_burst_only_once(server: EmbeddedServer) -> None:
     """A burst of fifty events is late by one latency, not by fifty: 0.4 s, not 20 s."""
     session = new_session(server.url, 50)
     with watching(server.url, "websocket", session) as watcher:

@@ -75,7 +75,7 @@ def test_a_json_text_with_very_many_lists_is_refused_at_once(server: EmbeddedSer
     assert post(server, "/api/upload/validate", json.dumps(many).encode()).status_code == 200
 
 
-def test_the_problems_of_a_body_are_told_up_to_a_limit(server: EmbeddedServer) -> None:
+def test_problems_of_a_body_are_listed_up_to_a_limit(server: EmbeddedServer) -> None:
     answer = post(server, "/api/upload/validate", json.dumps({"files": [{}] * 9000}).encode())
     assert answer.status_code == 400
     assert len(answer.json()["details"]) == 1000
@@ -179,7 +179,7 @@ def test_a_body_has_a_deadline(path: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_who_dials_and_does_not_connect_is_cut_off(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_never_connects_is_disconnected(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.realtime.strict.CONNECT_WITHIN", 0.3)
     with running_server() as server, watching(server.url, transport) as watcher:
         path = "/socket.io/?EIO=4&transport="
@@ -216,7 +216,7 @@ def is_open(connection: socket.socket) -> bool:
         return False
 
 
-def test_stalled_connections_of_one_address_leave_room_for_others() -> None:
+def test_stalled_connections_of_one_address_do_not_block_others() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8000), hard), hard))
     with running_server(max_connections=100) as server, ExitStack() as stack:
@@ -307,7 +307,7 @@ def test_many_small_requests_on_one_connection_are_no_endless_head(monkeypatch: 
 # Proxies
 
 
-def test_forwarded_headers_are_believed_from_the_proxy_alone() -> None:
+def test_forwarded_headers_are_trusted_from_the_proxy_alone() -> None:
     def limited(server: EmbeddedServer, forwarded: str) -> int:
         headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Host": "files.example"}
         return requests.get(

@@ -95,14 +95,14 @@ def test_joins_of_all_connections_together_are_limited(monkeypatch: pytest.Monke
             assert eventually(lambda: other.join(first) == {"ok": True}, "room for a join")
 
 
-def test_waiting_for_what_is_unknown_counts_too() -> None:
+def test_joins_of_unknown_sessions_count_for_the_limit() -> None:
     """Such joins are how session ids would be guessed."""
     with running_server(max_joins=3) as server, watching(server.url) as watcher:
         errors = [watcher.join(str(uuid.uuid4()))["error"] for _ in range(5)]
         assert errors == ["SESSION_NOT_FOUND"] * 3 + ["TOO_MANY_JOINS"] * 2
 
 
-def test_a_long_run_on_one_socket_never_meets_the_limit_and_leaves_nothing() -> None:
+def test_rejoins_on_one_socket_stay_below_the_join_limit() -> None:
     with running_server(max_joins=10) as server, watching(server.url) as watcher:
         session = new_session(server.url)
         for _ in range(30):
@@ -131,7 +131,7 @@ def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch, transport: st
             frozen.close()
 
 
-def test_both_sides_notice_within_ten_seconds() -> None:
+def test_both_peers_notice_a_frozen_link_within_ten_seconds() -> None:
     with running_server() as server:
         opened = json.loads(requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=DEADLINE).text[1:])
     assert opened["pingInterval"] + 2 * opened["pingTimeout"] <= 9_000
@@ -180,7 +180,7 @@ def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
         assert server.app.state.store.sessions() == []
 
 
-def test_a_server_process_remembers_no_requests_for_tests() -> None:
+def test_server_process_records_no_requests() -> None:
     with running_server(remembered_requests=2) as server:
         for _ in range(4):
             progress(server.url, UNKNOWN)
@@ -189,7 +189,7 @@ def test_a_server_process_remembers_no_requests_for_tests() -> None:
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 418
 
 
-def test_a_window_of_the_rate_limit_ends_and_says_when() -> None:
+def test_rate_limit_window_ends_at_the_announced_reset() -> None:
     clock = Clock(100.0)
     limit = RateLimit(2, 30.0, clock)
     clock.pass_(10.0)

@@ -80,11 +80,11 @@ def test_a_changed_file_has_no_known_digest(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "../t", "/t", "\0", "\ud800", "x" * 5000])
-def test_a_path_that_can_not_be_a_file_is_not_there(server: EmbeddedServer, path: str) -> None:
+def test_lookup_of_an_invalid_path_finds_nothing(server: EmbeddedServer, path: str) -> None:
     assert found(server, {"relativePath": path, "size": 1, "sha256": ""}) == [{"exists": False}]
 
 
-def test_links_out_of_the_category_say_nothing_of_what_is_there(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_symlink_out_of_the_category_reveals_no_file(server: EmbeddedServer, tmp_path: Path) -> None:
     """Neither in a lookup, nor by the name that an equal upload gets."""
     (tmp_path / "secret").write_bytes(b"secret")
     personal = server.root / "personal"
@@ -100,7 +100,7 @@ def test_links_out_of_the_category_say_nothing_of_what_is_there(server: Embedded
     assert by_pack["location"] == "/uploads/personal/secret%20%282%29"
 
 
-def test_a_wrong_request_is_refused(server: EmbeddedServer) -> None:
+def test_invalid_lookup_is_refused(server: EmbeddedServer) -> None:
     one = {"relativePath": "t", "size": 3}
     for body in (
         [],

@@ -54,7 +54,7 @@ def test_a_manifest_is_read_as_it_was_written(manifest: dict[str, Any], ascii_on
 
 
 @given(MANIFESTS, MANIFESTS)
-def test_the_digest_tells_files_apart_and_not_sessions(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_manifest_digest_depends_on_files_not_on_the_session(one: dict[str, Any], other: dict[str, Any]) -> None:
     first, second = (parse_manifest(json.dumps(manifest).encode(), LIMITS) for manifest in (one, other))
     assert (first.digest == second.digest) == (one["files"] == other["files"])
     moved = parse_manifest(json.dumps({**one, "sessionId": "other"}).encode(), LIMITS)
@@ -62,7 +62,7 @@ def test_the_digest_tells_files_apart_and_not_sessions(one: dict[str, Any], othe
 
 
 @given(MANIFESTS, st.data())
-def test_one_wrong_value_refuses_the_whole(manifest: dict[str, Any], data: st.DataObject) -> None:
+def test_manifest_with_one_invalid_value_is_refused(manifest: dict[str, Any], data: st.DataObject) -> None:
     place = data.draw(st.sampled_from([manifest, manifest["files"][-1]]))
     key = data.draw(st.sampled_from([*place, "unknown"]))
     if key != "unknown" and data.draw(st.booleans()):
@@ -74,12 +74,12 @@ def test_one_wrong_value_refuses_the_whole(manifest: dict[str, Any], data: st.Da
 
 
 @given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
-def test_anything_else_is_refused(text: bytes) -> None:
+def test_body_that_is_not_a_manifest_is_refused(text: bytes) -> None:
     assert refusal(text) == (400, "INVALID_MANIFEST")
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"sessionId": "", "files": [%s]}' % (b"9" * 5000), b"\xff", b""])
-def test_texts_that_parsers_stumble_over_are_refused(text: bytes) -> None:
+def test_pathological_json_is_refused(text: bytes) -> None:
     assert refusal(text) == (400, "INVALID_MANIFEST")
 
 

@@ -78,7 +78,7 @@ def test_bytes_by_tus_are_counted_apart(server: EmbeddedServer) -> None:
     assert seen['uploader_request_seconds_count{route="tus"}'] == 3
 
 
-def test_errors_are_counted_by_whose_they_are(server: EmbeddedServer) -> None:
+def test_errors_are_counted_by_client_and_server(server: EmbeddedServer) -> None:
     progress(server.url, UNKNOWN)
     server.faults.next_answers("GET", "/health", [503])
     requests.get(f"{server.url}/health", timeout=DEADLINE)
@@ -108,7 +108,7 @@ def test_refused_connections_are_counted() -> None:
         assert scraped(server)['uploader_refused_connections_total{reason="limit"}'] == 2
 
 
-def test_a_client_can_not_make_up_labels(server: EmbeddedServer) -> None:
+def test_metric_labels_come_from_the_server_alone(server: EmbeddedServer) -> None:
     def invent(names: range) -> int:
         for number in names:
             requests.request(f"MADEUP{number}", f"{server.url}/no/such/{number}", timeout=DEADLINE)
@@ -186,7 +186,7 @@ def test_the_reference_flavour_echoes_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "json"])
-def test_a_path_can_not_forge_a_line(tmp_path: Path, kind: Any) -> None:
+def test_json_log_escapes_line_breaks_of_a_path(tmp_path: Path, kind: Any) -> None:
     log = tmp_path / "log"
     with running_server(access_log=log, access_log_format=kind) as server:
         requests.get(f"{server.url}/a%0aGET%20/forged%1b[31m%E5%A4%8F", timeout=DEADLINE)

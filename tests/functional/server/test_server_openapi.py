@@ -44,13 +44,13 @@ def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 @pytest.mark.parametrize("options", [{}, {"packs": True}, {"tus": False}, {"auth_token": TOKEN, "packs": True}])
-def test_the_calls_are_those_of_the_application(options: dict[str, Any]) -> None:
+def test_openapi_calls_are_those_of_the_application(options: dict[str, Any]) -> None:
     with running_server(**options) as server:
         routes = {(route.path_format, method) for route in server.app.routes for method in route.methods or ()}
         assert {(path, method) for path, method, _ in calls(described(server))} == routes
 
 
-def test_it_is_a_valid_document() -> None:
+def test_openapi_document_is_valid() -> None:
     with running_server(packs=True) as server:
         document = described(server)
     schemas = document["components"]["schemas"]
@@ -69,7 +69,7 @@ def test_limits_of_the_server_are_limits_of_its_schemas() -> None:
         assert schemas["FilesToValidate"]["properties"]["files"]["items"]["properties"]["size"]["maximum"] == 99
 
 
-def test_only_calls_that_need_a_token_say_so() -> None:
+def test_openapi_marks_the_calls_that_need_a_token() -> None:
     with running_server(auth_token=TOKEN, packs=True) as server:
         document = described(server)
         for path, method, call in calls(document):
@@ -77,7 +77,7 @@ def test_only_calls_that_need_a_token_say_so() -> None:
             assert (answer.status_code == 401) == ("security" in call), (method, path)
 
 
-def test_the_reference_backend_has_none() -> None:
+def test_reference_flavour_has_no_openapi_document() -> None:
     app = create_app(ServerConfig(flavour="reference"))
     assert "/openapi.json" not in {route.path for route in app.routes}
     app.close()

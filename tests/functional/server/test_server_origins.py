@@ -56,7 +56,7 @@ def websocket(url: str, origin: str) -> int:
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.example"])
-def test_a_page_of_another_site_can_do_nothing(server: EmbeddedServer, number: int, origin: str) -> None:
+def test_cross_origin_calls_are_refused(server: EmbeddedServer, number: int, origin: str) -> None:
     """Also without a preflight: a session as text/plain."""
     known = len(server.app.state.backend.known)  # type: ignore[attr-defined]
     answer = call(server, number, Origin=origin, **{"Content-Type": "text/plain"})
@@ -66,19 +66,19 @@ def test_a_page_of_another_site_can_do_nothing(server: EmbeddedServer, number: i
     assert list((server.root / ".uploader/tus").iterdir()) == []
 
 
-def test_its_websocket_is_refused(server: EmbeddedServer) -> None:
+def test_cross_origin_websocket_is_refused(server: EmbeddedServer) -> None:
     assert websocket(server.url, EVIL) == 403
     assert websocket(server.url, server.url) == 101
 
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
-def test_the_own_origin_passes(server: EmbeddedServer, number: int) -> None:
+def test_same_origin_is_accepted(server: EmbeddedServer, number: int) -> None:
     assert call(server, number, Origin=server.url).status_code < 300
     assert call(server, number).status_code < 300
 
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
-def test_an_allowed_origin_passes_everywhere_and_can_read_answers(number: int) -> None:
+def test_allowed_origin_is_accepted_with_cors_headers(number: int) -> None:
     with running_server(cors_origins=(APP,), auth_token="token") as server:
         method, path, _ = CALLS[number]
         asked = {"Origin": APP, "Access-Control-Request-Method": method}
@@ -103,7 +103,7 @@ def test_any_origin_may_be_allowed() -> None:
 
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/path", "https://", "ftp://a", ""])
-def test_what_is_no_origin_is_exit_2(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_cors_origin_exits_2(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--cors-origin", origin])
     assert caught.value.code == 2
@@ -136,7 +136,7 @@ def test_the_host_is_checked_on_loopback(host: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "text.txt", "夏 '.xml"])
-def test_a_stored_file_is_no_page(server: EmbeddedServer, name: str) -> None:
+def test_stored_file_is_never_rendered_as_a_page(server: EmbeddedServer, name: str) -> None:
     by_tus = created(server.url, 4, b"<svg", filename=name)
     upload(server.url, file("x", b"<svg"), paths=(name,))
     stored = f"{server.url}/uploads/personal/{requests.utils.quote(name)}"
@@ -147,7 +147,7 @@ def test_a_stored_file_is_no_page(server: EmbeddedServer, name: str) -> None:
         assert answer.headers["content-security-policy"] == "sandbox"
 
 
-def test_no_answer_has_a_path_of_the_server(server: EmbeddedServer) -> None:
+def test_no_answer_contains_a_path_of_the_host(server: EmbeddedServer) -> None:
     session = new_session(server.url, 20)
     upload(server.url, file("holiday 1.mp4", b"data"), session=session)
     texts = [json.dumps(upload(server.url, file("holiday 1.mp4", b"other"), session=session))]
@@ -169,7 +169,7 @@ def test_no_answer_has_a_path_of_the_server(server: EmbeddedServer) -> None:
     assert [text for text in texts if str(server.root) in text] == []
 
 
-def test_an_analysis_takes_the_path_of_the_answer_and_none_of_the_server(server: EmbeddedServer) -> None:
+def test_analysis_refuses_absolute_paths_of_the_host(server: EmbeddedServer) -> None:
     (known,) = upload(server.url, file("夏 1%20.mp4", b"data"))
     token = {"authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
     server.faults.analysis_seconds = 0.01

@@ -53,7 +53,7 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
 
 
 @given(NEAR_BOUNDARIES, st.binary() | NEAR_BOUNDARIES, st.lists(st.integers(0, 10_000)))
-def test_a_body_is_read_however_it_is_cut_into_pieces(manifest: bytes, data: bytes, cuts: list[int]) -> None:
+def test_pack_is_parsed_for_any_fragmentation(manifest: bytes, data: bytes, cuts: list[int]) -> None:
     if b"\r\n--BOUNDARY\r\n" in b"\r\n\r\n" + manifest + b"\r\n--BOUNDARY":
         manifest = b"{}"
     body = body_of_pack(manifest, data)
@@ -61,14 +61,14 @@ def test_a_body_is_read_however_it_is_cut_into_pieces(manifest: bytes, data: byt
 
 
 @given(st.binary(max_size=100), st.integers(0, 10_000), st.lists(st.integers(0, 10_000)))
-def test_a_body_that_ends_early_is_never_taken_for_a_whole_one(data: bytes, end: int, cuts: list[int]) -> None:
+def test_truncated_pack_is_never_accepted(data: bytes, end: int, cuts: list[int]) -> None:
     body = body_of_pack(b"{}", data)
     with pytest.raises(ClientGoneError):
         asyncio.run(read(pieces(body[: end % len(body)], cuts), len(body), len(data)))
 
 
 @given(st.binary(max_size=100), st.integers(1, 10_000), st.integers(-5, 5).filter(bool))
-def test_another_size_than_the_manifest_says_is_refused(data: bytes, cut: int, difference: int) -> None:
+def test_pack_with_another_size_than_its_manifest_is_refused(data: bytes, cut: int, difference: int) -> None:
     body = body_of_pack(b"{}", data)
     with pytest.raises(ApiError) as caught:
         asyncio.run(read(pieces(body, [cut]), len(body), max(0, len(data) + difference) or len(data) + 3))

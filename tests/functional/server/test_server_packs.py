@@ -105,7 +105,7 @@ def test_a_server_for_smaller_files_offers_smaller_packed_files() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_files_are_stored_counted_and_end_their_session(shared: EmbeddedServer, below: str) -> None:
+def test_pack_of_a_thousand_files_completes_its_session(shared: EmbeddedServer, below: str) -> None:
     files = {f"{below}/{n % 7}/é {n}.bin": b"%d" % n * (n % 5) for n in range(1000)}
     session = new_session(shared.url, 1000)
     answered = send_pack(shared.url, session, files)
@@ -128,7 +128,7 @@ def test_connection_is_kept_after_a_pack(url: str, below: str) -> None:
         assert (answer.status_code, answer.headers.get("connection")) == (200, None)
 
 
-def test_entries_are_placed_in_order_and_never_overwrite(shared: EmbeddedServer, below: str) -> None:
+def test_pack_entries_are_stored_in_order_without_overwriting(shared: EmbeddedServer, below: str) -> None:
     session = new_session(shared.url, 5)
     name = f"{below}/a.txt"
     answered = send_pack(shared.url, session, [(name, b"one"), (name, b"two"), (name, b"one"), (name, b"two")])
@@ -140,7 +140,7 @@ def test_entries_are_placed_in_order_and_never_overwrite(shared: EmbeddedServer,
     assert counts(shared.url, session) == (2, 0, "uploading")  # each path and digest once
 
 
-def test_a_file_of_another_protocol_is_existing(shared: EmbeddedServer, below: str) -> None:
+def test_packed_file_stored_by_another_protocol_is_existing(shared: EmbeddedServer, below: str) -> None:
     create(shared.url, 3, b"tus", sessionId=new_session(shared.url), relativePath=f"{below}/t", filename="t")
     (file,) = send_pack(shared.url, new_session(shared.url), {f"{below}/t": b"tus"})
     assert file["existing"] is True
@@ -164,7 +164,7 @@ def test_file_and_directory_of_one_name_conflict(shared: EmbeddedServer, below: 
     assert (stored(shared, f"{below}/a"), stored(shared, f"{below}/c/d")) == (b"1", b"3")
 
 
-def test_flipped_bits_fail_their_file_alone_and_it_may_come_again(shared: EmbeddedServer, below: str) -> None:
+def test_corrupted_pack_entry_fails_alone_and_can_be_resent(shared: EmbeddedServer, below: str) -> None:
     files = {f"{below}/{n}": b"data %d" % n for n in range(3)}
     session, damaged = new_session(shared.url, 3), bytearray(b"".join(files.values()))
     damaged[8] ^= 1
@@ -181,7 +181,7 @@ def test_flipped_bits_fail_their_file_alone_and_it_may_come_again(shared: Embedd
     assert counts(shared.url, session) == (3, 0, "completed")
 
 
-def test_types_and_made_failures_concern_their_files_alone() -> None:
+def test_refused_type_in_a_pack_fails_its_file_alone() -> None:
     with running_server(packs=True, types=("mp4", "txt"), mixed_types=False, fail_files=("bad*",)) as server:
         session = new_session(server.url, 9)
         paths = ["a.mp4", "b.avi", "c.txt", "bad.mp4"]
@@ -303,7 +303,7 @@ def test_a_session_that_is_unknown_or_has_ended_is_refused(url: str, below: str)
     assert post_pack(url, new_session(url), files, key=below).status_code == 200
 
 
-def test_a_cancel_ends_a_pack_that_arrives(shared: EmbeddedServer, below: str) -> None:
+def test_cancel_ends_a_pack_under_way(shared: EmbeddedServer, below: str) -> None:
     session = new_session(shared.url)
     body = body_of_pack(manifest_of(session, {f"{below}/a": b"x" * 4096}), b"x" * 4096)
     with half_sent(shared.url, body, sent=len(body) - 100) as connection:
@@ -324,7 +324,7 @@ def test_a_session_takes_no_more_files_than_it_may_hold() -> None:
         assert counts(server.url, session) == (3, 0, "completed")
 
 
-def test_all_requests_together_hold_64_mib_of_data(shared: EmbeddedServer, below: str) -> None:
+def test_packs_under_way_use_at_most_64_mib(shared: EmbeddedServer, below: str) -> None:
     session = new_session(shared.url, 50)
     large = manifest_of(session, {}, files=[{**entry(f"{below}/{n}", b""), "size": 4 * MIB} for n in range(8)])
     body = body_of_pack(large, b"") + b" " * (32 * MIB)
@@ -352,7 +352,7 @@ def test_packs_need_the_token_of_the_server() -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_repeat_is_answered_as_before_and_stores_nothing(shared: EmbeddedServer, below: str) -> None:
+def test_repeated_pack_gets_the_first_answer_and_stores_nothing(shared: EmbeddedServer, below: str) -> None:
     url, session = shared.url, new_session(shared.url, 2)
     files = [(f"{below}/a", b"1"), ("../a", b"2")]
     first = post_pack(url, session, files, key=below)
@@ -366,7 +366,7 @@ def test_a_repeat_is_answered_as_before_and_stores_nothing(shared: EmbeddedServe
     assert refused(post_pack(url, session, [*files, ("b", b"")], key=below)) == (422, "KEY_REUSED")
 
 
-def test_a_key_belongs_to_its_owner(shared: EmbeddedServer, below: str) -> None:
+def test_pack_key_is_separate_for_each_owner(shared: EmbeddedServer, below: str) -> None:
     url, session = shared.url, new_session(shared.url, 2)
 
     def owner(name: str) -> dict[str, str]:
@@ -411,14 +411,14 @@ def test_concurrent_repeats_store_once_and_the_others_wait(
     assert counts(url, session) == (2, 0, "uploading")
 
 
-def test_a_refusal_is_not_remembered(url: str, below: str) -> None:
+def test_refused_pack_can_be_repeated(url: str, below: str) -> None:
     session = new_session(url)
     assert post_pack(url, UNKNOWN, {f"{below}/a": b"1"}, key=below).status_code == 404
     assert recalled(url, below).status_code == 404
     assert post_pack(url, session, {f"{below}/b": b"2"}, key=below).status_code == 200
 
 
-def test_an_answer_is_remembered_for_the_upload_ttl() -> None:
+def test_pack_answer_is_kept_for_the_upload_ttl() -> None:
     with running_server(packs=True, upload_ttl=0.3) as server:
         session = new_session(server.url, 5)
         damaged = body_of_pack(manifest_of(session, {"a": b"1", "b": b"2"}), b"1x")
@@ -457,7 +457,7 @@ def test_packs_batches_and_tus_share_a_session(url: str, below: str) -> None:
     assert {file["status"] for file in listed} == {"completed"}
 
 
-def test_a_restart_keeps_keys_counts_and_what_was_counted(tmp_path: Path) -> None:
+def test_restart_keeps_pack_keys_and_counts(tmp_path: Path) -> None:
     files = [("a", b"1"), ("../b", b"2"), ("c", b"3")]
     with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 4)
@@ -475,7 +475,7 @@ def test_a_restart_keeps_keys_counts_and_what_was_counted(tmp_path: Path) -> Non
         assert counts(server.url, session) == (3, 1, "partial")
 
 
-def test_finish_counts_the_files_that_the_client_gave_up(tmp_path: Path) -> None:
+def test_finish_counts_files_abandoned_by_the_client(tmp_path: Path) -> None:
     def finish(url: str, session: str, body: Any) -> requests.Response:
         return requests.post(f"{url}/api/upload/session/{session}/finish", json=body, timeout=DEADLINE)
 
@@ -509,7 +509,7 @@ main(["--port", "0", "--root", sys.argv[1]])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
-def test_a_kill_between_link_and_commit_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_kill_between_link_and_commit_stores_each_file_once(tmp_path: Path) -> None:
     files = {f"d/{n}": b"%d" % n * 100 for n in range(50)}
     dying = subprocess.Popen(
         [sys.executable, "-c", DIES_BEFORE_THE_COMMIT, str(tmp_path)],

@@ -84,7 +84,7 @@ def test_metadata_are_read_as_they_were_written(fields: dict[str, str], comma: s
 
 
 @given(in_header("finalKey QQ==", "partOffset MQ==", "finalLength", "a b", "A" * LONGEST_METADATA))
-def test_other_metadata_are_refused(value: str) -> None:
+def test_invalid_metadata_is_refused(value: str) -> None:
     if not refuses(parse_metadata, value):
         refuses(parse_place, parse_metadata(value))
 
@@ -105,7 +105,7 @@ def test_numbers_and_checksums_are_read_or_refused(value: str) -> None:
 
 
 @given(in_header("Bearer ", "e30", ".", base64.urlsafe_b64encode(b'{"alg":"HS256"}').decode(), issue_token("s")))
-def test_no_authorization_but_the_right_one_passes(value: str) -> None:
+def test_only_the_right_authorization_is_accepted(value: str) -> None:
     assert owner_of(value, "another") == ""
     assert refuses(check_token, value, "another", "the token")
 
@@ -138,7 +138,7 @@ def test_a_json_body_is_read_or_refused(body: bytes) -> None:
         lambda value: value.encode("utf-8", "replace")
     )
 )
-def test_a_packet_of_socket_io_is_one_or_not(body: bytes) -> None:
+def test_socket_io_parser_accepts_any_bytes_without_error(body: bytes) -> None:
     are_packets(body)
     assert is_message(body) is False
     is_message(body.decode("utf-8", "replace"))
@@ -206,7 +206,7 @@ CUTS = st.lists(st.integers(0, 2000), max_size=6)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.binary(max_size=60) | BODIES, CUTS)
-def test_a_batch_is_read_however_it_is_cut_into_pieces(value: str, content: bytes, cuts: list[int]) -> None:
+def test_batch_is_parsed_for_any_fragmentation(value: str, content: bytes, cuts: list[int]) -> None:
     content = content.replace(b"BOUNDARY", b"boundary")
     body = body_of([text("category", value), file("a.bin", content)])
     with tempfile.TemporaryDirectory() as directory:
@@ -214,7 +214,7 @@ def test_a_batch_is_read_however_it_is_cut_into_pieces(value: str, content: byte
 
 
 @given(BODIES, CUTS)
-def test_what_is_no_batch_is_refused_alike_however_it_is_cut(body: bytes, cuts: list[int]) -> None:
+def test_invalid_batch_is_refused_alike_for_any_fragmentation(body: bytes, cuts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         read = [read_batch(b"--BOUNDARY" + body, where, Path(directory)) for where in ([], cuts)]
         assert list(Path(directory).iterdir()) == []
@@ -232,7 +232,7 @@ def test_an_option_is_read_or_refused(value: str) -> None:
 
 
 @given(st.integers(1, 1 << 50), st.sampled_from(["", "B", "K", "kib", "MB", "g", "tb"]))
-def test_a_size_is_so_many_bytes(amount: int, unit: str) -> None:
+def test_size_is_parsed_to_bytes(amount: int, unit: str) -> None:
     base = 1000 if unit.lower().endswith("b") and not unit.lower().endswith("ib") and len(unit) > 1 else 1024
     assert parse_size(f"{amount}{unit}") == amount * base ** " kmgt".index((unit.lower().rstrip("b") + " ")[0])
 
@@ -249,5 +249,5 @@ def test_a_fault_is_read_or_refused(kind: str, rest: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["slow:patch:{}", "cut:patch#1:{}", "stall:patch:in,seconds=1,at={}"])
-def test_a_size_that_is_too_large_to_count_is_refused(rule: str) -> None:
+def test_overflowing_size_is_refused(rule: str) -> None:
     assert refuses(parse_rule, rule.format("9" * 400), by=RuleError)

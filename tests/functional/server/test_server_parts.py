@@ -35,13 +35,13 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "8X", "0", "0.1", "1e9", "8 M B"])
-def test_no_sizes(text: str) -> None:
+def test_invalid_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
 
 
 @pytest.mark.parametrize("text", ["", "on", "flap", "flap:", "flap:x", "flap:-1", "flap:0", "off:1", "kill-after:inf"])
-def test_no_realtime_modes(text: str) -> None:
+def test_invalid_realtime_modes(text: str) -> None:
     with pytest.raises(ValueError, match="kill-after:SECONDS"):
         RealtimeMode.parse(text)
     with pytest.raises(ValueError, match="kill-after:SECONDS"):
@@ -59,7 +59,7 @@ def test_no_realtime_modes(text: str) -> None:
         ("kill-after:3", "uuurrr"),
     ],
 )
-def test_a_gate_second_by_second(mode: str | None, states: str) -> None:
+def test_realtime_gate_states_per_second(mode: str | None, states: str) -> None:
     """The clock starts with the first connection, not with the server."""
     now = 100.0
     gate = Gate(RealtimeMode.parse(mode), lambda: now)
@@ -74,7 +74,7 @@ def test_a_gate_second_by_second(mode: str | None, states: str) -> None:
     assert seen == states
 
 
-def test_the_rate_limit_starts_anew_with_each_window() -> None:
+def test_rate_limit_restarts_with_each_window() -> None:
     now = 1000.0
     limit = RateLimit(2, 900.0, lambda: now)
     assert [limit.spend("a")[0] for _ in range(3)] == [True, True, False]
@@ -87,7 +87,7 @@ def test_the_rate_limit_starts_anew_with_each_window() -> None:
     assert (passes, headers["x-ratelimit-remaining"]) == (True, "1")
 
 
-def test_the_rate_limit_forgets_addresses_that_never_come_again() -> None:
+def test_rate_limit_drops_old_addresses() -> None:
     now = 1000.0
     limit = RateLimit(2, 900.0, lambda: now)
     for number in range(10):
@@ -134,11 +134,11 @@ def test_safe_paths() -> None:
 @pytest.mark.parametrize(
     ("name", "ending"), [("a.MP4", "mp4"), ("a", ""), (".hidden", ""), ("a.", ""), ("d.d/a", ""), ("a.tar.gz", "gz")]
 )
-def test_endings(name: str, ending: str) -> None:
+def test_file_extensions(name: str, ending: str) -> None:
     assert extension(name) == ending
 
 
-def test_small_pieces_of_the_wire() -> None:
+def test_rounding_timestamps_and_uuids() -> None:
     assert [js_round(n) for n in (2.5, 7.5, 2.4, 57.5)] == [3, 8, 2, 58]
     assert len(timestamp()) == len("2026-11-24T23:43:56.640Z")
     assert timestamp().endswith("Z")
@@ -147,7 +147,7 @@ def test_small_pieces_of_the_wire() -> None:
         assert not is_uuid(bad)
 
 
-def test_the_whole_falls_with_a_dropped_file_and_is_100_only_at_the_end() -> None:
+def test_total_progress_with_a_dropped_file_is_100_only_at_the_end() -> None:
     session = Session("id", "personal", expected=2)
     one, two = FileState("one"), FileState("two")
     session.add(one)

@@ -67,7 +67,7 @@ serve(ServerConfig(port=0), lambda *_: threading.Thread(target=send).start())
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of POSIX")
-def test_a_signal_that_interrupts_no_call_of_the_loop_wakes_it() -> None:
+def test_signal_outside_a_system_call_stops_the_server() -> None:
     """It comes between a step of Python and the sleep that follows, or to another thread: that one here."""
     limit = 50  # the next timer of the loop is at 60 s
     done = subprocess.run(
@@ -202,7 +202,7 @@ def test_a_token_of_a_secret_file_is_accepted(tmp_path: Path, capsys: pytest.Cap
     assert answer.status_code == 200
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+def test_restart_keeps_sessions_and_uploads(tmp_path: Path) -> None:
     with server_process("--root", str(tmp_path)) as server:
         done, begun, fresh = (new_session(server.url, count) for count in (1, 2, 3))
         upload(server.url, file("done", b"1"), session=done)
@@ -261,7 +261,7 @@ def test_help_explains_the_faults(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in shown
 
 
-def test_small_packets_leave_at_once() -> None:
+def test_small_packets_are_sent_without_delay() -> None:
     """Nagle's algorithm would keep the second of two events until the client has acknowledged the first: 40 ms."""
     with listen(ServerConfig(port=0)) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()

@@ -196,7 +196,7 @@ def test_events_come_in_the_captured_order(server: EmbeddedServer, name: str, fi
     assert {e["currentFile"]["id"] for e in events if "currentFile" in e} == {f["id"] for f in listed}
 
 
-def test_cancel_stops_nothing_that_is_under_way(server: EmbeddedServer) -> None:
+def test_cancel_does_not_stop_files_under_way(server: EmbeddedServer) -> None:
     """3.9: the event says cancelled, the other files continue and are stored, and the answer says completed."""
     expected = captured_events("events-cancelled")
     session = new_session(server.url, 1, "scenic")
@@ -223,7 +223,7 @@ def test_cancel_stops_nothing_that_is_under_way(server: EmbeddedServer) -> None:
 # Wire contract 3, point by point
 
 
-def test_3_1_nothing_is_said_while_the_body_travels(server: EmbeddedServer) -> None:
+def test_3_1_no_progress_during_the_body(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     with listening(server.url, session) as listener:
         with HalfSent(server.url, body_of([*head_of(session), file("a.mp4", b"x" * 2_000_000)])) as request:
@@ -236,7 +236,7 @@ def test_3_1_nothing_is_said_while_the_body_travels(server: EmbeddedServer) -> N
         assert "totalProgress" not in listener.event()
 
 
-def test_3_2_the_answer_takes_its_time_for_each_file() -> None:
+def test_3_2_answer_takes_time_for_each_file() -> None:
     with running_server(flavour="reference", processing_seconds=0.3) as server:
         began = time.monotonic()
         upload(server.url, file("a.mp4", b"1"), file("b.mp4", b"2"))
@@ -264,7 +264,7 @@ def test_3_4_completed_comes_twice_even_after_partial(server: EmbeddedServer) ->
     )
 
 
-def test_3_5_a_success_can_hold_a_failed_file(server: EmbeddedServer) -> None:
+def test_3_5_success_may_contain_a_failed_file(server: EmbeddedServer) -> None:
     server.faults.fail_files.append("bad*")
     session = new_session(server.url, 2)
     answer = post_parts(server.url, [*head_of(session), file("bad.mp4", b"1"), file("good.mp4", b"2")])
@@ -284,7 +284,7 @@ def test_3_5_a_success_can_hold_a_failed_file(server: EmbeddedServer) -> None:
     }
 
 
-def test_3_6_progress_counts_twice_shows_other_ids_and_goes_away() -> None:
+def test_3_6_progress_counts_twice_and_disappears() -> None:
     with running_server(flavour="reference", processing_seconds=QUICK, progress_linger=0.2) as server:
         session = new_session(server.url, 2)
         listed = upload(server.url, file("a.mp4", b"1"), file("empty.mp4", b""), session=session)
@@ -301,7 +301,7 @@ def test_3_6_progress_is_gone_after_five_seconds_by_default() -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_3_7_joining_is_never_acknowledged_and_brings_nothing(server: EmbeddedServer, transport: str) -> None:
+def test_3_7_join_has_no_acknowledgement_and_no_snapshot(server: EmbeddedServer, transport: str) -> None:
     acknowledged = threading.Event()
     with watching(server.url, transport) as watcher:
         for session in (new_session(server.url), UNKNOWN, "no id at all"):
@@ -445,7 +445,7 @@ def test_full_disk_under_a_body_is_an_answer_and_logs_nothing(caplog: pytest.Log
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_3_15_a_server_that_dies_in_processing_has_stored_the_current_file_alone(tmp_path: Path) -> None:
+def test_3_15_server_killed_in_processing_stored_one_file(tmp_path: Path) -> None:
     arguments = ("--as", "reference", "--root", str(tmp_path), "--processing", "30")
     with server_process(*arguments) as server:
         session = new_session(server.url, 2)

@@ -30,7 +30,7 @@ def post(server: EmbeddedServer, path: str, body: Any = None, **more: Any) -> re
     return requests.post(f"{server.url}/api/upload/{path}", json=body, timeout=DEADLINE, **more)
 
 
-def test_health_tells_the_limits_before_any_session(server: EmbeddedServer) -> None:
+def test_health_has_the_limits(server: EmbeddedServer) -> None:
     answer = requests.get(f"{server.url}/health", timeout=DEADLINE).json()
     assert answer["status"] == "OK"
     assert answer["uptime"] >= 0
@@ -44,7 +44,7 @@ def test_health_tells_the_limits_before_any_session(server: EmbeddedServer) -> N
     }
 
 
-def test_a_session_shows_what_health_shows(server: EmbeddedServer) -> None:
+def test_session_answer_has_the_limits_of_health(server: EmbeddedServer) -> None:
     answer = post(server, "session", {"category": "scenic", "expectedFiles": 3})
     assert answer.status_code == 201
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
@@ -55,7 +55,7 @@ def test_a_session_shows_what_health_shows(server: EmbeddedServer) -> None:
     assert shown["tus"] == requests.get(f"{server.url}/health", timeout=DEADLINE).json()["tus"]
 
 
-def test_limits_are_what_the_configuration_says() -> None:
+def test_limits_follow_the_configuration() -> None:
     with running_server(max_files=7, max_size=8 << 20, types=(".MP4", "avi")) as server:
         shown = post(server, "session", {"category": "personal", "expectedFiles": 7}).json()
         assert (shown["maxFiles"], shown["maxFileSize"], shown["allowedTypes"]) == (7, 8 << 20, ["mp4", "avi"])
@@ -78,13 +78,13 @@ def test_limits_are_what_the_configuration_says() -> None:
         {"category": "personal", "expectedFiles": 1, "more": 1},
     ],
 )
-def test_every_bad_session_is_an_invalid_category(server: EmbeddedServer, body: Any) -> None:
+def test_invalid_session_request_is_invalid_category(server: EmbeddedServer, body: Any) -> None:
     answer = post(server, "session", body)
     assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_CATEGORY")
     assert isinstance(answer.json()["details"], str)
 
 
-def test_a_body_that_is_no_json_is_a_400(server: EmbeddedServer) -> None:
+def test_body_that_is_not_json_is_a_400(server: EmbeddedServer) -> None:
     for broken in (b"{nonsense", b"", b"\xff\xfe", b"[" * 50_000):
         for path, code in (("session", "INVALID_CATEGORY"), ("validate", "VALIDATION_ERROR")):
             answer = requests.post(f"{server.url}/api/upload/{path}", data=broken, timeout=DEADLINE)
@@ -92,7 +92,7 @@ def test_a_body_that_is_no_json_is_a_400(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize("number", [b"Infinity", b"NaN", b"1e999", b"-1", b"9" * 400, b'{"a":1}'])
-def test_odd_numbers_are_refused(server: EmbeddedServer, number: bytes) -> None:
+def test_expected_files_out_of_range_is_refused(server: EmbeddedServer, number: bytes) -> None:
     body = b'{"category":"personal","expectedFiles":' + number + b"}"
     answer = requests.post(f"{server.url}/api/upload/session", data=body, timeout=DEADLINE)
     assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_CATEGORY")
@@ -120,7 +120,7 @@ def test_validation_errors_are_listed(server: EmbeddedServer, files: Any) -> Non
     assert isinstance(answer.json()["details"], list)
 
 
-def test_validation_judges_each_file() -> None:
+def test_validation_checks_each_file() -> None:
     files = [{"name": f"a.{end}", "size": 5, "type": kind} for end, kind in (("mp4", "video/mp4"), ("mov", "video/x"))]
     with running_server(types=("mp4",)) as server:
         answer = post(server, "validate", {"files": files}).json()
@@ -129,7 +129,7 @@ def test_validation_judges_each_file() -> None:
     assert any(".mov" in error for error in answer["files"][1]["errors"])
 
 
-def test_progress_is_there_from_the_start(server: EmbeddedServer) -> None:
+def test_progress_is_available_before_the_first_file(server: EmbeddedServer) -> None:
     known = progress(server.url, new_session(server.url, 4)).json()
     assert (known["overallStatus"], known["totalProgress"], known["totalFiles"], known["files"]) == (
         "pending",
@@ -162,7 +162,7 @@ def test_unknown_sessions_are_404(server: EmbeddedServer, call: str, session: st
 @pytest.mark.parametrize(
     "call", ["GET /api/nothing", "GET /api/upload/batch", "PUT /api/upload/session", "GET /", "DELETE /health"]
 )
-def test_anything_else_is_not_found(server: EmbeddedServer, call: str) -> None:
+def test_unknown_routes_are_a_404(server: EmbeddedServer, call: str) -> None:
     method, path = call.split()
     answer = requests.request(method, server.url + path, timeout=DEADLINE)
     assert (answer.status_code, answer.json()["error"]) == (404, "NOT_FOUND")
@@ -199,12 +199,12 @@ def test_an_ended_session_can_not_be_cancelled(server: EmbeddedServer) -> None:
     assert post(server, f"cancel/{session}").status_code == 404
 
 
-def test_cancelling_twice_is_cancelling_once(server: EmbeddedServer) -> None:
+def test_second_cancel_has_the_same_answer(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     assert [post(server, f"cancel/{session}").status_code for _ in range(2)] == [200, 200]
 
 
-def test_delete_asks_for_a_token(server: EmbeddedServer) -> None:
+def test_delete_needs_a_token(server: EmbeddedServer) -> None:
     (known,) = upload(server.url, file("to delete", b"x"))
     url = f"{server.url}/api/upload/file/{known['id']}"
     token = issue_token(server.config.jwt_secret)
@@ -254,7 +254,7 @@ def test_idle_sessions_expire_and_active_ones_do_not() -> None:
             assert request.status() == 200
 
 
-def test_no_hashing_and_writing_holds_up_the_event_loop(
+def test_hashing_and_writing_do_not_block_the_event_loop(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The blocks of a large body go to other threads, and calls are answered meanwhile."""

@@ -181,7 +181,7 @@ def rooms_of(most: int) -> Callable[[pytest.MonkeyPatch], None]:
     return apply
 
 
-def shuts_rooms_after_a_loss(patch: pytest.MonkeyPatch) -> None:
+def refuses_joins_after_a_loss(patch: pytest.MonkeyPatch) -> None:
     """The first client to join after a lost one gets no events."""
     join, disconnect = Realtime._join, Realtime._disconnect
     lost: list[str] = []
@@ -349,7 +349,7 @@ BROKEN = {
         said=on("GET", "/api/upload/progress", lags_behind("completed")),
     ),
     "the room is full": Broken({"join-late"}, patches=rooms_of(4), patience=5.0),
-    "a loss shuts the room": Broken({"reconnect"}, patches=shuts_rooms_after_a_loss, patience=5.0),
+    "a loss shuts the room": Broken({"reconnect"}, patches=refuses_joins_after_a_loss, patience=5.0),
     "no cancelling": Broken(
         {"cancel"}, asked=lambda call: _not_found() if call.path.startswith("/api/upload/cancel/") else None
     ),
@@ -441,7 +441,7 @@ def neighbours(noticed: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_the_check_that_fails_is_the_one(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_server_fails_the_right_check_alone(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That one and no neighbour; what rests on it is skipped."""
     broken = BROKEN[how]
     with broken.running(monkeypatch) as server:
@@ -454,7 +454,7 @@ def test_the_check_that_fails_is_the_one(how: str, monkeypatch: pytest.MonkeyPat
         assert bool(found.expected and found.got) == (found.verdict is Verdict.FAIL)
 
 
-def test_each_check_is_proven() -> None:
+def test_each_check_has_a_server_that_fails_it() -> None:
     """None without a server that fails it; that of the clean-up is in `test_smoke_runs`."""
     noticed = set().union(*(broken.noticed_by for broken in BROKEN.values()))
     assert noticed == {check.id for check in CHECKS} - {"clean-up"}

@@ -34,7 +34,7 @@ def counted(server: EmbeddedServer) -> int:
     return sum(request.path.startswith("/api/") for request in server.faults.requests)
 
 
-def test_the_bundled_server_passes() -> None:
+def test_smoke_passes_on_the_bundled_server() -> None:
     """With a token everything is removed again; a type limit and a rate limit leave nothing unoffered."""
     with running_server(jwt_secret=SECRET, rate_limit=1000, types=("mp4", "avi"), max_files=30) as server:
         report = smoke(server.url, token=TOKEN, strict=True)
@@ -46,7 +46,7 @@ def test_the_bundled_server_passes() -> None:
     assert report.calls <= 95
 
 
-def test_the_reference_backend_passes() -> None:
+def test_smoke_passes_on_the_reference_backend() -> None:
     """Within half of its 100 calls in 15 minutes."""
     with running_server(flavour="reference", processing_seconds=0.9) as server:
         report = smoke(server.url)
@@ -71,7 +71,7 @@ def test_a_server_with_every_limit_passes_within_the_budget(most: int) -> None:
     assert of(report, Verdict.PASS) == {check.id for check in CHECKS} - ({"batch-several"} if most == 1 else set())
 
 
-def test_a_token_for_all_calls() -> None:
+def test_smoke_with_a_token_for_all_calls() -> None:
     """With it everything passes; without it the first refusal ends it, with exit code 5 and not a call more."""
     with running_server(auth_token="let-me-in", rate_limit=1000) as server:
         assert failed(smoke(server.url, token="let-me-in")) == set()
@@ -85,7 +85,7 @@ def test_a_token_for_all_calls() -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 9, 12, 15, 20, 28, 33])
-def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up(budget: int) -> None:
+def test_budget_is_never_exceeded_and_includes_the_cleanup(budget: int) -> None:
     """Checks beyond the budget are not made, and the exit code says so."""
     with running_server(jwt_secret=SECRET, tus=False) as server:
         report = smoke(server.url, budget=budget, token=TOKEN, skip=["validate"])
@@ -98,7 +98,7 @@ def test_the_budget_is_never_exceeded_and_leaves_room_for_the_clean_up(budget: i
     assert report.left == ()
 
 
-def test_a_rate_limit_that_is_used_up_ends_it() -> None:
+def test_exhausted_rate_limit_ends_the_smoke_run() -> None:
     """429, or what remains by the headers: no check is called broken for it."""
     with running_server(rate_limit=12) as server:
         report = smoke(server.url)
@@ -111,7 +111,7 @@ def test_a_rate_limit_that_is_used_up_ends_it() -> None:
     assert of(again, Verdict.NOT_RUN) >= {"session", "batch-one", "auth"}
 
 
-def test_nobody_there() -> None:
+def test_no_server_at_the_address() -> None:
     """One check fails, the others are skipped."""
     with running_server() as server:
         url = server.url
@@ -121,7 +121,7 @@ def test_nobody_there() -> None:
     assert {found.blocked_by for found in report.results[1:]} == {"health"}
 
 
-def test_a_server_that_goes_away() -> None:
+def test_smoke_of_a_server_that_stops_names_what_is_left() -> None:
     """The check that met it says so, no other waits for an answer that never comes, and what is left is named."""
     with running_server(jwt_secret=SECRET) as server:
         site = Site(Settings(server=server.url, token=TOKEN))
@@ -138,7 +138,7 @@ def test_a_server_that_goes_away() -> None:
     assert [thing.rpartition(": ")[2] for thing in report.left] == ["the server no longer answers"]
 
 
-def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoke_of_a_web_site_is_no_upload_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A web site that answers 200 to everything is not an upload server."""
     page = Broken(set(), asked=lambda _: Reply(200, {"content-type": "text/html"}, b"<h1>Welcome</h1>"))
     with page.running(monkeypatch) as server:
@@ -147,14 +147,14 @@ def test_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"health", "session"} <= failed(report)
 
 
-def test_only_some_checks(server: EmbeddedServer) -> None:
+def test_smoke_of_some_checks_creates_what_they_need(server: EmbeddedServer) -> None:
     """What they need is made for them, and removed."""
     report = smoke(server.url, ["tus-resume", "auth"])
     assert [found.id for found in report.results] == ["tus-resume", "auth"]
     assert of(report, Verdict.PASS) == {"tus-resume", "auth"}
 
 
-def test_a_chosen_check_is_not_excused_by_one_that_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chosen_check_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check that would explain it, its failure is its own."""
 
     def no_patch(call: Call) -> Reply | None:
@@ -167,7 +167,7 @@ def test_a_chosen_check_is_not_excused_by_one_that_was_not_made(monkeypatch: pyt
     assert (failed(both), result(both, "tus-resume").blocked_by) == ({"tus-core"}, "tus-core")
 
 
-def test_what_cannot_be_removed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cleanup_names_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch) -> None:
     """A DELETE that fails is the clean-up's failure."""
 
     def said(call: Call, reply: Reply) -> None:
@@ -192,7 +192,7 @@ def test_deleted_files_must_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result(report, "clean-up").verdict is Verdict.FAIL
 
 
-def test_a_server_without_socket_io() -> None:
+def test_smoke_of_a_server_without_socket_io() -> None:
     """Missing parts are neither passed nor failed, and all other checks pass."""
     with running_server(realtime="off") as server:
         report = smoke(server.url)
@@ -201,7 +201,7 @@ def test_a_server_without_socket_io() -> None:
     assert of(report, Verdict.NOT_OFFERED) == {*live, "limit-type", "rate-limit"}
 
 
-def test_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warning_fails_the_run_only_with_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """More calls left than the limit: a warning, and a failure only with --strict."""
 
     def said(_: Call, reply: Reply) -> None:
@@ -214,7 +214,7 @@ def test_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (mild.exit_code, strict.exit_code) == (Exit.OK, Exit.FAILED_FOR_GOOD)
 
 
-def test_a_stranger_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoke_sends_no_token_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Location on another host is followed without what belongs to the server."""
     seen: list[Call] = []
     elsewhere = ""
@@ -232,7 +232,7 @@ def test_a_stranger_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [call for call in seen if {"authorization", "x-api-key"} & set(call.headers)]
 
 
-def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoke_report_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even where the server repeats it."""
 
     def said(call: Call, reply: Reply) -> None:
@@ -245,7 +245,7 @@ def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TOKEN not in str(report)
 
 
-def test_over_tls(tmp_path: Path) -> None:
+def test_smoke_over_tls(tmp_path: Path) -> None:
     """With the authority's certificate all passes, bodies that wait and break off too; without it nothing is sent."""
     authority = trustme.CA()
     bundle = tmp_path / "ca.pem"
@@ -259,7 +259,7 @@ def test_over_tls(tmp_path: Path) -> None:
     assert "--ca-bundle" in result(report, "health").hint
 
 
-def test_an_authorization_by_header() -> None:
+def test_smoke_with_an_authorization_header() -> None:
     """It serves for the clean-up; a call without it can't be made, and is not claimed to have been."""
     with running_server(jwt_secret=SECRET) as server:
         report = smoke(server.url, skip=["tus-*"], header=(Header("authorization", f"Bearer {TOKEN}"),))
@@ -268,7 +268,7 @@ def test_an_authorization_by_header() -> None:
     assert "auth" in of(report, Verdict.SKIPPED)
 
 
-def test_through_a_proxy() -> None:
+def test_smoke_through_a_proxy() -> None:
     """Calls, live connections, stalled and aborted bodies all use the proxy."""
     with running_server(allow_hosts=("files.invalid",)) as server, http_proxy(server.url) as proxy:
         report = smoke("http://files.invalid", proxy=f"http://127.0.0.1:{proxy.port}")

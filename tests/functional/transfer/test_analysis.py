@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DONE = {"success": True, "data": {"analysisId": "1", "finalReport": "well"}}
 
 
-class Rooms:
+class JoinLog:
     """Records joins and leaves in order."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Bench:
 
     def __init__(self, url: str, limit: float = PATIENCE) -> None:
         self.told: list[AnalysisMessage] = []
-        self.rooms, self.stop = Rooms(), Stop()
+        self.rooms, self.stop = JoinLog(), Stop()
         settings = Settings(server=url)
 
         def emit(event: Any) -> None:
@@ -127,7 +127,7 @@ def wait(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_the_room_is_joined_before_the_call_and_left_after_it() -> None:
+def test_analysis_channel_is_joined_before_the_call_and_left_after() -> None:
     server = Server(DONE)
     server.release.set()
     with server.running() as url:
@@ -137,7 +137,7 @@ def test_the_room_is_joined_before_the_call_and_left_after_it() -> None:
     assert bench.rooms.said == [("enter", session), ("quit", session)]
 
 
-def test_a_server_without_a_status_is_guessed_at() -> None:
+def test_stages_are_estimated_where_the_server_has_no_status() -> None:
     """404 for the status: asked three times, then percentages by time, which are marked and rise."""
     server = Server(DONE)
     with server.running() as url:
@@ -151,7 +151,7 @@ def test_a_server_without_a_status_is_guessed_at() -> None:
     assert percents[-1] > percents[0]
 
 
-def test_a_status_is_better_than_a_guess() -> None:
+def test_status_replaces_an_estimate() -> None:
     server = Server(DONE, status={"progress": 45, "message": "busy"})
     with server.running() as url:
         bench = Bench(url)
@@ -160,7 +160,7 @@ def test_a_status_is_better_than_a_guess() -> None:
     assert set(bench.told) == {AnalysisMessage(45, "busy")}
 
 
-def test_a_time_limit_of_its_own() -> None:
+def test_analysis_has_its_own_time_limit() -> None:
     """However long the server keeps the connection open."""
     with Server(DONE).running() as url, pytest.raises(errors.TimedOut, match=r"did not finish it in 0\.3 s") as caught:
         Bench(url, limit=0.3).analyse()
@@ -179,7 +179,9 @@ def test_a_time_limit_of_its_own() -> None:
         (200, [], errors.AnalysisFailed, False),
     ],
 )
-def test_an_answer_without_a_result(code: int, answer: object, kind: type[Exception], retryable: bool) -> None:
+def test_analysis_answer_without_a_result_is_an_error(
+    code: int, answer: object, kind: type[Exception], retryable: bool
+) -> None:
     server = Server(answer, code=code)
     server.release.set()
     with server.running() as url, pytest.raises(errors.UploaderError) as caught:
@@ -189,7 +191,7 @@ def test_an_answer_without_a_result(code: int, answer: object, kind: type[Except
 
 
 @pytest.mark.parametrize("code", [502, 504])
-def test_a_proxy_that_gives_up_loses_nothing(code: int) -> None:
+def test_analysis_is_followed_by_status_after_a_proxy_timeout(code: int) -> None:
     """The server continues behind the proxy: the status is polled until it has the result."""
     server = Server("<html>", status={"status": "running", "progress": 45}, code=code)
     server.release.set()
@@ -204,7 +206,7 @@ def test_a_proxy_that_gives_up_loses_nothing(code: int) -> None:
         assert bench.analyse() == DONE["data"]
 
 
-def test_a_lost_answer_that_nobody_kept_is_a_failure() -> None:
+def test_lost_analysis_answer_without_a_status_fails() -> None:
     server = Server("<html>", code=502)
     server.release.set()
     with server.running() as url, pytest.raises(errors.ServerFault) as caught:
@@ -213,7 +215,7 @@ def test_a_lost_answer_that_nobody_kept_is_a_failure() -> None:
     assert server.questions == 3
 
 
-def test_an_error_in_the_room_without_an_answer_ends_it() -> None:
+def test_error_event_ends_an_analysis_without_an_answer() -> None:
     server = Server(DONE)
     with server.running() as url:
         bench = Bench(url)
@@ -224,7 +226,7 @@ def test_an_error_in_the_room_without_an_answer_ends_it() -> None:
     assert caught.value.retryable
 
 
-def test_what_comes_after_the_end_is_of_no_analysis() -> None:
+def test_events_after_the_end_of_an_analysis_are_ignored() -> None:
     server = Server(DONE)
     server.release.set()
     with server.running() as url:
@@ -235,7 +237,7 @@ def test_what_comes_after_the_end_is_of_no_analysis() -> None:
     assert bench.told == []
 
 
-def test_a_stopped_run_waits_no_longer() -> None:
+def test_stop_ends_the_wait_for_an_analysis() -> None:
     server = Server(DONE)
     with server.running() as url:
         bench = Bench(url)

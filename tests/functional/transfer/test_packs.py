@@ -81,7 +81,7 @@ def sending(server: EmbeddedServer, files: Path, tmp_path: Path) -> Sending:
     return Sending(server, files, tmp_path)
 
 
-def test_resume_sends_files_again_that_the_server_refused_in_a_pack(sending: Sending) -> None:
+def test_resume_resends_files_refused_in_a_pack(sending: Sending) -> None:
     sending.server.faults.fail_files = ["*/deep/*"]
     assert sending.run().outcome.failed == 20
     sending.server.faults.clear()
@@ -114,14 +114,14 @@ def test_lost_answer_stores_nothing_twice(sending: Sending) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_refusal_that_passes_is_retried(sending: Sending, status: int) -> None:
+def test_temporary_refusal_of_a_pack_is_retried(sending: Sending, status: int) -> None:
     sending.server.faults.next_answers("POST", PACKS, [Answer(status, {"Retry-After": "0"})])
     assert sending.run().outcome.completed == 21
     sending.check_stored_once()
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_server_without_packs_after_all_gets_single_files(sending: Sending, status: int) -> None:
+def test_missing_pack_route_falls_back_to_single_files(sending: Sending, status: int) -> None:
     sending.server.faults.next_answers("POST", PACKS, [status])
     assert sending.run().outcome.completed == 21
     assert sending.server.faults.count("POST", PACKS) == 1
@@ -142,7 +142,7 @@ def test_401_keeps_the_pack_for_the_next_run(sending: Sending) -> None:
     sending.check_stored_once()
 
 
-def test_killed_after_the_pack_was_stored_sends_no_byte_again(sending: Sending) -> None:
+def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
     """A resume asks for the answer by the key that the journal has."""
     sending.server.faults.next_answers("POST", PACKS, [Answer(when="after_store", close=True)])
     assert not sending.run(retries=0).ok
@@ -176,9 +176,7 @@ def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -
     assert sending.server.faults.count("POST", PACKS) == 1
 
 
-def test_bytes_that_change_on_their_way_are_sent_again_and_then_an_integrity_failure(
-    sending: Sending, monkeypatch: Any
-) -> None:
+def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending, monkeypatch: Any) -> None:
     wrong = SimpleNamespace(sha256=lambda data, **how: hashlib.sha256(data + b"!", **how))
     monkeypatch.setattr(pack, "hashlib", wrong)
     result = sending.run(retries=1)
@@ -187,7 +185,7 @@ def test_bytes_that_change_on_their_way_are_sent_again_and_then_an_integrity_fai
     assert result.exit_code == 7
 
 
-def test_files_that_were_given_up_make_the_session_partial(sending: Sending, monkeypatch: Any) -> None:
+def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch: Any) -> None:
     def unreadable(file: Any) -> bytes:
         raise FileError(f"{file.path} changed", path=file.path, code=FailureCode.CHANGED)
 

@@ -59,7 +59,7 @@ def test_server_fault_names_the_id_of_the_call(server: EmbeddedServer) -> None:
     api.close()
 
 
-def test_other_host_gets_no_id(server: EmbeddedServer) -> None:
+def test_request_to_another_host_has_no_request_id(server: EmbeddedServer) -> None:
     """Not even the id that `--header` gives to all calls."""
     told: list[CallMade] = []
     with running_server() as other:

@@ -242,7 +242,7 @@ def test_a_file_that_fails_inside_a_200_is_named(source: Path, root: Path) -> No
 # --- lost requests and answers
 
 
-def test_a_body_cut_in_its_middle_is_sent_again_and_stored_once(source: Path, root: Path) -> None:
+def test_cut_body_is_resent_and_stored_once(source: Path, root: Path) -> None:
     paths = make(source, "a.mp4", "b.mp4", size=3_000_000)
     with running_server(port=0, root=root) as server, Relay(server.url, Batches("cut", 1, 2)) as relay:
         upload = Upload(relay.url, paths)
@@ -253,7 +253,7 @@ def test_a_body_cut_in_its_middle_is_sent_again_and_stored_once(source: Path, ro
         assert on_disk(root) == digests(paths)
 
 
-def test_a_lost_answer_is_made_good_by_the_digests_of_what_is_stored(source: Path, root: Path) -> None:
+def test_lost_answer_is_settled_by_stored_digests(source: Path, root: Path) -> None:
     """Nothing is sent twice, and the files count as verified."""
     paths = make(source, "a b.mp4", "景.mp4", b"\xe9.mp4")
     with running_server(port=0, root=root) as server, Relay(server.url, Batches("swallow", 1)) as relay:
@@ -284,7 +284,7 @@ def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, r
         assert on_disk(root) == sorted(before + digests([first]))
 
 
-def test_a_lost_answer_of_the_reference_backend_is_made_good_by_its_progress(source: Path, root: Path) -> None:
+def test_lost_answer_of_the_reference_backend_is_settled_by_progress(source: Path, root: Path) -> None:
     paths = make(source, "a.mp4", "b.mp4")
     config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1}
     with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
@@ -295,7 +295,7 @@ def test_a_lost_answer_of_the_reference_backend_is_made_good_by_its_progress(sou
         assert on_disk(root) == digests(paths)
 
 
-def test_what_nobody_remembers_is_unknown_and_stored_once(source: Path, root: Path) -> None:
+def test_lost_answer_without_progress_is_unknown_and_stored_once(source: Path, root: Path) -> None:
     paths = make(source, "a.mp4")
     config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.0, "progress_linger": 0.05}
     with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
@@ -307,7 +307,7 @@ def test_what_nobody_remembers_is_unknown_and_stored_once(source: Path, root: Pa
 
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])
-def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: Path, flavour: str) -> None:
+def test_lost_session_is_replaced(source: Path, tmp_path: Path, flavour: str) -> None:
     """As after a restart: the session was opened there, the files go to a server that never heard of it."""
     paths = make(source, "a.mp4", "b.mp4")
     config: dict[str, Any] = {"port": 0, "flavour": flavour, "processing_seconds": 0.0}
@@ -330,7 +330,7 @@ def test_a_server_that_forgot_the_session_gets_another(source: Path, tmp_path: P
     assert [e.status for e in upload.all(ev.SessionFinished)] == ["lost", "completed"]
 
 
-def test_disk_that_fails_costs_retries_and_keeps_the_session(source: Path, root: Path) -> None:
+def test_disk_error_of_the_server_is_retried_in_the_same_session(source: Path, root: Path) -> None:
     """The bundled server answers 500 UPLOAD_FAILED then, which is a lost session on the reference backend."""
     failed = Answer(500, body=b'{"error": "UPLOAD_FAILED"}', when="after_body")
     with running_server(port=0, root=root) as server:
@@ -342,7 +342,7 @@ def test_disk_that_fails_costs_retries_and_keeps_the_session(source: Path, root:
     assert len(upload.all(ev.FileRetry)) == 4
 
 
-def test_a_server_that_dies_ends_the_run_with_every_file_told_of(source: Path, root: Path) -> None:
+def test_killed_server_ends_the_run_and_every_file_is_reported(source: Path, root: Path) -> None:
     paths = make(source, *(f"{n}.mp4" for n in range(40)))
     with running_server(port=0, root=root) as server, Relay(server.url, Batches("die", 2)) as relay:
         upload = Upload(relay.url, paths, wait_for_server=0.0)

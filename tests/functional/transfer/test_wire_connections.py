@@ -318,7 +318,7 @@ def test_answer_that_is_not_http_is_a_lost_connection_on_one_line(client) -> Non
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def test_stop_ends_a_body_that_nobody_reads(tmp_path, client, secured) -> None:
+def test_stop_ends_a_body_that_the_server_does_not_read(tmp_path, client, secured) -> None:
     """`check` raising is enough, although the kernel takes nothing."""
     stop = Stop()
 

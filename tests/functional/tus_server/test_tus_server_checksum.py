@@ -28,7 +28,7 @@ def data_of(server: EmbeddedServer, upload: str) -> Path:
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
-def test_chunks_with_their_checksums_make_a_file(server: EmbeddedServer, algorithm: str) -> None:
+def test_chunks_with_checksums_become_a_file(server: EmbeddedServer, algorithm: str) -> None:
     data = os.urandom(3_000_000)
     upload = created(server.url, len(data))
     for offset in range(0, len(data), 1_300_000):
@@ -38,7 +38,7 @@ def test_chunks_with_their_checksums_make_a_file(server: EmbeddedServer, algorit
 
 
 @pytest.mark.parametrize("size", [1, 60_000, 2_500_000])
-def test_a_mismatch_leaves_offset_and_data_as_they_were(server: EmbeddedServer, size: int) -> None:
+def test_checksum_mismatch_keeps_offset_and_data(server: EmbeddedServer, size: int) -> None:
     data = os.urandom(1000 + size)
     upload = created(server.url, len(data), data[:1000])
     flipped = bytes([data[1000] ^ 1]) + data[1001:]
@@ -59,7 +59,7 @@ def test_a_cut_body_with_a_checksum_is_not_kept(server: EmbeddedServer) -> None:
     assert data_of(server, upload).read_bytes() == b"ab"
 
 
-def test_a_head_that_ends_a_writer_with_a_checksum_tells_the_old_offset(server: EmbeddedServer) -> None:
+def test_head_during_a_checked_chunk_returns_the_old_offset(server: EmbeddedServer) -> None:
     upload = created(server.url, 3_000_000, b"ab")
     with patching(upload, 2, 2_999_998, checksum(b"")) as request:
         request.send(os.urandom(2_500_000))

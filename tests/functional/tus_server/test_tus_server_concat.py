@@ -73,7 +73,7 @@ def test_urls_may_be_absolute_or_paths(server: EmbeddedServer) -> None:
     assert content(server.url + whole.headers["location"]) == b"abcdef"
 
 
-def test_head_tells_what_an_upload_is(server: EmbeddedServer) -> None:
+def test_head_has_the_concat_header(server: EmbeddedServer) -> None:
     parts = [part(server.url, b"ab"), part(server.url, b"cd")]
     answer = head(parts[0])
     assert answer.headers["upload-concat"] == "partial"
@@ -85,7 +85,7 @@ def test_head_tells_what_an_upload_is(server: EmbeddedServer) -> None:
     assert (answer.headers["upload-offset"], answer.headers["upload-length"]) == ("4", "4")
 
 
-def test_a_part_is_never_shown(server: EmbeddedServer) -> None:
+def test_part_can_not_be_downloaded(server: EmbeddedServer) -> None:
     before = visible(server)
     upload = part(server.url, b"secret", filename="part.txt")
     assert requests.get(upload, timeout=DEADLINE).status_code == 404
@@ -118,13 +118,13 @@ def test_a_final_upload_takes_no_bytes(server: EmbeddedServer) -> None:
     assert requests.post(server.url + ENDPOINT, headers=refused, timeout=DEADLINE).status_code == 400
 
 
-def test_parts_together_are_limited_like_one(server: EmbeddedServer) -> None:
+def test_size_limit_applies_to_the_sum_of_parts(server: EmbeddedServer) -> None:
     parts = [part(server.url, bytes(3_000_000)), part(server.url, bytes(3_000_000))]
     assert error(concatenate(server.url, *parts)) == (413, "FILE_TOO_LARGE")
     assert [terminate(upload).status_code for upload in parts] == [204, 204]
 
 
-def test_parts_may_be_sent_piece_by_piece_with_a_late_length(server: EmbeddedServer) -> None:
+def test_parts_may_have_a_deferred_length(server: EmbeddedServer) -> None:
     upload = server.url + create(server.url, None, headers={"Upload-Concat": "partial"}).headers["location"]
     assert append(upload, 0, b"ab").status_code == 204
     assert append(upload, 2, b"cd", {"Upload-Length": "4"}).status_code == 204
@@ -133,7 +133,7 @@ def test_parts_may_be_sent_piece_by_piece_with_a_late_length(server: EmbeddedSer
     assert content(server.url + whole.headers["location"]) == b"abcd"
 
 
-def test_a_final_creation_that_comes_again_is_the_same(server: EmbeddedServer) -> None:
+def test_repeated_final_creation_returns_the_same_upload(server: EmbeddedServer) -> None:
     parts = [part(server.url, b"ab"), part(server.url, b"cd")]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: concatenate(server.url, *parts, uploadKey="final"), range(4)))
@@ -142,7 +142,7 @@ def test_a_final_creation_that_comes_again_is_the_same(server: EmbeddedServer) -
     assert {answer.headers["upload-offset"] for answer in answers} == {"4"}
 
 
-def test_the_whole_is_one_file_of_its_session(server: EmbeddedServer) -> None:
+def test_joined_upload_is_one_file_of_its_session(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     parts = [part(server.url, b"ab", sessionId=session), part(server.url, b"cd", sessionId=session)]
     known = progress(server.url, session).json()

@@ -38,7 +38,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("path", [ENDPOINT, ENDPOINT.rstrip("/"), ENDPOINT + UNKNOWN])
-def test_options_tell_what_is_offered(server: EmbeddedServer, path: str) -> None:
+def test_options_list_version_and_extensions(server: EmbeddedServer, path: str) -> None:
     answer = requests.options(server.url + path, timeout=DEADLINE)
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == answer.headers["tus-resumable"] == "1.0.0"
@@ -49,7 +49,7 @@ def test_options_tell_what_is_offered(server: EmbeddedServer, path: str) -> None
     assert set(answer.headers["tus-checksum-algorithm"].split(",")) == {"sha1", "sha256", "md5"}
 
 
-def test_what_the_session_answer_says_is_true(server: EmbeddedServer) -> None:
+def test_tus_offer_of_a_session_matches_the_options(server: EmbeddedServer) -> None:
     shown = requests.get(f"{server.url}/health", timeout=DEADLINE).json()["tus"]
     answer = requests.options(server.url + shown["endpoint"], timeout=DEADLINE)
     assert shown["extensions"] == answer.headers["tus-extension"].split(",")
@@ -76,7 +76,7 @@ def test_another_version_is_refused_before_anything_happens(
         assert offset_of(url) == 0
 
 
-def test_pieces_make_a_file(server: EmbeddedServer) -> None:
+def test_chunks_become_a_file(server: EmbeddedServer) -> None:
     data = os.urandom(700_000)
     upload = created(server.url, len(data))
     for offset in range(0, len(data), 200_000):
@@ -88,7 +88,7 @@ def test_pieces_make_a_file(server: EmbeddedServer) -> None:
     assert content(upload) == data
 
 
-def test_head_tells_everything_and_is_never_cached(server: EmbeddedServer) -> None:
+def test_head_has_all_headers_and_no_store(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab", filename="größe.txt", note="")
     answer = head(upload)
     assert answer.status_code == 200
@@ -98,7 +98,7 @@ def test_head_tells_everything_and_is_never_cached(server: EmbeddedServer) -> No
     assert "upload-expires" in answer.headers
 
 
-def test_an_upload_that_never_was_is_not_found(server: EmbeddedServer) -> None:
+def test_unknown_upload_is_a_404(server: EmbeddedServer) -> None:
     for name in (UNKNOWN, "nonsense", UNKNOWN.upper(), "%2e%2e"):
         url = server.url + ENDPOINT + name
         assert head(url).status_code == 404
@@ -173,7 +173,7 @@ def test_an_empty_patch_in_the_middle_is_no_error(server: EmbeddedServer) -> Non
     assert offset_of(upload) == 1
 
 
-def test_methods_may_come_in_disguise(server: EmbeddedServer) -> None:
+def test_post_with_method_override(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab")
 
     def disguised(method: str, headers: dict[str, str], data: bytes = b"") -> requests.Response:
@@ -195,7 +195,7 @@ def test_methods_may_come_in_disguise(server: EmbeddedServer) -> None:
         ("POST", ENDPOINT + UNKNOWN, "OPTIONS, HEAD, PATCH, DELETE, GET"),
     ],
 )
-def test_a_method_out_of_place_is_refused(server: EmbeddedServer, method: str, path: str, allowed: str) -> None:
+def test_wrong_method_is_refused(server: EmbeddedServer, method: str, path: str, allowed: str) -> None:
     answer = requests.request(method, server.url + path, headers=TUS, timeout=DEADLINE)
     assert error(answer) == (405, "METHOD_NOT_ALLOWED")
     assert answer.headers["allow"] == allowed
@@ -216,7 +216,7 @@ def test_unfinished_bytes_are_not_shown(server: EmbeddedServer) -> None:
     assert not (server.root / "tus" / "unfinished.txt").exists()
 
 
-def test_the_last_answer_names_the_file_its_id_and_its_digest(server: EmbeddedServer) -> None:
+def test_last_answer_has_file_name_id_and_digest(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, filename="a b%ü.txt")
     answer = append(upload, 0, b"abcde", checksum(b"abcde"))
     stored = requests.head(server.url + answer.headers["content-location"], timeout=DEADLINE)
@@ -229,7 +229,7 @@ def test_the_last_answer_names_the_file_its_id_and_its_digest(server: EmbeddedSe
     assert "upload-expires" not in answer.headers
 
 
-def test_an_equal_file_is_stored_once_another_gets_a_name_of_its_own(server: EmbeddedServer) -> None:
+def test_equal_file_is_stored_once_and_another_is_renamed(server: EmbeddedServer) -> None:
     first = created(server.url, 3, b"abc", filename="twice.txt")
     same = created(server.url, 3, b"abc", filename="twice.txt")
     other = created(server.url, 3, b"xyz", filename="twice.txt")
@@ -238,7 +238,7 @@ def test_an_equal_file_is_stored_once_another_gets_a_name_of_its_own(server: Emb
     assert [content(upload) for upload in (first, same, other)] == [b"abc", b"abc", b"xyz"]
 
 
-def test_it_can_be_turned_off() -> None:
+def test_tus_can_be_disabled() -> None:
     with running_server(tus=False) as server:
         assert create(server.url, 3).status_code == 404
         assert "tus" not in requests.get(f"{server.url}/health", timeout=DEADLINE).json()
@@ -247,7 +247,7 @@ def test_it_can_be_turned_off() -> None:
         assert "tus" not in requests.get(f"{server.url}/health", timeout=DEADLINE).json()
 
 
-def test_the_rate_limit_counts_these_calls_too() -> None:
+def test_rate_limit_counts_tus_calls() -> None:
     with running_server(rate_limit=2) as server:
         upload = created(server.url, 3)
         assert head(upload).headers["x-ratelimit-remaining"] == "0"

@@ -48,7 +48,7 @@ def post(server: EmbeddedServer, headers: dict[str, str]) -> requests.Response:
     return requests.post(server.url + ENDPOINT, headers={**TUS, **headers}, timeout=DEADLINE)
 
 
-def test_a_creation_answers_where_and_until_when(server: EmbeddedServer) -> None:
+def test_creation_returns_location_and_expiry(server: EmbeddedServer) -> None:
     answer = create(server.url, 5, filename="a.txt")
     assert answer.status_code == 201
     assert answer.headers["location"].startswith(ENDPOINT)
@@ -71,7 +71,7 @@ def test_a_creation_answers_where_and_until_when(server: EmbeddedServer) -> None
         {"Upload-Length": "5", "Upload-Concat": "partial;/x"},
     ],
 )
-def test_headers_that_say_nothing_sensible_are_refused(server: EmbeddedServer, headers: dict[str, str]) -> None:
+def test_creation_with_invalid_headers_is_refused(server: EmbeddedServer, headers: dict[str, str]) -> None:
     assert error(post(server, headers)) == (400, "INVALID_HEADER")
 
 
@@ -102,7 +102,7 @@ def test_metadata_that_cannot_be_read_is_refused(server: EmbeddedServer, text: s
     assert error(answer) == (400, "INVALID_METADATA")
 
 
-def test_what_is_too_large_is_refused_before_a_byte_is_sent(server: EmbeddedServer) -> None:
+def test_too_large_upload_is_refused_before_its_body(server: EmbeddedServer) -> None:
     assert error(create(server.url, MAX + 1)) == (413, "FILE_TOO_LARGE")
     assert create(server.url, MAX).status_code == 201
     assert error(create(server.url, 2, b"abc")) == (413, "FILE_TOO_LARGE")
@@ -136,7 +136,7 @@ def test_a_body_of_another_type_creates_nothing(server: EmbeddedServer) -> None:
     assert create(server.url, 5, b"ab", headers={"Content-Type": "text/plain"}).status_code == 415
 
 
-def test_a_creation_that_breaks_off_keeps_what_came(server: EmbeddedServer) -> None:
+def test_aborted_creation_keeps_the_received_bytes(server: EmbeddedServer) -> None:
     sent = {"Upload-Length": "6", "Upload-Metadata": metadata(uploadKey="broken creation")}
     with ByHand("POST", server.url + ENDPOINT, sent, claimed=6) as request:
         request.send(b"abc")
@@ -153,7 +153,7 @@ def test_a_creation_that_breaks_off_keeps_what_came(server: EmbeddedServer) -> N
 # creation-defer-length
 
 
-def test_the_length_may_come_later(server: EmbeddedServer) -> None:
+def test_length_may_be_deferred(server: EmbeddedServer) -> None:
     upload = created(server.url, None, filename="later.txt")
     assert append(upload, 0, b"ab").status_code == 204
     answer = head(upload)
@@ -203,7 +203,7 @@ def test_a_late_length_is_limited_too(server: EmbeddedServer) -> None:
         ({"filename": "..\\..\\x.txt"}, "..\\..\\x.txt"),
     ],
 )
-def test_where_a_file_goes(server: EmbeddedServer, fields: dict[str, str], stored: str) -> None:
+def test_metadata_decide_the_stored_path(server: EmbeddedServer, fields: dict[str, str], stored: str) -> None:
     answer = create(server.url, 4, os.urandom(4), **fields)
     assert unquote(answer.headers["content-location"]) == f"/uploads/tus/{stored}"
     assert (server.root / "tus" / stored).is_file()
@@ -224,7 +224,7 @@ def test_where_a_file_goes(server: EmbeddedServer, fields: dict[str, str], store
         {"relativePath": "./b.txt"},
     ],
 )
-def test_no_name_leads_out_of_its_place(server: EmbeddedServer, fields: dict[str, str]) -> None:
+def test_no_name_escapes_its_category(server: EmbeddedServer, fields: dict[str, str]) -> None:
     assert error(create(server.url, 1, b"x", **fields)) == (400, "INVALID_PATH")
     assert not list(server.root.parent.glob("escaped.txt"))
     assert not list(server.root.rglob("escaped.txt"))
@@ -235,7 +235,7 @@ def test_a_nameless_upload_is_called_by_its_id(server: EmbeddedServer) -> None:
     assert answer.headers["content-location"] == "/uploads/tus/" + answer.headers["upload-file-id"]
 
 
-def test_a_name_that_the_disk_refuses_fails_at_the_end_for_good(server: EmbeddedServer) -> None:
+def test_name_that_the_disk_refuses_fails_permanently(server: EmbeddedServer) -> None:
     upload = created(server.url, 1, filename="n" * 300)
     assert error(append(upload, 0, b"x")) == (400, "UPLOAD_FAILED")
     assert head(upload).status_code == 410
@@ -244,7 +244,7 @@ def test_a_name_that_the_disk_refuses_fails_at_the_end_for_good(server: Embedded
 # Idempotent creation (wire contract 5)
 
 
-def test_a_creation_that_comes_again_is_the_same_upload(server: EmbeddedServer) -> None:
+def test_repeated_creation_returns_the_same_upload(server: EmbeddedServer) -> None:
     first = create(server.url, 5, b"ab", uploadKey="again")
     second = create(server.url, 5, uploadKey="again")
     assert (first.status_code, second.status_code) == (201, 200)
@@ -252,7 +252,7 @@ def test_a_creation_that_comes_again_is_the_same_upload(server: EmbeddedServer) 
     assert second.headers["upload-offset"] == "2"
 
 
-def test_a_body_that_comes_again_is_dropped(server: EmbeddedServer) -> None:
+def test_body_of_a_repeated_creation_is_ignored(server: EmbeddedServer) -> None:
     first = create(server.url, 5, b"ab", uploadKey="dropped")
     second = create(server.url, 5, b"ab", uploadKey="dropped")
     assert (second.status_code, second.headers["upload-offset"]) == (200, "2")
@@ -261,7 +261,7 @@ def test_a_body_that_comes_again_is_dropped(server: EmbeddedServer) -> None:
     assert content(upload) == b"abcde"
 
 
-def test_a_finished_creation_that_comes_again_stores_nothing(server: EmbeddedServer) -> None:
+def test_repeated_creation_of_a_finished_upload_stores_nothing(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     first = create(server.url, 3, b"abc", uploadKey="finished", sessionId=session, filename="once.txt")
     assert progress(server.url, session).json()["overallStatus"] == "completed"
@@ -272,7 +272,7 @@ def test_a_finished_creation_that_comes_again_stores_nothing(server: EmbeddedSer
     assert progress(server.url, session).json()["completedFiles"] == 1
 
 
-def test_equal_creations_at_once_make_one_upload(server: EmbeddedServer) -> None:
+def test_concurrent_creations_with_one_key_make_one_upload(server: EmbeddedServer) -> None:
     data = os.urandom(50_000)
     with ThreadPoolExecutor(8) as pool:
         answers = list(
@@ -291,7 +291,7 @@ def test_equal_creations_at_once_make_one_upload(server: EmbeddedServer) -> None
     assert len(list((server.root / "tus").glob("at-once*"))) == 1
 
 
-def test_keys_of_different_owners_are_different(server: EmbeddedServer) -> None:
+def test_upload_key_is_separate_for_each_owner(server: EmbeddedServer) -> None:
     token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
     expired = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret, ttl=-60)}"}
     forged = {"Authorization": f"Bearer {issue_token('another secret')}"}
@@ -302,7 +302,7 @@ def test_keys_of_different_owners_are_different(server: EmbeddedServer) -> None:
     assert create(server.url, 3, headers=forged, uploadKey="shared").headers["location"] == nobody
 
 
-def test_a_key_whose_session_is_lost_goes_on_in_another(server: EmbeddedServer) -> None:
+def test_upload_of_a_lost_session_continues_in_another(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     upload = created(server.url, 5, b"ab", uploadKey="lost session", sessionId=lost, filename="lost.txt")
     del server.app.state.backend.known[lost]
@@ -313,7 +313,7 @@ def test_a_key_whose_session_is_lost_goes_on_in_another(server: EmbeddedServer) 
     assert progress(server.url, fresh).json()["overallStatus"] == "completed"
 
 
-def test_a_finished_key_counts_in_the_session_that_names_it_anew(server: EmbeddedServer) -> None:
+def test_finished_upload_counts_in_a_new_session_that_names_its_key(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     first = create(server.url, 3, b"abc", uploadKey="lost but finished", sessionId=lost, filename="counted.txt")
     del server.app.state.backend.known[lost]
@@ -331,7 +331,7 @@ def test_a_known_key_with_an_unknown_session_is_answered(server: EmbeddedServer)
     assert (again.status_code, server.url + again.headers["location"]) == (200, upload)
 
 
-def test_the_key_of_an_upload_that_is_gone_is_free_again(server: EmbeddedServer) -> None:
+def test_key_of_a_deleted_upload_can_be_reused(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab", uploadKey="gone")
     assert terminate(upload).status_code == 204
     again = create(server.url, 5, uploadKey="gone")
@@ -342,7 +342,7 @@ def test_the_key_of_an_upload_that_is_gone_is_free_again(server: EmbeddedServer)
 # termination
 
 
-def test_a_terminated_upload_leaves_nothing(server: EmbeddedServer) -> None:
+def test_terminated_upload_leaves_no_file(server: EmbeddedServer) -> None:
     upload = created(server.url, 5, b"ab")
     data = server.root / ".uploader" / "tus" / upload.rpartition("/")[2]
     assert data.read_bytes() == b"ab"
@@ -367,7 +367,7 @@ def test_a_finished_plain_upload_is_deleted_with_its_file(server: EmbeddedServer
     assert head(upload).status_code == 410
 
 
-def test_a_file_that_was_the_answer_for_another_upload_stays(server: EmbeddedServer) -> None:
+def test_delete_keeps_a_file_shared_with_another_upload(server: EmbeddedServer) -> None:
     first = created(server.url, 3, b"abc", filename="kept.txt")
     second = created(server.url, 3, b"abc", filename="kept.txt")
     assert terminate(second).status_code == 204
@@ -376,7 +376,7 @@ def test_a_file_that_was_the_answer_for_another_upload_stays(server: EmbeddedSer
     assert not (server.root / "tus" / "kept.txt").exists()
 
 
-def test_the_file_of_a_session_goes_only_with_a_token(server: EmbeddedServer) -> None:
+def test_delete_of_a_session_file_needs_a_token(server: EmbeddedServer) -> None:
     upload = created(server.url, 3, b"abc", filename="token.txt", sessionId=new_session(server.url))
     assert error(terminate(upload)) == (401, "UNAUTHORIZED")
     assert content(upload) == b"abc"
@@ -385,7 +385,7 @@ def test_the_file_of_a_session_goes_only_with_a_token(server: EmbeddedServer) ->
     assert not (server.root / "personal" / "token.txt").exists()
 
 
-def test_a_file_deleted_by_its_id_makes_its_upload_gone(server: EmbeddedServer) -> None:
+def test_upload_is_gone_after_its_file_is_deleted_by_id(server: EmbeddedServer) -> None:
     upload = created(server.url, 3, b"abc", filename="by-id.txt", uploadKey="by id")
     token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
     file = f"{server.url}/api/upload/file/{upload.rpartition('/')[2]}"

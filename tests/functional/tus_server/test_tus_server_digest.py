@@ -36,7 +36,7 @@ def asked(where: str, wanted: str) -> requests.Response:
     return requests.head(where, headers={**TUS, "Want-Repr-Digest": wanted}, timeout=DEADLINE)
 
 
-def test_one_chunk_with_sha256_tells_the_digest_of_the_file(server: EmbeddedServer) -> None:
+def test_single_sha256_chunk_yields_the_digest_of_the_file(server: EmbeddedServer) -> None:
     answer = create(server.url, 3, b"abc", headers=checksum(b"abc"), filename="known.bin")
     assert answer.headers["repr-digest"].startswith("sha-256=:ungWv48B")
     for where in (answer.headers["location"], answer.headers["content-location"]):
@@ -76,7 +76,7 @@ def test_a_digest_that_takes_long_is_pending_and_ready_later(server: EmbeddedSer
         digests.patience = 10.0
 
 
-def test_a_digest_in_the_making_holds_up_neither_requests_nor_a_stop(tmp_path: Path) -> None:
+def test_digest_computation_blocks_neither_requests_nor_stop(tmp_path: Path) -> None:
     with server_process("--root", str(tmp_path)) as server:
         (tmp_path / "tus").mkdir()
         (tmp_path / "tus" / "huge.bin").touch()

@@ -196,7 +196,7 @@ def test_expired_parts_free_the_file() -> None:
         assert claim(server.url, "old", 7, 0, 7).status_code == 201
 
 
-def test_what_is_refused_or_cut_in_one_part_leaves_the_others(server: EmbeddedServer, key: str) -> None:
+def test_failed_chunk_of_one_part_keeps_the_others(server: EmbeddedServer, key: str) -> None:
     data = os.urandom(6_000_000)
     first, second = (
         claimed(server.url, key, len(data), 0, 3_000_000),
@@ -234,7 +234,7 @@ def test_parts_go_to_the_session_that_names_them_last(server: EmbeddedServer, ke
     assert progress(server.url, found).json()["overallStatus"] == "completed"
 
 
-def test_a_cancelled_session_takes_its_parts_along(server: EmbeddedServer, key: str) -> None:
+def test_cancelled_session_deletes_its_parts(server: EmbeddedServer, key: str) -> None:
     session = new_session(server.url)
     done = claim(server.url, key, 6, 0, 3, b"abc", sessionId=session).headers["location"]
     half = claim(server.url, key, 6, 3, 3, b"d", sessionId=session).headers["location"]
@@ -243,7 +243,7 @@ def test_a_cancelled_session_takes_its_parts_along(server: EmbeddedServer, key: 
     assert not data_files(server.root)
 
 
-def test_after_kill_the_saved_offset_holds_and_bytes_above_it_never_count(tmp_path: Path) -> None:
+def test_saved_offset_of_a_part_survives_a_kill(tmp_path: Path) -> None:
     data = os.urandom(48 << 20)
     middle = 24 << 20
     with server_process("--root", str(tmp_path)) as server:
@@ -273,7 +273,7 @@ def _saved(root: Path, upload: str) -> int:
         return int(database.execute(query, (upload.rpartition("/")[2],)).fetchone()[0])
 
 
-def test_a_part_of_which_the_disk_lost_the_end_is_unfinished_again(tmp_path: Path) -> None:
+def test_part_that_lost_bytes_on_disk_is_incomplete_again(tmp_path: Path) -> None:
     with running_server(root=tmp_path) as server:
         old = server.url
         urls = [claimed(old, "lost", 6, 0, 3, b"abc"), claimed(old, "lost", 6, 3, 3, b"def")]

@@ -36,7 +36,7 @@ step = st.tuples(
 
 
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 2_000_000), steps=st.lists(step, max_size=12))
-def test_any_way_leads_to_equal_bytes(
+def test_random_requests_store_equal_bytes(
     server: EmbeddedServer, seed: int, length: int, steps: list[tuple[str, int]]
 ) -> None:
     rng = random.Random(seed)
@@ -72,7 +72,7 @@ def test_any_way_leads_to_equal_bytes(
 
 
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6))
-def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -> None:
+def test_random_parts_are_concatenated(server: EmbeddedServer, pieces: list[bytes]) -> None:
     parts = [part(server.url, piece) for piece in pieces]
     answer = create(server.url, None, headers={"Upload-Concat": "final;" + " ".join(parts)})
     assert answer.status_code == 201, answer.text
@@ -80,7 +80,7 @@ def test_any_parts_make_their_sum(server: EmbeddedServer, pieces: list[bytes]) -
 
 
 @given(pieces=st.lists(st.binary(max_size=5000), min_size=1, max_size=6), order=st.randoms(use_true_random=False))
-def test_any_parts_in_place_make_their_sum(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
+def test_random_parts_in_place_are_joined(server: EmbeddedServer, pieces: list[bytes], order: random.Random) -> None:
     key, total, start = str(uuid.uuid4()), sum(map(len, pieces)), 0
     before, urls = data_files(server), []
     for piece in pieces:

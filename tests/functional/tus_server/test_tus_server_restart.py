@@ -42,7 +42,7 @@ def data_of(root: Path, upload: str) -> Path:
 
 
 @pytest.mark.parametrize(("durability", "least"), [("none", 2_000_000), ("fsync", 1_500_000)])
-def test_a_killed_server_comes_back_with_every_byte_it_told(tmp_path: Path, durability: str, least: int) -> None:
+def test_killed_server_restarts_with_every_confirmed_byte(tmp_path: Path, durability: str, least: int) -> None:
     data = os.urandom(5_000_000)
     options = ("--root", str(tmp_path), "--durability", durability)
     with server_process(*options) as server:
@@ -95,7 +95,7 @@ def edit(root: Path, statement: str, *values: object) -> None:
     database.close()
 
 
-def test_all_bytes_there_but_not_finished(tmp_path: Path) -> None:
+def test_complete_upload_is_finished_at_restart(tmp_path: Path) -> None:
     """The last byte is written, then the server dies: the next one finishes the file by itself."""
     with running_server(root=tmp_path, durability="none") as server:
         old, session = server.url, new_session(server.url)
@@ -108,7 +108,7 @@ def test_all_bytes_there_but_not_finished(tmp_path: Path) -> None:
         assert content(moved(upload, old, server.url)) == b"abcdef"
 
 
-def test_stored_but_not_recorded(tmp_path: Path) -> None:
+def test_stored_file_without_a_record_is_not_stored_twice(tmp_path: Path) -> None:
     """The file has its name, but no row says so: it is not stored twice."""
     with running_server(root=tmp_path, durability="none") as server:
         old, session = server.url, new_session(server.url)
@@ -122,7 +122,7 @@ def test_stored_but_not_recorded(tmp_path: Path) -> None:
         assert progress(server.url, session).json()["completedFiles"] == 1
 
 
-def test_a_concatenation_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
+def test_interrupted_concatenation_is_repeated(tmp_path: Path) -> None:
     with running_server(root=tmp_path) as server:
         old = server.url
         parts = [part(old, b"ab"), part(old, b"cd")]
@@ -140,7 +140,7 @@ def test_a_concatenation_that_was_broken_off_is_done_again(tmp_path: Path) -> No
         assert content(moved(final, old, server.url)) == b"abcd"
 
 
-def test_bytes_that_no_checksum_vouches_for_are_cut_off(tmp_path: Path) -> None:
+def test_bytes_without_a_checked_checksum_are_truncated_at_restart(tmp_path: Path) -> None:
     with running_server(root=tmp_path) as server:
         old = server.url
         upload = created(old, 6, b"abc")
@@ -151,7 +151,7 @@ def test_bytes_that_no_checksum_vouches_for_are_cut_off(tmp_path: Path) -> None:
         assert content(moved(upload, old, server.url)) == b"abcdef"
 
 
-def test_a_lost_data_file_means_offset_zero(tmp_path: Path) -> None:
+def test_lost_data_file_resets_the_offset_to_0(tmp_path: Path) -> None:
     """The offset is never beyond the stored bytes."""
     with running_server(root=tmp_path) as server:
         old = server.url
@@ -163,7 +163,7 @@ def test_a_lost_data_file_means_offset_zero(tmp_path: Path) -> None:
         assert not (tmp_path / ".uploader" / "tus" / "stray").exists()
 
 
-def test_what_is_gone_stays_gone_after_a_restart(tmp_path: Path) -> None:
+def test_deleted_upload_stays_gone_after_a_restart(tmp_path: Path) -> None:
     with running_server(root=tmp_path) as server:
         old, session = server.url, new_session(server.url)
         upload = created(old, 3, b"ab", sessionId=session)
@@ -175,7 +175,7 @@ def test_what_is_gone_stays_gone_after_a_restart(tmp_path: Path) -> None:
 # expiration
 
 
-def test_an_upload_expires_and_its_bytes_go() -> None:
+def test_expired_upload_is_deleted() -> None:
     with running_server(upload_ttl=1.5) as server:
         session = new_session(server.url)
         upload = created(server.url, 3, b"ab", sessionId=session)
@@ -202,7 +202,7 @@ def test_an_expired_upload_is_gone_before_any_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["head", "patch"])
-def test_use_keeps_an_upload_alive(how: str) -> None:
+def test_requests_extend_the_expiry(how: str) -> None:
     with running_server(upload_ttl=1.5) as server:
         upload = created(server.url, 100)
         for offset in range(5):
@@ -264,9 +264,7 @@ class Sender(threading.Thread):
 @pytest.mark.parametrize(
     ("kills", "seed"), [(4, 1), pytest.param(20, 2, marks=[pytest.mark.acceptance, pytest.mark.timeout(300)])]
 )
-def test_a_server_killed_at_any_moment_loses_nothing_and_stores_nothing_twice(
-    tmp_path: Path, kills: int, seed: int
-) -> None:
+def test_server_killed_at_random_moments_stores_each_file_once(tmp_path: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     contents = {f"{number}.bin": rng.randbytes(kills * 2_000_000) for number in range(3)}
     with server_process("--root", str(tmp_path)) as server:

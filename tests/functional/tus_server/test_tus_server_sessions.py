@@ -111,7 +111,7 @@ def test_events_come_ten_times_a_second_at_most(server: EmbeddedServer) -> None:
     assert 1 <= count <= seconds / 0.1 + 2
 
 
-def test_who_joins_late_is_told_at_once(server: EmbeddedServer) -> None:
+def test_late_join_gets_a_snapshot(server: EmbeddedServer) -> None:
     session = new_session(server.url, 1)
     up = created(server.url, 10, b"12345", sessionId=session, filename="late.mp4")
     with listening(server.url, session) as listener:
@@ -131,7 +131,7 @@ def test_the_id_of_a_session_may_be_in_capitals(server: EmbeddedServer) -> None:
     assert progress(server.url, session).json()["overallStatus"] == "completed"
 
 
-def test_a_session_that_has_ended_takes_nothing_more(server: EmbeddedServer) -> None:
+def test_tus_creation_in_an_ended_session_is_refused(server: EmbeddedServer) -> None:
     ended, cancelled = new_session(server.url), new_session(server.url)
     created(server.url, 3, b"abc", sessionId=ended)
     assert post(server, f"cancel/{cancelled}").status_code == 200
@@ -139,7 +139,7 @@ def test_a_session_that_has_ended_takes_nothing_more(server: EmbeddedServer) -> 
     assert error(create(server.url, 3, sessionId=cancelled)) == (409, "CANCELLED")
 
 
-def test_cancel_ends_writers_and_removes_what_they_sent(server: EmbeddedServer) -> None:
+def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer) -> None:
     session = new_session(server.url, 3)
     idle = created(server.url, 5, b"ab", sessionId=session)
     piece = part(server.url, b"ab", sessionId=session)
@@ -188,7 +188,7 @@ def test_finish_waits_for_writers(server: EmbeddedServer) -> None:
     assert eventually(lambda: post(server, f"session/{session}/finish").status_code == 200)
 
 
-def test_an_upload_taken_back_leaves_its_session(server: EmbeddedServer) -> None:
+def test_terminated_upload_is_removed_from_its_session(server: EmbeddedServer) -> None:
     session = new_session(server.url)
     up = created(server.url, 5, b"ab", sessionId=session)
     with listening(server.url, session) as listener:
@@ -198,7 +198,7 @@ def test_an_upload_taken_back_leaves_its_session(server: EmbeddedServer) -> None
     assert progress(server.url, session).json()["files"] == []
 
 
-def test_limits_hold_for_uploads_too() -> None:
+def test_session_limits_apply_to_tus_uploads() -> None:
     with running_server(max_files=2, types=("mp4", "avi"), mixed_types=False) as server:
         session = new_session(server.url, 2)
         refused = create(server.url, 1, sessionId=session, filename="x.txt")
@@ -210,7 +210,7 @@ def test_limits_hold_for_uploads_too() -> None:
         assert error(create(server.url, 1, sessionId=session, filename="c.mp4")) == (400, "TOO_MANY_FILES")
 
 
-def test_a_file_that_is_made_to_fail_fails_alone() -> None:
+def test_fail_files_makes_a_tus_file_fail_alone() -> None:
     with running_server(fail_files=("bad*",)) as server:
         session = new_session(server.url, 2)
         bad = created(server.url, 3, sessionId=session, filename="bad.mp4")
@@ -248,7 +248,7 @@ def test_concatenation_in_another_session_than_its_parts(server: EmbeddedServer)
     assert progress(server.url, second).json()["overallStatus"] == "completed"
 
 
-def test_a_session_is_kept_while_an_upload_of_it_is_asked_for() -> None:
+def test_session_does_not_expire_while_its_upload_is_requested() -> None:
     with running_server(session_ttl=1.0) as server:
         session = new_session(server.url)
         up = created(server.url, 5, b"ab", sessionId=session)

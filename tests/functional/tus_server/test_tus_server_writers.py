@@ -43,7 +43,7 @@ def taken(server: EmbeddedServer, upload: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 50_000, 5_000_000])
-def test_what_arrived_of_a_cut_body_is_kept(server: EmbeddedServer, size: int) -> None:
+def test_cut_body_keeps_the_received_bytes(server: EmbeddedServer, size: int) -> None:
     data = os.urandom(size + 100)
     upload = created(server.url, len(data))
     with patching(upload, 0, len(data)) as request:
@@ -54,7 +54,7 @@ def test_what_arrived_of_a_cut_body_is_kept(server: EmbeddedServer, size: int) -
     assert content(upload) == data
 
 
-def test_a_connection_reset_keeps_what_arrived(server: EmbeddedServer) -> None:
+def test_connection_reset_keeps_the_received_bytes(server: EmbeddedServer) -> None:
     data = os.urandom(200_000)
     upload = created(server.url, len(data))
     with patching(upload, 0, len(data)) as request:
@@ -89,7 +89,7 @@ def test_a_new_patch_ends_a_stalled_writer_at_once(server: EmbeddedServer) -> No
     assert content(upload) == b"abcdef"
 
 
-def test_a_creation_that_comes_again_ends_a_stalled_writer(server: EmbeddedServer) -> None:
+def test_repeated_creation_ends_a_stalled_writer(server: EmbeddedServer) -> None:
     upload = created(server.url, 6, uploadKey="stalled")
     with patching(upload, 0, 6) as request:
         request.send(b"abc")
@@ -99,7 +99,7 @@ def test_a_creation_that_comes_again_ends_a_stalled_writer(server: EmbeddedServe
         assert request.status() == 423
 
 
-def test_a_writer_that_queues_behind_another_gives_way_to_who_comes_after(server: EmbeddedServer) -> None:
+def test_queued_writer_yields_to_a_later_request(server: EmbeddedServer) -> None:
     """With many requests for one upload, the last one is answered soon and no byte is lost."""
     data = os.urandom(100_000)
     upload = created(server.url, len(data))
@@ -117,7 +117,7 @@ def test_a_writer_that_queues_behind_another_gives_way_to_who_comes_after(server
     assert content(upload) == data
 
 
-def test_writers_at_once_never_mix_their_bytes(server: EmbeddedServer) -> None:
+def test_concurrent_writers_never_mix_their_bytes(server: EmbeddedServer) -> None:
     data = os.urandom(400_000)
     upload = created(server.url, len(data))
 
@@ -130,7 +130,7 @@ def test_writers_at_once_never_mix_their_bytes(server: EmbeddedServer) -> None:
     assert content(upload) == data
 
 
-def test_a_body_that_stops_is_given_up_and_kept() -> None:
+def test_stalled_patch_ends_at_its_deadline_and_keeps_its_bytes() -> None:
     with running_server(idle_timeout=0.5) as server:
         upload = created(server.url, 6)
         with patching(upload, 0, 6) as request:
@@ -139,7 +139,7 @@ def test_a_body_that_stops_is_given_up_and_kept() -> None:
         assert offset_of(upload) == 3
 
 
-def test_a_slow_reader_of_nothing_holds_up_nobody(server: EmbeddedServer) -> None:
+def test_stalled_upload_does_not_delay_others(server: EmbeddedServer) -> None:
     """Other uploads continue while one is stalled."""
     stalled = created(server.url, 6)
     with patching(stalled, 0, 6) as request:
@@ -187,7 +187,7 @@ def test_a_lost_answer_to_a_creation_is_found_by_its_key(server: EmbeddedServer)
     assert progress(server.url, session).json()["completedFiles"] == 1
 
 
-def test_refusals_on_demand(server: EmbeddedServer) -> None:
+def test_scripted_refusals_of_tus_calls(server: EmbeddedServer) -> None:
     upload = created(server.url, 3)
     limited = Answer(429, {"Retry-After": "1"})
     server.faults.next_answers("PATCH", "/api/upload/files/*", [503, limited, Answer(423, when="after_body")])
@@ -221,7 +221,7 @@ def test_a_body_can_be_stalled_on_demand(server: EmbeddedServer) -> None:
     assert content(upload) == data
 
 
-def test_a_full_disk_is_told_and_nothing_is_claimed(server: EmbeddedServer) -> None:
+def test_full_disk_is_507_and_keeps_the_offset(server: EmbeddedServer) -> None:
     upload = created(server.url, 3_000_000)
     state_of(server, upload)  # the data file becomes one that can't be written
     path = server.root / ".uploader" / "tus" / upload.rpartition("/")[2]

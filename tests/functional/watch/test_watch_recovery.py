@@ -13,7 +13,7 @@ def recovered(watching: Watching) -> list[str]:
     return [event["text"] for event in watching.of("warning") if event["code"] == "recovered"]
 
 
-def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state() -> None:
+def test_timeout_leads_to_polling_and_failed_polls_keep_the_state() -> None:
     """No dial is answered. Then two polls fail: the known state is kept, and the third poll updates it."""
     with running_server(realtime="hang") as server:
         session = open_session(server.url)
@@ -30,7 +30,7 @@ def test_a_timeout_leads_to_polling_and_failed_updates_to_the_last_known_state()
         assert [text.partition(" after ")[0] for text in recovered(watching)] == ["progress is updated again"]
 
 
-def test_a_disconnect_leads_to_three_retries_and_then_to_polling_until_it_is_back() -> None:
+def test_disconnect_leads_to_three_retries_then_polling() -> None:
     """Each retry is reported. The first loss is restored by a retry, the second one during polling."""
     with running_server() as server:
         session = open_session(server.url)

@@ -83,7 +83,7 @@ def test_several_sessions_are_followed_over_one_connection() -> None:
         ("unknown cancelled completed", Exit.NO_SERVER),
     ],
 )
-def test_the_worst_end_decides(ends: str, code: Exit) -> None:
+def test_watch_exit_code_is_that_of_the_worst_session(ends: str, code: Exit) -> None:
     """One session's end does not end the watch of the others; each is reported."""
     with running_server(fail_files=("bad*",)) as server:
         sessions = {}
@@ -103,7 +103,7 @@ def test_the_worst_end_decides(ends: str, code: Exit) -> None:
 
 
 @by_every_way
-def test_from_the_start(way: str) -> None:
+def test_watch_from_before_the_first_file(way: str) -> None:
     with running_server(processing_seconds=0.2, **WAYS[way]) as server:
         session = open_session(server.url, 2)
         with Watching(server.url, session) as watching:
@@ -114,7 +114,7 @@ def test_from_the_start(way: str) -> None:
 
 
 @by_every_way
-def test_in_the_middle(way: str) -> None:
+def test_watch_started_in_the_middle_gets_earlier_files(way: str) -> None:
     """Earlier events are not replayed; a poll returns their files."""
     with running_server(**WAYS[way]) as server:
         session = open_session(server.url, 3)
@@ -183,7 +183,7 @@ def test_percentage_falls_where_a_batch_broke_off() -> None:
 
 
 @by_every_way
-def test_after_the_end(way: str) -> None:
+def test_watch_of_an_ended_session_has_full_numbers(way: str) -> None:
     """With complete numbers."""
     with running_server(fail_files=("bad*",), **WAYS[way]) as server:
         session = open_session(server.url, 3)
@@ -194,7 +194,7 @@ def test_after_the_end(way: str) -> None:
         assert watching.ends == {session: "partial"}
 
 
-def test_before_the_server_knows_it() -> None:
+def test_watch_waits_for_a_session_that_is_not_known_yet() -> None:
     """The reference backend answers 404 until the body is complete: that is what --wait is for."""
     with running_server(flavour="reference", processing_seconds=0.3) as server:
         session = open_session(server.url)
@@ -206,7 +206,7 @@ def test_before_the_server_knows_it() -> None:
         assert watching.files == {"a.mp4": "completed"}
 
 
-def test_no_wait_is_one_question() -> None:
+def test_watch_with_wait_0_makes_one_call() -> None:
     """A session that is there is followed also with `--wait 0`, one that is not costs one call."""
     with running_server(realtime="off") as server:
         session = open_session(server.url)
@@ -220,7 +220,7 @@ def test_no_wait_is_one_question() -> None:
 # --- transports and outages
 
 
-def test_without_a_socket_it_is_polled_once_a_second_at_most() -> None:
+def test_watch_without_realtime_polls_at_most_once_per_second() -> None:
     with running_server(realtime="off") as server:
         sessions = [open_session(server.url) for _ in range(2)]
         with Watching(server.url, *sessions) as watching:
@@ -235,7 +235,7 @@ def test_without_a_socket_it_is_polled_once_a_second_at_most() -> None:
             assert all(later - earlier >= 0.99 for earlier, later in pairwise(asked))
 
 
-def test_many_watchers_of_a_server_that_flaps() -> None:
+def test_many_watchers_of_a_flapping_server() -> None:
     """Each comes to the end with full numbers, whatever was said while its connection was down.
 
     Short form of tests/acceptance/test_acceptance_watch.py.
@@ -256,7 +256,7 @@ def test_many_watchers_of_a_server_that_flaps() -> None:
 # --- a server that goes away -----------------------------------------------------------------------------------------
 
 
-def test_a_server_that_stays_away_ends_it_after_max_wait() -> None:
+def test_watch_of_a_lost_server_ends_after_max_wait() -> None:
     """Exit code 3, without a reported end."""
     with running_server() as server:
         session = open_session(server.url)
@@ -267,7 +267,7 @@ def test_a_server_that_stays_away_ends_it_after_max_wait() -> None:
         assert watching.ends == {}
 
 
-def test_a_server_that_comes_back_is_gone_on_with(tmp_path: Path) -> None:
+def test_watch_continues_after_an_outage(tmp_path: Path) -> None:
     config = ServerConfig(root=tmp_path / "root")
     with EmbeddedServer(config) as server:
         url, port = server.url, int(server.url.rpartition(":")[2])
@@ -283,7 +283,7 @@ def test_a_server_that_comes_back_is_gone_on_with(tmp_path: Path) -> None:
         assert watching.files == {"a.mp4": "completed", "b.mp4": "completed"}
 
 
-def test_a_server_that_forgot_the_session_ends_it_with_4(tmp_path: Path) -> None:
+def test_watch_of_a_forgotten_session_exits_4(tmp_path: Path) -> None:
     """The session existed, and its end is unknown."""
     with running_server() as server:
         port = int(server.url.rpartition(":")[2])
@@ -297,7 +297,7 @@ def test_a_server_that_forgot_the_session_ends_it_with_4(tmp_path: Path) -> None
         assert watching.ends == {session: "unknown"}
 
 
-def test_a_server_that_is_not_there_ends_it_with_6() -> None:
+def test_watch_without_a_server_exits_6() -> None:
     with running_server() as server:
         url = server.url
     with Watching(url, UNKNOWN, wait=0.5) as watching:
@@ -311,7 +311,7 @@ WITH = {"authorization": f"Bearer {TOKEN}"}
 
 
 @by_every_way
-def test_with_the_token_everything_is_seen(way: str) -> None:
+def test_watch_with_the_token_sees_everything(way: str) -> None:
     with running_server(auth_token=TOKEN, **WAYS[way]) as server:
         session = open_session(server.url, **WITH)
         with Watching(server.url, session, token=TOKEN) as watching:
@@ -323,7 +323,7 @@ def test_with_the_token_everything_is_seen(way: str) -> None:
 
 @by_every_way
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_without_it_nothing_is(way: str, token: str | None) -> None:
+def test_watch_without_the_token_exits_5_and_sees_nothing(way: str, token: str | None) -> None:
     """Exit 5 at once, not an unknown session after a wait."""
     with running_server(auth_token=TOKEN, **WAYS[way]) as server:
         session = open_session(server.url, **WITH)
@@ -335,7 +335,7 @@ def test_without_it_nothing_is(way: str, token: str | None) -> None:
         assert TOKEN not in str(watching.events)
 
 
-def test_what_weakens_the_connection_is_said() -> None:
+def test_watch_reports_insecure_settings() -> None:
     """As in an upload: it explains why the given token is not enough."""
     with running_server(auth_token=TOKEN) as server:
         with Watching(server.url, UNKNOWN, token=TOKEN, token_withheld=True, insecure=True) as watching:
@@ -348,7 +348,7 @@ def test_what_weakens_the_connection_is_said() -> None:
 
 
 @pytest.mark.parametrize("code", [Exit.SIGINT, Exit.SIGTERM])
-def test_an_interrupt_ends_it_and_nothing_else(code: Exit) -> None:
+def test_interrupt_ends_the_watch_and_not_the_upload(code: Exit) -> None:
     """The upload continues, and no thread, join or connection of the watch is left."""
     before = set(threading.enumerate())
     with running_server() as server:

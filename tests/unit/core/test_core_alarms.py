@@ -34,7 +34,7 @@ class Watched:
         self.look()
 
 
-def test_a_latency_is_warned_of_once_and_so_is_its_end() -> None:
+def test_latency_alarm_and_its_end_are_reported_once() -> None:
     run = Watched(Alarms(latency_ms=500))
     run.answer(2.0)
     assert not run.told  # one slow answer is no latency
@@ -50,7 +50,7 @@ def test_a_latency_is_warned_of_once_and_so_is_its_end() -> None:
     assert [code for code, _ in run.told] == [WarningCode.LATENCY, WarningCode.RECOVERED, WarningCode.LATENCY]
 
 
-def test_an_alarm_does_not_come_and_go_at_its_threshold() -> None:
+def test_alarm_has_hysteresis_at_its_threshold() -> None:
     run = Watched(Alarms(latency_ms=500))
     for seconds in (0.6, 0.6, 0.45, 0.45, 0.45, 0.45, 0.6, 0.6, 0.6, 0.6):
         run.answer(seconds)
@@ -73,7 +73,7 @@ def test_late_messages_and_a_slow_connection_are_latency_too() -> None:
     assert run.told[0][1] == "latency of 900 ms, more than 500 ms: connecting was slow"
 
 
-def test_an_error_rate_is_warned_of_once_and_so_is_its_end() -> None:
+def test_error_rate_alarm_and_its_end_are_reported_once() -> None:
     run = Watched(Alarms(error_percent=20))
     for _ in range(9):
         run.answer(0.1, status=500)
@@ -87,7 +87,7 @@ def test_an_error_rate_is_warned_of_once_and_so_is_its_end() -> None:
     assert [code for code, _ in run.told] == [WarningCode.ERROR_RATE, WarningCode.RECOVERED]
 
 
-def test_a_stall_is_warned_of_once_and_so_is_its_end() -> None:
+def test_stall_alarm_and_its_end_are_reported_once() -> None:
     run = Watched(Alarms(stall=30))
     run.put(ev.FileSelected(0, "a", 10), ev.FileStarted(0, "a", 10, "s", 0, 1))
     for _ in range(40):
@@ -122,7 +122,7 @@ def test_a_stall_names_its_reason(phase: ev.Event, why: str) -> None:
     assert run.told[0][1].endswith(why)
 
 
-def test_a_stall_while_contents_are_compared_blames_nobody() -> None:
+def test_stall_while_checking_contents_names_no_server() -> None:
     """Before anything is sent a large file of a list may take minutes."""
     run = Watched(Alarms(stall=30))
     run.put(ev.FileSelected(0, "a", 10), ev.ContentChecked("a"))
@@ -130,7 +130,7 @@ def test_a_stall_while_contents_are_compared_blames_nobody() -> None:
     assert run.told[0][1].endswith("a is being compared with the list")
 
 
-def test_without_thresholds_nothing_is_said() -> None:
+def test_no_alarm_without_thresholds() -> None:
     run = Watched(Alarms())
     for _ in range(20):
         run.answer(9.0, status=500)

@@ -20,13 +20,13 @@ def test_public_events_have_a_name_of_their_own_and_the_others_none() -> None:
     assert {kind.type for kind in others} == {""}
 
 
-def test_an_event_does_not_change() -> None:
+def test_events_are_frozen() -> None:
     event = ev.ServerMessage("hello")
     with pytest.raises(FrozenInstanceError):
         event.text = "bye"  # type: ignore[misc]
 
 
-def test_what_is_internal_is_not_in_the_stream() -> None:
+def test_internal_fields_are_not_in_the_stream() -> None:
     started = ev.FileStarted(0, "a", 1, "s", 0, 1, wire_name="a%22")
     assert as_fields(started) == {"file": 0, "path": "a", "size": 1, "session": "s", "offset": 0, "attempt": 1}
 
@@ -37,7 +37,7 @@ def test_optional_fields_are_left_out_and_required_ones_are_null() -> None:
     assert as_fields(ev.RunStarted("x", 1, 1, 1, "batch", "old"))["resumed_from"] == "old"
 
 
-def test_a_reserved_word_is_itself_in_the_stream() -> None:
+def test_from_is_written_without_the_underscore() -> None:
     moved = ev.ChannelChanged(ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED)
     assert as_fields(moved) == {"from": "connecting", "to": "live", "transport": "websocket", "reason": "connected"}
 

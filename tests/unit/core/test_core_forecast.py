@@ -45,5 +45,5 @@ ENDPOINT = replace(RESUMABLE, sessions=False, tus=PLAIN, limits=replace(BUNDLED,
         (replace(REFERENCE, verify=True, look=True), "a.mp4 b.mp4", 6),
     ],
 )
-def test_calls(forecast: Forecast, files: str, calls: int) -> None:
+def test_forecast_of_calls(forecast: Forecast, files: str, calls: int) -> None:
     assert forecast.calls(local_files(files)) == calls

@@ -159,7 +159,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert not file.phase.terminal
 
     @invariant()
-    def counters_are_what_was_told(self) -> None:
+    def counters_match_the_events(self) -> None:
         state = self.state
         assert state.completed == self.told["file.completed"]
         assert state.failed == self.told["file.failed"] == len(state.failures)

@@ -22,7 +22,7 @@ def test_jobs_settle_where_one_more_gains_nothing() -> None:
     assert jobs[20:].count(8) <= len(jobs) // REST
 
 
-def test_jobs_stay_while_none_is_in_line() -> None:
+def test_jobs_do_not_rise_without_waiting_work() -> None:
     assert set(follow(AutoJobs(), 50, limit=100, in_line=False)) == {FIRST_JOBS}
 
 

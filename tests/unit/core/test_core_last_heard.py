@@ -29,7 +29,7 @@ def say(seen: LastHeard, *statuses: str, session: str = "s", name: str = "a.mp4"
         (["failed", "uploading", "completed"], "failed"),
     ],
 )
-def test_the_last_word_counts_and_an_end_stays(heard: list[str], known: str) -> None:
+def test_newest_status_counts_and_a_final_one_stays(heard: list[str], known: str) -> None:
     seen = LastHeard()
     say(seen, *heard)
     status = seen.of("s", "a.mp4")
@@ -68,7 +68,7 @@ def test_end_heard_in_another_thread_is_not_lost(interrupted: str) -> None:
     assert status.status == "completed"
 
 
-def test_sessions_and_names_are_apart() -> None:
+def test_status_is_kept_per_session_and_name() -> None:
     seen = LastHeard()
     say(seen, "completed")
     say(seen, "uploading", session="other")

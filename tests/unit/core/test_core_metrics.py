@@ -43,7 +43,7 @@ def test_percentiles_are_right_to_one_percent(share: float) -> None:
     assert sketch.quantile(share) == pytest.approx(exact, rel=0.015)
 
 
-def test_a_million_values_take_a_few_buckets() -> None:
+def test_sketch_of_a_million_values_has_few_buckets() -> None:
     sketch = Sketch()
     for number in range(1_000_000):
         sketch.add(number * 1e6)
@@ -54,7 +54,7 @@ def test_a_million_values_take_a_few_buckets() -> None:
     assert sketch.spread() is not None
 
 
-def test_nothing_measured_is_no_spread() -> None:
+def test_sketch_without_values_has_no_spread() -> None:
     assert Sketch().spread() is None
     only = Sketch()
     only.add(7.0)
@@ -70,7 +70,7 @@ def test_calls_and_dials_are_counted_apart() -> None:
     assert metrics.error_percent == pytest.approx(66.67)
 
 
-def test_latency_is_that_of_the_server_alone() -> None:
+def test_latency_excludes_bodies_and_long_polls() -> None:
     """A body on its way, an analysis, a long poll that waits, and a call without an answer say nothing of it."""
     metrics = result(
         call(seconds=0.2),
@@ -87,7 +87,7 @@ def message(timestamp: float | None, received: float | None) -> ev.SessionProgre
     return ev.SessionProgress("s", Transport.WEBSOCKET, timestamp, "uploading", received=received)
 
 
-def test_the_lag_is_by_the_server_s_clock() -> None:
+def test_event_lag_uses_the_clock_offset_of_the_server() -> None:
     """The server is 60 s ahead: a message of its 1060.0 that came at our 1000.25 was under way for 0.25 s."""
     metrics = result(ev.ServerClock(60.0, 0.01), message(1060.0, 1000.25))
     assert metrics.clock_offset == 60.0
@@ -95,12 +95,12 @@ def test_the_lag_is_by_the_server_s_clock() -> None:
     assert metrics.event_lag_ms.max == pytest.approx(250.0)
 
 
-def test_no_lag_is_told_where_the_clock_is_not_known_or_nothing_was_pushed() -> None:
+def test_event_lag_is_none_without_a_clock_or_pushed_events() -> None:
     assert result(message(1060.0, 1000.25)).event_lag_ms is None
     assert result(ev.ServerClock(0.0, 0.1), message(None, 1000.0), message(1000.0, None)).event_lag_ms is None
 
 
-def test_the_surest_clock_stays() -> None:
+def test_clock_offset_is_the_one_of_least_uncertainty() -> None:
     answers = [
         ev.ServerClock(1.0, 0.5),
         ev.ServerClock(0.7, 0.01),
@@ -120,13 +120,13 @@ def test_the_surest_clock_stays() -> None:
     ],
     ids=["a time stamp", "a date", "no date", "nothing"],
 )
-def test_an_answer_tells_the_server_s_time(
+def test_clock_offset_is_read_from_an_answer(
     headers: dict[str, str], body: object, told: tuple[float, float] | None
 ) -> None:
     assert server_time(headers, body) == told
 
 
-def test_rates_are_taken_each_second() -> None:
+def test_rates_are_sampled_each_second() -> None:
     measures = Measures()
     for now, sent in ((0.0, 0), (0.5, 400), (1.0, 1000), (1.4, 1500), (2.0, 3000), (3.0, 3000)):
         measures.sample(now, sent)
@@ -147,7 +147,7 @@ def test_a_short_run_has_a_rate_too() -> None:
     assert spread.max == pytest.approx(200.0)
 
 
-def test_files_and_retries_count_as_tries() -> None:
+def test_error_rate_counts_files_and_retries() -> None:
     metrics = result(
         ev.FileStarted(0, "a", 1, "s", 0, 1),
         ev.FileRetry(0, 2, 0.1, ev.FailureCode.NETWORK, "gone"),

@@ -74,7 +74,7 @@ def test_fifty_files_at_three_a_session_are_seventeen() -> None:
     assert [file.file for session in sessions for file in session.files] == list(range(50))
 
 
-def test_a_full_session_is_there_before_the_next_file_is_looked_at() -> None:
+def test_full_session_is_yielded_before_the_next_file_is_read() -> None:
     """The first upload can begin while the walk goes on."""
 
     def files() -> object:
@@ -100,7 +100,7 @@ any_limits = st.builds(
 
 
 @given(some_files, any_limits)
-def test_nothing_is_lost_nothing_doubled_and_every_limit_held(files: list[LocalFile], limits: Limits) -> None:
+def test_plan_has_each_file_once_within_every_limit(files: list[LocalFile], limits: Limits) -> None:
     sessions = [session.files for session in plan_sessions(files, limits)]
     assert Counter(file.file for session in sessions for file in session) == Counter(file.file for file in files)
     for session in sessions:
@@ -121,7 +121,7 @@ def test_the_order_of_files_is_kept(files: list[LocalFile], limits: Limits) -> N
 
 
 @given(some_files, any_limits)
-def test_no_two_sessions_could_have_been_one(files: list[LocalFile], limits: Limits) -> None:
+def test_plan_leaves_no_two_sessions_that_fit_into_one(files: list[LocalFile], limits: Limits) -> None:
     """Calls are money: of sessions that are not full no two would have fitted together, names aside."""
     sessions = [session.files for session in plan_sessions(files, limits)]
     small = [session for session in sessions if 2 * len(session) <= limits.max_files]
@@ -154,7 +154,7 @@ LIMIT = 300 * MIB
         ("a.mov=0", FailureCode.REFUSED_TYPE),
     ],
 )
-def test_what_the_server_would_refuse_is_refused_before_a_byte_is_sent(word: str, code: FailureCode | None) -> None:
+def test_files_beyond_the_server_limits_are_refused_locally(word: str, code: FailureCode | None) -> None:
     refused = refusal(local_file(word), ASSUMED)
     assert (refused and refused.code) == code
 
@@ -164,7 +164,7 @@ def test_a_server_of_any_type_takes_any_name(word: str) -> None:
     assert refusal(local_file(word), OPEN) is None
 
 
-def test_a_refusal_names_what_is_taken_and_what_this_is() -> None:
+def test_refusal_names_the_limit_and_the_value() -> None:
     mov, bare = refusal(local_file("a.mov"), ASSUMED), refusal(local_file("a"), ASSUMED)
     assert mov is not None
     assert mov.message == "the server accepts only avi, mp4; this file is .mov"

@@ -190,7 +190,7 @@ shapes = st.recursive(
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda value: repr(value)[:20])
-def test_what_is_no_object_says_nothing(body: object) -> None:
+def test_parsers_ignore_json_that_is_not_an_object(body: object) -> None:
     assert parse_session(body) is None
     assert parse_progress(body, Transport.HTTP) is None
     assert parse_batch(body) is None
@@ -199,14 +199,14 @@ def test_what_is_no_object_says_nothing(body: object) -> None:
 
 
 @given(shapes)
-def test_no_shape_raises(body: object) -> None:
+def test_parsers_raise_for_no_json_value(body: object) -> None:
     for parser in PARSERS:
         parser(body)
 
 
 @pytest.mark.parametrize("name", ["session-ok", "batch-ok", "progress-during", "validate-error", STREAMS[0]])
 @given(data=st.data())
-def test_no_spoiled_answer_raises(name: str, data: st.DataObject) -> None:
+def test_parsers_raise_for_no_altered_answer(name: str, data: st.DataObject) -> None:
     """Replace any one value of a real answer, at any depth."""
     body = golden(name)["body"] if name in GOLDENS else data.draw(st.sampled_from(captured(name))).data
     body = json.loads(json.dumps(body))
@@ -222,7 +222,7 @@ def test_no_spoiled_answer_raises(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, False, "5", None, [5]])
-def test_what_is_no_finite_number_is_missing(value: object) -> None:
+def test_number_of_a_non_finite_value_is_none(value: object) -> None:
     assert number(value) is None
     message = parse_progress({"sessionId": "s", "totalProgress": value, "completedFiles": value}, Transport.HTTP)
     assert message is not None
@@ -230,7 +230,7 @@ def test_what_is_no_finite_number_is_missing(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -3, 2.5, 10**400])
-def test_numbers_are_numbers(value: float) -> None:
+def test_number_of_a_finite_value_is_the_value(value: float) -> None:
     assert number(value) == value
 
 
@@ -317,7 +317,9 @@ def test_an_errors_sentence_is_one_line(body: dict[str, object], sentence: str) 
         (1, None),
     ],
 )
-def test_times(value: object, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timestamps_are_parsed_as_unix_seconds(
+    value: object, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As unix seconds, wherever the machine is."""
     monkeypatch.setitem(os.environ, "TZ", "Asia/Tokyo")
     time.tzset()
@@ -340,7 +342,7 @@ def test_times(value: object, seconds: float | None, monkeypatch: pytest.MonkeyP
         (os.fsdecode(b"caf\xe9.mp4"), "caf%E9.mp4"),
     ],
 )
-def test_names_on_the_wire(name: str, on_the_wire: str) -> None:
+def test_wire_names(name: str, on_the_wire: str) -> None:
     assert wire_name(name) == on_the_wire
 
 
@@ -367,7 +369,7 @@ def test_any_name_of_a_disk_can_travel_in_a_header(name: str) -> None:
     assert utf8(name).encode("utf-8")[:1] == utf8(name).encode()[:1]
 
 
-def test_the_rooms_helpers_read_one_type_each() -> None:
+def test_as_object_and_text_accept_one_type_each() -> None:
     assert protocol.as_object([1]) == {}
     assert protocol.as_object({"a": 1}) == {"a": 1}
     assert protocol.text(b"a") is None
@@ -388,5 +390,5 @@ def test_dates_of_headers(date: str | None, seconds: float | None) -> None:
     assert parse_http_date(date) == seconds
 
 
-def test_an_answer_without_a_usable_date_tells_no_time() -> None:
+def test_answer_without_a_valid_date_has_no_clock() -> None:
     assert server_time({"Date": "1 Jan 99999999999999999 00:00:00 GMT"}, None) is None

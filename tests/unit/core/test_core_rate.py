@@ -29,14 +29,14 @@ def steady(seconds: int, per_second: int) -> list[tuple[float, int]]:
         ([(0.0, 0), (1.0, 100)], -1.0, 0.0),
     ],
 )
-def test_speed_is_of_the_window(samples: list[tuple[float, int]], now: float, rate: float) -> None:
+def test_speed_is_that_of_the_window(samples: list[tuple[float, int]], now: float, rate: float) -> None:
     meter = Meter(window=8.0)
     for at, total in samples:
         meter.update(at, total)
     assert meter.rate(now) == pytest.approx(rate)
 
 
-def test_a_speed_that_changes_is_the_new_one_after_a_window() -> None:
+def test_speed_follows_a_change_after_one_window() -> None:
     meter = Meter(window=4.0)
     for at, total in [*steady(10, 100), *((10 + second, 1000 + 10 * second) for second in range(1, 7))]:
         meter.update(at, total)
@@ -53,14 +53,14 @@ def test_speed_is_never_negative_and_memory_is_bounded(steps: list[tuple[float, 
         assert len(meter._samples) <= 8.0 / 0.2 + 2
 
 
-def test_what_comes_between_two_samples_counts() -> None:
+def test_bytes_between_two_samples_count() -> None:
     meter = Meter(spacing=1.0)
     for at, total in [(0.0, 0), (1.0, 100), (1.5, 400)]:
         meter.update(at, total)
     assert meter.rate(2.0) == 200.0
 
 
-def test_how_long_nothing_came() -> None:
+def test_idle_seconds() -> None:
     meter = Meter()
     assert meter.idle(5.0) == 0.0
     meter.update(5.0, 10)

@@ -66,20 +66,20 @@ def failed(file: int) -> ev.FileFailed:
     return ev.FileFailed(file, f"{file}", ev.FailureCode.SERVER_ERROR, "503", retryable=True)
 
 
-def test_a_timeout_leads_to_polling_and_the_run_goes_on_with_less() -> None:
+def test_timeout_leads_to_polling_and_a_degraded_run() -> None:
     run = Run((5.0, channel(POLLING, ChannelReason.DEADLINE)), (9.0, progress()), (20.0, finished()))
     assert run.log == [(IncidentKind.CHANNEL, Ending.DEGRADED, 1)]
     assert run.state.incidents.kept[0].text == "no realtime connection: deadline"
     assert run.told == []
 
 
-def test_a_lost_connection_recovers_by_itself() -> None:
+def test_lost_connection_is_recovered() -> None:
     run = Run((5.0, channel(LOST)), (6.0, channel(LOST)), (8.2, channel(LIVE, ChannelReason.RECOVERED)))
     assert run.log == [(IncidentKind.CHANNEL, Ending.RECOVERED, 2)]
     assert run.told == ["reconnected after 3.2 s"]
 
 
-def test_a_connection_that_comes_back_behind_the_polls() -> None:
+def test_connection_restored_during_polling_is_recovered() -> None:
     run = Run((5.0, channel(LOST)), (9.0, channel(POLLING)), (10.0, progress(Transport.HTTP)), (80.0, channel(LIVE)))
     assert run.told == ["reconnected after 1 min 15 s, progress was polled meanwhile"]
 
@@ -114,13 +114,13 @@ def test_an_offset_that_was_confirmed_before_the_retry_ends_no_incident() -> Non
     assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
 
 
-def test_a_retry_that_helps_soon_needs_no_word() -> None:
+def test_short_successful_retry_is_not_reported() -> None:
     run = Run((1.0, retry(0)), (2.0, again(0)), (3.0, done(0)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
     assert run.told == []
 
 
-def test_a_file_that_no_retry_helped_needs_a_person() -> None:
+def test_file_that_fails_after_retries_needs_attention() -> None:
     run = Run((1.0, retry(0)), (1.0, retry(1)), (2.0, again(0)), (3.0, failed(0)), (4.0, again(1)), (5.0, done(1)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.NEEDS_PERSON, 2)]
     assert run.told == []
@@ -129,24 +129,24 @@ def test_a_file_that_no_retry_helped_needs_a_person() -> None:
     assert run.log[1] == (IncidentKind.TRANSFER, Ending.RECOVERED, 1)
 
 
-def test_a_file_that_turns_out_to_be_there_is_retried_no_more() -> None:
+def test_file_found_stored_ends_its_retry_incident() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FileSkipped(0, "0", ev.SkipReason.PRESENT)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.RECOVERED, 1)]
     assert not run.state.incidents.retrying
 
 
-def test_an_interrupt_recovers_nothing() -> None:
+def test_interrupt_leaves_incidents_unrecovered() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FilesCancelled((0, 1, 2))), (2.0, finished(130)))
     assert run.log == [(IncidentKind.TRANSFER, Ending.DEGRADED, 1)]
     assert run.told == []
 
 
-def test_an_error_that_ends_the_run_needs_a_person() -> None:
+def test_error_that_ends_the_run_needs_attention() -> None:
     run = Run((1.0, ev.EngineStopped(OSError("no server"))), (2.0, finished(6)))
     assert run.log == [(IncidentKind.RUN, Ending.NEEDS_PERSON, 1)]
 
 
-def test_a_rate_limit_is_over_when_its_time_is() -> None:
+def test_rate_limit_incident_ends_with_its_pause() -> None:
     run = Run((1.0, ev.Paused(60.0, ev.PauseReason.RATE_LIMIT)), (30.0, ev.Ticked()))
     assert run.log == [(IncidentKind.RATE_LIMIT, None, 1)]
     run.put(61.0, ev.Ticked())
@@ -160,12 +160,12 @@ def test_a_lost_session_is_recovered_by_a_new_one() -> None:
     assert run.told == []  # the warning said what is done
 
 
-def test_an_alarm_that_is_not_over_at_the_end_is_degraded() -> None:
+def test_open_alarm_at_the_end_is_degraded() -> None:
     run = Run((1.0, ev.RunWarning(WarningCode.STALLED, "no progress for 30 s")), (2.0, finished(3)))
     assert run.log == [(IncidentKind.STALL, Ending.DEGRADED, 1)]
 
 
-def test_the_log_is_bounded_and_counts_on() -> None:
+def test_incident_log_is_bounded_and_keeps_the_count() -> None:
     run = Run()
     for number in range(10_000):
         run.put(float(number), channel(LOST), channel(LIVE))
@@ -175,7 +175,7 @@ def test_the_log_is_bounded_and_counts_on() -> None:
     assert not run.state.incidents.active
 
 
-def test_what_is_over_is_told_in_one_line() -> None:
+def test_recovered_incident_is_one_warning() -> None:
     run = Run((1.0, channel(LOST)), (2.0, channel(LIVE)))
     assert run.state.news == ev.RunWarning(WarningCode.RECOVERED, "reconnected after 1.0 s")
     assert run.state.warnings == []  # good news are none of the summary's warnings
@@ -183,7 +183,7 @@ def test_what_is_over_is_told_in_one_line() -> None:
     assert run.state.news == run.state.warnings[-1]
 
 
-def test_the_report_has_them_by_the_time_of_day() -> None:
+def test_report_has_incidents_with_wall_clock_times() -> None:
     run = Run((5.0, channel(LOST)), (8.25, channel(LIVE)), (9.0, channel(LOST)))
     head = report_head(run.state, RunFacts("r", "1", started=1000.0), 1010.0)
     assert json.loads(json.dumps(head["incidents"])) == {

@@ -136,7 +136,7 @@ STEPS = ("start", "start@2", "sent 40", "body", "retry", "says 30", "done", "fai
 
 
 @pytest.mark.parametrize("row", [line for line in MOVES.splitlines() if line], ids=lambda row: row.replace(" ", ""))
-def test_each_move_of_a_file_and_what_is_told_of_it(row: str) -> None:
+def test_each_transition_of_a_file_and_its_events(row: str) -> None:
     before, step, after, told = (cell.strip() for cell in row.split("|"))
     run = Run(REACH[before])
     assert run.phase == before
@@ -146,7 +146,7 @@ def test_each_move_of_a_file_and_what_is_told_of_it(row: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("step", STEPS)
-def test_an_end_is_an_end(end: str, step: str) -> None:
+def test_terminal_phase_never_changes(end: str, step: str) -> None:
     """After its one terminal event a file never changes, is counted once, and emits no event."""
     run = Run(ENDS[end])
     assert run.phase == end
@@ -157,7 +157,7 @@ def test_an_end_is_an_end(end: str, step: str) -> None:
     assert (run.state.settled_bytes, run.state.completed_bytes) == bytes_before
 
 
-def test_terminal_phases_are_told_apart() -> None:
+def test_terminal_phases() -> None:
     assert {phase for phase in Phase if phase.terminal} == {
         Phase.COMPLETED,
         Phase.FAILED,
@@ -201,7 +201,7 @@ def test_bytes_that_the_server_confirms_count_as_sent() -> None:
 @pytest.mark.parametrize(
     "script", ["start, sent 40, says 30", "start, sent 100, body, says 90", "start, sent 40, says 10, retry, says 20"]
 )
-def test_within_an_attempt_no_number_that_is_told_falls(script: str, end: str) -> None:
+def test_progress_never_falls_within_an_attempt(script: str, end: str) -> None:
     run = Run(script)
     run.play(end)
     for attempt in {event.attempt for event in run.progress}:
@@ -209,7 +209,7 @@ def test_within_an_attempt_no_number_that_is_told_falls(script: str, end: str) -
         assert told == sorted(told)
 
 
-def test_a_file_that_is_stopped_while_it_waits_to_be_sent_again_is_told_of_in_the_coming_attempt() -> None:
+def test_file_cancelled_before_a_retry_has_the_next_attempt_number() -> None:
     run = Run("start, sent 40, retry, cancel")
     last = run.progress[-1]
     assert (last.attempt, last.sent, last.phase) == (2, 0, Phase.CANCELLED)
@@ -224,7 +224,7 @@ def test_confirmed_rises_by_the_http_answer_only() -> None:
     assert (last.sent, last.confirmed, last.size) == (SIZE, SIZE, SIZE)
 
 
-def test_a_resumed_offset_is_no_speed() -> None:
+def test_resumed_offset_does_not_count_for_the_speed() -> None:
     run = Run("start", offset=60)
     assert run.state.running[0].sent == 60
     assert run.progress == []
@@ -264,7 +264,7 @@ def test_a_message_older_than_the_new_attempt_says_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize("script", ["", "start", "start, sent 100", "start, sent 100, body", "start, body, says 100"])
-def test_nothing_is_whole_before_it_is_confirmed(script: str) -> None:
+def test_file_is_not_at_100_before_it_is_confirmed(script: str) -> None:
     run = Run(script)
     assert run.state.fraction < 1.0
     for file in run.state.running.values():
@@ -273,7 +273,7 @@ def test_nothing_is_whole_before_it_is_confirmed(script: str) -> None:
     assert run.state.fraction == 1.0
 
 
-def test_the_whole_is_not_reached_between_two_files() -> None:
+def test_total_is_not_at_100_between_two_files() -> None:
     run = Run()
     run.put(ev.FileSelected(1, "b.mp4", 300))
     run.play("start, sent 100, done")
@@ -281,7 +281,7 @@ def test_the_whole_is_not_reached_between_two_files() -> None:
     assert run.state.fraction == 0.25
 
 
-def test_the_whole_is_not_reached_while_files_are_still_being_found() -> None:
+def test_total_is_not_at_100_during_the_walk() -> None:
     state = ProgressState()
     reduce(state, ev.FileSelected(0, "a", 10), 1.0)
     reduce(state, ev.FileSkipped(0, "a", SkipReason.TYPE), 1.0)
@@ -290,7 +290,7 @@ def test_the_whole_is_not_reached_while_files_are_still_being_found() -> None:
     assert state.fraction == 1.0
 
 
-def test_a_selection_of_nothing_has_no_half_way() -> None:
+def test_empty_selection_has_fraction_0() -> None:
     assert ProgressState().fraction == 0.0
 
 
@@ -312,7 +312,7 @@ def test_a_file_of_unknown_size_has_the_servers_percentage() -> None:
     assert file_fraction(file) == 0.4
 
 
-def test_finished_files_become_numbers_and_a_line_each() -> None:
+def test_finished_files_become_counts_and_one_line_each() -> None:
     run = Run("start, sent 100, body, done")
     state = run.state
     assert list(state.finished) == [Finished(0, "a.mp4", Phase.COMPLETED, SIZE, 3.0)]
@@ -321,7 +321,7 @@ def test_finished_files_become_numbers_and_a_line_each() -> None:
     assert not state.sizes
 
 
-def test_a_failed_file_is_kept_with_its_words_and_confirms_no_byte() -> None:
+def test_failed_file_keeps_its_message_and_confirms_no_byte() -> None:
     run = Run("start, sent 40, fail")
     assert [failure.message for failure in run.state.failures] == ["lost"]
     assert run.state.finished[-1].note == "lost"
@@ -349,14 +349,14 @@ def test_skips_are_counted_by_reason_and_take_no_line_of_the_last_few() -> None:
     assert not run.state.finished
 
 
-def test_files_that_had_not_begun_are_cancelled_too() -> None:
+def test_files_that_were_not_started_are_cancelled_too() -> None:
     run = Run("start")
     run.put(ev.FileSelected(1, "b.mp4", 50))
     assert kinds(run.put(ev.FilesCancelled((0, 1)))) == "progress"
     assert (run.state.cancelled, run.state.total_bytes, run.state.fraction) == (2, 0, 0.0)
 
 
-def test_observers_are_told_of_each_cancelled_file_once() -> None:
+def test_each_cancelled_file_is_reported_once() -> None:
     run = Run("start")
     files = tuple(LocalFile(number, f"{number}.mp4", f"{number}.mp4", 50, 0) for number in range(2))
     run.put(ev.FileSelected(1, "1.mp4", 50), ev.FilesCancelled((0,), files[:1]), ev.FilesCancelled((0, 1), files))
@@ -366,7 +366,7 @@ def test_observers_are_told_of_each_cancelled_file_once() -> None:
 # --- the server's messages -------------------------------------------------------------------------------------------
 
 
-def test_percentages_never_fall_and_an_equal_message_is_told_once() -> None:
+def test_server_percentages_never_fall_and_repeats_are_dropped() -> None:
     run = Run("start, body")
     told = [kinds(run.says(percent, stamp=2000.0)) for percent in (0, 0, 5, 5, 0, 30, 15, None, 30)]
     assert told == ["progress", "", "progress", "", "", "progress", "", "", ""]
@@ -395,7 +395,7 @@ def test_a_stale_message_changes_nothing() -> None:
     assert (session.total, list(run.state.messages)) == (None, [])
 
 
-def test_of_our_files_the_server_says_no_end() -> None:
+def test_server_event_does_not_end_an_own_file() -> None:
     """The HTTP answer is the authority on what was stored (wire contract 3.4): an event that says so moves nothing."""
     run = Run("start, body")
     run.says(100, "completed")
@@ -422,7 +422,7 @@ def test_the_first_end_of_a_session_stays(end: str) -> None:
     assert run.state.sessions[SESSION].status == end
 
 
-def test_a_sentence_of_the_server_is_told_once() -> None:
+def test_server_message_is_reported_once() -> None:
     run = Run("start")
     message = ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, None, message="working")
     assert run.put(message) == [ev.ServerMessage("working")]
@@ -430,7 +430,7 @@ def test_a_sentence_of_the_server_is_told_once() -> None:
     assert list(run.state.messages) == ["working"]
 
 
-def test_messages_of_a_session_that_is_not_known_are_nothing() -> None:
+def test_messages_of_an_unknown_session_are_ignored() -> None:
     run = Run("start")
     foreign = ev.SessionProgress("other", Transport.WEBSOCKET, None, "completed", 100.0, message="hello")
     assert run.put(foreign) == []
@@ -444,7 +444,7 @@ def test_a_session_ends_once() -> None:
     assert run.state.sessions_done == 1
 
 
-def test_last_messages_are_heard_until_a_session_is_left() -> None:
+def test_final_events_count_until_a_session_is_left() -> None:
     """Final events come up to 18 ms after the answer (wire contract 3.8)."""
     run = Run("start")
     last = ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, "completed", 100.0, message="done")
@@ -455,7 +455,7 @@ def test_last_messages_are_heard_until_a_session_is_left() -> None:
     assert not run.state.sessions
 
 
-def test_a_lost_session_says_nothing_of_a_file_that_goes_on_in_another() -> None:
+def test_events_of_a_lost_session_do_not_change_moved_files() -> None:
     run = Run("start, body, says 30, retry")
     run.put(ev.SessionCreated("new", "personal", 1), ev.FileStarted(0, "a.mp4", SIZE, "new", 0, 2, "a.mp4"))
     assert run.says(90, stamp=run.stamp + 1) == []
@@ -464,7 +464,7 @@ def test_a_lost_session_says_nothing_of_a_file_that_goes_on_in_another() -> None
     assert run.state.running[0].server_percent == 5
 
 
-def test_a_name_that_is_not_ours_is_no_file_of_ours() -> None:
+def test_events_of_unknown_names_are_ignored() -> None:
     run = Run("start")
     files = (ev.FileStatus("stranger.mp4", "uploading", 5.0),)
     assert run.put(ev.SessionProgress(SESSION, Transport.WEBSOCKET, None, None, files=files)) == []
@@ -486,7 +486,7 @@ def test_the_channel_is_shown_as_it_moved_and_keeps_its_latency() -> None:
     assert (channel.latency_ms, channel.reason) == (12.0, "lost")
 
 
-def test_a_failed_poll_makes_the_picture_stale_until_something_is_heard() -> None:
+def test_failed_poll_marks_the_state_stale_until_news() -> None:
     run = Run("start")
     assert run.put(ev.PollFailed(SESSION, "timed out")) == []
     assert run.state.channel.stale == "timed out"
@@ -494,7 +494,7 @@ def test_a_failed_poll_makes_the_picture_stale_until_something_is_heard() -> Non
     assert (run.state.channel.stale, run.state.channel.heard) == ("", run.now)
 
 
-def test_a_session_is_missing_until_the_server_says_something_of_it() -> None:
+def test_session_is_missing_until_the_first_status() -> None:
     """A 404 is an answer: the picture is not stale."""
     run = Run("start")
     run.put(ev.PollFailed(SESSION, "timed out", TimeoutError()))
@@ -519,7 +519,7 @@ def test_a_pause_ends_at_a_time() -> None:
     assert (run.state.paused_until, run.state.pause_reason) == (run.now + 30.0, ev.PauseReason.RATE_LIMIT)
 
 
-def test_a_stall_ends_only_by_what_changed_something() -> None:
+def test_stall_ends_only_with_progress() -> None:
     run = Run("start, sent 40")
     moved = run.state.advanced
     run.play("sent 40, sent 30, start")
@@ -537,7 +537,7 @@ def test_warnings_and_the_outcome_are_kept() -> None:
     assert (run.state.warnings, run.state.outcome) == ([warning], outcome)
 
 
-def test_what_ended_a_run_early_says_what_to_do() -> None:
+def test_error_that_ended_a_run_has_a_hint() -> None:
     run = Run()
     assert run.put(ev.EngineStopped(ConnectFailed("http://x: refused", hint="is it running?"))) == []
     assert run.state.advice == "is it running?"
@@ -545,14 +545,14 @@ def test_what_ended_a_run_early_says_what_to_do() -> None:
     assert run.state.advice == ""
 
 
-def test_what_only_others_need_passes_through() -> None:
+def test_public_events_without_a_rule_pass_through() -> None:
     """A public event without a rule is passed on, an internal one is not."""
     run = Run()
     assert run.put(ev.ServerMessage("hello")) == [ev.ServerMessage("hello")]
     assert run.put(ev.Event()) == []
 
 
-def test_what_is_kept_of_the_past_is_bounded() -> None:
+def test_history_is_bounded() -> None:
     run = Run()
     for number in range(1, 4 * HISTORY):
         name = f"{number}.mp4"

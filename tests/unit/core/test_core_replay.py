@@ -80,7 +80,7 @@ class Replay:
         }
         return numbers
 
-    def told_percentages(self) -> dict[int, list[float]]:
+    def emitted_percentages(self) -> dict[int, list[float]]:
         told: dict[int, list[float]] = {}
         for event in self.out:
             if isinstance(event, ev.FileProgress) and event.server_percent is not None:
@@ -95,21 +95,21 @@ def check_nothing_falls(replay: Replay, messages: list[Captured]) -> None:
         after = replay.numbers()
         assert all(after[name] >= value for name, value in before.items()), (before, after)
         before = after
-    for told in replay.told_percentages().values():
+    for told in replay.emitted_percentages().values():
         assert told == sorted(told)
         assert set(told) <= set(range(101))
 
 
 @pytest.mark.parametrize("watched", [False, True], ids=["ours", "watched"])
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_captured_stream_never_makes_a_number_fall(stream: str, watched: bool) -> None:
+def test_captured_stream_never_lowers_progress(stream: str, watched: bool) -> None:
     replay = Replay(stream, watched=watched)
     check_nothing_falls(replay, captured(stream))
     assert replay.state.sessions[replay.session].status == LAST[stream]
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_our_files_end_by_the_http_answer_alone_and_once(stream: str) -> None:
+def test_own_files_end_once_by_the_http_answer(stream: str) -> None:
     """The stream alone ends none of them and completes nothing; the answer ends each; the stream again changes none."""
     replay = Replay(stream, watched=False)
     for message in captured(stream):
@@ -163,7 +163,7 @@ def test_a_watched_file_that_failed_says_why() -> None:
     assert failure.message
 
 
-def test_a_watcher_who_comes_late_learns_the_rest_from_a_poll() -> None:
+def test_late_watcher_gets_the_earlier_files_by_a_poll() -> None:
     """`/progress` lists every file: ended ones are reported once, with the running ones."""
     replay = Replay("events-two-files", watched=True)
     for name in ("progress-during", "progress-after", "progress-after"):
@@ -178,7 +178,7 @@ def test_a_watcher_who_comes_late_learns_the_rest_from_a_poll() -> None:
 @pytest.mark.parametrize("watched", [False, True], ids=["ours", "watched"])
 @pytest.mark.parametrize("stream", STREAMS)
 @given(data=st.data())
-def test_no_order_of_arrival_makes_a_number_fall(stream: str, watched: bool, data: st.DataObject) -> None:
+def test_events_in_any_order_never_lower_progress(stream: str, watched: bool, data: st.DataObject) -> None:
     """Each event has a thread of its own in the socket library: any order, some twice, some never."""
     messages = captured(stream)
     order = data.draw(st.lists(st.sampled_from(messages), max_size=2 * len(messages)) | st.permutations(messages))
@@ -194,7 +194,7 @@ def test_no_order_of_arrival_makes_a_number_fall(stream: str, watched: bool, dat
 
 @pytest.mark.parametrize("stream", STREAMS)
 @given(data=st.data())
-def test_a_watcher_counts_the_same_in_any_order(stream: str, data: st.DataObject) -> None:
+def test_watcher_counts_are_independent_of_event_order(stream: str, data: st.DataObject) -> None:
     replay = Replay(stream, watched=True)
     for message in data.draw(st.permutations(captured(stream))):
         replay.hear(message)

@@ -43,7 +43,7 @@ def test_the_head_has_the_numbers_of_the_last_event() -> None:
     assert head["channel"]["polls"] == 4
 
 
-def test_a_run_that_broke_is_no_success() -> None:
+def test_report_of_an_aborted_run_is_not_a_success() -> None:
     head = report_head(state(), FACTS, finished=9.0)
     assert (head["ok"], head["exit_code"], head["exit"], head["seconds"]) == (False, 1, "bug", None)
     assert head["counts"]["completed"] == 1
@@ -60,7 +60,7 @@ def test_each_exit_code_has_its_word() -> None:
     assert {int(code): code.name.lower() for code in Exit} == EXIT_WORDS
 
 
-def test_a_file_that_is_over_makes_one_row() -> None:
+def test_finished_file_has_one_row() -> None:
     rows = Rows()
     local = LocalFile(1, "b.mp4", "b.mp4", 20, 0)
     present = LocalFile(2, "c.mp4", "c.mp4", 20, 0)
@@ -107,7 +107,7 @@ def test_a_file_that_is_over_makes_one_row() -> None:
     assert json.loads(json.dumps(document)) == document
 
 
-def test_a_row_says_what_a_list_asked_for() -> None:
+def test_report_row_has_the_listed_name_category_and_digest() -> None:
     local = LocalFile(
         0, "a.mp4", "b/c.mp4", 10, 0, named=True, category="scenic", sha256="ab", destination="scenic/b/c.mp4"
     )
@@ -117,7 +117,7 @@ def test_a_row_says_what_a_list_asked_for() -> None:
     assert told == {"relative_path": "b/c.mp4", "category": "scenic", "sha256": "ab", "destination": "scenic/b/c.mp4"}
 
 
-def test_a_cancelled_file_says_how_far_it_came() -> None:
+def test_cancelled_file_has_its_sent_bytes() -> None:
     rows = Rows()
     rows.of(ev.FileStarted(0, "a.mp4", 10, "", 0, 1), 1.0)
     rows.of(ev.FileProgress(0, 1, 9, 6, 10, 1.0, Phase.CANCELLED), 2.0)

@@ -23,7 +23,7 @@ def limited(seconds: float | None) -> errors.RateLimited:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 3.0, 886.0])
-def test_what_the_server_says_is_done(seconds: float) -> None:
+def test_retry_after_decides_the_delay(seconds: float) -> None:
     """Also 0, and also more than any backoff of ours."""
     assert wait_as_told()(after(1, limited(seconds))) == seconds
 
@@ -32,12 +32,14 @@ def test_what_the_server_says_is_done(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("attempt", "least"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (7, MAX_DELAY), (99, MAX_DELAY)]
 )
-def test_else_delays_double_up_to_a_limit(error: BaseException | None, attempt: int, least: float) -> None:
+def test_delays_without_retry_after_double_up_to_a_limit(
+    error: BaseException | None, attempt: int, least: float
+) -> None:
     delays = [wait_as_told()(after(attempt, error)) for _ in range(50)]
     assert all(least <= delay <= least + 0.5 for delay in delays)
 
 
-def test_no_two_clients_come_back_at_once() -> None:
+def test_retry_delays_are_jittered() -> None:
     for attempt in (1, 3, 99):
         assert len({wait_as_told()(after(attempt, None)) for _ in range(20)}) > 1
 
@@ -66,5 +68,5 @@ def test_no_two_clients_come_back_at_once() -> None:
     ],
     ids=repr,
 )
-def test_what_is_worth_another_try(error: BaseException, worth: bool) -> None:
+def test_retryable_error_classes(error: BaseException, worth: bool) -> None:
     assert worth_retrying(error) is worth

@@ -38,7 +38,7 @@ def test_a_percentage_has_its_stage(percent: float, name: str) -> None:
     assert named(Kind.CONTENT, percent) == name
 
 
-def test_a_leap_tells_every_stage_on_its_way() -> None:
+def test_skipped_stages_are_reported_in_order() -> None:
     """The stream has the end of each stage, in order, also where an event was lost."""
     assert between(Kind.CONTENT, 3, 72) == [
         ("upload", 10.0),
@@ -51,7 +51,7 @@ def test_a_leap_tells_every_stage_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("limit", [180.0, 300.0])
-def test_a_guess_rises_and_never_arrives(limit: float) -> None:
+def test_estimate_rises_and_stays_below_100(limit: float) -> None:
     guesses = [assumed(second, limit) for second in range(0, 1000, 5)]
     assert guesses == sorted(guesses)
     assert guesses[0] == 0
@@ -73,34 +73,34 @@ def test_a_steady_analysis_counts_down() -> None:
 
 
 @pytest.mark.parametrize("percent", [0, 4.9, 95.1, 99, 100])
-def test_no_time_is_told_at_the_edges(percent: float) -> None:
+def test_no_time_left_near_0_and_100_percent(percent: float) -> None:
     remaining = Remaining(0.0)
     remaining.update(10.0, percent)
     assert remaining.at(10.0) is None
 
 
-def test_a_little_delay_makes_the_time_left_stand_still_at_the_most() -> None:
+def test_time_left_never_grows_by_a_small_delay() -> None:
     remaining = Remaining(0.0)
     remaining.update(10.0, 50)
     remaining.update(12.0, 51)  # measured: 11.5 s, shown: 8 s
     assert remaining.at(12.0) == pytest.approx(8.0)
 
 
-def test_a_server_that_became_slower_is_a_reason() -> None:
+def test_time_left_grows_where_the_server_slows_down() -> None:
     remaining = Remaining(0.0)
     remaining.update(10.0, 50)
     remaining.update(19.0, 52)
     assert remaining.at(19.0) == pytest.approx(19 * 48 / 52)
 
 
-def test_a_time_that_ran_out_is_not_told() -> None:
+def test_elapsed_estimate_has_no_time_left() -> None:
     remaining = Remaining(0.0)
     remaining.update(10.0, 50)
     assert remaining.at(20.1) is None
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 30), st.floats(0, 20)), max_size=40))
-def test_the_time_left_never_grows_by_a_little(steps: list[tuple[float, float]]) -> None:
+def test_time_left_grows_by_a_large_step_or_not_at_all(steps: list[tuple[float, float]]) -> None:
     """From one message to the next it grows by more than half and 3 s, or not at all."""
     remaining, now, percent = Remaining(0.0), 0.0, 0.0
     for seconds, more in steps:
@@ -165,7 +165,7 @@ def test_the_log_is_bounded() -> None:
     assert list(analysis.log)[:2] == ["line 950", "line 951"]
 
 
-def test_a_guess_has_no_time_left_and_gives_way() -> None:
+def test_estimate_has_no_time_left_and_is_replaced_by_a_message() -> None:
     state, _ = play(BEGIN, ev.AnalysisMessage(30, assumed=True))
     analysis = state.analysis
     assert analysis is not None
@@ -182,7 +182,7 @@ HOSTILE = [None, [], "x", 7, {}, {"progress": "50"}, {"progress": True}, {"progr
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=repr)
-def test_a_shape_that_is_none_is_ignored(body: object) -> None:
+def test_invalid_analysis_messages_are_ignored(body: object) -> None:
     assert parse_analysis(body) is None
     assert parse_analysis_status(body) == AnalysisStatus(False, None)
     assert analysis_data(body) is None

@@ -28,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *steps: Step) -> Report:
     return examine(context())
 
 
-def test_a_step_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_step_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next ones are taken."""
     over = threading.Event()
     monkeypatch.setattr(examination, "STEP_LIMIT", 1.0)
@@ -43,7 +43,7 @@ def test_a_step_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "cause", "code"),
     [("dns", "the lookup of files.invalid took", Exit.NO_SERVER), ("settings", "the token command took", Exit.USAGE)],
 )
-def test_what_hangs_is_named(name: str, cause: str, code: Exit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_step_is_named(name: str, cause: str, code: Exit, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     monkeypatch.setattr(examination, "STEP_LIMIT", 0.05)
     report = run(monkeypatch, Step(name, name, lambda _: fine("late") if over.wait(PATIENCE) else fine(""), vital=True))
@@ -60,7 +60,7 @@ def test_the_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "have passed" in report.verdict
 
 
-def test_nothing_rests_on_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_that_depend_on_a_failed_one_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also not indirectly; what rests on nothing is looked at."""
     taken: list[str] = []
 
@@ -84,7 +84,7 @@ def test_a_skipped_step_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("vital", "status"), [(True, Status.FAILED), (False, Status.WARNING)])
-def test_an_error_is_a_finding(vital: bool, status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_step_is_a_finding(vital: bool, status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
     def look(_: Context) -> Finding:
         raise errors.ConnectFailed("no connection to x", hint="is it running?")
 
@@ -94,7 +94,7 @@ def test_an_error_is_a_finding(vital: bool, status: Status, monkeypatch: pytest.
     assert report.exit_code is (Exit.NO_SERVER if vital else Exit.OK)
 
 
-def test_a_bug_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_a_step_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def look(_: Context) -> Finding:
         raise ZeroDivisionError
 
@@ -108,7 +108,7 @@ def test_secrets_are_masked_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "abcdef123" not in str(report.as_json())
 
 
-def test_each_step_rests_on_one_before_it() -> None:
+def test_each_step_depends_on_earlier_steps() -> None:
     seen: set[str] = set()
     for step in STEPS:
         assert step.rests_on is None or step.rests_on in seen
@@ -116,7 +116,7 @@ def test_each_step_rests_on_one_before_it() -> None:
     assert len(seen) == len(STEPS)
 
 
-def test_the_steps_are_those_of_the_page() -> None:
+def test_docs_list_the_steps() -> None:
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
     table = page.partition("\n| step | what is looked at |\n|---|---|\n")[2].partition("\n\n")[0]
     named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" |")[0])]

@@ -289,14 +289,14 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_row(name: str) -> None:
+def test_channel_timeline(name: str) -> None:
     """Each row: how the world behaves, until when, what else happens, and the end of the timeline."""
     world, end, events, expected = TABLE[name]
     lines = play(world, end, events)
     assert lines[-len(expected) :] == expected
 
 
-def test_dialling_behind_the_polls_backs_off_to_a_minute() -> None:
+def test_dials_during_polling_back_off_to_a_minute() -> None:
     times = [float(line.split()[0]) for line in dials(play(REFUSED, 400)) if "websocket" in line]
     behind = times[3:]
     assert [later - earlier for earlier, later in pairwise(behind)] == [
@@ -304,7 +304,7 @@ def test_dialling_behind_the_polls_backs_off_to_a_minute() -> None:
     ]  # fmt: skip
 
 
-def test_the_backoff_begins_anew_after_each_return() -> None:
+def test_backoff_restarts_after_each_reconnect() -> None:
     world = until(40, REFUSED, until(100, FINE, REFUSED))
     lines = play(world, 110, {100.0: Lost})
     assert dials(lines)[-4:] == [
@@ -328,7 +328,7 @@ def test_a_dial_takes_five_seconds_at_the_most() -> None:
         assert float(polling[0]) + float(polling[3].rstrip("s")) - float(websocket[0]) == 5.0
 
 
-def test_each_retry_is_told_with_its_number_and_where_it_comes_from() -> None:
+def test_each_retry_is_reported_with_its_number_and_cause() -> None:
     machine = Machine()
     events = []
 
@@ -350,14 +350,14 @@ def test_each_retry_is_told_with_its_number_and_where_it_comes_from() -> None:
     ]
 
 
-def test_latency_is_told_in_milliseconds() -> None:
+def test_latency_is_in_milliseconds() -> None:
     machine = Machine()
     machine.handle(0.0, Start())
     told = [action.event for action in machine.handle(0.5, Dialled(1, 0.0123)) if isinstance(action, Emit)]
     assert told[0].latency_ms == 12.3
 
 
-def test_news_of_a_try_that_was_given_up_changes_nothing() -> None:
+def test_result_of_an_abandoned_dial_is_ignored() -> None:
     machine = Machine()
     machine.handle(0.0, Start())
     machine.handle(2.5, Tick())  # the websocket's time is up; polling is try 2
@@ -367,7 +367,7 @@ def test_news_of_a_try_that_was_given_up_changes_nothing() -> None:
     assert machine.state is ChannelState.CONNECTING
 
 
-def test_a_connection_lost_before_it_was_told_of_is_a_failed_dial() -> None:
+def test_connection_lost_before_it_was_reported_is_a_failed_dial() -> None:
     machine = Machine()
     machine.handle(0.0, Start())
     actions = machine.handle(0.1, Lost(1, ChannelReason.LOST))
@@ -391,7 +391,7 @@ def test_closing_drops_the_dial_under_way() -> None:
     assert Drop(1) in machine.handle(1.0, Close())
 
 
-def test_closing_leaves_the_rooms_of_the_live_connection() -> None:
+def test_close_leaves_the_sessions_of_a_live_connection() -> None:
     machine = Machine()
     machine.handle(0.0, Start())
     machine.handle(0.1, Dialled(1, 0.1))

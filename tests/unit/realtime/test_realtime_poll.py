@@ -107,7 +107,7 @@ def test_each_session_has_a_pace_of_its_own() -> None:
         assert all(later - earlier >= SECOND for earlier, later in pairwise(begun))
 
 
-def test_a_failed_poll_is_told_and_the_next_comes_a_second_later() -> None:
+def test_failed_poll_is_reported_and_repeated_after_a_second() -> None:
     with polling("s") as bench:
         bench.answers["s"] = ConnectionError("the server hung up\nwith a second line")
         bench.poller.start()
@@ -132,7 +132,7 @@ def test_a_session_that_answers_404_is_not_polled_again_until_its_body_is_sent()
     assert set(bench.events) == {SessionMissing("s")}
 
 
-def test_a_session_that_is_asked_for_is_polled_once_also_while_nobody_polls() -> None:
+def test_requested_poll_is_made_once_while_polling_is_off() -> None:
     with polling("s", "other") as bench:
         bench.poller.ask("s")
         bench.poller.ask("unheard of")
@@ -144,7 +144,7 @@ def test_a_session_that_is_asked_for_is_polled_once_also_while_nobody_polls() ->
     assert bench.calls[1][1] - bench.calls[0][2] >= SECOND
 
 
-def test_a_session_that_is_asked_for_is_not_polled_more_often_than_others() -> None:
+def test_requested_polls_respect_the_interval() -> None:
     with polling("s") as bench:
         bench.poller.start()
         for asked in range(1, 4):
@@ -162,7 +162,7 @@ def test_the_body_may_be_sent_while_the_404_is_on_its_way() -> None:
         bench.wait_for(2)
 
 
-def test_the_interval_is_asked_anew_while_waiting() -> None:
+def test_interval_is_read_again_during_the_wait() -> None:
     with polling("s") as bench:
         bench.poller.start()
         bench.wait_for(1)
@@ -175,7 +175,7 @@ def test_the_interval_is_asked_anew_while_waiting() -> None:
         bench.wait_for(polls + 2)
 
 
-def test_an_interval_that_counts_down_to_a_moment_means_that_moment() -> None:
+def test_interval_that_shrinks_with_time_polls_at_its_end() -> None:
     """Where no call is left the budget says how long it is until it has some: no poll comes before that."""
     bench = Bench()
     moment = time.monotonic() + 5 * SECOND
@@ -207,7 +207,7 @@ def test_an_infinite_interval_forbids_even_the_first_poll() -> None:
         bench.wait_for(1)
 
 
-def test_stopped_means_no_further_poll() -> None:
+def test_no_poll_after_stop() -> None:
     with polling("s") as bench:
         bench.poller.start()
         bench.wait_for(2)
@@ -234,7 +234,7 @@ def test_once_is_one_poll_for_each_session_that_the_server_knows() -> None:
     assert sorted(call[0] for call in bench.calls[before:]) == ["a", "b"]
 
 
-def test_a_session_that_was_left_is_polled_no_more() -> None:
+def test_left_session_is_not_polled() -> None:
     with polling("a", "b") as bench:
         bench.poller.start()
         bench.wait_for(2)
@@ -253,7 +253,7 @@ def test_a_session_followed_later_is_polled_at_once() -> None:
         bench.wait_for(1)
 
 
-def test_closing_ends_the_thread_and_tells_nothing_more() -> None:
+def test_close_ends_the_thread_without_further_events() -> None:
     with polling("s") as bench:
         bench.poller.start()
         bench.wait_for(1)

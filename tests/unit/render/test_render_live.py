@@ -79,7 +79,7 @@ def test_names_are_no_markup(run: Script, screen: Screen) -> None:
     assert "a[bold]b[/x].bin" in screen.text()
 
 
-def test_a_file_is_never_at_100_before_it_is_confirmed(run: Script, screen: Screen) -> None:
+def test_live_row_is_below_100_before_the_confirmation(run: Script, screen: Screen) -> None:
     run.begin(1)
     run.start(0)
     seen = []
@@ -96,7 +96,7 @@ def test_a_file_is_never_at_100_before_it_is_confirmed(run: Script, screen: Scre
     assert "100 %" in screen.text()
 
 
-def test_the_whole_in_numbers(run: Script, screen: Screen) -> None:
+def test_live_view_shows_the_totals(run: Script, screen: Screen) -> None:
     run.begin(4)
     run.start(0, 1)
     run.now += 4
@@ -125,7 +125,7 @@ def test_failed_files_leave_the_total_and_keep_it_below_100(run: Script, screen:
         assert any(line.startswith("2 of 5 done, 3 failed") for line in lines)
 
 
-def test_totals_are_at_least_while_the_walk_goes_on(run: Script, screen: Screen) -> None:
+def test_totals_are_lower_bounds_during_the_walk(run: Script, screen: Screen) -> None:
     run.put(ev.RunStarted("https://user:secret@host:99/x", None, None, 4, "tus"), ev.FileSelected(0, "a.mp4", 5 * MIB))
     text = screen.text()
     assert "0 of ≥1 done" in text
@@ -172,7 +172,7 @@ def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
         assert "processing 45 %" in screen.text(width)
 
 
-def test_a_retry_says_when_and_why(run: Script, screen: Screen) -> None:
+def test_live_row_shows_delay_and_reason_of_a_retry(run: Script, screen: Screen) -> None:
     run.begin(1)
     run.start(0)
     run.put(ev.FileRetry(0, 2, 4.0, FailureCode.NETWORK, "connection reset"))
@@ -182,7 +182,7 @@ def test_a_retry_says_when_and_why(run: Script, screen: Screen) -> None:
     assert re.search(r"film-0000\.mp4 +retry 1 ─", screen.lines()[4])
 
 
-def test_a_resumed_file_says_from_where(run: Script, screen: Screen) -> None:
+def test_live_row_shows_the_resumed_offset(run: Script, screen: Screen) -> None:
     """In its row, while it runs and where it fits; the rate starts there."""
     run.begin(1)
     run.start(0, offset=5 * MIB)
@@ -230,7 +230,7 @@ def test_a_free_row_closes_up_only_after_a_while(run: Script) -> None:
     assert slots.assign(run.state.running, 8, 3.0) == [1, 2]
 
 
-def test_of_a_large_batch_the_file_that_moves_is_in_sight(run: Script, screen: Screen) -> None:
+def test_live_view_shows_the_active_file_of_a_large_batch(run: Script, screen: Screen) -> None:
     run.begin(40)
     run.start(*range(40))
     screen.lines()
@@ -240,7 +240,7 @@ def test_of_a_large_batch_the_file_that_moves_is_in_sight(run: Script, screen: S
     assert name_of(36) in screen.text()
 
 
-def test_the_newest_failure_stays_in_sight(run: Script, screen: Screen) -> None:
+def test_newest_failure_stays_visible(run: Script, screen: Screen) -> None:
     run.begin(200)
     run.start(*range(200))
     run.fail(0, message="no space left")
@@ -249,7 +249,7 @@ def test_the_newest_failure_stays_in_sight(run: Script, screen: Screen) -> None:
     assert "✗ film-0000.mp4 – no space left" in screen.lines()
 
 
-def test_failures_do_not_scroll_away_with_what_went_well(run: Script, screen: Screen) -> None:
+def test_failures_stay_visible_above_completed_files(run: Script, screen: Screen) -> None:
     """The newest three keep their rows above the files that finished last."""
     run.begin(30)
     run.start(*range(30))
@@ -263,7 +263,7 @@ def test_failures_do_not_scroll_away_with_what_went_well(run: Script, screen: Sc
     assert "film-0001.mp4" not in screen.text()
 
 
-def test_files_that_fly_by_are_shown_twice_a_second(run: Script, screen: Screen) -> None:
+def test_short_files_are_shown_twice_a_second(run: Script, screen: Screen) -> None:
     run.begin(40)
     run.start(*range(40))
     for number in range(10):
@@ -276,7 +276,7 @@ def test_files_that_fly_by_are_shown_twice_a_second(run: Script, screen: Screen)
     assert "✓ film-0010.mp4" in screen.text()
 
 
-def test_what_the_server_says_is_shown_while_it_can_be_heard(run: Script, screen: Screen) -> None:
+def test_server_message_is_shown_while_the_channel_is_connected(run: Script, screen: Screen) -> None:
     """One row, the newest; when the connection is lost it would be old."""
     run.begin(2)
     run.start(0)
@@ -330,7 +330,7 @@ def test_outage_is_shown_until_it_ends(run: Script, screen: Screen) -> None:
     assert "paused" not in screen.text()
 
 
-def test_old_news_show_their_age(run: Script, screen: Screen) -> None:
+def test_stale_progress_shows_its_age(run: Script, screen: Screen) -> None:
     run.begin(1)
     run.put(ev.SessionProgress(SESSION, Transport.HTTP, None, "uploading"))
     run.now += 7
@@ -338,7 +338,7 @@ def test_old_news_show_their_age(run: Script, screen: Screen) -> None:
     assert "! no update for 7 s (no answer within 5 s)" in screen.lines()
 
 
-def test_a_watched_session_is_all_percentages(run: Script, screen: Screen) -> None:
+def test_watched_session_is_shown_in_percent(run: Script, screen: Screen) -> None:
     run.put(ev.RunStarted("http://h:1", None, None, 1, "watch"), ev.SessionWatched("s-1"))
     files = (ev.FileStatus("a.mp4", "uploading", 45.0), ev.FileStatus("b.mp4", "completed", 100.0))
     run.put(ev.SessionProgress("s-1", Transport.WEBSOCKET, 1.0, "uploading", 60.0, 1, 0, 2, files))
@@ -391,7 +391,7 @@ def test_a_caller_with_jitter_still_gets_ten_frames() -> None:
     assert out(terminal).count("uploader") >= 49
 
 
-def test_it_leaves_nothing_behind() -> None:
+def test_close_restores_the_terminal() -> None:
     """Cursor shown again, and each row of the last frame wiped; closing twice is harmless."""
     terminal = console()
     run = Script(LiveView(terminal))
@@ -407,7 +407,7 @@ def test_it_leaves_nothing_behind() -> None:
     assert "\x1b[?25h" in rest
 
 
-def test_closing_before_anything_was_drawn_is_fine() -> None:
+def test_close_before_the_first_frame() -> None:
     terminal = console()
     view = LiveView(terminal)
     view.close(Script().state, 0.0)
@@ -426,7 +426,7 @@ def test_hostile_names_bring_no_control_codes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("color", [True, False])
-def test_colour_is_only_where_it_is_wanted(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_only_on_request(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")

@@ -52,7 +52,7 @@ def test_the_level_of_each_event(level: str, event: ev.Event) -> None:
 
 
 @pytest.mark.parametrize("least", LEVELS)
-def test_what_is_milder_than_the_level_is_left_out(least: str) -> None:
+def test_events_below_the_level_are_not_logged(least: str) -> None:
     written = [line["level"] for line in lines(*(event for _, event in OF_EACH_LEVEL), level=least)]
     wanted = LEVELS[LEVELS.index(least) :]
     assert written == [level for level, _ in OF_EACH_LEVEL if level in wanted]
@@ -74,7 +74,7 @@ def test_a_line_has_time_level_event_and_run_and_then_its_fields() -> None:
     ]
 
 
-def test_what_only_the_state_needs_is_not_written() -> None:
+def test_internal_events_are_not_logged() -> None:
     assert lines(ev.SelectionEnded(), ev.FileSelected(1, "a", 1), level="debug") == []
 
 
@@ -99,7 +99,7 @@ class FullDisk(io.StringIO):
         return super().write(text)
 
 
-def test_a_disk_that_is_full_ends_the_log_and_is_told_at_the_end() -> None:
+def test_full_disk_ends_the_log_and_is_reported_at_the_end() -> None:
     told: list[str] = []
     log = LogFile(FullDisk(), "cafe", lambda: NOON, lost=told.append)
     for _ in range(3):

@@ -26,7 +26,7 @@ EPOCH = 1_795_564_737.0
 
 
 @pytest.mark.parametrize("name", ["\x7f", "\x9b31m", "\u202egpj.exe\u2066", "\u2028x"])
-def test_no_character_that_acts_on_a_terminal_is_written_raw(name: str) -> None:
+def test_control_characters_are_json_escapes(name: str) -> None:
     """They are escapes of JSON, so the value is what it was."""
     out = io.StringIO()
     view = NdjsonView(out, "run-1", lambda: EPOCH)
@@ -95,7 +95,7 @@ def test_each_event_is_a_valid_line(event: ev.Event) -> None:
     assert line["type"] == event.type
 
 
-def test_every_public_event_is_tried_here() -> None:
+def test_examples_cover_every_public_event() -> None:
     assert {type(event) for event in EVENTS} == set(ev.PUBLIC)
 
 
@@ -119,7 +119,7 @@ def test_the_schema_knows_exactly_the_public_events_and_stage() -> None:
         ("limitsOrigin", ev.LimitsOrigin),
     ],
 )
-def test_the_schema_has_the_very_enums_of_the_code(name: str, enum: type[Any]) -> None:
+def test_schema_enums_are_those_of_the_code(name: str, enum: type[Any]) -> None:
     assert SCHEMA["$defs"][name]["enum"] == [member.value for member in enum]
 
 
@@ -143,7 +143,7 @@ def names(kind: type[ev.Event]) -> list[str]:
     "change",
     [{"v": 2}, {"seq": 0}, {"ts": "2026-01-01T00:00:00Z"}, {"code": "other"}, {"extra": 1}, {"type": "file.lost"}],
 )
-def test_the_schema_refuses_what_is_not_said(change: dict[str, Any]) -> None:
+def test_schema_refuses_unknown_fields_and_values(change: dict[str, Any]) -> None:
     run = Stream()
     assert run.view is not None
     run.view.handle(ev.RunWarning(ev.WarningCode.STALLED, "x"), run.state, 0.0)
@@ -185,7 +185,7 @@ def test_at_most_four_progress_lines_a_second_and_the_newest_is_not_lost() -> No
     assert [line["sent"] for line in progress] == sorted(line["sent"] for line in progress)
 
 
-def test_the_last_word_of_a_file_comes_before_its_end() -> None:
+def test_last_progress_line_comes_before_the_end_of_a_file() -> None:
     run = Stream()
     run.begin(1)
     run.start(0)
@@ -198,7 +198,7 @@ def test_the_last_word_of_a_file_comes_before_its_end() -> None:
     assert not run.view._files  # type: ignore[union-attr]
 
 
-def test_a_cancelled_file_is_always_said() -> None:
+def test_stream_always_has_a_cancelled_file() -> None:
     run = Stream()
     run.begin(1)
     run.start(0)
@@ -209,7 +209,7 @@ def test_a_cancelled_file_is_always_said() -> None:
     assert [line["phase"] for line in run.of("file.progress")] == ["sending", "cancelled"]
 
 
-def test_what_was_held_of_an_attempt_ends_with_it() -> None:
+def test_pending_progress_of_an_ended_attempt_is_dropped() -> None:
     run = Stream()
     run.begin(1)
     run.start(0)
@@ -222,7 +222,7 @@ def test_what_was_held_of_an_attempt_ends_with_it() -> None:
     assert [(line["attempt"], line["sent"]) for line in run.of("file.progress")] == [(1, 5 * MIB), (2, MIB)]
 
 
-def test_what_is_held_is_written_before_the_last_line_and_nothing_after_it() -> None:
+def test_pending_progress_is_written_before_the_last_line() -> None:
     run = Stream()
     run.begin(1)
     run.start(0)
@@ -236,7 +236,7 @@ def test_what_is_held_is_written_before_the_last_line_and_nothing_after_it() -> 
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_any_name_goes_through(name: str) -> None:
+def test_stream_keeps_any_name(name: str) -> None:
     run = Stream()
     run.begin(names=[name])
     run.start(0, names=[name])

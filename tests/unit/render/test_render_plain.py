@@ -71,7 +71,7 @@ def test_progress_lines_get_rarer_in_a_long_run() -> None:
     assert 60 < len(log.lines) < 130
 
 
-def test_the_channel_tells_the_true_story_once() -> None:
+def test_plain_log_has_each_channel_change_once() -> None:
     log = Log()
     log.begin(1)
     log.channel(ChannelState.CONNECTING, ChannelState.CONNECTING, reason=ChannelReason.START)
@@ -124,7 +124,7 @@ def test_verbose_names_each_file_and_what_the_server_says() -> None:
     assert sum(line.startswith("✓") for line in log.lines) == 30
 
 
-def test_quiet_leaves_what_went_wrong() -> None:
+def test_quiet_shows_only_problems() -> None:
     log = Log(quiet=True)
     log.begin(2)
     log.live()
@@ -144,7 +144,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     assert log.lines[1] == "≤0 % · 0/≥5 B · 0 B/s · ETA – · 0 of ≥1 done · closed"
 
 
-def test_a_resumed_file_says_where_it_goes_on() -> None:
+def test_plain_log_shows_the_resumed_offset_once() -> None:
     """Once, of few files; not when it is tried again, and not of a file that begins at its first byte."""
     log = Log()
     log.begin(2)
@@ -171,7 +171,7 @@ def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_one_line_a_fact_whatever_the_name(name: str) -> None:
+def test_plain_log_has_one_line_per_event_for_any_name(name: str) -> None:
     log = Log()
     log.begin(names=[name])
     log.start(0, names=[name])
@@ -180,7 +180,7 @@ def test_one_line_a_fact_whatever_the_name(name: str) -> None:
     assert log.stream.getvalue().replace("\n", "").isprintable()
 
 
-def test_after_the_end_there_is_no_more_progress() -> None:
+def test_no_progress_line_after_the_end() -> None:
     log = Log()
     log.begin(1)
     log.start(0)

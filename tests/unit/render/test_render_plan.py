@@ -87,7 +87,7 @@ def test_long_lists_are_bounded(verbose: bool) -> None:
         assert "✗ 100 files can't be sent (100 empty)" in lines
 
 
-def test_a_tus_endpoint_and_nothing_to_say() -> None:
+def test_plan_of_a_tus_endpoint_without_remarks() -> None:
     start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
     assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
         "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",

@@ -74,7 +74,7 @@ def test_a_guess_is_marked() -> None:
     assert " left" not in picture
 
 
-def test_no_row_moves_when_a_message_comes() -> None:
+def test_rows_keep_their_place_when_a_message_arrives() -> None:
     run = Run()
     before = [row.lstrip()[:1] for row in run.picture()]
     run.say(1, "hello")
@@ -86,7 +86,7 @@ def test_no_row_moves_when_a_message_comes() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize(("width", "height"), [(10, 3), (20, 6), (40, 10), (80, 24), (200, 60)])
-def test_any_text_fits_any_terminal(text: str, width: int, height: int) -> None:
+def test_stage_view_fits_any_terminal(text: str, width: int, height: int) -> None:
     run = Run(name=text)
     run.say(42, text)
     for row in run.picture(width, height):
@@ -121,7 +121,7 @@ def test_lines_for_a_log() -> None:
 
 
 @pytest.mark.parametrize(("code", "retryable"), [(3, True), (4, False)])
-def test_the_last_words_tell_the_upload_from_the_analysis(code: int, retryable: bool) -> None:
+def test_summary_separates_upload_and_analysis(code: int, retryable: bool) -> None:
     run = Run()
     run.put(ev.AnalysisEnded(error="overheated", retryable=retryable))
     words = run.end(code)

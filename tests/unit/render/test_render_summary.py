@@ -18,7 +18,7 @@ def run() -> Script:
     return Script()
 
 
-def test_all_is_well(run: Script) -> None:
+def test_summary_of_a_successful_run(run: Script) -> None:
     run.begin(2, size=155 * MIB)
     run.start(0, 1, size=155 * MIB)
     run.complete(0, size=155 * MIB)
@@ -30,7 +30,7 @@ def test_all_is_well(run: Script) -> None:
     ]
 
 
-def test_failures_say_why_and_what_to_do_once_for_each_cause(run: Script) -> None:
+def test_failures_have_reason_and_fix_once_per_cause(run: Script) -> None:
     run.begin(4)
     run.start(*range(4))
     run.complete(0)
@@ -54,7 +54,7 @@ def test_failures_say_why_and_what_to_do_once_for_each_cause(run: Script) -> Non
     ]
 
 
-def test_every_failure_code_has_a_remedy() -> None:
+def test_every_failure_code_has_a_fix() -> None:
     assert set(FIXES) == set(FailureCode)
 
 
@@ -78,7 +78,7 @@ def test_of_many_failures_the_first_twenty_are_named(run: Script) -> None:
     assert len(lines) < 60
 
 
-def test_a_reason_that_files_share_is_said_once(run: Script) -> None:
+def test_shared_reason_is_printed_once(run: Script) -> None:
     run.begin(3)
     run.fail(0, message="disk full")
     run.fail(1, message="disk on fire")
@@ -104,7 +104,7 @@ def test_a_number_keeps_its_unit_in_its_line(run: Script, width: int) -> None:
     assert re.search(r"\(\d+\.\d KiB/s\)", text)
 
 
-def test_warnings_come_once_and_what_may_be_stored_first(run: Script) -> None:
+def test_warnings_are_printed_once_with_unknown_outcomes_first(run: Script) -> None:
     run.begin(1)
     for _ in range(3):
         run.put(ev.RunWarning(ev.WarningCode.INSECURE, "certificates are not verified"))
@@ -117,7 +117,7 @@ def test_warnings_come_once_and_what_may_be_stored_first(run: Script) -> None:
     assert "! and 21 more warnings" in lines
 
 
-def test_an_interrupt_says_what_was_in_flight_and_how_to_go_on(run: Script) -> None:
+def test_interrupt_summary_has_open_files_and_resume_command(run: Script) -> None:
     run.begin(5)
     run.start(0, 1, 2)
     run.complete(0)

@@ -77,7 +77,7 @@ def test_each_that_did_not_complete_is_named_with_its_end(watch: Watch) -> None:
         (5, errors.Unauthorized("the server refused: 401", status=401), "not authorised"),
     ],
 )
-def test_a_server_that_was_lost_is_told_with_the_reason(watch: Watch, code: int, error: Exception, words: str) -> None:
+def test_watch_summary_has_the_reason_of_a_lost_server(watch: Watch, code: int, error: Exception, words: str) -> None:
     watch.begin_watch(SESSION)
     watch.put(ev.EngineStopped(error))
     assert watch.last_words(code) == [
@@ -97,7 +97,7 @@ def test_an_interrupted_watch_stops_no_upload(watch: Watch, code: int) -> None:
     assert "interrupted" in lines[1]
 
 
-def test_hundreds_of_sessions_are_a_number(watch: Watch) -> None:
+def test_many_sessions_are_summarised_by_their_number(watch: Watch) -> None:
     names = [f"session-{number}" for number in range(300)]
     watch.begin_watch(*names)
     for name in names:
@@ -109,7 +109,7 @@ def test_hundreds_of_sessions_are_a_number(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
-def test_what_the_server_says_can_not_break_the_layout(watch: Watch, width: int) -> None:
+def test_server_text_does_not_break_the_layout(watch: Watch, width: int) -> None:
     watch.begin_watch(*HOSTILE)
     for word in HOSTILE:
         watch.part(word, word)
@@ -118,7 +118,7 @@ def test_what_the_server_says_can_not_break_the_layout(watch: Watch, width: int)
         assert cells(line) <= width
 
 
-def test_plain_lines_name_the_sessions_and_no_sizes_that_nobody_knows(watch: Watch) -> None:
+def test_plain_lines_of_a_watch_omit_unknown_sizes(watch: Watch) -> None:
     stream = io.StringIO()
     watch.view = PlainView(stream)
     watch.begin_watch(SESSION)

@@ -74,7 +74,7 @@ def test_span(seconds: float, text: str) -> None:
         ("❤\ufe0f👍🏽", "❤👍"),
     ],
 )
-def test_names_are_shown_and_never_run(name: str, shown: str) -> None:
+def test_control_characters_of_names_are_escaped(name: str, shown: str) -> None:
     assert words.safe(name) == shown
 
 
@@ -95,13 +95,13 @@ def test_cut_names_fit_as_the_terminal_counts(name: str) -> None:
         assert words.cells(words.pad(shown, width)) == width
 
 
-def test_our_count_is_never_below_that_of_the_terminal_library() -> None:
+def test_width_is_never_below_that_of_the_terminal_library() -> None:
     """Every printable character, as `safe` shows it."""
     shown = (words.safe(chr(code)) for code in range(32, 0x30000) if chr(code).isprintable())
     assert [text for text in shown if words.cells(text) < cell_len(text)] == []
 
 
-def test_the_middle_goes_and_the_ending_stays() -> None:
+def test_long_name_is_shortened_in_its_middle() -> None:
     assert words.elide("holiday/2024/IMG_0001.mp4", 16) == "holida…_0001.mp4"
     assert words.elide("short.mp4", 16) == "short.mp4"
 

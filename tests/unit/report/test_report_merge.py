@@ -103,7 +103,7 @@ def shard(index: int, count: int) -> dict[str, int]:
         ("a■", "b✓", "a■ b✓", 3),
     ],
 )
-def test_whose_word_counts(
+def test_later_report_of_a_file_replaces_the_earlier(
     write: Write, earlier: str, later: str, counts: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever the order in which the reports are named."""
@@ -127,7 +127,7 @@ def test_the_same_file_under_two_names_is_two_files(write: Write, capsys: pytest
     assert (code, said(document)) == (3, "a✓ a✗")
 
 
-def test_shards_make_a_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_all_shards_are_complete(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     names = [write(f"s{index}", f"f{index}✓", shard=shard(index, 3)) for index in (3, 1, 2)]
     code, document, err = merged(*names, capsys=capsys)
     assert (code, document["missing"], said(document)) == (0, [], "f3✓ f1✓ f2✓")
@@ -146,13 +146,13 @@ def test_a_file_that_fail_fast_left_out_may_be_tried_again(write: Write, capsys:
     assert code == 3
 
 
-def test_shards_of_two_divisions_are_no_whole(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_of_different_counts_are_incomplete(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     names = [write(f"s{i}{n}", f"f{i}{n}✓", shard=shard(i, n)) for i, n in ((1, 1), (1, 2), (2, 2))]
     code, document, _ = merged(*names, capsys=capsys)
     assert (code, document["missing"]) == (3, ["the reports are of different numbers of shards: 1 and 2"])
 
 
-def test_a_file_in_two_shards_is_said_and_counted_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_in_two_shards_is_reported_and_counted_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = write("one", "a✓ b✓", shard=shard(1, 2)), write("two", "b✓ c✓", shard=shard(2, 2))
     code, document, err = merged(one, two, capsys=capsys)
     assert (code, document["in_several_shards"], said(document)) == (0, 1, "a✓ b✓ c✓")
@@ -160,9 +160,7 @@ def test_a_file_in_two_shards_is_said_and_counted_once(write: Write, capsys: pyt
     assert "    b\n" in err
 
 
-def test_a_run_without_an_end_is_missing_until_another_goes_on_with_it(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unfinished_run_is_missing_until_it_is_resumed(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     half = write("half", "a✓ b■", selection_complete=False, exit_code=130)
     code, document, _ = merged(half, capsys=capsys)
     assert (code, document["missing"]) == (3, ["run half: it ended before all files were found"])
@@ -171,7 +169,7 @@ def test_a_run_without_an_end_is_missing_until_another_goes_on_with_it(
     assert (code, document["missing"], said(document)) == (0, [], "a✓ b✓ c✓")
 
 
-def test_a_shard_that_broke_is_mended_by_a_later_run_of_it(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_shard_is_replaced_by_its_later_run(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     broken = write("broken", "a✓", shard=shard(1, 1), counts={"selected": 3, "completed": 1})
     code, document, _ = merged(broken, capsys=capsys)
     assert (code, document["missing"]) == (3, ["run broken (shard 1 of 1): it does not report 2 files"])
@@ -179,7 +177,7 @@ def test_a_shard_that_broke_is_mended_by_a_later_run_of_it(write: Write, capsys:
     assert merged(broken, whole, capsys=capsys)[0] == 0
 
 
-def test_what_was_joined_can_be_joined_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_merged_report_can_be_merged_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also together with its own parts, as `*.json` has it."""
     one, two = write("one", "a✗", shard=shard(1, 2)), write("two", "b✓", shard=shard(2, 2))
     assert main(["report", "merge", one, two, "-q", "-o", "all.json"]) == 3
@@ -199,7 +197,7 @@ def test_a_path_that_was_selected_twice_is_one_file(write: Write, capsys: pytest
     assert (code, said(document), document["skips"]) == (0, "a✓ b-", {"type": 1})
 
 
-def test_names_that_look_alike_are_told_apart(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_similar_names_are_different_files(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     odd = {"path": "\\xff", "path_b64": base64.b64encode(b"\xff").decode(), "outcome": "completed", "size": 1}
     plain = {"path": "\\xff", "outcome": "failed", "size": 1, "code": "a_code_of_later", "retryable": False}
     files = [{"file": number, **row} for number, row in enumerate((odd, plain))]
@@ -207,7 +205,7 @@ def test_names_that_look_alike_are_told_apart(write: Write, capsys: pytest.Captu
     assert (code, len(document["files"])) == (4, 2)
 
 
-def test_every_format_can_be_had(write: Write, tmp_path: Path) -> None:
+def test_merge_writes_every_format(write: Write, tmp_path: Path) -> None:
     one, two = write("one", "a✓ b✗"), write("two", "c✓ d■ e-", at=2)
     options = [f"--report={name}" for name in ("m.json", "m.csv", "m.xml", "m.md")]
     assert main(["report", "merge", one, two, "-q", *options, "--failed-to", "again.txt"]) == 3
@@ -235,7 +233,7 @@ def test_every_format_can_be_had(write: Write, tmp_path: Path) -> None:
         (b"\xff\xfe", "not valid JSON"),
     ],
 )
-def test_what_is_no_report(
+def test_invalid_report_is_refused(
     tmp_path: Path, content: str | bytes, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "r.json"
@@ -246,7 +244,7 @@ def test_what_is_no_report(
     assert "r.json" in err
 
 
-def test_a_report_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_report_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "merge", "gone.json"]) == 2
     assert "gone.json can't be read" in capsys.readouterr().err
     assert main(["report", "split", "gone.json"]) == 2
@@ -254,7 +252,7 @@ def test_a_report_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("indent", [None, 4])
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_a_report_is_read_however_it_is_laid_out(
+def test_report_is_read_in_any_json_layout(
     write: Write, tmp_path: Path, indent: int | None, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pieces of any size, with the rows first or last, as `jq` or `jq -S` leave it."""
@@ -268,7 +266,7 @@ def test_a_report_is_read_however_it_is_laid_out(
         assert report.head == {name: value for name, value in document.items() if name != "files"}
 
 
-def test_a_row_of_numbers_that_are_none(write: Write, tmp_path: Path) -> None:
+def test_report_row_with_invalid_numbers_is_refused(write: Write, tmp_path: Path) -> None:
     path = tmp_path / write("one", "", files=[{"path": "a", "outcome": "completed", "size": "big"}])
     with pytest.raises(UsageError, match="invalid numbers"):
         Report.open(path)

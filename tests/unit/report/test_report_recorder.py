@@ -82,7 +82,7 @@ def test_a_full_disk_fails_the_report_and_not_the_run(
     assert "disk is full" in capsys.readouterr().err
 
 
-def test_a_report_without_a_file_is_whole(place: Path) -> None:
+def test_report_without_files_is_complete(place: Path) -> None:
     """Nothing was selected in time, or the run failed at once."""
     play(recorder("r.json", "r.csv", "r.xml", "r.md", failed_to="again.csv"), 0)
     assert json.loads((place / "r.json").read_text())["files"] == []

@@ -68,14 +68,14 @@ def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entr
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "ndjson"])
-def test_any_name_survives(spool: Spool, tmp_path: Path, suffix: str) -> None:
+def test_retry_list_keeps_any_name(spool: Spool, tmp_path: Path, suffix: str) -> None:
     fill(spool, NAMES)
     entries = read_back(tmp_path / f"again.{suffix}", spool)
     assert [os.path.normpath(os.fsencode(entry.path)) for entry in entries] == NAMES
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("txt", Format.NUL), ("csv", None), ("jsonl", None)])
-def test_line_breaks_survive(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
+def test_retry_list_keeps_line_breaks(spool: Spool, tmp_path: Path, suffix: str, kind: Format | None) -> None:
     fill(spool, WITH_BREAKS + NAMES)
     path = tmp_path / f"again.{suffix}"
     assert retry_list.needs_nul(path, spool) == (kind is Format.NUL)
@@ -125,12 +125,12 @@ def test_no_cell_begins_a_formula(spool: Spool, tmp_path: Path, start: str) -> N
     assert (os.path.normpath(entry.path), entry.name) == (word, word)
 
 
-def test_what_is_written_of_an_odd_name() -> None:
+def test_report_fields_of_an_unusual_name() -> None:
     name = os.fsdecode(b"odd\xff.mp4")
     assert (escaped(name), base64.b64decode(as_base64(name) or "")) == ("odd\\xff.mp4", b"odd\xff.mp4")
 
 
-def test_a_list_of_a_run_that_had_not_found_all_files_says_so(spool: Spool, tmp_path: Path) -> None:
+def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path) -> None:
     """Who takes it for all that is left would lose files in silence."""
     fill(spool, [b"a.mp4"])
     (write,) = Reports([], tmp_path / "again.txt", {}, "tag").outputs

@@ -66,7 +66,7 @@ def loop_of(*observers: Onlooker, listeners: Sequence[Onlooker] = (), clock: Clo
     return loop
 
 
-def test_nothing_is_shown_or_told_before_the_run_has_started() -> None:
+def test_no_event_reaches_observers_before_the_run_starts() -> None:
     onlooker = Onlooker()
     loop = Loop([onlooker], Alarms(stall=0.0))
     loop.emit(ev.RunWarning(ev.WarningCode.STALLED, "early"))
@@ -171,7 +171,7 @@ def test_drain_ends_when_the_state_is_as_wanted() -> None:
         ),
     ],
 )
-def test_what_a_server_quotes_of_a_secret_is_masked(event: ev.Event) -> None:
+def test_secret_quoted_by_the_server_is_masked_in_events(event: ev.Event) -> None:
     clean = repr(_without_secrets(event))
     assert "abcdefgh" not in clean
     assert MASK in clean

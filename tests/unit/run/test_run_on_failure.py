@@ -42,7 +42,7 @@ def keeping(path: Path) -> str:
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 6, 7, None])
-def test_each_end_that_needs_somebody_calls(code: int | None, tmp_path: Path) -> None:
+def test_on_failure_runs_after_each_end_that_needs_attention(code: int | None, tmp_path: Path) -> None:
     run(keeping(tmp_path / "report"), code)
     report = json.loads((tmp_path / "report").read_text())
     assert (report["run"], report["exit_code"]) == ("cafe", 1 if code is None else code)
@@ -51,12 +51,12 @@ def test_each_end_that_needs_somebody_calls(code: int | None, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("code", [0, 130, 143])
-def test_nobody_is_called_for_a_good_end_or_an_interrupt(code: int, tmp_path: Path) -> None:
+def test_on_failure_does_not_run_after_success_or_interrupt(code: int, tmp_path: Path) -> None:
     run(keeping(tmp_path / "report"), code)
     assert not (tmp_path / "report").exists()
 
 
-def test_the_failed_files_are_bounded_and_counted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_failure_lists_some_failed_files_and_counts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_failure, "MOST", 3)
     run(keeping(tmp_path / "report"), 3, failed=5)
     report = json.loads((tmp_path / "report").read_text())
@@ -72,7 +72,9 @@ def test_the_failed_files_are_bounded_and_counted_on(tmp_path: Path, monkeypatch
     ],
     ids=["fails", "does not read", "is none"],
 )
-def test_what_becomes_of_the_command_is_a_warning(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_of_the_on_failure_command_is_a_warning(
+    command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(command, 3, failed=1000)  # more than a pipe holds
     assert capsys.readouterr().err == (f"warning: --on-failure: {said}\n" if said else "")
 
@@ -92,12 +94,12 @@ def is_alive(pid: str) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_command_that_takes_too_long_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_on_failure_command_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     run("sleep 600", 3, limit=0.0)
     assert capsys.readouterr().err == "warning: --on-failure: the command was stopped after 0 s\n"
 
 
-def test_an_interrupt_ends_the_command_with_all_that_it_started(
+def test_interrupt_ends_the_on_failure_command_and_its_children(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C once it is under way."""

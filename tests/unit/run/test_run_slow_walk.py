@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
-def test_first_file_is_stored_while_the_walk_goes_on(
+def test_first_file_is_stored_during_the_walk(
     server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, walk = threading.Event(), run_upload.walk

@@ -52,13 +52,13 @@ class Watch:
 # --- when to ask -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_asked_for_at_once_and_every_two_seconds_until_it_is_known() -> None:
+def test_unknown_session_is_polled_at_once_and_every_two_seconds() -> None:
     watch = Watch()
     assert watch.asked(100.0, 100.1, 101.9, 102.0, 103.9, 104.0) == [100.0, 102.0, 104.0]
     assert ASK_FIRST == 2.0
 
 
-def test_one_that_speaks_is_not_asked_for() -> None:
+def test_session_with_events_is_not_polled() -> None:
     """Ten seconds of silence make a question due, and each further ten."""
     watch = Watch()
     assert watch.asked(100.0) == [100.0]
@@ -69,7 +69,7 @@ def test_one_that_speaks_is_not_asked_for() -> None:
     assert ASK_LATER == 10.0
 
 
-def test_one_that_is_not_known_any_more_is_asked_for_again_soon() -> None:
+def test_session_that_became_unknown_is_polled_again_soon() -> None:
     watch = Watch()
     watch.hear(100.0)
     assert watch.asked(110.0) == [110.0]
@@ -77,7 +77,7 @@ def test_one_that_is_not_known_any_more_is_asked_for_again_soon() -> None:
     assert watch.asked(111.9, 112.0) == [112.0]
 
 
-def test_after_the_end_it_is_asked_for_once() -> None:
+def test_ended_session_is_polled_once() -> None:
     """Also where the last question was a moment before."""
     watch = Watch()
     assert watch.asked(100.0) == [100.0]
@@ -98,7 +98,7 @@ def test_after_the_end_it_is_asked_for_once() -> None:
         ("cancelled", 0, Exit.FAILED_FOR_GOOD),
     ],
 )
-def test_its_end_decides(status: str, failed: int, code: Exit) -> None:
+def test_exit_code_follows_the_end_of_the_session(status: str, failed: int, code: Exit) -> None:
     watch = Watch()
     watch.hear(101.0, status, failed=failed, source=Transport.HTTP)
     watch.verdict(101.0)
@@ -106,7 +106,7 @@ def test_its_end_decides(status: str, failed: int, code: Exit) -> None:
     assert watch.verdict(101.5) is code
 
 
-def test_an_end_with_every_file_s_end_needs_no_further_answer() -> None:
+def test_end_with_all_files_needs_no_poll() -> None:
     watch = Watch()
     for number, name in enumerate("ab"):
         watch.hear(101.0 + number, total=2, files=(FileStatus(name, "completed"),))
@@ -115,7 +115,7 @@ def test_an_end_with_every_file_s_end_needs_no_further_answer() -> None:
     assert watch.verdict(103.0) is Exit.OK
 
 
-def test_files_whose_end_was_missed_are_waited_for() -> None:
+def test_watch_waits_for_files_whose_end_was_missed() -> None:
     """Until an answer that is younger than the end names them."""
     watch = Watch()
     watch.hear(101.0, total=2, files=(FileStatus("a", "uploading"),), source=Transport.HTTP)
@@ -129,7 +129,7 @@ def test_files_whose_end_was_missed_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize("knows", [True, False])
-def test_that_answer_is_not_waited_for_in_vain(knows: bool) -> None:
+def test_wait_for_missed_files_is_limited(knows: bool) -> None:
     """A server that forgets ended sessions says so; one that does not answer has three seconds."""
     watch = Watch()
     watch.hear(102.0, "completed", total=2)
@@ -142,14 +142,14 @@ def test_that_answer_is_not_waited_for_in_vain(knows: bool) -> None:
         assert watch.verdict(102.2) is Exit.OK
 
 
-def test_a_session_that_never_shows_up_ends_with_6_after_the_wait() -> None:
+def test_session_that_never_appears_exits_6_after_the_wait() -> None:
     watch = Watch()
     watch.miss(101.0)
     assert watch.verdict(BEGAN + WAIT) is None
     assert watch.verdict(BEGAN + WAIT + 0.1) is Exit.NO_SERVER
 
 
-def test_without_a_wait_one_answer_is_heard_all_the_same() -> None:
+def test_wait_0_still_waits_for_one_answer() -> None:
     """For five seconds, where the server says nothing at all."""
     hasty, silent = Watch(), Watch()
     hasty.watched, silent.watched = (
@@ -162,7 +162,7 @@ def test_without_a_wait_one_answer_is_heard_all_the_same() -> None:
     assert silent.verdict(BEGAN + FIRST + 0.1) is Exit.NO_SERVER
 
 
-def test_one_that_shows_up_late_is_followed_as_long_as_it_takes() -> None:
+def test_session_that_appears_late_is_followed_to_its_end() -> None:
     watch = Watch()
     watch.miss(101.0)
     watch.hear(129.0, "pending")
@@ -178,7 +178,7 @@ def test_one_that_shows_up_late_is_followed_as_long_as_it_takes() -> None:
         (errors.NotAnUploadServer("a web page"), Exit.NO_SERVER),
     ],
 )
-def test_where_nothing_was_ever_heard_the_failure_decides(error: Exception, code: Exit) -> None:
+def test_exit_code_without_any_answer_is_that_of_the_failure(error: Exception, code: Exit) -> None:
     watch = Watch()
     watch.fail(101.0, error)
     assert watch.verdict(BEGAN + WAIT) is None
@@ -186,7 +186,7 @@ def test_where_nothing_was_ever_heard_the_failure_decides(error: Exception, code
 
 
 @pytest.mark.parametrize("heard", [True, False])
-def test_without_the_right_token_it_is_over_at_once(heard: bool) -> None:
+def test_refused_token_ends_the_watch_at_once(heard: bool) -> None:
     watch = Watch()
     if heard:
         watch.hear(100.5)
@@ -194,7 +194,7 @@ def test_without_the_right_token_it_is_over_at_once(heard: bool) -> None:
     assert watch.verdict(101.0) is Exit.NOT_AUTHORISED
 
 
-def test_a_server_that_is_lost_has_until_max_wait() -> None:
+def test_lost_server_ends_the_watch_after_max_wait() -> None:
     """Counted from the last word of it."""
     watch = Watch()
     watch.hear(200.0)
@@ -203,7 +203,7 @@ def test_a_server_that_is_lost_has_until_max_wait() -> None:
     assert watch.verdict(200.1 + PATIENCE) is Exit.RETRY_MAY_HELP
 
 
-def test_a_server_that_came_back_is_lost_no_more() -> None:
+def test_restored_server_resets_max_wait() -> None:
     watch = Watch()
     watch.hear(200.0)
     watch.fail(201.0)
@@ -211,7 +211,7 @@ def test_a_server_that_came_back_is_lost_no_more() -> None:
     assert watch.verdict(1_401.0) is None
 
 
-def test_a_session_that_is_gone_is_over() -> None:
+def test_removed_session_ends_the_watch() -> None:
     """Not after one such answer, which may have crossed its first message, and not after two with a word between."""
     watch = Watch()
     watch.hear(101.0)

@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> LocalFile:
     return LocalFile(3, str(path), "a.mp4", len(CONTENT), path.stat().st_mtime_ns, named=True, sha256=SHA256)
 
 
-def test_the_file_that_is_meant(file: LocalFile) -> None:
+def test_file_with_the_listed_digest_passes(file: LocalFile) -> None:
     assert differs(file) is None
 
 
@@ -36,7 +36,7 @@ def test_nothing_is_read_of_a_file_of_which_nothing_is_expected(file: LocalFile)
     assert differs(replace(file, path="/no/where", sha256=None)) is None
 
 
-def test_another_file(file: LocalFile) -> None:
+def test_file_with_another_digest_is_refused(file: LocalFile) -> None:
     """The error has both digests."""
     found = differs(replace(file, sha256="0" * 64))
     assert found is not None
@@ -44,7 +44,7 @@ def test_another_file(file: LocalFile) -> None:
     assert found.message == f"the SHA-256 is {SHA256}, not {'0' * 64} as listed; not sent"
 
 
-def test_a_file_that_is_written_to_meanwhile(file: LocalFile) -> None:
+def test_file_changed_during_the_check_is_refused(file: LocalFile) -> None:
     """Whatever its digest: what will be sent may be something else."""
     os.utime(file.path, ns=(0, 1))
     found = differs(file)
@@ -61,7 +61,7 @@ def test_a_file_that_can_not_be_read(file: LocalFile, tmp_path: Path) -> None:
     assert directory.code is FailureCode.UNREADABLE
 
 
-def test_it_can_be_stopped_between_two_pieces(file: LocalFile) -> None:
+def test_check_stops_between_two_reads(file: LocalFile) -> None:
     class Stopped(Exception):
         pass
 

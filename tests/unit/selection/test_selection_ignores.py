@@ -42,7 +42,7 @@ def sent(*paths: str, include: str = "", exclude: str = "") -> str:
     return " ".join(step.path for step in steps if isinstance(step, LocalFile))
 
 
-def test_what_it_names_is_not_sent_nor_is_the_file_itself(here: Path) -> None:
+def test_ignored_files_and_the_ignore_file_are_not_sent(here: Path) -> None:
     make(a_mp4="", b_tmp="", x__c_tmp="", x__d_mp4="")
     rules("d", "# scratch files", "", "*.tmp")
     assert sent() == "d/a.mp4 d/x/d.mp4"
@@ -60,13 +60,13 @@ def test_what_it_names_is_not_sent_nor_is_the_file_itself(here: Path) -> None:
         ([], "d/a.mp4 d/x/a.mp4"),
     ],
 )
-def test_patterns_are_gits(here: Path, lines: list[str], left: str) -> None:
+def test_patterns_follow_gitignore(here: Path, lines: list[str], left: str) -> None:
     make(a_mp4="", x__a_mp4="")
     rules("d", *lines)
     assert sent() == left
 
 
-def test_one_further_down_outranks_those_above_and_starts_where_it_is(here: Path) -> None:
+def test_nested_ignore_file_overrides_its_parents(here: Path) -> None:
     make(a_tmp="", x__a_tmp="", x__y__a_tmp="", x__y__b_mp4="", y__b_mp4="")
     rules("d", "*.tmp")
     rules("d/x", "!a.tmp", "/y/b.mp4")
@@ -74,19 +74,19 @@ def test_one_further_down_outranks_those_above_and_starts_where_it_is(here: Path
     assert sent() == "d/x/a.tmp d/y/b.mp4"
 
 
-def test_one_above_the_argument_says_nothing(here: Path) -> None:
+def test_ignore_file_above_the_argument_is_not_read(here: Path) -> None:
     make(x__a_mp4="")
     rules("d", "*.mp4")
     assert sent("d/x") == "d/x/a.mp4"
 
 
-def test_a_file_that_is_named_is_sent_whatever_it_says(here: Path) -> None:
+def test_named_file_is_sent_although_ignored(here: Path) -> None:
     make(a_mp4="", b_mp4="")
     rules("d", "*.mp4")
     assert sent("d/a.mp4") == "d/a.mp4"
 
 
-def test_it_takes_away_from_what_include_chooses(here: Path) -> None:
+def test_ignore_file_applies_to_included_files(here: Path) -> None:
     make(a_mp4="", b_mp4="", c_avi="")
     rules("d", "b.mp4")
     assert sent(include="*.mp4") == "d/a.mp4"
@@ -104,9 +104,7 @@ def test_a_name_that_is_no_utf8_can_be_left_out(here: Path) -> None:
     ("text", "words"),
     [("*.tmp\n[z-a]\n", "line 2 is not a gitignore pattern"), ("!\n", "line 1 is not a gitignore pattern")],
 )
-def test_one_that_can_not_be_understood_fails_and_its_directory_is_left_alone(
-    here: Path, text: str, words: str
-) -> None:
+def test_invalid_ignore_file_fails_and_its_directory_is_skipped(here: Path, text: str, words: str) -> None:
     """Its patterns are unknown: nothing is sent rather than too much."""
     make(a_mp4="", x__b_mp4="", y__c_mp4="")
     Path("d/x/.uploaderignore").write_text(text)
@@ -131,7 +129,7 @@ def as_anyone() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_one_that_can_not_be_read_fails(here: Path) -> None:
+def test_unreadable_ignore_file_fails(here: Path) -> None:
     make(a_mp4="")
     rules("d", "*.tmp")
     Path("d/.uploaderignore").chmod(0)
@@ -152,7 +150,7 @@ def test_unreadable_directory_is_reported_by_its_own_name(here: Path, mode: int)
     assert (bad.path, bad.code, bad.message) == ("d/x", FailureCode.UNREADABLE, "Permission denied")
 
 
-def test_what_is_no_regular_file_says_nothing(here: Path) -> None:
+def test_ignore_file_that_is_not_regular_is_not_opened(here: Path) -> None:
     """A pipe of that name must not be opened: it would be waited for."""
     make(a_mp4="")
     os.mkfifo("d/.uploaderignore")

@@ -94,7 +94,7 @@ def test_a_line_without_end() -> None:
     assert isinstance(only, BadLine)
 
 
-def test_a_list_that_is_nul_separated_is_found_out() -> None:
+def test_nul_separated_list_is_detected() -> None:
     assert bad("a.mp4\0b.mp4\0", Format.PLAIN) == [(1, "contains a NUL character: a NUL-separated list needs -0")]
 
 
@@ -217,7 +217,7 @@ def test_a_line_that_is_no_utf_8() -> None:
     assert bad(b'{"path": "\xff"}', Format.JSONL) == [(1, "not UTF-8")]
 
 
-def test_columns_that_nobody_knows_are_ignored_when_lenient() -> None:
+def test_unknown_columns_are_ignored_when_lenient() -> None:
     assert ok("path,sha1\na.mp4,x\n", Format.CSV, strict=False) == ["2 a.mp4"]
     assert ok('{"path": "a.mp4", "sha1": 7}', Format.JSONL, strict=False) == ["1 a.mp4"]
 

@@ -24,7 +24,7 @@ def test_every_name_is_in_exactly_one_shard(name: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("name", "index"), [("videos/a.mp4", 1), ("videos/b.mp4", 4), ("videos/ä.mp4", 4), (os.fsdecode(b"x\xff"), 2)]
 )
-def test_the_division_is_the_same_for_all_time(name: str, index: int) -> None:
+def test_shard_of_a_name_never_changes(name: str, index: int) -> None:
     """Shards of different versions and machines must fit together: these are not to change."""
     assert holds(Shard(index, 4), name)
 
@@ -35,7 +35,7 @@ def test_shards_are_of_about_the_same_size() -> None:
     assert all(900 < size < 1100 for size in sizes)
 
 
-def test_what_is_another_runs_is_passed_by_whatever_it_is() -> None:
+def test_files_of_another_shard_are_passed_by() -> None:
     """Also skipped or unreadable files are reported by one shard alone."""
     steps = [
         *[local_file(f"d/{number}.mp4", number) for number in range(20)],

@@ -90,7 +90,7 @@ def test_a_file_has_its_size_and_time_and_knows_whether_it_was_named(here: Path)
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_sizes_are_no_matter_of_the_walk(here: Path, size: int) -> None:
+def test_walk_accepts_any_size(here: Path, size: int) -> None:
     Path("a").write_bytes(b"x" * size)
     (item,) = found("a")
     assert isinstance(item, LocalFile)
@@ -178,7 +178,7 @@ def test_filters_hold_for_named_files_too(here: Path) -> None:
 
 
 @posix
-def test_what_no_filter_wants_is_not_even_skipped(here: Path) -> None:
+def test_filtered_files_are_not_reported_as_skipped(here: Path) -> None:
     make("d/a.mp4")
     os.symlink("a.mp4", "d/link.tmp")
     os.mkfifo("d/pipe.tmp")
@@ -199,7 +199,7 @@ def test_an_excluded_directory_is_not_entered(here: Path) -> None:
 
 
 @posix
-def test_symbolic_links_are_skipped_and_said_to_be(here: Path) -> None:
+def test_symlinks_are_reported_as_skipped(here: Path) -> None:
     make("d/a.mp4", "elsewhere/b.mp4")
     os.symlink("a.mp4", "d/file")
     os.symlink("../elsewhere", "d/dir")
@@ -208,7 +208,7 @@ def test_symbolic_links_are_skipped_and_said_to_be(here: Path) -> None:
 
 
 @posix
-def test_a_link_that_was_named_is_meant(here: Path) -> None:
+def test_named_symlink_is_followed(here: Path) -> None:
     make("elsewhere/b.mp4")
     os.symlink("elsewhere", "dir")
     os.symlink("elsewhere/b.mp4", "file.mp4")
@@ -295,9 +295,7 @@ def test_file_with_content_beyond_its_size_is_no_regular_file(here: Path) -> Non
     assert line(found("d", follow=True)) == "d/a.mp4 d/empty d/status!special"
 
 
-def test_a_directory_without_permission_is_told_and_the_rest_goes_on(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_walk_continues_after_an_unreadable_directory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read everything, so the refusal is the system's answer put in its place."""
     make("d/a.mp4", "d/locked/b.mp4", "d/z.mp4")
     real = os.scandir
@@ -311,7 +309,7 @@ def test_a_directory_without_permission_is_told_and_the_rest_goes_on(
     assert line(found("d")) == "d/a.mp4 d/locked!unreadable d/z.mp4"
 
 
-def test_what_vanishes_during_the_walk_is_told_and_the_rest_goes_on(here: Path) -> None:
+def test_walk_continues_after_a_vanished_file(here: Path) -> None:
     make("d/a.mp4", "d/b/c.mp4", "d/e.mp4", "d/z.mp4")
     items = walk(["d"], Filters())
     first = next(items)
@@ -320,12 +318,12 @@ def test_what_vanishes_during_the_walk_is_told_and_the_rest_goes_on(here: Path) 
     assert line([first, *filter(None, items)]) == "d/a.mp4 d/b!vanished d/e.mp4!vanished d/z.mp4"
 
 
-def test_an_argument_that_vanished_is_told(here: Path) -> None:
+def test_vanished_argument_is_reported(here: Path) -> None:
     make("a.mp4")
     assert line(found("gone", "a.mp4", "a.mp4/below")) == "gone!vanished a.mp4 a.mp4/below!vanished"
 
 
-def test_a_reason_is_words(here: Path) -> None:
+def test_unusable_file_has_the_system_message(here: Path) -> None:
     (item,) = found("gone")
     assert isinstance(item, Unusable)
     assert item.message == "No such file or directory"

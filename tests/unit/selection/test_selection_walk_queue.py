@@ -73,7 +73,7 @@ def test_the_first_file_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("step", [None, "file"])
-def test_of_a_slow_walk_a_second_is_waited_for(step: str | None) -> None:
+def test_slow_walk_is_waited_for_one_second(step: str | None) -> None:
     """Whether it finds files or passes by others."""
     clock = Clock()
 
@@ -98,7 +98,7 @@ def test_what_can_not_be_sent_is_not_collected_without_end() -> None:
 # --- a selection that is known as a whole -----------------------------------------------------------------------------
 
 
-def test_what_is_known_is_told_in_order_and_without_a_thread() -> None:
+def test_known_files_are_returned_in_order_without_a_thread() -> None:
     told: list[ev.Event] = []
     one, two = files(2)
     odd = [Skipped(2, "link", SkipReason.SYMLINK), Unusable(3, "locked", FailureCode.UNREADABLE, "no")]
@@ -128,7 +128,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_short")
-def test_a_walk_goes_no_further_than_what_is_not_over() -> None:
+def test_walk_stays_within_the_lookahead() -> None:
     """However many files there are, no more than `most` are known and not over."""
     looked = itertools.count()
     walk_queue = WalkQueue(
@@ -145,7 +145,7 @@ def test_a_walk_goes_no_further_than_what_is_not_over() -> None:
 
 
 @pytest.mark.usefixtures("_short")
-def test_walk_goes_on_by_as_many_as_a_batch_of_events_ended() -> None:
+def test_walk_advances_by_the_files_that_a_batch_ended() -> None:
     walk_queue = WalkQueue(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
     walk_queue.start()
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
@@ -174,7 +174,7 @@ def test_the_end_of_a_walk_makes_totals_final() -> None:
 
 
 @pytest.mark.usefixtures("_short")
-def test_what_ends_a_walk_early_is_raised_where_files_are_taken() -> None:
+def test_error_of_the_walk_is_raised_to_the_consumer() -> None:
     def broken() -> Iterator[Step]:
         yield from files(4)
         raise RuntimeError("the disk is gone")
@@ -190,7 +190,7 @@ def test_what_ends_a_walk_early_is_raised_where_files_are_taken() -> None:
 
 
 @pytest.mark.usefixtures("_short")
-def test_closed_it_hands_back_what_nobody_took_and_leaves_no_thread() -> None:
+def test_close_returns_untaken_files_and_ends_the_thread() -> None:
     threads = threading.active_count()
     walk_queue = WalkQueue(Selection(local_file(f"{n}.mp4", n) for n in itertools.count()), lambda _: None, most=5)
     walk_queue.start()

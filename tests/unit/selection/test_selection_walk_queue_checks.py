@@ -34,7 +34,7 @@ def files(tmp_path: Path) -> list[LocalFile]:
     return [LocalFile(n, str(tmp_path / "a"), "a", 3, info.st_mtime_ns, named=True, sha256=SHA256) for n in range(3)]
 
 
-def test_what_differs_is_a_failed_file_and_not_handed_on(files: list[LocalFile]) -> None:
+def test_differing_file_fails_and_is_not_sent(files: list[LocalFile]) -> None:
     """The event has the file as it was listed, for the reports."""
     told: list[ev.Event] = []
     files[1] = replace(files[1], sha256="0" * 64)
@@ -48,7 +48,7 @@ def test_what_differs_is_a_failed_file_and_not_handed_on(files: list[LocalFile])
     assert sum(isinstance(event, ev.FileSelected) for event in told) == 3
 
 
-def test_what_takes_long_is_told(files: list[LocalFile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_check_names_its_file(files: list[LocalFile], monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file is named while it is compared, and not any more after that."""
     monkeypatch.setattr(backlog_module, "NOTICEABLE", 3)
     told: list[ev.Event] = []

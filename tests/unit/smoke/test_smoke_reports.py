@@ -132,7 +132,7 @@ def test_few_of_many_things_left_are_named() -> None:
         ((EVERY[0], EVERY[7]), Exit.SIGINT, "Interrupted: 1 of 2 checks not run"),
     ],
 )
-def test_one_line_says_it_all(results: tuple[Result, ...], exit_code: Exit, words: str) -> None:
+def test_verdict_is_one_line(results: tuple[Result, ...], exit_code: Exit, words: str) -> None:
     assert sentence(report(*results, exit_code=exit_code)) == words
 
 
@@ -151,12 +151,12 @@ def test_one_line_says_it_all(results: tuple[Result, ...], exit_code: Exit, word
         (made(Verdict.NOT_RUN), 3, 3),
     ],
 )
-def test_what_counts(result: Result, normal: int, strict: int) -> None:
+def test_verdicts_and_their_exit_codes(result: Result, normal: int, strict: int) -> None:
     for is_strict, code in ((False, normal), (True, strict)):
         assert exit_of([result], strict=is_strict, speaks=True, refused=False) == code
 
 
-def test_a_server_that_is_none_or_lets_nobody_in() -> None:
+def test_exit_code_of_no_upload_server_and_refused_token() -> None:
     broken = [made(Verdict.ERROR), made(Verdict.FAIL)]
     assert exit_of(broken, strict=False, speaks=True, refused=False) == Exit.FAILED_FOR_GOOD
     assert exit_of(broken, strict=False, speaks=False, refused=False) == Exit.NO_SERVER
@@ -203,6 +203,6 @@ def test_checks_are_chosen_by_id_and_by_glob() -> None:
         chosen(["auth"], ["auth"])
 
 
-def test_ids_are_unique_and_all_is_said() -> None:
+def test_checks_have_unique_ids_and_descriptions() -> None:
     assert len({one.id for one in CHECKS}) == len(CHECKS)
     assert all(one.description and one.means for one in CHECKS)

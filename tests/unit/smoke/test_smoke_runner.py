@@ -58,7 +58,7 @@ def test_each_end_of_a_check_is_a_verdict(raised: Exception | None, verdict: Ver
     assert bool(found.means) == (verdict in (Verdict.FAIL, Verdict.ERROR))
 
 
-def test_a_failure_excuses_what_rests_on_it_and_only_that() -> None:
+def test_failed_check_skips_only_its_dependents() -> None:
     assert verdicts(
         check("one", BROKEN),
         check("two", BROKEN, rests_on="one"),
@@ -68,14 +68,14 @@ def test_a_failure_excuses_what_rests_on_it_and_only_that() -> None:
     ) == {"one": "fail", "two": "skipped", "three": "skipped", "four": "pass", "five": "fail"}
 
 
-def test_what_is_not_required_excuses_nothing_that_is() -> None:
+def test_optional_check_skips_no_required_one() -> None:
     """Otherwise a run could end well although a required check does not hold."""
     report = made(check("one", BROKEN, required=False), check("two", Prevented("no one", "one")))
     assert [found.verdict for found in report.results] == [Verdict.FAIL, Verdict.ERROR]
     assert not report.ok
 
 
-def test_what_was_not_made_explains_what_could_not_be() -> None:
+def test_skipped_check_explains_skipped_dependents() -> None:
     assert verdicts(check("one", OutOfCalls()), check("two", Prevented("no one", "one"))) == {
         "one": "not_run",
         "two": "not_run",

@@ -45,7 +45,7 @@ def test_a_new_file_gets_a_random_key_that_is_on_disk(journal: Journal, other: J
     assert claimed(begin(other), a_file()).upload == claim.upload
 
 
-def test_what_was_learnt_of_an_upload_is_there_to_resume(journal: Journal, other: Journal) -> None:
+def test_journal_keeps_upload_state_for_a_resume(journal: Journal, other: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file(size=100))
     run.created(a_file(), "http://here:1/u/1", chunk_size=8)
@@ -78,7 +78,7 @@ def test_parts_are_kept_each_with_its_key_url_and_progress(journal: Journal, oth
     assert upload.urls == ("http://here:1/p",)
 
 
-def test_a_part_that_is_gone_on_the_server_gets_a_new_key(journal: Journal) -> None:
+def test_part_deleted_on_the_server_gets_a_new_key(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file(size=10))
     first, second = run.split(a_file(), [6, 4])
@@ -92,7 +92,7 @@ def test_a_part_that_is_gone_on_the_server_gets_a_new_key(journal: Journal) -> N
     assert journal.runs()[0].open_files == 0
 
 
-def test_a_creation_afresh_forgets_url_parts_and_key(journal: Journal) -> None:
+def test_new_creation_deletes_url_parts_and_key(journal: Journal) -> None:
     run = begin(journal)
     first = claimed(run, a_file()).upload
     run.split(a_file(), [5, 5])
@@ -103,7 +103,7 @@ def test_a_creation_afresh_forgets_url_parts_and_key(journal: Journal) -> None:
     assert claimed(run, a_file()).upload == again
 
 
-def test_a_completed_file_is_done_for_this_run_and_the_one_that_goes_on(journal: Journal, clock: Clock) -> None:
+def test_completed_file_is_done_for_the_run_and_its_resume(journal: Journal, clock: Clock) -> None:
     run = begin(journal)
     claimed(run, a_file())
     clock.at += 3
@@ -128,7 +128,7 @@ def test_a_run_after_a_finished_one_sends_again_and_skips_only_when_asked(journa
     assert claimed(again, a_file()).state == "new"
 
 
-def test_receipts_speak_of_one_content_one_target_and_ninety_days(journal: Journal, clock: Clock) -> None:
+def test_receipt_is_for_one_content_and_target_and_90_days(journal: Journal, clock: Clock) -> None:
     run = begin(journal)
     complete(run, a_file())
     assert receipt(run, a_file()) is not None
@@ -140,7 +140,7 @@ def test_receipts_speak_of_one_content_one_target_and_ninety_days(journal: Journ
 
 
 @pytest.mark.parametrize("now", [a_file(size=11), a_file(mtime_ns=6)])
-def test_a_changed_file_is_started_anew_and_the_old_upload_told(journal: Journal, other: Journal, now) -> None:
+def test_changed_file_is_restarted_and_its_old_upload_reported(journal: Journal, other: Journal, now) -> None:
     run = begin(journal)
     old = claimed(run, a_file())
     run.split(a_file(), [10])
@@ -153,7 +153,7 @@ def test_a_changed_file_is_started_anew_and_the_old_upload_told(journal: Journal
     assert claim.outdated.urls == ("http://here:1/p",)
 
 
-def test_a_file_that_changed_after_it_was_completed_is_told_too(journal: Journal) -> None:
+def test_file_changed_after_its_completion_is_reported(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
     complete(run, a_file())
@@ -184,7 +184,7 @@ def test_the_same_path_selected_twice_is_sent_once(journal: Journal) -> None:
     assert claimed(run, a_file(file=2)).state == "done"
 
 
-def test_a_dropped_file_starts_anew(journal: Journal) -> None:
+def test_dropped_file_is_restarted(journal: Journal) -> None:
     run = begin(journal)
     old = claimed(run, a_file())
     run.forget([a_file()])
@@ -193,7 +193,7 @@ def test_a_dropped_file_starts_anew(journal: Journal) -> None:
     assert claim.upload.upload_key != old.upload.upload_key
 
 
-def test_no_resume_begins_every_file_anew_and_tells_what_was_begun(journal: Journal) -> None:
+def test_no_resume_restarts_files_and_reports_old_uploads(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
     run.created(a_file(), "http://here:1/u")
@@ -220,7 +220,7 @@ def test_paths_that_are_no_text_and_relative_ones_are_kept(journal: Journal, tmp
     assert claimed(again, a_file(str(tmp_path / name))).state == "done"
 
 
-def test_a_run_that_was_let_go_writes_receipts_only(journal: Journal) -> None:
+def test_released_run_writes_receipts_only(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())
     run.finish(ok=False)

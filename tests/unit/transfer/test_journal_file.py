@@ -64,7 +64,7 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 4"), "was written by an early version"),
     ],
 )
-def test_what_cannot_be_read_is_set_aside_and_told(tmp_path: Path, spoil, why: str) -> None:
+def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why: str) -> None:
     with Journal(tmp_path) as journal:
         claimed(begin(journal), a_file())
     spoil(tmp_path / "journal.sqlite3")
@@ -86,7 +86,7 @@ def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
         assert journal.runs() == []
 
 
-def test_damage_that_shows_in_use_is_told_once_and_set_aside_at_the_next_start(tmp_path: Path) -> None:
+def test_damage_found_in_use_is_reported_and_set_aside_at_next_start(tmp_path: Path) -> None:
     files = [a_file(f"/data/{number:04}") for number in range(2000)]
     with Journal(tmp_path) as journal:
         run = begin(journal)
@@ -113,7 +113,7 @@ def test_damage_that_shows_in_use_is_told_once_and_set_aside_at_the_next_start(t
     assert names(tmp_path) == {"journal.sqlite3", aside(tmp_path)[0].name}
 
 
-def test_damage_that_shows_at_the_start_is_set_aside_at_once(tmp_path: Path) -> None:
+def test_damaged_journal_is_set_aside_at_the_start(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         claimed(begin(journal), a_file())
     path = tmp_path / "journal.sqlite3"
@@ -133,7 +133,7 @@ def test_only_the_newest_journals_set_aside_are_kept(tmp_path: Path) -> None:
     assert aside(tmp_path)[-1].name.endswith("221327.000000Z")
 
 
-def test_where_nothing_can_be_written_the_way_out_is_named(tmp_path: Path) -> None:
+def test_unwritable_journal_error_names_state_dir(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match="the journal can't be written in") as told:
@@ -155,7 +155,7 @@ def test_a_directory_that_may_not_be_made_is_refused(tmp_path: Path, monkeypatch
         Journal(tmp_path / "state")
 
 
-def test_locked_is_no_word_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     with Journal(tmp_path) as journal:
         holder = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)

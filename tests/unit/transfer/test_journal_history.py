@@ -36,14 +36,14 @@ def sent(journal: Journal, *paths: str, ok: bool) -> None:
     run.finish(ok=ok)
 
 
-def test_nothing_at_first(journal: Journal) -> None:
+def test_history_is_empty_at_first(journal: Journal) -> None:
     history = journal.history(HERE, A)
     assert not history.done(a_file())
     assert not history.sent_before(a_file())
     assert journal.runs() == []
 
 
-def test_what_the_interrupted_run_has_done(journal: Journal) -> None:
+def test_history_of_an_interrupted_run(journal: Journal) -> None:
     """By the same command, the same target, and only while the file is the same."""
     sent(journal, "/data/1", ok=False)
     history = journal.history(HERE, A)
@@ -55,7 +55,7 @@ def test_what_the_interrupted_run_has_done(journal: Journal) -> None:
     assert not journal.history(HERE, A, fresh=True).done(a_file("/data/1"))
 
 
-def test_a_finished_run_is_not_gone_on_with(journal: Journal, clock: Clock) -> None:
+def test_finished_run_is_not_resumed(journal: Journal, clock: Clock) -> None:
     """Its receipts are what --skip-existing asks for, for 90 days."""
     sent(journal, "/data/1", ok=True)
     history = journal.history(HERE, A)
@@ -65,7 +65,7 @@ def test_a_finished_run_is_not_gone_on_with(journal: Journal, clock: Clock) -> N
     assert not journal.history(HERE, A).sent_before(a_file("/data/1"))
 
 
-def test_asking_changes_nothing(journal: Journal) -> None:
+def test_history_lookup_changes_nothing(journal: Journal) -> None:
     """The run can still be resumed, and keeps its id."""
     sent(journal, "/data/1", ok=False)
     before = journal.runs()

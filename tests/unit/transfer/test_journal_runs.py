@@ -27,7 +27,7 @@ def journal(tmp_path: Path, clock: Clock) -> Iterator[Journal]:
         yield journal
 
 
-def test_the_same_command_goes_on_under_a_new_id(journal: Journal) -> None:
+def test_same_command_resumes_under_a_new_id(journal: Journal) -> None:
     first = begin(journal, "a")
     assert first.resumed_from is None
     first.finish(ok=False)
@@ -46,14 +46,14 @@ def test_another_command_or_target_is_another_run(journal: Journal) -> None:
     assert journal.begin(Target("http://there:1", "personal"), {"paths": ["a"]}).resumed_from is None
 
 
-def test_what_makes_commands_the_same_can_be_told(journal: Journal) -> None:
+def test_journal_explains_what_identifies_a_command(journal: Journal) -> None:
     journal.begin(HERE, {"jobs": 1, "paths": ["a"]}, identity=["a"], run_id="one").finish(ok=False)
     run = journal.begin(HERE, {"jobs": 2, "paths": ["a"]}, identity=["a"], run_id="two")
     assert (run.id, run.resumed_from) == ("two", "one")
     assert journal.run("two").arguments == {"jobs": 2, "paths": ["a"]}
 
 
-def test_a_run_that_lives_is_not_gone_on_with(journal: Journal, tmp_path: Path) -> None:
+def test_live_run_is_not_resumed(journal: Journal, tmp_path: Path) -> None:
     one = begin(journal)
     with Journal(tmp_path) as other:
         two = begin(other)
@@ -151,7 +151,7 @@ def test_a_forgotten_run_leaves_its_receipts_only(journal: Journal) -> None:
     assert receipt(again, a_file("/b")) == Stored(a_file("/b"))
 
 
-def test_locks_and_files_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
+def test_locks_and_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run-0123.lock").touch()
     with Journal(tmp_path) as journal:
         begin(journal, "a").finish(ok=False)

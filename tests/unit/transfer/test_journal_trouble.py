@@ -52,7 +52,7 @@ def states(run: RunHandle, files: list) -> list[str]:
     return [claim.state for claim in run.claim(files)]
 
 
-def test_full_disk_warns_once_and_the_run_goes_on_in_memory(tmp_path: Path) -> None:
+def test_full_disk_warns_once_and_the_journal_stays_in_memory(tmp_path: Path) -> None:
     before, files = a_file("/data/before"), many(2000)
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)
@@ -78,7 +78,7 @@ def test_full_disk_warns_once_and_the_run_goes_on_in_memory(tmp_path: Path) -> N
         assert states(run, [before, files[0]]) == ["resume", "new"], "what was written before stays"
 
 
-def test_what_could_not_be_written_is_written_when_there_is_space_again(tmp_path: Path) -> None:
+def test_pending_entries_are_written_when_the_disk_has_space(tmp_path: Path) -> None:
     files = many(2000)
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)
@@ -139,7 +139,7 @@ def test_a_file_that_another_run_took_meanwhile_stays_its_own(tmp_path: Path) ->
         assert states(other, files[1:2]) == ["busy"]
 
 
-def test_any_error_of_sqlite_is_trouble_and_no_error(tmp_path: Path) -> None:
+def test_sqlite_errors_are_reported_and_not_raised(tmp_path: Path) -> None:
     """As of a disk that is read-only or broken; here the connection is closed."""
     with Journal(tmp_path) as journal:
         trouble = Trouble(journal)
@@ -174,7 +174,7 @@ print(len(told), "can't be written" in told[0], "--state-dir" in told[0])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind there")
-def test_a_real_limit_on_file_sizes_is_trouble_and_no_error(tmp_path: Path) -> None:
+def test_file_size_limit_is_reported_and_not_raised(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.stdout, ended.stderr) == ("1 True True\n", "")
@@ -232,7 +232,7 @@ def test_completed_after_an_interrupt_is_written_once_the_journal_is_free(tmp_pa
         assert states(begin(journal), [a_file()]) == ["done"]
 
 
-def test_a_journal_that_stays_locked_is_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_journal_is_reported_as_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     with Journal(tmp_path) as journal:
         run, told = begin(journal), list[str]()

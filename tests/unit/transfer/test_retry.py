@@ -120,7 +120,7 @@ def test_429_within_max_wait_costs_no_retry() -> None:
 
 
 @pytest.mark.parametrize("seconds", [6.5, None])
-def test_429_beyond_max_wait_is_raised_before_any_sleep_and_pauses_nobody(seconds: float | None) -> None:
+def test_429_beyond_max_wait_is_raised_before_any_sleep(seconds: float | None) -> None:
     policy = Policy(max_wait=6.0)
     call, calls = failing(rate_limited(seconds), None)
     with pytest.raises(errors.RateLimited):

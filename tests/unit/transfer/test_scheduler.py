@@ -136,7 +136,7 @@ def test_a_session_opened_for_few_files_is_given_no_more(tmp_path: Path) -> None
     assert [len(group) for group in run.groups] == [3, 2]
 
 
-def test_limits_that_nobody_told_are_not_remembered(tmp_path: Path) -> None:
+def test_assumed_limits_are_not_cached(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(session_limits=None))
     run.file()
     run.go()
@@ -144,7 +144,7 @@ def test_limits_that_nobody_told_are_not_remembered(tmp_path: Path) -> None:
     assert run.remembered == []
 
 
-def test_nothing_to_send_calls_nobody(tmp_path: Path) -> None:
+def test_run_without_files_makes_no_call(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.go() is None
     assert run.api.calls == []
@@ -196,7 +196,7 @@ def test_a_file_that_is_gone_before_its_session_is_not_in_it(tmp_path: Path) -> 
     [lost(body_sent=False), errors.ConnectFailed("refused"), errors.TimedOut("stalled"), fault(503)],
     ids=["lost", "refused", "stalled", "unavailable"],
 )
-def test_what_can_pass_is_tried_again_and_attempts_are_counted(tmp_path: Path, error: errors.UploaderError) -> None:
+def test_retryable_failures_are_retried_and_counted(tmp_path: Path, error: errors.UploaderError) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([error, error])))
     file = run.file()
     run.go()
@@ -323,7 +323,7 @@ def test_a_file_alone_that_is_too_slow_names_the_rate_it_would_need(tmp_path: Pa
     assert run.api.count("batch") == 1
 
 
-def test_a_401_ends_the_run_with_every_file_told_of(tmp_path: Path) -> None:
+def test_401_ends_the_run_and_every_file_is_reported(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([errors.Unauthorized("refused", status=401)])))
     for number in range(5):
         run.file(f"{number}.mp4")
@@ -334,7 +334,7 @@ def test_a_401_ends_the_run_with_every_file_told_of(tmp_path: Path) -> None:
     assert run.all(ev.SessionFinished)[0].status == "partial"
 
 
-def test_the_end_of_patience_with_a_rate_limit_ends_the_run_with_3(tmp_path: Path) -> None:
+def test_rate_limit_beyond_max_wait_exits_3(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([errors.RateLimited("429", status=429, retry_after=86400)])))
     run.file("a.mp4")
     run.file("b.avi")
@@ -345,7 +345,7 @@ def test_the_end_of_patience_with_a_rate_limit_ends_the_run_with_3(tmp_path: Pat
 
 
 @pytest.mark.parametrize("error", [session_lost(), upload_failed()], ids=["404", "500"])
-def test_a_lost_session_is_made_anew_once(tmp_path: Path, error: errors.AnswerError) -> None:
+def test_lost_session_is_renewed_once(tmp_path: Path, error: errors.AnswerError) -> None:
     """An unknown session is a 500 UPLOAD_FAILED on the reference backend (3.14)."""
     run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file("a.mp4")
@@ -359,7 +359,7 @@ def test_a_lost_session_is_made_anew_once(tmp_path: Path, error: errors.AnswerEr
     assert run.stop.slept == [], "a new session needs no pause"
 
 
-def test_a_session_lost_twice_is_not_hammered(tmp_path: Path) -> None:
+def test_session_lost_twice_fails_its_files(tmp_path: Path) -> None:
     """All its files fail, none is sent a third time; the next session goes on."""
     run = Run(tmp_path, FakeApi(answers=deque([session_lost(), session_lost()])))
     run.file("a.mp4", 80_000_000)
@@ -409,7 +409,7 @@ def test_outage_uses_up_no_retry(tmp_path: Path) -> None:
     assert run.stop.slept[:2] == [0.5, 1.0], "two probes failed, the third one succeeded"
 
 
-def test_a_server_that_only_hiccupped_goes_on_with_the_other_files(tmp_path: Path) -> None:
+def test_run_continues_after_a_short_outage(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(early=deque([errors.ConnectFailed("no")] * 2)), retries=1)
     run.file("a.mp4")
     run.file("b.avi")
@@ -540,7 +540,7 @@ LOST_IDS = ["connection lost", "timed out", "bad gateway", "unreadable"]
 
 
 @pytest.mark.parametrize("error", LOST_AFTER, ids=LOST_IDS)
-def test_what_was_heard_settles_it_without_a_call(tmp_path: Path, error: errors.UploaderError) -> None:
+def test_received_events_settle_a_lost_answer(tmp_path: Path, error: errors.UploaderError) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file("a.mp4")
     run.file("b.mp4")
@@ -557,7 +557,7 @@ def test_what_was_heard_settles_it_without_a_call(tmp_path: Path, error: errors.
 
 
 @pytest.mark.parametrize("error", LOST_AFTER, ids=LOST_IDS)
-def test_what_nothing_settles_is_unknown_and_not_sent_again(tmp_path: Path, error: errors.UploaderError) -> None:
+def test_unsettled_file_is_unknown_and_not_resent(tmp_path: Path, error: errors.UploaderError) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([error])))
     run.file()
     run.go()
@@ -568,7 +568,7 @@ def test_what_nothing_settles_is_unknown_and_not_sent_again(tmp_path: Path, erro
     assert exit_of(run) == 4
 
 
-def test_progress_is_asked_until_it_tells(tmp_path: Path) -> None:
+def test_progress_is_polled_until_it_settles_the_file(tmp_path: Path) -> None:
     at_work = says("s1", FileStatus("a.mp4", "uploading", 40.0))
     done = says("s1", FileStatus("a.mp4", "completed", 100.0, "id-9"))
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)]), looks=deque([None, *[at_work] * 7, done])))
@@ -579,7 +579,7 @@ def test_progress_is_asked_until_it_tells(tmp_path: Path) -> None:
     assert run.stop.slept == [1.0] * 9
 
 
-def test_looks_stretch_where_calls_are_scarce_but_not_beyond_the_servers_memory(tmp_path: Path) -> None:
+def test_lookups_slow_down_within_the_session_retention(tmp_path: Path) -> None:
     """The reference backend forgets a session five seconds after its end (contract 3.6)."""
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)])))
     run.api.budget.note({"X-RateLimit-Remaining": "4", "X-RateLimit-Reset": "800"})
@@ -588,7 +588,7 @@ def test_looks_stretch_where_calls_are_scarce_but_not_beyond_the_servers_memory(
     assert run.stop.slept == [4.0] * 5
 
 
-def test_a_rate_limit_beyond_patience_ends_the_look(tmp_path: Path) -> None:
+def test_rate_limit_beyond_max_wait_ends_the_lookup(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         FakeApi(answers=deque([lost(body_sent=True)]), looks=deque([errors.RateLimited("429", status=429)])),
@@ -599,14 +599,14 @@ def test_a_rate_limit_beyond_patience_ends_the_look(tmp_path: Path) -> None:
     assert run.api.count("progress") == 1
 
 
-def test_looks_that_fail_bring_no_news(tmp_path: Path) -> None:
+def test_failed_lookups_leave_the_file_unknown(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)]), looks=deque([lost(body_sent=True)] * 5)))
     run.file()
     run.go()
     assert run.failed == {0: FailureCode.OUTCOME_UNKNOWN}
 
 
-def test_a_server_at_work_for_ever_is_not_waited_for(tmp_path: Path) -> None:
+def test_wait_for_endless_processing_is_limited(tmp_path: Path) -> None:
     at_work = says("s1", FileStatus("a.mp4", "uploading", 40.0))
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)]), looks=deque([at_work] * 1000)))
     run.file()
@@ -615,7 +615,7 @@ def test_a_server_at_work_for_ever_is_not_waited_for(tmp_path: Path) -> None:
     assert run.api.count("progress") == 300
 
 
-def test_resend_unknown_sends_it_again(tmp_path: Path) -> None:
+def test_resend_unknown_resends_the_file(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)])), resend_unknown=True)
     file = run.file()
     run.go()
@@ -623,7 +623,7 @@ def test_resend_unknown_sends_it_again(tmp_path: Path) -> None:
     assert run.attempts(file) == 2
 
 
-def test_only_the_files_that_need_it_are_sent_again(tmp_path: Path) -> None:
+def test_only_unsettled_files_are_resent(tmp_path: Path) -> None:
     run = Run(tmp_path, FakeApi(answers=deque([lost(body_sent=True)])), resend_unknown=True)
     run.file("a.mp4")
     run.file("b.mp4")
@@ -671,7 +671,7 @@ def test_a_stored_file_with_equal_digest_is_completed_and_verified(tmp_path: Pat
     [None, (9, digest(b"A" * 10)), (10, None), (None, digest(b"A" * 10)), (10, digest(b"B")), lost(body_sent=True)],
     ids=["absent", "other size", "no digest", "no size", "other bytes", "no answer"],
 )
-def test_anything_but_an_equal_digest_is_sent_again(tmp_path: Path, found: Any) -> None:
+def test_file_without_an_equal_digest_is_resent(tmp_path: Path, found: Any) -> None:
     """Safe there: such a server never stores the same bytes twice under one path."""
     run = Run(tmp_path, FakeApi(limits=BUNDLED, answers=deque([lost(body_sent=True)]), heads=deque([found])))
     run.file("a.mp4")
@@ -724,7 +724,7 @@ def test_interrupt_while_the_body_travels(tmp_path: Path) -> None:
     assert run.api.count("cancel") == 0
 
 
-def test_interrupt_while_the_server_works_says_that_it_may_be_stored(tmp_path: Path) -> None:
+def test_interrupt_during_processing_reports_an_unknown_outcome(tmp_path: Path) -> None:
     """The connection is cut to end the wait: no look, no retry, and no claim."""
     run = Run(tmp_path)
 
@@ -737,7 +737,7 @@ def test_interrupt_while_the_server_works_says_that_it_may_be_stored(tmp_path: P
     assert run.api.count("progress") == 0
 
 
-def test_interrupt_during_a_look_says_that_it_may_be_stored(tmp_path: Path) -> None:
+def test_interrupt_during_a_lookup_reports_an_unknown_outcome(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.stop = FakeStop(at=2)
     interrupted_in(run, lost(body_sent=True))
@@ -777,7 +777,7 @@ def test_interrupt_between_sessions_keeps_what_is_done(tmp_path: Path) -> None:
     assert run.warnings == []
 
 
-def test_cancel_on_interrupt_tells_the_server(tmp_path: Path) -> None:
+def test_cancel_on_interrupt_cancels_the_session(tmp_path: Path) -> None:
     run = Run(tmp_path, cancel_on_interrupt=True)
 
     def cut(_request: Request) -> Any:

@@ -138,7 +138,7 @@ def touch(path: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "code"), [(touch, FailureCode.CHANGED), (os.unlink, FailureCode.VANISHED)])
-def test_changed_file_does_not_make_the_others_travel_again(
+def test_changed_file_does_not_resend_the_others(
     tmp_path: Path, change: Callable[[str], None], code: FailureCode
 ) -> None:
     run = Run(tmp_path)
@@ -212,7 +212,7 @@ def test_unknown_outcome_is_looked_up_where_the_server_can_be_asked(tmp_path: Pa
     assert [event.reason for event in later.all(ev.FileSkipped)] == [SkipReason.PRESENT]
 
 
-def test_answer_clears_the_doubt(tmp_path: Path) -> None:
+def test_refused_request_is_not_an_unknown_outcome(tmp_path: Path) -> None:
     """A refused request, or one that never left, may be repeated."""
     run = Run(tmp_path, FakeApi(answers=deque([lambda _request: (_ for _ in ()).throw(refused(422))])))
     run.file()

@@ -400,7 +400,7 @@ def test_429_within_max_wait_is_waited_for_and_the_next_is_raised(wire: Any) -> 
     assert "--max-wait" in caught.value.hint
 
 
-def test_429_beyond_max_wait_is_raised_at_once_and_pauses_nobody(wire: Any) -> None:
+def test_429_beyond_max_wait_is_raised_at_once_without_a_pause(wire: Any) -> None:
     called = Called(max_wait=59.0)
     wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
     with pytest.raises(errors.RateLimited):
@@ -436,7 +436,7 @@ def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any
     assert called.api.budget.poll_interval() >= 886.0
 
 
-def test_429_to_a_poll_beyond_max_wait_pauses_nobody(wire: Any) -> None:
+def test_429_to_a_poll_beyond_max_wait_pauses_no_call(wire: Any) -> None:
     called = Called(max_wait=10.0)
     wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "886"})
     wire.get(f"{SERVER}/health", json={})

@@ -242,7 +242,7 @@ class TestHashedChunks:
         chunks.prepare(10, 20)
         assert chunks.of(10, 20).digest == hashlib.sha256(DATA[10:30]).digest()
 
-    def test_other_chunk_than_prepared_is_computed_anew(self, chunks: HashedChunks) -> None:
+    def test_other_chunk_than_prepared_is_recomputed(self, chunks: HashedChunks) -> None:
         """The server's offset is not the expected one, or the chunks have become smaller."""
         chunks.prepare(10, 20)
         assert chunks.of(5, 20).digest == hashlib.sha256(DATA[5:25]).digest()

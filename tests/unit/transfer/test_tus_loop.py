@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
-from tus_model import ENDPOINT, FakeStop, Model, Told, failure, file_of, make_client, make_terms, pauses, send
+from tus_model import ENDPOINT, Emitted, FakeStop, Model, failure, file_of, make_client, make_terms, pauses, send
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode
@@ -31,7 +31,7 @@ class Case:
     """One upload of `DATA` in chunks of ten bytes, to a server that follows the script `words`."""
 
     def __init__(self, tmp_path: Path, words: str = "", **terms: Any) -> None:
-        self.model, self.told = Model(words.split(), keys=terms.pop("keys", True)), Told()
+        self.model, self.told = Model(words.split(), keys=terms.pop("keys", True)), Emitted()
         self.events: list[ev.Event] = []
         self.terms = make_terms(emit=self.events.append, **terms)
         self.file = file_of(tmp_path / "a.bin", DATA)
@@ -120,7 +120,7 @@ def test_chunk_with_checksum_is_pledged_unless_it_is_the_whole_file(
 
 def test_chunk_without_checksum_resets_the_pledge(tmp_path: Path) -> None:
     case = Case(tmp_path)
-    case.resumes, case.told = True, Told(PendingUpload("k1", pledged_until=10))
+    case.resumes, case.told = True, Emitted(PendingUpload("k1", pledged_until=10))
     case.run()
     assert case.told.pledges == [0]
 
@@ -183,7 +183,7 @@ class TestResume:
         case.fail()
         case.model.calls.clear()
         case.model.words.clear()
-        case.told, case.resumes = Told(PendingUpload("k1", **known)), True
+        case.told, case.resumes = Emitted(PendingUpload("k1", **known)), True
         case.terms = make_terms(checksum="sha256", retries=1)
         return case
 
@@ -395,7 +395,7 @@ def test_413_makes_the_chunks_of_other_uploads_smaller(tmp_path: Path) -> None:
     case = Case(tmp_path, "ok 413")
     case.run()
     case.model.calls.clear()
-    case.told = Told(PendingUpload("another"))
+    case.told = Emitted(PendingUpload("another"))
     case.run()
     assert [size for method, _, _, size in case.model.calls if method == "PATCH"] == [5] * 5
 

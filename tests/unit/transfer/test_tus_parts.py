@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tus_model import ENDPOINT, Model, Told, failure, file_of, make_client, make_terms, send, tus_file, worker_of
+from tus_model import ENDPOINT, Emitted, Model, failure, file_of, make_client, make_terms, send, tus_file, worker_of
 
 from uploader_cli import errors
 from uploader_cli.transfer.tus_job import Progress
@@ -30,7 +30,7 @@ class Case:
     """`DATA` in `count` parts and chunks of ten bytes, to a server that follows the script `words`."""
 
     def __init__(self, tmp_path: Path, words: str = "", *, count: int = 2, clients: int = 1, **terms: Any) -> None:
-        self.model, self.told, self.clients, self.count = Model(words.split()), Told(), clients, count
+        self.model, self.told, self.clients, self.count = Model(words.split()), Emitted(), clients, count
         self.terms = make_terms(**{"cwu": False, **terms})
         self.file = file_of(tmp_path / "a.bin", DATA)
         self.options: dict[str, Any] = {"session": "s"}

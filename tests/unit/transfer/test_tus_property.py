@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tus_model import ENDPOINT, REFUSALS, Model, Told, failure, file_of, make_client, make_terms, send
+from tus_model import ENDPOINT, REFUSALS, Emitted, Model, failure, file_of, make_client, make_terms, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_any_server_leads_to_a_complete_upload_or_an_error(
 ) -> None:
     """A complete upload has equal bytes; the callbacks keep the promises of the event stream either way."""
     file = file_of(scratch(tmp_path_factory), DATA[:size])
-    model, told = Model([*said], keys=keys), Told()
+    model, told = Model([*said], keys=keys), Emitted()
     terms = make_terms(
         chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=retries, refresh=lambda: token, max_wait=9.0
     )
@@ -80,7 +80,7 @@ def test_temporary_failures_within_the_retries_lead_to_a_complete_upload(
 ) -> None:
     """There is one upload, with equal bytes; `flip` is found by the checksum."""
     file = file_of(scratch(tmp_path_factory), DATA[:size])
-    model, told = Model([word if word != "460" or checksum is None else "flip" for word in said]), Told()
+    model, told = Model([word if word != "460" or checksum is None else "flip" for word in said]), Emitted()
     terms = make_terms(chunk_size=chunk_size, checksum=checksum, cwu=cwu, retries=41)
     sent = send(told, [make_client(model)], terms, file)
     assert sent.error is None
@@ -101,7 +101,7 @@ def test_server_with_random_offsets_ends_the_upload(
     file = file_of(scratch(tmp_path_factory), DATA[:length])
     model = Liar(offsets)
     terms = make_terms(chunk_size=8, cwu=False, retries=retries)
-    sent = send_or_fail(Told(), [make_client(model)], terms, file)
+    sent = send_or_fail(Emitted(), [make_client(model)], terms, file)
     assert sent is None or model.furthest >= length
 
 
@@ -148,7 +148,7 @@ def test_any_server_leads_to_a_complete_file_in_parts_or_an_error(
 ) -> None:
     """The progress of the whole file keeps the promises of the event stream."""
     file = file_of(scratch(tmp_path_factory), DATA[:size])
-    model, told = Model(said), Told()
+    model, told = Model(said), Emitted()
     terms = make_terms(chunk_size=16, checksum=checksum, retries=retries)
     sent = send_or_fail(told, [make_client(model) for _ in range(clients)], terms, file, idle=count)
     if sent is None:
@@ -196,7 +196,7 @@ def test_runs_that_were_killed_leave_an_upload_that_is_verified_only_if_all_was_
     """It is always verified where each run had checksums; in one piece and in parts."""
     if count > 1:
         said = [word for word in said if word != "shrink"]  # finished parts stay as they are
-    file, model, told = file_of(scratch(tmp_path_factory), DATA[:40]), Fatal(said), Told()
+    file, model, told = file_of(scratch(tmp_path_factory), DATA[:40]), Fatal(said), Emitted()
     sent, resumes = None, False
     for fatal, does, chunk_size, checksum in [*lives, (-1, False, 10, "sha256")]:
         model.fatal, model.does = fatal, does
@@ -221,7 +221,7 @@ def test_runs_that_were_killed_leave_an_upload_that_is_verified_only_if_all_was_
 def test_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None:
     file = file_of(tmp_path / "a", DATA)
     model = Model()
-    client, terms, told = make_client(model), make_terms(chunk_size=100), Told()
+    client, terms, told = make_client(model), make_terms(chunk_size=100), Emitted()
     send(told, [client], terms, file)
     model.calls.clear()
     again = send(told.next_run(), [client], terms, file, resumes=True)

@@ -225,7 +225,7 @@ class FakeStop(Stop):
         self.clock.pass_(seconds)
 
 
-class Told:
+class Emitted:
     """The ledger, the events and the journal of one file. It asserts the promises of the event stream."""
 
     failures = 0
@@ -242,9 +242,9 @@ class Told:
         self._keys = (f"k{number}" for number in count(2))
         self._lock = threading.Lock()
 
-    def next_run(self) -> Told:
+    def next_run(self) -> Emitted:
         """Return the same journal in another run."""
-        told = Told(self.upload)
+        told = Emitted(self.upload)
         told._keys = self._keys
         return told
 
@@ -344,7 +344,7 @@ def make_terms(
 
 
 def tus_file(
-    told: Told,
+    told: Emitted,
     line: deque[Any],
     terms: Terms,
     file: LocalFile,
@@ -384,7 +384,7 @@ def worker_of(client: TusClient, helper: Any = inline) -> Any:
 
 
 def send(
-    told: Told, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = inline, **options: Any
+    told: Emitted, clients: Sequence[TusClient], terms: Terms, file: LocalFile, *, helper: Any = inline, **options: Any
 ) -> Outcome:
     """Run the jobs of a file as the pool does, with one thread for each client. Return its one outcome or raise."""
     line: deque[Any] = deque()
