@@ -131,7 +131,7 @@ def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> 
 def _check_code(ended: Ended, events: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
     """The exit code is that of the last event, and what the end events and warnings ask for."""
     code = ended.code
-    if code == 2 and "left to resume" in ended.err:  # the run before was killed after its last file
+    if code == 2 and "no interrupted run to resume" in ended.err:  # the run before was killed after its last file
         return
     if code not in (0, 3, 4, 5, 6, 7, 130, 143):
         raise Find(f"exit code {code}")

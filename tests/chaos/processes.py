@@ -246,10 +246,10 @@ class Client:
     def _has_begun(self) -> bool:
         """Wait until the client handles signals, which the interpreter does not do before the client's first line.
 
-        False if it ends before.
+        SIGHUP tells, because a measurement of coverage handles SIGTERM earlier. False if it ends before.
         """
         while self.process.poll() is None:
-            if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
+            if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1:
                 return True
             time.sleep(0.002)
         return False
