@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").replace("`", ""))
     parser.add_argument("cases", nargs="*", metavar="CASE", help="which cases (default: all)")
     parser.add_argument("--list", action="store_true", help="list the cases, and end")
-    parser.add_argument("--full", action="store_true", help="sizes and runs that goals are measured with: hours")
+    parser.add_argument("--full", action="store_true", help="sizes and runs that goals are measured with: 30 minutes")
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each entry (default: as the case says)")
     parser.add_argument("--where", type=Path, metavar="DIR", help="keep files below DIR (default: the temporary one)")
     parser.add_argument(
