@@ -225,10 +225,11 @@ def test_resume_in_batch_mode_skips_finished_files(make_files: Files, tmp_path: 
     """The reference backend: files of the session that was over are skipped; the request that was cut starts again."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10, "c.mp4": 10, "z.mp4": 2 * MIB})
     with running_server(flavour="reference", processing_seconds=0.01) as server:
-        process = start("upload", files, "-s", server.url, "--limit-rate", "500k", "--json", home=tmp_path)
-        stored = [read_until(process, "file.completed") for _ in range(3)]
-        sending = read_until(process, "file.progress", lambda event: event["size"] == 2 * MIB and event["sent"] > 0)
-        first = ended(process, "".join(stored) + sending, signal.SIGINT)
+        process = start(
+            "upload", files, "-s", server.url, "--jobs", "1", "--limit-rate", "500k", "--json", home=tmp_path
+        )
+        seen = read_until(process, "file.progress", lambda event: event["size"] == 2 * MIB and event["sent"] > 0)
+        first = ended(process, seen, signal.SIGINT)
         assert (first.code, first.finished["completed"], first.finished["cancelled"]) == (130, 3, 1)
         done = resumed(tmp_path)
         assert server.faults.count("POST", "/api/upload/batch") == 3
