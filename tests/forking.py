@@ -87,7 +87,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal unless the command has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and its status has not arrived yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the command as `kill -9` does."""

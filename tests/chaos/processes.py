@@ -246,7 +246,7 @@ class Client:
     def _has_begun(self) -> bool:
         """Wait until the client handles signals, which the interpreter does not do before the client's first line.
 
-        SIGHUP tells, because a measurement of coverage handles SIGTERM earlier. False if it ends before.
+        Check SIGHUP: coverage installs a handler of SIGTERM earlier. Return False if the client ends before.
         """
         while self.process.poll() is None:
             if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1:
@@ -281,7 +281,7 @@ def _status(pid: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Held:
-    """Return the resources of a process."""
+    """The resources of a process."""
 
     memory: int
     """Resident bytes."""
