@@ -32,20 +32,13 @@ EVENTS = ("events", "upload-progress")
 SOCKETS = ("realtime", "websocket", "polling")
 
 
-def random_rule(
-    chance: random.Random, *, batch: bool, verify: bool, shared: bool, analyze: bool, reference: bool
-) -> str:
+def random_rule(chance: random.Random, *, batch: bool, verify: bool, shared: bool, analyze: bool) -> str:
     """Return a rule.
-
-    No file fails on the reference backend: it calls such a file completed, and where the answer to a batch is lost the
-    client has nothing but that.
 
     A flipped bit that nothing checks is left out: it damages files, as docs/reliability.md says. On a `shared` server
     restarts remember everything; none that moves in batches forgets files, which another run would send twice.
     """
     kinds = [kind for kind in FAULTS if analyze or not kind.startswith("analysis")]
-    if reference:
-        kinds.remove("fail-file")
     kind = chance.choice([*kinds, *["status", "cut", "reset", "lose", "stall"] * 2])
     if kind not in _RULES:
         return f"{kind}:{_request(chance, batch, verify)}"

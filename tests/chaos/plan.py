@@ -78,7 +78,7 @@ def make_plan(seed: int) -> Plan:
     sizes = random_tree(chance, batch_only=reference or analyze)
     calm = chance.random() < 0.1
     rules = [
-        random_rule(chance, batch=batch, verify=verify, shared=shared, analyze=analyze, reference=reference)
+        random_rule(chance, batch=batch, verify=verify, shared=shared, analyze=analyze)
         for _ in range(0 if calm else chance.choice([1, 2, 3, 5, 8, 12]))
     ]
     hangs = any(rule.startswith("analysis-hang") for rule in rules)

@@ -29,7 +29,13 @@ class LastHeard:
         self._seen: dict[str, _Session] = {}
 
     def note(self, message: SessionProgress) -> None:
-        """Store the statuses in a message. The first final status of a file is kept."""
+        """Store the statuses in a message. The first final status of a file is kept.
+
+        A session that is completed without a percentage is ignored: so `/progress` of the reference backend describes
+        failed files as well (3.4, 3.6).
+        """
+        if message.status == "completed" and not message.percent:
+            return
         session = self._seen.setdefault(message.session, _Session())
         for status in message.files:
             if status.status in _ENDS:

@@ -13,6 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import request_length
 from uploader_cli.core.protocol import paired, sent_name, utf8, wire_name
+from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.checks import equal_on_server, says_nothing
@@ -315,7 +316,7 @@ class _Request:
                 message = None
             if message is not None:
                 context.last_heard.note(message)
-            misses = 0 if message is not None else misses + 1
+            misses = misses + 1 if message is None or message.status in SERVER_TERMINAL else 0
         return self._reported()
 
     def _reported(self) -> dict[int, Outcome | None]:

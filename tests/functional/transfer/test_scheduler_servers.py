@@ -284,15 +284,16 @@ def test_a_lost_answer_for_a_second_version_stores_neither_twice(source: Path, r
         assert on_disk(root) == sorted(before + digests([first]))
 
 
-def test_lost_answer_of_the_reference_backend_is_settled_by_progress(source: Path, root: Path) -> None:
+def test_lost_answer_of_the_reference_backend_is_unknown_despite_its_progress(source: Path, root: Path) -> None:
+    """Its `/progress` calls the failed file completed as well (3.4)."""
     paths = make(source, "a.mp4", "b.mp4")
-    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1}
+    config = {"port": 0, "root": root, "flavour": "reference", "processing_seconds": 0.1, "fail_files": ("b.mp4",)}
     with running_server(**config) as server, Relay(server.url, Batches("swallow", 1)) as relay:
         upload = Upload(relay.url, paths)
         assert upload.go() is None
         assert relay.count("/batch") == 1
-        assert upload.completed == [0, 1]
-        assert on_disk(root) == digests(paths)
+        assert upload.failed == dict.fromkeys((0, 1), FailureCode.OUTCOME_UNKNOWN)
+        assert on_disk(root) == digests(paths[:1])
 
 
 def test_lost_answer_without_progress_is_unknown_and_stored_once(source: Path, root: Path) -> None:
