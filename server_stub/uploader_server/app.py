@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.routing import Router as RestRouter
 
 from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
@@ -16,19 +17,19 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
+from uploader_server.faults.control import PATH as CONTROL_PATH
 from uploader_server.faults.control import FaultControl
 from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
-from uploader_server.http.bodies import Bodies
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
 from uploader_server.http.middleware import RequestTracker, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
-from uploader_server.http.routes import Rest, create_rest
+from uploader_server.http.routes import Rest
 from uploader_server.http.watch import Watch
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
@@ -41,7 +42,6 @@ from uploader_server.tus.routes import Tus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -78,13 +78,15 @@ class UploadApp:
         if isinstance(state.backend, Bundled):
             more += _further_calls(state.backend, offers)
         self._offers = offers
-        rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
-        self.routes = [route for route in rest.routes if isinstance(route, Route) and route.include_in_schema]
+        if state.config.fault_control:
+            more.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
+        routes = Rest(state.config, state.store, state.backend, offers).routes() + more
+        self.routes = [route for route in routes if route.include_in_schema]
         """Routes of all HTTP calls."""
+        self._rest = RestRouter(routes, lifespan=self._lifespan)
         limit = RateLimit(limits.rate, state.config.rate_window)
-        router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
-        checked = Origins(state.config, router)
-        control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
+        checked = Origins(state.config, Router(state.config, limit, self._rest, state.realtime))
+        control = checked if state.config.fault_control else None
         self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
         """The layers below the request tracker."""
         self.proxies = Proxies(state.config.behind_proxy)
@@ -96,7 +98,6 @@ class UploadApp:
             limit=self._per_address,
             echo=not state.config.reference,
         )
-        self._rest = rest
         try:
             self._log = AccessLog(state.config)
         except OSError as error:
@@ -114,7 +115,7 @@ class UploadApp:
             await self._tracker(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
         self.state.faults.runs_on(asyncio.get_running_loop())
         self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()

@@ -50,7 +50,7 @@ class Bundled(Sessions):
         """Packs of small files; None if disabled."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
-        """Receive one batch. Raises ApiError; ClientGoneError if the connection closed (nothing is stored)."""
+        """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
         answer = await receive_batch(self, request)
         for file in answer["files"]:
             if "filePath" in file:  # hide the path on the server's disk

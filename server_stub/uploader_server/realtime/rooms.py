@@ -11,8 +11,7 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.bodies import before
-from uploader_server.http.errors import ApiError, refuse
+from uploader_server.http.errors import ApiError, before, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 

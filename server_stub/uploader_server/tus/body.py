@@ -7,7 +7,9 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.http.errors import ApiError, ClientGoneError
+from starlette.requests import ClientDisconnect
+
+from uploader_server.http.errors import ApiError
 from uploader_server.session import EVENT_INTERVAL
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ class Body:
         self._receive = request.receive
 
     async def piece(self) -> bytes:
-        """Return the next bytes. Raises ClientGoneError if the connection closed."""
+        """Return the next bytes. Raises ClientDisconnect if the connection closed."""
         message = await self._receive()
         if message["type"] != "http.request":
-            raise ClientGoneError
+            raise ClientDisconnect
         self.complete = not message.get("more_body", False)
         data: bytes = message.get("body", b"")
         return data
@@ -71,7 +73,7 @@ class Receiving:
         """Receive the body.
 
         Raises ApiError: 408 after the idle timeout, 410 if the session was cancelled, 413 for too many bytes, 423 if
-        another request took over, 460 for a wrong checksum; ClientGoneError if the connection closed, OSError or
+        another request took over, 460 for a wrong checksum; ClientDisconnect if the connection closed, OSError or
         sqlite3.Error if the disk failed.
         """
         if (self._body.length or 0) > self._limit:

@@ -7,8 +7,6 @@ that keeps paths.
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain, storage_failure
+from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import StoredFile, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -38,26 +36,13 @@ from uploader_server.tus.upload import FINISHED, OPEN
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
 
-logger = logging.getLogger(__name__)
-
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
-
-
-class Early(Response):
-    """A success response sent before the body has arrived; the rest is dropped (see RefusalResponse)."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, then drain the body."""
-        self.headers["connection"] = "close"
-        await super().__call__(scope, receive, send)
-        await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
 class Tus:
@@ -80,17 +65,12 @@ class Tus:
 
     async def serve(self, request: Request) -> Response:
         """Serve a request."""
-        method = request.method
-        body = Body(request)
         try:
-            answer = await self._answer(method, request, body)
-        except ApiError as error:
-            answer = _refusal(error, body)
-        except ClientGoneError:
-            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete"), body)
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("%s %s: %s", method, request.url.path, error)
-            answer = _refusal(storage_failure(error), body)
+            answer = await self._answer(request.method, request, Body(request))
+        except Exception as error:
+            refusal = as_api_error(error)
+            refusal.headers["tus-resumable"] = VERSION
+            raise refusal from error
         answer.headers["tus-resumable"] = VERSION
         return answer
 
@@ -122,14 +102,14 @@ class Tus:
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
         known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
-            return await self._known(known, fields.get("sessionId", ""), body)
+            return await self._known(known, fields.get("sessionId", ""))
         checksum = parse_checksum(headers.get("upload-checksum"))
         upload = await new_upload(self.uploads, request, body, owner)
         if upload.concat.parts:  # a concurrent request may have finished one with this key
             known = await self.uploads.find_key(owner, upload.key)
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
-            return await self._known(known, upload.session, body)
+            return await self._known(known, upload.session)
         if self.uploads.store.durable or (body.present and checksum is not None):
             upload.counted = 0
         self.uploads.shared.check(upload, self.limits.max_size)
@@ -156,13 +136,13 @@ class Tus:
                 await self.uploads.store.make(upload)
                 await self.uploads.store.save(upload)
 
-    async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
+    async def _known(self, upload: Upload, session_id: str) -> Response:
         """Respond to a repeated creation: 200, the same Location, the offset; its body is dropped."""
         async with self.uploads.turn(upload):
             await self.uploads.adopt(upload, session_id)
             await settle(self.uploads, upload)
         headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
-        return Response(headers=headers) if body.complete else Early(headers=headers)
+        return Response(headers=headers)
 
     # Other methods
 
@@ -228,9 +208,3 @@ class Tus:
             "upload-file-id": upload.id,
             **repr_digest(upload.sha256),
         }
-
-
-def _refusal(error: ApiError, body: Body) -> Response:
-    answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
-    answer.headers.update(error.headers)
-    return answer
