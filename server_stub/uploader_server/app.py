@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from uploader_server.backend import Backend
     from uploader_server.http.accesslog import LoggedRequest
 
 
@@ -56,7 +55,7 @@ class State:
     config: ServerConfig
     store: Store
     faults: Faults
-    backend: Backend
+    backend: Bundled | Reference
     realtime: Realtime
     analyses: Analyses
     metrics: Metrics
@@ -201,7 +200,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     realtime = Realtime(config, metrics)
     analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
     flavour = Reference if config.reference else Bundled
-    backend: Backend = flavour(config, store, faults, realtime.emit)
+    backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})

@@ -33,7 +33,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         session, files = intake.checked()
         if session.status == "cancelled":
             raise _cancelled()
-        with sessions.placing(session.category, files):
+        with sessions.store.placing(session.category, [file.wanted_path for file in files]):
             await _store(sessions, session, files)
             await sessions.record(session, files)
         await sessions.announce(session, files)

@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from uploader_server.backend import Backend
+    from uploader_server.bundled import Bundled
     from uploader_server.config import Limits, ServerConfig
+    from uploader_server.reference.backend import Reference
     from uploader_server.storage.store import Store
 
 
 class Rest:
     """The handlers. `offers` describes `tus`, `packs` and `lookup` in `/health` and the session response."""
 
-    def __init__(self, config: ServerConfig, store: Store, backend: Backend, offers: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: ServerConfig, store: Store, backend: Bundled | Reference, offers: Mapping[str, Any]
+    ) -> None:
         self.offers = offers
         self.config = config
         self.limits = config.limits

@@ -84,7 +84,7 @@ async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
 def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
     """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
     try:
-        safe_parts(upload.wanted_path)
+        safe_parts(upload.file.wanted_path)
     except UnsafePathError as error:
         raise ApiError(400, "INVALID_PATH", str(error)) from error
     ending, limits = extension(upload.name), uploads.limits

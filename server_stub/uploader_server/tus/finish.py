@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
@@ -93,13 +93,13 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
-    with sessions.placing(upload.category, [file]):
+    with sessions.store.placing(upload.category, [file.wanted_path]):
         await _place(uploads, upload)
         if file.path is None:
             await sessions.record(session, [file])
             await uploads.retire(upload, "failed")
         else:
-            path = Path(file.path)
+            path = sessions.store.root / file.path
             row = uploads.store.saved(upload, status=FINISHED, path=path)
             joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
             await sessions.record(session, [file], row, *joined)
@@ -111,11 +111,12 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
 
 
 async def _place(uploads: Uploads, upload: Upload) -> None:
-    target = uploads.sessions.store.root / upload.category / upload.wanted_path
+    place = functools.partial(uploads.sessions.place, upload.category, [upload.file], alone=False)
+    target = uploads.sessions.store.root / upload.category / upload.file.wanted_path
     if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        uploads.sessions.place_one(upload.category, upload.file)  # a link is faster than a thread
+        place()  # a link is faster than a thread
     else:
-        await asyncio.to_thread(uploads.sessions.place_one, upload.category, upload.file)
+        await asyncio.to_thread(place)
 
 
 def _cancelled(uploads: Uploads, upload: Upload) -> bool:

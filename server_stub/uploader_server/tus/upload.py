@@ -69,11 +69,6 @@ class Upload:
         return self.fields.get("filename") or self.fields.get("name") or self.id
 
     @property
-    def wanted_path(self) -> str:
-        """Requested path below the category."""
-        return self.fields.get("relativePath") or self.name.rpartition("/")[2]
-
-    @property
     def key(self) -> str:
         """`uploadKey` of an idempotent creation (docs/protocol.md, section 5), or empty."""
         return self.fields.get("uploadKey", "")

@@ -266,7 +266,7 @@ class Uploads:
             self._enter(upload, session)
         elif upload.path is not None:
             upload.file.status, upload.file.progress, upload.file.size = "completed", 100, upload.offset
-            upload.file.path = str(upload.path)
+            upload.file.path = self.sessions.store.below(upload.path)
             self._enter(upload, session)
             await self.sessions.record(session, [upload.file], self.store.saved(upload))
             await self.sessions.announce(session, [upload.file])
