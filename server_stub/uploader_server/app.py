@@ -79,7 +79,7 @@ class UploadApp:
         self._offers = offers
         if state.config.fault_control:
             more.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
-        routes = Rest(state.config, state.store, state.backend, offers).routes() + more
+        routes = Rest(state.backend, offers).routes() + more
         self.routes = [route for route in routes if route.include_in_schema]
         """Routes of all HTTP calls."""
         self._rest = RestRouter(routes, lifespan=self._lifespan)

@@ -102,17 +102,7 @@ class FileState:
         }
 
 
-FILE_COLUMNS = (
-    "id",
-    "original_name",
-    "relative_path",
-    "size",
-    "status",
-    "progress",
-    "speed",
-    "error",
-    "error_code",
-)
+FILE_COLUMNS = ("id", "original_name", "relative_path", "size", "status", "progress", "speed", "error", "error_code")
 """Fields of FileState that are restored from the database."""
 
 

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import (
-    MAX_JSON,
-    SMALL_JSON,
-    ApiError,
-    Json,
-    parse_json,
-    read_body,
-    read_json,
-    zipped,
-)
+from uploader_server.http.errors import MAX_JSON, SMALL_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import StoredFile, digest_header
 from uploader_server.http.validation import finish_request, session_request, validated
 from uploader_server.wire import timestamp
@@ -33,36 +24,30 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from uploader_server.bundled import Bundled
-    from uploader_server.config import Limits, ServerConfig
+    from uploader_server.config import Limits
     from uploader_server.reference.backend import Reference
-    from uploader_server.storage.store import Store
 
 
 class Rest:
     """The handlers. `offers` describes `tus`, `packs` and `lookup` in `/health` and the session response."""
 
-    def __init__(
-        self, config: ServerConfig, store: Store, backend: Bundled | Reference, offers: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, backend: Bundled | Reference, offers: Mapping[str, Any]) -> None:
         self.offers = offers
-        self.config = config
-        self.limits = config.limits
-        self.store = store
+        self.config = backend.config
+        self.limits = backend.limits
+        self.store = backend.store
         self.backend = backend
         self._started = time.monotonic()
 
     async def health(self, _: Request) -> Response:
         """Serve `GET /health`: the status and (bundled) the limits."""
-        more = {} if self.config.reference else {"limits": _shown(self.limits), **self.offers}
-        return Json(
-            {
-                "status": "OK",
-                "timestamp": timestamp(),
-                "uptime": round(time.monotonic() - self._started, 3),
-                "memory": _memory(reference=self.config.reference),
-                **more,
-            }
-        )
+        known = {
+            "status": "OK",
+            "timestamp": timestamp(),
+            "uptime": round(time.monotonic() - self._started, 3),
+            "memory": _memory(reference=self.config.reference),
+        }
+        return Json(known if self.config.reference else {**known, "limits": _shown(self.limits), **self.offers})
 
     async def validate(self, request: Request) -> Response:
         """Serve `POST /api/upload/validate`."""
