@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
-from uploader_server.session import FILE_COLUMNS, STATUSES, FileState, Session
+from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, STATUSES, FileState, Session
 from uploader_server.storage.paths import PERMANENT, UnsafePathError
 from uploader_server.wire import is_uuid, timestamp
 
@@ -123,6 +123,16 @@ class Sessions:
         if session is not None:
             changes.append(self.store.session_saved(session.row()))
         await self.store.save(*changes)
+
+    async def arriving(self, session: Session, file: FileState, percent: int, speed: float) -> None:
+        """Update the progress of a file, and its speed; emit an event at most ten times per second."""
+        percent = min(99, percent)
+        if percent > file.progress:
+            session.advance(file, percent)
+        now = time.monotonic()
+        if now - session.reported >= EVENT_INTERVAL:
+            session.reported, file.speed = now, speed
+            await self.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
     async def announce(self, session: Session, files: list[FileState]) -> None:
         """Count recorded files, emit events, and end the session after its last file. Raises sqlite3.Error."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
-from uploader_server.session import EVENT_INTERVAL, batch_answer
+from uploader_server.session import batch_answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -152,18 +152,12 @@ class Intake:
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:
-        """Update the progress of a file; emit an event at most ten times per second."""
+        """Report the progress of a file."""
         # Without Content-Length of the part, estimate it by the rest of the request.
         length = file.announced if file.announced is not None else self.total - self._file_began
-        percent = min(99, 100 * file.size // length) if length > 0 else 0
-        session = self.session
-        if session is None:
-            file.progress = max(file.progress, percent)
-            return
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = file.size / max(now - self._began, 1e-6)
-            await self.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+        percent = 100 * file.size // length if length > 0 else 0
+        if self.session is None:
+            file.progress = max(file.progress, min(99, percent))
+        else:
+            speed = file.size / max(time.monotonic() - self._began, 1e-6)
+            await self.sessions.arriving(self.session, file, percent, speed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 
 from uploader_server.http.errors import ApiError
-from uploader_server.session import EVENT_INTERVAL
+from uploader_server.tus.headers import CHECKSUMS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -56,7 +56,7 @@ class Receiving:
         self._upload = upload
         self._body = body
         self._checksum = checksum
-        self._digest: Any = None if checksum is None else checksum.hasher()
+        self._digest: Any = None if checksum is None else CHECKSUMS[checksum.algorithm]()
         self._start = upload.offset
         self._limit = uploads.most(upload) - upload.offset
         """Maximum bytes of the body."""
@@ -84,7 +84,7 @@ class Receiving:
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
         if self._session is not None:
-            self._attach(self._session, reading)
+            self._session.attach(reading)
         try:
             await asyncio.wait({reading})
         finally:
@@ -117,7 +117,10 @@ class Receiving:
         upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
-            await self._finish(appender)
+            try:
+                await self._wait_for_save()
+            finally:
+                await appender.close()
         except (OSError, sqlite3.Error) as error:
             self._failure, whole = error, False
         kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
@@ -133,18 +136,6 @@ class Receiving:
             if not upload.complete:  # a complete upload is saved when it is finished
                 await store.save(upload)
         return kept
-
-    async def _finish(self, appender: Appender) -> None:
-        try:
-            await self._wait_for_save()
-        finally:
-            await appender.close()
-
-    def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
-        if not session.requests:
-            session.began = self._began
-        session.requests.add(reading)
-        session.touch()
 
     async def _read(self, appender: Appender) -> None:
         loop = asyncio.get_running_loop()
@@ -183,19 +174,14 @@ class Receiving:
         await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
-        """Emit a progress event at most ten times per second; parts have no events."""
-        session, file = self._session, self._upload.file
-        file.size = taken
-        if session is None or self._upload.concat.kind == "partial":
-            return
-        percent = min(99, 100 * taken // self._upload.length) if self._upload.length else 0
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = (taken - self._start) / max(now - self._began, 1e-6)
-            await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+        """Report the progress of the file; parts have no events."""
+        upload = self._upload
+        upload.file.size = taken
+        if self._session is not None and not upload.is_part:
+            percent = 100 * taken // upload.length if upload.length else 0
+            await self._uploads.sessions.arriving(
+                self._session, upload.file, percent, (taken - self._start) / max(time.monotonic() - self._began, 1e-6)
+            )
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {self._start + self._limit} bytes")

@@ -25,7 +25,6 @@ from uploader_server.tus.headers import (
     BODY_TYPE,
     ENDPOINT,
     VERSION,
-    TusError,
     capabilities,
     is_upload_id,
     number,
@@ -52,6 +51,7 @@ class Tus:
         self.uploads = uploads
         self.limits = uploads.limits
         self.config = uploads.sessions.config
+        self.store = uploads.sessions.store
 
     def routes(self) -> list[Route]:
         """Return the routes; `http.middleware` applies X-HTTP-Method-Override before."""
@@ -78,7 +78,9 @@ class Tus:
         if method == "OPTIONS":
             return Response(status_code=204, headers=capabilities(self.limits.max_size))
         if method != "GET" and request.headers.get("tus-resumable") != VERSION:
-            raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
+            raise ApiError(
+                412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", headers={"tus-version": VERSION}
+            )
         upload_id = request.path_params.get("id")
         if upload_id is None:
             if method == "POST":
@@ -92,7 +94,7 @@ class Tus:
                 return Response(status_code=204)
             return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
         allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
-        raise TusError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", {"allow": ", ".join(allowed)})
+        raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", headers={"allow": ", ".join(allowed)})
 
     # Creation
 
@@ -125,7 +127,7 @@ class Tus:
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         """Save a new upload and receive the body of its creation; a small whole file is saved only once."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.concat.kind != "partial"
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and not upload.is_part
         await self.uploads.add(upload, save=not late)
         try:
             if body.present:
@@ -154,12 +156,12 @@ class Tus:
         if offset is None:
             raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
         checksum = parse_checksum(headers.get("upload-checksum"))
-        if upload.concat.kind == "final":
+        if upload.concat.parts:
             raise ApiError(403, "FINAL_UPLOAD", "A final upload accepts no bytes")
         async with self.uploads.turn(upload):
             if offset != upload.offset:
                 now = {"upload-offset": str(upload.offset)}
-                raise TusError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", now)
+                raise ApiError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", headers=now)
             if length is not None:
                 await self.uploads.set_length(upload, length)
             if body.present and upload.status == FINISHED:
@@ -174,7 +176,7 @@ class Tus:
             await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
         if upload.path is not None and not upload.sha256:
-            headers |= await digest_header(self.uploads.sessions.store, upload.path, request)
+            headers |= await digest_header(self.store, self.store.root / upload.path, request)
         if upload.length is None:
             headers["upload-defer-length"] = "1"
         else:
@@ -187,11 +189,11 @@ class Tus:
 
     def _bytes(self, upload: Upload) -> Response:
         """Serve `GET`: the finished file, with ranges; parts get 404."""
-        if upload.concat.kind == "partial":
-            raise TusError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
+        if upload.is_part:
+            raise ApiError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        return StoredFile(upload.path, {"cache-control": "no-cache", **self._where(upload)})
+        return StoredFile(self.store.root / upload.path, {"cache-control": "no-cache", **self._where(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}
@@ -202,9 +204,8 @@ class Tus:
     def _where(self, upload: Upload) -> dict[str, str]:
         if upload.status != FINISHED or upload.path is None:
             return {}
-        stored = upload.path.relative_to(self.uploads.sessions.store.root).as_posix()
         return {
-            "content-location": "/uploads/" + quote(stored),
+            "content-location": "/uploads/" + quote(upload.path),
             "upload-file-id": upload.id,
             **repr_digest(upload.sha256),
         }
