@@ -376,8 +376,8 @@ MUTANTS = (
     Mutant(
         "one address may have any number of requests",
         SERVER + "http/middleware.py",
-        "if self._limit and self._addresses[address] > self._limit:",
-        "if False:",
+        "elif self.limit and self._addresses[address] > self.limit:",
+        "elif False:",
         "functional/server/test_server_inputs.py",
     ),
     Mutant(

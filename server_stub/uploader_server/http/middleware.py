@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from uploader_server.http.accesslog import TrackedRequest, client_address
-from uploader_server.http.auth import check_access, check_token
+from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class RequestTracker:
         echo: bool,
     ) -> None:
         self._app = app
-        self._proxies = proxies
-        self._limit = limit
+        self.proxies = proxies
+        self.limit = limit
         self._keep = keep
         self._echo = echo
         self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
@@ -89,7 +89,7 @@ class RequestTracker:
         """Serve one request or websocket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
-        scope = self._proxies.client_scope(scope)
+        scope = self.proxies.client_scope(scope)
         address = client_address(scope)
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         self._addresses[address] += 1
@@ -97,7 +97,7 @@ class RequestTracker:
         try:
             if self._stopping:
                 await seen.give_up()
-            elif self._limit and self._addresses[address] > self._limit:
+            elif self.limit and self._addresses[address] > self.limit:
                 await refuse(429, scope, seen.receive, seen)
             else:
                 await self._app(scope, seen.receive, seen)
@@ -207,11 +207,9 @@ class Router:
         token, path = self._config.auth_token, scope["path"]
         if token is None or path in FREE:
             return
-        authorization = Headers(scope=scope).get("authorization")
-        if scope["method"] == "DELETE" or path.startswith("/api/ai/"):
-            check_token(authorization, self._config.jwt_secret, token)
-        else:
-            check_access(authorization, token)
+        accepts_jwt = scope["method"] == "DELETE" or path.startswith("/api/ai/")
+        secret = self._config.jwt_secret if accepts_jwt else None
+        check_token(Headers(scope=scope).get("authorization"), secret, token)
 
     @contextlib.contextmanager
     def _limited(self, scope: Scope, receive: Receive) -> Iterator[Receive]:
