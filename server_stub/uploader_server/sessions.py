@@ -182,11 +182,13 @@ def _restored(saved: SavedSession) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
     session = Session(**dict(saved.row), failed=saved.row["given_up"])
     for row in saved.files:
-        session.files[row["id"]] = _file(row)
-        session.count(session.files[row["id"]])
-    session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
-    for row in saved.open_packed:
-        session.remember(row["relative_path"], row["sha256"].hex())
+        if row["packed"] is None:
+            file = session.files[row["id"]] = _file(row)
+            session.count(file)
+        else:
+            session.count_packed(row["status"] == "completed", row["status"] == "failed")
+            session.remember(row["relative_path"], row["sha256"].hex())
+    session.count_packed(saved.counts.get("completed", 0), saved.counts.get("failed", 0))
     if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()

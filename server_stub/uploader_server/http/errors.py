@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
@@ -156,6 +156,24 @@ async def before(end: float, receive: Receive) -> Message:
             return await receive()
     except TimeoutError:
         raise ApiError(408, "REQUEST_TIMEOUT", "The request took too long to arrive") from None
+
+
+async def pieces(receive: Receive, idle_timeout: float) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body as they arrive.
+
+    Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect if the connection closed.
+    """
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(idle_timeout):
+                message = await receive()
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 def parse_json(text: bytes) -> Any:

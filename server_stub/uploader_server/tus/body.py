@@ -7,9 +7,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import ClientDisconnect
-
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, pieces
 from uploader_server.tus.headers import CHECKSUMS
 
 if TYPE_CHECKING:
@@ -26,26 +24,15 @@ COUNTED_EVERY = 3 << 20
 
 
 class Body:
-    """The body of a request."""
+    """The body of a request, as its headers describe it."""
 
     def __init__(self, request: Request) -> None:
         length = request.headers.get("content-length", "")
         self.length = int(length) if length.isdigit() else None
         """Content-Length in bytes; None if chunked."""
         self.present = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
-        self.complete = not self.present
-        """Whether the whole body was received."""
         self.kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._receive = request.receive
-
-    async def piece(self) -> bytes:
-        """Return the next bytes. Raises ClientDisconnect if the connection closed."""
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise ClientDisconnect
-        self.complete = not message.get("more_body", False)
-        data: bytes = message.get("body", b"")
-        return data
+        self.receive = request.receive
 
 
 class Receiving:
@@ -138,22 +125,14 @@ class Receiving:
         return kept
 
     async def _read(self, appender: Appender) -> None:
-        loop = asyncio.get_running_loop()
-        idle_timeout = self._uploads.sessions.config.idle_timeout
-        try:
-            async with asyncio.timeout(idle_timeout) as idle:
-                while not self._body.complete:
-                    piece = await self._body.piece()
-                    idle.reschedule(loop.time() + idle_timeout)
-                    if appender.taken + len(piece) > self._limit:
-                        raise self._too_large()
-                    if piece:
-                        await appender.write(piece)
-                        if self._counts and self._checksum is None:
-                            await self._count(appender)
-                        await self._report(self._start + appender.taken)
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        async for piece in pieces(self._body.receive, self._uploads.sessions.config.idle_timeout):
+            if appender.taken + len(piece) > self._limit:
+                raise self._too_large()
+            if piece:
+                await appender.write(piece)
+                if self._counts and self._checksum is None:
+                    await self._count(appender)
+                await self._report(self._start + appender.taken)
 
     async def _count(self, appender: Appender) -> None:
         """Save the offset regularly, so that the row is less than 8 MiB behind."""
@@ -179,9 +158,8 @@ class Receiving:
         upload.file.size = taken
         if self._session is not None and not upload.is_part:
             percent = 100 * taken // upload.length if upload.length else 0
-            await self._uploads.sessions.arriving(
-                self._session, upload.file, percent, (taken - self._start) / max(time.monotonic() - self._began, 1e-6)
-            )
+            speed = (taken - self._start) / max(time.monotonic() - self._began, 1e-6)
+            await self._uploads.sessions.arriving(self._session, upload.file, percent, speed)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {self._start + self._limit} bytes")
