@@ -30,18 +30,7 @@ class StartupError(Exception):
 
 @dataclass(frozen=True)
 class RealtimeMode:
-    """A fault of one or both Socket.IO transports.
-
-    - `up`: no fault.
-    - `off`: the path answers 404, as if there were no Socket.IO.
-    - `refuse`: every connection is refused (403).
-    - `hang`: connections are accepted and get no response.
-    - `flap`: alternates `seconds` up and `seconds` down from the first connection on. While down, live connections are
-      cut and new ones refused.
-    - `kill-after`: `seconds` after the first connection all connections are cut, and new ones refused.
-    - `kick`: live connections are cut every `seconds` after the first connection; new ones are accepted.
-    - `freeze`: `seconds` after the first connection all messages are dropped; connections stay open.
-    """
+    """A fault of one or both Socket.IO transports: `up` is none, for the others see `faults.table`."""
 
     kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
     seconds: float = 0.0

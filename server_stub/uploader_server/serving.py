@@ -29,7 +29,6 @@ from uploader_server.http.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
-    from types import TracebackType
 
     from uploader_server.faults import Faults
     from uploader_server.faults.state import Restart
@@ -304,7 +303,5 @@ class EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ BLOCK = 1 << 20
 """Bytes per read."""
 PRUNED_AT_ONCE = 1000
 """Digests checked per call of `prune`."""
+_SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
 class StoredFile(NamedTuple):
@@ -97,8 +97,7 @@ class Digests:
         def change(db: sqlite3.Connection) -> None:
             for path, sha256 in files:
                 with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-                    row = (*self._now(self._root / path), sha256)
-                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+                    db.execute(_SAVE, (*self._now(self._root / path), sha256))
 
         return change
 
@@ -137,9 +136,7 @@ class Digests:
         query = "SELECT path FROM digests WHERE path > ? ORDER BY path LIMIT ?"
         rows = await self._database.read(lambda db: db.execute(query, (after, PRUNED_AT_ONCE)).fetchall())
         paths = [str(row["path"]) for row in rows]
-        gone = await asyncio.to_thread(
-            lambda: [(path,) for path in paths if not os.path.exists(f"{self._root}/{path}")]
-        )
+        gone = await asyncio.to_thread(lambda: [(path,) for path in paths if not (self._root / path).exists()])
         if gone:
             await self._database.transaction(lambda db: db.executemany("DELETE FROM digests WHERE path = ?", gone))
         return paths[-1] if len(paths) == PRUNED_AT_ONCE else ""
@@ -148,10 +145,7 @@ class Digests:
         try:
             async with self._turn:
                 sha256 = await asyncio.to_thread(self._reading.sha256, path)
-            row = (*now, sha256)
-            await self._database.transaction(
-                lambda db: db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
-            )
+            await self._database.transaction(lambda db: db.execute(_SAVE, (*now, sha256)))
             return sha256
         finally:
             del self._running[now]
