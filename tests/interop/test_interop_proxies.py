@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command import Done
+    from foreign import Node
 
     from uploader_server.serving import EmbeddedServer
 
@@ -221,3 +222,26 @@ def test_no_proxy_keeps_every_call_off_the_proxy(server: EmbeddedServer, tmp_pat
         log = (tmp_path / "tinyproxy.log").read_text()
     assert completed(done) == 1
     assert "Request" not in log
+
+
+# --- a proxy in front of @tus/server that drops the port
+
+
+def test_location_without_the_port_names_the_cause(node: Node, tmp_path: Path) -> None:
+    """nginx with `Host $host` on a port of its own: @tus/server makes absolute URLs of it."""
+    (path,) = make(tmp_path / "files", a=20 * MIB)
+    store = tmp_path / "store"
+    store.mkdir()
+    process = node.start("tus_node_server.mjs", str(store), "[]")
+    try:
+        assert process.stdout is not None
+        upstream = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        forward = f"proxy_pass {upstream}; client_max_body_size 0; proxy_set_header Host $host;"
+        with nginx(tmp_path, f"location / {{ {forward} }}") as url:
+            done = uploader("upload", path, "--tus-endpoint", f"{url}/files", "--chunk-size", "4M", home=tmp_path)
+    finally:
+        process.kill()
+        process.communicate()
+    assert done.code != 0
+    assert "its proxy drops the port" in done.err
+    assert "$http_host" in done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence, whole
@@ -170,7 +171,15 @@ class TusClient:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             self._used = dict(self._headers())
-            answer = self._http.request(method, url, headers={**self._used, **sent}, body=body, read_timeout=timeout)
+            try:
+                answer = self._http.request(
+                    method, url, headers={**self._used, **sent}, body=body, read_timeout=timeout
+                )
+            except errors.ConnectFailed as error:
+                self._check_port(url, error)
+                raise
+            if "Tus-Resumable" not in answer.headers:
+                self._check_port(url)
             self._note(answer)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:
@@ -179,6 +188,15 @@ class TusClient:
             if body is not None:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
+
+    def _check_port(self, url: str, cause: Exception | None = None) -> None:
+        """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""
+        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
+        if ours.port and not theirs.port and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname):
+            raise errors.ProtocolError(
+                f"the server's Location points to {url}: its proxy drops the port",
+                hint="have the proxy forward the port as well (nginx: proxy_set_header Host $http_host)",
+            ) from cause
 
     def _place(self, base: str, location: str) -> str:
         try:
