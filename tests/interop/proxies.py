@@ -30,12 +30,15 @@ http {{
   fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
-  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-  server {{
-    listen 127.0.0.1:{port};
-    {server}
-  }}
+  {http}
 }}
+"""
+SERVER = """
+map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
+server {
+  listen 127.0.0.1:{port};
+  %s
+}
 """
 FORWARD = """
 proxy_http_version 1.1;
@@ -51,13 +54,18 @@ def stock_nginx(directory: Path, upstream: str, extra: str = "") -> contextlib.A
     return nginx(directory, f"{extra}\nlocation / {{ proxy_pass {upstream}; {FORWARD} }}")
 
 
-@contextlib.contextmanager
-def nginx(directory: Path, server: str) -> Iterator[str]:
+def nginx(directory: Path, server: str) -> contextlib.AbstractContextManager[str]:
     """Run nginx with the directives of one `server` block, without `listen`; yield its URL."""
+    return nginx_http(directory, SERVER % server)
+
+
+@contextlib.contextmanager
+def nginx_http(directory: Path, http: str) -> Iterator[str]:
+    """Run nginx with the content of an `http` block, where `{port}` is the port to listen on; yield its URL."""
     user = "user root;" if os.geteuid() == 0 else ""
     port = _free_port()
     config = directory / "nginx.conf"
-    config.write_text(NGINX.format(user=user, directory=directory, port=port, server=server))
+    config.write_text(NGINX.format(user=user, directory=directory, http=http.replace("{port}", str(port))))
     with _running(["nginx", "-e", f"{directory}/nginx.log", "-c", str(config)], port):
         yield f"http://127.0.0.1:{port}"
 

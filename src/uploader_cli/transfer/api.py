@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
@@ -195,7 +195,7 @@ class Api:
         Raise `DigestPending` while the digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
-        where = below(self.server, where)
+        where = self._located(where)
         if not self._is_ours(where):
             raise errors.ProtocolError(f"{where} is on another host than the server")
         answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
@@ -210,7 +210,7 @@ class Api:
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
-        where = below(self.server, where)
+        where = self._located(where)
         if not self._is_ours(where):
             return False
         self.retry.wait_out_pause()
@@ -278,6 +278,10 @@ class Api:
 
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
+
+    def _located(self, where: str) -> str:
+        """Return the URL of a stored file, given a URL or path of the server."""
+        return urljoin(self._settings.target_url, below(self.server, where))
 
     def _is_ours(self, where: str) -> bool:
         """Return whether `where` is on the server (docs/protocol.md, section 5)."""

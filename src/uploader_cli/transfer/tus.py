@@ -194,8 +194,8 @@ class TusClient:
         ours, theirs = urlsplit(self.endpoint), urlsplit(url)
         if ours.port and not theirs.port and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname):
             raise errors.ProtocolError(
-                f"the server's Location points to {url}: its proxy drops the port",
-                hint="have the proxy forward the port as well (nginx: proxy_set_header Host $http_host)",
+                f"the server's Location points to {url}: its proxy drops the port"
+                " (nginx: proxy_set_header Host $http_host)"
             ) from cause
 
     def _place(self, base: str, location: str) -> str:
