@@ -12,7 +12,7 @@ from serving import running_server
 if TYPE_CHECKING:
     from foreign import Node
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.debian]
 
 BYTES = 20 << 20
 

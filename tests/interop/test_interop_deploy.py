@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.debian]
 
 PAGE = page("deploy.md")
 UPSTREAM = "127.0.0.1:8005"
@@ -71,6 +71,8 @@ def test_configuration_of_the_page_serves_uploads_over_tls(
                 address,
                 "--ca-bundle",
                 tmp_path / "ca.pem",
+                "--limit-rate",
+                "3M",
                 "--json",
             ]
             done = uploader(*line, home=tmp_path)
