@@ -17,14 +17,9 @@ from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.requests import Request
 
-    from uploader_server.config import ServerConfig
-    from uploader_server.faults import Faults
     from uploader_server.session import Session
-    from uploader_server.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +27,8 @@ logger = logging.getLogger(__name__)
 class Bundled(Sessions):
     """The backend of the bundled server (docs/protocol.md, section 1)."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        store: Store,
-        faults: Faults,
-        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
-    ) -> None:
-        super().__init__(config, store, faults, emit)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.tus = Uploads(self)
         self.packs = Packs(self)
 
