@@ -53,7 +53,7 @@ def commands(scheduler: str) -> list[list[str]]:
 
 
 def run(words: Sequence[str], place: Path) -> int:
-    """Run a command as a shell does, with variables and patterns expanded and the page's directories moved to `place`."""
+    """Run a command as a shell does: expand variables and patterns, with the page's directories moved to `place`."""
     named = (os.path.expandvars(word).replace("/data/", f"{place}/") for word in words)
     moved = (re.sub(r"^/reports\b", f"{place}/reports", word) for word in named)
     command, *rest = [part for word in moved for part in _matching(word)]

@@ -55,7 +55,7 @@ RUN = {
 
 
 class Terminal:
-    """Runs blocks in one directory with a running server; `uploader serve` replaces it by another one on a free port."""
+    """Runs blocks in one directory with a server; `uploader serve` replaces it by another one on a free port."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
