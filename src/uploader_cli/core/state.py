@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
-from uploader_cli.core.rate import Meter, eta
+from uploader_cli.core.rate import Meter
 
 if TYPE_CHECKING:
     from uploader_cli.core import events as ev
@@ -83,18 +83,6 @@ class SessionState:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A finished file, for the list of the latest ones."""
-
-    file: int
-    path: str
-    phase: Phase
-    size: int
-    seconds: float
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Analysed:
     """A finished analysis: a summary of its result, or the error."""
 
@@ -153,7 +141,7 @@ class ProgressState:
     """The newest session."""
     sessions_done: int = 0
     channel: Channel = field(default_factory=Channel)
-    finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    finished: deque[ev.FileEnded] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failures: list[ev.FileFailed] = field(default_factory=list)
     """The first `MOST_KEPT`."""
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
@@ -239,7 +227,10 @@ class ProgressState:
 
     def eta(self, now: float) -> float | None:
         """Return the remaining seconds of the transfer; None if unknown."""
-        return eta(self.total_bytes - self.bytes_through, self.rate(now))
+        left, rate = self.total_bytes - self.bytes_through, self.rate(now)
+        if left <= 0:
+            return 0.0
+        return left / rate if rate > 0 else None
 
 
 def file_fraction(file: FileState) -> float:

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.report import EXIT_WORDS, FORMAT, VERSION
 from uploader_cli.exit_status import Exit, of_failure, worst
+from uploader_cli.report.document import FORMAT, VERSION, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ class Merge:
             "finished": runs[-1]["finished"],
             "ok": code == Exit.OK,
             "exit_code": int(code),
-            "exit": EXIT_WORDS[code],
+            "exit": word(code),
             "counts": {
                 "selected": counts.total(),
                 **{name: counts[name] for name in _OUTCOMES},

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core.events import Phase
-from uploader_cli.core.report import FORMAT, VERSION
 from uploader_cli.errors import UsageError
+from uploader_cli.report.document import FORMAT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,9 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uploader_cli.core.events import FileEnded
 from uploader_cli.core.observer import Observer
-from uploader_cli.core.report import Rows, RunFacts, report_head
+from uploader_cli.report.document import RunFacts, report_head, row_of
 from uploader_cli.report.spool import Spool
 
 if TYPE_CHECKING:
@@ -49,18 +50,16 @@ class Recorder(Observer):
     """Unix seconds."""
     notices: Notices = field(default_factory=Notices)
     """Complete after the run."""
-    _rows: Rows = field(default_factory=Rows)
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:
         self._guarded(self._open)
 
-    def handle(self, event: Event, _state: ProgressState, now: float) -> None:
+    def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add the row of a file that ended."""
-        row = self._rows.of(event, now)
-        if row is not None and self._spool is not None:
-            spool, values = self._spool, row.as_fields()
-            self._guarded(lambda: spool.put(values))
+        spool = self._spool
+        if isinstance(event, FileEnded) and spool is not None:
+            self._guarded(lambda: spool.put(row_of(event)))
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""

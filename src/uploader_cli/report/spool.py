@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Row: TypeAlias = dict[str, Any]
-"""A file as in the JSON report, see `core.report.FileRow`."""
+"""A file as in the JSON report, see `report.document.row_of`."""
 
 _TABLE = """
 CREATE TABLE files (
