@@ -299,9 +299,9 @@ MUTANTS = (
     ),
     Mutant(
         "packs go to another host",
-        CORE + "packs.py",
-        "and trusts(server, url) else",
-        "else",
+        CORE + "tus.py",
+        "if written and trusts(server, url) else",
+        "if written else",
         "unit/transfer functional/transfer/test_packs.py functional/transfer/test_credentials.py",
     ),
     Mutant(

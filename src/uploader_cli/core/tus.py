@@ -38,7 +38,6 @@ class Capabilities:
     """The capabilities of a tus server, from its session response, `/health` or OPTIONS. `max_size` None: no limit."""
 
     endpoint: str
-    version: str = VERSION
     extensions: frozenset[str] = frozenset()
     checksum_algorithms: frozenset[str] = frozenset()
     max_size: int | None = None
@@ -72,29 +71,27 @@ class Capabilities:
 
 
 def parse_capabilities(body: object, server: str) -> Capabilities | None:
-    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable.
-
-    The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
-    """
+    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
     fields = as_object(body)
-    endpoint = text(fields.get("endpoint"))
-    version = text(fields.get("version")) or VERSION
-    if not endpoint or version != VERSION:
+    url, size = offered(fields.get("endpoint"), server), number(fields.get("maxSize"))
+    if url is None or (text(fields.get("version")) or VERSION) != VERSION:
         return None
-    try:
-        url = place(server, endpoint)
-    except ValueError:
-        return None
-    if not trusts(server, url):
-        return None
-    size = number(fields.get("maxSize"))
     return Capabilities(
         endpoint=url,
-        version=version,
         extensions=_words(fields.get("extensions")),
         checksum_algorithms=_words(fields.get("checksumAlgorithms")),
         max_size=int(size) if size is not None and size > 0 else None,
     )
+
+
+def offered(endpoint: object, server: str) -> str | None:
+    """Return the URL of an `endpoint`, which may be relative; None on another host than `server`, to keep the token."""
+    written = text(endpoint)
+    try:
+        url = place(server, written or "")
+    except ValueError:
+        return None
+    return url if written and trusts(server, url) else None
 
 
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
