@@ -83,7 +83,7 @@ MUTANTS = (
         "rows of JSON have no comma", REPORT + "formats.py", 'separator = ",\\n    "', 'separator = "\\n    "', FORMATS
     ),
     Mutant("CSV ends lines with LF", REPORT + "formats.py", 'lineterminator="\\r\\n"', 'lineterminator="\\n"', FORMATS),
-    Mutant("CSV says True", REPORT + "formats.py", "str(value).lower() if", "str(value) if", FORMATS),
+    Mutant("CSV says True", REPORT + "formats.py", "str(value).lower()", "str(value)", FORMATS),
     Mutant(
         "JUnit counts failures as errors",
         REPORT + "junit.py",

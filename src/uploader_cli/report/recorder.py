@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ from uploader_cli.report.document import RunFacts, report_head, row_of
 from uploader_cli.report.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
@@ -53,13 +54,14 @@ class Recorder(Observer):
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:
-        self._guarded(self._open)
+        with self._guarded():
+            self._spool = Spool()
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add the row of a file that ended."""
-        spool = self._spool
-        if isinstance(event, FileEnded) and spool is not None:
-            self._guarded(lambda: spool.put(row_of(event)))
+        if isinstance(event, FileEnded) and self._spool is not None:
+            with self._guarded():
+                self._spool.put(row_of(event))
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""
@@ -73,13 +75,11 @@ class Recorder(Observer):
         """Write the reports, if the run ended with an exception before."""
         self.write(state)
 
-    def _open(self) -> None:
-        self._spool = Spool()
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Run `action`; a full disk loses the reports, but not the upload."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep a full disk from ending the upload; the reports are lost."""
         try:
-            action()
+            yield
         except sqlite3.Error as error:
             self.notices.problems.append(f"no report can be written: {error} in the directory for temporary files")
             self._spool = None
