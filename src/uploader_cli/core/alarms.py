@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 FEWEST_TIMES, FEWEST_TRIES = 2, 10
 """Minimum measurements before a warning: one slow response is no latency, one failure no rate."""
-CALM = 0.8
-"""Share of a threshold below which an alarm ends, so that it does not flap at the threshold."""
+CALM = 0.8  # share of a threshold below which an alarm ends, so that it does not flap at the threshold
 
 
 class Alarms:

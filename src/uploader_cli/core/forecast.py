@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.tus import Capabilities
 
-FIRST_CONTACT = 1
-"""`GET /health`, or OPTIONS of a tus endpoint: always the first request."""
+FIRST_CONTACT = 1  # `GET /health`, or OPTIONS of a tus endpoint: always the first request
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import RunFinished
 
 MOST = 100
-SOON = 5.0
-"""Seconds within which a wait or a retry may end without a message."""
-_NO_CASE = (0, 130, 143)
-"""Exit codes that need no attention: success and interrupts."""
+SOON = 5.0  # seconds within which a wait or a retry may end without a message
+_NO_CASE = (0, 130, 143)  # exit codes that need no attention: success and interrupts
 
 
 class IncidentKind(StrEnum):
@@ -52,8 +50,7 @@ class Incident:
     began: float
     text: str
     times: int = 1
-    degraded: bool = False
-    """Polls succeeded while the connection was lost."""
+    degraded: bool = False  # polls succeeded while the connection was lost
     ended: float | None = None
     ending: Ending | None = None
 
@@ -65,10 +62,8 @@ class IncidentLog:
     total: int = 0
     kept: deque[Incident] = field(default_factory=lambda: deque(maxlen=MOST))
     active: dict[IncidentKind, Incident] = field(default_factory=dict)
-    retrying: set[int] = field(default_factory=set)
-    """Files being retried without success so far."""
-    given_up: bool = False
-    """One of them failed."""
+    retrying: set[int] = field(default_factory=set)  # files being retried without success so far
+    given_up: bool = False  # one of them failed
 
     def begin(self, kind: IncidentKind, now: float, text: str) -> None:
         """Begin an incident, or count another occurrence in the active one."""

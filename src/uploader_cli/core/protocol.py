@@ -165,8 +165,7 @@ def _file_status(item: object) -> FileStatus | None:
     )
 
 
-MOST_WORDS = 500
-"""Maximum characters kept of an analysis message."""
+MOST_WORDS = 500  # maximum characters kept of an analysis message
 
 
 def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | None:

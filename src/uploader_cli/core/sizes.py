@@ -15,18 +15,13 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import PackOffer
     from uploader_cli.core.plan import LocalFile
 
-FIRST_CHUNK = 8 << 20
-"""Bytes of the first chunks where their size is found automatically."""
-MOST_CHUNK = 64 << 20
-"""Bytes of the largest of them."""
+FIRST_CHUNK = 8 << 20  # bytes of the first chunks where their size is found automatically
+MOST_CHUNK = 64 << 20  # bytes of the largest of them
 SAFE_CHUNK = 5 << 20
 """Bytes of the smallest of them, unless a 413 asks for less: Cloudflare Stream takes no smaller ones."""
-GRAIN = 256 << 10
-"""Their sizes are multiples of this: some servers take no others."""
-CHUNK_SECONDS = 1.5
-"""Seconds that such a chunk is to take."""
-FLAT = 0.75
-"""Share of its rate alone that a connection has beside others, if the limit is its own."""
+GRAIN = 256 << 10  # their sizes are multiples of this: some servers take no others
+CHUNK_SECONDS = 1.5  # seconds that such a chunk is to take
+FLAT = 0.75  # share of its rate alone that a connection has beside others, if the limit is its own
 LEAST_CHUNK = 64 << 10
 """Bytes below which a 413 is not answered with a smaller chunk any more (docs/protocol.md, section 5)."""
 
@@ -38,10 +33,8 @@ MOST_PACK = 8 << 20
 FIRST_PACK = 2 << 20
 LEAST_PACK = 64 << 10
 """Where the bytes of packs begin, before one was measured, and where they end on a slow link."""
-SLOW_PACK = 2.0
-"""Seconds that a pack may take before the next ones get smaller."""
-PACK_MEMORY = 64 << 20
-"""Bytes in all packs that are being sent; each is in memory twice while its body is made."""
+SLOW_PACK = 2.0  # seconds that a pack may take before the next ones get smaller
+PACK_MEMORY = 64 << 20  # bytes in all packs that are being sent; each is in memory twice while its body is made
 
 
 class ChunkSize:

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.stages import Analysis, Kind
 
-HISTORY = 50
-"""Maximum finished files and messages kept for the view."""
-MOST_KEPT = 1000
-"""Maximum failures, warnings and renamed files kept for the summary; the others are counted."""
+HISTORY = 50  # maximum finished files and messages kept for the view
+MOST_KEPT = 1000  # maximum failures, warnings and renamed files kept for the summary; the others are counted
 
-SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
-"""`overallStatus` values that end a session."""
+SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
 
 @dataclass(slots=True)
@@ -48,12 +45,9 @@ class FileState:
     server_status: str = ""
     server_id: str | None = None
     server_time: float = float("-inf")
-    retry_at: float | None = None
-    """Start of the next attempt (run clock, seconds), while the file waits for it."""
-    retry_reason: str = ""
-    """Why the last attempt failed."""
-    packed: bool = False
-    """The file is part of a pack: nothing is reported between its start and its end."""
+    retry_at: float | None = None  # start of the next attempt (run clock, seconds), while the file waits for it
+    retry_reason: str = ""  # why the last attempt failed
+    packed: bool = False  # the file is part of a pack: nothing is reported between its start and its end
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 
@@ -65,8 +59,7 @@ class SessionState:
     category: str = ""
     expected: int | None = None
     watched: bool = False
-    over: bool = False
-    """All its HTTP responses have arrived; last messages may follow."""
+    over: bool = False  # all its HTTP responses have arrived; last messages may follow
     status: str = "pending"
     percent: float = 0.0
     completed: int = 0
@@ -74,12 +67,9 @@ class SessionState:
     total: int | None = None
     server_time: float = float("-inf")
     by_name: dict[str, int] = field(default_factory=dict)
-    heard: float | None = None
-    """Time of the last message about it (run clock, seconds)."""
-    answered: float | None = None
-    """Time of the last poll response, which lists all files."""
-    missing: int = 0
-    """Consecutive responses that did not know it."""
+    heard: float | None = None  # time of the last message about it (run clock, seconds)
+    answered: float | None = None  # time of the last poll response, which lists all files
+    missing: int = 0  # consecutive responses that did not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +97,9 @@ class Channel:
     attempt: int | None = None
     latency_ms: float | None = None
     reason: str = ""
-    heard: float | None = None
-    """Time of the last message (run clock, seconds)."""
-    stale: str = ""
-    """The last poll's failure, while the known progress is stale; else empty."""
-    failure: Exception | None = None
-    """Its exception."""
+    heard: float | None = None  # time of the last message (run clock, seconds)
+    stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
+    failure: Exception | None = None  # its exception
 
 
 @dataclass(slots=True)
@@ -130,63 +117,45 @@ class ProgressState:
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
-    settled_bytes: int = 0
-    """Total size of completed and skipped files."""
-    lost_bytes: int = 0
-    """Total size of failed and cancelled files, which are excluded from the total."""
+    settled_bytes: int = 0  # total size of completed and skipped files
+    lost_bytes: int = 0  # total size of failed and cancelled files, which are excluded from the total
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
-    session: str = ""
-    """The newest session."""
+    session: str = ""  # the newest session
     sessions_done: int = 0
     channel: Channel = field(default_factory=Channel)
     finished: deque[ev.FileEnded] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    failures: list[ev.FileFailed] = field(default_factory=list)
-    """The first `MOST_KEPT`."""
+    failures: list[ev.FileFailed] = field(default_factory=list)  # the first `MOST_KEPT`
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
     """Number of failures by code and retryability."""
-    renamed: int = 0
-    """Number of completed files that the server stored under another name."""
-    renames: list[ev.FileCompleted] = field(default_factory=list)
-    """The first `MOST_KEPT` of them."""
+    renamed: int = 0  # number of completed files that the server stored under another name
+    renames: list[ev.FileCompleted] = field(default_factory=list)  # the first `MOST_KEPT` of them
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
-    news: ev.RunWarning | None = None
-    """The newest warning or recovery."""
+    news: ev.RunWarning | None = None  # the newest warning or recovery
     incidents: IncidentLog = field(default_factory=IncidentLog)
-    checking: str = ""
-    """The listed file whose digest is being checked."""
-    paused_until: float | None = None
-    """Time of the next request (run clock, seconds); None without a pause."""
+    checking: str = ""  # the listed file whose digest is being checked
+    paused_until: float | None = None  # time of the next request (run clock, seconds); None without a pause
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
-    advanced: float = 0.0
-    """Time of the last progress (run clock, seconds)."""
-    trouble: str = ""
-    """The error that ended the run early."""
-    advice: str = ""
-    """The hint of that error."""
-    bottleneck: Bottleneck | None = None
-    """What limited the speed."""
+    advanced: float = 0.0  # time of the last progress (run clock, seconds)
+    trouble: str = ""  # the error that ended the run early
+    advice: str = ""  # the hint of that error
+    bottleneck: Bottleneck | None = None  # what limited the speed
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
     """Time of the transfer's end (run clock, seconds), which ends the measurement of rates."""
-    analysis: Analysis | None = None
-    """The running or the last one."""
+    analysis: Analysis | None = None  # the running or the last one
     analyses: list[Analysed] = field(default_factory=list)
-    analysis_file: str = ""
-    """The file with the results."""
-    sent_total: int = 0
-    """Bytes sent in all attempts, from which the speed is computed."""
+    analysis_file: str = ""  # the file with the results
+    sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=Meter)
     measures: Measures = field(default_factory=Measures)
-    marks: bytearray = field(default_factory=bytearray)
-    """One byte per file: 1 if it has ended."""
-    sizes: dict[int, int] = field(default_factory=dict)
-    """Sizes of selected files that have not started."""
+    marks: bytearray = field(default_factory=bytearray)  # one byte per file: 1 if it has ended
+    sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started
 
     # -- computed values -----------------------------------------------------------------------------------------------
 

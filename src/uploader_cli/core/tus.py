@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
 CONCATENATION = "concatenation"
-PREFERRED = ("sha256", "sha1")
-"""Checksum algorithms for `auto`, in order of preference."""
+PREFERRED = ("sha256", "sha1")  # checksum algorithms for `auto`, in order of preference
 
-LARGE = 256 << 20
-"""Minimum bytes of a file for parallel parts, where one connection is slower than the link."""
-LARGE_AND_FAR = 8 << 20
-"""The same for a distant server."""
-LEAST_PART = 4 << 20
-"""Minimum bytes of a part there."""
+LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
+LARGE_AND_FAR = 8 << 20  # the same for a distant server
+LEAST_PART = 4 << 20  # minimum bytes of a part there
 
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 _UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)

@@ -29,10 +29,8 @@ _GLYPHS = {
 }
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
-ONE_ROW = 60
-"""Minimum width for one row per file."""
-_TWO_ROWS = 24
-"""Minimum width for a bar in the second row."""
+ONE_ROW = 60  # minimum width for one row per file
+_TWO_ROWS = 24  # minimum width for a bar in the second row
 _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
 """Cells right of a file's bar: percent, size and rate, or a status text."""
 

@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.state import FileState, ProgressState
     from uploader_cli.render.rows import Row
 
-FAILURES, FINISHED = 3, 6
-"""Maximum rows for the newest failures and for the latest finished files."""
-SETTLE = 2.0
-"""Seconds before the rows below a free row move up."""
-LATELY = 0.5
-"""Seconds between two updates of those rows."""
+FAILURES, FINISHED = 3, 6  # maximum rows for the newest failures and for the latest finished files
+SETTLE = 2.0  # seconds before the rows below a free row move up
+LATELY = 0.5  # seconds between two updates of those rows
 
 
 class Frame:

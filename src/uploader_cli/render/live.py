@@ -26,8 +26,7 @@ _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
-_LOCAL = 3
-"""Index of the local modes in the result of `tcgetattr`."""
+_LOCAL = 3  # index of the local modes in the result of `tcgetattr`
 
 
 class LiveView(Observer):

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
 
-LEVELS = ("debug", "info", "warning", "error")
-"""From the lowest to the highest."""
+LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 
 _LEVELS: dict[type[ev.Event], str] = {
     ev.FileFailed: "error",

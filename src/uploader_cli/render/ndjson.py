@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _SPACING = 0.34
 """Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
-_MOST = 1000
-"""Maximum lines buffered for one write."""
+_MOST = 1000  # maximum lines buffered for one write
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -66,8 +65,7 @@ class NdjsonView(Observer):
         self._wall_clock = wall_clock
         self._seq = 0
         self._lines: list[str] = []
-        self._head = ""
-        """The common part of the lines of one write."""
+        self._head = ""  # the common part of the lines of one write
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 

@@ -12,8 +12,7 @@ from uploader_cli.render.words import clock, safe
 if TYPE_CHECKING:
     from uploader_cli.core.state import Channel, ProgressState
 
-RECONNECTS = 3
-"""Attempts before the channel falls back to polling (docs/protocol.md section 2)."""
+RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
 _CHANNELS = {
     ChannelState.CONNECTING: ("◌", "yellow"),

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis
     from uploader_cli.core.state import ProgressState
 
-FEW = 20
-"""Maximum number of files with a line each."""
+FEW = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
 _LIMITS = {
     "failure": 50,

@@ -13,12 +13,9 @@ from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, siz
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROWS = 30
-"""Maximum sessions with a row and failing files listed, unless verbose."""
-NAMES = 3
-"""Maximum file names listed per reason."""
-WIDE = 60
-"""Minimum columns for the full table."""
+ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
+NAMES = 3  # maximum file names listed per reason
+WIDE = 60  # minimum columns for the full table
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis, Kind
     from uploader_cli.render.rows import Row
 
-_LOG = 4
-"""Maximum messages shown; their rows are reserved from the start."""
+_LOG = 4  # maximum messages shown; their rows are reserved from the start
 
 
 def title(analysis: Analysis) -> str:

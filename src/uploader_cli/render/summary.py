@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import FileFailed, RunFinished
     from uploader_cli.core.state import ProgressState, SessionState
 
-MOST = 20
-"""Maximum failed files, and watched sessions, listed."""
-_NOTES = 10
-"""Maximum warnings, renamed files, analyses and interrupted files listed."""
+MOST = 20  # maximum failed files, and watched sessions, listed
+_NOTES = 10  # maximum warnings, renamed files, analyses and interrupted files listed
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",

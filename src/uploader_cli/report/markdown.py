@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.spool import Row, Spool
 
-MOST = 50
-"""Maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB."""
+MOST = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
 _LONGEST = 300
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 

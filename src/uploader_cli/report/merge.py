@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
-NAMED = 20
-"""Maximum files in several shards listed."""
+NAMED = 20  # maximum files in several shards listed
 _OF_A_RUN = ("run", "resumed_from", "server", "category", "shard", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
 
@@ -35,8 +34,7 @@ class Merge:
 
     spool: Spool
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    twice: list[str] = field(default_factory=list)
-    """The first paths that were in more than one shard."""
+    twice: list[str] = field(default_factory=list)  # the first paths that were in more than one shard
     in_several: int = 0
     _files: int = 0
     _incomplete: dict[str, str] = field(default_factory=dict)

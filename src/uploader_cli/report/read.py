@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row
 
 _BLOCK = 1 << 20
-_LONGEST = 64 << 20
-"""Maximum characters of one value."""
+_LONGEST = 64 << 20  # maximum characters of one value
 _OUTCOMES = frozenset(str(phase) for phase in Phase if phase.terminal)
 
 

@@ -47,10 +47,8 @@ class Recorder(Observer):
 
     outputs: Sequence[Output]
     facts: RunFacts
-    wall_clock: Callable[[], float]
-    """Unix seconds."""
-    notices: Notices = field(default_factory=Notices)
-    """Complete after the run."""
+    wall_clock: Callable[[], float]  # unix seconds
+    notices: Notices = field(default_factory=Notices)  # complete after the run
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.spool import Row, Spool
 
-SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")
-"""The accepted suffixes."""
+SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes
 _COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Row: TypeAlias = dict[str, Any]
-"""A file as in the JSON report, see `report.document.row_of`."""
+Row: TypeAlias = dict[str, Any]  # a file as in the JSON report, see `report.document.row_of`
 
 _TABLE = """
 CREATE TABLE files (
