@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant(
         "the earlier run decides",
         REPORT + "merge.py",
-        "self._finished(row) >= self._finished(before)",
-        "self._finished(row) < self._finished(before)",
+        "return ends[0] >= ends[1]",
+        "return ends[0] < ends[1]",
         FORMATS,
     ),
     Mutant("the last shard is not missed", REPORT + "merge.py", "range(1, count + 1)", "range(1, count)", FORMATS),

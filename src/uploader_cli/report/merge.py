@@ -62,7 +62,7 @@ class Merge:
             elif row["outcome"] == "skipped":
                 skips[str(row.get("reason"))] += 1
             code = worst((code, _code(row)))
-        missing = self.missing()
+        missing = [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
         if missing:
             code = worst((code, Exit.RETRY_MAY_HELP))
         runs = sorted(self.runs.values(), key=lambda run: str(run["finished"]))
@@ -82,10 +82,7 @@ class Merge:
             "ok": code == Exit.OK,
             "exit_code": int(code),
             "exit": word(code),
-            "counts": {
-                "selected": counts.total(),
-                **{name: counts[name] for name in _OUTCOMES},
-            },
+            "counts": {"selected": counts.total(), **{name: counts[name] for name in _OUTCOMES}},
             "skips": dict(sorted(skips.items())),
             "renamed": renamed,
             "bytes": confirmed,
@@ -95,10 +92,6 @@ class Merge:
             "missing": missing,
             "runs": runs,
         }
-
-    def missing(self) -> list[str]:
-        """Return what no report covers, one sentence each."""
-        return [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
 
     def _take(self, row: Row) -> None:
         run = self.runs.get(row["run"], {})
@@ -120,10 +113,8 @@ class Merge:
             return False  # selected twice
         if {row["outcome"], before["outcome"]} == {"completed", "skipped"}:
             return bool(row["outcome"] == "completed")  # it has more details
-        return self._finished(row) >= self._finished(before)
-
-    def _finished(self, row: Row) -> str:
-        return str(self.runs.get(row["run"], {}).get("finished"))
+        ends = [str(self.runs.get(one["run"], {}).get("finished")) for one in (row, before)]
+        return ends[0] >= ends[1]
 
     def _note_twice(self, row: Row, before: Row) -> None:
         """Count a file in different shards; runs of the same shard, or without shards, may share files."""
@@ -147,10 +138,10 @@ class Merge:
     def _incomplete_runs(self) -> list[str]:
         """Return the runs that lack files, unless another one resumes them, or is a later run of the same shard."""
         out = []
+        complete = [run for name, run in self.runs.items() if name not in self._incomplete]
         for name, why in self._incomplete.items():
             run = self.runs[name]
-            followers = [other for other in self.runs.values() if _follows(other, run)]
-            if not any(str(other["run"]) not in self._incomplete for other in followers):
+            if not any(_follows(other, run) for other in complete):
                 shard = run["shard"]
                 which = f"run {name}" + (f" (shard {shard['index']} of {shard['count']})" if shard else "")
                 out.append(f"{which}: {why}")
