@@ -56,8 +56,6 @@ class SessionState:
     """The state of an own or watched session."""
 
     session: str
-    category: str = ""
-    expected: int | None = None
     watched: bool = False
     over: bool = False  # all its HTTP responses have arrived; last messages may follow
     status: str = "pending"
@@ -96,7 +94,6 @@ class Channel:
     transport: Transport | None = None
     attempt: int | None = None
     latency_ms: float | None = None
-    reason: str = ""
     heard: float | None = None  # time of the last message (run clock, seconds)
     stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
     failure: Exception | None = None  # its exception

@@ -30,21 +30,18 @@ _GLYPHS = {
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
-_TWO_ROWS = 24  # minimum width for a bar in the second row
 _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
 """Cells right of a file's bar: percent, size and rate, or a status text."""
 
 
 def rows_each(width: int) -> int:
     """Return the number of rows of a running file."""
-    return 2 if _TWO_ROWS <= width < ONE_ROW else 1
+    return 1 if width >= ONE_ROW else 2
 
 
 def running(file: FileState, now: float, width: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
     words, mark, percent = _words(file, now), _GLYPHS[file.phase], overview.percent(file_fraction(file))
-    if width < _TWO_ROWS:
-        return [[mark, *_name(file, width - 8), (" " + percent, "")]]
     if width < ONE_ROW:
         first = [mark, *_name(file, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]

@@ -106,7 +106,7 @@ def summary(
     if state.renamed:
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
-        lines.list(" ", names, state.renamed, more_indent=2)
+        lines.list(" ", names, state.renamed)
     _failures(lines, state)
     _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
@@ -142,7 +142,6 @@ class _Lines:
         *,
         most: int = _NOTES,
         indent: int = 0,
-        more_indent: int = 0,
         mark: str = "…",
         noun: str = "",
     ) -> None:
@@ -152,7 +151,7 @@ class _Lines:
         rest = (len(texts) if total is None else total) - most
         if rest > 0:
             words = plural(rest, f"more {noun}") if noun else f"{rest:,} more"
-            self.add(mark, f"and {words}", indent=max(indent, more_indent))
+            self.add(mark, f"and {words}", indent=indent)
 
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:

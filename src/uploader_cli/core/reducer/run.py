@@ -125,8 +125,7 @@ def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> l
 
 def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float) -> list[ev.Event]:
     channel, incidents = state.channel, state.incidents
-    channel.state, channel.transport, channel.reason = event.to, event.transport, event.reason
-    channel.attempt = event.attempt
+    channel.state, channel.transport, channel.attempt = event.to, event.transport, event.attempt
     if event.latency_ms is not None:
         channel.latency_ms = event.latency_ms
         state.measures.connected(event.latency_ms)
