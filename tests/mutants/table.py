@@ -37,14 +37,14 @@ MUTANTS = (
     Mutant(
         "a failed row has one attempt",
         CORE + "reducer/files.py",
-        'details.setdefault("attempts", file.attempt)',
+        'details.setdefault("attempts", known.attempt)',
         'details.setdefault("attempts", 1)',
         FORMATS,
     ),
     Mutant(
         "a failed row has no confirmed bytes",
         CORE + "reducer/files.py",
-        'details.setdefault("bytes", file.confirmed)',
+        'details.setdefault("bytes", known.confirmed)',
         'details.setdefault("bytes", 0)',
         FORMATS,
     ),
@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant(
         "a row does not name its session",
         CORE + "reducer/files.py",
-        'details["session"] = file.session or None',
+        'details["session"] = known.session or None',
         'details["session"] = None',
         FORMATS,
     ),

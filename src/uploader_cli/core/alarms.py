@@ -66,7 +66,6 @@ class Alarms:
 
 
 def _latencies(state: ProgressState) -> list[tuple[float, str]]:
-    """Return each latency in ms, with its cause."""
     measures, channel = state.measures, state.channel
     both = ((measures.latencies, "the server responds slowly"), (measures.lags, "the server's messages arrive late"))
     found = [(sum(times) / len(times), what) for times, what in both if len(times) >= FEWEST_TIMES]

@@ -140,7 +140,6 @@ class Planner:
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Start without files."""
         self._limits, self._most = limits, min(limits.max_files, SESSION_FILES)
         self._open: list[PlannedSession] = []
 

@@ -61,7 +61,6 @@ class Remaining:
     """The smoothed remaining time: it counts down, and rises only if the server has become slower."""
 
     def __init__(self, started: float) -> None:
-        """Start without an estimate."""
         self._started = started
         self._percent = 0.0
         self._end: float | None = None  # the estimated end last shown
@@ -102,7 +101,6 @@ class Analysis:
     _remaining: Remaining = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the clock of the remaining time."""
         self._remaining = Remaining(self.started)
 
     @property

@@ -169,7 +169,6 @@ def trusts(base: str, url: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port. Raises `ValueError`."""
     if not _UNAMBIGUOUS.fullmatch(url):
         raise ValueError("not a usable URL")
     parts = urlsplit(url)

@@ -106,7 +106,6 @@ class Slots:
 
 
 def _busy(file: FileState) -> bool:
-    """Return True for a file with visible progress."""
     if file.phase is Phase.SENDING and file.size:
         return file.offset < file.sent < file.size
     return 0 < (file.server_percent or 0) < 100

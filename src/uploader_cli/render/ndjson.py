@@ -111,7 +111,6 @@ class NdjsonView(Observer):
         self._write(event)
 
     def _flush(self, file: int) -> None:
-        """Write the last progress of a finished file."""
         throttle = self._files.pop(file, None)
         if throttle is not None and throttle.pending is not None:
             self._write(throttle.pending)

@@ -44,7 +44,6 @@ def rows(analysis: Analysis, now: float, width: int, space: int) -> list[Row]:
 
 
 def _head(analysis: Analysis, now: float, width: int) -> Row:
-    """Draw the title, with the times right-aligned."""
     left = analysis.remaining(now)
     ahead = f"{clock(left + 0.5)} left" if left is not None else "estimated" if analysis.assumed else ""
     times = f"{clock(analysis.elapsed(now))}  {ahead:<12}"

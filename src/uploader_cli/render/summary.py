@@ -217,7 +217,6 @@ def _sessions(lines: _Lines, state: ProgressState) -> None:
 
 
 def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
-    """List the analyses, the file with the results, and how to repeat them."""
     good, bad = ([done for done in state.analyses if bool(done.error) is wrong] for wrong in (False, True))
     named = [f"{done.kind} analysis of {done.name}" + (f": {done.summary}" if done.summary else "") for done in good]
     lines.list("✓", named, noun="result")
@@ -283,7 +282,6 @@ def _warnings(lines: _Lines, state: ProgressState) -> None:
 
 
 def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
-    """List the interrupted files and how to resume."""
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:
@@ -294,7 +292,6 @@ def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
 
 
 def _colored(line: str) -> str:
-    """Colour the glyph at the start of the line."""
     head = line.lstrip(" ")[:1]
     if head not in _ANSI or line.lstrip(" ")[1:2] != " ":
         return line

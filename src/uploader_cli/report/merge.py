@@ -43,7 +43,7 @@ class Merge:
         """Add a report, with all its runs if it is a combined one. Raises sqlite3.Error."""
         heads = report.head.get("runs") or [report.head]
         self.runs.update({head["run"]: {name: head.get(name) for name in _OF_A_RUN} for head in heads})
-        self._note(report.head)
+        self._note_incomplete(report.head)
         for row in report.rows():
             self._take({"run": report.head.get("run"), **row})
 
@@ -124,8 +124,7 @@ class Merge:
             if len(self.twice) < NAMED:
                 self.twice.append(row["path"])
 
-    def _note(self, head: dict[str, Any]) -> None:
-        """Record a run whose report lacks files."""
+    def _note_incomplete(self, head: dict[str, Any]) -> None:
         if head.get("runs"):
             return
         counts = head["counts"]
@@ -189,7 +188,6 @@ def _shards(indices: Sequence[int]) -> str:
 
 
 def _seconds(started: str, finished: str) -> float | None:
-    """Return the seconds from the first start to the last end."""
     try:
         return round((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds(), 3)
     except (ValueError, TypeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
@@ -124,23 +124,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
     state.advanced = now
-    ended = _settle(
-        state,
-        event.file,
-        event.path,
-        Phase.COMPLETED,
-        event.local,
-        now,
-        size=event.size,
-        bytes=event.size,
-        attempts=event.attempts,
-        seconds=event.seconds,
-        server_id=event.server_id,
-        location=event.location,
-        checksum=event.checksum,
-        verified=event.verified,
-        stored_as=event.stored_as,
-    )
+    ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=event.size, **_shared(event))
     return [*out, event, ended, *_went_well(state, (event.file,), now)]
 
 
@@ -155,8 +139,7 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
     if len(state.failures) < MOST_KEPT:
         state.failures.append(event)
     state.advanced = now
-    why = {"code": event.code, "message": event.message, "retryable": event.retryable}
-    ended = _settle(state, event.file, event.path, Phase.FAILED, event.local, now, **why)
+    ended = _settle(state, Phase.FAILED, event.local, now, **_shared(event))
     state.incidents.given_up |= event.file in state.incidents.retrying
     return [event, ended, *_went_well(state, (event.file,), now)]
 
@@ -168,7 +151,7 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
     state.cancelled += phase is Phase.CANCELLED
     state.skipped += phase is Phase.SKIPPED
     state.skips[event.reason] += 1
-    ended = _settle(state, event.file, event.path, phase, event.local, now, reason=event.reason)
+    ended = _settle(state, phase, event.local, now, **_shared(event))
     return [event, ended, *_went_well(state, (event.file,), now)]
 
 
@@ -188,7 +171,7 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         state.cancelled += 1
         known = local.get(number)
         path = file.path if file is not None else known.path if known is not None else ""
-        ended = _settle(state, number, path, Phase.CANCELLED, known, now, attempts=attempts)
+        ended = _settle(state, Phase.CANCELLED, known, now, file=number, path=path, attempts=attempts)
         if known is not None:
             out.append(ended)
     state.incidents.end_retries(event.files, now, Ending.DEGRADED)
@@ -199,32 +182,44 @@ def _went_well(state: ProgressState, files: Iterable[int], now: float) -> list[e
     return recovered(state, state.incidents.end_retries(files, now))
 
 
+def _shared(event: ev.FileCompleted | ev.FileFailed | ev.FileSkipped) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in _SHARED[type(event)]}
+
+
+_ENDED = {spec.name for spec in fields(ev.FileEnded)}
+_SHARED = {
+    kind: [spec.name for spec in fields(kind) if spec.name in _ENDED]
+    for kind in (ev.FileCompleted, ev.FileFailed, ev.FileSkipped)
+}
+"""The fields that an event shares with the record of the file's end."""
+
+
 def _settle(
-    state: ProgressState, number: int, path: str, phase: Phase, local: LocalFile | None, now: float, **details: Any
+    state: ProgressState, outcome: Phase, local: LocalFile | None, now: float, *, file: int, **details: Any
 ) -> ev.FileEnded:
     """Replace the state of a finished file by its mark and the totals; return its end."""
-    file, waiting = state.running.pop(number, None), state.sizes.pop(number, None)
+    known, waiting = state.running.pop(file, None), state.sizes.pop(file, None)
     size: int | None = details.pop("size", None)
-    counted = size if size is not None else (file.size if file is not None else waiting) or 0
-    if number >= len(state.marks):
-        state.marks.extend(bytes(number + 1 - len(state.marks)))
-    state.marks[number] = 1
-    if phase in (Phase.FAILED, Phase.CANCELLED):
+    counted = size if size is not None else (known.size if known is not None else waiting) or 0
+    if file >= len(state.marks):
+        state.marks.extend(bytes(file + 1 - len(state.marks)))
+    state.marks[file] = 1
+    if outcome in (Phase.FAILED, Phase.CANCELLED):
         state.lost_bytes += counted
     else:
         state.settled_bytes += counted
-    if file is not None:
-        details.setdefault("attempts", file.attempt)
-        details.setdefault("bytes", file.confirmed)
-        details.setdefault("seconds", round(now - file.started, 3))
-        details["session"] = file.session or None
+    if known is not None:
+        details.setdefault("attempts", known.attempt)
+        details.setdefault("bytes", known.confirmed)
+        details.setdefault("seconds", round(now - known.started, 3))
+        details["session"] = known.session or None
     if local is not None:
         if size is None and (local.size or local.mtime_ns):  # else unknown, see `LocalFile`
             size = local.size
         details["relative_path"], details["destination"] = local.relative_path, local.destination or None
         details["category"], details["sha256"] = local.category, local.sha256
-    ended = ev.FileEnded(number, path, size, phase, **details)
-    if file is not None or phase is Phase.FAILED:
+    ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
+    if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
     return ended
 
