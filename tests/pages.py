@@ -36,7 +36,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """Return the text between this heading and the next one of its rank or above."""
+    """Return the text from this heading to the next one of the same or a higher level."""
     rank = title.partition(" ")[0]
     assert f"\n{title}\n" in text, f"no heading {title!r}"
     rest = text.partition(f"\n{title}\n")[2]
@@ -44,7 +44,7 @@ def section(text: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of all tables in `text`, without their headers."""
+    """Return the cells of all tables in `text`, without the headers."""
     lines = text.splitlines()
     return [
         [cell.strip() for cell in line.strip("|").split(" |")]
@@ -62,13 +62,13 @@ def codes(cell: str) -> list[str]:
 
 
 def missing_tests(named: Iterable[tuple[str, str]]) -> list[str]:
-    """Return those of these tests (file, function) that do not exist."""
+    """Return the tests (file, function) that do not exist."""
     return [f"{path}::{name}" for path, name in named if name not in _names_of_tests(path)]
 
 
 @cache
 def _names_of_tests(path: str) -> frozenset[str]:
-    """Return the names of the tests in a file; none where there is no such file."""
+    """Return the names of the tests in a file, or none if the file does not exist."""
     file = ROOT / path
     if not file.is_file():
         return frozenset()

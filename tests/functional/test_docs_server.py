@@ -27,7 +27,7 @@ def test_every_option_is_on_the_page() -> None:
 
 
 def test_the_tables_of_faults_are_those_of_the_server() -> None:
-    """They are printed by `uploader_server.faults.table.markdown()`."""
+    """`uploader_server.faults.table.markdown()` prints them."""
     assert markdown() in PAGE
 
 
@@ -37,12 +37,12 @@ def test_page_lists_exactly_the_metrics() -> None:
     families = re.findall(r"^# TYPE (uploader_\S+) ", text, re.MULTILINE)
     there = {name for name in families if not name.endswith("_created")}
     table = rows(section(PAGE, "## What it tells"))
-    told = {codes(row[0])[0]: set(codes(row[1])) for row in table if "uploader_" in row[0]}
-    assert set(told) == there
+    documented = {codes(row[0])[0]: set(codes(row[1])) for row in table if "uploader_" in row[0]}
+    assert set(documented) == there
     for metric in server.app.state.metrics.registry.collect():
         for sample in metric.samples:
-            if metric.name in told:
-                assert set(sample.labels) <= told[metric.name] | {"le"}
+            if metric.name in documented:
+                assert set(sample.labels) <= documented[metric.name] | {"le"}
 
 
 def test_every_field_of_the_json_log_is_on_the_page(tmp_path: Path) -> None:
@@ -51,5 +51,5 @@ def test_every_field_of_the_json_log_is_on_the_page(tmp_path: Path) -> None:
     with EmbeddedServer(configured(parser().parse_args(words))) as server:
         requests.get(f"{server.url}/health", timeout=30)
     table = rows(section(PAGE, "## What it tells"))
-    told = [codes(row[0])[0] for row in table if "uploader_" not in row[0]]
-    assert told == list(json.loads(log.read_text()))
+    documented = [codes(row[0])[0] for row in table if "uploader_" not in row[0]]
+    assert documented == list(json.loads(log.read_text()))
