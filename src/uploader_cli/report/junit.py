@@ -27,10 +27,9 @@ def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the XML; failed files are failures, cancelled ones errors, skipped ones skipped."""
     yield BEGIN
     properties = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
-    for number, (suite, rows) in enumerate(spool.suites()):
-        counts = {"tests": suite.files, "failures": suite.failed, "errors": suite.cancelled, "skipped": suite.skipped}
-        name = suite.session or WITHOUT_SESSION
-        yield opening(number, name, head["started"], suite.seconds, counts, properties)
+    for number, (session, seconds, counts, rows) in enumerate(spool.suites()):
+        named = dict(zip(("tests", "failures", "errors", "skipped"), counts, strict=True))
+        yield opening(number, session or WITHOUT_SESSION, head["started"], seconds, named, properties)
         for row in rows:
             yield case(row["path"], "uploader.upload", row.get("seconds", 0.0), _verdict(row))
         yield closing()
