@@ -89,7 +89,7 @@ ENDLESS = 1 << 62  # the limit of a tus server that names none
 
 
 def endless(max_size: int | None) -> Limits:
-    """Return what a tus server takes: one endless session, as it were, of files of `max_size` bytes at most."""
+    """Return the limits of a tus server, which has no sessions, for files of at most `max_size` bytes."""
     return Limits(ENDLESS, max_size or ENDLESS, frozenset({"*"}), mixed_types=True)
 
 

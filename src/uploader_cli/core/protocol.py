@@ -294,14 +294,14 @@ def whole(value: str | None) -> int | None:
 
 
 def sent_name(file: LocalFile, *, paths: bool) -> str:
-    """Return what a batch calls `file`: its path where the server tells paths apart, else its name on the wire."""
+    """Return the name of `file` in a batch: its path if the server uses relative paths, else its name."""
     return utf8(file.relative_path) if paths else wire_name(file.name)
 
 
 def paired(
     files: Sequence[LocalFile], stored: Sequence[StoredFile], *, paths: bool
 ) -> list[tuple[LocalFile, StoredFile | None]]:
-    """Pair each file with its entry in the answer: by name, and by order where names came back changed (3.13)."""
+    """Pair each file with its entry in the response: by name, or by order if the server changed names (3.13)."""
     left, found = list(stored), dict[int, StoredFile]()
     for file in files:
         names = (sent_name(file, paths=paths), wire_name(file.name))
