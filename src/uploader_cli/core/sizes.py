@@ -42,7 +42,7 @@ class ChunkSize:
     """
 
     def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
-        """`known` is the `limit` of an earlier run. A fixed size is tried in spite of it: the limit may have changed."""
+        """`known` is the `limit` of an earlier run. A fixed size is tried all the same: the limit may have changed."""
         self.adapts, self.limit = size == "auto", known
         """`limit`: the largest chunk that the server accepts, known from a 413, else None."""
         self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size

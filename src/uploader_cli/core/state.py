@@ -172,12 +172,36 @@ class ProgressState:
         return self.settled_bytes + sum(file.sent for file in self.running.values())
 
     @property
+    def watched(self) -> bool:
+        """True while watching sessions of others, of which only percentages are known."""
+        return not self.selected_bytes and any(session.watched for session in self.sessions.values())
+
+    @property
+    def files_done(self) -> tuple[int, int]:
+        """The numbers of completed and of known files."""
+        done, total = self.completed, self.selected
+        if self.watched:
+            done = max(done, sum(session.completed for session in self.sessions.values()))
+            total = sum(session.total or len(session.by_name) for session in self.sessions.values())
+        return done, max(total, self.completed + self.failed + self.cancelled)
+
+    @property
     def fraction(self) -> float:
-        """Return the total progress from 0 to 1; 1 only when every file is confirmed or skipped."""
-        unfinished = self.running or self.over < self.selected or self.walking
-        if unfinished or self.failed or self.cancelled:
-            return min(0.99, self.bytes_through / self.total_bytes) if self.total_bytes else 0.0
-        return 1.0
+        """The total progress from 0 to 1; 1 only when every file is confirmed or skipped.
+
+        In the server's percentage of a watched session files have equal weight and failed ones count as done; here
+        they are excluded.
+        """
+        done, total = float(self.bytes_through), self.total_bytes
+        if self.watched:
+            done, total = 0.0, 0
+            for session in self.sessions.values():
+                known = session.total or len(session.by_name) or 1
+                done += max(0.0, session.percent / 100 * known - session.failed)
+                total += max(0, known - session.failed)
+        elif not (self.running or self.over < self.selected or self.walking or self.failed or self.cancelled):
+            return 1.0
+        return min(0.99, done / total) if total else 0.0
 
     def paused(self, now: float) -> bool:
         """Return whether all requests wait. A rate limit has a known end; an outage is ended by an event."""

@@ -139,10 +139,10 @@ def _header(state: ProgressState, width: int) -> Row:
 
 def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
     """Draw bar and percent, bytes with rate and time left, and file counts in two rows, three in a narrow terminal."""
-    fraction = overview.fraction(state)
-    percent = (" " + overview.percent(fraction, at_most=state.walking and not overview.watched(state)), "bold")
+    fraction = state.fraction
+    percent = (" " + overview.percent(fraction, at_most=state.walking and not state.watched), "bold")
     numbers: Row = []
-    if not overview.watched(state):
+    if not state.watched:
         total = size_of(
             state.bytes_through, state.total_bytes, sep=" / " if width >= 72 else "/", at_least=state.walking
         )

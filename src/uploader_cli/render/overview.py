@@ -33,41 +33,11 @@ def percent(fraction: float, *, at_most: bool = False) -> str:
     return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
 
 
-def watched(state: ProgressState) -> bool:
-    """Return True while watching sessions of others, of which only percentages are known."""
-    return not state.selected_bytes and any(session.watched for session in state.sessions.values())
-
-
-def fraction(state: ProgressState) -> float:
-    """Return the total progress from 0 to 1; 1 only when everything is confirmed.
-
-    In the server's percentage of a watched session files have equal weight and failed ones count as done; here they
-    are excluded.
-    """
-    if not watched(state):
-        return state.fraction
-    done, total = 0.0, 0
-    for session in state.sessions.values():
-        known = session.total or len(session.by_name) or 1
-        done += max(0.0, session.percent / 100 * known - session.failed)
-        total += max(0, known - session.failed)
-    return min(0.99, done / total) if total else 0.0
-
-
 def files(state: ProgressState) -> str:
     """Format `7 of 20 done`, or `   7 of ≥1,020 done` during the walk; both numbers have the same width."""
-    done, total = count(state)
-    least = state.walking and not watched(state)
+    done, total = state.files_done
+    least = state.walking and not state.watched
     return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
-
-
-def count(state: ProgressState) -> tuple[int, int]:
-    """Return the numbers of completed and of known files."""
-    done, total = state.completed, state.selected
-    if watched(state):
-        done = max(done, sum(session.completed for session in state.sessions.values()))
-        total = sum(session.total or len(session.by_name) for session in state.sessions.values())
-    return done, max(total, state.completed + state.failed + state.cancelled)
 
 
 def eta(state: ProgressState, now: float) -> str:

@@ -52,7 +52,7 @@ class PlainView(Observer):
             case ev.FileRetry():
                 self._retry(event, state)
             case ev.FileCompleted() if few:
-                known = "" if overview.watched(state) else f"{size(event.size)}, "
+                known = "" if state.watched else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
                 self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
             case ev.FileFailed():
@@ -68,7 +68,7 @@ class PlainView(Observer):
                 self._started(event)
             case ev.SessionCreated() if self._verbose:
                 self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
-            case ev.SessionFinished() if overview.watched(state):
+            case ev.SessionFinished() if state.watched:
                 self._say(f"session {safe(event.session)}: {safe(event.status)}", kind="session")
             case ev.ServerMessage() if self._verbose > 1:
                 self._say(f"server: {_brief(event.text)}", kind="message")
@@ -145,8 +145,8 @@ class PlainView(Observer):
 
 def progress_line(state: ProgressState, now: float, stall: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
-    parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
-    if not overview.watched(state):
+    parts = [overview.percent(state.fraction, at_most=state.walking).strip()]
+    if not state.watched:
         parts += [
             size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking).strip(),
             rate(state.rate(now)),

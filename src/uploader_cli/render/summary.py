@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
-from uploader_cli.render import overview
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def summary(
     `resume_hint` is the command that resumes an interrupted run; each of `next_steps` becomes a line with `→`.
     """
     lines = _Lines(max(20, width))
-    watching, interrupted = overview.watched(state), outcome.exit_code in _INTERRUPTED
+    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
     lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
@@ -189,7 +188,7 @@ def _complete(state: ProgressState, outcome: RunFinished) -> bool:
 
 def _watch_verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     sessions = plural(len(state.sessions), "session")
-    done, files = overview.count(state)
+    done, files = state.files_done
     numbers = (f"{done:,} of {plural(files, 'file')} " if files else "") + f"in {span(outcome.seconds)}"
     if outcome.exit_code in _INTERRUPTED:
         return "■", f"stopped watching, {numbers} so far; the upload continues"
