@@ -22,11 +22,7 @@ MARKS = {
     Phase.CANCELLED: ("■", "yellow"),
     Phase.SKIPPED: ("-", "dim"),
 }
-_GLYPHS = {
-    Phase.QUEUED: ("↻ ", "yellow"),
-    Phase.SENDING: ("↑ ", SENDING),
-    Phase.PROCESSING: ("⋯ ", PROCESSING),
-}
+_GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), Phase.PROCESSING: ("⋯ ", PROCESSING)}
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
