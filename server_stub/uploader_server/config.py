@@ -180,7 +180,7 @@ class ServerConfig:
     allow_hosts: tuple[str, ...] = ()
     """Allowed Host names besides IP addresses and `localhost`; checked on loopback, or if set."""
     behind_proxy: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are trusted."""
+    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Host` and `-Prefix` are trusted."""
     max_connections: int = 500
     """Maximum realtime connections per client address; 0: no limit. See also `max_per_address`."""
     max_joins: int = 10_000

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.events import Phase
 from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
-    from uploader_cli.core.events import Event, FailureCode, Phase
+    from uploader_cli.core.events import Event, FailureCode
     from uploader_cli.core.incidents import Incident
     from uploader_cli.core.metrics import Metrics
     from uploader_cli.core.state import Analysed, ProgressState
@@ -121,7 +122,7 @@ class Receipts(Observer):
                 Receipt(
                     event.file,
                     event.path,
-                    event.outcome,
+                    Phase.SKIPPED if event.reason else event.outcome,
                     event.size or 0,
                     event.server_id,
                     event.location,

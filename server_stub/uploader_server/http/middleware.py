@@ -14,6 +14,7 @@ from starlette.responses import Response
 from uploader_server.http.accesslog import TrackedRequest, client_address
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse
+from uploader_server.http.proxies import prefixed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -91,6 +92,8 @@ class RequestTracker:
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
         scope = self.proxies.client_scope(scope)
         address = client_address(scope)
+        if prefix := scope.get("prefix"):
+            send = prefixed(send, prefix)
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         self._addresses[address] += 1
         self._began.add(seen.peer)

@@ -39,7 +39,12 @@ class Rest:
         self.backend = backend
         self._started = time.monotonic()
 
-    async def health(self, _: Request) -> Response:
+    def _offers(self, request: Request) -> dict[str, Any]:
+        """Return the offers with endpoints as the client reaches them."""
+        prefix = request.scope.get("prefix", "")
+        return {name: {**offer, "endpoint": prefix + offer["endpoint"]} for name, offer in self.offers.items()}
+
+    async def health(self, request: Request) -> Response:
         """Serve `GET /health`: the status and (bundled) the limits."""
         known = {
             "status": "OK",
@@ -47,7 +52,9 @@ class Rest:
             "uptime": round(time.monotonic() - self._started, 3),
             "memory": _memory(reference=self.config.reference),
         }
-        return Json(known if self.config.reference else {**known, "limits": _shown(self.limits), **self.offers})
+        return Json(
+            known if self.config.reference else {**known, "limits": _shown(self.limits), **self._offers(request)}
+        )
 
     async def validate(self, request: Request) -> Response:
         """Serve `POST /api/upload/validate`."""
@@ -72,7 +79,7 @@ class Rest:
             "category": category,
             "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
             **shown,
-            **self.offers,
+            **self._offers(request),
             "createdAt": created,
             "timestamp": timestamp(),
         }
