@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
 CONCATENATION = "concatenation"
-PREFERRED = ("sha256", "sha1")
-"""Checksum algorithms for `auto`, in order of preference."""
+PREFERRED = ("sha256", "sha1")  # checksum algorithms for `auto`, in order of preference
 
-LARGE = 256 << 20
-"""Minimum bytes of a file for parallel parts, where one connection is slower than the link."""
-LARGE_AND_FAR = 8 << 20
-"""The same for a distant server."""
-LEAST_PART = 4 << 20
-"""Minimum bytes of a part there."""
+LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
+LARGE_AND_FAR = 8 << 20  # the same for a distant server
+LEAST_PART = 4 << 20  # minimum bytes of a part there
 
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 _UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)
@@ -38,7 +34,6 @@ class Capabilities:
     """The capabilities of a tus server, from its session response, `/health` or OPTIONS. `max_size` None: no limit."""
 
     endpoint: str
-    version: str = VERSION
     extensions: frozenset[str] = frozenset()
     checksum_algorithms: frozenset[str] = frozenset()
     max_size: int | None = None
@@ -72,25 +67,37 @@ class Capabilities:
 
 
 def parse_capabilities(body: object, server: str) -> Capabilities | None:
-    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable.
-
-    The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
-    """
+    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
     fields = as_object(body)
+<<<<<<< HEAD
+    url, size = offered(fields.get("endpoint"), server), number(fields.get("maxSize"))
+    if url is None or (text(fields.get("version")) or VERSION) != VERSION:
+        return None
+=======
     url = endpoint_of(fields.get("endpoint"), server)
     version = text(fields.get("version")) or VERSION
     if url is None or version != VERSION:
         return None
     size = number(fields.get("maxSize"))
+>>>>>>> main
     return Capabilities(
         endpoint=url,
-        version=version,
         extensions=_words(fields.get("extensions")),
         checksum_algorithms=_words(fields.get("checksumAlgorithms")),
         max_size=int(size) if size is not None and size > 0 else None,
     )
 
 
+<<<<<<< HEAD
+def offered(endpoint: object, server: str) -> str | None:
+    """Return the URL of an `endpoint`, which may be relative; None on another host than `server`, to keep the token."""
+    written = text(endpoint)
+    try:
+        url = place(server, written or "")
+    except ValueError:
+        return None
+    return url if written and trusts(server, url) else None
+=======
 def endpoint_of(value: object, server: str) -> str | None:
     """Return an endpoint of `server` as a URL; None for another host, which would get the token."""
     endpoint = text(value)
@@ -110,6 +117,7 @@ def below(server: str, where: str) -> str:
     if not prefix or not where.startswith("/") or where.startswith(("//", f"{prefix}/")):
         return where
     return prefix + where
+>>>>>>> main
 
 
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
@@ -191,7 +199,6 @@ def trusts(base: str, url: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port. Raises `ValueError`."""
     if not _UNAMBIGUOUS.fullmatch(url):
         raise ValueError("not a usable URL")
     parts = urlsplit(url)
