@@ -300,8 +300,8 @@ MUTANTS = (
     Mutant(
         "packs go to another host",
         CORE + "tus.py",
-        "if written and trusts(server, url) else",
-        "if written else",
+        "if endpoint and trusts(server, url) else",
+        "if endpoint else",
         "unit/transfer functional/transfer/test_packs.py functional/transfer/test_credentials.py",
     ),
     Mutant(

@@ -6,13 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
 from uploader_cli.core.protocol import JsonObject, as_object, integer, text
-from uploader_cli.core.tus import offered
-=======
-from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.core.tus import endpoint_of
->>>>>>> main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,18 +38,9 @@ class PackedFile:
 def parse_offer(body: object, server: str) -> PackOffer | None:
     """Parse the `packs` object of `/health` or of a session response; None if unusable."""
     fields = as_object(body)
-<<<<<<< HEAD
-    url = offered(fields.get("endpoint"), server)
+    url = endpoint_of(fields.get("endpoint"), server)
     limits = [integer(fields.get(name)) or 0 for name in ("maxFiles", "maxBytes", "maxFileSize")]
     return PackOffer(url, *limits) if url is not None and min(limits) >= 1 else None
-=======
-    url = endpoint_of(fields.get("endpoint"), server)
-    numbers = [number(fields.get(name)) for name in ("maxFiles", "maxBytes", "maxFileSize")]
-    if url is None or any(value is None or value < 1 for value in numbers):
-        return None
-    files, size, one = (int(value or 0) for value in numbers)
-    return PackOffer(url, files, size, one)
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +63,8 @@ class Found:
 def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
     """Parse the `lookup` object beside `packs`; None if unusable, as in `parse_offer`."""
     fields = as_object(body)
-<<<<<<< HEAD
-    url, most = offered(fields.get("endpoint"), server), integer(fields.get("maxFiles")) or 0
+    url, most = endpoint_of(fields.get("endpoint"), server), integer(fields.get("maxFiles")) or 0
     return LookupOffer(url, most) if url is not None and most >= 1 else None
-=======
-    url, most = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxFiles"))
-    return LookupOffer(url, int(most)) if url and most is not None and most >= 1 else None
->>>>>>> main
 
 
 def parse_found(body: object, count: int) -> list[Found | None] | None:
@@ -92,7 +73,6 @@ def parse_found(body: object, count: int) -> list[Found | None] | None:
     return None if files is None else [_found(item) for item in files]
 
 
-<<<<<<< HEAD
 def _found(fields: JsonObject) -> Found | None:
     size = integer(fields.get("size"))
     if fields.get("exists") is not True or size is None:
@@ -100,8 +80,6 @@ def _found(fields: JsonObject) -> Found | None:
     return Found(size, text(fields.get("sha256")), text(fields.get("location")))
 
 
-=======
->>>>>>> main
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> bytes:
     """Return the manifest of a pack; each entry is (relative path, size, hex SHA-256, mtime in ms)."""
     files = [

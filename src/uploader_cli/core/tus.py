@@ -69,17 +69,9 @@ class Capabilities:
 def parse_capabilities(body: object, server: str) -> Capabilities | None:
     """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
     fields = as_object(body)
-<<<<<<< HEAD
-    url, size = offered(fields.get("endpoint"), server), number(fields.get("maxSize"))
+    url, size = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxSize"))
     if url is None or (text(fields.get("version")) or VERSION) != VERSION:
         return None
-=======
-    url = endpoint_of(fields.get("endpoint"), server)
-    version = text(fields.get("version")) or VERSION
-    if url is None or version != VERSION:
-        return None
-    size = number(fields.get("maxSize"))
->>>>>>> main
     return Capabilities(
         endpoint=url,
         extensions=_words(fields.get("extensions")),
@@ -88,16 +80,6 @@ def parse_capabilities(body: object, server: str) -> Capabilities | None:
     )
 
 
-<<<<<<< HEAD
-def offered(endpoint: object, server: str) -> str | None:
-    """Return the URL of an `endpoint`, which may be relative; None on another host than `server`, to keep the token."""
-    written = text(endpoint)
-    try:
-        url = place(server, written or "")
-    except ValueError:
-        return None
-    return url if written and trusts(server, url) else None
-=======
 def endpoint_of(value: object, server: str) -> str | None:
     """Return an endpoint of `server` as a URL; None for another host, which would get the token."""
     endpoint = text(value)
@@ -117,7 +99,6 @@ def below(server: str, where: str) -> str:
     if not prefix or not where.startswith("/") or where.startswith(("//", f"{prefix}/")):
         return where
     return prefix + where
->>>>>>> main
 
 
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
