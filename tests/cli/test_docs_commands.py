@@ -33,7 +33,8 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in FILES}
 PROTOCOL = "protocol.md"
 """`test_docs_protocol.py` runs its examples in one shell and compares each answer."""
 SHELL, PIPELINES = {"sh"}, {"yaml", "groovy"}
-CODE = {*SHELL, *PIPELINES, "python", "toml"}
+CONFIGURATIONS = {"nginx", "haproxy", "ini", "dockerfile"}
+CODE = {*SHELL, *PIPELINES, *CONFIGURATIONS, "python", "toml"}
 NO_CODE = {"text", "json", "http", "csv", "mermaid"}
 RUN_BY = re.compile(r"run by: (\S+?)::(\w+)")
 NOT_RUN = re.compile(r"not run: \w.+")
