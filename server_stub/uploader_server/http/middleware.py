@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from uploader_server.http.errors import ApiError, Json, as_api_error, before, re
 from uploader_server.http.proxies import prefixed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -185,8 +184,10 @@ class Router:
                 if not passes:
                     raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")
             self._authorise(scope)
-            with self._limited(scope, receive) as limited:
-                await self._rest(scope, limited, with_headers)
+            if scope["method"] in {"GET", "HEAD"} or scope["path"].startswith(STREAMED):
+                await self._rest(scope, receive, with_headers)
+            else:
+                await self._serve_limited(scope, receive, with_headers)
         except Exception as error:
             if started:
                 raise
@@ -214,15 +215,11 @@ class Router:
         secret = self._config.jwt_secret if accepts_jwt else None
         check_token(Headers(scope=scope).get("authorization"), secret, token)
 
-    @contextlib.contextmanager
-    def _limited(self, scope: Scope, receive: Receive) -> Iterator[Receive]:
+    async def _serve_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Limit the time and the memory of a body that isn't streamed.
 
         The new `receive` raises ApiError: 408 after `body_timeout` seconds, 503 if MEMORY is exceeded.
         """
-        if scope["path"].startswith(STREAMED):
-            yield receive
-            return
         end = asyncio.get_running_loop().time() + self._config.body_timeout
         buffered, complete = 0, False
 
@@ -240,6 +237,6 @@ class Router:
             return message
 
         try:
-            yield limited
+            await self._rest(scope, limited, send)
         finally:
             self._buffered -= buffered
