@@ -38,7 +38,7 @@ SHARED = {
     "websocket": "realtime.websocket",
     "rich": "render.live",
     "tenacity": "core.retry transfer",
-    "pathspec": "selection.filters selection.ignores",
+    "pathspec": "selection.filters",
     "typer": "cli",
     "uploader_server": "cli.serve cli.demo testing",
     "pytest": "pytest_plugin",

@@ -21,7 +21,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import walk_queue
-from uploader_cli.selection.shard import holds
+from uploader_cli.selection.selection import holds
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:

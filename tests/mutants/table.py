@@ -332,8 +332,8 @@ MUTANTS = (
     Mutant(
         "an include outranks an exclude",
         SELECTION + "filters.py",
-        "if self._include is not None and not self._include.match_file(relative):",
-        "if self._include is not None and self._include.match_file(relative):\n            return True\n"
+        "if self._include is not None and not self._include.match_file(below):",
+        "if self._include is not None and self._include.match_file(below):\n            return True\n"
         "        if self._include is not None:",
         "unit/selection",
     ),
@@ -353,7 +353,7 @@ MUTANTS = (
     ),
     Mutant(
         "shards leave a file out",
-        SELECTION + "shard.py",
+        SELECTION + "selection.py",
         "% shard.count ==",
         "% (shard.count + 1) ==",
         "unit/selection/test_selection_shard.py",

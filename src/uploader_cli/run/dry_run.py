@@ -26,8 +26,8 @@ from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
-from uploader_cli.selection.checksum import differs
 from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.selection.walk_queue import differs
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME

@@ -21,8 +21,7 @@ from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.shard import holds, sharded
+from uploader_cli.selection.selection import Selection, holds, sharded
 from uploader_cli.selection.walk import Skipped, Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS

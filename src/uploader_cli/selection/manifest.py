@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
-from uploader_cli.selection.dedup import SeenNames
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import HIDDEN_CONTENT, Skipped, Unusable, has_hidden_content
+from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Skipped, Unusable, has_hidden_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import Shard
-from uploader_cli.selection.shard import holds, sharded
+from uploader_cli.selection.selection import holds, sharded
 from uploader_cli.selection.walk import Skipped, Unusable
 
 

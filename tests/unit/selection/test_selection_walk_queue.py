@@ -137,8 +137,7 @@ def test_walk_stays_within_the_lookahead() -> None:
     walk_queue.start()
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
     assert walk_queue.take(0.05) is None
-    walk_queue.settled()
-    walk_queue.settled()
+    walk_queue.settle([ev.FileSkipped(number, "", SkipReason.PRESENT) for number in range(2)])
     assert taken(walk_queue, 2) == [5, 6]
     assert walk_queue.close() == []
     assert next(looked) <= 9, "the next one may have been looked at, in hand of the walk"
