@@ -22,10 +22,8 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core render",
     "report": "core errors exit_status report render.words",
-    "doctor": "core errors exit_status settings doctor realtime.socket realtime.signals render.words transfer.http "
-    "transfer.wire transfer.api transfer.pacing transfer.journal.schema",
-    "smoke": "core errors exit_status settings smoke realtime.socket realtime.signals render.words report.junit_xml "
-    "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies",
+    "checks": "core errors exit_status settings checks realtime.socket realtime.signals render.words report.junit_xml "
+    "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies transfer.journal.schema",
     "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }
 """Each package, and what it may import of ours."""

@@ -6,8 +6,8 @@ import re
 
 from pages import codes, page, rows, section
 
-from uploader_cli.smoke import CHECKS, Result, Verdict
-from uploader_cli.smoke.verdicts import Report
+from uploader_cli.checks.smoke import CHECKS, Result, Verdict
+from uploader_cli.checks.smoke.verdicts import Report
 
 PAGE = page("smoke.md")
 CLI = section(page("cli.md"), "### `uploader smoke`")
