@@ -88,6 +88,7 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
     CSV header without a path.
     """
     records: Iterator[tuple[int, Any]]
+    record: Any
     read: Callable[[Any], Mapping[str, str | None] | None]
     match kind:
         case Format.PLAIN:
