@@ -359,7 +359,7 @@ MUTANTS = (
         "unit/selection/test_selection_shard.py",
     ),
     Mutant(
-        "a stranger's server gets the token",
+        "a server that only a directory names gets the token",
         "src/uploader_cli/settings/resolution.py",
         "if not settings.sources[name].layer.untrusted:",
         "if True:",
