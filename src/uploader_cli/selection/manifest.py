@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Skipped, Unusable, has_hidden_content
+from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +94,7 @@ class Manifest:
         numbers, seen = count(), SeenNames()
         for item in self.lines():
             if isinstance(item, BadLine):
-                yield self._unusable(next(numbers), item)
+                yield self._failed(next(numbers), item)
                 continue
             if not wants(item.name):
                 yield None
@@ -102,18 +102,18 @@ class Manifest:
             number, info = next(numbers), look(item)
             file = _file(number, item, info)
             if isinstance(info, BadLine):
-                yield self._unusable(number, info, file)
+                yield self._failed(number, info, file)
             elif seen.add(f"{file.destination}\0{os.path.abspath(item.path)}"):
                 yield file
             else:
-                yield Skipped(number, item.path, SkipReason.DUPLICATE, item.name)
+                yield FileSkipped(number, item.path, SkipReason.DUPLICATE, relative_path=item.name)
 
-    def _unusable(self, number: int, bad: BadLine, file: LocalFile | None = None) -> Unusable:
+    def _failed(self, number: int, bad: BadLine, file: LocalFile | None = None) -> FileFailed:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
         # For shards: a name that is the same on every machine, wherever the list is.
         name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
         message = f"{bad.message} ({where})" if bad.path else bad.message
-        return Unusable(number, bad.path or where, bad.code, message, local=file, relative_path=name)
+        return FileFailed(number, bad.path or where, bad.code, message, retryable=False, local=file, relative_path=name)
 
     def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
         if isinstance(item, BadLine) or item.category is None:

@@ -10,13 +10,13 @@ import errno
 import os
 import sqlite3
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Ignores
 
@@ -30,29 +30,8 @@ AT_ONCE = 20_000
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A path skipped by a rule; `relative_path` as in `LocalFile`."""
-
-    file: int
-    path: str
-    reason: SkipReason
-    relative_path: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A path that can't be read or must not be sent; `local` as far as it is known."""
-
-    file: int
-    path: str
-    code: FailureCode
-    message: str
-    local: LocalFile | None = None
-    relative_path: str = field(default="", compare=False)
-
-
-Selected = LocalFile | Skipped | Unusable
+Selected = LocalFile | FileSkipped | FileFailed
+"""A file, or what becomes of a path that a rule skips, that can't be read or that must not be sent."""
 Step = Selected | None
 """None: something was examined that is not selected."""
 
@@ -134,7 +113,7 @@ class _Walker:
                 yield self._entry(directory, entry, ignores)
         except BadIgnoreFile as error:  # the excluded files are unknown
             path, name = os.path.join(directory.path, IGNORE_FILE), f"{directory.relative}/{IGNORE_FILE}"
-            yield self._unusable(path, name, f"{error}; its directory is not uploaded")
+            yield self._failed(path, name, f"{error}; its directory is not uploaded")
         except OSError as error:
             yield self._unreadable(directory.path, directory.relative, error)
 
@@ -143,7 +122,7 @@ class _Walker:
         if entry.is_symlink() and not self._follow:
             if not self._wants(below, ignores):
                 return None
-            return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK, name)
+            return FileSkipped(next(self._numbers), entry.path, SkipReason.SYMLINK, relative_path=name)
         try:
             info = entry.stat()
         except OSError as error:
@@ -164,22 +143,22 @@ class _Walker:
         if not special and not info.st_size and has_hidden_content(path):
             special = HIDDEN_CONTENT
         if special and named:
-            return self._unusable(path, relative, special)
+            return self._failed(path, relative, special)
         number = next(self._numbers)
         if special:
-            return Skipped(number, path, SkipReason.SPECIAL, relative)
+            return FileSkipped(number, path, SkipReason.SPECIAL, relative_path=relative)
         if self._seen is not None and not self._seen.add(_identity(path, info)):
-            return Skipped(number, path, SkipReason.DUPLICATE, relative)
+            return FileSkipped(number, path, SkipReason.DUPLICATE, relative_path=relative)
         return LocalFile(number, path, relative, info.st_size, info.st_mtime_ns, named)
 
-    def _unreadable(self, path: str, relative: str, error: OSError) -> Unusable:
+    def _unreadable(self, path: str, relative: str, error: OSError) -> FileFailed:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         dangling = gone and os.path.islink(path)
         words = "a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
-        return self._unusable(path, relative, words, FailureCode.VANISHED if gone else FailureCode.UNREADABLE)
+        return self._failed(path, relative, words, FailureCode.VANISHED if gone else FailureCode.UNREADABLE)
 
-    def _unusable(self, path: str, relative: str, message: str, code: FailureCode = FailureCode.UNREADABLE) -> Unusable:
-        return Unusable(next(self._numbers), path, code, message, relative_path=relative)
+    def _failed(self, path: str, relative: str, message: str, code: FailureCode = FailureCode.UNREADABLE) -> FileFailed:
+        return FileFailed(next(self._numbers), path, code, message, retryable=False, relative_path=relative)
 
 
 def has_hidden_content(path: str) -> bool:

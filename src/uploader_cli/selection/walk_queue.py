@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.walk import Skipped, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,12 +132,10 @@ class WalkQueue:
             item = self._checked(item)
         if isinstance(item, LocalFile):
             self._queue.put(item)
-        elif isinstance(item, Skipped):
-            self._emit(ev.FileSkipped(item.file, item.path, item.reason))
         else:
-            self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False, local=item.local))
+            self._emit(item)
 
-    def _checked(self, file: LocalFile) -> LocalFile | Unusable:
+    def _checked(self, file: LocalFile) -> LocalFile | ev.FileFailed:
         """Compare a file's content with the digest of its list, unless the queue was closed."""
         slow = file.sha256 is not None and file.size >= NOTICEABLE
         try:
@@ -157,7 +154,7 @@ class WalkQueue:
             raise _Closed
 
 
-def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> Unusable | None:
+def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.FileFailed | None:
     """Return why `file` must not be sent; None without an expected SHA-256, or if it matches.
 
     `check` is called between reads and raises to stop.
@@ -172,13 +169,15 @@ def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> Unusab
                 digest.update(buffer[:count])
             info = os.fstat(source.fileno())
     except FileNotFoundError:
-        return Unusable(file.file, file.path, ev.FailureCode.VANISHED, "the file no longer exists", file)
+        code, problem = ev.FailureCode.VANISHED, "the file no longer exists"
     except OSError as error:
-        return Unusable(file.file, file.path, ev.FailureCode.UNREADABLE, f"can't be read: {error.strerror}", file)
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
-        problem = "modified while it was checked"
-    elif digest.hexdigest() != file.sha256:
-        problem = f"the SHA-256 is {digest.hexdigest()}, not {file.sha256} as listed"
+        code, problem = ev.FailureCode.UNREADABLE, f"can't be read: {error.strerror}"
     else:
-        return None
-    return Unusable(file.file, file.path, ev.FailureCode.MISMATCH, f"{problem}; not sent", file)
+        code = ev.FailureCode.MISMATCH
+        if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+            problem = "modified while it was checked; not sent"
+        elif digest.hexdigest() != file.sha256:
+            problem = f"the SHA-256 is {digest.hexdigest()}, not {file.sha256} as listed; not sent"
+        else:
+            return None
+    return ev.FileFailed(file.file, file.path, code, problem, retryable=False, local=file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection import walk_queue as module
 from uploader_cli.selection.selection import Selection
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.selection.walk import Unusable
 
 GUARD = 30.0
 SHA256 = hashlib.sha256(b"aaa").hexdigest()
@@ -68,7 +67,7 @@ def test_an_interrupt_ends_the_checks_and_loses_no_file(
     begun, closed = threading.Event(), threading.Event()
     check = module.differs
 
-    def slow(file: LocalFile, go_on: Callable[[], None]) -> Unusable | None:
+    def slow(file: LocalFile, go_on: Callable[[], None]) -> FileFailed | None:
         if file.file == 1:
             begun.set()
             assert closed.wait(GUARD)
