@@ -79,33 +79,20 @@ def switch(raw: object) -> bool:
 
 def whole(minimum: int, **words: str) -> Callable[[object], Any]:
     """Return a parser for whole numbers of at least `minimum`, and for `words` with their values."""
-
-    def read(raw: object) -> int | None:
-        value = _number(raw)
-        return int(value) if value is not None and value.is_integer() and value >= minimum else None
-
-    return _parser(f"a whole number, {minimum} or more", read, words)
+    what = f"a whole number, {minimum} or more"
+    return _number(what, lambda value: value.is_integer() and value >= minimum, words, convert=int)
 
 
 def seconds(*, zero: bool) -> Callable[[object], Any]:
     """Return a parser for durations in seconds; `zero` allows 0."""
-
-    def read(raw: object) -> float | None:
-        value = _number(raw)
-        return None if value is None or value < 0 or (value == 0 and not zero) else value
-
-    return _parser(f"a number of seconds, {'0 or more' if zero else 'more than 0'}", read)
+    what = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
+    return _number(what, lambda value: value > 0 or (zero and value == 0), {})
 
 
 def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], Any]:
     """Return a parser for numbers above 0 and below `most`; `none` disables the threshold."""
-
-    def read(raw: object) -> float | None:
-        value = _number(raw)
-        return value if value is not None and 0 < value < most else None
-
-    below = f" and less than {most:g}" if most < math.inf else ""
-    return _parser(f"a number {unit}, more than 0{below}", read, {"none": None})
+    what = f"a number {unit}, more than 0{f' and less than {most:g}' if most < math.inf else ''}"
+    return _number(what, lambda value: 0 < value < most, {"none": None})
 
 
 def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
@@ -118,30 +105,33 @@ def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
     return _parser(f"a size of at least {minimum}", read, words)
 
 
-def _parser(
-    what: str, read: Callable[[object], float | None], words: Mapping[str, str | None] | None = None
+def _number(
+    what: str, fits: Callable[[float], bool], words: Mapping[str, str | None], convert: type[float] = float
 ) -> Callable[[object], Any]:
-    known = words or {}
+    def read(raw: object) -> float | None:
+        if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+            return None
+        try:
+            value = float(raw)
+        except (ValueError, OverflowError):
+            return None
+        return convert(value) if math.isfinite(value) and fits(value) else None
 
+    return _parser(what, read, words)
+
+
+def _parser(
+    what: str, read: Callable[[object], float | None], words: Mapping[str, str | None]
+) -> Callable[[object], Any]:
     def parse(raw: object) -> Any:
-        if isinstance(raw, str) and raw in known:
-            return known[raw]
+        if isinstance(raw, str) and raw in words:
+            return words[raw]
         value = read(raw)
         if value is None:
-            raise Invalid(f"must be {''.join(f'{word} or ' for word in known)}{what}, not {raw!r}")
+            raise Invalid(f"must be {''.join(f'{word} or ' for word in words)}{what}, not {raw!r}")
         return value
 
     return parse
-
-
-def _number(raw: object) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
-        return None
-    try:
-        value = float(raw)
-    except (ValueError, OverflowError):
-        return None
-    return value if math.isfinite(value) else None
 
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
