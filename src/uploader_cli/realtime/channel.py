@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, Event, SessionProgress, Transport
     from uploader_cli.realtime.socket import Connection
 
-EARLY = 0.02
-"""Seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised."""
-CLOSE_WITHIN = 0.8
-"""Most seconds that `close` takes."""
+EARLY = 0.02  # seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised
+CLOSE_WITHIN = 0.8  # most seconds that `close` takes
 
 
 class Channel:

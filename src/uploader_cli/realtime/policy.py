@@ -22,19 +22,13 @@ from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState
 class Policy:
     """Limits and delays in seconds, except `retries` (docs/protocol.md, section 2)."""
 
-    dial: float = 5.0
-    """Limit of a dial with both transports."""
-    websocket: float = 2.5
-    """Part of it for the websocket."""
-    retries: int = 3
-    """Dials after the first failure or a loss."""
-    retry_delay: float = 1.0
-    """From a failure to the next dial; first delay of the backoff while polling."""
-    fallback: float = 5.0
-    """From the start or a loss to HTTP polling."""
+    dial: float = 5.0  # limit of a dial with both transports
+    websocket: float = 2.5  # part of it for the websocket
+    retries: int = 3  # dials after the first failure or a loss
+    retry_delay: float = 1.0  # from a failure to the next dial; first delay of the backoff while polling
+    fallback: float = 5.0  # from the start or a loss to HTTP polling
     backoff_max: float = 60.0
-    poll: float = 1.0
-    """Least time between two HTTP polls of a session."""
+    poll: float = 1.0  # least time between two HTTP polls of a session
 
 
 # --- reports of a try
@@ -91,8 +85,7 @@ class Polling(Enum):
     ONCE = auto()
 
 
-Action = ChannelChanged | Dial | Drop | JoinAll | Polling
-"""An event is to be emitted."""
+Action = ChannelChanged | Dial | Drop | JoinAll | Polling  # an event is to be emitted
 
 
 @dataclass(frozen=True, slots=True)

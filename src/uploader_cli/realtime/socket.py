@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 
     from uploader_cli.realtime.policy import Dial
 
-GOODBYE = 0.25
-"""Seconds that leaving and disconnecting may take; after that the sockets are shut."""
-GIVE_UP = 10.0
-"""Seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted."""
-BURST = 10_000
-"""Most messages in one polling answer; the library's own limit of 16 would end the session."""
-MOST_POLLED = 4 << 20
-"""Most bytes of one decompressed polling answer."""
+GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that the sockets are shut
+GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted
+BURST = 10_000  # most messages in one polling answer; the library's own limit of 16 would end the session
+MOST_POLLED = 4 << 20  # most bytes of one decompressed polling answer
 _WITH_ATTACHMENTS = {str(socketio.packet.BINARY_EVENT), str(socketio.packet.BINARY_ACK)}
 
 _log = logging.getLogger("uploader_cli.realtime")

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.selection.walk import Selected, Step
 
-NAMED = 20
-"""Maximum bad lines reported one by one."""
-SHOWN = 200
-"""Maximum characters of a path in a message."""
+NAMED = 20  # maximum bad lines reported one by one
+SHOWN = 200  # maximum characters of a path in a message
 _SUFFIXES = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 

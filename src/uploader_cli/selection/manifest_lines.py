@@ -23,10 +23,8 @@ from uploader_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-LONGEST = 1 << 20
-"""Maximum bytes of a line."""
-CATEGORIES = ("personal", "scenic")
-"""The server's categories (docs/protocol.md section 1)."""
+LONGEST = 1 << 20  # maximum bytes of a line
+CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
@@ -37,8 +35,7 @@ OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
 """Columns of files that we write. They are ignored here, except `relative_path`, which replaces a missing `name`."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
-_UNDECODABLE = re.compile("[\ud800-\udfff]")
-"""Bytes that are not UTF-8, as decoded here."""
+_UNDECODABLE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as decoded here
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 

@@ -16,12 +16,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Shard
     from uploader_cli.selection.walk import Selected, Step
 
-AHEAD = 1000
-"""Maximum steps taken before anything is sent; a selection that ends within them is completely known."""
-AHEAD_SECONDS = 1.0
-"""Maximum seconds for these steps, for a slow file system."""
-MOST_AHEAD = 10_000
-"""Maximum items taken if none of them can be sent."""
+AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
+AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
+MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
 
 
 class Selection:

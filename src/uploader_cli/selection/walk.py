@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 
     from uploader_cli.selection.filters import Filters
 
-AT_ONCE = 20_000
-"""Maximum names of a directory sorted in memory; a larger one is read several times."""
+AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
 
 
 Selected = LocalFile | FileSkipped | FileFailed
 """A file, or what becomes of a path that a rule skips, that can't be read or that must not be sent."""
-Step = Selected | None
-"""None: something was examined that is not selected."""
+Step = Selected | None  # None: something was examined that is not selected
 
 
 def missing(paths: Iterable[str]) -> list[str]:

@@ -17,14 +17,10 @@ if TYPE_CHECKING:
     from uploader_cli.selection.selection import Selection
     from uploader_cli.selection.walk import Selected
 
-MOST = 10_000
-"""Maximum selected items that have not ended: more than one session, in little memory."""
-NOTICEABLE = 64 << 20
-"""Minimum bytes of a file whose content check is announced."""
-PIECE = 1 << 20
-"""Bytes per read of a content check."""
-_JOIN = 0.5
-"""Seconds that `close` waits for the walk, since a file system may hang."""
+MOST = 10_000  # maximum selected items that have not ended: more than one session, in little memory
+NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
+PIECE = 1 << 20  # bytes per read of a content check
+_JOIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
 class _Closed(Exception):

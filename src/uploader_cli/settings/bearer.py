@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LOOK = 0.1
-"""Seconds between two checks for an interrupt."""
-COMMAND_LIMIT = 60.0
-"""Maximum seconds for a token command: long enough for a prompt, short enough for a CI job."""
+LOOK = 0.1  # seconds between two checks for an interrupt
+COMMAND_LIMIT = 60.0  # maximum seconds for a token command: long enough for a prompt, short enough for a CI job
 
 
 def token_from_file(file: Path, source: str, stopped: Callable[[], bool]) -> str:

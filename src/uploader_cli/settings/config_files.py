@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-PROFILES = "profile"
-"""The table of a config file that holds the profiles."""
+PROFILES = "profile"  # the table of a config file that holds the profiles
 _HEAD = """\
 # The settings of `uploader`. Commented lines show the default, or an example where there is none.
 # Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
