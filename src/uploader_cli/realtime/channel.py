@@ -45,7 +45,7 @@ class Channel:
         fetch: Callable[[str], SessionProgress | None],
         session_factory: Callable[[], Any],
         shut: Callable[[Any], None],
-        interval: Callable[[], float] | None = None,
+        interval: Callable[[], float],
         headers: Callable[[], Mapping[str, str]] = dict,
         policy: Policy | None = None,
     ) -> None:
@@ -53,8 +53,7 @@ class Channel:
         self._url, self._emit = url, emit
         self._session_factory, self._shut, self._headers = session_factory, shut, headers
         self._machine = Machine(policy)
-        minimum = self._machine.policy.poll
-        self._poller = Poller(fetch, emit, interval or (lambda: minimum), minimum)
+        self._poller = Poller(fetch, emit, interval, self._machine.policy.poll)
         self._steps: SimpleQueue[Callable[[float], list[Action]]] = SimpleQueue()
         self._connections: dict[int, Connection] = {}
         self._endings: list[threading.Thread] = []

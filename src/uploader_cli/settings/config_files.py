@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,6 +110,8 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
     for key, raw in table.items():
         name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
         if name not in OPTIONS or name == PROFILES:
+            import difflib  # deferred: it is slow
+
             near = difflib.get_close_matches(name, [*OPTIONS.keys() - {PROFILES}], n=1, cutoff=0)[0]
             raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
         if not OPTIONS[name].in_config:
