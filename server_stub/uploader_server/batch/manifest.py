@@ -14,7 +14,7 @@ MAX_MANIFEST = 4 << 20
 _KEYS = {"sessionId", "files"}
 _FILE_KEYS = {"relativePath", "size", "sha256", "lastModified"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LATEST = 1 << 53
+LATEST = 1 << 53
 """Latest time in milliseconds: the largest integer that every JSON parser represents exactly."""
 
 
@@ -85,7 +85,7 @@ def _entry(index: int, file: Any) -> Entry:
         raise _wrong(f'"files[{index}].size" must be a whole number of bytes')
     if not isinstance(sha256, str) or _SHA256.fullmatch(sha256) is None:
         raise _wrong(f'"files[{index}].sha256" must be 64 lower-case hex digits')
-    if type(modified) is not int or abs(modified) > _LATEST:
+    if type(modified) is not int or abs(modified) > LATEST:
         raise _wrong(f'"files[{index}].lastModified" must be a whole number of milliseconds')
     return Entry(path, size, sha256, modified)
 

@@ -66,7 +66,7 @@ def test_limits_of_the_server_are_limits_of_its_schemas() -> None:
     with running_server(max_files=7, max_size=99) as server:
         schemas = described(server)["components"]["schemas"]
         assert schemas["NewSession"]["properties"]["expectedFiles"]["maximum"] == 7
-        assert schemas["FilesToValidate"]["properties"]["files"]["items"]["properties"]["size"]["maximum"] == 99
+        assert schemas["FileToValidate"]["properties"]["size"]["maximum"] == 99
 
 
 def test_openapi_marks_the_calls_that_need_a_token() -> None:
