@@ -471,7 +471,7 @@ def test_every_fault_is_checked_and_its_example_can_be_read() -> None:
         ("status:patch:9999", "code: '9999' is not an HTTP status from 200 to 599"),
         ("status:patch:503,when=never", "when: 'never' is not one of before, body, work"),
         ("status:patch:503,code=500", "code is repeated"),
-        ("cut:patch#0:5", "#0 is not one of: #3 the third"),
+        ("cut:patch#0:5", "#0 is not one of: #3 (the third)"),
         ("cut:patch#4-2", "#4-2 is not one of"),
         ("cut:patch:64Q", "at: '64Q' is not a size"),
         ("lose:patch:5", "'5' is not a parameter: it has no parameters"),
