@@ -437,14 +437,7 @@ MUTANTS = (
         "functional/server/test_server_batch.py",
     ),
     Mutant(
-        "a refused batch keeps its connection",
-        SERVER + "batch/intake.py",
-        "error.drain = not self.reader.complete",
-        "error.drain = False",
-        "functional/server/test_server_batch.py",
-    ),
-    Mutant(
-        "a cancelled batch keeps its connection",
+        "a refused or cancelled batch keeps its connection",
         SERVER + "batch/intake.py",
         "error.drain = not intake.reader.complete",
         "error.drain = False",

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.batch.multipart import BatchReader
+from uploader_server.batch.multipart import BatchReader, Listener
 from uploader_server.http.errors import ApiError, storage_failure
 from uploader_server.session import EVENT_INTERVAL, batch_answer
 
@@ -23,22 +23,20 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     Raises ApiError; ClientGoneError if the connection closed (nothing is stored).
     """
     intake = Intake(sessions, request)
-    receiving = asyncio.ensure_future(intake.receive())
-    intake.task = receiving
+    receiving = intake.task = asyncio.ensure_future(intake.receive())
     try:
         await asyncio.wait({receiving})
-        if receiving.cancelled():
-            raise _cancelled(intake)
-        receiving.result()
-        session, files = intake.checked()
-        if session.status == "cancelled":
-            raise _cancelled(intake)
+        if receiving.cancelled() or receiving.result()[0].status == "cancelled":
+            raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
+        session, files = receiving.result()
         with sessions.placing(session.category, files):
             await _store(sessions, session, files)
             await sessions.record(session, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ApiError):
+            error.drain = not intake.reader.complete
         await intake.undo()
         raise
     finally:
@@ -46,7 +44,8 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
             receiving.cancel()
             await asyncio.wait({receiving})
         await intake.reader.discard()
-        intake.detach()
+        if intake.session is not None:
+            intake.session.detach(receiving)
 
 
 async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
@@ -59,13 +58,7 @@ async def _store(sessions: Sessions, session: Session, files: list[FileState]) -
         raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror) from error
 
 
-def _cancelled(intake: Intake) -> ApiError:
-    error = ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
-    error.drain = not intake.reader.complete
-    return error
-
-
-class Intake:
+class Intake(Listener):
     """Assigns the parts of one batch request to its session while they arrive."""
 
     def __init__(self, sessions: Sessions, request: Request) -> None:
@@ -75,30 +68,24 @@ class Intake:
         self.session: Session | None = None
         self.category: str | None = None
         self.paths: list[str] = []
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[tuple[Session, list[FileState]]] | None = None
+        """The task of `receive`, which is cancelled with the session."""
         self.total = int(request.headers.get("content-length", 0))
         self._file_began = 0
         self._began = 0.0
 
-    async def receive(self) -> None:
+    async def receive(self) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
+        content_type = self.request.headers.get("content-type", "")
         try:
-            await self._read()
-            self.checked()
-            await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
-        except ApiError as error:
-            error.drain = not self.reader.complete
-            raise
-
-    async def _read(self) -> None:
-        try:
-            await self.reader.read(
-                self.request.receive, self.request.headers.get("content-type", ""), self.sessions.config.idle_timeout
-            )
+            await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
         except OSError as error:
             raise storage_failure(error) from error
+        received = self._checked()
+        await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
+        return received
 
     async def undo(self) -> None:
         """Remove the files of this request from the session."""
@@ -107,11 +94,10 @@ class Intake:
         for file in self.reader.files:
             self.session.drop(file)
         if not self.session.ended:
-            await self.sessions.emit(
-                self.session.id, self.session.event("A request ended early; none of its files were stored")
-            )
+            event = self.session.event("A request ended early; none of its files were stored")
+            await self.sessions.emit(self.session.id, event)
 
-    def checked(self) -> tuple[Session, list[FileState]]:
+    def _checked(self) -> tuple[Session, list[FileState]]:
         """Return session and files of a complete body. Raises ApiError if a part is missing."""
         if self.session is None:
             raise ApiError(400, "NO_SESSION_ID", "The text part sessionId is missing")
@@ -119,12 +105,9 @@ class Intake:
             missing = "category" if self.category is None else "files"
             raise ApiError(400, "MISSING_PARAMETERS", f"The part {missing} is missing")
         if self.paths and len(self.paths) != len(self.reader.files):
-            raise ApiError(
-                400,
-                "VALIDATION_ERROR",
-                "Send relativePath once for each file, or not at all",
-                details=f"{len(self.paths)} paths, {len(self.reader.files)} files",
-            )
+            details = f"{len(self.paths)} paths, {len(self.reader.files)} files"
+            message = "Send relativePath once for each file, or not at all"
+            raise ApiError(400, "VALIDATION_ERROR", message, details=details)
         for file, path in zip(self.reader.files, self.paths, strict=False):
             file.relative_path = path
         return self.session, self.reader.files
@@ -152,11 +135,6 @@ class Intake:
             session.attach(self.task)
         for file in self.reader.files:
             session.add(file)
-
-    def detach(self) -> None:
-        """Detach the request from its session, which may expire again."""
-        if self.session is not None and self.task is not None:
-            self.session.detach(self.task)
 
     async def started(self, file: FileState) -> None:
         """Add a file to the session."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from multipart import parse_options_header  # type: ignore[import-untyped]
 
 from uploader_server.batch.manifest import MAX_MANIFEST, too_large
-from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.http.errors import ApiError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -50,10 +50,10 @@ class PackBody:
 
     async def manifest(self) -> bytes:
         """Return the first part."""
-        if bytes(await self._take(len(self._delimiter))) != self._delimiter[2:] + b"\r\n":
+        if await self._take(len(self._delimiter)) != self._delimiter[2:] + b"\r\n":
             raise _malformed("the body does not begin with its boundary")
         await self._head(b"manifest")
-        return bytes(await self._until(self._delimiter + b"\r\n", MAX_MANIFEST, "manifest"))
+        return await self._until(self._delimiter + b"\r\n", MAX_MANIFEST, "manifest")
 
     async def begin_data(self, total: int) -> None:
         """Read the headers of the second part. Raises ApiError 400 if it can't have `total` bytes."""
@@ -68,18 +68,15 @@ class PackBody:
         filled = min(total, len(self._buffer))
         data[:filled] = self._buffer[:filled]
         del self._buffer[:filled]
-        view = memoryview(data)
-        while filled < total:
-            piece = await self._more()
-            wanted = total - filled
-            if len(piece) > wanted:
-                self._buffer += memoryview(piece)[wanted:]
-                piece = piece[:wanted]
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        view.release()
+        with memoryview(data) as view:
+            while filled < total:
+                piece = await self._more()
+                used = min(len(piece), total - filled)
+                view[filled : filled + used] = piece[:used]
+                self._buffer += piece[used:]
+                filled += used
         self._left -= total
-        end = bytes(await self._take(self._left))
+        end = await self._take(self._left)
         if not self.complete:  # read the final message, to keep the connection open
             await self._more()
         if end.removesuffix(b"\r\n") != self._delimiter + b"--":
@@ -87,40 +84,32 @@ class PackBody:
         return data
 
     async def _head(self, name: bytes) -> None:
-        head = b"\r\n" + bytes(await self._until(b"\r\n\r\n", MAX_HEAD, "head"))
-        found = _NAME.search(head)
+        found = _NAME.search(b"\r\n" + await self._until(b"\r\n\r\n", MAX_HEAD, "head"))
         if found is None or found[1] != name:
             raise _malformed("its parts are manifest and data, in this order")
 
-    async def _until(self, end: bytes, most: int, what: str) -> bytearray:
+    async def _until(self, end: bytes, most: int, what: str) -> bytes:
         """Return the bytes before `end` and consume both. Raises ApiError 413 for more than `most` bytes."""
         start = 0
         while (position := self._buffer.find(end, start)) < 0:
             start = max(0, len(self._buffer) - len(end) + 1)
             if start > most:
                 break
-            await self._fill()
-        if position < 0 or position > most:
+            self._buffer += await self._more()
+        if not 0 <= position <= most:
             raise too_large(f"the {what} of a pack has at most {most} bytes")
-        taken = await self._take(position + len(end))
-        return taken[:position]
+        return (await self._take(position + len(end)))[:position]
 
-    async def _take(self, count: int) -> bytearray:
+    async def _take(self, count: int) -> bytes:
         while len(self._buffer) < count:
-            await self._fill()
-        taken = self._buffer[:count]
+            self._buffer += await self._more()
+        taken = bytes(self._buffer[:count])
         del self._buffer[:count]
         self._left -= count
         return taken
 
-    async def _fill(self) -> None:
-        self._buffer += await self._more()
-
     async def _more(self) -> bytes:
-        """Return the next bytes of the body.
-
-        Raises ClientGoneError if the connection closed, ApiError: 408 after the idle timeout, 400 after the end.
-        """
+        """Return the next bytes of the body. Raises ApiError: 408 after the idle timeout, 400 if the body ends."""
         if self.complete:
             raise _malformed("it ends too early")
         try:
@@ -129,7 +118,7 @@ class PackBody:
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
         if message["type"] != "http.request":
-            raise ClientGoneError
+            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete")
         self.complete = not message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         return piece

@@ -18,7 +18,7 @@ from uploader_server.batch.packbody import FRAMING, PackBody
 from uploader_server.batch.packstore import Key, PackRows
 from uploader_server.batch.unpack import Unpacking
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, storage_failure
+from uploader_server.http.errors import ApiError, Json, RefusalResponse, storage_failure
 from uploader_server.session import FileState, packed_mark
 from uploader_server.sessions import BURST, ending
 from uploader_server.sweeping import sweep
@@ -72,8 +72,6 @@ class Packs:
         """Delete old responses regularly, until cancelled."""
         await sweep("The sweep of packs", self._sessions.config.upload_ttl, self._rows.forget_old)
 
-    # Handlers
-
     async def recall(self, request: Request) -> Response:
         """Serve `GET …/packs/{key}`: the saved response. Raises ApiError: 404, 409 while it is being stored."""
         key = self._key(request, request.path_params["key"])
@@ -94,8 +92,6 @@ class Packs:
         except ApiError as error:
             error.drain = not body.complete
             raise
-        except ClientGoneError:
-            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
         except (OSError, sqlite3.Error) as error:
             logger.warning("a pack failed: %s", error)
             failure = storage_failure(error)
@@ -107,8 +103,6 @@ class Packs:
         if _KEY.fullmatch(key) is None:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
         return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
-
-    # One pack
 
     async def _answer(self, key: Key, body: PackBody) -> bytes:
         manifest = await asyncio.to_thread(parse_manifest, await body.manifest(), self._limits)
@@ -125,7 +119,7 @@ class Packs:
             try:
                 await asyncio.wait({reading})
                 if reading.cancelled():
-                    self._sessions.find_open(session.id)
+                    self._sessions.find_open(session.id)  # raises
                 return await self._complete(key, manifest, session, reading.result())
             finally:
                 reading.cancel()  # still running only if the server stops
@@ -133,11 +127,10 @@ class Packs:
 
     def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
-        if session.file_count + len(manifest.entries) <= most:
-            return
-        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
-        if session.file_count + len(new) > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+        if session.file_count + len(manifest.entries) > most:
+            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
+            if session.file_count + len(new) > most:
+                raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def _complete(self, key: Key, manifest: Manifest, session: Session, data: bytearray) -> bytes:
         """Process a complete body; its key is in use from now on."""

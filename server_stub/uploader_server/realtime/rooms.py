@@ -36,8 +36,6 @@ A client detects a frozen bundled server within 6 s, the server detects a frozen
 """
 CLOSE_REFUSED = 1.0
 """Seconds until the transport of a refused connection is closed, after the refusal was sent."""
-
-
 MOST_JOINS = 200_000
 """Maximum joins over all connections."""
 LONGEST_ROOM = 200
@@ -51,8 +49,8 @@ class Realtime:
         interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
-        self._backend: Backend | None = None
-        self._analyses: Analyses | None = None
+        self._backend: Backend
+        self._analyses: Analyses
         self._joined: dict[str, set[str]] = {}
         """Rooms by connection; python-socketio has no index for this."""
         self._joins = 0
@@ -117,8 +115,7 @@ class Realtime:
 
     async def _receive_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read and validate the whole body of a long-polling client before Engine.IO parses it."""
-        body = bytearray()
-        more = True
+        body, more = b"", True
         end = asyncio.get_running_loop().time() + self._config.body_timeout
         while more:
             try:
@@ -133,13 +130,12 @@ class Realtime:
             if len(body) > MAX_PACKET:
                 await refuse(413, scope, receive, send)
                 return
-        if not are_packets(bytes(body)) or not self._is_live(scope):
+        if not are_packets(body) or not self._is_live(scope):
             await refuse(400, scope, receive, send)
             return
-        whole = {"type": "http.request", "body": bytes(body), "more_body": False}
 
         async def again() -> Message:
-            return whole
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, again, send)
 
@@ -213,12 +209,11 @@ class Realtime:
         session_id = session_id.lower()
         if not self._may_join(sid, session_id):
             return {"ok": False, "error": "TOO_MANY_JOINS"}
-        snapshot = self._backend.snapshot(session_id) if self._backend is not None else None
-        known = self._analyses is not None and self._analyses.find(session_id) is not None
+        snapshot, known = self._backend.snapshot(session_id), self._analyses.find(session_id) is not None
         await self.server.enter_room(sid, f"session:{session_id}")
         if snapshot is not None:
             await self._emit_to(sid, "upload-progress", snapshot)
-        analysis = self._analyses.snapshot(session_id) if self._analyses is not None else None
+        analysis = self._analyses.snapshot(session_id)
         if analysis is not None:
             await self._emit_to(sid, *analysis)
         return {"ok": True} if known or snapshot is not None else {"ok": False, "error": "SESSION_NOT_FOUND"}
@@ -241,14 +236,15 @@ class Realtime:
         await self.deliver(name, event, to=sid)
 
     async def _leave(self, sid: str, session_id: object = None, *_: object) -> Any:
-        valid = isinstance(session_id, str) and (self._config.reference or is_uuid(session_id))
-        if valid and isinstance(session_id, str):
-            room = session_id if self._config.reference else session_id.lower()
+        reference = self._config.reference
+        valid = isinstance(session_id, str) and (reference or is_uuid(session_id))
+        if valid:
+            room = str(session_id) if reference else str(session_id).lower()
             rooms = self._joined.get(sid, set())
             self._joins -= room in rooms
             rooms.discard(room)
             await self.server.leave_room(sid, f"session:{room}")
-        if self._config.reference:
+        if reference:
             return self.server.not_handled
         return {"ok": True} if valid else {"ok": False, "error": "INVALID_SESSION_ID"}
 
