@@ -143,7 +143,4 @@ def _values(fault: Fault, text: str) -> dict[str, Any]:
     missing = [name for name, parameter in known.items() if parameter.required and name not in given]
     if missing:
         raise ValueError(f"{missing[0]} is missing")
-    defaults = {
-        name: parameter.parse(parameter.default) if parameter.default else None for name, parameter in known.items()
-    }
-    return defaults | given
+    return {name: parameter.default for name, parameter in known.items()} | given

@@ -63,11 +63,12 @@ FIELD_TEXTS = {
 }
 
 # For each fault: an example, the second field of its rules (`-` if there is none) and the parameters; then its effect.
-# A parameter is `name=VALUE`, followed by `?` and the default value if it is optional.
+# A parameter is `name=VALUE`, followed by `?` and its default value if it is optional; the first of several words is
+# the default.
 _TABLE = """
-status:patch#2:503,retry-after=2 REQUEST code=CODE retry-after=S? when=before|body|work?before
+status:patch#2:503,retry-after=2 REQUEST code=CODE retry-after=S? when=before|body|work?
     responds with CODE `before` reading the body, after reading the `body`, or after processing the request (`work`)
-cut:patch#1:64K REQUEST at=BYTES?0 side=request|answer?request
+cut:patch#1:64K REQUEST at=BYTES?0 side=request|answer?
     closes the connection after BYTES of the request body, or of the response body (`answer`)
 reset:batch#1:64K REQUEST at=BYTES?0
     resets the connection (TCP RST) after BYTES of the request body
@@ -77,7 +78,7 @@ stall:patch#1:in,seconds=5,at=64K REQUEST when=before|in|after seconds=S at=BYTE
     pauses for S seconds: `before` processing the request, `in` its body after BYTES, or `after` processing it
 slow:patch:512K REQUEST rate=BYTES
     limits the request body and the response body to BYTES per second
-flip:patch#1:1000 REQUEST at=BYTES?0 side=request|answer?request
+flip:patch#1:1000 REQUEST at=BYTES?0 side=request|answer?
     flips a bit in the byte at position BYTES of the request body, or of the response body (`answer`)
 disk-full:patch#1:64K REQUEST at=BYTES?0
     simulates a full disk after BYTES of the request body
@@ -85,7 +86,7 @@ offset:head#1:-1000 REQUEST bytes=N
     adds N bytes to Upload-Offset of the response; N may be negative
 truncated:session#1 REQUEST
     sends only the first half of the response body
-gigantic:health:1G,gzip=yes REQUEST size=BYTES?64M gzip=yes|no?no
+gigantic:health:1G,gzip=yes REQUEST size=BYTES?64M gzip=no|yes?
     responds with a body of this size (default 64M), optionally compressed
 endless:health:1 REQUEST rate=BYTES?1M
     responds with a body that never ends, at BYTES per second (default 1M)
@@ -95,8 +96,8 @@ empty:session#1 REQUEST
     sends an empty response body
 types:session#1:sessionId REQUEST key=KEY?
     changes the types of the values in the response's JSON: of KEY, or of all values
-restart:patch#3:files,down=2 REQUEST memory=all|files|nothing?all at=BYTES?0 down=S?0
-    restarts the server after BYTES of the body, with `all` data, only stored `files`, or `nothing`, after S seconds
+restart:patch#3:files,down=2 REQUEST memory=all|files|nothing? at=BYTES?0 down=S?0
+    stops the server after BYTES of the body, and starts it S seconds later with `all` data, its `files` or `nothing`
 event-missing:upload-progress#2-4 EVENT
     does not send the event
 event-doubled:upload-progress EVENT
@@ -116,7 +117,7 @@ socket-refuse:realtime SOCKET
 socket-hang:websocket SOCKET
     accepts new connections and never responds
 socket-freeze:realtime:2 SOCKET seconds=S
-    drops all messages in both directions from S seconds after the first connection; connections stay open
+    drops all messages in both directions from S seconds after the first connection on; connections stay open
 socket-kick:realtime:3 SOCKET seconds=S
     closes all connections every S seconds; clients may reconnect
 socket-flap:realtime:4 SOCKET seconds=S
@@ -171,12 +172,13 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 class Parameter(NamedTuple):
-    """A parameter of a fault. `shown` is its value in help texts, `default` is empty for None."""
+    """A parameter of a fault."""
 
     name: str
     shown: str
+    """Its value in help texts."""
     required: bool
-    default: str
+    default: Any
 
     def parse(self, text: str) -> Any:
         """Return the value. Raises ValueError with the expected form."""
@@ -213,7 +215,8 @@ def _fault(head: str, text: str) -> Fault:
     parameters = []
     for word in words:
         name, _, value = word.partition("=")
-        shown, optional, default = value.partition("?")
+        shown, optional, written = value.partition("?")
+        default = shown.split("|")[0] if "|" in shown else _PARSERS[name](written) if written else None
         parameters.append(Parameter(name, shown, not optional, default))
     return Fault(example.partition(":")[0], field.strip("-"), parameters, text.strip(), example)
 
