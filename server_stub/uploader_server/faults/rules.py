@@ -6,26 +6,21 @@ import difflib
 import fnmatch
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from uploader_server.faults.table import COUNTED, EVENTS, FAULTS, NAMES, REQUESTS, WHICH_TEXT
 
 if TYPE_CHECKING:
     from uploader_server.faults.table import Fault
 
+Which = tuple[int, int | None, int]
+"""The matches that a fault acts on, counted from 1: the first, the last (None: no limit), and each n-th of these."""
+_ALL: Which = (1, None, 1)
 _WHICH = re.compile(r"/(?P<each>[1-9]\d{0,8})|(?P<first>[1-9]\d{0,8})(?P<open>-(?P<last>\d{1,9})?)?")
 
 
 class RuleError(ValueError):
     """An invalid rule; the message has the rule, the error and the correct form."""
-
-
-class Which(NamedTuple):
-    """Selects matches by their number, counted from 1."""
-
-    first: int = 1
-    last: int | None = None
-    each: int = 1
 
 
 @dataclass
@@ -87,13 +82,13 @@ def parse_rule(text: str) -> Rule:
 def _fields(fault: Fault, rest: str) -> tuple[str, Which, str]:
     """Split the second field, WHICH and the parameters. Raises ValueError."""
     if not fault.field:
-        return "", Which(), rest
+        return "", _ALL, rest
     if not rest:
         raise ValueError(f"{fault.field} is missing")
     if fault.field == "GLOB":  # a file name may have colons
-        return rest, Which(), ""
+        return rest, _ALL, ""
     target, _, parameters = rest.partition(":")
-    which = Which()
+    which = _ALL
     if fault.field in COUNTED and "#" in target:
         target, _, written = target.partition("#")
         which = _which(written)
@@ -118,9 +113,9 @@ def _which(text: str) -> Which:
     if match is None or (match["last"] and int(match["last"]) < int(match["first"])):
         raise ValueError(f"#{text} is not one of: {WHICH_TEXT}")
     if match["each"]:
-        return Which(each=int(match["each"]))
+        return 1, None, int(match["each"])
     last = match["last"] if match["open"] else match["first"]
-    return Which(int(match["first"]), int(last) if last else None)
+    return int(match["first"]), int(last) if last else None, 1
 
 
 def _values(fault: Fault, text: str) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from urllib.parse import parse_qs
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
+from starlette.requests import Request
 
 from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.bodies import before
-from uploader_server.http.errors import ApiError, refuse
+from uploader_server.http.errors import ApiError, read_body, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
@@ -55,10 +56,8 @@ class Realtime:
         """Rooms by connection; python-socketio has no index for this."""
         self._joins = 0
         """Total number of joins."""
-        self._handshakes: dict[int, Scope] = {}
-        """Scopes of running handshakes, by their `id()`."""
-        self._websockets: dict[int, asyncio.Future[None]] = {}
-        """Task of each websocket, by the `id()` of its scope."""
+        self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
+        """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
         self.server: Any = StrictServer(
             self._close,
             async_mode="asgi",
@@ -86,13 +85,13 @@ class Realtime:
         if not _is_handshake(scope):
             await self._serve_known(scope, receive, send)
             return
-        self._handshakes[id(scope)] = scope
         receive = checked(receive) if scope["type"] == "websocket" else receive
-        serving = self._websockets[id(scope)] = asyncio.ensure_future(self._app(scope, receive, send))
+        serving = asyncio.ensure_future(self._app(scope, receive, send))
+        self._handshakes[id(scope)] = scope, serving
         try:
             await asyncio.wait({serving})
         finally:
-            del self._handshakes[id(scope)], self._websockets[id(scope)]
+            del self._handshakes[id(scope)]
             serving.cancel()  # still running only if the server stops; its error is ignored then
             serving.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         with contextlib.suppress(asyncio.CancelledError):
@@ -115,21 +114,12 @@ class Realtime:
 
     async def _receive_packets(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read and validate the whole body of a long-polling client before Engine.IO parses it."""
-        body, more = b"", True
         end = asyncio.get_running_loop().time() + self._config.body_timeout
-        while more:
-            try:
-                message = await before(end, receive)
-            except ApiError as error:
-                await refuse(error.status, scope, receive, send)
-                return
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_PACKET:
-                await refuse(413, scope, receive, send)
-                return
+        try:
+            body = await read_body(Request(scope, lambda: before(end, receive)), MAX_PACKET)
+        except ApiError as error:
+            await refuse(error.status, scope, receive, send)
+            return
         if not are_packets(body) or not self._is_live(scope):
             await refuse(400, scope, receive, send)
             return
@@ -144,8 +134,9 @@ class Realtime:
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):
             return False
-        scopes = {id(environ["asgi.scope"]): environ["asgi.scope"] for environ in self.server.environ.values()}
-        count = sum(_address(known) == _address(scope) for known in {**scopes, **self._handshakes}.values())
+        connected = [environ["asgi.scope"] for environ in self.server.environ.values()]
+        scopes = {id(known): known for known in [*connected, *(known for known, _ in self._handshakes.values())]}
+        count = sum(_address(known) == _address(scope) for known in scopes.values())
         if count >= limit:
             self._metrics.refused.labels("limit").inc()
         return count >= limit
@@ -182,9 +173,8 @@ class Realtime:
         connection, environ = self.server.eio.sockets.get(eio_sid), self.server.environ.get(eio_sid)
         if connection is not None:
             _end(connection)
-        serving = None if environ is None else self._websockets.get(id(environ["asgi.scope"]))
-        if serving is not None:  # else it ends only at the client's next packet
-            serving.cancel()
+        if environ is not None and id(environ["asgi.scope"]) in self._handshakes:
+            self._handshakes[id(environ["asgi.scope"])][1].cancel()  # else it ends only at the client's next packet
 
     def _disconnect(self, sid: str, *_: object) -> None:
         self._joins -= len(self._joined.pop(sid, ()))

@@ -1,4 +1,4 @@
-"""`/openapi.json`: it describes the calls that there are, and schemathesis finds no answer beyond it."""
+"""`/openapi.json` describes all calls, and all answers that schemathesis gets."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ AT_LENGTH = pytest.param(200, marks=[pytest.mark.acceptance, pytest.mark.timeout
 
 @pytest.mark.parametrize("examples", [4, AT_LENGTH])
 def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> None:
-    """And no call without its token, no 5xx, and nothing accepted that the schemas forbid."""
+    """It also finds no call without a token, no 5xx, and no accepted request that the schemas forbid."""
     token = f"Bearer {TOKEN}"
     config = {"packs": True, "analysis_seconds": 0.0, "remembered_requests": 1_000_000}
     with running_server(auth_token=TOKEN, **config) as server:
@@ -118,7 +118,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> No
             for request in list(server.faults.requests)[before:]
             if request.status in range(200, 300)
         }
-    # It was let in, and came further than the first check of each call.
+    # The token was accepted, and requests got past the first check of each call.
     wanted = {
         *(("POST", route) for route in ("validate", "session", "batch", "lookup", "cancel", "analysis", "tus")),
         *(("GET", route) for route in ("health", "metrics", "openapi", "stored", "progress", "tus")),

@@ -1,4 +1,4 @@
-"""The body of a pack arrives in pieces of any size, independent of its parts."""
+"""The parser of a pack's body, with any fragmentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pieces(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, bytes]:
-    """Manifest and data. The client disconnects after the last piece unless the body is complete."""
+    """Return manifest and data. The client disconnects after the last piece unless the body is complete."""
     rest = iter(parts)
     received = 0
 
