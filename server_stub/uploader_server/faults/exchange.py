@@ -28,18 +28,14 @@ class Answer:
     `when`: `before_body` responds without reading the body, `after_body` reads and drops it first, `after_store`
     replaces the server's own response. `close` cuts the connection instead. `after_bytes` cuts the connection after
     that many bytes of the body.
-
-    `during_body` passes an interrupted body to the server: after `after_bytes` bytes the connection is cut (`close`) or
-    the body pauses for `stall` seconds.
     """
 
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    when: Literal["before_body", "after_body", "after_store", "during_body"] = "before_body"
+    when: Literal["before_body", "after_body", "after_store"] = "before_body"
     close: bool = False
     after_bytes: int | None = None
-    stall: float = 0.0
 
 
 class Unanswered(Exception):
@@ -62,10 +58,6 @@ class Exchange:
 
     async def answer(self, answer: Answer) -> None:
         """Respond as scripted."""
-        if answer.when == "during_body":
-            pause = self.drop if answer.close else lambda: asyncio.sleep(answer.stall)
-            await self.interrupt(answer.after_bytes or 0, pause)
-            return
         if answer.when == "after_store":
             await self.app(self.scope, self.receive, nowhere)
         elif answer.after_bytes is not None:
