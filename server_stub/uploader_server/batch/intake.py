@@ -68,7 +68,7 @@ class Intake(Listener):
         self.session: Session | None = None
         self.category: str | None = None
         self.paths: list[str] = []
-        self.task: asyncio.Future[tuple[Session, list[FileState]]] | None = None
+        self.task: asyncio.Future[tuple[Session, list[FileState]]]
         """The task of `receive`, which is cancelled with the session."""
         self.total = int(request.headers.get("content-length", 0))
         self._file_began = 0
@@ -119,20 +119,15 @@ class Intake(Listener):
                 raise ApiError(400, "TOO_MANY_FILES", "More relativePath parts than a batch may have files")
             self.paths.append(value)
         elif name == "sessionId":
-            if self.session is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "sessionId was sent twice")
             self._attach(self.sessions.find_open(value))
         elif name == "category":
-            if self.category is not None:
-                raise ApiError(400, "VALIDATION_ERROR", "category was sent twice")
             self.category = value
         if self.session is not None and self.category not in {None, self.session.category}:
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def _attach(self, session: Session) -> None:
         self.session = session
-        if self.task is not None:
-            session.attach(self.task)
+        session.attach(self.task)
         for file in self.reader.files:
             session.add(file)
 
