@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.batch.multipart import BatchReader, Listener
-from uploader_server.http.errors import ApiError, storage_failure
-from uploader_server.session import EVENT_INTERVAL, batch_answer
+from uploader_server.http.errors import ApiError
+from uploader_server.session import batch_answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive one batch, store its files and return the answer.
 
-    Raises ApiError; ClientGoneError if the connection closed (nothing is stored).
+    Raises ApiError, OSError, sqlite3.Error; ClientDisconnect if the connection closed (nothing is stored).
     """
     intake = Intake(sessions, request)
     receiving = intake.task = asyncio.ensure_future(intake.receive())
@@ -29,14 +29,14 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         if receiving.cancelled() or receiving.result()[0].status == "cancelled":
             raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
         session, files = receiving.result()
-        with sessions.placing(session.category, files):
-            await _store(sessions, session, files)
+        with sessions.store.placing(session.category, [file.wanted_path for file in files]):
+            temporaries = [file.temporary for file in files if file.temporary is not None]
+            await asyncio.to_thread(sessions.store.disk.files, temporaries)
+            await asyncio.to_thread(sessions.place, session.category, files)
             await sessions.record(session, files)
         await sessions.announce(session, files)
         return batch_answer(session.id, files)
-    except BaseException as error:
-        if isinstance(error, ApiError):
-            error.drain = not intake.reader.complete
+    except BaseException:
         await intake.undo()
         raise
     finally:
@@ -46,16 +46,6 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
         await intake.reader.discard()
         if intake.session is not None:
             intake.session.detach(receiving)
-
-
-async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
-    """Flush the files, then link them to their names. Raises ApiError 500 if the disk failed."""
-    temporaries = [file.temporary for file in files if file.temporary is not None]
-    try:
-        await asyncio.to_thread(sessions.store.disk.files, temporaries)
-        await asyncio.to_thread(sessions.place, session.category, files)
-    except OSError as error:
-        raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror) from error
 
 
 class Intake(Listener):
@@ -77,12 +67,7 @@ class Intake(Listener):
     async def receive(self) -> tuple[Session, list[FileState]]:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
         content_type = self.request.headers.get("content-type", "")
-        try:
-            await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        except OSError as error:
-            raise storage_failure(error) from error
+        await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
         received = self._checked()
         await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
         return received
@@ -140,18 +125,12 @@ class Intake(Listener):
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:
-        """Update the progress of a file; emit an event at most ten times per second."""
+        """Report the progress of a file."""
         # Without Content-Length of the part, estimate it by the rest of the request.
         length = file.announced if file.announced is not None else self.total - self._file_began
-        percent = min(99, 100 * file.size // length) if length > 0 else 0
-        session = self.session
-        if session is None:
-            file.progress = max(file.progress, percent)
-            return
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = file.size / max(now - self._began, 1e-6)
-            await self.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+        percent = 100 * file.size // length if length > 0 else 0
+        if self.session is None:
+            file.progress = max(file.progress, min(99, percent))
+        else:
+            speed = file.size / max(time.monotonic() - self._began, 1e-6)
+            await self.sessions.arriving(self.session, file, percent, speed)

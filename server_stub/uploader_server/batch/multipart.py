@@ -16,7 +16,7 @@ from multipart import (  # type: ignore[import-untyped]
     parse_options_header,
 )
 
-from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.http.errors import ApiError, pieces
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
@@ -61,8 +61,6 @@ class BatchReader:
     def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
         self.files: list[FileState] = []
         self.received = 0
-        self.complete = False
-        """Whether the whole body was received."""
         self._limits, self._incoming, self._listener, self._eager = limits, incoming, listener, eager
         self._refusal: ApiError | None = None
         self._file: FileState | None = None
@@ -79,8 +77,7 @@ class BatchReader:
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
         """Read the whole body.
 
-        Raises ApiError for an invalid request, ClientGoneError if the connection closed, TimeoutError after
-        `idle_timeout` seconds without data, OSError if the disk failed. Call `discard` afterwards.
+        Raises ApiError for an invalid request, OSError if the disk failed, and as `pieces`. Call `discard` afterwards.
         """
         kind, options = parse_options_header(content_type)
         if kind != "multipart/form-data" or not options.get("boundary"):
@@ -88,7 +85,10 @@ class BatchReader:
             raise ApiError(400, "VALIDATION_ERROR", message, details=content_type)
         parser = PushMultipartParser(options["boundary"], max_header_size=16 << 10, max_header_count=16)
         try:
-            await self._read_parts(receive, parser, idle_timeout)
+            async for piece in pieces(receive, idle_timeout):
+                if piece and not parser.closed:
+                    await self._take(parser, piece)
+                    self.received += len(piece)
             parser.close()
         except MultipartError as error:
             raise ApiError(400, "VALIDATION_ERROR", "The multipart body is malformed", details=str(error)) from error
@@ -103,22 +103,6 @@ class BatchReader:
         names = [file.temporary for file in self.files if file.temporary is not None]
         if names:
             await asyncio.to_thread(_unlink, names)
-
-    async def _read_parts(self, receive: Receive, parser: PushMultipartParser, idle_timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(idle_timeout) as idle:
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientGoneError
-                idle.reschedule(loop.time() + idle_timeout)
-                more = message.get("more_body", False)
-                self.complete = not more
-                piece = message.get("body", b"")
-                if piece and not parser.closed:
-                    await self._take(parser, piece)
-                    self.received += len(piece)
 
     async def _take(self, parser: PushMultipartParser, piece: bytes) -> None:
         for event in parser.parse(piece):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING
 
 from multipart import parse_options_header  # type: ignore[import-untyped]
 
 from uploader_server.batch.manifest import MAX_MANIFEST, too_large
-from uploader_server.http.errors import ApiError
+from uploader_server.http.errors import ApiError, pieces
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,18 +21,15 @@ _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?([^";\r\n]*)"?'
 
 
 class PackBody:
-    """Reads `manifest`, then `data`. Every call raises as `_more`, and ApiError 400 for a malformed body."""
+    """Reads `manifest`, then `data`. Every call raises as `pieces`, and ApiError 400 for a malformed body."""
 
     def __init__(self, request: Request, idle_timeout: float) -> None:
         self._headers = request.headers
-        self._receive = request.receive
-        self._idle_timeout = idle_timeout
+        self._pieces = pieces(request.receive, idle_timeout)
         self._delimiter = b""
         self._left = 0
         """Bytes of the body that are not consumed from `_buffer`."""
         self._buffer = bytearray()
-        self.complete = False
-        """Whether the whole body was received."""
 
     def check(self, most: int) -> None:
         """Check the request headers. Raises ApiError: 400, 411 without a length, 413 over `most` bytes."""
@@ -77,8 +73,8 @@ class PackBody:
                 filled += used
         self._left -= total
         end = await self._take(self._left)
-        if not self.complete:  # read the final message, to keep the connection open
-            await self._more()
+        async for _ in self._pieces:  # read the final message, to keep the connection open
+            pass
         if end.removesuffix(b"\r\n") != self._delimiter + b"--":
             raise _malformed(f"the part data does not end after {total} bytes")
         return data
@@ -109,19 +105,10 @@ class PackBody:
         return taken
 
     async def _more(self) -> bytes:
-        """Return the next bytes of the body. Raises ApiError: 408 after the idle timeout, 400 if the body ends."""
-        if self.complete:
-            raise _malformed("it ends too early")
         try:
-            async with asyncio.timeout(self._idle_timeout):
-                message = await self._receive()
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        if message["type"] != "http.request":
-            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete")
-        self.complete = not message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        return piece
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise _malformed("it ends too early") from None
 
 
 def _malformed(details: str) -> ApiError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from uploader_server.http.connections import cut
-from uploader_server.http.errors import RefusalResponse, drain
+from uploader_server.http.errors import raw_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -63,19 +63,15 @@ class Exchange:
         elif answer.after_bytes is not None:
             await self._read(answer.after_bytes)
         elif answer.when == "after_body":
-            await drain(self.receive, 3600)
+            while (await self.receive()).get("more_body"):
+                pass
         if answer.close or answer.after_bytes is not None:
             await self.drop()
             return
-        early = answer.when == "before_body"
         headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
-        if early:
-            headers.append(("connection", "close"))
         raw = [(name.lower().encode(), value.encode()) for name, value in headers]
         await self.send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await self.send({"type": "http.response.body", "body": answer.body})
-        if early:
-            await drain(self.receive, RefusalResponse.DRAIN_SECONDS)
 
     async def _read(self, size: int) -> None:
         """Read and drop at least `size` bytes of the body, or all of it."""
@@ -175,4 +171,4 @@ def with_headers(start: Message, headers: dict[str, str]) -> Message:
     """Return a start message with changed headers; an empty value removes a header."""
     names = {name.encode() for name in headers}
     kept = [(name, value) for name, value in start.get("headers", ()) if name.lower() not in names]
-    return {**start, "headers": kept + [(name.encode(), value.encode()) for name, value in headers.items() if value]}
+    return {**start, "headers": kept + raw_headers({name: value for name, value in headers.items() if value})}

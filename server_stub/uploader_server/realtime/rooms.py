@@ -9,11 +9,10 @@ from urllib.parse import parse_qs
 
 import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.bodies import before
-from uploader_server.http.errors import ApiError, read_body, refuse
+from uploader_server.http.errors import ApiError, before, read_body, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from uploader_server.analysis.analyses import Analyses
-    from uploader_server.backend import Backend
+    from uploader_server.bundled import Bundled
     from uploader_server.config import ServerConfig
     from uploader_server.metrics import Metrics
+    from uploader_server.reference.backend import Reference
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
@@ -50,7 +50,7 @@ class Realtime:
         interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
-        self._backend: Backend
+        self._backend: Bundled | Reference
         self._analyses: Analyses
         self._joined: dict[str, set[str]] = {}
         """Rooms by connection; python-socketio has no index for this."""
@@ -76,7 +76,7 @@ class Realtime:
         self.server.on("leave-session", self._leave)
         metrics.gauge("uploader_sockets", "Realtime connections", "transport", self._sockets)
 
-    def serve(self, backend: Backend, analyses: Analyses) -> None:
+    def serve(self, backend: Bundled | Reference, analyses: Analyses) -> None:
         """Set the sources of the state that joining clients receive."""
         self._backend, self._analyses = backend, analyses
 
@@ -117,6 +117,8 @@ class Realtime:
         end = asyncio.get_running_loop().time() + self._config.body_timeout
         try:
             body = await read_body(Request(scope, lambda: before(end, receive)), MAX_PACKET)
+        except ClientDisconnect:
+            return
         except ApiError as error:
             await refuse(error.status, scope, receive, send)
             return

@@ -49,7 +49,7 @@ SHORT = 0.3
 @pytest.fixture(autouse=True)
 def _no_events_of_received_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their number depends on the speed of the machine, that of all other events does not."""
-    monkeypatch.setattr("uploader_server.batch.intake.EVENT_INTERVAL", float("inf"))
+    monkeypatch.setattr("uploader_server.sessions.EVENT_INTERVAL", float("inf"))
 
 
 Check = tuple[str, "Callable[[EmbeddedServer], None]"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packing import body_of_pack
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from uploader_server.batch.packbody import PackBody
 from uploader_server.http.errors import ApiError
@@ -48,7 +48,7 @@ async def read(parts: list[bytes], length: int, total: int) -> tuple[bytes, byte
     manifest = await body.manifest()
     await body.begin_data(total)
     data = await body.data(total)
-    assert body.complete
+    assert next(rest, None) is None
     return manifest, bytes(data)
 
 
@@ -63,9 +63,8 @@ def test_pack_is_parsed_for_any_fragmentation(manifest: bytes, data: bytes, cuts
 @given(st.binary(max_size=100), st.integers(0, 10_000), st.lists(st.integers(0, 10_000)))
 def test_truncated_pack_is_never_accepted(data: bytes, end: int, cuts: list[int]) -> None:
     body = body_of_pack(b"{}", data)
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(ClientDisconnect):
         asyncio.run(read(pieces(body[: end % len(body)], cuts), len(body), len(data)))
-    assert (caught.value.status, caught.value.code) == (400, "UPLOAD_FAILED")
 
 
 @given(st.binary(max_size=100), st.integers(1, 10_000), st.integers(-5, 5).filter(bool))

@@ -17,7 +17,6 @@ from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_unti
 
 from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import overview
 from uploader_server.config import ServerConfig
 from uploader_server.serving import EmbeddedServer
 
@@ -150,10 +149,10 @@ class Bar:
     fraction = 0.0
 
     def handle(self, _event: object, state: ProgressState, _now: float) -> None:
-        self.fraction = overview.fraction(state)
+        self.fraction = state.fraction
 
     def refresh(self, state: ProgressState, _now: float) -> None:
-        self.fraction = overview.fraction(state)
+        self.fraction = state.fraction
 
     def close(self, state: ProgressState, now: float) -> None:
         pass
@@ -283,18 +282,24 @@ def test_watch_continues_after_an_outage(tmp_path: Path) -> None:
         assert watching.files == {"a.mp4": "completed", "b.mp4": "completed"}
 
 
-def test_watch_of_a_forgotten_session_exits_4(tmp_path: Path) -> None:
-    """The session existed, and its end is unknown."""
+def test_watch_of_a_forgotten_session_cancels_its_file_and_exits_4() -> None:
+    """The session existed, and its end is unknown, as is that of the file that was being sent."""
     with running_server() as server:
         port = int(server.url.rpartition(":")[2])
         session = open_session(server.url)
+        body = body_of([text("sessionId", session), file("a.mp4", bytes(50_000), length=50_000)])
         with Watching(server.url, session) as watching:
             watching.until("channel.changed", to="live")
-            wait_until(lambda: polls(server, session))
-            server.stop()
+            with HalfSent(server.url, body) as request:
+                request.send(len(body) // 2)
+                watching.until("file.started", path="a.mp4")
+                server.stop()
             with EmbeddedServer(ServerConfig(), port=port):
                 assert watching.end() is Exit.FAILED_FOR_GOOD
         assert watching.ends == {session: "unknown"}
+        assert watching.of("file.progress")[-1]["phase"] == "cancelled"
+        assert watching.outcome is not None
+        assert watching.outcome.cancelled == 1
 
 
 def test_watch_without_a_server_exits_6() -> None:
