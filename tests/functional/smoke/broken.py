@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.smoke import Site, Verdict, chosen, run_checks
+from uploader_cli.checks.result import BROKEN
+from uploader_cli.checks.smoke import chosen, run_checks
+from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.checks.smoke import Report, Result
+    from uploader_cli.checks.result import Result
+    from uploader_cli.checks.smoke.report import SmokeReport
     from uploader_server.serving import EmbeddedServer
 
 
@@ -117,17 +120,17 @@ def smoke(
     budget: int = 100,
     patience: float = 30.0,
     **settings: Any,
-) -> Report:
+) -> SmokeReport:
     """All checks of a server, or the chosen ones."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
     return run_checks(site, chosen(only, skip), strict=strict)
 
 
-def failed(report: Report) -> set[str]:
+def failed(report: SmokeReport) -> set[str]:
     """The checks that failed, or came to no end."""
-    return {result.id for result in report.results if result.verdict in (Verdict.FAIL, Verdict.ERROR)}
+    return {result.id for result in report.results if result.verdict in BROKEN}
 
 
-def result(report: Report, check: str) -> Result:
+def result(report: SmokeReport, check: str) -> Result:
     """One check of a report."""
     return next(result for result in report.results if result.id == check)

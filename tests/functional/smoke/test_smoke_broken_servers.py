@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broken import Broken, Call, Reply, failed, smoke
 
-from uploader_cli.checks.smoke import CHECKS, Verdict
+from uploader_cli.checks.result import Verdict
+from uploader_cli.checks.smoke import CHECKS
+from uploader_cli.checks.smoke.report import check_json
 from uploader_server.batch.intake import Intake
 from uploader_server.http import routes, validation
 from uploader_server.http.auth import issue_token
@@ -450,8 +452,9 @@ def test_broken_server_fails_the_right_check_alone(how: str, monkeypatch: pytest
     assert report.exit_code == broken.exit_code
     for found in report.results:
         assert found.verdict is not Verdict.SKIPPED or found.blocked_by in {*broken.noticed_by, ""}
-        assert bool(found.means) == (found.id in broken.noticed_by)
-        assert bool(found.expected and found.got) == (found.verdict is Verdict.FAIL)
+        row = check_json(found)
+        assert bool(row["means"]) == (found.id in broken.noticed_by)
+        assert bool(row["expected"] and row["got"]) == (found.verdict is Verdict.FAIL)
 
 
 def test_each_check_has_a_server_that_fails_it() -> None:

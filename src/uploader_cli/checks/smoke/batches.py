@@ -1,17 +1,29 @@
-"""Checks of the batch upload: one file, several, the stored files, and a cut request."""
+"""Checks of the batch upload: one file, several, the stored files, a cut request, and cancelling."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.assertions import answered, header, quoted, said, same, same_bytes, shaped
-from uploader_cli.checks.smoke.payload import CutOff, form
-from uploader_cli.checks.smoke.sending import file_of, open_session, send, terms
-from uploader_cli.checks.smoke.verdicts import NotOffered, Prevented, Violation
+from uploader_cli.checks.result import check
+from uploader_cli.checks.smoke.expect import (
+    NotOffered,
+    Prevented,
+    Violation,
+    answered,
+    header,
+    needed,
+    quoted,
+    refused,
+    said,
+    same,
+    same_bytes,
+    shaped,
+)
+from uploader_cli.checks.smoke.sending import CutOff, file_of, open_session, send, terms
 from uploader_cli.core.protocol import as_object, parse_batch, text
 from uploader_cli.transfer.api import sha256_of, stored_path
 
@@ -19,11 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.core.protocol import JsonObject, StoredFile
+    from uploader_cli.core.protocol import StoredFile
     from uploader_cli.transfer.http import Answer
 
 SEVERAL = 3
 """Maximum files in one batch."""
+WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
 _FILE = {
     "id": "text",
     "originalName": "text",
@@ -36,28 +50,24 @@ _FILE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """A sent file and the response."""
 
-    content: bytes
     name: str
+    content: bytes
     answer: Answer
 
 
 def one_file(site: Site) -> Sent:
     """Send a batch of one file in the first session. Use with `once`."""
-    name, content = file_of(site, "one")
-    return Sent(content, name, send(site, site.once(terms).session, [(name, content)]))
+    file = file_of(site, "one")
+    return Sent(*file, send(site, site.once(terms).session, [file]))
 
 
 def stored_one(site: Site) -> StoredFile:
     """Return the stored file of `one_file` for other checks. Raises `Prevented` if it is not stored."""
-    try:
-        answer = site.once(one_file).answer
-    except errors.UploaderError as error:
-        raise Prevented(str(error), "batch-one") from error
-    return stored_of(answer)
+    with needed("batch-one"):
+        return stored_of(site.once(one_file).answer)
 
 
 def stored_of(answer: Answer) -> StoredFile:
@@ -68,81 +78,130 @@ def stored_of(answer: Answer) -> StoredFile:
     return files[0]
 
 
-def batch_one(site: Site) -> str:
-    """Check a batch of one file (docs/protocol.md section 1)."""
-    sent = site.once(one_file)
-    _judge(sent.answer, site.once(terms).session, [(sent.name, sent.content)], "a batch of one file")
-    return ""
+@check("batch-one", "a batch of one file is stored", "files don't arrive")
+def batch_one(site: Site) -> None:
+    """See docs/protocol.md section 1."""
+    name, content, answer = site.once(one_file)
+    _judge(answer, site.once(terms).session, [(name, content)], "a batch of one file")
 
 
-def batch_several(site: Site) -> str:
-    """Check a batch of several files with non-ASCII names (docs/protocol.md sections 1 and 3.13)."""
+@check("stored-file", "stored files can be read and are what was sent", "uploads can't be verified, or are corrupted")
+def stored_file(site: Site) -> None:
+    """See docs/protocol.md section 1: `HEAD`, `GET` and a range."""
+    stored = stored_one(site)
+    content, path = site.once(one_file).content, stored_path(site.settings.category, stored.location or "")
+    head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
+    length = header(head, "Content-Length", "HEAD of a stored file", "its size in bytes", str.isdecimal)
+    same(int(length), len(content), "Content-Length of a stored file", corrupt=True)
+    digest = sha256_of(head.headers.get("Repr-Digest", ""))
+    if digest is not None:
+        ours = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        same(digest, ours, "Repr-Digest of a stored file", corrupt=True)
+    same_bytes(site.read(path), content, "the stored file, read back")
+    part = answered(site.call("GET", path, headers={"Range": "bytes=1-1"}), "GET with Range: bytes=1-1", 206)
+    same(part.headers.get("Content-Range"), f"bytes 1-1/{len(content)}", "Content-Range of a part")
+
+
+@check(
+    "batch-several",
+    "a batch of several files is stored, whatever their names",
+    "some files don't arrive, or are mixed up",
+    rests_on="batch-one",
+)
+def batch_several(site: Site) -> None:
+    """See docs/protocol.md sections 1 and 3.13 (non-ASCII names)."""
     count = min(SEVERAL, site.once(terms).limits.max_files)
     if count < 2:
         raise NotOffered("a session has at most one file")
     files = [file_of(site, label) for label in ("first", "naïve second", "第三")[:count]]
     session = open_session(site, count)
     _judge(send(site, session, files), session, files, f"a batch of {count} files")
-    return ""
 
 
-def _judge(answer: Answer, session: str, sent: Sequence[tuple[str, bytes]], what: str) -> None:
-    answered(answer, what, 200)
-    fields = {"success": "true", "sessionId": "text", "files": "list", "summary": "object", "timestamp": "time"}
-    body = shaped(answer.body, f"the answer to {what}", fields)
-    same(body["sessionId"], session, f"sessionId in the answer to {what}")
-    listed = body["files"] if isinstance(body["files"], list) else []
-    same(len(listed), len(sent), f"files in the answer to {what}")
-    for item in listed:
-        if as_object(item).get("status") != "completed":
-            raise _not_stored(as_object(item), what)
-        shaped(item, f"a file in the answer to {what}", _FILE)
-    files = parse_batch(answer.body) or ()
-    same([file.name for file in files], [name for name, _ in sent], f"originalName in the answer to {what}")
-    same([file.size for file in files], [len(content) for _, content in sent], f"fileSize in the answer to {what}")
-    same(len({file.server_id for file in files}), len(sent), f"different ids in the answer to {what}")
-    counts = {"totalFiles": len(sent), "completedFiles": len(sent), "failedFiles": 0}
-    counts["totalSize"] = sum(len(content) for _, content in sent)
-    summary = shaped(body["summary"], f"the summary of {what}", dict.fromkeys(counts, "count"))
-    same({name: summary[name] for name in counts}, counts, f"the summary of {what}")
-
-
-def _not_stored(file: JsonObject, what: str) -> Violation:
-    why = text(file.get("errorMessage")) or text(file.get("errorCode"))
-    got = f"{quoted(file.get('status'))}{f': {why}' if why else ''}"
-    return Violation(f"{quoted(file.get('originalName'))} of {what}", expected='"completed"', got=got)
-
-
-def stored_file(site: Site) -> str:
-    """Check `HEAD`, `GET` and a range of a stored file (docs/protocol.md section 1)."""
-    stored = stored_one(site)
-    sent, path = site.once(one_file), stored_path(site.settings.category, stored.location or "")
-    head = answered(site.call("HEAD", path), "HEAD of a stored file", 200)
-    length = header(head, "Content-Length", "HEAD of a stored file", "its size in bytes", str.isdecimal)
-    same(int(length), len(sent.content), "Content-Length of a stored file", corrupt=True)
-    digest = sha256_of(head.headers.get("Repr-Digest", ""))
-    if digest is not None:
-        ours = base64.b64encode(hashlib.sha256(sent.content).digest()).decode()
-        same(digest, ours, "Repr-Digest of a stored file", corrupt=True)
-    same_bytes(site.read(path), sent.content, "the stored file, read back")
-    part = answered(site.call("GET", path, headers={"Range": "bytes=1-1"}), "GET with Range: bytes=1-1", 206)
-    same(part.headers.get("Content-Range"), f"bytes 1-1/{len(sent.content)}", "Content-Range of a part")
-    return ""
-
-
-def batch_cut(site: Site) -> str:
-    """Check that a batch can be repeated after its request was cut (docs/protocol.md section 3.9)."""
+@check(
+    "batch-cut",
+    "a batch can be sent again after a cut",
+    "after a lost connection an upload can't continue",
+    rests_on="batch-one",
+)
+def batch_cut(site: Site) -> None:
+    """See docs/protocol.md section 3.9."""
     session, file = open_session(site), file_of(site, "cut")
 
     def cut() -> None:
         raise CutOff
 
-    fields = [("sessionId", session), ("category", site.settings.category)]
     try:
-        site.call("POST", "/api/upload/batch", body=form(fields, [file], midway=cut), leaves=1)
+        send(site, session, [file], midway=cut)
     except CutOff:
         pass
     else:
         raise Violation("half a batch", expected="no response before the end of the body", got="a response")
     _judge(send(site, session, [file]), session, [file], "the same batch after a cut")
-    return ""
+
+
+def _judge(answer: Answer, session: str, sent: Sequence[tuple[str, bytes]], what: str) -> None:
+    where = f"the answer to {what}"
+    fields = {"success": "true", "sessionId": "text", "files": "list", "summary": "object", "timestamp": "time"}
+    body = shaped(answered(answer, what, 200).body, where, **fields)
+    same(body["sessionId"], session, f"sessionId in {where}")
+    listed = body["files"] if isinstance(body["files"], list) else []
+    same(len(listed), len(sent), f"files in {where}")
+    for file in map(as_object, listed):
+        if file.get("status") != "completed":
+            why = text(file.get("errorMessage")) or text(file.get("errorCode"))
+            got = f"{quoted(file.get('status'))}{f': {why}' if why else ''}"
+            raise Violation(f"{quoted(file.get('originalName'))} of {what}", expected='"completed"', got=got)
+        shaped(file, f"a file in {where}", **_FILE)
+    files = parse_batch(answer.body) or ()
+    same([file.name for file in files], [name for name, _ in sent], f"originalName in {where}")
+    same([file.size for file in files], [len(content) for _, content in sent], f"fileSize in {where}")
+    same(len({file.server_id for file in files}), len(sent), f"different ids in {where}")
+    counts = {"totalFiles": len(sent), "completedFiles": len(sent), "failedFiles": 0}
+    counts["totalSize"] = sum(len(content) for _, content in sent)
+    summary = shaped(body["summary"], f"the summary of {what}", **dict.fromkeys(counts, "count"))
+    same({name: summary[name] for name in counts}, counts, f"the summary of {what}")
+
+
+@check("cancel", "a running session can be cancelled", "`uploader cancel` has no effect, or none that shows")
+def cancel(site: Site) -> str:
+    """See docs/protocol.md sections 1, 3.1 and 3.9.
+
+    The request is sent during the body, and again after it where the server does not know the session before.
+    """
+    stored_one(site)
+    session = open_session(site)
+    answers: list[Answer] = []
+    progress: list[Answer] = []
+
+    def attempt() -> None:
+        answers.append(site.call("POST", f"/api/upload/cancel/{session}"))
+        if answers[-1].ok:
+            progress.append(site.call("GET", f"/api/upload/progress/{session}"))
+
+    def repeat() -> None:
+        for wait in WAITS:
+            if answers and answers[-1].status != 404:
+                return
+            time.sleep(wait)
+            attempt()
+
+    stored = False
+    try:
+        answer = send(site, session, [file_of(site, "cancelled")], midway=attempt, after=repeat)
+        stored = answer.ok and any(file.status == "completed" for file in parse_batch(answer.body) or ())
+    except errors.ConnectionLost:  # the server may close the connection
+        if not answers:
+            raise
+    what, where = "cancelling a running upload", "the progress of a cancelled session"
+    if not answers:
+        raise Violation(what, expected="no response before the end of the body", got="a response")
+    body = answered(answers[-1], what, 200).body
+    shaped(body, "the answer to cancelling", success="true", message="text", timestamp="time")
+    site.sessions.discard(session)
+    if progress and progress[0].status == 404:
+        refused(progress[0], where, 404, "SESSION_NOT_FOUND")
+    elif progress:
+        found = shaped(answered(progress[0], where, 200).body, "it")
+        same(found.get("overallStatus"), "cancelled", "overallStatus after cancelling")
+    return "the cancelled file was stored" if stored else ""

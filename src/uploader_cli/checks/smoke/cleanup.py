@@ -5,67 +5,69 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.assertions import answered, said
-from uploader_cli.checks.smoke.verdicts import Needless, OutOfCalls, Violation
+from uploader_cli.checks.result import Finding, check, skipped
+from uploader_cli.checks.smoke.expect import OutOfCalls, Violation, answered, said
 from uploader_cli.core.tus import VERSION
 from uploader_cli.render.words import plural
 
 if TYPE_CHECKING:
     from uploader_cli.checks.smoke.site import Site
-    from uploader_cli.transfer.http import Answer
 
 NO_TOKEN = "files can't be deleted without a token: set one with --token-file"  # noqa: S105 - a sentence
 GONE = (404, 410)
 
 
-def clean_up(site: Site) -> str:
-    """Delete what the checks created (docs/protocol.md section 1: cancel, `DELETE`; tus 1.0: termination)."""
-    files = list(site.made.files)
+@check("clean-up", "what the checks created can be deleted", "files uploaded by mistake stay")
+def clean_up(site: Site) -> Finding | str:
+    """See docs/protocol.md section 1 (cancel, `DELETE`) and tus 1.0 (termination)."""
+    paths = list(site.files.values())
     sweep(site)
-    if site.made.left:
-        raise Violation(
-            "deleting what the checks created", expected="everything deleted", got="; ".join(site.made.left[:3])
-        )
-    if site.made.unowned:
-        raise Needless(NO_TOKEN)
-    for file in files:
-        if file.location:
-            answered(site.call("HEAD", file.location), "HEAD of a file that was deleted", *GONE)
-    return f"{plural(len(files), 'file')} removed"
+    if site.undeleted:
+        got = "; ".join(site.undeleted[:3])
+        raise Violation("deleting what the checks created", expected="everything deleted", got=got)
+    if site.unowned:
+        return skipped(NO_TOKEN)
+    for path in filter(None, paths):
+        answered(site.call("HEAD", path), "HEAD of a file that was deleted", *GONE)
+    return f"{plural(len(paths), 'file')} removed"
 
 
 def sweep(site: Site) -> None:
-    """Delete what is left; what can't be deleted is added to `made.left`. Can be called again."""
-    made, site.cleaning = site.made, True
-    while made.uploads:
-        url = made.uploads.pop()
+    """Delete what is left; what can't be deleted is added to `undeleted`. Can be called again."""
+    site.cleaning = True
+    while site.uploads:
+        url = site.uploads.pop()
         _remove(site, f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
-    while made.sessions:
-        session = made.sessions.pop()
+    while site.sessions:
+        session = site.sessions.pop()
         _remove(site, f"session {session}", "POST", f"/api/upload/cancel/{session}")
-    while made.files:
-        file = made.files.pop()
+    while site.files:
+        file, path = site.files.popitem()
+        name = file_name(file, path)
         if site.may_delete:
-            _remove(site, str(file), "DELETE", f"/api/upload/file/{file.id}")
+            _remove(site, name, "DELETE", f"/api/upload/file/{file}")
         else:
-            made.unowned.append(str(file))
+            site.unowned.append(name)
+
+
+def file_name(file: str, path: str) -> str:
+    """Return the path and ID of a stored file for display."""
+    return f"{path} (file {file})" if path else f"file {file}"
 
 
 def _remove(site: Site, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
-    if site.gone:
-        site.made.left.append(f"{what}: the server no longer answers")
-        return
+    why = ""
     try:
-        answer: Answer = site.call(method, where, headers=headers)
+        if site.gone:
+            why = "the server no longer answers"
+        elif not (answer := site.call(method, where, headers=headers)).ok and answer.status not in GONE:
+            why = said(answer)
     except OutOfCalls:
-        site.made.left.append(f"{what}: no calls left")
-    except errors.Unauthorized as error:
-        if site.may_delete:
-            site.made.left.append(f"{what}: {error}")
-        else:
-            site.made.unowned.append(what)
+        why = "no calls left"
     except errors.UploaderError as error:
-        site.made.left.append(f"{what}: {error}")
-    else:
-        if not answer.ok and answer.status not in GONE:
-            site.made.left.append(f"{what}: {said(answer)}")
+        if isinstance(error, errors.Unauthorized) and not site.may_delete:
+            site.unowned.append(what)
+        else:
+            why = str(error)
+    if why:
+        site.undeleted.append(f"{what}: {why}")

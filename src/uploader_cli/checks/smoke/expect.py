@@ -1,15 +1,18 @@
-"""Check JSON and statuses against docs/protocol.md; raise `Violation` for a difference."""
+"""Compare responses with docs/protocol.md; the exceptions that end a check."""
 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.smoke.verdicts import Violation
+from uploader_cli.checks.result import Finding, Verdict
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
+from uploader_cli.errors import UploaderError
+from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
     from uploader_cli.transfer.http import Answer
 
@@ -19,9 +22,59 @@ SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 FILE_STATUSES = ("pending", "queued", "uploading", "completed", "failed", "cancelled")
 
 
+class Ended(Exception):
+    """Ends a check with `finding`."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+class NotOffered(Ended):
+    """The server does not offer the feature; `why` tells how that shows."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Finding(Verdict.NOT_OFFERED, why))
+
+
+class OutOfCalls(Ended):
+    """No requests are left, by the budget or the server's rate limit."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Finding(Verdict.NOT_RUN, why, exit=Exit.RETRY_MAY_HELP))
+
+
+class Violation(Ended):
+    """The server violates the protocol: `expected` and `got` are about `what`. `corrupt`: stored bytes differ."""
+
+    def __init__(self, what: str, *, expected: str, got: str, corrupt: bool = False) -> None:
+        code = Exit.INTEGRITY if corrupt else Exit.FAILED_FOR_GOOD
+        super().__init__(Finding(Verdict.FAIL, what, exit=code, expected=expected, got=got))
+
+
+class Prevented(Ended):
+    """A precondition of the check failed: it is skipped if one of the checks `by` failed, else it fails itself."""
+
+    def __init__(self, why: str, *by: str, violation: Violation | None = None) -> None:
+        """`violation` is the failure to report then, instead of an error."""
+        super().__init__(violation.finding if violation else Finding(Verdict.ERROR, why, exit=Exit.RETRY_MAY_HELP))
+        self.by = by
+
+
+@contextmanager
+def needed(by: str, what: str = "") -> Iterator[None]:
+    """Raise `Prevented` for a failure in the block, which is the subject of the check `by`."""
+    try:
+        yield
+    except Violation as violation:
+        raise Prevented(str(violation), by, violation=violation) from violation
+    except UploaderError as error:
+        raise Prevented(f"{what}{error}", by) from error
+
+
 def _whole(value: object, least: int) -> bool:
     found = number(value)
-    return found is not None and found >= least and found == int(found)
+    return found is not None and found >= least and found % 1 == 0
 
 
 def _percent(value: object) -> bool:
@@ -38,7 +91,6 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "percent": ("a percentage", _percent),
     "time": ("a time (ISO 8601)", lambda value: parse_time(value) is not None),
     "true": ("true", lambda value: value is True),
-    "flag": ("true or false", lambda value: isinstance(value, bool)),
     "list": ("a list", lambda value: isinstance(value, list)),
     "object": ("an object", lambda value: isinstance(value, dict)),
     "session status": (f"one of {', '.join(SESSION_STATUSES)}", lambda value: value in SESSION_STATUSES),
@@ -47,19 +99,17 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
 """The kinds of fields, each with a description and a test."""
 
 
-def shaped(body: object, what: str, fields: Mapping[str, str]) -> JsonObject:
-    """Return `body` if it is an object with fields of these kinds; a name that ends with `?` is optional."""
+def shaped(body: object, what: str, **fields: str) -> JsonObject:
+    """Return `body` if it is an object with fields of these kinds; `?` marks an optional one."""
     if not isinstance(body, dict):
         raise Violation(what, expected="a JSON object", got="none" if body is None else quoted(body))
-    for name, kind in fields.items():
-        key, optional = name.removesuffix("?"), name.endswith("?")
-        words, fits = KINDS[kind]
-        if optional and key not in body:
+    for key, kind in fields.items():
+        words, fits = KINDS[kind.removesuffix("?")]
+        if key not in body and kind.endswith("?"):
             continue
         if key not in body or not fits(body[key]):
-            raise Violation(
-                f"{key} in {what}", expected=words, got=quoted(body[key]) if key in body else "no such field"
-            )
+            got = quoted(body[key]) if key in body else "no such field"
+            raise Violation(f"{key} in {what}", expected=words, got=got)
     return body
 
 
@@ -70,11 +120,11 @@ def answered(answer: Answer, what: str, *statuses: int) -> Answer:
     return answer
 
 
-def refused(answer: Answer, what: str, *wanted: tuple[int, str]) -> JsonObject:
-    """Return the body of an expected refusal: `(status, error code)`, message and time (docs/protocol.md section 1)."""
-    if (answer.status, error_code(answer.body)) not in wanted:
-        raise Violation(what, expected=" or ".join(f"{status} {error}" for status, error in wanted), got=said(answer))
-    return shaped(answer.body, f"the refusal of {what}", {"message": "text", "timestamp": "time"})
+def refused(answer: Answer, what: str, status: int, code: str) -> JsonObject:
+    """Return the body of an expected refusal: status, error code, message and time (docs/protocol.md section 1)."""
+    if (answer.status, error_code(answer.body)) != (status, code):
+        raise Violation(what, expected=f"{status} {code}", got=said(answer))
+    return shaped(answer.body, f"the refusal of {what}", message="text", timestamp="time")
 
 
 def refused_cleanly(answer: Answer, what: str) -> None:
@@ -87,11 +137,8 @@ def header(answer: Answer, name: str, what: str, expected: str, fits: Callable[[
     """Return a required header of the response to `what`; `expected` describes what `fits` tests."""
     value = answer.headers.get(name)
     if value is None or not fits(value):
-        raise Violation(
-            f"{name} in the answer to {what}",
-            expected=expected,
-            got="no such header" if value is None else quoted(value),
-        )
+        got = "no such header" if value is None else quoted(value)
+        raise Violation(f"{name} in the answer to {what}", expected=expected, got=got)
     return value
 
 
@@ -103,11 +150,11 @@ def same(value: object, expected: object, what: str, *, corrupt: bool = False) -
 
 def same_bytes(found: bytes | None, sent: bytes, what: str) -> None:
     """Check that the server returns the bytes that were sent."""
-    if found is None:
-        raise Violation(what, expected=f"the {len(sent)} bytes that were sent", got="nothing to read")
     if found != sent:
-        got = f"{len(found)} bytes" if len(found) != len(sent) else "as many others"
-        raise Violation(what, expected=f"the {len(sent)} bytes that were sent", got=got, corrupt=True)
+        got = "nothing to read" if found is None else "as many others"
+        got = f"{len(found)} bytes" if found is not None and len(found) != len(sent) else got
+        expected = f"the {len(sent)} bytes that were sent"
+        raise Violation(what, expected=expected, got=got, corrupt=found is not None)
 
 
 def said(answer: Answer) -> str:
