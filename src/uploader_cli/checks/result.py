@@ -10,6 +10,7 @@ from uploader_cli.exit_status import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
 
 Detail = str | int | float | bool | None | list[str]
 
@@ -52,24 +53,17 @@ class Finding:
     details: Mapping[str, Detail] = field(default_factory=dict)
 
 
-def passed(message: str = "", **details: Detail) -> Finding:
-    """Return a finding without problems; `message` describes what was found."""
-    return Finding(Verdict.PASS, message, details=details)
+def _maker(verdict: Verdict, code: Exit = Exit.OK) -> Callable[..., Finding]:
+    """Return a function that takes a message, a hint, an exit code and details as keywords."""
+
+    def make(message: str = "", hint: str = "", exit: Exit = code, **details: Detail) -> Finding:  # noqa: A002
+        return Finding(verdict, message, hint, exit, details=details)
+
+    return make
 
 
-def warning(message: str, hint: str, **details: Detail) -> Finding:
-    """Return a finding that impairs uploads."""
-    return Finding(Verdict.WARNING, message, hint, details=details)
-
-
-def failed(message: str, hint: str, exit: Exit = Exit.NO_SERVER, **details: Detail) -> Finding:  # noqa: A002
-    """Return a finding that prevents uploads."""
-    return Finding(Verdict.FAIL, message, hint, exit, details=details)
-
-
-def skipped(message: str) -> Finding:
-    """Return the finding of a check that would prove nothing."""
-    return Finding(Verdict.SKIPPED, message)
+passed, warning, skipped = _maker(Verdict.PASS), _maker(Verdict.WARNING), _maker(Verdict.SKIPPED)
+failed = _maker(Verdict.FAIL, Exit.NO_SERVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +86,11 @@ def check(
 ) -> Callable[[Callable[[Any], Finding | str | None]], Check]:
     """Make a `Check` of a function."""
     return lambda look: Check(check_id, description, look, means, rests_on, required)
+
+
+def checks_of(*modules: ModuleType) -> tuple[Check, ...]:
+    """Return the checks of these modules in the order of their definition."""
+    return tuple(each for module in modules for each in vars(module).values() if isinstance(each, Check))
 
 
 @dataclass(frozen=True, slots=True)

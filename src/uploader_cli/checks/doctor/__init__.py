@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from uploader_cli import errors
-from uploader_cli.checks.doctor import disk, live, network, server, sessions, tls
+from uploader_cli.checks.doctor import disk, live, network, server, sessions
 from uploader_cli.checks.doctor.report import sentence
-from uploader_cli.checks.result import Report, Result, Verdict, failed, skipped, warning
+from uploader_cli.checks.result import Report, Result, Verdict, checks_of, failed, skipped, warning
 from uploader_cli.checks.runner import run
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.settings import mask
@@ -23,23 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.checks.result import Check, Finding
     from uploader_cli.checks.runner import Begin, Tell
 
-STEPS = (
-    network.settings,
-    network.proxy,
-    network.dns,
-    network.tcp,
-    tls.tls,
-    server.health,
-    server.load,
-    server.clock,
-    sessions.session,
-    sessions.polling,
-    sessions.token,
-    sessions.rate_limit,
-    live.websocket,
-    live.long_polling,
-    disk.disk,
-)
+STEPS = checks_of(network, server, sessions, live, disk)
 """Ordered so that a failure explains the following ones."""
 STEP_LIMIT = 5.0
 """Maximum seconds for a step."""
@@ -102,7 +86,7 @@ def _late(context: Context, step: Check, limit: float) -> Finding:
         return failed(f"the lookup of {context.next_hop.host} took longer than {limit:.0f} s", network.ASK_DNS)
     if step.id == "settings":
         hint = "Run it yourself to see what it waits for."
-        return failed(f"the token command took longer than {limit:.0f} s", hint, Exit.USAGE)
+        return failed(f"the token command took longer than {limit:.0f} s", hint, exit=Exit.USAGE)
     cause = f"no result within {limit:.0f} s" if limit > 0 else f"the {RUN_LIMIT:.0f} s for all steps have passed"
     if step.required:
         return failed(cause, "Try again; if it persists, contact the operator of the server or the proxy.")
@@ -113,7 +97,7 @@ def _of_error(step: Check, error: errors.UploaderError) -> Finding:
     """Return the finding for an error that the step did not handle."""
     hint = error.hint or "try again"
     hint = hint[0].upper() + hint[1:] + ("" if hint.endswith(("?", ".")) else ".")
-    return failed(str(error), hint, of_error(error)) if step.required else warning(str(error), hint)
+    return failed(str(error), hint, exit=of_error(error)) if step.required else warning(str(error), hint)
 
 
 def _clean_up(context: Context) -> None:

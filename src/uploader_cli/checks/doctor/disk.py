@@ -38,12 +38,9 @@ def disk(context: Context) -> Finding:
     try:
         speed, slowest = _written(existing, context)
     except OSError as error:
-        return failed(
-            f"the state directory {directory} can't be written: {error.strerror or error}",
-            f"Check its free space and permissions, or {ELSEWHERE}",
-            Exit.USAGE,
-            directory=str(directory),
-        )
+        cause = f"the state directory {directory} can't be written: {error.strerror or error}"
+        hint = f"Check its free space and permissions, or {ELSEWHERE}"
+        return failed(cause, hint, exit=Exit.USAGE, directory=str(directory))
     details: dict[str, Detail] = {
         "directory": str(directory),
         "bytes_per_second": round(speed),
@@ -54,11 +51,8 @@ def disk(context: Context) -> Finding:
         hint = "The next upload replaces it by a new one; interrupted uploads are restarted."
         return warning(f"the journal in {directory} {trouble}", hint, **details)
     if speed < SLOW_RATE or slowest > SLOW_SYNC:
-        return warning(
-            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write",
-            f"Check what else writes to that disk, or {ELSEWHERE}",
-            **details,
-        )
+        cause = f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write"
+        return warning(cause, f"Check what else writes to that disk, or {ELSEWHERE}", **details)
     return passed(f"{rate(speed)} in {directory}", **details)
 
 

@@ -46,15 +46,14 @@ def health(context: Context) -> Finding:
     if answer.status in (401, 403, 407):
         whose = "the proxy" if answer.status == 407 else "the server, or a proxy before it,"
         option = "Add the proxy's user and password to --proxy" if answer.status == 407 else "Set a token or --header"
-        return failed(f"{whose} requires authentication ({answer.status})", f"{option}.", Exit.NOT_AUTHORISED)
+        return failed(f"{whose} requires authentication ({answer.status})", f"{option}.", exit=Exit.NOT_AUTHORISED)
     if answer.status >= 500:
         known = dict.fromkeys((503, 504), "it is overloaded or under maintenance")
         why = {**known, 502: "the server behind its proxy is down"}.get(answer.status, "it has an internal error")
+        cause = f"the server answers {answer.status}: {why}"
+        hint = "Try again later; if it persists, contact the server's operator."
         return failed(
-            f"the server answers {answer.status}: {why}",
-            "Try again later; if it persists, contact the server's operator.",
-            of_error(errors.ServerFault("", status=answer.status)),
-            http_status=answer.status,
+            cause, hint, exit=of_error(errors.ServerFault("", status=answer.status)), http_status=answer.status
         )
     body = as_object(answer.body)
     return _described(body) if answer.ok and text(body.get("status")) == "OK" else _doubtful(context, answer)
@@ -112,12 +111,9 @@ def _doubtful(context: Context, answer: Answer) -> Finding:
     if error_code(probe.body):
         return passed(f"upload server, though its /health answers {answer.status}", kind="upload server", tus=False)
     kind = (answer.headers.get("Content-Type") or "nothing").partition(";")[0]
-    return failed(
-        f"this is not an upload server: /health answers {answer.status} with {kind}",
-        "Check host, port and path of --server; a proxy or another web site may answer instead.",
-        http_status=answer.status,
-        content_type=kind,
-    )
+    cause = f"this is not an upload server: /health answers {answer.status} with {kind}"
+    hint = "Check host, port and path of --server; a proxy or another web site may answer instead."
+    return failed(cause, hint, http_status=answer.status, content_type=kind)
 
 
 @check("load", "server load", rests_on="health", required=False)

@@ -49,7 +49,7 @@ def session(context: Context) -> Finding:
     if (refused := refusal(context, answer)) is not None:
         return refused
     error = answer_error(answer)
-    return failed(f"no session was created: {error}", "Contact the server's operator.", of_error(error))
+    return failed(f"no session was created: {error}", "Contact the server's operator.", exit=of_error(error))
 
 
 def _known(context: Context, asked: str) -> Finding:
@@ -58,12 +58,9 @@ def _known(context: Context, asked: str) -> Finding:
         state = text(as_object(answer.body).get("overallStatus")) or "unknown"
         return passed(f"{asked} is {state}", session=asked, state=state)
     if answer.status in (404, 410) and error_code(answer.body):
-        return warning(
-            f"the session has expired or never existed: the server does not know {asked}",
-            "Upload again, in a new session. Some servers know a session only while its files are processed.",
-            session=asked,
-            state=None,
-        )
+        cause = f"the session has expired or never existed: the server does not know {asked}"
+        hint = "Upload again, in a new session. Some servers know a session only while its files are processed."
+        return warning(cause, hint, session=asked, state=None)
     return refusal(context, answer) or _odd(answer)
 
 
@@ -79,10 +76,8 @@ def polling(context: Context) -> Finding:
     try:
         answer, ms, _ = context.call("GET", path)
     except errors.TimedOut:
-        return failed(
-            f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does",
-            "Contact the server's operator; a proxy may pass only /health.",
-        )
+        cause = f"requests to /api get no response within {ANSWER_LIMIT:.0f} s, though /health does"
+        return failed(cause, "Contact the server's operator; a proxy may pass only /health.")
     if SLOW_POLL_MS < ms < HOPELESS_MS or answer.status in UNAVAILABLE:  # once more: it may have been accidental
         answer, again, _ = context.call("GET", path)
         ms = min(ms, again)
@@ -92,11 +87,9 @@ def polling(context: Context) -> Finding:
         return _odd(answer)
     context.poll_ms = ms
     if ms > SLOW_POLL_MS:
-        return warning(
-            f"slow polling ({ms:,.0f} ms): progress without a live connection is late",
-            "Make sure that the websocket works, or use a nearer or less busy server.",
-            latency_ms=round(ms, 1),
-        )
+        cause = f"slow polling ({ms:,.0f} ms): progress without a live connection is late"
+        hint = "Make sure that the websocket works, or use a nearer or less busy server."
+        return warning(cause, hint, latency_ms=round(ms, 1))
     return passed(f"{ms:,.0f} ms per response", latency_ms=round(ms, 1))
 
 
@@ -143,11 +136,9 @@ def rate_limit(context: Context) -> Finding:
     of = f" of {most}" if most is not None else ""
     details: dict[str, Detail] = {"limit": most, "remaining": left, "reset_seconds": seconds}
     if left < FEW:
-        return warning(
-            f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}",
-            "Wait until then, or upload fewer sessions in parallel; uploads wait automatically.",
-            **details,
-        )
+        cause = f"the rate limit is nearly used up: {plural(left, 'call')}{of} left{reset_in}"
+        hint = "Wait until then, or upload fewer sessions in parallel; uploads wait automatically."
+        return warning(cause, hint, **details)
     return passed(f"{left}{of} calls left{reset_in} ({context.calls} used)", **details)
 
 
@@ -156,12 +147,9 @@ def _used_up(context: Context, seconds: float, most: int | None) -> Finding:
     details: dict[str, Detail] = {"limit": most, "remaining": 0, "reset_seconds": seconds}
     patience = context.settings.max_wait
     if seconds > patience:
-        return failed(
-            f"{cause}, longer than uploads wait ({clock(patience)})",
-            f"Try again in {clock(seconds)}, or let uploads wait with --max-wait {seconds:.0f}.",
-            Exit.RETRY_MAY_HELP,
-            **details,
-        )
+        cause = f"{cause}, longer than uploads wait ({clock(patience)})"
+        hint = f"Try again in {clock(seconds)}, or let uploads wait with --max-wait {seconds:.0f}."
+        return failed(cause, hint, exit=Exit.RETRY_MAY_HELP, **details)
     hint = f"Wait {clock(seconds)}; uploads wait automatically. Fewer watchers at this address leave more requests."
     return warning(cause, hint, **details)
 
@@ -171,18 +159,14 @@ def refusal(context: Context, answer: Answer) -> Finding | None:
     if answer.status in (401, 403):
         what = "refuses the token" if context.token else "requires a token"
         code = error_code(answer.body)
-        return failed(
-            f"the server {what} ({answer.status}{f' {code}' if code else ''})",
-            GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a valid one", "one"),
-            Exit.NOT_AUTHORISED,
-            http_status=answer.status,
-            code=code,
-        )
+        cause = f"the server {what} ({answer.status}{f' {code}' if code else ''})"
+        hint = GIVE_TOKEN if context.token else GIVE_TOKEN.replace("a valid one", "one")
+        return failed(cause, hint, exit=Exit.NOT_AUTHORISED, http_status=answer.status, code=code)
     if answer.status == 429:
         return skipped(USED_UP)
     if answer.status in UNAVAILABLE:
         cause = f"the server is overloaded or down: requests are answered with {answer.status}"
-        return failed(cause, LATER, of_error(answer_error(answer)), http_status=answer.status)
+        return failed(cause, LATER, exit=of_error(answer_error(answer)), http_status=answer.status)
     if answer.status >= 500:
         return warning(str(answer_error(answer)), LATER, http_status=answer.status)
     return None
@@ -192,8 +176,5 @@ def _odd(answer: Answer) -> Finding:
     target = redirect_target(answer)
     if target is not None:
         return failed(f"requests to /api are redirected to {target}", "Use that host and path as --server.")
-    return failed(
-        f"this is not an upload server: /api/upload answers {answer.status} without an error code",
-        "Check host, port and path of --server.",
-        http_status=answer.status,
-    )
+    cause = f"this is not an upload server: /api/upload answers {answer.status} without an error code"
+    return failed(cause, "Check host, port and path of --server.", http_status=answer.status)

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.result import BROKEN, Finding, Result, Verdict, skipped
+from uploader_cli.checks.result import BROKEN, Finding, Result, Verdict, checks_of, skipped
 from uploader_cli.checks.runner import Stopped, run
-from uploader_cli.checks.smoke import basics, batches, live, refusals, tus
-from uploader_cli.checks.smoke.cleanup import clean_up, file_name, sweep
+from uploader_cli.checks.smoke import basics, batches, cleanup, live, refusals, tus
+from uploader_cli.checks.smoke.cleanup import file_name, sweep
 from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import SmokeReport, exit_of, sentence
 from uploader_cli.exit_status import Exit
@@ -24,40 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.checks.runner import Begin, Tell
     from uploader_cli.checks.smoke.site import Site
 
-CHECKS = (
-    basics.health,
-    basics.session,
-    basics.session_bad_input,
-    basics.validate,
-    basics.unknown_session,
-    batches.batch_one,
-    batches.stored_file,
-    batches.batch_several,
-    batches.batch_cut,
-    live.websocket,
-    live.long_polling,
-    live.events,
-    live.polling,
-    live.join_late,
-    live.reconnect,
-    batches.cancel,
-    tus.core,
-    tus.resume,
-    tus.checksum,
-    tus.checksum_mismatch,
-    tus.creation_with_upload,
-    tus.defer_length,
-    tus.expiration,
-    tus.termination,
-    tus.concatenation,
-    refusals.limit_type,
-    refusals.limit_size,
-    refusals.limit_count,
-    refusals.path_traversal,
-    refusals.auth,
-    basics.rate_limit,
-    clean_up,
-)
+CHECKS = checks_of(basics, batches, live, tus, refusals, cleanup)
 """Ordered so that a failure explains the following ones."""
 
 

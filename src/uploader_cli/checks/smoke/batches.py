@@ -1,13 +1,11 @@
-"""Checks of the batch upload: one file, several, the stored files, a cut request, and cancelling."""
+"""Checks of the batch upload: one file, several, the stored files, and a cut request."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli import errors
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
@@ -17,7 +15,6 @@ from uploader_cli.checks.smoke.expect import (
     header,
     needed,
     quoted,
-    refused,
     said,
     same,
     same_bytes,
@@ -36,18 +33,11 @@ if TYPE_CHECKING:
 
 SEVERAL = 3
 """Maximum files in one batch."""
-WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
-_FILE = {
-    "id": "text",
-    "originalName": "text",
-    "fileSize": "count",
-    "fileType": "words",
-    "status": "file status",
-    "progress": "percent",
-    "fileName": "text",
-    "filePath": "text",
-}
+_ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"
+_FILE = (
+    "id: text, originalName: text, fileSize: count, fileType: words, status: file status, progress: percent, "
+    "fileName: text, filePath: text"
+)
 
 
 class Sent(NamedTuple):
@@ -142,8 +132,7 @@ def batch_cut(site: Site) -> None:
 
 def _judge(answer: Answer, session: str, sent: Sequence[tuple[str, bytes]], what: str) -> None:
     where = f"the answer to {what}"
-    fields = {"success": "true", "sessionId": "text", "files": "list", "summary": "object", "timestamp": "time"}
-    body = shaped(answered(answer, what, 200).body, where, **fields)
+    body = shaped(answered(answer, what, 200).body, where, _ANSWER)
     same(body["sessionId"], session, f"sessionId in {where}")
     listed = body["files"] if isinstance(body["files"], list) else []
     same(len(listed), len(sent), f"files in {where}")
@@ -152,56 +141,12 @@ def _judge(answer: Answer, session: str, sent: Sequence[tuple[str, bytes]], what
             why = text(file.get("errorMessage")) or text(file.get("errorCode"))
             got = f"{quoted(file.get('status'))}{f': {why}' if why else ''}"
             raise Violation(f"{quoted(file.get('originalName'))} of {what}", expected='"completed"', got=got)
-        shaped(file, f"a file in {where}", **_FILE)
+        shaped(file, f"a file in {where}", _FILE)
     files = parse_batch(answer.body) or ()
     same([file.name for file in files], [name for name, _ in sent], f"originalName in {where}")
     same([file.size for file in files], [len(content) for _, content in sent], f"fileSize in {where}")
     same(len({file.server_id for file in files}), len(sent), f"different ids in {where}")
     counts = {"totalFiles": len(sent), "completedFiles": len(sent), "failedFiles": 0}
     counts["totalSize"] = sum(len(content) for _, content in sent)
-    summary = shaped(body["summary"], f"the summary of {what}", **dict.fromkeys(counts, "count"))
+    summary = shaped(body["summary"], f"the summary of {what}", ", ".join(f"{name}: count" for name in counts))
     same({name: summary[name] for name in counts}, counts, f"the summary of {what}")
-
-
-@check("cancel", "a running session can be cancelled", "`uploader cancel` has no effect, or none that shows")
-def cancel(site: Site) -> str:
-    """See docs/protocol.md sections 1, 3.1 and 3.9.
-
-    The request is sent during the body, and again after it where the server does not know the session before.
-    """
-    stored_one(site)
-    session = open_session(site)
-    answers: list[Answer] = []
-    progress: list[Answer] = []
-
-    def attempt() -> None:
-        answers.append(site.call("POST", f"/api/upload/cancel/{session}"))
-        if answers[-1].ok:
-            progress.append(site.call("GET", f"/api/upload/progress/{session}"))
-
-    def repeat() -> None:
-        for wait in WAITS:
-            if answers and answers[-1].status != 404:
-                return
-            time.sleep(wait)
-            attempt()
-
-    stored = False
-    try:
-        answer = send(site, session, [file_of(site, "cancelled")], midway=attempt, after=repeat)
-        stored = answer.ok and any(file.status == "completed" for file in parse_batch(answer.body) or ())
-    except errors.ConnectionLost:  # the server may close the connection
-        if not answers:
-            raise
-    what, where = "cancelling a running upload", "the progress of a cancelled session"
-    if not answers:
-        raise Violation(what, expected="no response before the end of the body", got="a response")
-    body = answered(answers[-1], what, 200).body
-    shaped(body, "the answer to cancelling", success="true", message="text", timestamp="time")
-    site.sessions.discard(session)
-    if progress and progress[0].status == 404:
-        refused(progress[0], where, 404, "SESSION_NOT_FOUND")
-    elif progress:
-        found = shaped(answered(progress[0], where, 200).body, "it")
-        same(found.get("overallStatus"), "cancelled", "overallStatus after cancelling")
-    return "the cancelled file was stored" if stored else ""

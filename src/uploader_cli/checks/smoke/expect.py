@@ -99,11 +99,11 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
 """The kinds of fields, each with a description and a test."""
 
 
-def shaped(body: object, what: str, **fields: str) -> JsonObject:
-    """Return `body` if it is an object with fields of these kinds; `?` marks an optional one."""
+def shaped(body: object, what: str, fields: str = "") -> JsonObject:
+    """Return `body` if it is an object with `fields`, as in `name: text, size: count?`; `?` marks an optional one."""
     if not isinstance(body, dict):
         raise Violation(what, expected="a JSON object", got="none" if body is None else quoted(body))
-    for key, kind in fields.items():
+    for key, kind in (field.split(": ") for field in fields.split(", ") if field):
         words, fits = KINDS[kind.removesuffix("?")]
         if key not in body and kind.endswith("?"):
             continue
@@ -124,7 +124,7 @@ def refused(answer: Answer, what: str, status: int, code: str) -> JsonObject:
     """Return the body of an expected refusal: status, error code, message and time (docs/protocol.md section 1)."""
     if (answer.status, error_code(answer.body)) != (status, code):
         raise Violation(what, expected=f"{status} {code}", got=said(answer))
-    return shaped(answer.body, f"the refusal of {what}", message="text", timestamp="time")
+    return shaped(answer.body, f"the refusal of {what}", "message: text, timestamp: time")
 
 
 def refused_cleanly(answer: Answer, what: str) -> None:

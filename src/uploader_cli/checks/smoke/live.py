@@ -1,4 +1,4 @@
-"""Checks of the live connection: one upload is watched in several ways at once.
+"""Checks during an upload: the live connection, and cancelling. One upload is watched in several ways at once.
 
 A single upload saves requests: the reference backend allows 100 in 15 minutes.
 """
@@ -10,13 +10,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from uploader_cli import errors
 from uploader_cli.checks.result import check
-from uploader_cli.checks.smoke.batches import stored_of
-from uploader_cli.checks.smoke.expect import NotOffered, Prevented, Violation, answered, needed, quoted, same, shaped
+from uploader_cli.checks.smoke.batches import stored_of, stored_one
+from uploader_cli.checks.smoke.expect import (
+    NotOffered,
+    Prevented,
+    Violation,
+    answered,
+    needed,
+    quoted,
+    refused,
+    same,
+    shaped,
+)
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
-from uploader_cli.core.protocol import parse_progress
+from uploader_cli.core.protocol import parse_batch, parse_progress
 from uploader_cli.render.words import plural
 
 if TYPE_CHECKING:
@@ -25,31 +36,20 @@ if TYPE_CHECKING:
 
 DIAL_LIMIT = 5.0
 """Maximum seconds to connect (docs/protocol.md section 2)."""
+WAITS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds before each attempt to cancel after the body: the server may take a moment to receive it."""
 TRANSPORTS = ("websocket", "long-polling")
 """The checks of the transports."""
 NO_CONNECTION = "there is no live connection"
-_EVENT = {
-    "sessionId": "text",
-    "timestamp": "time",
-    "overallStatus": "session status",
-    "totalProgress": "percent?",
-    "completedFiles": "count",
-    "failedFiles": "count",
-    "totalFiles": "count?",
-    "currentFile": "object?",
-    "message": "words",
-}
-_CURRENT = {"id": "text", "originalName": "text", "status": "file status", "uploadSpeed": "number?", "error": "words?"}
-_PROGRESS = {
-    "sessionId": "text",
-    "overallStatus": "session status",
-    "totalProgress": "percent",
-    "completedFiles": "count",
-    "failedFiles": "count",
-    "totalFiles": "count",
-    "files": "list",
-    "lastUpdate": "time",
-}
+_EVENT = (
+    "sessionId: text, timestamp: time, overallStatus: session status, totalProgress: percent?, completedFiles: count, "
+    "failedFiles: count, totalFiles: count?, currentFile: object?, message: words"
+)
+_CURRENT = "id: text, originalName: text, status: file status, uploadSpeed: number?, error: words?"
+_PROGRESS = (
+    "sessionId: text, overallStatus: session status, totalProgress: percent, completedFiles: count, "
+    "failedFiles: count, totalFiles: count, files: list, lastUpdate: time"
+)
 
 
 def over_websocket(site: Site) -> ChannelReason | None:
@@ -178,10 +178,10 @@ def events(site: Site) -> str:
         raise Prevented(NO_CONNECTION, *TRANSPORTS)
     for transport, listener in seen.listeners.items():
         for event in listener.events:
-            shaped(event, "an event", **_EVENT)
+            shaped(event, "an event", _EVENT)
             same(event["sessionId"], seen.session, "sessionId in an event")
             if "currentFile" in event:
-                current = shaped(event["currentFile"], "currentFile in an event", **_CURRENT)
+                current = shaped(event["currentFile"], "currentFile in an event", _CURRENT)
                 same(current["originalName"], seen.name, "originalName in an event")
         if not seen.got_end(listener):
             heard = quoted(listener.events[-1]) if listener.events else "no event at all"
@@ -198,7 +198,7 @@ def polling(site: Site) -> None:
     """See docs/protocol.md sections 1 and 3.6."""
     seen = site.once(watched)
     answer = answered(seen.polled, "progress right after an upload", 200)
-    body = shaped(answer.body, "the progress", **_PROGRESS)
+    body = shaped(answer.body, "the progress", _PROGRESS)
     same(body["sessionId"], seen.session, "sessionId in the progress")
     seen.need_end("there is no event to compare it with")
     same(body["overallStatus"], "completed", "overallStatus in the progress after the completed event")
@@ -228,3 +228,47 @@ def _follows(seen: Watched, listener: Listener | None, connecting: str, followin
     if not seen.got_end(listener):
         got = f"{len(listener.events)} events, not the last"
         raise Violation(following, expected="the completed event", got=got)
+
+
+@check("cancel", "a running session can be cancelled", "`uploader cancel` has no effect, or none that shows")
+def cancel(site: Site) -> str:
+    """See docs/protocol.md sections 1, 3.1 and 3.9.
+
+    The request is sent during the body, and again after it where the server does not know the session before.
+    """
+    stored_one(site)
+    session = open_session(site)
+    answers: list[Answer] = []
+    progress: list[Answer] = []
+
+    def attempt() -> None:
+        answers.append(site.call("POST", f"/api/upload/cancel/{session}"))
+        if answers[-1].ok:
+            progress.append(site.call("GET", f"/api/upload/progress/{session}"))
+
+    def repeat() -> None:
+        for wait in WAITS:
+            if answers and answers[-1].status != 404:
+                return
+            time.sleep(wait)
+            attempt()
+
+    stored = False
+    try:
+        answer = send(site, session, [file_of(site, "cancelled")], midway=attempt, after=repeat)
+        stored = answer.ok and any(file.status == "completed" for file in parse_batch(answer.body) or ())
+    except errors.ConnectionLost:  # the server may close the connection
+        if not answers:
+            raise
+    what, where = "cancelling a running upload", "the progress of a cancelled session"
+    if not answers:
+        raise Violation(what, expected="no response before the end of the body", got="a response")
+    body = answered(answers[-1], what, 200).body
+    shaped(body, "the answer to cancelling", "success: true, message: text, timestamp: time")
+    site.sessions.discard(session)
+    if progress and progress[0].status == 404:
+        refused(progress[0], where, 404, "SESSION_NOT_FOUND")
+    elif progress:
+        found = shaped(answered(progress[0], where, 200).body, "it")
+        same(found.get("overallStatus"), "cancelled", "overallStatus after cancelling")
+    return "the cancelled file was stored" if stored else ""

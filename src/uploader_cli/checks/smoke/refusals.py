@@ -1,11 +1,12 @@
-"""Checks of refusals: files beyond a limit, names that leave their directory, deletions without a token."""
+"""Checks of refusals: files beyond a limit, escaping names, deletions without a token, and the rate limit."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from uploader_cli.checks.result import Finding, check, skipped
+from uploader_cli.checks.result import Finding, Verdict, check, skipped
 from uploader_cli.checks.smoke.batches import stored_one
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
@@ -20,7 +21,8 @@ from uploader_cli.checks.smoke.expect import (
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
 from uploader_cli.checks.smoke.tus import ask, created
 from uploader_cli.checks.target import NOBODY
-from uploader_cli.core.protocol import parse_batch
+from uploader_cli.core.protocol import parse_batch, whole
+from uploader_cli.exit_status import Exit
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
@@ -34,6 +36,8 @@ FEW_FILES = 20
 """Maximum files sent to exceed the limit of files."""
 SMALL = 1 << 20
 """Maximum bytes sent to exceed the limit of bytes."""
+FEW = 3
+"""Minimum responses needed to check the rate limit."""
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
@@ -159,3 +163,27 @@ def auth(site: Site) -> Finding | str:
     unknown = site.call("DELETE", f"/api/upload/file/{NOBODY}")
     refused(unknown, "DELETE of an unknown file, with the token", 404, "FILE_NOT_FOUND")
     return ""
+
+
+@check("rate-limit", "requests are counted, and responses report it", "clients run into 429 instead of waiting in time")
+def rate_limit(site: Site) -> Finding | str:
+    """See docs/protocol.md section 3.11: `X-RateLimit-*` on every counted response so far."""
+    while sum(seen is not None for seen in site.meter) < FEW:
+        site.call("GET", f"/api/upload/progress/{NOBODY}")
+    seen = [metered for metered in site.meter if metered is not None]
+    if not any(any(metered) for metered in seen):
+        raise NotOffered("the server has no rate limit: no response has X-RateLimit headers")
+    for metered in seen:
+        for name, value in zip(("Limit", "Remaining", "Reset"), metered, strict=True):
+            if whole(value) is None:
+                got = "no such header" if value is None else quoted(value)
+                raise Violation(f"X-RateLimit-{name} on every answer of /api", expected="a whole number", got=got)
+    for before, after in pairwise(seen):
+        rise = (whole(after.remaining) or 0) - (whole(before.remaining) or 0)
+        if rise == 0 or (rise > 0 and after.reset == before.reset):  # another reset: the window restarted
+            got = f"{after.remaining} after {before.remaining}"
+            raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)
+    most, left = seen[-1].limit, seen[-1].remaining
+    if (whole(left) or 0) > (whole(most) or 0):
+        return Finding(Verdict.WARNING, f"{left} calls remain of {most}", exit=Exit.FAILED_FOR_GOOD)
+    return f"{left} of {most} calls left"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.checks.result import check
@@ -27,6 +28,8 @@ GONE = (403, 404, 410)
 MOST_IN_A_SESSION = 20
 ARRIVAL = 0.2
 """Seconds for half a body to arrive before it is cut, so that there is something to resume."""
+
+further = partial(check, rests_on="tus-core")
 
 
 def offered(site: Site, extension: str = "") -> Capabilities:
@@ -190,11 +193,8 @@ def _speaks_tus(answer: Answer, what: str) -> None:
     header(answer, "Tus-Resumable", what, VERSION, lambda value: value == VERSION)
 
 
-@check(
-    "tus-resume",
-    "tus: a cut upload resumes at its offset",
-    "after a lost connection files restart, or are corrupted",
-    rests_on="tus-core",
+@further(
+    "tus-resume", "tus: a cut upload resumes at its offset", "after a lost connection files restart, or are corrupted"
 )
 def resume(site: Site) -> str:
     """See tus 1.0, core: HEAD returns the offset after a cut PATCH, and the upload resumes there."""
@@ -222,9 +222,7 @@ def resume(site: Site) -> str:
     return f"resumed at byte {at} of {len(content)}"
 
 
-@check(
-    "tus-checksum", "tus: correct checksums are accepted", "clients with checksums can't upload", rests_on="tus-core"
-)
+@further("tus-checksum", "tus: correct checksums are accepted", "clients with checksums can't upload")
 def checksum(site: Site) -> str:
     """See tus 1.0, checksum: each offered algorithm."""
     algorithms = offered(site, "checksum").checksum_algorithms
@@ -242,11 +240,10 @@ def checksum(site: Site) -> str:
     return ", ".join(known)
 
 
-@check(
+@further(
     "tus-checksum-mismatch",
     "tus: a chunk with a wrong checksum is discarded",
     "bytes that were corrupted on their way are stored",
-    rests_on="tus-core",
 )
 def checksum_mismatch(site: Site) -> None:
     """See tus 1.0, checksum: status 460."""
@@ -262,11 +259,10 @@ def checksum_mismatch(site: Site) -> None:
     _offset(_head(site, upload.url, f"HEAD after {what}"), upload.at, what)
 
 
-@check(
+@further(
     "tus-creation-with-upload",
     "tus: a creation may carry the first bytes",
     "clients that rely on it lose the first bytes",
-    rests_on="tus-core",
 )
 def creation_with_upload(site: Site) -> None:
     """See tus 1.0, creation-with-upload."""
@@ -279,11 +275,8 @@ def creation_with_upload(site: Site) -> None:
     _offset(_head(site, url, f"HEAD after {what}"), len(half), what)
 
 
-@check(
-    "tus-creation-defer-length",
-    "tus: the length may be sent later",
-    "streams of unknown length can't be uploaded",
-    rests_on="tus-core",
+@further(
+    "tus-creation-defer-length", "tus: the length may be sent later", "streams of unknown length can't be uploaded"
 )
 def defer_length(site: Site) -> None:
     """See tus 1.0, creation-defer-length."""
@@ -298,11 +291,10 @@ def defer_length(site: Site) -> None:
     same(head.headers.get("Upload-Length"), str(len(content)), "Upload-Length after it was sent")
 
 
-@check(
+@further(
     "tus-expiration",
     "tus: unfinished uploads report their expiry",
     "clients resume uploads that have expired",
-    rests_on="tus-core",
     required=False,
 )
 def expiration(site: Site) -> str:
@@ -317,12 +309,7 @@ def expiration(site: Site) -> str:
     return f"in {left / 3600:,.0f} h"
 
 
-@check(
-    "tus-termination",
-    "tus: an upload can be deleted",
-    "abandoned uploads stay until they expire",
-    rests_on="tus-core",
-)
+@further("tus-termination", "tus: an upload can be deleted", "abandoned uploads stay until they expire")
 def termination(site: Site) -> None:
     """See tus 1.0, termination."""
     offered(site, "termination")
@@ -332,12 +319,7 @@ def termination(site: Site) -> None:
     site.uploads.discard(url)
 
 
-@check(
-    "tus-concatenation",
-    "tus: partial uploads are joined",
-    "large files sent in parts don't arrive",
-    rests_on="tus-core",
-)
+@further("tus-concatenation", "tus: partial uploads are joined", "large files sent in parts don't arrive")
 def concatenation(site: Site) -> None:
     """See tus 1.0, concatenation: two partial uploads."""
     offered(site, "concatenation")
