@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.checks import smoke
 from uploader_cli.checks.result import Check, Finding, Verdict, skipped, warning
 from uploader_cli.checks.runner import Stopped
 from uploader_cli.checks.smoke import run_checks
@@ -88,7 +87,7 @@ def test_skipped_check_explains_skipped_dependents() -> None:
 
 def test_an_interruption_ends_the_checks_but_not_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(smoke, "sweep", swept.append)
+    monkeypatch.setattr(Site, "sweep", lambda site: swept.append(site))
     report = made(check("one"), check("two", Stopped(Exit.SIGTERM)), check("three"))
     assert [found.verdict for found in report.results] == [Verdict.PASS, Verdict.NOT_RUN, Verdict.NOT_RUN]
     assert (report.exit_code, len(swept)) == (Exit.SIGTERM, 1)
@@ -102,7 +101,7 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
         site.sessions.add("a-session")
         site.files["an-id"] = "/uploads/a.mp4"
 
-    monkeypatch.setattr(smoke, "sweep", sweep)
+    monkeypatch.setattr(Site, "sweep", sweep)
     report = made(check("one", Stopped(Exit.SIGINT)), prepare=prepare)
     assert report.exit_code is Exit.SIGINT
     assert report.left == ("/uploads/a.mp4 (file an-id): interrupted", "a-session: interrupted")
@@ -110,7 +109,7 @@ def test_a_second_interruption_ends_the_cleaning_and_names_what_is_left(monkeypa
 
 def test_a_bug_is_not_hidden_and_what_was_made_is_removed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Site] = []
-    monkeypatch.setattr(smoke, "sweep", swept.append)
+    monkeypatch.setattr(Site, "sweep", lambda site: swept.append(site))
     with pytest.raises(ZeroDivisionError):
         made(check("one", ZeroDivisionError()))
     assert len(swept) == 1

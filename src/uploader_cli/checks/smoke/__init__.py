@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.result import BROKEN, Finding, Result, Verdict, checks_of, skipped
 from uploader_cli.checks.runner import Stopped, run
-from uploader_cli.checks.smoke import basics, batches, cleanup, live, refusals, tus
-from uploader_cli.checks.smoke.cleanup import file_name, sweep
+from uploader_cli.checks.smoke import live, refusals, sessions, tus
 from uploader_cli.checks.smoke.expect import Ended, Prevented
 from uploader_cli.checks.smoke.report import SmokeReport, exit_of, sentence
 from uploader_cli.exit_status import Exit
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.checks.runner import Begin, Tell
     from uploader_cli.checks.smoke.site import Site
 
-CHECKS = checks_of(basics, batches, live, tus, refusals, cleanup)
+CHECKS = checks_of(sessions, live, tus, refusals)
 """Ordered so that a failure explains the following ones."""
 
 
@@ -83,10 +82,9 @@ def run_checks(
 
 def _clean_up(site: Site) -> None:
     try:
-        sweep(site)
+        site.sweep()
     except Stopped:
-        files = (file_name(file, path) for file, path in site.files.items())
-        site.undeleted += [f"{thing}: interrupted" for thing in (*files, *site.sessions, *site.uploads)]
+        site.interrupt()
         raise
 
 

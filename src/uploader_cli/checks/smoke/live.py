@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.checks.result import check
-from uploader_cli.checks.smoke.batches import stored_of, stored_one
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -25,6 +24,7 @@ from uploader_cli.checks.smoke.expect import (
     shaped,
 )
 from uploader_cli.checks.smoke.sending import file_of, open_session, send
+from uploader_cli.checks.smoke.sessions import stored_of, stored_one
 from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_batch, parse_progress
@@ -52,17 +52,8 @@ _PROGRESS = (
 )
 
 
-def over_websocket(site: Site) -> ChannelReason | None:
-    """Try the websocket: return None, or the reason of a failure. Use with `once`."""
-    return _tried(site, Transport.WEBSOCKET)
-
-
-def over_polling(site: Site) -> ChannelReason | None:
-    """Try the polling transport in the same way."""
-    return _tried(site, Transport.POLLING)
-
-
-def _tried(site: Site, transport: Transport) -> ChannelReason | None:
+def dialled(site: Site, transport: Transport) -> ChannelReason | None:
+    """Try to connect; return None, or the reason of a failure. Use with `once`."""
     with Listener(site, transport, DIAL_LIMIT) as listener:
         reason = listener.dial()
     if reason is ChannelReason.TIMEOUT or reason is None:
@@ -75,7 +66,7 @@ def _tried(site: Site, transport: Transport) -> ChannelReason | None:
 @check("websocket", "Socket.IO connects over websocket", "progress comes late: clients poll")
 def websocket(site: Site) -> None:
     """See docs/protocol.md section 2."""
-    _connects(site.once(over_websocket), Transport.WEBSOCKET)
+    _connects(site, Transport.WEBSOCKET)
 
 
 @check(
@@ -85,10 +76,11 @@ def websocket(site: Site) -> None:
 )
 def long_polling(site: Site) -> None:
     """See docs/protocol.md section 2."""
-    _connects(site.once(over_polling), Transport.POLLING)
+    _connects(site, Transport.POLLING)
 
 
-def _connects(reason: ChannelReason | None, transport: Transport) -> None:
+def _connects(site: Site, transport: Transport) -> None:
+    reason = site.once(dialled, transport)
     if reason is not None:
         late = f"no answer within {DIAL_LIMIT:.0f} s"
         got = late if reason is ChannelReason.TIMEOUT else reason.replace("_", " ")
@@ -129,8 +121,8 @@ class Watched:
 
 def watched(site: Site) -> Watched:
     """Make the one upload. Use with `once`. Raises `Prevented` if it fails."""
-    ways = {Transport.WEBSOCKET: over_websocket, Transport.POLLING: over_polling}
-    usable = [transport for transport, way in ways.items() if site.once(way) is None]
+    transports = (Transport.WEBSOCKET, Transport.POLLING)
+    usable = [transport for transport in transports if site.once(dialled, transport) is None]
     if not usable:
         raise Prevented(NO_CONNECTION, *TRANSPORTS)
     name, content = file_of(site, "watched")

@@ -1,4 +1,4 @@
-"""Checks of refusals: files beyond a limit, escaping names, deletions without a token, and the rate limit."""
+"""Checks of limits, file names and permissions, and of the clean-up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks.result import Finding, Verdict, check, skipped
-from uploader_cli.checks.smoke.batches import stored_one
 from uploader_cli.checks.smoke.expect import (
     NotOffered,
     Prevented,
@@ -19,10 +18,12 @@ from uploader_cli.checks.smoke.expect import (
     refused_cleanly,
 )
 from uploader_cli.checks.smoke.sending import ask_for_session, file_of, open_session, send, terms
+from uploader_cli.checks.smoke.sessions import stored_one
 from uploader_cli.checks.smoke.tus import ask, created
 from uploader_cli.checks.target import NOBODY
 from uploader_cli.core.protocol import parse_batch, whole
 from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import plural
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import content_type
 
@@ -41,6 +42,7 @@ FEW = 3
 UP = "../../../"
 ELSEWHERE = "..%2f" * 8 + "etc%2fpasswd"
 """A file on every Unix, relative to `/uploads/{category}/`; clients don't normalize escaped slashes."""
+NO_TOKEN = "files can't be deleted without a token: set one with --token-file"  # noqa: S105 - a sentence
 _ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
 
 
@@ -82,13 +84,8 @@ def limit_count(site: Site) -> None:
         _refused(site, [file_of(site, f"too-many-{number}") for number in range(count)], f"a batch of {count} files")
 
 
-def spare_session(site: Site) -> str:
-    """Create a session for uploads that will be refused. Use with `once`."""
-    return open_session(site)
-
-
 def _refused(site: Site, files: Sequence[tuple[str, bytes]], what: str) -> None:
-    refused_cleanly(send(site, site.once(spare_session), files), what)
+    refused_cleanly(send(site, site.once(open_session), files), what)
     answered(site.call("GET", "/health"), f"GET /health after {what}", 200)
 
 
@@ -187,3 +184,18 @@ def rate_limit(site: Site) -> Finding | str:
     if (whole(left) or 0) > (whole(most) or 0):
         return Finding(Verdict.WARNING, f"{left} calls remain of {most}", exit=Exit.FAILED_FOR_GOOD)
     return f"{left} of {most} calls left"
+
+
+@check("clean-up", "what the checks created can be deleted", "files uploaded by mistake stay")
+def clean_up(site: Site) -> Finding | str:
+    """See docs/protocol.md section 1 (cancel, `DELETE`) and tus 1.0 (termination)."""
+    paths = list(site.files.values())
+    site.sweep()
+    if site.undeleted:
+        got = "; ".join(site.undeleted[:3])
+        raise Violation("deleting what the checks created", expected="everything deleted", got=got)
+    if site.unowned:
+        return skipped(NO_TOKEN)
+    for path in filter(None, paths):
+        answered(site.call("HEAD", path), "HEAD of a file that was deleted", 404, 410)
+    return f"{plural(len(paths), 'file')} removed"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from uploader_cli.checks.smoke.expect import Prevented, needed, said
+from uploader_cli.checks.smoke.expect import Prevented, Violation, needed, said
 from uploader_cli.core.protocol import as_object, parse_batch, parse_session, wire_name
 from uploader_cli.core.tus import Capabilities, parse_capabilities
 from uploader_cli.transfer.api import stored_path
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.checks.smoke.site import Site
     from uploader_cli.core.plan import Limits
@@ -23,10 +25,28 @@ if TYPE_CHECKING:
 
 SIZE = 4096
 """Maximum bytes of a file."""
+ARRIVAL = 0.2
+"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
 
 
-class CutOff(Exception):
-    """Raised by a body's `midway` to break the connection."""
+class _CutOff(Exception):
+    pass
+
+
+def cut() -> None:
+    """Break the connection; for the `midway` of a body."""
+    time.sleep(ARRIVAL)
+    raise _CutOff
+
+
+@contextmanager
+def cut_off(what: str) -> Iterator[None]:
+    """Expect that `cut` ends the request in the block."""
+    try:
+        yield
+    except _CutOff:
+        return
+    raise Violation(what, expected="no response before the end of the body", got="a response")
 
 
 class Terms(NamedTuple):
@@ -52,17 +72,10 @@ def body_of(data: bytes, kind: str, midway: Midway = nothing, after: Midway = no
     return Body(kind, parts, check=nothing, throttle=lambda most: min(most, half), on_last=midway, on_through=after)
 
 
-def first_answer(site: Site) -> Answer:
-    """Return the response to the first `POST /api/upload/session`. Use with `once`."""
-    answer = ask_for_session(site)
-    site.speaks |= answer.status == 201
-    return answer
-
-
 def terms(site: Site) -> Terms:
     """Return the terms of uploads. Use with `once`."""
     with needed("session", "no session could be created: "):
-        answer = site.once(first_answer)
+        answer = site.once(ask_for_session)
     session = _parsed(answer)
     if session is None or session.limits is None:
         raise Prevented(f"no session with limits could be created ({said(answer)})", "session")
@@ -84,6 +97,7 @@ def ask_for_session(site: Site, **asked: object) -> Answer:
     """Send `POST /api/upload/session`, by default for one file, and record a created session."""
     body = {"category": site.settings.category, "expectedFiles": 1, **asked}
     answer = site.call("POST", "/api/upload/session", json=body, leaves=1)
+    site.speaks |= answer.status == 201
     session = _parsed(answer)
     if session is not None:
         site.sessions.add(session.session_id)

@@ -6,10 +6,10 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uploader_cli import errors
-from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation
+from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation, said
 from uploader_cli.checks.target import Target
 from uploader_cli.core.protocol import error_code, parse_session, whole
-from uploader_cli.core.tus import trusts
+from uploader_cli.core.tus import VERSION, trusts
 from uploader_cli.transfer.api import answer_error
 from uploader_cli.transfer.pacing import retry_after
 
@@ -61,6 +61,8 @@ class Site(Target):
         """Whether the server no longer answers."""
         self.sessions: set[str] = set()
         """Created sessions that have not ended."""
+        self.slots: list[str] = []
+        """Sessions for tus uploads, each as often as it has space."""
         self.uploads: set[str] = set()
         """URLs of unfinished tus uploads."""
         self.files: dict[str, str] = {}
@@ -188,14 +190,59 @@ class Site(Target):
 
     # --- shared values ------------------------------------------------------------------------------------------------
 
-    def once(self, make: Callable[[Site], Value]) -> Value:
-        """Return `make(self)`, computed once; an error is raised again."""
-        if make not in self._once:
+    def once(self, make: Callable[..., Value], *given: object) -> Value:
+        """Return `make(self, *given)`, computed once; an error is raised again."""
+        key = (make, *given)
+        if key not in self._once:
             try:
-                self._once[make] = make(self)
+                self._once[key] = make(self, *given)
             except (errors.UploaderError, NotOffered, Prevented, Violation) as error:
-                self._once[make] = error
-        found = self._once[make]
+                self._once[key] = error
+        found = self._once[key]
         if isinstance(found, Exception):
             raise found
         return found  # type: ignore[return-value]  # the type of `make`
+
+    # --- clean-up -----------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what is left; what can't be deleted is added to `undeleted`. Can be called again."""
+        self.cleaning = True
+        while self.uploads:
+            url = self.uploads.pop()
+            self._remove(f"the tus upload {url}", "DELETE", url, {"Tus-Resumable": VERSION})
+        while self.sessions:
+            session = self.sessions.pop()
+            self._remove(f"session {session}", "POST", f"/api/upload/cancel/{session}")
+        while self.files:
+            file, path = self.files.popitem()
+            if self.may_delete:
+                self._remove(_named(file, path), "DELETE", f"/api/upload/file/{file}")
+            else:
+                self.unowned.append(_named(file, path))
+
+    def interrupt(self) -> None:
+        """Add everything that is left to `undeleted`."""
+        left = (*(_named(*file) for file in self.files.items()), *self.sessions, *self.uploads)
+        self.undeleted += [f"{thing}: interrupted" for thing in left]
+
+    def _remove(self, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
+        why = ""
+        try:
+            if self.gone:
+                why = "the server no longer answers"
+            elif not (answer := self.call(method, where, headers=headers)).ok and answer.status not in (404, 410):
+                why = said(answer)
+        except OutOfCalls:
+            why = "no calls left"
+        except errors.UploaderError as error:
+            if isinstance(error, errors.Unauthorized) and not self.may_delete:
+                self.unowned.append(what)
+            else:
+                why = str(error)
+        if why:
+            self.undeleted.append(f"{what}: {why}")
+
+
+def _named(file: str, path: str) -> str:
+    return f"{path} (file {file})" if path else f"file {file}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli.checks.result import check
 from uploader_cli.checks.smoke.expect import NotOffered, Violation, answered, header, said, same, same_bytes
-from uploader_cli.checks.smoke.sending import CutOff, body_of, file_of, nothing, open_session, terms
+from uploader_cli.checks.smoke.sending import body_of, cut, cut_off, file_of, nothing, open_session, terms
 from uploader_cli.checks.target import NOBODY
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.core.tus import VERSION, encode_metadata, parts, place
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 GONE = (403, 404, 410)
 """Statuses for an upload that does not exist (tus 1.0, HEAD)."""
 MOST_IN_A_SESSION = 20
-ARRIVAL = 0.2
-"""Seconds for half a body to arrive before it is cut, so that there is something to resume."""
 
 further = partial(check, rests_on="tus-core")
 
@@ -44,20 +42,6 @@ def offered(site: Site, extension: str = "") -> Capabilities:
 
 def _data(site: Site) -> bytes:
     return file_of(site, "")[1]
-
-
-class _Sessions:
-    """Provides sessions for uploads, each used completely, to create as few as possible. Use with `once`."""
-
-    def __init__(self, site: Site) -> None:
-        self._site, self._session, self.free = site, "", 0
-
-    def session(self) -> str:
-        """Return a session with space for another upload; refused ones, and parts of a file, need none."""
-        if not self.free:
-            self.free = min(self._site.once(terms).limits.max_files, MOST_IN_A_SESSION)
-            self._session = open_session(self._site, self.free)
-        return self._session
 
 
 def ask(
@@ -98,8 +82,10 @@ def created(
     site: Site, name: str, headers: Mapping[str, str], *, body: bytes | None = None, **metadata: str
 ) -> tuple[str, Answer]:
     """Try to create an upload; return its URL, empty on failure, and the response."""
-    sessions = site.once(_Sessions)
-    named = {"filename": name, "filetype": content_type(name), "sessionId": sessions.session(), **metadata}
+    if not site.slots:  # fill each session, to create as few as possible
+        count = min(site.once(terms).limits.max_files, MOST_IN_A_SESSION)
+        site.slots += [open_session(site, count)] * count
+    named = {"filename": name, "filetype": content_type(name), "sessionId": site.slots[-1], **metadata}
     head = {"Upload-Metadata": encode_metadata(named), **headers}
     answer = ask(site, "POST", offered(site).endpoint, head, body)
     location = answer.headers.get("Location")
@@ -109,7 +95,8 @@ def created(
         url = place(answer.url, location)
     except ValueError:
         return "", answer
-    sessions.free -= headers.get("Upload-Concat") != "partial"
+    if headers.get("Upload-Concat") != "partial":  # refused uploads and parts of a file need no space
+        site.slots.pop()
     if not answer.headers.get("Upload-File-Id"):
         site.uploads.add(url)
     return url, answer
@@ -201,17 +188,8 @@ def resume(site: Site) -> str:
     offered(site)
     content = _data(site)
     url = _create_sized(site, "tus-resumed", content)
-
-    def cut() -> None:
-        time.sleep(ARRIVAL)
-        raise CutOff
-
-    try:
+    with cut_off("half a PATCH"):
         ask(site, "PATCH", url, {"Upload-Offset": "0"}, content, midway=cut)
-    except CutOff:
-        pass
-    else:
-        raise Violation("half a PATCH", expected="no response before the end of the body", got="a response")
     what, most = "HEAD after a PATCH that was cut", (len(content) + 1) // 2
     head = _head(site, url, what)
     at = int(header(head, "Upload-Offset", what, "what has arrived", str.isdecimal))
