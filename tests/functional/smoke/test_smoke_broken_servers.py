@@ -9,7 +9,7 @@ import pytest
 from broken import Broken, Call, Reply, failed, smoke
 
 from uploader_cli.checks.result import Verdict
-from uploader_cli.checks.smoke import CHECKS
+from uploader_cli.checks.smoke import CHECKS, live
 from uploader_cli.checks.smoke.report import check_json
 from uploader_server.batch.intake import Intake
 from uploader_server.http import routes, validation
@@ -214,6 +214,7 @@ def no_polling(patch: pytest.MonkeyPatch) -> None:
             await original(realtime, scope, receive, send)
 
     patch.setattr(Realtime, "app", app)
+    patch.setattr(live, "DIAL_LIMIT", 2.0)  # it is waited for
 
 
 def forgets_cut_uploads() -> Callable[[Call, Reply], None]:
@@ -350,8 +351,8 @@ BROKEN = {
         {"polling"},
         said=on("GET", "/api/upload/progress", lags_behind("completed")),
     ),
-    "the room is full": Broken({"join-late"}, patches=rooms_of(4), patience=5.0),
-    "a loss shuts the room": Broken({"reconnect"}, patches=refuses_joins_after_a_loss, patience=5.0),
+    "the room is full": Broken({"join-late"}, patches=rooms_of(4), patience=2.0),
+    "a loss shuts the room": Broken({"reconnect"}, patches=refuses_joins_after_a_loss, patience=2.0),
     "no cancelling": Broken(
         {"cancel"}, asked=lambda call: _not_found() if call.path.startswith("/api/upload/cancel/") else None
     ),
@@ -437,9 +438,9 @@ def _not_found() -> Reply:
 
 
 def neighbours(noticed: set[str]) -> list[str]:
-    """Return these checks with all of their modules, and those of the basics: the others look at other promises."""
-    modules = {check.look.__module__ for check in CHECKS if check.id in {"health", *noticed}}
-    return [check.id for check in CHECKS if check.look.__module__ in modules]
+    """Return these checks with all of their modules, and the first two: the others look at other promises."""
+    modules = {check.look.__module__ for check in CHECKS if check.id in noticed}
+    return [check.id for check in CHECKS if check.look.__module__ in modules or check.id in ("health", "session")]
 
 
 @pytest.mark.parametrize("how", BROKEN)
