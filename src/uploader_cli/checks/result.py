@@ -117,7 +117,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All results, summarized by one verdict and one sentence. `calls` are counted requests."""
+    """All results, summarized by one verdict and one sentence. `calls` are counted requests.
+
+    For `smoke`, `budget` is the maximum of calls, and `left` lists what could not be deleted from the server.
+    """
 
     server: str
     results: tuple[Result, ...]
@@ -126,6 +129,9 @@ class Report:
     exit_code: Exit
     calls: int
     seconds: float
+    strict: bool = False
+    budget: int = 0
+    left: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

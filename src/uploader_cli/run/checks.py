@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from uploader_cli.checks.result import Check, Result
-    from uploader_cli.checks.smoke.report import SmokeReport
+    from uploader_cli.checks.result import Check, Report, Result
     from uploader_cli.settings import Settings
 
 
@@ -89,7 +88,7 @@ def smoke(
     return report.exit_code if file is None else settled(report.exit_code, [_save(file, report)])
 
 
-def _save(file: Path, report: SmokeReport) -> Notices:
+def _save(file: Path, report: Report) -> Notices:
     """Write the JUnit file; record a failure in the result."""
     notices = Notices()
     try:
@@ -125,7 +124,7 @@ class _Screen:
     def __init__(self, settings: Settings, kind: type[DoctorPage | SmokePage]) -> None:
         self._out = out = Terminal(quiet=settings.quiet)
         looks: dict[str, Any] = {"width": out.width, "color": out.color, "glyphs": out.glyphs}
-        self.page: Any = kind(**looks, verbose=bool(settings.verbose), quiet=settings.quiet)
+        self.page = kind(**looks, verbose=bool(settings.verbose), quiet=settings.quiet)
         self.write(self.page.heading(settings.server))
 
     def running(self, check: Check) -> None:

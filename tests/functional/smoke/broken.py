@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.checks.result import BROKEN
+from uploader_cli.checks.result import BROKEN, Report
 from uploader_cli.checks.smoke import chosen, run_checks
 from uploader_cli.checks.smoke.site import Site
 from uploader_server.http.middleware import Router
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pytest
 
     from uploader_cli.checks.result import Result
-    from uploader_cli.checks.smoke.report import SmokeReport
     from uploader_server.serving import EmbeddedServer
 
 
@@ -120,17 +119,17 @@ def smoke(
     budget: int = 100,
     patience: float = 30.0,
     **settings: Any,
-) -> SmokeReport:
+) -> Report:
     """All checks of a server, or the chosen ones."""
     site = Site(Settings(server=url, **settings), budget=budget, patience=patience)
     return run_checks(site, chosen(only, skip), strict=strict)
 
 
-def failed(report: SmokeReport) -> set[str]:
+def failed(report: Report) -> set[str]:
     """The checks that failed, or came to no end."""
     return {result.id for result in report.results if result.verdict in BROKEN}
 
 
-def result(report: SmokeReport, check: str) -> Result:
+def result(report: Report, check: str) -> Result:
     """One check of a report."""
     return next(result for result in report.results if result.id == check)

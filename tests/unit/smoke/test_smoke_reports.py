@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from junit_rules import check_junit
 
-from uploader_cli.checks.result import Check, Finding, Result, Verdict
+from uploader_cli.checks.result import Check, Finding, Report, Result, Verdict
 from uploader_cli.checks.smoke import CHECKS, chosen
-from uploader_cli.checks.smoke.report import SmokePage, SmokeReport, exit_of, junit, sentence
+from uploader_cli.checks.smoke.report import SmokePage, exit_of, junit, sentence
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
@@ -58,14 +58,14 @@ EVERY = (
 )
 
 
-def report(*results: Result, strict: bool = False, left: tuple[str, ...] = ()) -> SmokeReport:
+def report(*results: Result, strict: bool = False, left: tuple[str, ...] = ()) -> Report:
     code = Exit.FAILED_FOR_GOOD
     told = sentence(results, code, strict=strict)
     server = "http://127.0.0.1:8005"
-    return SmokeReport(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
+    return Report(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
 
 
-def page(shown: SmokeReport, **how: Any) -> list[str]:
+def page(shown: Report, **how: Any) -> list[str]:
     drawn = SmokePage(**how)
     lines = drawn.heading(shown.server)
     for result in shown.results:

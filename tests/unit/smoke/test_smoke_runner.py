@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.checks.result import Check, Finding, Verdict, skipped, warning
+from uploader_cli.checks.result import Check, Finding, Report, Verdict, skipped, warning
 from uploader_cli.checks.runner import Stopped
 from uploader_cli.checks.smoke import run_checks
 from uploader_cli.checks.smoke.expect import NotOffered, OutOfCalls, Prevented, Violation
-from uploader_cli.checks.smoke.report import SmokeReport, check_json
+from uploader_cli.checks.smoke.report import check_json
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
@@ -32,7 +32,7 @@ def check(check_id: str, ends: BaseException | Finding | str = "a note", **more:
     return Check(check_id, "it holds", look, "it matters", **more)
 
 
-def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> SmokeReport:
+def made(*checks: Check, prepare: Callable[[Site], object] = lambda _site: None) -> Report:
     site = Site(Settings(server="http://127.0.0.1:9"))
     prepare(site)
     return run_checks(site, checks)

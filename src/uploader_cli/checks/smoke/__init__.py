@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
-from uploader_cli.checks.result import BROKEN, Finding, Result, Verdict, checks_of, skipped
+from uploader_cli.checks.result import BROKEN, Finding, Report, Result, Verdict, checks_of, skipped
 from uploader_cli.checks.runner import Stopped, run
 from uploader_cli.checks.smoke import live, refusals, sessions, tus
 from uploader_cli.checks.smoke.expect import Ended, Prevented
-from uploader_cli.checks.smoke.report import SmokeReport, exit_of, sentence
+from uploader_cli.checks.smoke.report import exit_of, sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import mask
 
@@ -54,7 +54,7 @@ def run_checks(
     strict: bool = False,
     begin: Begin = lambda _check: None,
     tell: Tell = lambda _result: None,
-) -> SmokeReport:
+) -> Report:
     """Run all checks; `begin` gets each before, `tell` its result after. Closes the site.
 
     `Stopped` ends the checks, but not the clean-up; a second one ends that, too.
@@ -66,7 +66,7 @@ def run_checks(
         results.append(Result(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
         tell(results[-1])
     code = stopped or exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
-    return SmokeReport(
+    return Report(
         server=site.settings.server,
         results=tuple(results),
         verdict=Verdict.PASS if code is Exit.OK else Verdict.FAIL,

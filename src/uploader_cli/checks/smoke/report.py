@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks.page import Page
-from uploader_cli.checks.result import BROKEN, Report, Verdict
+from uploader_cli.checks.result import BROKEN, Verdict
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.render.words import plural, safe, span, wrap
 from uploader_cli.report import junit_xml as xml
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from uploader_cli.checks.result import Check, Result
+    from uploader_cli.checks.result import Check, Report, Result
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""
@@ -23,20 +22,6 @@ _ID, _WORD, _TIME = 25, 11, 8
 """Cells of the longest ID, of the longest verdict, and of a time."""
 MOST_LEFT = 5
 """Maximum objects left on the server that are listed, unless `verbose`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SmokeReport(Report):
-    """A report with the budget of requests, and what could not be deleted from the server (`left`)."""
-
-    strict: bool
-    budget: int
-    left: tuple[str, ...] = ()
-
-    @property
-    def against(self) -> list[Result]:
-        """The results that make the run fail."""
-        return [result for result in self.results if counts(result, strict=self.strict)]
 
 
 def counts(result: Result, *, strict: bool) -> bool:
@@ -112,7 +97,7 @@ class SmokePage(Page):
             lines = self._below(f"{self._sign(verdict)} {title}", ": ".join(filter(None, (words, said))))
         return self._painted(lines, verdict)
 
-    def end(self, report: SmokeReport) -> list[str]:
+    def end(self, report: Report) -> list[str]:
         """Return the failures, what was left on the server, the requests and time used, and the summary."""
         if self._quiet and report.ok:
             return []
@@ -121,7 +106,7 @@ class SmokePage(Page):
         lines += [*self._left(report.left), *self._summary(report, spent)]
         return lines[1:] if self._quiet else lines
 
-    def _failure(self, result: Result, report: SmokeReport) -> list[str]:
+    def _failure(self, result: Result, report: Report) -> list[str]:
         if result.verdict not in BROKEN or (self._quiet and not counts(result, strict=report.strict)):
             return []
         check, found = result.check, result.finding
@@ -171,7 +156,7 @@ def check_json(result: Result) -> dict[str, object]:
     }
 
 
-def report_json(report: SmokeReport) -> dict[str, object]:
+def report_json(report: Report) -> dict[str, object]:
     """Return the last line of `--json`."""
     return {
         "type": "verdict",
@@ -179,7 +164,7 @@ def report_json(report: SmokeReport) -> dict[str, object]:
         "ok": report.ok,
         "exit_code": int(report.exit_code),
         "strict": report.strict,
-        "against": [result.id for result in report.against],
+        "against": [result.id for result in report.results if counts(result, strict=report.strict)],
         "counts": {str(each): sum(result.verdict is each for result in report.results) for each in Verdict},
         "calls": report.calls,
         "budget": report.budget,
@@ -188,7 +173,7 @@ def report_json(report: SmokeReport) -> dict[str, object]:
     }
 
 
-def junit(report: SmokeReport, when: datetime) -> Iterator[str]:
+def junit(report: Report, when: datetime) -> Iterator[str]:
     """Yield the JUnit document. A failed check that is not required is reported as skipped."""
     tags = [_tag(result, strict=report.strict) for result in report.results]
     names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
