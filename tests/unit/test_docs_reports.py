@@ -6,8 +6,10 @@ from dataclasses import fields
 
 from pages import codes, page, rows, section
 
-from uploader_cli.core.report import EXIT_WORDS, FileRow, RunFacts, report_head
+from uploader_cli.core.events import FileEnded
 from uploader_cli.core.state import ProgressState
+from uploader_cli.exit_status import Exit
+from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder
@@ -19,8 +21,8 @@ PAGE = page("reports.md")
 HEAD = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
 
 
-def told(title: str) -> list[list[str]]:
-    """The first cells of the tables of a section, as the codes that stand in them."""
+def documented(title: str) -> list[list[str]]:
+    """Return the codes in the first cells of the tables of a section."""
     return [[code.rstrip("?") for code in codes(row[0])] for row in rows(section(PAGE, title))]
 
 
@@ -30,16 +32,16 @@ def test_the_suffixes_are_those_of_the_program() -> None:
 
 
 def test_the_fields_of_the_head_are_named_in_their_order() -> None:
-    named = [field for cell in told("## JSON") for field in cell]
+    named = [field for cell in documented("## JSON") for field in cell]
     assert named[: len(HEAD)] == list(HEAD)
     assert set(HEAD["counts"]) == set(codes(next(row[1] for row in rows(PAGE) if row[0] == "`counts`")))
     words = codes(next(row[1] for row in rows(PAGE) if row[0].startswith("`ok`")))
-    assert words == list(EXIT_WORDS.values())
+    assert words == [code.name.lower() for code in Exit]
 
 
 def test_the_fields_of_a_file_are_named() -> None:
-    named = [field for cell in told("## JSON") for field in cell][len(HEAD) :]
-    assert sorted(named) == sorted([*(spec.name for spec in fields(FileRow)), "path_b64"])
+    named = [field for cell in documented("## JSON") for field in cell][len(HEAD) :]
+    assert sorted(named) == sorted([*(spec.name for spec in fields(FileEnded)), "path_b64"])
 
 
 def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -50,4 +52,4 @@ def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ign
     recorder.close(ProgressState(), 1.0)
     merge = Merge(Spool())
     merge.add(Report.open(path))
-    assert {field for cell in told("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)
+    assert {field for cell in documented("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)

@@ -26,8 +26,8 @@ def test_the_verdicts_and_the_fields_are_those_of_the_report() -> None:
     assert [name for name in named if not name.startswith("-")] == [str(verdict) for verdict in Verdict]
     result = Result(CHECKS[0], Finding(Verdict.PASS))
     report = Report("http://127.0.0.1", (result,), Verdict.PASS, "", Exit.OK, 0, 0.0, strict=False, budget=1)
-    told = [codes(found) for found in re.findall(r"\((`type`[^)]*)\)", CLI)]
-    assert [[name for name in names if name not in ("check", "verdict")] for names in told] == [
+    documented = [codes(found) for found in re.findall(r"\((`type`[^)]*)\)", CLI)]
+    assert [[name for name in names if name not in ("check", "verdict")] for names in documented] == [
         [name for name in check_json(result) if name != "verdict"],
         list(report_json(report)),
     ]

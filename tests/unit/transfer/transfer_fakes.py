@@ -105,6 +105,7 @@ class FakeApi:
     comes before the body.
     """
 
+    server = ""
     tus: None = None
     """It offers no resumable uploads."""
     packs: None = None

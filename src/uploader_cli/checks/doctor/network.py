@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.checks.doctor.context import ANSWER_LIMIT, address_of
 from uploader_cli.checks.result import Detail, Finding, check, failed, passed, skipped, warning
-from uploader_cli.settings.layers import DEFAULT
+from uploader_cli.settings import DEFAULT
 
 if TYPE_CHECKING:
     from uploader_cli.checks.doctor.context import Context

@@ -8,7 +8,7 @@ from uploader_cli.checks.page import Page
 from uploader_cli.checks.result import BROKEN, Verdict
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.render.words import plural, safe, span, wrap
-from uploader_cli.report import junit_xml as xml
+from uploader_cli.report import junit as xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
