@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelReason
 from uploader_cli.core.protocol import JsonObject, as_object
-from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.transfer.http import Http, make_session
 from uploader_cli.transfer.wire import Sockets
@@ -71,7 +71,7 @@ class Listener:
         """Seconds to connect."""
         sockets = Sockets()
         self._target, self._limit = target, limit
-        self._news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
+        self._news: queue.Queue[Dialled | Lost] = queue.Queue()
         self._heard = threading.Condition()
         self._rooms: tuple[str, ...] | None = None  # None until it is connected
         self._connection = Connection(
