@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -107,11 +106,10 @@ class Unpacking:
             disk.names([f"{root}/{file.path}" for file in self.files if file.path is not None])
         finally:
             for temporary in self._temporaries:
-                with contextlib.suppress(FileNotFoundError):  # moved, on a file system without hard links
+                try:
                     os.unlink(temporary)
-
-    def _temporary(self, file: Packed) -> str:
-        return f"{self._incoming}{file.id[24:]}"
+                except FileNotFoundError:  # moved, on a file system without hard links
+                    continue
 
     def _write(self, file: Packed, data: memoryview) -> None:
         """Verify the digest of a file and write it to a temporary file."""
@@ -124,9 +122,10 @@ class Unpacking:
             if directory not in self._checked:
                 check_inside(self._base / directory, self._base)
                 self._checked.add(directory)
-            fd = os.open(self._temporary(file), _NEW_FILE, 0o666)
+            temporary = f"{self._incoming}{file.id[24:]}"
+            fd = os.open(temporary, _NEW_FILE, 0o666)
             try:
-                self._temporaries.append(self._temporary(file))
+                self._temporaries.append(temporary)
                 while data:
                     data = data[os.write(fd, data) :]
                 file.changed = os.fstat(fd).st_mtime_ns
@@ -140,15 +139,15 @@ class Unpacking:
     def _link(self, file: Packed, data: memoryview) -> None:
         """Link a written file to its name, without overwriting."""
         path = f"{self._category}/{file.entry.path}"
-        target = f"{self._store.root}/{path}"
+        temporary, target = f"{self._incoming}{file.id[24:]}", f"{self._store.root}/{path}"
         try:
             try:
-                os.link(self._temporary(file), target)
+                os.link(temporary, target)
             except (FileNotFoundError, FileExistsError, PermissionError) as error:
                 if isinstance(error, FileNotFoundError):
                     self._store.disk.made(os.path.dirname(target))
                     os.makedirs(os.path.dirname(target), exist_ok=True)
-                path = self._link_numbered(file, target, data)
+                path = self._link_numbered(file, temporary, target, data)
             file.path = path
         except (FileExistsError, NotADirectoryError):
             file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
@@ -156,11 +155,11 @@ class Unpacking:
             message, permanent = error.strerror or str(error), error.errno in BAD_NAME
             file.fail("INVALID_PATH" if permanent else "UPLOAD_FAILED", message, retryable=not permanent)
 
-    def _link_numbered(self, file: Packed, target: str, data: memoryview) -> str:
+    def _link_numbered(self, file: Packed, temporary: str, target: str, data: memoryview) -> str:
         """Link to the first free name, or use an existing equal file. Raises FileExistsError for a directory."""
         for candidate in candidates(Path(target)):
             try:
-                claim(Path(self._temporary(file)), candidate)
+                claim(Path(temporary), candidate)
             except FileExistsError:
                 there = candidate.stat()
                 if stat.S_ISDIR(there.st_mode):
