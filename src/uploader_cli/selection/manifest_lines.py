@@ -27,7 +27,7 @@ LONGEST = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 OTHERS = frozenset({"v", "seq", "run", "ts", "type", *(spec.name for spec in fields(FileEnded))})
-"""Columns of reports and keys of events. They are ignored here, except `relative_path`: it replaces a missing `name`."""
+"""Columns of reports and keys of events. They are ignored here, except `relative_path`, which replaces `name`."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as decoded here
