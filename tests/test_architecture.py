@@ -45,7 +45,6 @@ SHARED = {
 """A dependency, and who may import it."""
 
 CYCLES_FOR_TYPES = {
-    "core.metrics": "core.events",
     "transfer.sessions": "transfer.job",
     "transfer.tus_upload": "transfer.tus_job",
     "run.analysis": "run.upload",
