@@ -86,10 +86,6 @@ class Api:
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def note(self, answer: Answer) -> None:
-        """Record the rate limit of an answer."""
-        self.budget.note(answer.headers)
-
     def shut(self) -> None:
         """End the running call, from another thread."""
         self.http.shut()
@@ -260,7 +256,7 @@ class Api:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
         url = self._url(path)
         answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
-        self.note(answer)
+        self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
             ended = time.time()
@@ -286,22 +282,23 @@ class _Token:
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self._ask, self._lock = partial(settings.bearer, stopped=lambda: bool(stop)), threading.Lock()
         self._value: str | None = None
-        self._read = False
+        self._read, self._used = False, threading.local()  # `_used.token`: the last one that the thread was given
 
     @property
     def value(self) -> str | None:
         with self._lock:
             if not self._read:
                 self._value, self._read = self._ask(), True
+            self._used.token = self._value
             return self._value
 
     def refresh(self) -> bool:
-        """Ask again; return True for another token."""
+        """Ask again unless another thread has; return True for another token than the calling thread's last one."""
         with self._lock:
-            before = self._value
-            if before is not None:
+            used = getattr(self._used, "token", None)
+            if used is not None and used == self._value:
                 self._value = self._ask(refresh=True)
-            return self._value != before
+            return self._value != used
 
 
 def _packed(answer: Answer, count: int) -> list[PackedFile]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus_job import Tus
+    from uploader_cli.transfer.tus_upload import Tus
 
 MISMATCH = "CHECKSUM_MISMATCH"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
-from uploader_cli.transfer.tus import tus_client
+from uploader_cli.transfer.tus import TusClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ class Worker(threading.Thread):
         """`endpoint` is the tus endpoint; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)
         self.api = api
-        self.tus = tus_client(api, endpoint)
+        self.tus = TusClient(api, endpoint)
         self._pool, self._finish = pool, finish
         self._helper: ThreadPoolExecutor | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import Retrying, retry_if_exception
@@ -63,7 +64,7 @@ class Retry:
         emit: Callable[[ev.Event], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refresh()` requests a new token and returns whether there is one; waits are in seconds."""
+        """`refresh()` requests a new token, returns whether there is one; waits are in seconds."""
         self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
         self.probe: Callable[[], object] | None = None
@@ -72,7 +73,7 @@ class Retry:
         """Called after a 429, a 503 or a timeout."""
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
-        self._outage: _Outage | None = None
+        self._outage: Future[bool] | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self._announced = 0.0
         self._pause: tuple[PauseReason, float] = (PauseReason.RATE_LIMIT, 0.0)
@@ -170,7 +171,6 @@ class Retry:
                     raise
 
     def _announce(self, seconds: float) -> None:
-        """Report a pause once for all threads."""
         until = self._clock() + seconds
         with self._lock:
             if until <= self._announced + 1.0:
@@ -195,28 +195,22 @@ class Retry:
         with self._lock:
             if self._lost is not None:
                 raise self._lost
-            outage, leads = self._outage, self._outage is None
-            if outage is None:
-                outage = self._outage = _Outage()
+            leads = self._outage is None
+            outage = self._outage = self._outage or Future()
         if leads:
             try:
-                outage.real = self._lead(error, on_retry)
-            except errors.Unreachable as lost:
-                self._lost = lost
-                raise
-            finally:
-                with self._lock:
-                    self._outage = None
-                outage.over.set()
-        else:
-            while not outage.over.wait(0.1):
-                self.stop.check()
+                outage.set_result(self._lead(error, on_retry))
+            except BaseException as failure:  # noqa: BLE001 - raised below, in all threads
+                outage.set_exception(failure)
+            with self._lock:
+                self._outage = None
+        while not wait([outage], 0.1).done:
             self.stop.check()
-            if self._lost is not None:
-                raise self._lost
-            if outage.real:
-                on_retry(error, 0.0)
-        return outage.real
+        self.stop.check()
+        real = outage.result()
+        if real and not leads:
+            on_retry(error, 0.0)
+        return real
 
     def _lead(self, error: errors.NetworkError, on_retry: Report) -> bool:
         """Probe until the server answers; return True where the first probe failed."""
@@ -224,7 +218,8 @@ class Retry:
         while not self._answers():
             waited = self._clock() - began
             if waited >= self.wait_for_server:
-                raise errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
+                self._lost = errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
+                raise self._lost
             if not delay:
                 on_retry(error, FIRST_PROBE)
                 text = f"server unreachable: waiting up to {self.wait_for_server:.0f} s for it (--wait-for-server)"
@@ -237,16 +232,13 @@ class Retry:
         return delay > 0
 
     def _answers(self) -> bool:
-        """Probe the server; a refusal counts as an answer."""
         try:
             if self.probe is not None:
                 self.probe()
-        except errors.NetworkError:
-            return False
         except errors.Interrupted:
             raise
-        except errors.UploaderError:
-            pass
+        except errors.UploaderError as error:
+            return not isinstance(error, errors.NetworkError)  # a refusal is an answer
         return True
 
 
@@ -259,14 +251,12 @@ class Tries:
         *,
         on_retry: Report = ignore,
         shrink: Callable[[errors.TooLarge], bool] = lambda _error: False,
-        stale: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """`shrink(error)` reduces requests after a 413; `stale()`: the token is newer than the last request."""
-        self._retry, self._on_retry, self._shrink, self._stale = retry, on_retry, shrink, stale
-        self._sleep = sleep
-        self._waited = self._full = 0.0
-        self._refreshed = False
+        """`shrink(error)` reduces requests after a 413."""
+        self._retry, self._on_retry, self._shrink = retry, on_retry, shrink
+        self._sleep = sleep or retry.stop.sleep
+        self.advanced()
 
     def advanced(self) -> None:
         """Reset the counts: the server has more than ever before."""
@@ -299,7 +289,7 @@ class Tries:
             case errors.DigestPending():
                 delay = self._retry.patience(error, self._waited)
                 self._waited += delay
-                (self._sleep or self._retry.stop.sleep)(delay)
+                self._sleep(delay)
                 return 0.0
             case errors.ServerFault(status=507):
                 delay = self._retry.pause_for_space(error, self._full)
@@ -307,18 +297,10 @@ class Tries:
                 return delay
             case errors.Unauthorized(status=401) if not self._refreshed:
                 self._refreshed = True
-                # Another worker may have refreshed it already, before this call or at the same time.
-                return 0.0 if self._stale() or self._retry.refresh_token() or self._stale() else None
+                return 0.0 if self._retry.refresh_token() else None
             case errors.TooLarge() if self._shrink(error):
                 return 0.0
         return None
-
-
-class _Outage:
-    """A period without connection; `real` is False where the first probe succeeds."""
-
-    def __init__(self) -> None:
-        self.over, self.real = threading.Event(), True
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

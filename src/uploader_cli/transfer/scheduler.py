@@ -26,9 +26,8 @@ from uploader_cli.transfer.pacing import Limiter, unlimited
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
-from uploader_cli.transfer.tus import tus_client
-from uploader_cli.transfer.tus_job import Tus
-from uploader_cli.transfer.tus_upload import terms_for
+from uploader_cli.transfer.tus import TusClient
+from uploader_cli.transfer.tus_upload import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -165,7 +164,7 @@ class Scheduler:
             if self._settings.jobs == "auto":
                 self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
             self._limits = replace(self._limits, empty_files=True)
-            self._jobs = Tus(self._context, terms_for(self._context, self._tus, self._chunk), self._pool)
+            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, self._checksum(self._tus))
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -183,6 +182,12 @@ class Scheduler:
             self._pool.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
+
+    def _checksum(self, tus: Capabilities) -> str | None:
+        try:
+            return tus.checksum(self._settings.checksum)
+        except ValueError as error:
+            raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
 
     def _begin(self) -> None:
         if not self._announced:
@@ -236,7 +241,7 @@ class Scheduler:
         api = self._prober = self._api.another()
         try:
             if self._settings.tus_endpoint:
-                tus_client(api, self._settings.target_url).options()
+                TusClient(api, self._settings.target_url).options()
             else:
                 api.health()
         finally:

@@ -14,11 +14,10 @@ from uploader_cli.transfer.http import READ_TIMEOUT, Answer
 from uploader_cli.transfer.pacing import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.http import Http
 
 REDIRECTS = 3
 """Most 307 and 308 in a row."""
@@ -51,22 +50,9 @@ class TusClient:
     (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        endpoint: str,
-        headers: Callable[[], Mapping[str, str]],
-        note: Callable[[Answer], None] = lambda _answer: None,
-    ) -> None:
-        """`headers()` returns the credentials; `note(answer)` is called with every answer."""
-        self.endpoint = endpoint
-        self._http, self._headers, self._note = http, headers, note
-        self._used: Mapping[str, str] = {}
-
-    @property
-    def stale(self) -> bool:
-        """True where another worker has refreshed the token since the last request."""
-        return dict(self._headers()) != self._used
+    def __init__(self, api: Api, endpoint: str) -> None:
+        """The client shares the connections, token and rate limit of `api`."""
+        self.endpoint, self._api = endpoint, api
 
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
@@ -153,9 +139,9 @@ class TusClient:
         if checksum is not None:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
-            self._used = dict(self._headers())
-            answer = self._http.request(method, url, headers={**self._used, **sent}, body=body, read_timeout=timeout)
-            self._note(answer)
+            own = {**self._api.authorization(), **sent}
+            answer = self._api.http.request(method, url, headers=own, body=body, read_timeout=timeout)
+            self._api.budget.note(answer.headers)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:
                 return answer
@@ -163,11 +149,6 @@ class TusClient:
             if body is not None:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
-
-
-def tus_client(api: Api, endpoint: str) -> TusClient:
-    """Return a client that shares connections, token and rate limit with `api`."""
-    return TusClient(api.http, endpoint, api.authorization, api.note)
 
 
 def _position(url: str, answer: Answer) -> Position:

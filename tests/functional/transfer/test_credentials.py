@@ -41,7 +41,7 @@ class Hosts:
         stack.callback(self.api.close)
 
     def tus(self, endpoint: str) -> TusClient:
-        return TusClient(self.api.http, endpoint, self.api.authorization)
+        return TusClient(self.api, endpoint)
 
     def _there(self, peer: Peer) -> None:
         while True:

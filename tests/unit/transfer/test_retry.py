@@ -218,14 +218,6 @@ def test_403_does_not_refresh_the_token() -> None:
     assert asked == []
 
 
-def test_401_after_another_thread_refreshed_the_token_is_repeated_without_asking() -> None:
-    asked: list[int] = []
-    call, _ = failing(unauthorized(), None)
-    tries = Tries(Policy(refresh=lambda: bool(asked.append(1))).retry, stale=lambda: True)
-    assert tries.run(call) == "done"
-    assert asked == []
-
-
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 

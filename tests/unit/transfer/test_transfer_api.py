@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -508,6 +509,21 @@ def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
     called.api.delete("f")
     called.api.delete("f")
     assert len(wire.calls) == 3
+
+
+def test_401_uses_the_token_that_another_thread_refreshed(tmp_path: Path) -> None:
+    """Asking again would return the same token, which counts as none."""
+    token = tmp_path / "token"
+    token.write_text("old")
+    api = Called(token_file=token).api
+    api.authorization()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(api.authorization).result()
+        token.write_text("new")
+        assert other.submit(api.retry.refresh_token).result()
+    assert api.retry.refresh_token()
+    assert api.authorization() == {"Authorization": "Bearer new"}
+    assert not api.retry.refresh_token()
 
 
 def test_token_that_stays_the_same_is_not_sent_twice(wire: Any) -> None:

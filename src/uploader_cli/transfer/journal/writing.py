@@ -206,10 +206,9 @@ class RunHandle:
         self._restart([file], [upload])
         return upload
 
-    def created(self, file: LocalFile, url: str, *, part: int | None = None, chunk_size: int | None = None) -> None:
+    def created(self, file: LocalFile, url: str, *, part: int | None = None) -> None:
         """Record the `url` of the upload, or of its part. A file in one request needs no such call."""
-        known: dict[str, Any] = {"url": url} if chunk_size is None else {"url": url, "chunk_size": chunk_size}
-        self._update([file], part, **known)
+        self._update([file], part, url=url)
 
     def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
         """Record the end of the bytes with accepted checksums."""
