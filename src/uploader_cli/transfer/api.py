@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64decode
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -179,14 +180,10 @@ class Api:
         path = f"/api/ai/analysis/{_segment(session)}/status"
         return protocol.parse_analysis_status(self._call("GET", path, patient=False, read_timeout=STATUS_LIMIT).body)
 
-    def stored(self, category: str, relative_path: str) -> tuple[int | None, str | None] | None:
-        """Return size (bytes) and SHA-256 (base64) of a stored file as far as known; None for 404."""
-        return self.stored_at(stored_path(category, relative_path))
+    def stored(self, where: str) -> Found | None:
+        """Return what is known of the file at a path or URL from the server; None for 404.
 
-    def stored_at(self, where: str) -> tuple[int | None, str | None] | None:
-        """Return the same for a path or URL from the server.
-
-        Raise `DigestPending` while the digest is computed, `AnswerError` for another refusal, `ProtocolError` for
+        Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
         if not self._is_ours(where):
@@ -199,7 +196,8 @@ class Api:
             if answer.status == 503 and error.retry_after:  # an answer to HEAD has no code
                 raise errors.DigestPending(str(error), status=503, retry_after=error.retry_after)
             raise error
-        return protocol.whole(answer.headers.get("Content-Length")), sha256_of(answer.headers.get("Repr-Digest", ""))
+        digest = sha256_of(answer.headers.get("Repr-Digest", ""))
+        return packs.Found(protocol.whole(answer.headers.get("Content-Length")), _hex(digest), None)
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
@@ -383,3 +381,13 @@ def sha256_of(repr_digest: str) -> str | None:
         if name.lower() == "sha-256":
             return value.strip(": ")
     return None
+
+
+def _hex(digest: str | None) -> str | None:
+    """Return a base64 digest as hex; an empty string, equal to none, where it is invalid."""
+    if digest is None:
+        return None
+    try:
+        return b64decode(digest, validate=True).hex()
+    except ValueError:
+        return ""

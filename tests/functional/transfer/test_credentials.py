@@ -105,7 +105,7 @@ def offered_lookup(hosts: Hosts) -> None:
 def location_of_a_stored_file(hosts: Hosts) -> None:
     hosts.api.health()
     with pytest.raises(errors.ProtocolError):
-        hosts.api.stored_at(hosts.where)
+        hosts.api.stored(hosts.where)
 
 
 def bytes_of_a_stored_file(hosts: Hosts) -> None:
