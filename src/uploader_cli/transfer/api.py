@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROCESSING_TIMEOUT = 300.0
-PROCESSING_PER_FILE = 30.0
-"""Seconds from the last byte to the answer (docs/protocol.md, section 3.2)."""
-STATUS_LIMIT = 5.0
-"""Seconds for an answer on the state of an analysis."""
+PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
+PROCESSING_PER_FILE = 30.0  # seconds more for each file
+STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BATCH_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
@@ -57,10 +55,9 @@ PACK_ERRORS: Kinds = {
 class Api:
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
-    tus: Capabilities | None = None
+    tus: Capabilities | None = None  # the last offers, from `/health` and session answers
     packs: PackOffer | None = None
     lookups: LookupOffer | None = None
-    """The last offers, from `/health` and session answers."""
 
     def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
         """`run` begins the ids of requests."""

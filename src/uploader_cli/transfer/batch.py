@@ -31,32 +31,24 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pacing import Stop
     from uploader_cli.transfer.pool import Worker
 
-MEASURABLE = 8 * 1024 * 1024
-"""Least bytes of a request whose speed counts: fewer fit into socket buffers."""
-REQUEST_LIMIT = 300.0
-"""Seconds for a whole request on the reference backend (3.10)."""
-SPLIT_REFUSALS = (400, 413, 415, 422)
-"""Refusals that do not name the file: the request is halved."""
-UNAVAILABLE = 503
-"""The only 5xx after which nothing was stored."""
+MEASURABLE = 8 * 1024 * 1024  # least bytes of a request whose speed counts: fewer fit into socket buffers
+REQUEST_LIMIT = 300.0  # seconds for a whole request on the reference backend (3.10)
+SPLIT_REFUSALS = (400, 413, 415, 422)  # refusals that do not name the file: the request is halved
+UNAVAILABLE = 503  # the only 5xx after which nothing was stored
 UNKNOWN_SESSION = "UPLOAD_FAILED"
 """Code of the reference backend's 500 for an unknown session (3.14); elsewhere it means a disk error."""
 UNTOUCHED = "the request was stopped because of another file in it"
-LOOK_EVERY = 1.0
-LOOK_AT_LEAST = 4.0
-"""Seconds between two queries; the reference backend forgets a session 5 s after its end (3.6)."""
-PATIENCE = 5
-"""Queries without an answer after which the outcome is unknown."""
-LONGEST = 300
-"""Most queries for one request."""
+LOOK_EVERY = 1.0  # seconds before the query by path
+LOOK_AT_LEAST = 4.0  # most seconds between two queries: the reference backend forgets a session 5 s after its end (3.6)
+PATIENCE = 5  # queries without an answer after which the outcome is unknown
+LONGEST = 300  # most queries for one request
 
 
 class Flow:
     """State that all batch jobs of a run share."""
 
     def __init__(self) -> None:
-        self.rate: float | None = None
-        """Bytes/s of the last request that was large enough to measure."""
+        self.rate: float | None = None  # bytes/s of the last request that was large enough to measure
         self.unanswered: set[BatchSession] = set()
         """Jobs whose complete request has no answer yet: its files may be stored."""
         self._body = threading.Semaphore(1)
@@ -92,11 +84,9 @@ class BatchSession:
         self._context, self._flow, self._paths = context, flow, limits.relative_paths
         self._limits, self._category, self._opened = limits, category, opened
         self._waiting = deque(files)
-        self._halves: deque[list[LocalFile]] = deque()
-        """Halves of refused requests, which are sent next."""
+        self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
-        self._group: list[LocalFile] = []
-        """The files of the request, without those that have ended."""
+        self._group: list[LocalFile] = []  # the files of the request, without those that have ended
         self._ended: list[Outcome] = []
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:

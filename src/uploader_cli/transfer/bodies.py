@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 
     Content = LocalFile | Iterable[bytes | bytearray]
 
-REPORT_EVERY = 0.05
-"""Seconds between two reports of a file's sent bytes."""
-PIECE = 1 << 20
-"""Bytes read from disk at a time."""
-IN_MEMORY = 16 << 20
-"""Most bytes of a chunk kept in memory after hashing; a larger one is read again."""
-MEMORY = 64 << 20
-"""Most bytes of all such chunks of a run."""
+REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
+PIECE = 1 << 20  # bytes read from disk at a time
+IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
+MEMORY = 64 << 20  # most bytes of all such chunks of a run
 
 
 def open_unchanged(file: LocalFile) -> IO[bytes]:

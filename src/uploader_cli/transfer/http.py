@@ -42,11 +42,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
-BLOCK = 1 << 20
-"""Bytes read from a body at a time: urllib3's 16 KiB halve the throughput."""
+BLOCK = 1 << 20  # bytes read from a body at a time: urllib3's 16 KiB halve the throughput
 ANSWER_BLOCK = 64 << 10
-MOST_ANSWER = 32 << 20
-"""Most bytes of a decompressed answer; stored files may be larger."""
+MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables with certificates; `--ca-bundle` has precedence."""
 REQUEST_ID = "X-Request-ID"
@@ -66,8 +64,7 @@ SOCKET_OPTIONS = [
 class RequestIds:
     """Request ids, reports of calls and the round trip, shared by the clients of a run."""
 
-    round_trip: float | None = None
-    """Seconds of the fastest call without a body, connecting excluded."""
+    round_trip: float | None = None  # seconds of the fastest call without a body, connecting excluded
 
     def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
         """`run` begins each id; it is random by default."""

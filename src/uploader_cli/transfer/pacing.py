@@ -12,19 +12,14 @@ from uploader_cli.errors import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-CREDIT = 0.2
-"""Seconds of unused time that may be made up for: sleeps overshoot."""
-GRAIN = 0.05
-"""Seconds of the rate per grant: bursts stay short."""
+CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
+GRAIN = 0.05  # seconds of the rate per grant: bursts stay short
 LEAST_GRANT = 32
 MOST_GRANT = 1 << 20
-KEPT_BACK = 5
-"""Calls that polls leave, besides two per session to come (docs/protocol.md, section 2)."""
+KEPT_BACK = 5  # calls that polls leave, besides two per session to come (docs/protocol.md, section 2)
 POLL_INTERVAL = 1.0
-PLENTY = 60
-"""Spare calls with which polls come every second; with fewer the interval grows in proportion."""
-DEFAULT_WAIT = 60.0
-"""Seconds to wait after a 429 that names no time."""
+PLENTY = 60  # spare calls with which polls come every second; with fewer the interval grows in proportion
+DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
 
 
 class Stop:
@@ -93,10 +88,8 @@ class RateBudget:
         self._remaining: int | None = None
         self._reset: float | None = None
         self._paused_until = self._polls_paused_until = 0.0
-        self.sessions_to_come = 0
-        """Planned batch sessions that are not open yet."""
-        self.answered = False
-        """True after the first answer."""
+        self.sessions_to_come = 0  # planned batch sessions that are not open yet
+        self.answered = False  # true after the first answer
 
     @property
     def metered(self) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Job, Worker
     from uploader_cli.transfer.sessions import UploadSession
-    from uploader_cli.transfer.tus_upload import Tus
+    from uploader_cli.transfer.tus_job import Tus
 
 MISMATCH = "CHECKSUM_MISMATCH"
 
@@ -54,8 +54,7 @@ class Pack:
         self.session = session
         self._tus, self._context, self._size, self._files, self._tries = tus, tus.context, size, files, tries
         self._entries: list[Entry] = []
-        self._key, self._sent_before = "", False
-        """The idempotency key, and whether an earlier run may have sent it."""
+        self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
 
     def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes of the files. Raise what ends the run."""

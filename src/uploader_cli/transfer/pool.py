@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.sessions import UploadSession
 
 
-PERIOD = 1.0
-"""Seconds of a throughput measurement for `--jobs auto`."""
+PERIOD = 1.0  # seconds of a throughput measurement for `--jobs auto`
 
 
 class Job(Protocol):
@@ -114,12 +113,9 @@ class Pool:
     def __init__(self, most: int, make_worker: Callable[[Pool], Worker]) -> None:
         self.most, self._make_worker = most, make_worker
         self.changed = threading.Condition()
-        self.fatal: BaseException | None = None
-        """The first error that ended the run."""
-        self.auto: AutoJobs | None = None
-        """Controls the number of workers with `--jobs auto`."""
-        self.resized: Callable[[int], object] = lambda _most: None
-        """Called with each new number of workers."""
+        self.fatal: BaseException | None = None  # the first error that ended the run
+        self.auto: AutoJobs | None = None  # controls the number of workers with `--jobs auto`
+        self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
         self._busy = 0

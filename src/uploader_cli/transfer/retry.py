@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LEAST_WAIT = 1.0
-"""Least seconds of pause after a 429."""
-FIRST_PROBE = 0.5
-LAST_PROBE = 10.0
-"""Seconds before the first probe of an unreachable server; doubled up to the second number."""
+LEAST_WAIT = 1.0  # least seconds of pause after a 429
+FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
+LAST_PROBE = 10.0  # most seconds between two probes
 OVERLOADED = (429, 503)
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors that the same request would meet again."""
@@ -69,8 +67,7 @@ class Retry:
         self.wait_for_server, self.refresh_token = wait_for_server, refresh
         self.probe: Callable[[], object] | None = None
         """A cheap call that succeeds when the server answers; None before its first answer."""
-        self.overloaded: Callable[[], None] = lambda: None
-        """Called after a 429, a 503 or a timeout."""
+        self.overloaded: Callable[[], None] = lambda: None  # called after a 429, a 503 or a timeout
         self._emit, self._clock = emit, clock
         self._lock = threading.Lock()
         self._outage: Future[bool] | None = None

@@ -27,7 +27,7 @@ from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_upload import Tus
+from uploader_cli.transfer.tus_job import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,14 +44,10 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pool import Job
     from uploader_cli.transfer.sessions import Opened
 
-AHEAD = 2 * SESSION_FILES
-"""Most files in progress: the next session is ready before one ends."""
-GROUP = 64
-"""Files that a worker checks and claims at once."""
-TICK = 0.1
-"""Seconds between two checks for a stop."""
-PATIENCE = 0.5
-"""Seconds without a new file after which an incomplete session starts."""
+AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
+GROUP = 64  # files that a worker checks and claims at once
+TICK = 0.1  # seconds between two checks for a stop
+PATIENCE = 0.5  # seconds without a new file after which an incomplete session starts
 
 
 class Supply(Protocol):
@@ -106,11 +102,9 @@ class Scheduler:
         self._opened: Opened | None = None
         self._pool = Pool(1, self._make_worker)
         self._flow = Flow()
-        self._prober: Api | None = None
-        """The client of the probe; one thread at a time uses it."""
+        self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._began, self._cpu_before = time.monotonic(), time.process_time()
-        self._claims: dict[int, Claim] = {}
-        """Claims of files that are not in a session yet."""
+        self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""

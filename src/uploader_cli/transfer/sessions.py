@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.job import Context
 
 
-FIRST_CONTACT_RETRIES = 2
-"""Retries of the first call: a wrong address is reported soon."""
+FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
 
 
 class Opened(NamedTuple):

@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
 
-REDIRECTS = 3
-"""Most 307 and 308 in a row."""
-CHUNK_TIMEOUT = 60.0
-"""Seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte."""
-JOIN_TIMEOUT = 300.0
-"""Seconds for the answer to a concatenation: servers copy the bytes."""
+REDIRECTS = 3  # most 307 and 308 in a row
+CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
+JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
 KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     409: (errors.OffsetConflict, "the server's offset is not ours"),
     413: (errors.TooLarge, "the server does not take a body of this size"),

@@ -31,16 +31,11 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.bodies import Body
 
-PIECE = 1 << 20
-"""Bytes offered to the kernel at a time: smaller pieces take more CPU time."""
-SMALL = 64 << 10
-"""Most bytes of a body that is sent with its headers in one write."""
-TLS_PIECE = 64 << 10
-"""Four records: OpenSSL reports a piece only when all of it is sent."""
-WRITE_STALL = 60.0
-"""Seconds without a sent byte after which the connection is lost."""
-ANSWER_TIME = 60.0
-"""Seconds from an answer's first byte to its last, beyond the read timeout."""
+PIECE = 1 << 20  # bytes offered to the kernel at a time: smaller pieces take more CPU time
+SMALL = 64 << 10  # most bytes of a body that is sent with its headers in one write
+TLS_PIECE = 64 << 10  # four records: OpenSSL reports a piece only when all of it is sent
+WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is lost
+ANSWER_TIME = 60.0  # seconds from an answer's first byte to its last, beyond the read timeout
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
 _TICK = 0.25
@@ -68,12 +63,10 @@ class _Connection(HTTPConnection):
     def __init__(self, sockets: Sockets, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sockets = sockets
-        self._head: bytearray | None = None
-        """Headers of a request until they are sent with the body's first bytes."""
+        self._head: bytearray | None = None  # headers of a request until they are sent with the body's first bytes
         self._asked: float | None = None
         self._sent: float | None = None
-        self._early = b""
-        """First byte of an early answer, read under TLS."""
+        self._early = b""  # first byte of an early answer, read under TLS
         self._spent = False
         self._used = time.monotonic()
         self._dialling: socket.socket | None = None

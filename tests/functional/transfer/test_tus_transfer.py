@@ -33,8 +33,7 @@ from uploader_cli.transfer.journal import Journal, Target
 from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop, unlimited
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import TusFile
-from uploader_cli.transfer.tus_upload import Tus
+from uploader_cli.transfer.tus_job import Tus, TusFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

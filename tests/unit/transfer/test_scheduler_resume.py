@@ -18,7 +18,7 @@ from uploader_cli.core.packs import Found
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.tus_upload import Tus
+from uploader_cli.transfer.tus_job import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import LARGE
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.tus_upload import RESTARTS, Tus
+from uploader_cli.transfer.tus_job import RESTARTS, Tus
 
 if TYPE_CHECKING:
     from pathlib import Path

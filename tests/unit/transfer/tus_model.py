@@ -29,8 +29,7 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, Pendin
 from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
-from uploader_cli.transfer.tus_job import TusFile
-from uploader_cli.transfer.tus_upload import Tus
+from uploader_cli.transfer.tus_job import Tus, TusFile
 from uploader_cli.transfer.wire import Sockets
 
 if TYPE_CHECKING:

@@ -33,8 +33,7 @@ FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified
 FROM receipt WHERE target = ?1 AND period > ?2 AND completed_at >= ?3"""
-_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
-"""Matches a path that `quote` does not change."""
+_is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 UPLOADS = "/uploads/"
 
