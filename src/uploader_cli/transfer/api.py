@@ -52,7 +52,7 @@ PACK_ERRORS: Kinds = {
 }
 
 
-class Api:
+class Api(Http):
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
     tus: Capabilities | None = None  # the last offers, from `/health` and session answers
@@ -61,22 +61,15 @@ class Api:
 
     def __init__(self, settings: Settings, emit: Callable[[Event], None], stop: Stop, *, run: str = "") -> None:
         """`run` begins the ids of requests."""
-        self._settings, self._emit, self._stop = settings, emit, stop
-        self._token, self.budget, self.request_ids = _Token(settings, stop), RateBudget(), RequestIds(run, emit)
-        self.retry = Retry(
-            stop,
-            self.budget,
-            retries=settings.retries,
-            max_wait=settings.max_wait,
-            refresh=self._token.refresh,
-            emit=emit,
-        )
-        self.http = Http(settings, self.request_ids)
+        super().__init__(settings, RequestIds(run, emit))
+        self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
+        retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
+        self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
         api = copy(self)
-        api.http = Http(self._settings, self.request_ids)
+        Http.__init__(api, self._settings, self.request_ids)
         return api
 
     def authorization(self) -> dict[str, str]:
@@ -84,19 +77,10 @@ class Api:
         token = self._token.value
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def shut(self) -> None:
-        """End the running call, from another thread."""
-        self.http.shut()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.http.close()
-
     def health(self) -> Limits | None:
         """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status is an error."""
-        body = protocol.as_object(self._call("GET", "/health", raises=False).body)
-        self._note_offers(body)
-        return protocol.parse_limits(body.get("limits"))
+        answer = self._call("GET", "/health", raises=False)
+        return protocol.parse_limits(self._offers(answer).get("limits"))
 
     def create_session(self, category: str, expected: int) -> protocol.Session:
         """Open a session. Raise `NotAnUploadServer` for any other answer."""
@@ -104,7 +88,7 @@ class Api:
         answer = self._call("POST", "/api/upload/session", json=asked, raises=False)
         session = protocol.parse_session(answer.body) if answer.ok else None
         if session is not None:
-            self._note_offers(protocol.as_object(answer.body))
+            self._offers(answer)
             return replace(session, category=category)
         raise _no_result(answer)
 
@@ -201,7 +185,7 @@ class Api:
         if not self._is_ours(where):
             return False
         self.retry.wait_out_pause()
-        with self.http.stream(self._url(where), self.authorization()) as (answer, pieces):
+        with self.stream(self._url(where), self.authorization()) as (answer, pieces):
             if answer.status in NO_ANSWER:
                 raise answer_error(answer)
             if answer.status != 200:
@@ -250,7 +234,7 @@ class Api:
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
         url = self._url(path)
-        answer = self.http.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
+        answer = self.request(method, url, json=json, body=body, headers=sent, read_timeout=read_timeout)
         self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response
@@ -258,10 +242,13 @@ class Api:
             self._emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
-    def _note_offers(self, body: protocol.JsonObject) -> None:
-        self.tus = parse_capabilities(body.get("tus"), self._settings.server)
-        self.packs = packs.parse_offer(body.get("packs"), self._settings.server)
-        self.lookups = packs.parse_lookup_offer(body.get("lookup"), self._settings.server)
+    def _offers(self, answer: Answer) -> protocol.JsonObject:
+        """Record what the server offers beside the calls of section 1; return the object of the answer."""
+        body, server = protocol.as_object(answer.body), self._settings.server
+        self.tus = parse_capabilities(body.get("tus"), server)
+        self.packs = packs.parse_offer(body.get("packs"), server)
+        self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
+        return body
 
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where

@@ -107,11 +107,10 @@ class Http:
     """A client with persistent connections. Credentials are sent only to the settings' server."""
 
     def __init__(self, settings: Settings, ids: RequestIds | None = None) -> None:
-        self.ids = ids or RequestIds()
-        self.sockets = Sockets(self.ids.answered)
-        self.session = make_session(settings, self.sockets, self.ids)
-        self._home = settings.target_url
-        self._own_headers = tuple(dict(settings.headers))
+        self.request_ids = ids or RequestIds()
+        self.sockets = Sockets(self.request_ids.answered)
+        self.session = make_session(settings, self.sockets, self.request_ids)
+        self._settings = settings
 
     def request(
         self,
@@ -159,8 +158,8 @@ class Http:
         session, request = self.session, requests.PreparedRequest()
         request.method, request.url, request.body = method, _dialled(url), data
         request.headers = CaseInsensitiveDict(cast("dict[str, str]", session.headers))
-        if not trusts(self._home, request.url):
-            for name in self._own_headers:
+        if not trusts(self._settings.target_url, request.url):
+            for name in self._settings.headers:
                 request.headers.pop(name, None)
             own = {name: value for name, value in own.items() if name.lower() not in CREDENTIALS}
         elif session.cookies and "Cookie" not in session.headers:

@@ -73,7 +73,7 @@ class Worker(threading.Thread):
                 except BaseException as error:  # noqa: BLE001 - raised by the planner
                     self._pool.fail(error)
                 finally:
-                    self.api.http.sockets.waits.busy += time.monotonic() - began
+                    self.api.sockets.waits.busy += time.monotonic() - began
                     self._pool.done()
         finally:
             if self._helper is not None:
@@ -190,7 +190,7 @@ class Pool:
         """Return where the workers have spent their time."""
         total = Waits()
         for worker in self._workers:
-            total.add(worker.api.http.sockets.waits)
+            total.add(worker.api.sockets.waits)
         return total
 
     def shut(self) -> None:

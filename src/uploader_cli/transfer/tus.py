@@ -137,7 +137,7 @@ class TusClient:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             own = {**self._api.authorization(), **sent}
-            answer = self._api.http.request(method, url, headers=own, body=body, read_timeout=timeout)
+            answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
             self._api.budget.note(answer.headers)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:

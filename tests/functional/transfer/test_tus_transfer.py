@@ -52,7 +52,9 @@ class Line:
     def __init__(self, endpoint: str, **settings: Any) -> None:
         self.http = Http(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
-        api: Any = SimpleNamespace(http=self, authorization=lambda: {"Authorization": "Bearer t"}, budget=RateBudget())
+        api: Any = SimpleNamespace(
+            request=self.request, authorization=lambda: {"Authorization": "Bearer t"}, budget=RateBudget()
+        )
         self.client = TusClient(api, endpoint)
 
     def request(self, *what: Any, **how: Any) -> Answer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import deque
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import multipart
@@ -124,7 +123,7 @@ class FakeApi:
     budget: RateBudget = field(default_factory=RateBudget)
     request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
-    http: Any = field(default_factory=lambda: SimpleNamespace(sockets=Sockets()))
+    sockets: Sockets = field(default_factory=Sockets)
 
     def another(self) -> FakeApi:
         return self

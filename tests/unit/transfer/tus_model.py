@@ -444,7 +444,11 @@ def client_of(
     note: Callable[[Any], object] = lambda _headers: None,
 ) -> TusClient:
     """Return the real client, connected to what stands in for `Http`."""
-    api: Any = SimpleNamespace(http=http, authorization=authorization, budget=SimpleNamespace(note=note))
+    api: Any = SimpleNamespace(
+        request=lambda *what, **how: http.request(*what, **how),
+        authorization=authorization,
+        budget=SimpleNamespace(note=note),
+    )
     return TusClient(api, endpoint)
 
 
