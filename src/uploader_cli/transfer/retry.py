@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from tenacity import Retrying, retry_if_exception
 
@@ -39,8 +39,8 @@ NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, er
 WAIT = wait_as_told()
 
 
-def ignore(_error: errors.UploaderError, _delay: float) -> None:
-    """Report nothing."""
+def _ignore(_error: errors.UploaderError, _delay: float) -> None:
+    pass
 
 
 def _can_help(error: BaseException) -> bool:
@@ -81,7 +81,7 @@ class Retry:
         self,
         step: Callable[[], T],
         *,
-        on_retry: Report = ignore,
+        on_retry: Report = _ignore,
         at_most: int | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> T:
@@ -104,19 +104,14 @@ class Retry:
 
         def is_enough(state: RetryCallState) -> bool:
             asked: float | None = getattr(_error_of(state), "retry_after", None)
-            return state.attempt_number > retries or (asked is not None and asked > self.max_wait)
-
-        def report(state: RetryCallState) -> None:
-            error = _error_of(state)
-            if isinstance(error, errors.UploaderError):
-                on_retry(error, state.upcoming_sleep)
+            return state.attempt_number > retries or (asked or 0.0) > self.max_wait
 
         retrying = Retrying(
             stop=is_enough,
             wait=WAIT,
             retry=retry_if_exception(_can_help),
             sleep=sleep or self.stop.sleep,
-            before_sleep=report,
+            before_sleep=lambda state: on_retry(_error_of(state), state.upcoming_sleep),
             reraise=True,
         )
         return retrying(again)
@@ -127,22 +122,12 @@ class Retry:
             self._announce(left)
             (sleep or self.stop.sleep)(left)
 
-    def patience(self, error: errors.AnswerError, waited: float) -> float:
-        """Return the seconds that the server asks for. Raise `error` beyond `--max-wait`."""
-        delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-        if waited + delay > self.max_wait:
-            raise error
-        return delay
+    def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
+        """Pause all calls; `waited` seconds were paused before."""
+        self._pause = (reason, waited)
+        self.budget.pause(seconds)
 
-    def pause(self, error: errors.RateLimited, waited: float) -> float:
-        """Pause all calls and return the seconds. Raise `error` beyond `--max-wait`, before any thread sleeps."""
-        delay = self.patience(error, waited)
-        self._pause = (PauseReason.RATE_LIMIT, waited)
-        self.budget.pause(delay)
-        self.overloaded()
-        return delay
-
-    def pause_for_space(self, error: errors.AnswerError, waited: float) -> float:
+    def wait_for_space(self, error: errors.AnswerError, waited: float) -> float:
         """Pause all calls after a 507 and return the seconds. Raise `DiskFull` after `--wait-for-server`."""
         left = self.wait_for_server - waited
         if left <= 0 and self._lost is None:
@@ -150,12 +135,10 @@ class Retry:
         if self._lost is not None:
             raise self._lost
         delay = min(left, error.retry_after or max(LEAST_WAIT, min(waited, LAST_PROBE)))
-        self._pause = (PauseReason.DISK_FULL, waited)
-        self.budget.pause(delay)
+        self.pause(delay, PauseReason.DISK_FULL, waited)
         return delay
 
     def _once(self, step: Callable[[], T], on_retry: Report) -> T:
-        """Call `step`; repeat it only after an outage."""
         while True:
             try:
                 return step()
@@ -246,7 +229,7 @@ class Tries:
         self,
         retry: Retry,
         *,
-        on_retry: Report = ignore,
+        on_retry: Report = _ignore,
         shrink: Callable[[errors.TooLarge], bool] = lambda _error: False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -256,7 +239,7 @@ class Tries:
         self.advanced()
 
     def advanced(self) -> None:
-        """Reset the counts: the server has more than ever before."""
+        """Start from zero: the server has more than ever before."""
         self._waited = self._full = 0.0
         self._refreshed = False
 
@@ -279,17 +262,19 @@ class Tries:
     def _excuse(self, error: errors.AnswerError) -> float | None:
         """Return the seconds until the repetition, or None for an error that counts."""
         match error:
-            case errors.RateLimited():
-                delay = self._retry.pause(error, self._waited)
-                self._waited += delay
+            case errors.RateLimited() | errors.DigestPending():
+                delay = DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
+                waited, self._waited = self._waited, self._waited + delay
+                if self._waited > self._retry.max_wait:
+                    return None  # before any thread sleeps
+                if isinstance(error, errors.DigestPending):
+                    self._sleep(delay)
+                    return 0.0
+                self._retry.pause(delay, PauseReason.RATE_LIMIT, waited)
+                self._retry.overloaded()
                 return delay
-            case errors.DigestPending():
-                delay = self._retry.patience(error, self._waited)
-                self._waited += delay
-                self._sleep(delay)
-                return 0.0
             case errors.ServerFault(status=507):
-                delay = self._retry.pause_for_space(error, self._full)
+                delay = self._retry.wait_for_space(error, self._full)
                 self._full += delay
                 return delay
             case errors.Unauthorized(status=401) if not self._refreshed:
@@ -300,8 +285,8 @@ class Tries:
         return None
 
 
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
+def _error_of(state: RetryCallState) -> errors.UploaderError:
+    return cast("errors.UploaderError", cast("Future[object]", state.outcome).exception())
 
 
 def _after(waited: float) -> str:
