@@ -296,7 +296,6 @@ def _checked(answer: Answer, content: T | None, what: str) -> T:
 
 
 def _refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
-    """Return the error for a refused batch or pack."""
     error = answer_error(answer)
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
     if kind is not None:
@@ -332,7 +331,6 @@ def answer_error(answer: Answer) -> errors.AnswerError:
 
 
 def _no_result(answer: Answer) -> errors.UploaderError:
-    """Return the error for an answer without the expected result."""
     if answer.status < 400 or answer.status in (404, 405, 501):
         return not_an_upload_server(answer)
     return answer_error(answer)

@@ -188,7 +188,6 @@ class BatchSession:
             body.close()
 
     def _body(self, release: Callable[[], None]) -> Body:
-        """Return the body of a request; `release()` is called after its last byte."""
         context, session, group = self._context, self.session, tuple(self._group)
         self._flow.unanswered.discard(self)
         fields = [("sessionId", session.id), ("category", session.category)]
@@ -214,7 +213,6 @@ class BatchSession:
         )
 
     def _receive(self, file: LocalFile, item: StoredFile | None) -> None:
-        """Record the server's result for a file (3.5)."""
         self._group.remove(file)
         if item is None:
             words = "the server's answer does not mention this file"
@@ -275,7 +273,6 @@ class BatchSession:
         return found
 
     def _find_by_progress(self) -> dict[int, Outcome | None]:
-        """Return the outcomes that events or `/progress` report."""
         context, misses = self._context, 0
         for _ in range(LONGEST):
             found = self._reported()

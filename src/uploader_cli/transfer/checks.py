@@ -77,7 +77,6 @@ class Checks:
         return there
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
-        """Return the outcome of a file that is not sent; None for one that is."""
         match claim.state:
             case ClaimState.DONE:
                 if (done := claim.receipt) is None or done.checksum is not None or not self._context.settings.verify:
@@ -114,7 +113,6 @@ class Checks:
         return None
 
     def _missing(self, worker: Worker, files: Sequence[LocalFile]) -> list[LocalFile]:
-        """Return the files that are not on the server (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         for (file, receipt), there in zip(receipts, self._on_server(worker, receipts), strict=True):

@@ -226,8 +226,6 @@ def make_session(settings: Settings, sockets: Sockets, ids: RequestIds | None = 
 
 
 class _Adapter(HTTPAdapter):
-    """Add a request id to each call to the server, read its answer, and report it."""
-
     def __init__(self, home: str, sockets: Sockets, ids: RequestIds) -> None:
         self._home, self._ids = home, ids
         self._pools = pool_classes(sockets)
@@ -294,7 +292,6 @@ def _read(response: requests.Response) -> None:
 
 
 def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
-    """Return the error of this package for one of requests, urllib3 or a socket."""
     if isinstance(error, rex.MissingSchema | rex.InvalidSchema | rex.InvalidURL):
         return UsageError(f"--server: {url} is no URL that can be reached: {error}")
     where = _origin(url)
@@ -337,7 +334,6 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
-    """Return whether the proxy did not connect; urllib3 also blames it for connections that break."""
     if _has(error, NewConnectionError, ConnectTimeoutError) or "Tunnel connection failed" in _why(error):
         return True
     return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)

@@ -75,7 +75,6 @@ class Pack:
             yield from self._send(worker)
 
     def _read(self) -> list[Outcome]:
-        """Read and hash each file once; return the outcomes of those that can't be read."""
         unread = []
         for file, _ in self._files:
             self._context.stop.check()
@@ -126,7 +125,6 @@ class Pack:
             yield self._outcomes(answer)
 
     def _answer(self, worker: Worker, files: Sequence[LocalFile]) -> list[PackedFile]:
-        """Send the request until it is answered. Raise the remaining error."""
         context, renamed = self._context, False
         while True:
             session = self.session.id
@@ -188,13 +186,12 @@ class Pack:
 
     def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._tus.pool.put_first([Pack(self._tus, self._size, self.session, fresh, tries=tries)])
+        self._tus.pool.put([Pack(self._tus, self._size, self.session, fresh, tries=tries)], first=True)
 
     def _by_tus(self, files: Sequence[LocalFile]) -> None:
-        """Put files into the queue again, one per request."""
         tus, session, creating = self._tus, self.session, self._context.run.creating
         claims = [Claim(ClaimState.NEW, creating(file, session.id)) for file in files]
-        tus.pool.put_first([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)])
+        tus.pool.put([TusFile(tus, session, *item) for item in zip(files, claims, strict=True)], first=True)
 
 
 def tus_jobs(

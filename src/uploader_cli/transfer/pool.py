@@ -132,13 +132,19 @@ class Pool:
         """True without queued jobs and busy workers."""
         return not self._busy and not self._jobs
 
-    def put(self, jobs: Sequence[Job]) -> None:
-        """Append jobs."""
-        self._put(jobs, self._jobs.extend)
-
-    def put_first(self, jobs: Sequence[Job]) -> None:
-        """Put jobs at the head of the queue, in order."""
-        self._put(jobs[::-1], self._jobs.extendleft)
+    def put(self, jobs: Sequence[Job], *, first: bool = False) -> None:
+        """Append jobs, or put them at the head of the queue; start workers for them."""
+        with self.changed:
+            if first:
+                self._jobs.extendleft(jobs[::-1])
+            else:
+                self._jobs.extend(jobs)
+            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
+            started = [self._make_worker(self) for _ in range(max(0, missing))]
+            self._workers += started
+            self.changed.notify_all()
+        for worker in started:
+            worker.start()
 
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
@@ -199,18 +205,7 @@ class Pool:
             worker.api.shut()
 
     def _resize(self, most: int) -> None:
-        """Set the number of workers; busy ones keep their job."""
         if most != self.most:
             self.most = most
-            self._put((), self._jobs.extend)
+            self.put(())
             self.resized(most)
-
-    def _put(self, jobs: Sequence[Job], add: Callable[[Sequence[Job]], None]) -> None:
-        with self.changed:
-            add(jobs)
-            missing = min(self.most - len(self._workers), self._busy + len(self._jobs) - len(self._workers))
-            started = [self._make_worker(self) for _ in range(max(0, missing))]
-            self._workers += started
-            self.changed.notify_all()
-        for worker in started:
-            worker.start()

@@ -108,18 +108,17 @@ class Scheduler:
 
     def run(self, supply: Supply) -> errors.UploaderError | None:
         """Send all files. Return the error that ended the run early, if any. Every file ends exactly once."""
-        ended: errors.UploaderError | None = None
         try:
-            try:
-                self._run(supply)
-            except errors.Interrupted:
-                raise
-            except errors.UploaderError as error:
-                ended = error
-                self._fail_rest(supply, error)
+            self._run(supply)
         except errors.Interrupted:
             self._interrupted(supply)
-        return ended
+        except errors.UploaderError as error:
+            try:
+                self._fail_rest(supply, error)
+            except errors.Interrupted:
+                self._interrupted(supply)
+            return error
+        return None
 
     def bottleneck(self) -> Bottleneck | None:
         """Return what limited the speed of the run so far."""
@@ -158,7 +157,11 @@ class Scheduler:
             if self._settings.jobs == "auto":
                 self._pool.auto, self._context.retry.overloaded = auto, self._pool.overloaded
             self._limits = replace(self._limits, empty_files=True)
-            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, self._checksum(self._tus))
+            try:
+                checksum = self._tus.checksum(self._settings.checksum)
+            except ValueError as error:
+                raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
+            self._jobs = Tus(self._context, self._pool, self._tus, self._chunk, checksum)
             if self._api.packs is not None and self._settings.pack and not self._settings.tus_endpoint:
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -176,12 +179,6 @@ class Scheduler:
             self._pool.close()
         if self._pool.fatal is not None:
             raise self._pool.fatal
-
-    def _checksum(self, tus: Capabilities) -> str | None:
-        try:
-            return tus.checksum(self._settings.checksum)
-        except ValueError as error:
-            raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
 
     def _begin(self) -> None:
         if not self._announced:
@@ -277,7 +274,6 @@ class Scheduler:
                 self._wait(lambda: len(self._ledger.open) < AHEAD or self._pool.at_rest)
 
     def _start_check(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
-        """Have a worker check and claim files; the result are those to send."""
         picked: Future[list[tuple[LocalFile, Claim]]] = Future()
 
         def pick(worker: Worker) -> Iterator[Sequence[Outcome]]:
@@ -325,13 +321,11 @@ class Scheduler:
         self._pool.put(list(tus_jobs(self._jobs, self._packs, session, zip(files, claims, strict=True))))
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait for a change by a worker, at most `TICK`."""
         with self._pool.changed:
             if not ready() and self._pool.fatal is None:
                 self._pool.changed.wait(TICK)
 
     def _check(self) -> None:
-        """Raise what ended the run; adapt the number of workers."""
         self._stop.check()
         if self._pool.fatal is not None:
             raise self._pool.fatal

@@ -132,7 +132,7 @@ class TusFile:
             if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self.sent_to):
                 self._context.ledger.retry([file], error)
                 (claim,) = self._context.run.claim([file])
-                self._tus.pool.put_first([TusFile(self._tus, self.session, file, claim)])
+                self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
             else:
                 yield [Outcome(file, error)]
             return
@@ -184,17 +184,15 @@ class TusFile:
             for part in self.parts:
                 part.url = None
         self.begin()
-        self._tus.pool.put_first([Step(partial(self._send_part, part), self.session) for part in self.parts])
+        self._tus.pool.put([Step(partial(self._send_part, part), self.session) for part in self.parts], first=True)
         return None
 
     def _head(self, client: TusClient, url: str) -> Position | None:
-        """Return the server's offset in an upload; None where it is gone."""
         with suppress(errors.UploadGone):
             return Tries(self._context.retry).run(lambda: client.head(url))
         return None
 
     def _join(self, client: TusClient) -> Position:
-        """Join the parts on the server. Raise the first error of a part."""
         if self.error is not None:
             raise self.error
 
@@ -409,7 +407,6 @@ class Part:
         self._confirm(created, offset)
 
     def _find(self, url: str) -> None:
-        """Ask for the offset. Restart where it or the length is impossible."""
         self._prepare(0)
         try:
             found = self._client.head(url)

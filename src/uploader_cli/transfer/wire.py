@@ -224,8 +224,6 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _Incoming(io.RawIOBase):
-    """The bytes of an answer, until its deadline."""
-
     def __init__(self, first: bytes, raw: Any, deadline: float) -> None:
         self._first, self._raw, self._deadline = first, raw, deadline
 

@@ -132,7 +132,7 @@ class Sending:
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle)
         settings = SimpleNamespace(tus_endpoint="")
-        pool: Any = SimpleNamespace(idle=self.parts - 1, put_first=self._line.extend)
+        pool: Any = SimpleNamespace(idle=self.parts - 1, put=lambda jobs, first: self._line.extend(jobs))
         context: Any = SimpleNamespace(
             settings=settings,
             emit=emit,

@@ -226,7 +226,6 @@ def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes
 
 
 def _lengthened(location: bytes, key: bytes) -> str:
-    """Return the location that `_shortened` was given."""
     digits, mark, prefix = _parts(location.decode()).groups()  # type: ignore[union-attr]
     return (UPLOADS if mark == "/" else "") + prefix + quote(key.partition(b"\0")[0][-int(digits) :])
 

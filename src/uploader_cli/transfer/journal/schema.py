@@ -169,7 +169,6 @@ class Store:
         return self._open()
 
     def _set_aside(self, why: str) -> None:
-        """Rename the journal with a notice; delete all but the last `MOST_ASIDE`."""
         aside = f"{NAME}.aside-{datetime.fromtimestamp(self.now(), UTC):%Y%m%dT%H%M%S.%fZ}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -202,7 +201,6 @@ class Store:
         return db
 
     def _prune_runs(self, db: Connection) -> None:
-        """Delete old and excess runs and what belongs to no run."""
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
@@ -281,7 +279,6 @@ def locked(path: Path, check: Check, seconds: float | None = None, *, shared: bo
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a live process has locked the file."""
     try:
         with locked(path, lambda: None, 0.0, shared=True):
             return False

@@ -356,7 +356,6 @@ class RunHandle:
 
     @contextmanager
     def _change(self, *, begins: bool = False) -> Iterator[None]:
-        """Write what the block changes."""
         with self._mutex:
             if self._over:
                 raise UploaderError(f"run {self.id} has ended: the journal takes no more of it")
@@ -405,7 +404,6 @@ class RunHandle:
             self.on_trouble(f"{error}; the upload goes on, but a resume may send files again: {error.hint}")
 
     def _write(self, db: Connection) -> None:
-        """Write all changes, except to uploads of other live runs."""
         target, run, now, changes = self._target, self._number, self._store.now(), self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
@@ -444,7 +442,6 @@ class RunHandle:
 
 
 def _period(db: Connection, receipts: int, at: int) -> int:
-    """Count new receipts and return their period."""
     period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
     if full:
         period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
