@@ -17,7 +17,6 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import wire_name
 from uploader_cli.errors import FileError
-from uploader_cli.transfer.pacing import unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -144,7 +143,7 @@ class Body:
         parts: Sequence[Piece],
         *,
         check: Callable[[], None],
-        throttle: Callable[[int], int] = unlimited,
+        throttle: Callable[[int], int] = lambda wanted: wanted,
         on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
         on_last: Callable[[], None] = lambda: None,
         on_through: Callable[[], None] = lambda: None,

@@ -47,35 +47,42 @@ class Stop:
 
 
 class Limiter:
-    """Grant bytes at `rate` bytes/s in order (`--limit-rate`). No thread waits under the lock."""
+    """Grant bytes at `rate` bytes/s in order (`--limit-rate`; None: at once), and count them."""
 
     def __init__(
-        self, rate: float, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
+        self, rate: float | None, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`sleep` is `Stop.sleep`: an interrupt ends the wait."""
+        """`sleep` is `Stop.sleep`: an interrupt ends the wait. No thread waits under the lock."""
         self._rate, self._sleep, self._clock = rate, sleep, clock
-        self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN)))
+        self._most = int(min(MOST_GRANT, max(LEAST_GRANT, rate * GRAIN))) if rate else None
         self._lock = threading.Lock()
-        self._free_at = clock()
+        self._free_at = self._since = clock()
+        self.granted = self._measured = 0
 
     def __call__(self, wanted: int) -> int:
         """Wait, and return how many of `wanted` bytes may be sent (0 only for 0)."""
-        granted = min(wanted, self._most)
-        if granted <= 0:
-            return 0
+        granted = wanted if self._most is None else min(wanted, self._most)
+        wait = 0.0
         with self._lock:
-            now = self._clock()
-            self._free_at = max(self._free_at, now - CREDIT)
-            wait = self._free_at - now
-            self._free_at += granted / self._rate
+            self.granted += granted
+            if self._rate and granted:
+                now = self._clock()
+                self._free_at = max(self._free_at, now - CREDIT)
+                wait = self._free_at - now
+                self._free_at += granted / self._rate
         if wait > 0:
             self._sleep(wait)
         return granted
 
-
-def unlimited(wanted: int) -> int:
-    """Grant everything."""
-    return wanted
+    def measure(self, period: float) -> float | None:
+        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
+        now, granted = self._clock(), self.granted
+        seconds = now - self._since
+        if seconds < period:
+            return None
+        rate = (granted - self._measured) / seconds
+        self._since, self._measured = now, granted
+        return rate
 
 
 class RateBudget:

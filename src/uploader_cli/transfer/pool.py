@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.jobs import AutoJobs
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.job import Outcome
+    from uploader_cli.transfer.pacing import Limiter
     from uploader_cli.transfer.sessions import UploadSession
 
 
@@ -81,32 +82,6 @@ class Worker(threading.Thread):
             self.api.close()
 
 
-class Traffic:
-    """Count the bytes that all workers send."""
-
-    def __init__(self, throttle: Callable[[int], int]) -> None:
-        self._throttle, self._lock = throttle, threading.Lock()
-        self.sent = self._measured = 0
-        self._since = time.monotonic()
-
-    def __call__(self, wanted: int) -> int:
-        """Return how many of `wanted` bytes may be sent now."""
-        granted = self._throttle(wanted)
-        with self._lock:
-            self.sent += granted
-        return granted
-
-    def measure(self, period: float) -> float | None:
-        """Return the bytes/s since the last measurement; None before `period` seconds have passed."""
-        now = time.monotonic()
-        seconds, sent = now - self._since, self.sent
-        if seconds < period:
-            return None
-        rate = (sent - self._measured) / seconds
-        self._since, self._measured = now, sent
-        return rate
-
-
 class Pool:
     """A queue of jobs, and at most `most` workers, started on demand."""
 
@@ -162,7 +137,7 @@ class Pool:
             self._busy -= 1
             self.changed.notify_all()
 
-    def adapt(self, traffic: Traffic) -> None:
+    def adapt(self, traffic: Limiter) -> None:
         """Adapt the number of workers to the throughput, once per `PERIOD`."""
         if self.auto is not None and (rate := traffic.measure(PERIOD)) is not None:
             self._resize(self.auto.measured(rate, in_line=bool(self._jobs)))

@@ -22,9 +22,9 @@ from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
 from uploader_cli.transfer.job import Context, Ledger
-from uploader_cli.transfer.pacing import Limiter, unlimited
+from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
-from uploader_cli.transfer.pool import Pool, Step, Traffic, Worker
+from uploader_cli.transfer.pool import Pool, Step, Worker
 from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
@@ -91,7 +91,7 @@ class Scheduler:
         """
         ledger = Ledger(emit, run)
         api.retry.wait_for_server = settings.wait_for_server
-        self._traffic = Traffic(Limiter(settings.limit_rate, stop.sleep) if settings.limit_rate else unlimited)
+        self._traffic = Limiter(settings.limit_rate, stop.sleep)
         self._api, self._settings, self._stop, self._ledger = api, settings, stop, ledger
         self._context = Context(settings, emit, followers, last_heard, stop, api.retry, ledger, run, self._traffic)
         self._remember, self._announce, self._announced = remember, announce, False
@@ -128,7 +128,7 @@ class Scheduler:
             cpu=time.process_time() - self._cpu_before,
             seconds=seconds,
             round_trip=self._api.request_ids.round_trip,
-            limited=self._traffic.sent / max(1e-3, seconds) / limit if limit else None,
+            limited=self._traffic.granted / max(1e-3, seconds) / limit if limit else None,
         )
 
     def shut(self) -> None:

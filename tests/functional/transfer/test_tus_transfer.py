@@ -30,7 +30,7 @@ from uploader_cli.settings.values import Header
 from uploader_cli.transfer.http import Answer, Http
 from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.journal import Journal, Target
-from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop, unlimited
+from uploader_cli.transfer.pacing import Limiter, RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
@@ -108,7 +108,7 @@ def make_terms(
     capabilities: Capabilities,
     chunk_size: int,
     checksum: str | None = None,
-    throttle: Callable[[int], int] = unlimited,
+    throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
     context: Any = SimpleNamespace(retry=retry, throttle=throttle)
     return Terms(context, SimpleNamespace(), capabilities, ChunkSize(chunk_size), checksum)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.tus import Capabilities
 from uploader_cli.transfer.http import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
-from uploader_cli.transfer.pacing import RateBudget, Stop, unlimited
+from uploader_cli.transfer.pacing import RateBudget, Stop
 from uploader_cli.transfer.retry import Retry
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus, TusFile
@@ -335,7 +335,7 @@ def make_terms(
     cwu: bool = True,
     extensions: Iterable[str] = (),
     stop: Stop | None = None,
-    throttle: Callable[[int], int] = unlimited,
+    throttle: Callable[[int], int] = lambda wanted: wanted,
     **policy: Any,
 ) -> Terms:
     """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Retry`."""
