@@ -207,7 +207,7 @@ class TusFile:
         return self._joined(client, Tries(self._context.retry, on_retry=self.retry).run(ask))
 
     def _joined(self, client: TusClient, joined: Position) -> Position:
-        self._context.run.created(self.file, joined.url)
+        self._context.run.update(self.file, url=joined.url)
         with self._lock:
             self.begin()
             self._tell(ev.BytesConfirmed, self.file.size)
@@ -352,7 +352,7 @@ class Part:
         checked = offset if offset == self.pledged else min(self.checked, offset)
         changed, self.checked, self.pledged = checked != self.checked, checked, 0
         if changed and (self.index is not None or offset < self.size):
-            self._run.checked(self._job.file, checked, part=self.index)
+            self._run.update(self._job.file, part=self.index, checked_until=checked)
 
     def _failed(self, error: errors.UploaderError, delay: float) -> None:
         if self._carried and isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch):
@@ -396,9 +396,9 @@ class Part:
         created = self._client.create(self.size, metadata, body=body, checksum=checksum, partial=partial)
         self.url = created.url
         if partial:
-            self._run.created(job.file, created.url, part=self.index)
+            self._run.update(job.file, part=self.index, url=created.url)
         elif not self._tus.in_one_request(self.size):  # such a file is found again by its key
-            self._run.created(job.file, created.url)
+            self._run.update(job.file, url=created.url)
         offset = created.offset if created.offset is not None or size else 0
         if offset is None:
             return
@@ -461,7 +461,7 @@ class Part:
         pledge = self.pledged if size < self.size else 0  # one that is the whole part needs none
         if pledge != self._journaled:
             self._journaled = pledge
-            self._run.pledged(job.file, pledge, part=self.index)
+            self._run.update(job.file, part=self.index, pledged_until=pledge)
         self._reach = max(self._reach, end)
         body = Body(
             "application/offset+octet-stream",

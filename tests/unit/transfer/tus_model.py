@@ -291,17 +291,17 @@ class Emitted:
         self._set(file, None, parts=parts)
         return parts
 
-    def created(self, file: LocalFile, url: str, *, part: int | None = None) -> None:
-        self._set(file, part, url=url)
-        if part is None:
-            self.urls.append(url)
+    def checked(self) -> None:
+        """Called when the server has accepted a checksum."""
 
-    def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        self._set(file, part, checked_until=until)
-
-    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        self._set(file, part, pledged_until=until)
-        self.pledges.append(until)
+    def update(self, file: LocalFile, *, part: int | None = None, **values: Any) -> None:
+        if "checked_until" in values:
+            self.checked()
+        self._set(file, part, **values)
+        if part is None and "url" in values:
+            self.urls.append(values["url"])
+        if "pledged_until" in values:
+            self.pledges.append(values["pledged_until"])
 
     def _set(self, _file: LocalFile, part: int | None, **values: Any) -> None:
         with self._lock:

@@ -206,17 +206,9 @@ class RunHandle:
         self._restart([file], [upload])
         return upload
 
-    def created(self, file: LocalFile, url: str, *, part: int | None = None) -> None:
-        """Record the `url` of the upload, or of its part. A file in one request needs no such call."""
-        self._update([file], part, url=url)
-
-    def checked(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record the end of the bytes with accepted checksums."""
-        self._update([file], part, checked_until=until)
-
-    def pledged(self, file: LocalFile, until: int, *, part: int | None = None) -> None:
-        """Record the end of the chunk with a checksum being sent; 0 for none."""
-        self._update([file], part, pledged_until=until)
+    def update(self, file: LocalFile, *, part: int | None = None, **values: Any) -> None:
+        """Set fields of the upload of a claimed file, or of its part. A file in one request needs no such call."""
+        self._update([file], part, **values)
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[reading.PendingPart, ...]:
         """Divide a claimed file into parts of `sizes` (bytes) with new keys."""
@@ -411,7 +403,7 @@ class RunHandle:
             [(target, key, run) for key in self._changes],
         )
         db.executemany(
-            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [reading.pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
         refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]
