@@ -179,10 +179,10 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
-    rows = db.execute(_PENDING + _paths(files), (target, run, None, *files))
-    for key, own, busy, size, mtime_ns, *known, parts in rows:
-        upload = PendingUpload(*known, parts=tuple(PendingPart(*part) for part in json.loads(parts)))
-        yield key, Pending(replace(files[key], size=size, mtime_ns=mtime_ns), upload, bool(own), bool(busy))
+    for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, None, *files)):
+        known[-1] = tuple(PendingPart(*part) for part in json.loads(known[-1]))
+        file = replace(files[key], size=size, mtime_ns=mtime_ns)
+        yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
 
 
 def find_receipts(
