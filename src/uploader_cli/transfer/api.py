@@ -347,13 +347,12 @@ def not_an_upload_server(answer: Answer) -> errors.NotAnUploadServer:
     )
 
 
+_segment = partial(quote, safe="")
+
+
 def stored_path(category: str, file_name: str) -> str:
     """Return the URL path of a stored file."""
     return f"/uploads/{category}/{quote(file_name)}"
-
-
-def _segment(identifier: str) -> str:
-    return quote(identifier, safe="")
 
 
 def sha256_of(repr_digest: str) -> str | None:

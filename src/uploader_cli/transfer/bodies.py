@@ -48,7 +48,7 @@ def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
     """Check that size and mtime are those of the selection."""
     info = os.fstat(source.fileno())
     if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise _changed(file, "changed")
+        raise _failure(file, "changed while it was being read")
 
 
 def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
@@ -58,7 +58,7 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         while piece:
             count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
             if not count:
-                raise _changed(file, "became shorter")
+                raise _failure(file, "became shorter while it was being read")
             piece = piece[count:]
     except OSError as error:
         raise _unreadable(file, error) from error
@@ -111,17 +111,13 @@ def _content_type(suffix: str) -> str:
 
 def _unreadable(file: LocalFile, error: OSError) -> FileError:
     if isinstance(error, FileNotFoundError):
-        return FileError(f"{file.path} is gone", path=file.path, code=FailureCode.VANISHED)
-    return FileError(f"{file.path} can't be read: {error.strerror}", path=file.path, code=FailureCode.UNREADABLE)
+        return _failure(file, "is gone", FailureCode.VANISHED)
+    return _failure(file, f"can't be read: {error.strerror}", FailureCode.UNREADABLE)
 
 
-def _changed(file: LocalFile, how: str) -> FileError:
-    return FileError(
-        f"{file.path} {how} while it was being read",
-        path=file.path,
-        code=FailureCode.CHANGED,
-        hint="upload it again when nothing writes to it any more",
-    )
+def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
+    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
+    return FileError(f"{file.path} {how}", path=file.path, code=code, hint=hint)
 
 
 class Piece(NamedTuple):
@@ -342,10 +338,10 @@ class HashedChunks:
     def of(self, start: int, length: int) -> HashedChunk:
         """Return a chunk; the previous one becomes invalid."""
         self._release(self._current)
-        self._current, ahead = None, self._ahead
-        if ahead is not None and ahead[:2] == (start, length):
-            self._ahead = None
-            self._current = ahead[2].result()
+        self._current = None
+        if self._ahead is not None and self._ahead[:2] == (start, length):
+            (_, _, ahead), self._ahead = self._ahead, None
+            self._current = ahead.result()
         else:
             self._discard()
             self._current = self._load(start, length)

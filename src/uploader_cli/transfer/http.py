@@ -137,7 +137,10 @@ class Http:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
             raise _error(error, url, body_sent=body.through if body is not None else True) from error
-        return _answer(response, _json(response.content))
+        try:
+            return _answer(response, jsonlib.loads(response.content) if response.content else None)
+        except (ValueError, RecursionError):
+            return _answer(response, None)
 
     @contextmanager
     def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -349,13 +352,6 @@ def _why(error: BaseException) -> str:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _json(content: bytes | None) -> object:
-    try:
-        return jsonlib.loads(content) if content else None
-    except (ValueError, RecursionError):
-        return None
 
 
 def redirect_target(answer: Answer) -> str | None:

@@ -192,7 +192,13 @@ class Store:
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             pages = _CHECKPOINT_BYTES // page_bytes
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
-            _create_tables(db)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                raise Unreadable("is not uploader's")
+            if version not in (0, VERSION):
+                raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
+            if not version:
+                db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
             self._prune_runs(db)
             _prune_receipts(db, self.now())
         except BaseException:
@@ -216,17 +222,6 @@ class Store:
         if stale := deleted.count((0,)):
             reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
             self.notices += (f"interrupted runs forgotten by the journal: {stale}, {reason}",)
-
-
-def _create_tables(db: Connection) -> None:
-    """Create the tables in an empty file. Raise `Unreadable` for any other file that is not of `VERSION`."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        raise Unreadable("is not uploader's")
-    if version not in (0, VERSION):
-        raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
-    if not version:
-        db.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
 
 
 def _prune_receipts(db: Connection, now: float) -> None:

@@ -28,6 +28,7 @@ RETRY_SECONDS = 5.0  # until the next try to write
 LAST_SECONDS = 1.0  # wait of the last try
 MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
 PERIOD_RECEIPTS = 100_000  # per period
+_COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
 
 
 class Journal(schema.Store):
@@ -411,7 +412,11 @@ class RunHandle:
             db.executemany("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", refused)
         receipts = [(key, change.receipt) for key, change in changes if change.receipt]
         if receipts:
-            period, at = _period(db, len(receipts), int(now)), int(now)
+            period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
+            if full:
+                period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
+            at = int(now)
+            db.execute(_COUNT, (len(receipts), at, period))
             db.executemany(
                 "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [reading.receipt_row(target, run, key, receipt, period, at) for key, receipt in receipts],
@@ -431,14 +436,6 @@ class RunHandle:
                 (run,),
             ).fetchall()
             _delete_open(db, [(run,), *same])
-
-
-def _period(db: Connection, receipts: int, at: int) -> int:
-    period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
-    if full:
-        period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
-    db.execute("UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?", (receipts, at, period))
-    return int(period)
 
 
 def _delete_open(db: Connection, runs: Sequence[tuple[int]]) -> None:
