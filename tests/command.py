@@ -1,4 +1,4 @@
-"""Run `uploader` as a user does: in its own process, with its own home directory."""
+"""Run `uploader` in a separate process, with its own home directory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _VALIDATORS = {
 
 @dataclass
 class Done:
-    """What a finished command left: exit code, stdout, stderr."""
+    """The result of a command: exit code, stdout, stderr."""
 
     code: int
     out: str
@@ -45,7 +45,7 @@ class Done:
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
-        """The event stream, each line checked against the schema and the promises that a schema can't make."""
+        """The event stream, each line checked against the schema and against `check_stream`."""
         events = [json.loads(line) for line in self.out.splitlines()]
         check_stream(events)
         return events
@@ -61,7 +61,7 @@ class Done:
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
-    """Return an environment without the settings of the person who runs the tests."""
+    """Return the environment without the settings of the user who runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("UPLOADER_")}
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
     for name in ("CI", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR", *proxies):
@@ -81,7 +81,7 @@ def start(
     constants: Mapping[str, float] | None = None,
     **extra: str,
 ) -> Process:
-    """Start the command in a process of its own; its pipes are the caller's. `extra` are environment variables.
+    """Start the command with its own home directory; `extra` are environment variables.
 
     The other keywords are those of `forking.start`.
     """
@@ -90,7 +90,7 @@ def start(
 
 
 def finish(process: Process) -> Done:
-    """Wait for a started command; killed and an error after a generous deadline."""
+    """Wait for a started command; after `DEADLINE` kill it and raise TimeoutExpired."""
     try:
         out, err = process.communicate(timeout=DEADLINE)
     except subprocess.TimeoutExpired:
@@ -102,12 +102,12 @@ def finish(process: Process) -> Done:
 
 
 def uploader(*arguments: str | Path, home: Path, **how: Any) -> Done:
-    """Run the command to its end; keywords are those of `start`."""
+    """Run the command and return its result; keywords are those of `start`."""
     return finish(start(*arguments, home=home, free=False, **how))
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:
-    """Check every promise of the event stream that applies to any run."""
+    """Check what is true for the event stream of any run."""
     for event in events:
         _VALIDATORS[event["type"]].validate(event)
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
@@ -120,7 +120,7 @@ def check_stream(events: list[dict[str, Any]]) -> None:
 
 
 def _check_files(events: list[dict[str, Any]]) -> None:
-    """Within an attempt nothing falls, attempts only rise, and each file ends once."""
+    """Check that no number falls within an attempt, attempts only rise, and each file ends once."""
     last: dict[int, dict[str, Any]] = {}
     ended: set[int] = set()
     for event in events:

@@ -36,7 +36,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep each test away from the state, config and environment of the user who runs it."""
+    """Keep each test away from the state, config and environment of the user who runs the tests."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():
@@ -45,7 +45,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """The bundled server, in this process."""
+    """Run the bundled server in this process."""
     with running_server() as running:
         yield running
 

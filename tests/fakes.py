@@ -1,4 +1,4 @@
-"""Fakes: a clock that a test moves, files from a short string, and captured messages."""
+"""Fakes: a clock that the test sets, files from a short string, and captured messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMS = ("events-two-files", "events-one-failed", "events-cancelled")
 
 
 class Clock:
-    """A clock in seconds that only a test moves."""
+    """A clock in seconds that only the test advances."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -28,18 +28,18 @@ class Clock:
 
 
 def local_file(word: str, number: int = 0, *, size: int = 10, named: bool = False) -> LocalFile:
-    """`dir/a.mp4` or `dir/a.mp4=300` (bytes)."""
+    """Return a file described as `dir/a.mp4` or `dir/a.mp4=300` (bytes)."""
     path, _, given = word.partition("=")
     return LocalFile(number, path, path, int(given) if given else size, 0, named)
 
 
 def local_files(words: str, **options: Any) -> list[LocalFile]:
-    """One file for each item of the string, numbered from 0."""
+    """Return a file for each word, numbered from 0."""
     return [local_file(word, number, **options) for number, word in enumerate(words.split())]
 
 
 def golden(name: str) -> dict[str, Any]:
-    """A captured request with its answer: `request`, `status`, `headers`, `body`."""
+    """Return a captured request and its answer: `request`, `status`, `headers`, `body`."""
     return json.loads((WIRE / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -51,18 +51,18 @@ class Captured(NamedTuple):
 
     @property
     def stamp(self) -> float:
-        """Parse the server's time into unix seconds without the client's code."""
+        """The server's time in unix seconds, parsed without the client's code."""
         return datetime.strptime(self.data["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
 
 
 def captured(name: str) -> list[Captured]:
-    """A captured event stream, in the order of its arrival."""
+    """Return a captured event stream in the order of arrival."""
     lines = (WIRE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [Captured(item["at_ms"] / 1000, item["data"]) for item in map(json.loads, lines)]
 
 
 class Supplied:
-    """Files whose walk has ended."""
+    """A finished selection of files."""
 
     def __init__(self, files: list[LocalFile]) -> None:
         self.ahead, self.ended = list(files), False

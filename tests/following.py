@@ -1,4 +1,4 @@
-"""Follow a running command: read its event stream up to a point, then let it end."""
+"""Follow a running command: read its event stream up to a point, then wait for its end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read_until(
 
 
 def read_confirmed(process: subprocess.Popen[str], least: int) -> str:
-    """Read until the server has confirmed that many bytes of a file."""
+    """Read until the server has confirmed at least this many bytes of a file."""
     return read_until(process, "file.progress", lambda event: event["confirmed"] >= least)
 
 
 def ended(process: subprocess.Popen[str], seen: str, *signals: int) -> Done:
-    """Send signals, wait for the end (killed after a generous deadline): the whole run, with what was `seen` of it.
+    """Send signals, wait for the end (killed after `DEADLINE`), and return the run including what was `seen`.
 
-    Not by `communicate`, which would lose what is buffered of the lines that were read before.
+    `communicate` would lose the buffered rest of the lines that were read before.
     """
     for number in signals:
         process.send_signal(number)

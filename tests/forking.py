@@ -1,8 +1,8 @@
-"""Start commands by forking a process that has imported everything already.
+"""Start commands by forking a process that has already imported everything.
 
-Starting Python and importing what an upload needs takes several times the CPU of the upload itself. A command that is
-forked is still a process of its own, with its own pid, signals, descriptors, environment, working directory and exit.
-Only Linux does it this way (macOS restricts what a fork may do, Windows has none); elsewhere a command is a new Python.
+Starting Python and importing the modules of an upload takes several times the CPU time of the upload itself. A forked
+command is still a separate process with its own pid, signals, descriptors, environment, working directory and exit.
+This works only on Linux (macOS restricts forked processes, Windows has none); elsewhere a command is a new Python.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 
 class Forked:
-    """A command that was forked: as much of `subprocess.Popen[str]` as tests use."""
+    """A forked command, with the part of `subprocess.Popen[str]` that tests use."""
 
     stdin = None
 
@@ -50,7 +50,7 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code, None while the command runs."""
+        """Return the exit code, or None while the command is running."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.wait(0)
         return None
@@ -91,7 +91,7 @@ class Forked:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the command as `kill -9` does."""
+        """Kill the command (SIGKILL)."""
         self.send_signal(signal.SIGKILL)
 
     def __enter__(self) -> Forked:
@@ -116,12 +116,12 @@ def start(
     free: bool = True,
     constants: Mapping[str, float] | None = None,
 ) -> Forked | subprocess.Popen[str]:
-    """Start `python -m PACKAGE ARGUMENTS`; `fresh`: in a new Python, where its memory or its start is the subject.
+    """Start `python -m PACKAGE ARGUMENTS`; `fresh` starts a new Python, for tests of memory or start-up.
 
-    Each descriptor is PIPE (text, for outputs only), DEVNULL, CLOSED (not for a new Python), or an open file. Without
-    `free` a forked process ends after its exit functions, before Python frees all objects: that copies the memory which
-    it shares, and takes ten times the CPU of the fork. `constants` of modules (`package.module.NAME`) get other values,
-    so that waits of the command are shorter; a new Python keeps its own.
+    Each descriptor is PIPE (text, for outputs only), DEVNULL, CLOSED (not with `fresh`), or an open file. Without
+    `free` a forked process ends after its exit functions, before Python frees all objects: freeing copies the shared
+    memory and takes ten times the CPU time of the fork. `constants` sets constants of modules (`package.module.NAME`)
+    in a forked process, to shorten waits.
     """
     if fresh or not AVAILABLE:
         line = [sys.executable, "-m", package, *map(str, arguments)]
@@ -152,7 +152,7 @@ def start(
 
 @functools.cache
 def _server(package: str) -> socket.socket:
-    """The connection to the process that forks commands of a package; it ends with this one."""
+    """Return the connection to the process that forks commands of a package; it ends with this process."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     measured = [name for name in _MEASURED if name in os.environ]
     env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
@@ -198,7 +198,7 @@ def _main(descriptor: str, package: str, *more: str) -> None:
 
 
 def _forks(control: socket.socket) -> dict[str, Any]:
-    """Fork a command for each request until the tests have ended; in the command return the request."""
+    """Fork a command for each request until the tests have ended; return the request in the command."""
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -242,7 +242,7 @@ def _report(running: dict[int, socket.socket]) -> None:
 
 
 def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Make this process the command: its descriptors, environment, directory and constants."""
+    """Set descriptors, environment, directory and constants of the command."""
     for number, descriptor in enumerate(descriptors):
         if number in request["closed"]:
             os.close(number)

@@ -18,7 +18,7 @@ _COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 def check_junit(text: str) -> Any:
-    """The root of a document, once every rule was looked at; an assertion fails where one is broken."""
+    """Return the root of a document after checking all rules; raise AssertionError for a violation."""
     root = ET.fromstring(text)
     assert (root.tag, root.attrib) == ("testsuites", {})
     for number, suite in enumerate(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"<!-- test: (\S+?)::(\w+) -->")
 """The comment beside a statement that names the test of it."""
+BLOCK = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the comment in the line before it, its language and its text."""
+
+    comment: str
+    language: str
+    text: str
+
+
+def blocks(text: str) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(text)]
 
 
 def page(name: str) -> str:
@@ -21,7 +36,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """Return the text between this heading and the next one of its rank or above."""
+    """Return the text from this heading to the next one of the same or a higher level."""
     rank = title.partition(" ")[0]
     assert f"\n{title}\n" in text, f"no heading {title!r}"
     rest = text.partition(f"\n{title}\n")[2]
@@ -29,7 +44,7 @@ def section(text: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of all tables in `text`, without their headers."""
+    """Return the cells of all tables in `text`, without the headers."""
     lines = text.splitlines()
     return [
         [cell.strip() for cell in line.strip("|").split(" |")]
@@ -47,13 +62,13 @@ def codes(cell: str) -> list[str]:
 
 
 def missing_tests(named: Iterable[tuple[str, str]]) -> list[str]:
-    """Return those of these tests (file, function) that do not exist."""
+    """Return the tests (file, function) that do not exist."""
     return [f"{path}::{name}" for path, name in named if name not in _names_of_tests(path)]
 
 
 @cache
 def _names_of_tests(path: str) -> frozenset[str]:
-    """Return the names of the tests in a file; none where there is no such file."""
+    """Return the names of the tests in a file, or none if the file does not exist."""
     file = ROOT / path
     if not file.is_file():
         return frozenset()

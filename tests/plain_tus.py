@@ -1,4 +1,4 @@
-"""A tus server with only the core and creation: no checksums, no concatenation, no reading of files."""
+"""A tus server with only core and creation: no checksums, no concatenation, no GET of files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def plain_tus_server() -> Iterator[tuple[str, list[tuple[int, bytearray]]]]:
-    """Its endpoint, and the uploads that were made there: the length and what came of each."""
+    """Run the server; return its endpoint and its uploads, each with its length and the received bytes."""
     with _Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

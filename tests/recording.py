@@ -1,4 +1,4 @@
-"""A relay that writes down each HTTP request it carries, and can spoil bodies on their way."""
+"""A relay that records HTTP requests and can corrupt bodies of tus requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TUS = "application/offset+octet-stream"
 
 @dataclass
 class Request:
-    """One request; `body` counts the bytes that came, which may be fewer than were announced."""
+    """One request; `body` counts the received bytes, which may be fewer than announced."""
 
     method: str
     path: str
@@ -26,12 +26,12 @@ class Request:
 
     @property
     def carries(self) -> bool:
-        """Whether bytes of a file by tus are in it."""
+        """Whether the body has bytes of a file, by tus."""
         return self.headers.get("content-type") == TUS
 
 
 class Recorder(Relay):
-    """`requests` in the order of their heads. Set `spoil` to flip a bit in so many of the next tus bodies."""
+    """A relay with its `requests` in the order of their heads; `spoil` is the number of tus bodies to corrupt next."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.requests: list[Request] = []
@@ -39,12 +39,12 @@ class Recorder(Relay):
         super().__init__(target)
 
     def of(self, method: str) -> list[Request]:
-        """The requests of one method."""
+        """Return the requests with one method."""
         return [request for request in list(self.requests) if request.method == method]
 
     @property
     def carried(self) -> int:
-        """Bytes of files that came by tus."""
+        """The number of bytes of files that were received by tus."""
         return sum(request.body for request in list(self.requests) if request.carries)
 
     def _connect(self, client: socket.socket) -> tuple[socket.socket, socket.socket]:
@@ -53,7 +53,7 @@ class Recorder(Relay):
 
 
 class _Tap:
-    """The socket to the server, with an eye on what goes there."""
+    """The socket to the server; it records what the relay sends."""
 
     def __init__(self, sock: socket.socket, recorder: Recorder) -> None:
         self._sock, self._recorder = sock, recorder
@@ -102,7 +102,7 @@ class _Tap:
 
 @contextlib.contextmanager
 def recorder(url: str) -> Iterator[tuple[str, Recorder]]:
-    """A recording relay before `url`, and its own URL."""
+    """Start a recording relay in front of `url`; return it and its URL."""
     relay = Recorder(address(url))
     try:
         yield f"http://127.0.0.1:{relay.port}", relay

@@ -1,4 +1,4 @@
-"""What stands between client and server in tests: a TLS front, and an HTTP proxy. Threads, loopback, free ports."""
+"""Relays between client and server: a TLS front and an HTTP proxy, in threads on free loopback ports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """Accepts connections and carries bytes both ways to one target."""
+    """A relay that forwards connections to one target."""
 
     def __init__(self, target: tuple[str, int], context: ssl.SSLContext | None = None) -> None:
         self._target, self._context = target, context
@@ -27,7 +27,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Stop, and cut what is open."""
+        """Stop, and cut the open connections."""
         for sock in [self._listener, *self._sockets]:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -53,14 +53,14 @@ class Relay:
             _pump(client, upstream, self._look)
 
     def _look(self, piece: bytes) -> None:
-        """What a client sends, as it passes."""
+        """Look at data that a client sends."""
 
     def _connect(self, client: socket.socket) -> tuple[socket.socket, socket.socket]:
         return client, socket.create_connection(self._target)
 
 
 class HttpProxy(Relay):
-    """A forward proxy for `http://` URLs of the one target: absolute request lines are passed on as they are."""
+    """A forward proxy to one target; absolute request lines are forwarded unchanged."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.seen = bytearray()
@@ -92,14 +92,14 @@ def _pump(source: socket.socket, sink: socket.socket, look: Callable[[bytes], No
 
 
 def address(url: str) -> tuple[str, int]:
-    """Host and port of a server's URL."""
+    """Return host and port of a server's URL."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or 80
 
 
 @contextlib.contextmanager
 def tls_front(url: str, authority: trustme.CA, *, ask_client: bool = False) -> Iterator[str]:
-    """An https URL in front of `url`, with a certificate of `authority`; `ask_client` wants one from the client too."""
+    """Return an https URL in front of `url` with a certificate of `authority`; `ask_client` requires one of clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     if ask_client:
@@ -114,7 +114,7 @@ def tls_front(url: str, authority: trustme.CA, *, ask_client: bool = False) -> I
 
 @contextlib.contextmanager
 def http_proxy(url: str) -> Iterator[HttpProxy]:
-    """An HTTP proxy that leads to `url`, whatever is asked for."""
+    """Run an HTTP proxy that forwards every request to `url`."""
     proxy = HttpProxy(address(url))
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""Start the bundled server for a test: in a thread of this process, or as a process of its own."""
+"""Start the bundled server for a test, in a thread of this process or as a child process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _READY = re.compile(r"uploader server ready on (\S+) \(files in (.*?)(?:, remove
 
 @contextlib.contextmanager
 def running_server(*, described: bool = True, **config: Any) -> Iterator[EmbeddedServer]:
-    """The bundled server in a thread, on a free port; keywords are those of `ServerConfig`.
+    """Run the bundled server in a thread, on a free port; keywords are those of `ServerConfig`.
 
-    It offers no packs unless asked to: most tests look at the requests of single files. What it answered must be in
-    its own description, unless a fault was asked for or it is not `described`: a test changes its answers.
+    Packs are off by default, because most tests check the requests of single files. At the end all answers must be in
+    `/openapi.json`, except after faults and without `described` (for tests that change the answers).
     """
     with EmbeddedServer(ServerConfig(**{"packs": False, **config})) as server:
         yield server
@@ -39,7 +39,7 @@ def running_server(*, described: bool = True, **config: Any) -> Iterator[Embedde
 
 
 def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
-    """Method, path and status of answers to known calls that `/openapi.json` does not describe; none after a fault."""
+    """Return method, path and status of answers that `/openapi.json` does not describe; none if there were faults."""
     faults = server.faults
     if faults.rules or faults._script:
         return []
@@ -58,10 +58,10 @@ def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
 
 
 class ServerProcess:
-    """`python -m uploader_server --port 0 …` as a child; a context manager that never leaves it running."""
+    """`python -m uploader_server --port 0 …` as a child process; see `server_process`."""
 
     def __init__(self, *arguments: str, cwd: Path | None = None, packs: bool = False, fresh: bool = False) -> None:
-        """`fresh`: in a new Python, where the memory of the process or its start is the subject."""
+        """Start the server and wait until it is ready; `fresh` starts a new Python, for tests of memory or start-up."""
         line = ["--port", "0", *(() if packs else ("--no-packs",)), *arguments]
         self.process = forking.start("uploader_server", line, cwd=cwd, env=os.environ, fresh=fresh)
         lines: queue.Queue[str] = queue.Queue()
@@ -87,13 +87,13 @@ class ServerProcess:
         return self.process.pid
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop, and return its exit code once it has."""
+        """Send a signal (SIGTERM by default), wait for the end and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self._end()
 
     def kill(self) -> int:
-        """End it as `kill -9` does."""
+        """Kill the server (SIGKILL) and return the exit code."""
         if self.process.poll() is None:
             self.process.kill()
         return self._end()
@@ -118,7 +118,7 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def server_process(*arguments: str, cwd: Path | None = None, packs: bool = False) -> Iterator[ServerProcess]:
-    """A real server process on a free port; killed at the end if it still runs."""
+    """Run a server process on a free port; kill it at the end if it is still running."""
     server = ServerProcess(*arguments, cwd=cwd, packs=packs)
     try:
         yield server

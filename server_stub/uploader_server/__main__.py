@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from uploader_server.analysis.stages import STAGES, AnalysisMode
+from uploader_server.analysis.stages import AnalysisMode
 from uploader_server.config import (
     RealtimeMode,
     ServerConfig,
@@ -31,22 +31,9 @@ if TYPE_CHECKING:
 PROG = "python -m uploader_server"
 
 _EPILOG = """\
-values of --realtime (both transports of Socket.IO) and --websocket (that transport alone):
-  off            the path answers 404, as if there were no Socket.IO
-  refuse         every connection is refused (403)
-  hang           connections are accepted and get no response
-  flap:S         alternates S seconds up and S seconds down from the first connection on; while down, live
-                 connections are cut and new ones refused
-  kill-after:S   S seconds after the first connection all connections are cut, and new ones refused
-They do not affect uploads over HTTP. These options, --latency, --fail-file and --analysis are short forms of
---fault rules: --realtime flap:4 is --fault socket-flap:realtime:4.
-
-values of --analysis, separated by commas:
-  silent         no events are sent; the status shows the progress
-  hang           the analysis stops in its first stage and gets no response
-  fail:STAGE     the stage fails with 503 (retryable)
-  refuse:STAGE   the stage fails with 422 (permanent)
-stages: {stages}
+--realtime (both transports of Socket.IO) and --websocket: off, refuse, hang, flap:S or kill-after:S
+--analysis: silent, hang, fail:STAGE or refuse:STAGE, separated by commas
+They and --latency and --fail-file are short forms of --fault rules, which --list-faults describes.
 """
 
 
@@ -56,161 +43,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
-def parser(prog: str = PROG) -> argparse.ArgumentParser:
-    """Return the argument parser. The default None means the flavour's value."""
-    options = Parser(
-        prog=prog,
-        description="The bundled upload server, with fault injection.",
-        epilog=_EPILOG.format(stages=" ".join(STAGES)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = options.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
-    add("--port", type=_checked(_port), default=8005, help="port; 0 selects a free one (default: %(default)s)")
-    add("--root", type=Path, help="directory for files (default: a temporary one, removed on exit)")
-    add("--durability", choices=("fsync", "none"), help="flush confirmed data to disk (default: fsync with --root)")
-    add("--as", dest="flavour", choices=("bundled", "reference"), default="bundled", help="behaviour to emulate")
-    add("--max-files", type=_checked(_at_least(1)), metavar="N", help="maximum files per session")
-    add("--max-size", type=_checked(parse_size), metavar="SIZE", help="maximum file size: 8M is 8 MiB, 8MB 8,000,000")
-    add("--types", type=_checked(_types), metavar="A,B", help="allowed file extensions, e.g. mp4,avi")
-    add("--rate-limit", type=_checked(_at_least(0)), metavar="N", help="API requests per 15 minutes; 0: no limit")
-    add(
-        "--session-ttl",
-        type=_checked(parse_seconds),
-        default=24 * 3600.0,
-        metavar="S",
-        help="expiry of idle sessions in seconds",
-    )
-    add("--no-tus", dest="tus", action="store_false", help="disable resumable uploads (tus 1.0)")
-    add("--no-packs", dest="packs", action="store_false", help="disable packs of small files and the lookup")
-    add("--no-anonymous-tus", dest="anonymous_tus", action="store_false", help="require a session for tus uploads")
-    add(
-        "--upload-ttl",
-        type=_checked(parse_seconds),
-        default=7 * 24 * 3600.0,
-        metavar="S",
-        help="expiry of idle tus uploads",
-    )
-    add(
-        "--fault",
-        dest="faults",
-        type=_checked(parse_rule, keep=True),
-        action="append",
-        default=[],
-        metavar="RULE",
-        help="inject a fault; repeatable",
-    )
-    add("--list-faults", action="store_true", help="list all faults with examples, and exit")
-    add("--fault-control", action="store_true", help="change faults at run time at /faults (loopback only)")
-    add(
-        "--realtime",
-        type=_checked(RealtimeMode.parse, keep=True),
-        metavar="V",
-        help="inject faults into Socket.IO, see below",
-    )
-    add(
-        "--websocket",
-        type=_checked(RealtimeMode.parse, keep=True),
-        metavar="V",
-        help="inject faults into websockets only",
-    )
-    add(
-        "--latency",
-        dest="latency_ms",
-        type=_checked(_at_least(0)),
-        default=0,
-        metavar="MS",
-        help="delay of every request in ms",
-    )
-    add(
-        "--processing",
-        dest="processing_seconds",
-        type=_checked(parse_number),
-        metavar="S",
-        help="simulated processing time per file",
-    )
-    add(
-        "--fail-file",
-        dest="fail_files",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="fail matching files inside a 200 response",
-    )
-    add("--analysis-seconds", type=_checked(parse_number), default=3.0, metavar="S", help="duration of an analysis")
-    add(
-        "--analysis",
-        type=_checked(AnalysisMode.parse, keep=True),
-        metavar="V",
-        help="inject faults into analyses, see below",
-    )
-    add("--jwt-secret-file", type=Path, metavar="FILE", help="secret that signs tokens (default: random)")
-    add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
-    add(
-        "--cors-origin",
-        dest="cors_origins",
-        type=_checked(check_origin, keep=True),
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="allow web pages of this origin; repeatable, * allows any",
-    )
-    add(
-        "--behind-proxy",
-        type=_checked(check_network, keep=True),
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="trust X-Forwarded-For of this address or network; repeatable",
-    )
-    add(
-        "--allow-host",
-        dest="allow_hosts",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="allowed Host header; repeatable",
-    )
-    add(
-        "--max-connections",
-        type=_checked(_at_least(0)),
-        default=500,
-        metavar="N",
-        help="realtime connections per address; 0: no limit",
-    )
-    add(
-        "--max-joins",
-        type=_checked(_at_least(0)),
-        default=10_000,
-        metavar="N",
-        help="rooms per connection; 0: no limit",
-    )
-    add("--access-log", metavar="FILE", help="append a line per request to FILE; - is stderr")
-    add(
-        "--access-log-format",
-        choices=("plain", "json"),
-        default="plain",
-        help="format of the log (default: %(default)s)",
-    )
-    add("--print-token", action="store_true", help="print a token for DELETE and exit; needs --jwt-secret-file")
-    add("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
-    return options
-
-
-def _checked(convert: Callable[[str], Any], *, keep: bool = False) -> Callable[[str], Any]:
-    """Wrap `convert` so that argparse shows the message of a ValueError; with `keep` the value is the text itself."""
-
-    def converted(text: str) -> Any:
-        try:
-            value = convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text if keep else value
-
-    return converted
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:
@@ -235,6 +67,107 @@ def _types(text: str) -> tuple[str, ...]:
     return types
 
 
+def _log(text: str) -> Path | str:
+    return text if text == "-" else Path(text)
+
+
+def _text(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a converter that checks a value and keeps its text."""
+
+    def convert(text: str) -> str:
+        check(text)
+        return text
+
+    return convert
+
+
+_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
+    ("--host", "ADDRESS", str, "address to listen on (default: 127.0.0.1, this machine only)"),
+    ("--port", "N", _port, "port; 0 selects a free one (default: 8005)"),
+    ("--root", "DIR", Path, "directory for files (default: a temporary one, removed on exit)"),
+    ("--durability", "", ("fsync", "none"), "flush confirmed data to disk (default: fsync with --root)"),
+    ("--as", "", ("bundled", "reference"), "behaviour to emulate"),
+    ("--max-files", "N", _at_least(1), "maximum files per session"),
+    ("--max-size", "SIZE", parse_size, "maximum file size: 8M is 8 MiB, 8MB 8,000,000"),
+    ("--types", "A,B", _types, "allowed file extensions, e.g. mp4,avi"),
+    ("--rate-limit", "N", _at_least(0), "API requests per 15 minutes; 0: no limit"),
+    ("--session-ttl", "S", parse_seconds, "expiry of idle sessions in seconds"),
+    ("--upload-ttl", "S", parse_seconds, "expiry of idle tus uploads"),
+    ("--fault", "RULE", _text(parse_rule), "inject a fault; repeatable"),
+    ("--realtime", "V", _text(RealtimeMode.parse), "inject faults into Socket.IO, see below"),
+    ("--websocket", "V", _text(RealtimeMode.parse), "inject faults into websockets only"),
+    ("--latency", "MS", _at_least(0), "delay of every request in ms"),
+    ("--processing", "S", parse_number, "simulated processing time per file"),
+    ("--fail-file", "GLOB", str, "fail matching files inside a 200 response; repeatable"),
+    ("--analysis-seconds", "S", parse_number, "duration of an analysis (default: 3)"),
+    ("--analysis", "V", _text(AnalysisMode.parse), "inject faults into analyses, see below"),
+    ("--jwt-secret-file", "FILE", Path, "secret that signs tokens (default: random)"),
+    ("--auth-token-file", "FILE", Path, "token required for all calls and sockets"),
+    ("--cors-origin", "ORIGIN", _text(check_origin), "allow web pages of this origin, * allows any; repeatable"),
+    ("--behind-proxy", "ADDRESS", _text(check_network), "trust X-Forwarded-For of this address or network; repeatable"),
+    ("--allow-host", "NAME", str, "allowed Host header; repeatable"),
+    ("--max-connections", "N", _at_least(0), "realtime connections per address; 0: no limit"),
+    ("--max-joins", "N", _at_least(0), "rooms per connection; 0: no limit"),
+    ("--access-log", "FILE", _log, "append a line per request to FILE; - is stderr"),
+    ("--access-log-format", "", ("plain", "json"), "format of the log (default: plain)"),
+)
+"""Option, metavar, converter or choices, and help text."""
+_SWITCHES = (
+    ("--no-tus", "disable resumable uploads (tus 1.0)"),
+    ("--no-packs", "disable packs of small files and the lookup"),
+    ("--no-anonymous-tus", "require a session for tus uploads"),
+    ("--list-faults", "list all faults with examples, and exit"),
+    ("--fault-control", "change faults at run time at /faults (loopback only)"),
+    ("--print-token", "print a token for DELETE and exit; needs --jwt-secret-file"),
+)
+_FIELDS = {
+    "--as": "flavour",
+    "--fault": "faults",
+    "--latency": "latency_ms",
+    "--processing": "processing_seconds",
+    "--fail-file": "fail_files",
+    "--cors-origin": "cors_origins",
+    "--allow-host": "allow_hosts",
+}
+"""Field of ServerConfig, if it has another name."""
+
+
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the argument parser. The default None means the value of ServerConfig."""
+    options = Parser(
+        prog=prog,
+        description="The bundled upload server, with fault injection.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for flag, metavar, convert, text in _OPTIONS:
+        named: dict[str, Any] = {"dest": _FIELDS.get(flag, flag[2:].replace("-", "_")), "help": text}
+        if isinstance(convert, tuple):
+            options.add_argument(flag, choices=convert, **named)
+        else:
+            action = "append" if text.endswith("repeatable") else "store"
+            options.add_argument(flag, metavar=metavar, type=_checked(convert), action=action, **named)
+    for flag, text in _SWITCHES:
+        name = flag[2:].removeprefix("no-").replace("-", "_")
+        action = "store_false" if flag.startswith("--no-") else "store_true"
+        options.add_argument(flag, dest=name, action=action, help=text)
+    options.add_argument("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
+    return options
+
+
+def _checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Wrap a converter so that argparse shows the message of its ValueError."""
+
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return converted
+
+
 def _secret(option: str, path: Path) -> str:
     """Return the text of a file. Raises StartupError if it can't be read or is empty."""
     try:
@@ -257,17 +190,12 @@ def _auth_token(path: Path) -> str:
 def configured(options: argparse.Namespace) -> ServerConfig:
     """Return the configuration from the options. Raises StartupError if a file can't be read."""
     names = {field.name for field in dataclasses.fields(ServerConfig)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(options).items()
-        if name in names
-    }
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     if options.jwt_secret_file is not None:
         values["jwt_secret"] = _secret("--jwt-secret-file", options.jwt_secret_file)
     if options.auth_token_file is not None:
         values["auth_token"] = _auth_token(options.auth_token_file)
-    if options.access_log not in {None, "-"}:
-        values["access_log"] = Path(options.access_log)
     return ServerConfig(**values)
 
 

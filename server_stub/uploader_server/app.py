@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.routing import Router as RestRouter
 
 from uploader_server.analysis.analyses import Analyses
 from uploader_server.analysis.routes import AnalysisCalls
@@ -16,20 +17,19 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults import Faults
+from uploader_server.faults.control import PATH as CONTROL_PATH
 from uploader_server.faults.control import FaultControl
 from uploader_server.faults.events import FaultyEvents
 from uploader_server.faults.rules import RuleError
 from uploader_server.faults.wrapper import FaultyApp
 from uploader_server.http.accesslog import AccessLog
-from uploader_server.http.bodies import Bodies
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import Json
 from uploader_server.http.middleware import RequestTracker, Router
 from uploader_server.http.origins import Origins
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.ratelimit import RateLimit
-from uploader_server.http.routes import Rest, create_rest
-from uploader_server.http.watch import Watch
+from uploader_server.http.routes import Rest
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.openapi.document import document
 from uploader_server.realtime.rooms import Realtime
@@ -41,11 +41,9 @@ from uploader_server.tus.routes import Tus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from uploader_server.backend import Backend
     from uploader_server.http.accesslog import LoggedRequest
 
 
@@ -56,7 +54,7 @@ class State:
     config: ServerConfig
     store: Store
     faults: Faults
-    backend: Backend
+    backend: Bundled | Reference
     realtime: Realtime
     analyses: Analyses
     metrics: Metrics
@@ -70,39 +68,47 @@ class UploadApp:
         self.started = asyncio.Event()
         self._crashed = False
         self._sweeping: asyncio.Task[None] | None = None
-        limits = state.config.limits
-        more = AnalysisCalls(state.config, state.store, state.analyses).routes()
-        offers: dict[str, Any] = {}
-        if not state.config.reference:
-            more += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
-        if isinstance(state.backend, Bundled):
-            more += _further_calls(state.backend, offers)
-        self._offers = offers
-        rest = create_rest(Rest(state.config, state.store, state.backend, offers), self._lifespan, more)
-        self.routes = [route for route in rest.routes if isinstance(route, Route) and route.include_in_schema]
+        self._offers: dict[str, Any] = {}
+        config = state.config
+        routes = [*Rest(state.backend, self._offers).routes(), *self._further_routes()]
+        self.routes = [route for route in routes if route.include_in_schema]
         """Routes of all HTTP calls."""
-        limit = RateLimit(limits.rate, state.config.rate_window)
-        router = Router(state.config, limit, Bodies(state.config.body_timeout, rest), state.realtime)
-        checked = Origins(state.config, router)
-        control = Origins(state.config, FaultControl(state.faults)) if state.config.fault_control else None
+        self._rest = RestRouter(routes, lifespan=self._lifespan)
+        limit = RateLimit(config.limits.rate, config.rate_window)
+        checked = Origins(config, Router(config, limit, self._rest, state.realtime))
+        control = checked if config.fault_control else None
         self.application: Any = FaultyApp(checked, state.faults, control) if faulty else checked
         """The layers below the request tracker."""
-        self.proxies = Proxies(state.config.behind_proxy)
-        self._per_address = min(state.config.max_per_address, most_connections() * 3 // 4)
-        self._tracker = RequestTracker(
+        self.tracker = RequestTracker(
             self.application,
             self._keep,
-            self.proxies,
-            limit=self._per_address,
-            echo=not state.config.reference,
+            Proxies(config.behind_proxy),
+            limit=min(config.max_per_address, most_connections() * 3 // 4),
+            echo=not config.reference,
         )
-        self._rest = rest
         try:
-            self._log = AccessLog(state.config)
+            self._log = AccessLog(config)
         except OSError as error:
             raise StartupError(
-                f"--access-log {state.config.access_log}: can't write to it ({error.strerror}); choose another file"
+                f"--access-log {config.access_log}: can't write to it ({error.strerror}); choose another file"
             ) from error
+
+    def _further_routes(self) -> list[Route]:
+        """Return the enabled routes of analyses, tus, packs and so on; describe them in `_offers`."""
+        state, backend = self.state, self.state.backend
+        routes = AnalysisCalls(state.config, state.store, state.analyses).routes()
+        if state.config.fault_control:
+            routes.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
+        if isinstance(backend, Bundled):
+            routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
+            if backend.tus is not None:
+                self._offers["tus"] = described(backend.limits.max_size)
+                routes += Tus(backend.tus).routes()
+            if backend.packs is not None:
+                lookup = Lookup(backend.store)
+                self._offers |= {"packs": backend.packs.described(), "lookup": lookup.described()}
+                routes += [*backend.packs.routes(), *lookup.routes()]
+        return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
@@ -111,10 +117,10 @@ class UploadApp:
         elif self._crashed:
             cut(scope)
         else:
-            await self._tracker(scope, receive, send)
+            await self.tracker(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
         self.state.faults.runs_on(asyncio.get_running_loop())
         self._sweeping = asyncio.create_task(self.state.backend.sweep())
         self.started.set()
@@ -146,7 +152,7 @@ class UploadApp:
         self.state.store.reading.stop()
         self.state.analyses.stop()
         self.state.realtime.drop()
-        self._tracker.stop()
+        self.tracker.stop()
 
     def crash(self) -> None:
         """Close the connection of every further request without a response.
@@ -155,32 +161,11 @@ class UploadApp:
         """
         self._crashed = True
 
-    def watch(self, port: int) -> Watch:
-        """Return the Watch for the connections of the server's port."""
-        return Watch(port, self._per_address, self.proxies, self._tracker)
-
-    async def ended(self, seconds: float) -> None:
-        """Wait until stopped requests have ended, for at most `seconds`."""
-        await self._tracker.ended(seconds)
-
     def close(self, *, keep_root: bool = False) -> None:
         """Release the root and the log after the server stopped; remove a temporary root unless `keep_root`."""
         self.state.faults.loop = None
         self._log.close()
         self.state.store.close(keep_root=keep_root)
-
-
-def _further_calls(backend: Bundled, offers: dict[str, Any]) -> list[Route]:
-    """Return the enabled routes of tus, packs and lookup; add their descriptions to `offers`."""
-    routes: list[Route] = []
-    if backend.tus is not None:
-        offers["tus"] = described(backend.limits.max_size)
-        routes += Tus(backend.tus).routes()
-    if backend.packs is not None:
-        lookup = Lookup(backend.store)
-        offers["packs"], offers["lookup"] = backend.packs.described(), lookup.described()
-        routes += [*backend.packs.routes(), *lookup.routes()]
-    return routes
 
 
 def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: bool = True) -> UploadApp:
@@ -200,7 +185,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     realtime = Realtime(config, metrics)
     analyses = Analyses(faults, config.session_ttl, realtime.emit_event, metrics.ended)
     flavour = Reference if config.reference else Bundled
-    backend: Backend = flavour(config, store, faults, realtime.emit)
+    backend: Bundled | Reference = flavour(config, store, faults, realtime.emit)
     realtime.serve(backend, analyses)
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})

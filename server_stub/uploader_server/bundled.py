@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
@@ -50,12 +48,8 @@ class Bundled(Sessions):
         """Packs of small files; None if disabled."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
-        """Receive one batch. Raises ApiError; ClientGoneError if the connection closed (nothing is stored)."""
-        answer = await receive_batch(self, request)
-        for file in answer["files"]:
-            if "filePath" in file:  # hide the path on the server's disk
-                file["filePath"] = "/uploads/" + quote(self.store.below(Path(file["filePath"])))
-        return answer
+        """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
+        return await receive_batch(self, request)
 
     async def cancel(self, session_id: str) -> None:
         """Cancel a session and its running requests, whose files are not stored. Raises ApiError 404."""

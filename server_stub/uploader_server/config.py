@@ -6,8 +6,8 @@ import ipaddress
 import math
 import re
 import secrets
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from uploader_server.analysis.stages import AnalysisMode
 
@@ -19,6 +19,9 @@ Durability = Literal["fsync", "none"]
 
 MIB = 1 << 20
 _SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>[kmgt]?)(?P<decimal>i?b?)", re.IGNORECASE)
+_MODE = re.compile(
+    r"(?P<kind>up|off|refuse|hang)|(?P<timed>flap|kill-after|kick|freeze):(?P<seconds>\d+(\.\d+)?)", re.ASCII
+)
 
 
 class StartupError(Exception):
@@ -51,17 +54,13 @@ class RealtimeMode:
         """
         if text is None:
             return cls()
-        kind, _, seconds = text.partition(":")
-        if not seconds:
-            for plain in ("up", "off", "refuse", "hang"):
-                if text == plain:
-                    return cls(plain)
-        for timed in ("flap", "kill-after", "kick", "freeze"):
-            if kind == timed and re.fullmatch(r"\d+(\.\d+)?", seconds) and float(seconds) > 0:
-                return cls(timed, float(seconds))
-        raise ValueError(
-            f"{text!r} is not one of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS, freeze:SECONDS"
-        )
+        match = _MODE.fullmatch(text)
+        if match is None or (match["seconds"] and not float(match["seconds"])):
+            raise ValueError(
+                f"{text!r} is not one of off, hang, refuse, flap:SECONDS, kill-after:SECONDS, kick:SECONDS,"
+                " freeze:SECONDS"
+            )
+        return cls(match["kind"] or match["timed"], float(match["seconds"] or 0))  # type: ignore[arg-type]
 
 
 def parse_size(text: str) -> int:
@@ -181,7 +180,7 @@ class ServerConfig:
     allow_hosts: tuple[str, ...] = ()
     """Allowed Host names besides IP addresses and `localhost`; checked on loopback, or if set."""
     behind_proxy: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are trusted."""
+    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Host` and `-Prefix` are trusted."""
     max_connections: int = 500
     """Maximum realtime connections per client address; 0: no limit. See also `max_per_address`."""
     max_joins: int = 10_000
@@ -248,30 +247,31 @@ class ServerConfig:
     def limits(self) -> Limits:
         """The effective limits: configured values, else those of the flavour."""
         own = _OWN[self.flavour]
-        return Limits(
-            max_files=own.max_files if self.max_files is None else self.max_files,
-            max_size=own.max_size if self.max_size is None else self.max_size,
-            types=own.types if self.types is None else tuple(t.lower().lstrip(".") for t in self.types),
-            mixed_types=own.mixed_types and self.mixed_types,
-            relative_paths=own.relative_paths and self.relative_paths,
-            rate=own.rate if self.rate_limit is None else self.rate_limit,
-            processing=own.processing if self.processing_seconds is None else self.processing_seconds,
-            request_timeout=own.request_timeout if self.request_timeout is None else self.request_timeout,
-        )
+        given: dict[str, Any] = {
+            "max_files": self.max_files,
+            "max_size": self.max_size,
+            "types": None if self.types is None else tuple(t.lower().lstrip(".") for t in self.types),
+            "rate": self.rate_limit,
+            "processing": self.processing_seconds,
+            "request_timeout": self.request_timeout,
+            "mixed_types": own.mixed_types and self.mixed_types,
+            "relative_paths": own.relative_paths and self.relative_paths,
+        }
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Effective limits (bytes, seconds)."""
+    """Effective limits (bytes, seconds). The defaults are those of the bundled flavour."""
 
-    max_files: int
-    max_size: int
-    types: tuple[str, ...]
-    mixed_types: bool
-    relative_paths: bool
-    rate: int
-    processing: float
-    request_timeout: float
+    max_files: int = 10_000
+    max_size: int = 1 << 40
+    types: tuple[str, ...] = ("*",)
+    mixed_types: bool = True
+    relative_paths: bool = True
+    rate: int = 0
+    processing: float = 0.0
+    request_timeout: float = 0.0
 
     def allows(self, extension: str) -> bool:
         """Return whether a file extension (without the dot, lower case) is allowed."""
@@ -279,16 +279,7 @@ class Limits:
 
 
 _OWN: dict[Flavour, Limits] = {
-    "bundled": Limits(
-        max_files=10_000,
-        max_size=1 << 40,
-        types=("*",),
-        mixed_types=True,
-        relative_paths=True,
-        rate=0,
-        processing=0.0,
-        request_timeout=0.0,
-    ),
+    "bundled": Limits(),
     # docs/protocol.md, sections 3.2, 3.10, 3.11 and 3.12
     "reference": Limits(
         max_files=3,

@@ -24,6 +24,7 @@ from granian.server.embed import Server
 from uploader_server.app import UploadApp, create_app
 from uploader_server.config import ServerConfig, StartupError
 from uploader_server.http.connections import cut_connections, most_connections, raise_limit
+from uploader_server.http.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -95,83 +96,81 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def run(app: UploadApp, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-    """Serve until `stop` is set, then stop within STOP_DEADLINE seconds."""
-    port = listener.getsockname()[1]
-    server = Granian(app, listener, KEEP_ALIVE[app.state.config.flavour])
-    serving = asyncio.ensure_future(server.serve())
-    started = asyncio.ensure_future(app.started.wait())
-    stopping = asyncio.ensure_future(stop.wait())
-    watching: asyncio.Future[None] | None = None
-    try:
-        await asyncio.wait({serving, started, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if started.done():
-            ready()
-            watching = asyncio.ensure_future(app.watch(port).run())
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (started, stopping, watching):
-            if task is not None:
-                task.cancel()
-        app.stop()
-        server.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait({serving}, timeout=STOP_GRACE)
-        if not serving.done():  # granian waits for slow requests and incomplete heads
-            cut_connections(port)
-            await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
-        serving.cancel()
-        await app.ended(STOP_GRACE)  # wait for the cleanup of requests
-    if serving.done() and not serving.cancelled():
-        serving.result()
-
-
 class Runner:
     """Runs an application, and restarts it on the same address when a fault requests it."""
 
-    def __init__(self, app: UploadApp, listener: socket.socket, *, scripted: bool) -> None:
-        self.app = app
-        """The running or last application."""
-        self.port: int = listener.getsockname()[1]
-        self._listener = listener
+    def __init__(self, config: ServerConfig, *, scripted: bool) -> None:
+        """Bind the address and build the application. Raises StartupError."""
+        self._listener = listen(config)
+        try:
+            self.app = create_app(config, scripted=scripted)
+            """The running or last application."""
+        except StartupError:
+            self._listener.close()
+            raise
+        self.port: int = self._listener.getsockname()[1]
+        self.url = url_of(self._listener)
         self._scripted = scripted
         self._kept_roots: list[Path] = []
         """Temporary roots of earlier applications, removed by `close`."""
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop` is set. `ready` is called once."""
-        while True:
-            requested: list[Restart] = []
-            ending = asyncio.Event()
-
-            def on_restart(
-                restart: Restart, requested: list[Restart] = requested, ending: asyncio.Event = ending
-            ) -> None:
-                if not ending.is_set():
-                    self.app.crash()  # requests get no response from now on
-                    cut_connections(self.port)
-                    self.app.stop()
-                    requested.append(restart)
-                    ending.set()
-
-            self.app.state.faults.on_restart = on_restart
-            stopping = asyncio.ensure_future(_follow(stop, ending))
-            try:
-                await run(self.app, self._listener, ending, ready)
-            finally:
-                stopping.cancel()
-            if stop.is_set() or not requested:
-                return
-            await self._restart(requested[0], stop)
+        while (restart := await self._serve(stop, ready)) is not None:
+            await self._restart(restart, stop)
             ready = lambda: None  # noqa: E731
+
+    async def _serve(self, stop: asyncio.Event, ready: Callable[[], None]) -> Restart | None:
+        """Serve until `stop` is set or a restart is requested, then stop within STOP_DEADLINE seconds."""
+        app = self.app
+        requested: asyncio.Future[Restart] = asyncio.get_running_loop().create_future()
+
+        def on_restart(restart: Restart) -> None:
+            if not requested.done():
+                app.crash()  # requests get no response from now on
+                cut_connections(self.port)
+                app.stop()
+                requested.set_result(restart)
+
+        app.state.faults.on_restart = on_restart
+        server = Granian(app, self._listener, KEEP_ALIVE[app.state.config.flavour])
+        serving = asyncio.ensure_future(server.serve())
+        started = asyncio.ensure_future(app.started.wait())
+        stopping = asyncio.ensure_future(stop.wait())
+        watching: asyncio.Future[None] | None = None
+        ends: set[asyncio.Future[Any]] = {serving, stopping, requested}
+        try:
+            await asyncio.wait({started, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                ready()
+                watching = asyncio.ensure_future(Watch(self.port, app.tracker).run())
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (started, stopping, watching):
+                if task is not None:
+                    task.cancel()
+            app.stop()
+            server.stop()  # type: ignore[no-untyped-call]
+            await asyncio.wait({serving}, timeout=STOP_GRACE)
+            if not serving.done():  # granian waits for slow requests and incomplete heads
+                cut_connections(self.port)
+                await asyncio.wait({serving}, timeout=STOP_DEADLINE - STOP_GRACE)
+            serving.cancel()
+            await app.tracker.ended(STOP_GRACE)  # wait for the cleanup of requests
+        if serving.done() and not serving.cancelled():
+            serving.result()
+        return requested.result() if requested.done() and not stop.is_set() else None
 
     async def _restart(self, restart: Restart, stop: asyncio.Event) -> None:
         config, faults, root = self.app.state.config, self.app.state.faults, self.app.state.store.root
-        await self.app.ended(STOP_DEADLINE)  # else they could write to the root of the next application
+        await self.app.tracker.ended(STOP_DEADLINE)  # else they could write to the root of the next application
         if restart.memory == "nothing":
             self.app.close()
             config = replace(config, root=None)
         else:
-            self._keep(root)
+            if config.root is None:
+                self._kept_roots.append(root)
+            self.app.close(keep_root=True)
             if restart.memory == "files":
                 shutil.rmtree(self.app.state.store.private)
             config = replace(config, root=root)
@@ -180,21 +179,11 @@ class Runner:
         self._listener = listen(replace(config, port=self.port))
         self.app = create_app(config, faults=faults, scripted=self._scripted)
 
-    def _keep(self, root: Path) -> None:
-        if self.app.state.config.root is None:
-            self._kept_roots.append(root)
-        self.app.close(keep_root=True)
-
     def close(self) -> None:
         """Release the root after `run` has ended, and remove temporary ones."""
         self.app.close()
         for root in self._kept_roots:
             shutil.rmtree(root, ignore_errors=True)
-
-
-async def _follow(stop: asyncio.Event, ending: asyncio.Event) -> None:
-    await stop.wait()
-    ending.set()
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -224,16 +213,9 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
     Raises StartupError.
     """
     raise_limit()
-    listener = listen(config)
+    runner = Runner(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     try:
-        app = create_app(replace(config, remembered_requests=0), scripted=False)  # only tests use them
-    except StartupError:
-        listener.close()
-        raise
-    runner = Runner(app, listener, scripted=False)
-    url = url_of(listener)
-    try:
-        run_loop(_until_signal(runner, lambda: on_ready(url, app.state.store.root)))
+        run_loop(_until_signal(runner, lambda: on_ready(runner.url, runner.app.state.store.root)))
     finally:
         runner.close()
 
@@ -286,13 +268,8 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start the server and wait until it is ready. Raises StartupError."""
-        listener = listen(self.config)
-        try:
-            self._runner = Runner(create_app(self.config), listener, scripted=True)
-        except StartupError:
-            listener.close()
-            raise
-        self.url = url_of(listener)
+        self._runner = Runner(self.config, scripted=True)
+        self.url = self._runner.url
         self._thread = threading.Thread(target=self._run, args=(self._runner,), name="uploader-server", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_DEADLINE) or self._failure is not None:

@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from uploader_server.wire import extension, js_number, timestamp
 
@@ -38,71 +39,71 @@ class FileState:
     started: str = field(default_factory=timestamp)
     ended: str | None = None
     path: str | None = None
-    file_name: str | None = None
+    """Path below the root, after it was stored."""
     error: str | None = None
     error_code: str | None = None
     temporary: Path | None = None
     sha256: bytes = b""
     """Empty if unknown."""
 
+    @property
+    def wanted_path(self) -> str:
+        """The requested path below the category."""
+        return self.original_name.rpartition("/")[2] if self.relative_path is None else self.relative_path
+
     def fail(self, code: str, message: str) -> None:
         """Mark the file as failed."""
         self.status, self.progress, self.speed = "failed", 0, 0
         self.error_code, self.error = code, message
 
-    def in_events(self) -> dict[str, Any]:
-        """Return `currentFile` of an event."""
-        fields: dict[str, Any] = {
-            "id": self.id,
-            "originalName": self.original_name,
-            "progress": self.progress,
-            "status": self.status,
-            "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0)),
-        }
-        if self.relative_path is not None:
-            fields["relativePath"] = self.relative_path
-        if self.error is not None:
-            fields["error"] = self.error
-        return fields
-
-    def in_progress(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         """Return one entry of `files` in the `/progress` response."""
-        fields: dict[str, Any] = {
+        known = {
             "id": self.id,
             "originalName": self.original_name,
             "progress": self.progress,
             "status": self.status,
+            "relativePath": self.relative_path,
+            "error": self.error,
         }
-        if self.relative_path is not None:  # as in events, so that clients can match the file
-            fields["relativePath"] = self.relative_path
-        if self.error is not None:
-            fields["error"] = self.error
-        return fields
+        return {key: value for key, value in known.items() if value is not None}
+
+    def in_event(self) -> dict[str, Any]:
+        """Return `currentFile` of an event."""
+        return {**self.shown(), "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0))}
 
     def in_answer(self) -> dict[str, Any]:
         """Return one entry of `files` in the batch response, as captured from the reference backend."""
         fields: dict[str, Any] = {
-            "id": self.id,
-            "originalName": self.original_name,
+            **self.in_event(),
             "fileSize": self.size,
             "fileType": extension(self.original_name),
-            "status": self.status,
-            "progress": self.progress,
-            "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0)),
             "uploadStartTime": self.started,
         }
-        if self.relative_path is not None:
-            fields["relativePath"] = self.relative_path
-        if self.status == "completed":
-            fields["fileName"] = self.file_name
-            fields["filePath"] = self.path
-            fields["uploadEndTime"] = self.ended
-            fields["isValidFormat"] = True
-            fields["isValidSize"] = True
-        else:
-            fields["errorMessage"] = self.error
-            fields["errorCode"] = self.error_code
-        return fields
+        fields.pop("error", None)
+        if self.path is None:
+            return {**fields, "errorMessage": self.error, "errorCode": self.error_code}
+        return {
+            **fields,
+            "fileName": self.path.partition("/")[2],
+            "filePath": f"/uploads/{quote(self.path)}",
+            "uploadEndTime": self.ended,
+            "isValidFormat": True,
+            "isValidSize": True,
+        }
+
+    def row(self, session: str, position: int) -> dict[str, Any]:
+        """Return the database row."""
+        return {
+            "session": session,
+            "position": position,
+            "path": self.path,
+            **{name: getattr(self, name) for name in FILE_COLUMNS},
+        }
+
+
+FILE_COLUMNS = ("id", "original_name", "relative_path", "size", "status", "progress", "speed", "error", "error_code")
+"""Fields of FileState that are restored from the database."""
 
 
 def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
@@ -267,42 +268,18 @@ class Session:
             "completedFiles": self.completed,
             "failedFiles": self.failed,
             "totalFiles": self.total,
-            **({"currentFile": current.in_events()} if current is not None else {}),
+            **({"currentFile": current.in_event()} if current is not None else {}),
             "message": message,
         }
 
     def row(self) -> dict[str, Any]:
-        """Return the database row of the session."""
-        return {
-            "id": self.id,
-            "category": self.category,
-            "expected": self.expected,
-            "status": self.status,
-            "progress": self.progress,
-            "created": self.created,
-            "touched": self.touched,
-            "given_up": self.given_up,
-        }
+        """Return the database row."""
+        return {name: getattr(self, name) for name in SESSION_COLUMNS}
+
+
+SESSION_COLUMNS = ("id", "category", "expected", "status", "progress", "created", "touched", "given_up")
 
 
 def packed_mark(path: str, sha256: str) -> str:
     """Return the mark of a pack file for `Session.counted`."""
     return f"{sha256} {path}"
-
-
-def file_row(session: str, position: int, file: FileState, path: str | None) -> dict[str, Any]:
-    """Return the database row of a file; `path` is relative to the root."""
-    return {
-        "id": file.id,
-        "session": session,
-        "position": position,
-        "original_name": file.original_name,
-        "relative_path": file.relative_path,
-        "size": file.size,
-        "status": file.status,
-        "progress": file.progress,
-        "speed": file.speed,
-        "path": path,
-        "error": file.error,
-        "error_code": file.error_code,
-    }

@@ -6,19 +6,17 @@ import asyncio
 import logging
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
-from uploader_server.session import STATUSES, FileState, Session, file_row
+from uploader_server.session import EVENT_INTERVAL, FILE_COLUMNS, STATUSES, FileState, Session
 from uploader_server.storage.paths import PERMANENT, UnsafePathError
 from uploader_server.wire import is_uuid, timestamp
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable
-    from contextlib import AbstractContextManager
 
     from uploader_server.config import ServerConfig
     from uploader_server.faults import Faults
@@ -106,7 +104,7 @@ class Sessions:
             "completedFiles": session.completed,
             "failedFiles": session.failed,
             "totalFiles": session.total,
-            "files": [file.in_progress() for file in [*session.files.values(), *unlisted]],
+            "files": [file.shown() for file in [*session.files.values(), *unlisted]],
             "estimatedTimeRemaining": round(elapsed * (100 - percent) / percent, 1) if percent and elapsed else 0,
             "lastUpdate": timestamp(),
         }
@@ -119,13 +117,22 @@ class Sessions:
         """Save ended files and further changes in one transaction. Raises sqlite3.Error."""
         position = len(session.files) if session is not None else 0
         owner = session.id if session is not None else ""
-        paths = [None if file.path is None else self.store.below(Path(file.path)) for file in files]
-        rows = [file_row(owner, position + n, file, paths[n]) for n, file in enumerate(files)]
-        stored = [(Path(file.path), file.sha256) for file in files if file.path is not None and file.sha256]
+        rows = [file.row(owner, position + n) for n, file in enumerate(files)]
+        stored = [(file.path, file.sha256) for file in files if file.path is not None and file.sha256]
         changes = [self.store.files_saved(rows), self.store.digests.saved(stored), *more]
         if session is not None:
             changes.append(self.store.session_saved(session.row()))
         await self.store.save(*changes)
+
+    async def arriving(self, session: Session, file: FileState, percent: int, speed: float) -> None:
+        """Update the progress of a file, and its speed; emit an event at most ten times per second."""
+        percent = min(99, percent)
+        if percent > file.progress:
+            session.advance(file, percent)
+        now = time.monotonic()
+        if now - session.reported >= EVENT_INTERVAL:
+            session.reported, file.speed = now, speed
+            await self.emit(session.id, session.event(f"Receiving {file.original_name}", file))
 
     async def announce(self, session: Session, files: list[FileState]) -> None:
         """Count recorded files, emit events, and end the session after its last file. Raises sqlite3.Error."""
@@ -140,83 +147,48 @@ class Sessions:
             await self.emit(session.id, session.event(ending(session)))
         session.release()
 
-    def placing(self, category: str, files: list[FileState]) -> AbstractContextManager[None]:
-        """Prevent the deletion of files with these paths during `place` and `record`."""
-        return self.store.placing(category, [_wanted(file) for file in files])
+    def place(self, category: str, files: list[FileState], *, alone: bool = True) -> None:
+        """Link every file to its name (runs in a thread).
 
-    def place(self, category: str, files: list[FileState]) -> None:
-        """Link every file to its name (runs in a thread); a file that can't be stored fails alone.
-
-        Raises OSError if the names can't be flushed; the files must not be confirmed then.
+        With `alone` a file that can't be stored fails, else its error is raised unless it is permanent. Raises OSError
+        if the names can't be flushed; the files must not be confirmed then.
         """
-        finals = []
+        placed = []
         for file in files:
+            path = file.wanted_path
+            assert file.temporary is not None  # noqa: S101 - for the type checker
             try:
-                finals.append((file, self._place(category, file)))
+                if self.faults.fails(file.original_name, path):
+                    file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
+                else:
+                    placed.append((file, self.store.place(file.temporary, category, path)))
+            except UnsafePathError as error:
+                file.fail("INVALID_PATH", str(error))
             except OSError as error:
+                if not alone and error.errno not in PERMANENT:
+                    raise
                 file.fail("UPLOAD_FAILED", error.strerror or str(error))
-        self._placed(category, finals)
-
-    def place_one(self, category: str, file: FileState) -> None:
-        """Link one file like `place`. Raises OSError for retryable errors; the file has not failed then."""
-        self._placed(category, [(file, self._place(category, file))])
-
-    def _place(self, category: str, file: FileState) -> Path | None:
-        """Link a file and return its path; None if it failed permanently. Raises OSError."""
-        path = _wanted(file)
-        if self.faults.fails(file.original_name, path):
-            file.fail("UPLOAD_FAILED", "Failed by the server's option --fail-file")
-            return None
-        assert file.temporary is not None  # noqa: S101 - for the type checker
-        try:
-            return self.store.place(file.temporary, category, path)
-        except UnsafePathError as error:
-            file.fail("INVALID_PATH", str(error))
-        except OSError as error:
-            if error.errno not in PERMANENT:
-                raise
-            file.fail("UPLOAD_FAILED", error.strerror or str(error))
-        return None
-
-    def _placed(self, category: str, finals: list[tuple[FileState, Path | None]]) -> None:
-        """Flush the new names and mark the files as completed."""
-        self.store.disk.names([final for _, final in finals if final is not None])
-        for file, final in finals:
-            if final is not None:
-                file.status, file.progress, file.ended = "completed", 100, timestamp()
-                file.path = str(final)
-                file.file_name = final.relative_to(self.store.root / category).as_posix()
+        self.store.disk.names([final for _, final in placed])
+        for file, final in placed:
+            file.status, file.progress, file.ended = "completed", 100, timestamp()
+            file.path = self.store.below(final)
 
     def statuses(self) -> dict[str, int]:
         """Return the number of sessions by status."""
         return counted((session.status for session in self.known.values()), STATUSES)
 
 
-def _wanted(file: FileState) -> str:
-    """Return the requested path of a file below its category."""
-    return file.relative_path if file.relative_path is not None else file.original_name.rpartition("/")[2]
-
-
 def _restored(saved: SavedSession) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
-    row = saved.row
-    session = Session(
-        id=row["id"],
-        category=row["category"],
-        expected=row["expected"],
-        status=row["status"],
-        created=row["created"],
-        touched=row["touched"],
-        progress=row["progress"],
-        given_up=row["given_up"],
-        failed=row["given_up"],
-    )
-    for known in saved.files:
-        session.files[known["id"]] = _file(known)
-        session.count(session.files[known["id"]])
-    session.count_packed(saved.unlisted.get("completed", 0), saved.unlisted.get("failed", 0))
-    for known in saved.open_packed:
-        session.remember(known["relative_path"], known["sha256"].hex())
+    session = Session(**dict(saved.row), failed=saved.row["given_up"])
+    for row in saved.files:
+        if row["packed"] is None:
+            file = session.files[row["id"]] = _file(row)
+            session.count(file)
+        else:
+            session.count_packed(row["status"] == "completed", row["status"] == "failed")
+            session.remember(row["relative_path"], row["sha256"].hex())
+    session.count_packed(saved.counts.get("completed", 0), saved.counts.get("failed", 0))
     if session.file_count and session.status == "pending":
         session.status = "uploading"
     session.settle()
@@ -225,17 +197,7 @@ def _restored(saved: SavedSession) -> Session:
 
 
 def _file(row: sqlite3.Row) -> FileState:
-    return FileState(
-        original_name=row["original_name"],
-        relative_path=row["relative_path"],
-        id=row["id"],
-        status=row["status"],
-        size=row["size"],
-        progress=row["progress"],
-        speed=row["speed"],
-        error=row["error"],
-        error_code=row["error_code"],
-    )
+    return FileState(**{name: row[name] for name in FILE_COLUMNS})
 
 
 def ending(session: Session) -> str:

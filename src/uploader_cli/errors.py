@@ -186,6 +186,17 @@ class PacksRefused(AnswerError):
     """404, 405 or 501: the server does not accept packs."""
 
 
+class PatchBlocked(AnswerError):
+    """A proxy or firewall passes on neither PATCH nor the POST that stands for it."""
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(
+            f"a proxy or firewall blocks PATCH to {url} ({status})",
+            status=status,
+            hint="have it let PATCH pass, or use --protocol batch",
+        )
+
+
 class KeyReused(AnswerError):
     """422: the key of a pack belongs to other files."""
 

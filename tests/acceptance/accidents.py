@@ -1,4 +1,4 @@
-"""Moments at which a process is killed: the proxy recognises them, and strikes there."""
+"""Moments at which a process is killed; the proxy recognises them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST_BEFORE = {CREATION: 4, CREATED: 4, MID_CHUNK: 4, UNANSWERED: 4, JOURNAL: 12
 
 @dataclass(frozen=True)
 class Moment:
-    """The `nth` of its kind since the accident before; `share` of the body, where it is within one."""
+    """The `nth` event of a kind since the last kill; `share` is the part of the body that was forwarded."""
 
     kind: str
     nth: int = 1
@@ -48,14 +48,14 @@ class Moment:
 
 
 def moments(kinds: Iterable[str], source: random.Random) -> list[Moment]:
-    """A seeded moment of each kind."""
+    """Return a seeded moment of each kind."""
     return [Moment(kind, source.randint(1, MOST_BEFORE.get(kind, 1)), source.random()) for kind in kinds]
 
 
 class Trap(Onlooker):
-    """Strikes once at each of the moments it was set for, whichever comes first, and cuts that connection.
+    """Calls `strike` at the first of the moments that were set, and cuts that connection.
 
-    `struck` is what it hit, in order.
+    `struck` lists the moments in order.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Trap(Onlooker):
         self._strike: Callable[[], None] = lambda: None
 
     def set(self, waiting: Iterable[Moment], strike: Callable[[], None], *, born: int = 0) -> None:
-        """Wait for these; connections made before the epoch `born` are those of a dead client, and don't count."""
+        """Wait for these moments; connections from before the epoch `born` belong to a dead client and do not count."""
         with self._guard:
             self._waiting, self._strike, self._born = list(waiting), strike, born
             self._seen.clear()

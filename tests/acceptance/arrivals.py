@@ -1,4 +1,4 @@
-"""What arrives at a server, by its own access log: when, and how many bytes of files."""
+"""What arrives at a server, by its access log: when, and how many bytes of files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CARRIERS = {("POST", "/api/upload/files/"), ("PATCH", "/api/upload/files/"), ("P
 
 
 def log_to(log: Path) -> tuple[str, ...]:
-    """Options of a server."""
+    """Return the options of a server that writes this log."""
     return "--access-log", str(log), "--access-log-format", "json"
 
 
 class Arrivals:
-    """The requests that carried bytes of files, in the log of a server that was started with `log_to`."""
+    """The requests with bytes of files in the log of a server with the options of `log_to`."""
 
     def __init__(self, log: Path) -> None:
         self.first = float("inf")

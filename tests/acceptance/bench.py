@@ -1,4 +1,4 @@
-"""Client, proxy and server of an acceptance test: real processes, each of which can be killed at any moment."""
+"""Client, proxy and server of an acceptance test: real processes that can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MIB = 1 << 20
 
 
 class Bench:
-    """A server process with its own root, a proxy before it, and one client at a time with its own home directory."""
+    """A server process with its own root, a proxy in front of it, and one client at a time with its own home."""
 
     def __init__(self, directory: Path, onlooker: Onlooker | None = None, *options: str, fresh: bool = False) -> None:
-        """`options` are those of the server; `fresh`: both are new Pythons, whose memory can be measured."""
+        """`options` are those of the server; `fresh` starts new Pythons, whose memory can be measured."""
         self.home, self.root, self._log = directory / "home", directory / "root", directory / "client"
         self.home.mkdir()
         self._options = ("--root", str(self.root), *options)
@@ -49,20 +49,20 @@ class Bench:
     # --- the server ---------------------------------------------------------------------------------------------------
 
     def kill_server(self) -> None:
-        """`kill -9`; until `restart_server` its address refuses."""
+        """Kill the server; its address refuses connections until `restart_server`."""
         self.server.kill()
 
     def restart_server(self) -> None:
-        """On the same root; for the client, at the same address."""
+        """Restart the server on the same root; the client's URL stays the same."""
         self.server = ServerProcess(*self._options)
         self.proxy.target = address(self.server.url)
 
     # --- the client ---------------------------------------------------------------------------------------------------
 
     def start(self, *arguments: str | Path, server: str | None = None, terminal: int | None = None) -> None:
-        """`uploader ARGUMENTS --json` at the proxy. Its output goes to files: nobody has to read it while it runs.
+        """Start `uploader ARGUMENTS --json` with the URL of the proxy, and outputs to files.
 
-        With the descriptor of a `terminal` stderr goes there.
+        With the descriptor of a `terminal`, stderr goes there.
         """
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.client = start(
@@ -75,7 +75,7 @@ class Bench:
             )
 
     def wait(self, deadline: float = 90.0) -> Done:
-        """The end of the client, however it comes about."""
+        """Wait for the end of the client and return its result."""
         assert self.client is not None
         code = self.client.wait(deadline)
         done = Done(code, self._out.read_text(), self._err.read_text())
@@ -83,7 +83,7 @@ class Bench:
         return done
 
     def kill_client(self) -> None:
-        """`kill -9`, from any thread: returns when it is dead."""
+        """Kill the client, from any thread, and wait for its end."""
         client = self.client
         if client is not None:
             client.kill()
@@ -100,17 +100,17 @@ class Bench:
     # --- what is stored -----------------------------------------------------------------------------------------------
 
     def stored(self) -> dict[str, str]:
-        """SHA-256 of every stored file, by its path below the category."""
+        """Return the SHA-256 of every stored file, by its path below the category."""
         return digests(self.root / "personal")
 
     def left_over(self) -> list[Path]:
-        """What the server still keeps of unfinished uploads."""
+        """Return what the server keeps of unfinished uploads."""
         private = self.root / ".uploader"
         return [path for name in ("tus", "incoming") for path in (private / name).iterdir()]
 
 
 def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]:
-    """Files of random bytes; SHA-256 of each by its path below the parent of `top`, as the server will store it."""
+    """Make files of random bytes; return the SHA-256 of each by its path on the server."""
     source = random.Random(seed)
     for name, size in sizes.items():
         path = top / name
@@ -122,14 +122,14 @@ def make_files(top: Path, sizes: Mapping[str, int], seed: int) -> dict[str, str]
 
 
 def sparse(path: Path, size: int) -> Path:
-    """A file of zeros that takes no space on disk."""
+    """Make a file of zeros that takes no space on disk."""
     with path.open("wb") as file:
         file.truncate(size)
     return path
 
 
 def digests(top: Path) -> dict[str, str]:
-    """SHA-256 of every file below a directory."""
+    """Return the SHA-256 of every file below a directory."""
     found = {}
     for path in sorted(top.rglob("*")):
         if path.is_file():
@@ -139,7 +139,7 @@ def digests(top: Path) -> dict[str, str]:
 
 
 def peak_memory(pid: int) -> int:
-    """The highest resident size (VmHWM, bytes) of a process and of those that it started; 0 where it is gone."""
+    """Return the highest resident size (VmHWM, bytes) of a process and its children; 0 if it has ended."""
     with contextlib.suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text()
         own = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
@@ -151,7 +151,7 @@ def peak_memory(pid: int) -> int:
 
 @contextlib.contextmanager
 def watched_memory(pid: int) -> Iterator[list[int]]:
-    """What `peak_memory` says every few milliseconds, the newest last, as long as the context lasts."""
+    """Record `peak_memory` every few milliseconds until the end of the context, the newest last."""
     readings, over = [0], threading.Event()
 
     def watch() -> None:
@@ -168,7 +168,7 @@ def watched_memory(pid: int) -> Iterator[list[int]]:
 
 
 def written(path: Path) -> tuple[int, int]:
-    """Changes with each write to a file; zeros where there is none."""
+    """Return a value that changes with each write to a file; zeros if it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         state = os.stat(path)
         return state.st_size, state.st_mtime_ns
@@ -176,7 +176,7 @@ def written(path: Path) -> tuple[int, int]:
 
 
 def wait_for_writes(path: Path, count: int, deadline: float = 30.0) -> None:
-    """Return right after a file has been seen to change so many times."""
+    """Return when a file has changed this many times."""
     last, until = written(path), time.monotonic() + deadline
     while count:
         time.sleep(0.0002)

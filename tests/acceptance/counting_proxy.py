@@ -1,7 +1,7 @@
-"""A relay between client and server that reads HTTP/1.1 as it passes, and lets a test step in at exact moments.
+"""A relay that reads HTTP/1.1 between client and server, and lets a test act at exact moments.
 
-It counts, outside of the product, which bytes of which upload went out how often. Threads, loopback, a free port; its
-target may be another after a restart of the server, while the client's URL stays.
+It counts independently of the client which bytes of which upload were sent how often. It runs in threads on a free
+loopback port; its target may change after a restart of the server, while the client's URL stays the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cut(Exception):
 
 @dataclass(eq=False)
 class Request:
-    """One request, as far as it was forwarded. Header names are in lower case; `bytes` counts what the client sent."""
+    """One request, as far as it was forwarded. Header names are in lower case; `bytes` counts the client's bytes."""
 
     number: int
     epoch: int
@@ -52,7 +52,7 @@ class Request:
 
     @property
     def length(self) -> int:
-        """Bytes of the body."""
+        """The length of the body in bytes."""
         return int(self.headers.get("content-length", 0))
 
     @property
@@ -69,31 +69,31 @@ class Request:
 
     @property
     def created(self) -> str:
-        """Of a creation: the file's path, or the key of a part, which has none."""
+        """The path of the file that a creation names, or the key of a part."""
         pairs = (pair.partition(" ") for pair in self.headers.get("upload-metadata", "").split(","))
         fields = {key: base64.b64decode(value).decode() for key, _, value in pairs}
         return fields.get("relativePath") or fields.get("uploadKey", "")
 
 
 class Onlooker:
-    """Hooks of a test, called in the thread of the connection before the data are forwarded.
+    """Hooks of a test, called in the thread of the connection before data is forwarded.
 
     Each may raise `Cut`.
     """
 
     def head(self, request: Request) -> None:
-        """A request begins."""
+        """Handle the start of a request."""
 
     def at_mark(self, request: Request, piece: bytes) -> bytes:
-        """Its body has reached `mark`; return the bytes to forward in place of the last piece."""
+        """Handle a body that has reached `mark`; return the bytes to forward instead of the last piece."""
         return piece
 
     def at_answer(self, request: Request) -> None:
-        """The server has answered, and the answer is not forwarded yet."""
+        """Handle an answer that has not been forwarded yet."""
 
 
 class CountingProxy:
-    """The relay; a context manager. `requests` is all that came, in order."""
+    """The relay, a context manager. `requests` lists all requests in order."""
 
     def __init__(self, target: tuple[str, int], onlooker: Onlooker | None = None) -> None:
         self.target, self.onlooker = target, onlooker or Onlooker()
@@ -167,7 +167,7 @@ class CountingProxy:
         return request
 
     def _pass_body(self, request: Request, front: _Stream, back: _Stream) -> None:
-        """Until its end, or until the server has answered already."""
+        """Forward the body until its end or the server's answer."""
         while request.passed < request.length and back not in _readable(front, back):
             stops = (stop for stop in (request.mark, request.length) if stop is not None and stop > request.passed)
             piece = front.some(min(stops) - request.passed)
@@ -200,7 +200,7 @@ class CountingProxy:
 
 
 class _Stream:
-    """A socket that is read by heads, by lines and by sizes."""
+    """A socket with methods to read heads, lines and sizes."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -213,7 +213,7 @@ class _Stream:
         self.sock.sendall(data)
 
     def until(self, end: bytes) -> bytes:
-        """Up to and with `end`; empty where the stream ends before."""
+        """Return the bytes up to and including `end`; empty if the stream ends before."""
         while end not in self.held:
             piece = self.sock.recv(BLOCK)
             if not piece:
@@ -233,7 +233,7 @@ class _Stream:
         return found
 
     def body(self, headers: Mapping[str, str], *, empty: bool) -> Iterator[bytes]:
-        """The body of an answer, framing included."""
+        """Return the body of an answer, including its framing."""
         if empty:
             return
         if "chunked" not in headers.get("transfer-encoding", ""):
@@ -261,7 +261,7 @@ class _Stream:
 
 
 def _readable(*streams: _Stream) -> Sequence[_Stream]:
-    """Those with something to read (or at their end), once there is one."""
+    """Wait for sockets with data (or at their end) and return them."""
     held = [stream for stream in streams if stream.held]
     return held or select.select(streams, (), ())[0]
 
@@ -283,9 +283,9 @@ def _parsed(head: bytes) -> tuple[str, dict[str, str]]:
 
 
 def uploads(requests: Iterable[Request]) -> Iterator[tuple[Request, str, int]]:
-    """Each request that carried bytes of a resumable upload: with the file (or key of a part), and their offset.
+    """Return the requests with bytes of resumable uploads, with the file (or key of a part) and the offset.
 
-    Raises KeyError for an upload that nobody created.
+    Raises KeyError for an upload without a creation.
     """
     requests = list(requests)
     names = {urlsplit(r.answer["location"]).path: r.created for r in requests if "location" in r.answer}
@@ -296,10 +296,9 @@ def uploads(requests: Iterable[Request]) -> Iterator[tuple[Request, str, int]]:
 
 
 def sent_again(requests: Iterable[Request]) -> dict[int, Counter[str]]:
-    """For each epoch and file, how many bytes went out that had gone out before; those with none are left out.
+    """Return for each epoch and file how many bytes were resent, without files that resent none.
 
-    A file goes out front to back: what went out is all that lies below the highest byte. Raises AssertionError for a
-    gap.
+    A file is sent from front to back: all bytes below the highest one were sent. Raises AssertionError for a gap.
     """
     ends: Counter[str] = Counter()
     again: dict[int, Counter[str]] = {}

@@ -20,7 +20,7 @@ KEPT = 1 << 16
 
 
 class Screen:
-    """A pseudo-terminal. `theirs` is the descriptor for the process that draws, to be its stderr."""
+    """A pseudo-terminal. `theirs` is its descriptor for the drawing process, to be used as stderr."""
 
     def __init__(self) -> None:
         self._ours, self.theirs = pty.openpty()
@@ -41,11 +41,11 @@ class Screen:
 
     @property
     def last(self) -> str:
-        """What came after the last frame, as far as it was kept."""
+        """The output after the last frame, as far as it was kept."""
         return self._end.rpartition(FRAME)[2].decode(errors="replace")
 
     def gaps(self) -> list[float]:
-        """Seconds from each frame to the next, the shortest first: so long does the view not answer."""
+        """Return the seconds between frames in ascending order."""
         return sorted(after - before for before, after in pairwise(self.frames))
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""Memory, threads and descriptors of two processes during a run of many sessions, as the kernel reports them."""
+"""Memory, threads and descriptors of two processes during a run of many sessions, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process uses: resident bytes, threads, open descriptors."""
+    """The resources of a process: resident bytes, threads, open descriptors."""
 
     memory: float
     threads: float
@@ -28,7 +28,7 @@ class Held:
 
     @classmethod
     def by(cls, pid: int) -> Held:
-        """A process now."""
+        """Return the current resources of a process."""
         status = Path(f"/proc/{pid}/status").read_text()
         memory = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS:"))
         return cls(memory, len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd")))
@@ -44,7 +44,7 @@ class Held:
 
 
 class Soak:
-    """Looks at client and server after each session that has ended."""
+    """Samples client and server after each session that ends."""
 
     def __init__(self, server: int) -> None:
         """`server` is a process id."""
@@ -53,7 +53,7 @@ class Soak:
         self.server: list[Held] = []
 
     def run(self, arguments: Sequence[str | Path], home: Path, deadline: float) -> Done:
-        """`uploader ARGUMENTS --json` to its end, killed after `deadline` seconds."""
+        """Run `uploader ARGUMENTS --json` to its end; kill it after `deadline` seconds."""
         home.mkdir(exist_ok=True)
         line = [sys.executable, "-m", "uploader_cli", *map(str, arguments), "--json", "--progress", "none"]
         client = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=home, env=environment(home))

@@ -1,4 +1,4 @@
-"""A hundred thousand small files: all there, in little memory, with a picture that moves, and nothing sent twice."""
+"""A hundred thousand small files: all are stored, in little memory, with a moving view, and none is sent twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEADLINE = 1500.0
 
 
 class Set:
-    """Files of 1 KiB, each unlike the others, and a server that logs what arrives."""
+    """Files of 1 KiB with different contents, and a server that logs requests."""
 
     def __init__(self, directory: Path, volume: tuple[int, int], seed: int) -> None:
         self.top, self._log = directory / "files", directory / "access.log"
@@ -60,7 +60,7 @@ class Set:
 
 
 def last_event(done: Done) -> dict[str, Any]:
-    """`run.finished`, without a look at hundreds of thousands before it."""
+    """Return `run.finished` without reading hundreds of thousands of lines before it."""
     end: dict[str, Any] = json.loads(done.out[done.out.rindex("\n", 0, -1) :])
     assert end["type"] == "run.finished"
     return end
@@ -91,7 +91,7 @@ def send_all(directory: Path, volume: tuple[int, int], seed: int) -> tuple[dict[
 
 
 def usual_gap(screen: Screen) -> float:
-    """The median of the seconds from one frame to the next."""
+    """Return the median of the seconds between frames."""
     gaps = screen.gaps()
     middle, nearly, late = gaps[len(gaps) // 2], gaps[len(gaps) * 99 // 100], sum(gap > FRAME for gap in gaps)
     said = f"median {middle:.3f}, 99 % {nearly:.3f}, longest {gaps[-1]:.3f} s; {late} took more than {FRAME} s"
@@ -109,7 +109,7 @@ def test_bulk_of_small_trees(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_bulk_of_100000_files(tmp_path: Path) -> None:
-    """Sending begins during the walk, when the number of files is not known yet. The view never stops."""
+    """Sending starts during the walk, when the number of files is still unknown. The view never stops."""
     begun, screen = send_all(tmp_path, LONG, seed=2)
     assert begun["files"] is None
     assert usual_gap(screen) < FRAME
@@ -120,7 +120,7 @@ def test_bulk_of_100000_files(tmp_path: Path) -> None:
 
 
 def kill_twice(directory: Path, volume: tuple[int, int], seed: int) -> Done:
-    """Kill the run at seeded moments, repeat the command, then resume. Return the output of the last run."""
+    """Kill the run at seeded moments, repeat the command, then resume; return the output of the last run."""
     source, trap, files = random.Random(seed), Trap(), Set(directory, volume, seed)
     moments = [Moment(CREATION, source.randint(files.count // 10, files.count // 3), source.random()) for _ in range(2)]
     with Bench(directory, trap, *files.server_options) as bench:
@@ -155,7 +155,7 @@ def test_bulk_of_small_trees_with_two_kills(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 def test_bulk_of_100000_files_with_two_kills(tmp_path: Path) -> None:
-    """Nothing that was stored travels again."""
+    """No stored file is sent again."""
     kill_twice(tmp_path, LONG, seed=4)
 
 

@@ -1,6 +1,6 @@
-"""Kill client, server or both with `kill -9` at seeded moments: every file is stored exactly once.
+"""Kill client, server or both at seeded moments (`kill -9`): every file is stored exactly once.
 
-The proxy counts from outside what is sent again after each kill: at most one chunk of each file that was under way.
+The proxy counts what is resent after each kill: at most one chunk of each active file.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SERVER_MOMENTS = [CREATION, MID_CHUNK, UNANSWERED, CREATED]
 
 
 def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
-    """Return `count` moments of every kind, the first one a creation.
+    """Return `count` moments of every kind, the first one in a creation.
 
-    PATCHes come next, while the large files last; then what small files have, too; the end of the session comes last.
+    Moments in PATCH requests follow while the large files last, then those of small files, then the end of the session.
     """
     source = random.Random(seed)
     rest = [kinds[number % len(kinds)] for number in range(count - 1)]
@@ -54,7 +54,7 @@ def planned(kinds: Sequence[str], count: int, seed: int) -> list[Moment]:
 
 
 def planned_in_parts(seed: int) -> list[Moment]:
-    """Twenty moments: while the parts are made, while they travel, and twice while they are joined."""
+    """Return twenty moments: at the creation of parts, within them, and twice when they are joined."""
     source = random.Random(seed)
     chosen = moments(source.choices([MID_CHUNK, UNANSWERED], k=16), source)
     return [*moments([CREATION], source), *chosen, Moment(CREATION), Moment(CREATED), Moment(FINISH)]
@@ -85,9 +85,9 @@ def check_sent_again(bench: Bench, trap: Trap, chunk: int) -> None:
 def kill_clients(
     directory: Path, volume: Volume, plan: Sequence[Moment], seed: int, *, server_too: bool, latency: int = 0
 ) -> None:
-    """Kill one client after the other; each resumes, and the last one completes.
+    """Kill one client after the other; each one resumes, and the last one completes.
 
-    With a `latency` (ms) of the server large files travel in parts.
+    With a `latency` (ms) of the server large files are sent in parts.
     """
     source, trap = random.Random(seed), Trap()
     files = directory / "files"
@@ -122,9 +122,9 @@ def kill_clients(
 
 
 def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: int) -> None:
-    """The servers die, each in the middle of something, and come back on the same root.
+    """Kill servers at the moments and restart them on the same root.
 
-    A client outlives many of them, until one file has met six in a row: then it ends with 3, and is resumed.
+    A client survives until a file has met six kills in a row: then it ends with exit code 3 and is resumed.
     """
     trap = Trap()
     files = directory / "files"
@@ -151,19 +151,19 @@ def kill_servers(directory: Path, volume: Volume, plan: Sequence[Moment], seed: 
 
 @pytest.mark.parametrize("seed", [3])
 def test_few_kills_of_the_client(tmp_path: Path, seed: int) -> None:
-    """Short form: one of each kind."""
+    """Short form: one kill of each kind."""
     kill_clients(tmp_path, SHORT, planned(CLIENT_MOMENTS, 6, seed), seed, server_too=False)
 
 
 @pytest.mark.parametrize("seed", [4])
 def test_few_kills_of_the_server(tmp_path: Path, seed: int) -> None:
-    """Short form: one of each kind."""
+    """Short form: one kill of each kind."""
     kill_servers(tmp_path, SHORT, planned(SERVER_MOMENTS, 4, seed), seed)
 
 
 @pytest.mark.parametrize("seed", [5])
 def test_few_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
-    """Short form: a creation, a chunk, the end."""
+    """Short form: in a creation, in a chunk, at the end."""
     kill_clients(tmp_path, SHORT, planned([CREATED, MID_CHUNK], 3, seed), seed, server_too=True)
 
 
@@ -171,7 +171,7 @@ def test_few_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_twenty_kills_of_the_client(tmp_path: Path, seed: int) -> None:
-    """At least one in each: creation, mid-chunk, stored but unanswered, journal commit, session finish."""
+    """At least one at each: creation, chunk, lost answer, journal commit, end of the session."""
     kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=False)
 
 
@@ -179,7 +179,7 @@ def test_twenty_kills_of_the_client(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [21, 22, 23])
 def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
-    """Restarted on the same root each time."""
+    """The server is restarted on the same root each time."""
     kill_servers(tmp_path, LONG, planned(SERVER_MOMENTS, 20, seed), seed)
 
 
@@ -187,7 +187,7 @@ def test_twenty_kills_of_the_server(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [31, 32, 33])
 def test_twenty_kills_of_client_and_server(tmp_path: Path, seed: int) -> None:
-    """Client and server at the same moment."""
+    """Client and server are killed at the same moment."""
     kill_clients(tmp_path, LONG, planned(CLIENT_MOMENTS, 20, seed), seed, server_too=True)
 
 

@@ -1,4 +1,4 @@
-"""Uploaders and watchers on one server, as `python -m tests.load` runs them."""
+"""Uploaders and watchers on one server, run by `python -m tests.load`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(where: Path, *arguments: str, deadline: float) -> str:
-    """Run the load test, and return its output."""
+    """Run the load test and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.load", "--where", str(where), *arguments],
         capture_output=True,
@@ -29,7 +29,7 @@ def load(where: Path, *arguments: str, deadline: float) -> str:
 
 
 def test_ten_uploaders_and_fifty_watchers(tmp_path: Path) -> None:
-    """Short form, with one user of the command: nothing fails, every watcher hears every end."""
+    """Short form, with one user of the command: nothing fails, every watcher receives every end."""
     out = load(
         tmp_path, "--uploaders", "10", "--watchers", "50", "--real", "1", "--minutes", "0.03", deadline=4 * PATIENCE
     )
@@ -41,5 +41,5 @@ def test_ten_uploaders_and_fifty_watchers(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(1200)
 def test_two_hundred_uploaders_and_a_thousand_watchers(tmp_path: Path) -> None:
-    """For ten minutes."""
+    """Run for ten minutes."""
     print(load(tmp_path, deadline=1100))

@@ -1,4 +1,4 @@
-"""Memory does not grow with the file: peak resident size of client and server, as the kernel counts it."""
+"""Memory does not grow with the file: peak resident sizes of client and server, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENT, SERVER = 120 * MIB, 120 * MIB
 
 
 def stay_small(directory: Path, size: int, *options: str | int) -> None:
-    """One sparse file, straight to the server."""
+    """Upload one sparse file directly to the server."""
     with Bench(directory, fresh=True) as bench:
         bench.start("upload", sparse(directory / "big.bin", size), *options, server=bench.server.url)
         with watched_memory(bench.client.pid) as client, watched_memory(bench.server.pid) as server:
@@ -35,7 +35,7 @@ def stay_small(directory: Path, size: int, *options: str | int) -> None:
 
 
 def test_memory_is_smaller_than_a_file_of_200_mib(tmp_path: Path) -> None:
-    """Short form; large enough to go in parts."""
+    """Short form, large enough for parts."""
     stay_small(tmp_path, 200 * MIB, "--jobs", 4)
 
 
@@ -47,12 +47,12 @@ def test_memory_is_smaller_than_a_batch_of_150_mib(tmp_path: Path) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_memory_during_a_file_of_10_gib(tmp_path: Path) -> None:
-    """In four parts, each chunk with its checksum."""
+    """The file is sent in four parts, each chunk with its checksum."""
     stay_small(tmp_path, 10 * GIB, "--jobs", 4)
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_memory_during_a_batch_of_2_gib(tmp_path: Path) -> None:
-    """One request."""
+    """The file is sent in one request."""
     stay_small(tmp_path, 2 * GIB, "--protocol", "batch")

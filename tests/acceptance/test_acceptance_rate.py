@@ -1,4 +1,4 @@
-"""Measure `--limit-rate` outside of the client: the bytes that arrive per interval stay within the limit."""
+"""`--limit-rate`, measured outside of the client: the bytes that arrive per interval stay within the limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = ("--protocol", "batch")
 
 
 def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
-    """Bytes per second over intervals of the given length; one starts every tenth of a second."""
+    """Return bytes per second in intervals of the given length, one from every tenth of a second."""
     began, ended = arrivals[0][0], arrivals[-1][0]
     found = []
     while began + seconds <= ended:
@@ -28,7 +28,7 @@ def rates(arrivals: Sequence[tuple[float, int]], seconds: float) -> list[float]:
 def hold(
     directory: Path, options: tuple[str | int, ...], rate: int, seconds: float, bounds: tuple[float, float]
 ) -> None:
-    """Upload four files in parallel for slightly longer than is measured."""
+    """Upload four files in parallel for slightly longer than the measurement."""
     files = directory / "files"
     files.mkdir()
     for number in range(4):
@@ -53,5 +53,5 @@ def test_rate_limit_over_a_short_upload(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [TUS, BATCH], ids=["tus", "batch"])
 @pytest.mark.parametrize("rate", [2 * MIB, 20 * MIB])
 def test_rate_limit_over_ten_seconds(tmp_path: Path, options: tuple[str | int, ...], rate: int) -> None:
-    """Within 5 %, shared by all workers."""
+    """The rate is within 5 %, shared by all workers."""
     hold(tmp_path, options, rate, 10.0, (0.95, 1.05))

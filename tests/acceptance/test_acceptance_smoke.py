@@ -1,6 +1,6 @@
-"""`uploader smoke` against real servers, the reference backend at its real speed.
+"""`uploader smoke` against real servers, with the reference backend at its real speed.
 
-The short form, with a faster reference backend, is `tests/functional/smoke`.
+`tests/functional/smoke` has the short form, with a faster reference backend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 
 
 def test_two_smoke_runs_fit_into_the_reference_rate_limit(tmp_path: Path) -> None:
-    """100 calls in 15 minutes suffice for two runs; a third one names the limit."""
+    """100 calls in 15 minutes suffice for two runs; a third run reports the limit."""
     with server_process("--as", "reference") as server:
         verdicts = []
         for number in range(3):

@@ -1,4 +1,4 @@
-"""Thousands of sessions in one run of the client, over one connection: nothing grows, on either side."""
+"""Thousands of sessions in one run of the client, over one connection: nothing grows on either side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONCE = SHORT // 3
 
 
 def make_files(top: Path, count: int) -> Path:
-    """A file for each session: the server takes one in each."""
+    """Make a file for each session: the server accepts one per session."""
     top.mkdir()
     for number in range(count):
         (top / f"{number:04}.mp4").write_bytes(b"%04d" % number * 25)
@@ -51,7 +51,7 @@ def open_sessions(url: str, count: int) -> list[str]:
 
 
 def fill(url: str, sessions: list[str]) -> None:
-    """One file into each, one after the other."""
+    """Upload one file to each session, one after the other."""
     with requests.Session() as http:
         for number, session in enumerate(sessions):
             parts = [("files", (f"{number:04}.mp4", b"x" * 100, "video/mp4"))]
@@ -65,7 +65,7 @@ SERVER_THREADS = ("uploader-server", "uploader-database")
 
 
 class Inside:
-    """What both sides keep, counted from inside; as an observer of the run it counts at each end of a session."""
+    """What both sides keep in memory; an observer of the run that counts at the end of each session."""
 
     def __init__(self, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self._realtime: Any = server.app.state.realtime
@@ -86,17 +86,17 @@ class Inside:
             self.count(event)
 
     def count(self, _event: Any) -> None:
-        """A session has ended."""
+        """Count after the end of a session."""
         self.seen.append(self.now())
 
     def refresh(self, state: Any, now: float) -> None:
-        """Nothing to count."""
+        """Do nothing."""
 
     def close(self, state: Any, now: float) -> None:
-        """Nothing to count."""
+        """Do nothing."""
 
     def now(self) -> dict[str, int]:
-        """How many of each there are."""
+        """Return the current counts."""
         channel, last_heard = (made() for made in self._made)
         poller = channel._poller
         return self._on_the_server() | {
@@ -116,7 +116,7 @@ class Inside:
         }
 
     def most(self, what: str) -> int:
-        """The highest count."""
+        """Return the highest count."""
         return max(count[what] for count in self.seen)
 
     def check_nothing_is_left(self) -> None:
@@ -134,7 +134,7 @@ def client_threads() -> list[str]:
 
 
 def descriptors() -> list[str]:
-    """What this process has open."""
+    """Return the open descriptors of this process."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one that listed them
@@ -142,17 +142,17 @@ def descriptors() -> list[str]:
     return found
 
 
-def wait_until(true: Callable[[], object], told: Callable[[], object] = lambda: "") -> None:
-    """Return when it is so; the limit only guards against hanging."""
+def wait_until(true: Callable[[], object], state: Callable[[], object] = lambda: "") -> None:
+    """Wait until the condition is true; the limit only prevents hanging."""
     end = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < end, f"it did not come: {told()}"
+        assert time.monotonic() < end, f"the condition is still false: {state()}"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
-    """Short form: sessions are left during the run, and nothing of them is kept at its end."""
+    """Short form: sessions are left during the run, and nothing of them remains at its end."""
     files = make_files(tmp_path / "files", SHORT)
     with running_server(max_files=1, processing_seconds=0.03) as server:
         inside = Inside(server, monkeypatch)
@@ -166,7 +166,7 @@ def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short form: one socket for all sessions, each left when it has ended."""
+    """Short form: one socket for all sessions, each of which is left when it ends."""
     with running_server() as server:
         inside = Inside(server, monkeypatch)
         sessions = open_sessions(server.url, SHORT)
@@ -197,7 +197,7 @@ def check_growth(soak: Soak) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_2000_sessions_in_sequence(tmp_path: Path, protocol: str) -> None:
-    """Over one connection."""
+    """All sessions use one connection."""
     files = make_files(tmp_path / "files", SESSIONS)
     with server_process("--max-files", "1", "--root", str(tmp_path / "root")) as server:
         soak = Soak(server.pid)
@@ -211,7 +211,7 @@ def test_2000_sessions_in_sequence(tmp_path: Path, protocol: str) -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_2000_sessions_in_parallel(tmp_path: Path) -> None:
-    """Watch all sessions with one `watch` over one connection, while another user uploads."""
+    """One `watch` follows all sessions over one connection, while another user uploads."""
     with server_process("--root", str(tmp_path / "root")) as server:
         sessions = open_sessions(server.url, SESSIONS)
         soak = Soak(server.pid)

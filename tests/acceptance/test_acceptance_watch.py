@@ -21,7 +21,7 @@ FILES, WATCHERS = 40, 3
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
 def test_three_watchers_of_a_flapping_server(tmp_path: Path) -> None:
-    """Four seconds up, four down. The upload stands still until all watch; each sees all of it, and ends with 0."""
+    """Four seconds up, four down. The upload waits until all watch; each sees all of it and exits with 0."""
     top = tmp_path / "files"
     top.mkdir()
     for number in range(FILES):

@@ -1,4 +1,4 @@
-"""How much is uploaded: the long form and the short one."""
+"""The volumes of the long and the short form."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Volume:
-    """`large` files of some chunks and a bit, and small ones, each less than a chunk."""
+    """`large` files of a few chunks and a rest, and small files of less than a chunk."""
 
     large: tuple[int, ...]
     small: int
     chunk: int
 
     def make(self, top: Path, seed: int) -> dict[str, str]:
-        """The files; SHA-256 of each by its path on the server."""
+        """Make the files; return the SHA-256 of each by its path on the server."""
         source = random.Random(seed)
         sizes = {f"large-{number}.bin": size + source.randrange(self.chunk) for number, size in enumerate(self.large)}
         sizes |= {f"small/{number:03}.bin": source.randrange(1, 64 << 10) for number in range(self.small)}

@@ -1,1 +1,1 @@
-"""Chaos runs: random trees, options, faults and kills from a seed, and the invariants that are checked afterwards."""
+"""Chaos runs: random trees, options, faults and kills from a seed, and the invariants that must hold afterwards."""

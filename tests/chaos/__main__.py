@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --seed S --minutes M`: rounds of chaos until the time is over. Exit code 1 on a find."""
+"""Run rounds of chaos for a time: `python -m tests.chaos --seed S --minutes M`. The exit code after a find is 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random rules of `--fault`: each kind of `--list-faults`, with parameters under which a round takes seconds."""
+"""Random rules of `--fault`: each kind of `--list-faults`, with parameters that keep a round to seconds."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SOCKETS = ("realtime", "websocket", "polling")
 def random_rule(chance: random.Random, *, batch: bool, verify: bool, shared: bool, analyze: bool) -> str:
     """Return a rule.
 
-    A flipped bit that nothing checks is left out: it damages files, as docs/reliability.md says. On a `shared` server
-    restarts remember everything; none that moves in batches forgets files, which another run would send twice.
+    Flipped bits that nothing checks are left out: they damage files (docs/reliability.md). On a `shared` server
+    restarts keep all state; no restart of a batch round loses files, which the next run would send twice.
     """
     kinds = [kind for kind in FAULTS if analyze or not kind.startswith("analysis")]
     kind = chance.choice([*kinds, *["status", "cut", "reset", "lose", "stall"] * 2])
@@ -51,7 +51,7 @@ def _request(chance: random.Random, batch: bool, verify: bool) -> str:
 
 
 def _few(place: str) -> str:
-    """The same requests, three at most: those that make the client wait for a second each."""
+    """Return a WHICH of three requests at most: each makes the client wait for a second."""
     request, _, which = place.partition("#")
     return place if which and "/" not in which else f"{request}#1-3"
 
@@ -78,7 +78,7 @@ def _with_place(chance: random.Random, batch: bool, verify: bool, _shared: bool)
 
 
 def _disk_full(chance: random.Random, batch: bool, *_: bool) -> str:
-    """Only of requests whose bodies are written to the disk."""
+    """Return a rule for requests whose bodies are written to the disk."""
     kinds = ("batch",) if batch else ("create", "patch", "pack")
     return f"{_few(chance.choice(kinds) + chance.choice(WHICH))}:{_at(chance)}"
 

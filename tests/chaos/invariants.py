@@ -1,4 +1,4 @@
-"""The invariants of a round. Each check raises Find."""
+"""The invariants of a round. Each check raises Find on a violation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _AFTER_KILL = re.compile(r"journal\.sqlite3-(wal|shm)|run-[0-9a-f]{16}\.lock")
 
 @dataclass
 class Tree:
-    """The files of a round, and what the client has said of them so far."""
+    """The files of a round, and what the client has reported about them."""
 
     top: Path
     digests: dict[str, str]
@@ -59,19 +59,19 @@ class Tree:
     """What each run was to send, by its id."""
 
     def name(self, event: dict[str, Any]) -> str:
-        """The path of an event below the parent of `top`."""
+        """Return the path of an event relative to the parent of `top`."""
         raw = event.get("path_b64")
         path = os.fsdecode(base64.b64decode(raw)) if raw else event["path"]
         return stored_name(os.path.relpath(path, self.top.parent))
 
 
 def stored_name(path: str) -> str:
-    """The name of a file on the server: bytes that are no UTF-8 are percent-encoded."""
+    """Return the name of a file on the server: bytes that are not UTF-8 are percent-encoded."""
     return "".join(f"%{ord(char) - 0xDC00:02X}" if "\udc80" <= char <= "\udcff" else char for char in path)
 
 
 def events_of(ended: Ended) -> list[dict[str, Any]]:
-    """The event stream, checked against the schema; of a client that was killed its beginning."""
+    """Return the event stream, checked against the schema; of a killed client its beginning."""
     if ended.out and not ended.out.endswith("\n"):
         raise Find(f"half a line on stdout: {ended.out[-200:]!r}")
     events = [json.loads(line) for line in ended.out.splitlines()]
@@ -91,7 +91,7 @@ def events_of(ended: Ended) -> list[dict[str, Any]]:
 
 
 def remember_selection(tree: Tree, events: list[dict[str, Any]], listed: Path | None) -> None:
-    """Learn from the first event what the run is to send: the tree, the files of a list, or those of an earlier run."""
+    """Remember from the first event what the run sends: the tree, the files of a list, or those of an earlier run."""
     if not events:
         return
     everything = set(tree.digests)
@@ -102,7 +102,7 @@ def remember_selection(tree: Tree, events: list[dict[str, Any]], listed: Path | 
 
 
 def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> None:
-    """Exit code, end events, counts, list and report of one call; remember what it says of the files."""
+    """Check exit code, end events, counts, list and report of one call; remember the outcomes of the files."""
     ends = [event for event in events if event["type"] in ("file.completed", "file.failed", "file.skipped")]
     for event in ends:
         name = tree.name(event)
@@ -129,7 +129,7 @@ def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> 
 
 
 def _check_code(ended: Ended, events: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
-    """The exit code is that of the last event, and what the end events and warnings ask for."""
+    """Check that the exit code agrees with the last event, the end events and the warnings."""
     code = ended.code
     if code == 2 and "no interrupted run to resume" in ended.err:  # the run before was killed after its last file
         return
@@ -178,7 +178,7 @@ def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str,
 
 
 def _check_papers(tree: Tree, ended: Ended, events: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
-    """`--failed-to` and `--report` name what is left, and stderr says how many files failed."""
+    """Check that `--failed-to` and `--report` list the remaining files, and stderr the number of failed files."""
     good = {tree.name(e) for e in ends if e["type"] == "file.completed" or e.get("reason") in (*STORED, *LEFT_OUT)}
     left = tree.selected[events[0]["run"]] - good
     listed_path = ended.directory / "failed.jsonl"
@@ -206,7 +206,7 @@ def _check_papers(tree: Tree, ended: Ended, events: list[dict[str, Any]], ends: 
 
 
 def check_stored(plan: Plan, tree: Tree, server: Server, category: str, *, finally_: bool) -> None:
-    """Files that were reported complete are stored once with equal bytes; at the end all are, and nothing else."""
+    """Check that completed files are stored once with equal bytes; at the end all files, and no others."""
     stored = digests(server.root / category)
     if plan.flavour == "reference":
         _check_renamed(tree, Counter(stored.values()), finally_=finally_)
@@ -238,7 +238,7 @@ def _check_renamed(tree: Tree, stored: Counter[str], *, finally_: bool) -> None:
 
 
 def digests(top: Path) -> dict[str, str]:
-    """SHA-256 of each file below a directory, by its path there."""
+    """Return the SHA-256 of each file below a directory by its relative path."""
     found = {}
     for directory, _, names in os.walk(top):
         for name in names:
@@ -249,7 +249,7 @@ def digests(top: Path) -> dict[str, str]:
 
 
 def check_left_by_client(home: Path, *, killed: bool) -> None:
-    """Nothing but the journal and the known limits is in the state directory, nothing in the temporary one."""
+    """Check that the state directory has only the journal and the known limits, and TMPDIR is empty."""
     state = home / "state" / "uploader"
     for path in state.rglob("*"):
         name = path.relative_to(state).as_posix()
@@ -260,9 +260,9 @@ def check_left_by_client(home: Path, *, killed: bool) -> None:
 
 
 def check_left_by_server(server: Server, *, unfinished: bool) -> None:
-    """Each data file of a server that was stopped belongs to an upload that it remembers; `incoming` is empty.
+    """Check that each data file of a stopped server belongs to a known upload and `incoming` is empty.
 
-    Without `unfinished` there is no data file.
+    Without `unfinished` there must be no data file.
     """
     private = server.root / ".uploader"
     incoming = list((private / "incoming").iterdir())
@@ -283,7 +283,7 @@ def check_left_by_server(server: Server, *, unfinished: bool) -> None:
 
 
 def check_texts(texts: Iterable[tuple[str, bytes]], secrets: Secrets) -> None:
-    """No traceback and no secret."""
+    """Check that no text contains a traceback or a secret."""
     encoded = [base64.b64encode(b"user:" + secrets.password.encode()), *secrets.words]
     for name, text in texts:
         for word in encoded:
@@ -296,7 +296,7 @@ def check_texts(texts: Iterable[tuple[str, bytes]], secrets: Secrets) -> None:
 
 
 def texts_below(directory: Path, leave_out: Iterable[Path]) -> list[tuple[str, bytes]]:
-    """The files below a directory that are no content of a tree, by their paths there."""
+    """Return the files below a directory, except those of trees, by relative path."""
     out = set(leave_out)
     found = []
     for top, directories, names in os.walk(directory):

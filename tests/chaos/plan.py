@@ -1,4 +1,4 @@
-"""What happens in a round, all of it derived from the seed of the round."""
+"""The plan of a round, derived from its seed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FROZEN = 1.5
 
 @dataclass(frozen=True)
 class Strike:
-    """A signal to one side, once the client has printed so many events.
+    """A signal to the client or the server, after the client has printed this many events.
 
-    A server that is killed is started again, one that is stopped (SIGSTOP) continues after `FROZEN` seconds. The strike
-    comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
+    A killed server is restarted, a stopped one (SIGSTOP) continues after `FROZEN` seconds. The signal comes `delay`
+    seconds after the event, or `LATEST` seconds after the start if there are fewer events.
     """
 
     whom: Literal["client", "server"]
@@ -32,9 +32,9 @@ class Strike:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of the client, and the signals during it.
+    """One call of the client and the signals during it.
 
-    A call that can't `resume`, or send the `list` that --failed-to wrote, is an `upload`.
+    Without a run to `resume`, or a `list` that --failed-to wrote, the call is an `upload`.
     """
 
     command: Command = "upload"
@@ -43,7 +43,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A round."""
+    """The plan of a round."""
 
     seed: int
     flavour: Flavour
@@ -58,17 +58,17 @@ class Plan:
 
     @property
     def protocol_is_batch(self) -> bool:
-        """Whether files travel in batches."""
+        """Whether files are sent in batches."""
         return self.flavour == "reference" or "batch" in self.client
 
     @property
     def forgets(self) -> bool:
-        """Whether a fault makes the server forget files that it has confirmed."""
+        """Whether a fault makes the server lose files that it has confirmed."""
         return any(rule.startswith("restart") and ":nothing" in rule for rule in self.rules)
 
 
 def make_plan(seed: int) -> Plan:
-    """Derive a round from its seed."""
+    """Derive the plan of a round from its seed."""
     chance = random.Random(seed)
     shared = chance.random() < 0.45
     reference = not shared and chance.random() < 0.25

@@ -1,4 +1,4 @@
-"""The two sides as real processes: `uploader serve`, and `uploader upload` or `resume`."""
+"""Client and server as real processes: `uploader serve`, and `uploader upload` or `resume`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEADLINE = 150.0
 
 
 class Find(Exception):
-    """An invariant is violated."""
+    """A violated invariant."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Secrets:
 
     @property
     def words(self) -> tuple[bytes, ...]:
-        """All of them as bytes."""
+        """All secrets as bytes."""
         return tuple(word.encode() for word in (self.token, self.header, self.password))
 
 
@@ -63,10 +63,10 @@ def free_port() -> int:
 
 
 class Server:
-    """`uploader serve` on one root and port, through any number of kills and restarts."""
+    """`uploader serve` with one root and port, which survive kills and restarts."""
 
     def __init__(self, directory: Path, options: Sequence[str], token: str) -> None:
-        """Its output, access log and temporary files are in `directory`, its files in `directory/root`."""
+        """Keep output, access log and temporary files in `directory`, stored files in `directory/root`."""
         self.directory, self.root, self.port = directory, directory / "root", free_port()
         self.temporary = directory / "tmp"
         self.temporary.mkdir(parents=True)
@@ -76,7 +76,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, rules: Sequence[str] = ()) -> None:
-        """Start it, and return when it answers. Raises Find if it does not."""
+        """Start the server and wait until it is ready. Raises Find if it does not start."""
         line = [UPLOADER, "serve", "--root", self.root, "--port", str(self.port), "--auth-token-file", self._token]
         line += ["--access-log", self.directory / "access.log", *self._options, "--fault-control"]
         line += [part for rule in rules for part in ("--fault", rule)]
@@ -96,7 +96,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The base URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -106,7 +106,7 @@ class Server:
         return self.process.pid
 
     def change(self, rules: Sequence[str]) -> None:
-        """Put these faults into force, in place of all others."""
+        """Replace all faults of the server by these."""
         for method, body in (("DELETE", None), ("POST", json.dumps({"rules": list(rules)}))):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
             connection.request(method, "/faults", body, {"Content-Type": "application/json"} if body else {})
@@ -117,7 +117,7 @@ class Server:
                 raise Find(f"/faults answered {answer.status}: {text[:500]}")
 
     def hits(self) -> int:
-        """How many requests and events the faults in force have hit."""
+        """Return the number of requests and events that the current faults changed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request("GET", "/faults")
         rules = json.loads(connection.getresponse().read())["rules"]
@@ -125,18 +125,18 @@ class Server:
         return sum(rule["hits"] for rule in rules)
 
     def freeze(self, seconds: float) -> None:
-        """Stop it for a while."""
+        """Stop the process for this many seconds."""
         os.kill(self.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the server (SIGKILL)."""
         if self.process is not None:
             _kill_group(self.process)
 
     def stop(self) -> None:
-        """SIGTERM. Raises Find for anything but a quick exit with code 0."""
+        """Stop the server (SIGTERM). Raises Find if it does not exit soon with code 0."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -150,7 +150,7 @@ class Server:
 
 
 class Proxy(HttpProxy):
-    """A forward proxy that forgets what passes."""
+    """A forward proxy that keeps no copy of the data."""
 
     def _look(self, piece: bytes) -> None:
         self.seen.clear()
@@ -158,7 +158,7 @@ class Proxy(HttpProxy):
 
 @dataclass
 class Ended:
-    """A call of the client that is over."""
+    """A finished call of the client."""
 
     code: int
     out: str
@@ -172,12 +172,12 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether it was ended by `kill -9`."""
+        """Whether the call was ended by SIGKILL."""
         return self.code == -signal.SIGKILL
 
 
 class Client:
-    """`uploader ARGUMENTS` with a home of its own; its output goes to files in `directory`."""
+    """`uploader ARGUMENTS` with its own home directory; its output goes to files in `directory`."""
 
     def __init__(
         self, directory: Path, home: Path, options: Sequence[str], paths: Sequence[Path], env: dict[str, str]
@@ -202,7 +202,7 @@ class Client:
             )
 
     def run(self, strikes: Sequence[Strike], server: Server, rules: Sequence[str]) -> Ended:
-        """Wait for the end, and send the signals meanwhile. Raises Find if the process does not end."""
+        """Send the signals and wait for the end. Raises Find if the process does not end."""
         started, left, sent = time.monotonic(), list(strikes), list[int]()
         events, due = 0, None
         with (self._directory / "out.jsonl").open("rb") as out:
@@ -244,9 +244,10 @@ class Client:
             self._strikes += 1
 
     def _has_begun(self) -> bool:
-        """Wait until the client handles signals, which the interpreter does not do before the client's first line.
+        """Wait until the client handles signals; return False if it ends before.
 
-        Check SIGHUP: coverage installs a handler of SIGTERM earlier. Return False if the client ends before.
+        The interpreter handles none before the client's first line. SIGHUP is checked because coverage installs a
+        handler of SIGTERM earlier.
         """
         while self.process.poll() is None:
             if int(_status(self.process.pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1:
@@ -255,7 +256,7 @@ class Client:
         return False
 
     def kill(self) -> None:
-        """`kill -9`, if it still runs."""
+        """Kill the client if it is still running."""
         _kill_group(self.process)
 
 
@@ -281,7 +282,7 @@ def _status(pid: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Held:
-    """The resources of a process."""
+    """The resources that a process uses."""
 
     memory: int
     """Resident bytes."""
@@ -290,7 +291,7 @@ class Held:
 
     @classmethod
     def by(cls, pid: int) -> Held:
-        """A process now."""
+        """Return the current resources of a process."""
         status = _status(pid)
         memory = int(status["VmRSS"].split()[0]) << 10
         return cls(memory, int(status["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))

@@ -23,7 +23,7 @@ LAST_TRIES = 3
 
 @dataclass
 class Result:
-    """What a round came to."""
+    """The result of a round."""
 
     plan: Plan
     codes: list[int] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Result:
 
 
 def run_round(plan: Plan, directory: Path, shared: Server | None, secrets: Secrets) -> Result:
-    """Run one round in `directory` and return its result. `shared` is used if the plan says so."""
+    """Run one round in `directory` and return its result. The `shared` server is used if the plan says so."""
     result, began = Result(plan), time.monotonic()
     one = Round(plan, directory, shared if plan.shared else None, secrets, result)
     try:
@@ -104,7 +104,7 @@ class Round:
         self._check_texts()
 
     def close(self) -> None:
-        """Leave no process."""
+        """End all processes of the round."""
         if self.client is not None:
             self.client.kill()
         if self.own:
@@ -165,7 +165,7 @@ class Round:
             self.server.change([])
 
     def _finish(self) -> None:
-        """The same command completes, once the faults have ended, and then everything is stored once."""
+        """Check that the same command completes without faults and that every file is then stored once."""
         more = ["--skip-existing", "--no-fail-fast"]
         if self.plan.flavour == "reference":  # it can't be asked for what it stored without telling where
             more.append("--trust-receipts")
@@ -180,9 +180,9 @@ class Round:
         self._check_stored(finally_=True)
 
     def _is_settled(self) -> bool:
-        """Whether no file has failed but those of unknown outcome. Of some the analysis may have failed.
+        """Return True if only files of unknown outcome have failed. The analysis of others may have failed.
 
-        A file of which `/progress` alone has told that it is stored can't be analysed: nobody knows where it is.
+        A file whose only confirmation is `/progress` can't be analysed, because its location is unknown.
         """
         return not any(event["type"] == "file.failed" and event["code"] != "outcome_unknown" for event in self._last)
 
@@ -197,5 +197,5 @@ class Round:
 
 
 def forget_round(directory: Path) -> None:
-    """Remove the directory of a round without a find."""
+    """Remove the directory of a round that found nothing."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A chaos run: one round after the other, a server shared by many of them, and the summary."""
+"""A chaos run: rounds one after the other, the server that many of them share, and the summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTLING = 12.0
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """The summary of a run."""
 
     seed: int
     rounds: int = 0
@@ -47,7 +47,7 @@ class Summary:
 def run(
     seed: int, minutes: float, directory: Path, *, rounds: int | None = None, say: Callable[[str], None]
 ) -> Summary:
-    """Run rounds with the seeds `seed`, `seed + 1` … until the minutes or the rounds are over."""
+    """Run rounds with the seeds `seed`, `seed + 1` … until the time or the number of rounds is used up."""
     started, summary, secrets = time.monotonic(), Summary(seed), Secrets()
     shared = _Shared(directory / "shared", secrets)
     try:
@@ -84,7 +84,7 @@ def run(
 
 
 class _Shared:
-    """The server that many rounds share; its memory must not grow. Replaced after a find."""
+    """The server that many rounds share. Its memory must not grow; it is replaced after a find."""
 
     def __init__(self, directory: Path, secrets: Secrets) -> None:
         self._directory, self._secrets = directory, secrets
@@ -93,7 +93,7 @@ class _Shared:
         self._held: list[Held] = []
 
     def server(self) -> Server:
-        """The one that runs."""
+        """Return the running server, starting it if necessary."""
         if self._server is None:
             self._count += 1
             self._held.clear()
@@ -103,7 +103,7 @@ class _Shared:
         return self._server
 
     def find(self) -> str:
-        """Look at it after a round: why that is a find, or an empty text."""
+        """Compare the resources of the server after a round; return what is wrong, or an empty text."""
         assert self._server is not None
         until = time.monotonic() + SETTLING
         while True:
@@ -126,13 +126,13 @@ class _Shared:
         return ""
 
     def end(self) -> None:
-        """Stop it. Raises Find."""
+        """Stop the server. Raises Find."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
 
     def kill(self) -> None:
-        """Leave no process."""
+        """Kill the server if it is running."""
         if self._server is not None:
             self._server.kill()
 

@@ -1,6 +1,6 @@
-"""Random trees, faults and kills, from fixed seeds: every invariant of `chaos.invariants` holds.
+"""Every invariant of `chaos.invariants` holds with random trees, faults and kills from fixed seeds.
 
-`python -m tests.chaos` runs more of them (CONTRIBUTING.md).
+`python -m tests.chaos` runs more rounds (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def test_seed_decides_the_plan() -> None:
 
 @pytest.mark.parametrize("seed", [3049, 11061, 11071])
 def test_short_chaos(tmp_path: Path, seed: int) -> None:
-    """On a bundled server of its own, on one that is shared, and on the reference backend; with kills and resumes."""
+    """On a bundled server, on a shared server and on the reference backend, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
 
 
 def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
-    """After a round without faults each result is altered in turn, and each alteration is found."""
+    """After a round without faults, each change of its results is found."""
     plan = Plan(1, "bundled", False, {"a": 10, "deep/b": 20}, [], ["--durability", "none"], [], [Invocation()])
     one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
     one.run()
@@ -83,5 +83,5 @@ def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [10_000, 20_000])
 def test_long_chaos(tmp_path: Path, seed: int) -> None:
-    """Twenty minutes each."""
+    """Run for twenty minutes."""
     assert run(seed, 20, tmp_path, say=print).finds == []

@@ -44,9 +44,9 @@ MIB = 1 << 20
 
 
 def random_tree(chance: random.Random, *, batch_only: bool) -> dict[str, int]:
-    """Return sizes by relative path (as `os.fsdecode` gives it).
+    """Return sizes by relative path (as `os.fsdecode` returns it).
 
-    With `batch_only` the files are few, none is empty, and most have a type that the reference backend takes.
+    With `batch_only` there are few files, none is empty, and the reference backend accepts the types of most.
     """
     if batch_only:
         names = [
@@ -71,7 +71,7 @@ def random_tree(chance: random.Random, *, batch_only: bool) -> dict[str, int]:
 
 
 def make_tree(top: Path, sizes: dict[str, int], seed: int) -> None:
-    """Write the files of random bytes."""
+    """Write files of random bytes."""
     source = random.Random(seed)
     for name, size in sizes.items():
         path = top / name

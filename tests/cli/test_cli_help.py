@@ -95,7 +95,7 @@ def test_upload_imports_only_what_every_upload_needs() -> None:
     _, _, modules = modules_of("import uploader_cli.run.commands")
     assert "requests" in modules
     assert not {"socketio", "engineio", "rich", "pathspec", "xml.sax"} & modules
-    rare = ("doctor", "smoke", "report", "render.live", "run.analyst", "selection.manifest")
+    rare = ("checks", "report", "render.live", "run.analyst", "selection.manifest")
     assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment
-from pages import codes, page, rows, section
+from pages import blocks, codes, page, rows, section
 
 from uploader_cli.__main__ import main
 from uploader_cli.settings import shard
@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def commands(scheduler: str) -> list[list[str]]:
     """What the section has run, in the order of the page, as words that still have their variables in them."""
     folded = re.sub(r"\\?\n +--", " --", section(PAGE, f"### {scheduler}"))
-    return [shlex.split(line) for line in re.findall(r"^ +(?:- )?((?:uploader|mkdir) .*)$", folded, re.MULTILINE)]
+    return [shlex.split(line) for line in re.findall(r"^ *(?:- )?((?:uploader|mkdir) .*)$", folded, re.MULTILINE)]
 
 
 def run(words: Sequence[str], place: Path) -> int:
@@ -106,10 +106,10 @@ def test_docs_container_restarted_after_exit_4_completes(
 
 def test_docs_shell_script_runs_all_shards(server: EmbeddedServer, place: Path) -> None:
     """Run all shards in parallel from a shell."""
-    (script,) = re.findall(r"(?:^    .*\n)+", section(PAGE, "### By hand"), re.MULTILINE)
+    (script,) = blocks(section(PAGE, "### By hand"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script.replace("localhost:8005", server.url)],
+        ["bash", "-c", script.text.replace("localhost:8005", server.url)],
         cwd=place,
         env=environment(place, PATH=path),
         timeout=DEADLINE,

@@ -16,7 +16,7 @@ from junit_rules import check_junit
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.smoke import CHECKS
+from uploader_cli.checks.smoke import CHECKS
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ def test_benchmark_list_names_each_case() -> None:
 
 
 def test_a_case_prints_a_table_and_what_is_missing(tmp_path: Path) -> None:
-    """Without curl and node, which are not in this PATH; nothing is left behind."""
+    """curl and node are not in this PATH; no files are left."""
     uploader = Path(sys.executable).with_name("uploader")
     done = benchmarks("single", "--runs", "1", "--where", str(tmp_path), PATH=str(uploader.parent))
     assert done.returncode == 0, done.stderr

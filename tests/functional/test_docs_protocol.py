@@ -1,4 +1,4 @@
-"""docs/protocol.md: its examples are run, its captures compared, its numbering and its codes checked."""
+"""docs/protocol.md: its examples are run, and its captures, numbering and codes are checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VARYING = [
 
 @dataclass
 class Example:
-    """A block of commands, and what the page shows below it."""
+    """A block of commands, and the output that the page shows below it."""
 
     commands: str
     kind: str
@@ -45,12 +45,12 @@ class Example:
 
     @property
     def statuses(self) -> list[str]:
-        """Those that the ends of its lines name, in their order."""
+        """The statuses at the ends of its lines, in order."""
         return re.findall(r" # (\d{3})$", self.commands, re.MULTILINE)
 
     @property
     def lines(self) -> list[str]:
-        """What its lines print that look into a saved answer."""
+        """The output of the lines that read a saved answer."""
         return re.findall(r"^(?:value|grep) .* # (.+)$", self.commands, re.MULTILINE)
 
 
@@ -61,20 +61,20 @@ EXAMPLES = [
 
 
 def normalised(text: str) -> str:
-    """Without what differs from run to run."""
+    """Replace what differs from run to run."""
     for pattern, word in VARYING:
         text = re.sub(pattern, word, text)
     return text
 
 
 def headers(text: str) -> set[str]:
-    """The lines of a response's head; names of headers are in lower case."""
+    """Return the lines of a response's head, with names in lower case."""
     split = (line.strip().partition(": ") for line in normalised(text).splitlines())
     return {f"{name.lower() if colon else name}{colon}{value}" for name, colon, value in split if name}
 
 
 def run(directory: Path, server: str, token: str) -> tuple[list[str], list[str]]:
-    """Run all examples in one shell; what each one wrote to stdout and to stderr."""
+    """Run all examples in one shell; return stdout and stderr of each."""
     script = PRELUDE + "".join(f"next\n{example.commands}" for example in EXAMPLES)
     done = subprocess.run(
         ["bash", "-c", script],

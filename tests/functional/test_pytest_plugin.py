@@ -1,4 +1,4 @@
-"""The pytest plugin in another project: the page's example, mistakes, and its cost."""
+"""The pytest plugin in another project: the example of the page, mistakes, and the cost of the plugin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SESSION = {"category": "personal", "expectedFiles": 1}
 
 @pytest.fixture
 def foreign(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
-    """Run pytest in a project that has the plugin and xdist, and nothing else, with these tests."""
+    """Run pytest in a project that has only the plugin and xdist."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
@@ -44,7 +44,7 @@ def foreign(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a server by the keywords of markers, the closest first."""
+    """Start a server with the keywords of markers, the closest marker first."""
     running: list[UploadServer] = []
 
     def call(*marks: dict[str, Any]) -> UploadServer:
@@ -126,7 +126,7 @@ def test_missing_extra_shows_the_pip_command(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_files_lists_completely_stored_files(start: Start) -> None:
-    """By category and path, in the order of names; neither the server's own files nor uploads under way."""
+    """By category and path in order of names, without the server's own files and active uploads."""
     server = start()
     assert server.files == {}
     made = session(server).json()
@@ -152,7 +152,7 @@ def test_faults_can_be_changed_at_any_time(start: Start) -> None:
 
 
 def test_innermost_marker_overrides_outer_ones(start: Start) -> None:
-    """For options and for answers, of which those that are left over come after."""
+    """For options; of answers, those of the outer markers follow those of the inner ones."""
     call = "POST /api/upload/session"
     server = start({"max_files": 2, "answers": {call: [503]}}, {"max_files": 7, "tus": False, "answers": {call: [500]}})
     assert [session(server).status_code for _ in range(2)] == [503, 500]
@@ -161,7 +161,7 @@ def test_innermost_marker_overrides_outer_ones(start: Start) -> None:
 
 
 def test_each_option_on_the_page_exists(start: Start, tmp_path: Any) -> None:
-    """Each example of the table starts a server; all of them are options."""
+    """A server starts with all examples of the table as options."""
     options: dict[str, Any] = {}
     for option, _ in rows(section(PAGE, "## The marker")):
         for code in codes(option):

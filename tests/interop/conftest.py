@@ -22,7 +22,7 @@ INSTALL = ["npm", "install", "--engine-strict", "--no-audit", "--no-fund", "--no
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    """The scripts, with their packages from npm installed beside them, in a directory of this run."""
+    """Install the packages of npm in a temporary directory and return its scripts."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if missing:
         pytest.fail(f"the interop tests run tus-js-client and @tus/server, and need {' and '.join(missing)} in PATH")
@@ -37,13 +37,13 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
 
 @pytest.fixture(params=["in a session", "without a session"])
 def destination(request: pytest.FixtureRequest, server: EmbeddedServer) -> Destination:
-    """The bundled server, both ways."""
+    """Return the bundled server as a destination, with and without a session."""
     return Destination(server, open_session(server) if request.param == "in a session" else None)
 
 
 @pytest.fixture
 def make_file(tmp_path: Path) -> Callable[[str, int], Path]:
-    """A file of random bytes, the same in each run."""
+    """Make files of random bytes, which are the same in each run."""
 
     def make(name: str, size: int) -> Path:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Other tus software in its own processes, and checks of what it stores on the bundled server."""
+"""Run other tus software in its own processes, and check what it stored on the bundled server."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """The `.mjs` scripts beside this file, in a directory that has what they import."""
+    """The `.mjs` scripts of this directory, copied to a directory with their npm packages."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """A script, started; its stdout is the caller's."""
+        """Start a script with pipes for its outputs."""
         command = ["node", self._directory / script, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def run(self, script: str, **told: Any) -> dict[str, Any]:
-        """A script that takes JSON and prints JSON, run to its end."""
-        process = self.start(script, json.dumps(told))
+    def run(self, script: str, **options: Any) -> dict[str, Any]:
+        """Run a script with JSON as its argument, and return the JSON that it prints."""
+        process = self.start(script, json.dumps(options))
         try:
             out, err = process.communicate(timeout=PATIENCE)
         finally:
@@ -42,22 +42,22 @@ class Node:
 
 @dataclass
 class Destination:
-    """The bundled server as a place for one file: in a session, or without one."""
+    """The bundled server as a destination for one file, in a session or without one."""
 
     server: EmbeddedServer
     session: str | None
 
     @property
     def endpoint(self) -> str:
-        """Where tus clients are sent."""
+        """The creation URL for tus clients."""
         return f"{self.server.url}/api/upload/files/"
 
     def metadata(self, name: str) -> dict[str, str]:
-        """What a client says of its file."""
+        """Return the metadata that a client sends with its file."""
         return {"filename": name} | ({"sessionId": self.session} if self.session else {})
 
     def check(self, url: str, name: str, data: bytes) -> None:
-        """The upload gives the bytes back, so does the stored file, and the session is over."""
+        """Check that the upload and the stored file have these bytes, and that the session is completed."""
         answer = requests.get(url, timeout=PATIENCE)
         assert (answer.status_code, answer.content == data) == (200, True)
         stored = requests.get(self.server.url + answer.headers["content-location"], timeout=PATIENCE)
@@ -69,7 +69,7 @@ class Destination:
         assert (state["overallStatus"], state["completedFiles"], state["failedFiles"]) == ("completed", 1, 0)
 
     def check_gone(self, url: str) -> None:
-        """Check that the upload is deleted, and nothing of it is stored."""
+        """Check that the upload is deleted and nothing of it is stored."""
         for method in ("HEAD", "GET"):
             answer = requests.request(method, url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
             assert answer.status_code == 410
@@ -79,7 +79,7 @@ class Destination:
 
 
 def open_session(server: EmbeddedServer) -> str:
-    """A session for one file."""
+    """Create a session for one file and return its id."""
     wanted = {"category": "personal", "expectedFiles": 1}
     answer = requests.post(f"{server.url}/api/upload/session", json=wanted, timeout=PATIENCE)
     assert answer.status_code == 201

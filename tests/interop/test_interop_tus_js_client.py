@@ -49,8 +49,8 @@ def test_tus_js_client_options(
     requests: dict[str, int],
 ) -> None:
     file = make_file("a.bin", 1000 * KIB)
-    told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **options}
-    done = node.run(SCRIPT, file=str(file), stream=stream, options=told)
+    given = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **options}
+    done = node.run(SCRIPT, file=str(file), stream=stream, options=given)
     assert Counter(done["requests"]) == requests
     destination.check(done["url"], NAME, file.read_bytes())
 
@@ -72,10 +72,10 @@ def test_resume_from_a_previous_upload(
     found: int,
     chunks: int,
 ) -> None:
-    """Aborted in the middle of a body. Another process finds the URLs, asks where the server is, and sends the rest."""
+    """After an abort within a body, a second process finds the URLs, asks for the offsets and sends the rest."""
     file = make_file("a.bin", 2 << 20)
-    told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS, **options}
-    same = {"file": str(file), "options": told, "storage": str(tmp_path / "urls")}
+    given = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS, **options}
+    same = {"file": str(file), "options": given, "storage": str(tmp_path / "urls")}
     first = node.run(SCRIPT, **same, stopAfter=1 << 20)
     assert first["stopped"]
     rest = node.run(SCRIPT, **same)
@@ -87,10 +87,10 @@ def test_resume_from_a_previous_upload(
 
 
 def test_resume_from_a_url(node: Node, destination: Destination, make_file: Callable[[str, int], Path]) -> None:
-    """Nothing but the URL is left of the first process."""
+    """The second process knows only the URL."""
     file = make_file("a.bin", 2 << 20)
-    told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS}
-    first = node.run(SCRIPT, file=str(file), options=told, stopAfter=1 << 20)
+    given = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS}
+    first = node.run(SCRIPT, file=str(file), options=given, stopAfter=1 << 20)
     rest = node.run(SCRIPT, file=str(file), options={"uploadUrl": first["url"], **CHUNKS})
     assert rest["url"] == first["url"]
     assert rest["requests"][0] == "HEAD 200"
@@ -101,10 +101,10 @@ def test_resume_from_a_url(node: Node, destination: Destination, make_file: Call
 def test_terminate_during_an_upload(
     node: Node, destination: Destination, make_file: Callable[[str, int], Path]
 ) -> None:
-    """`abort(true)` in the middle of a body."""
-    told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS}
+    """`abort(true)` within a body deletes the upload."""
+    given = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME), **CHUNKS}
     file = make_file("a.bin", 2 << 20)
-    done = node.run(SCRIPT, file=str(file), options=told, stopAfter=1 << 20, terminate=True)
+    done = node.run(SCRIPT, file=str(file), options=given, stopAfter=1 << 20, terminate=True)
     assert done["stopped"]
     assert done["requests"][-1] == "DELETE 204"
     destination.check_gone(done["url"])
@@ -114,8 +114,8 @@ def test_terminate_during_an_upload(
 def test_terminate_of_a_finished_upload(
     node: Node, destination: Destination, make_file: Callable[[str, int], Path]
 ) -> None:
-    """The file goes too. (That of a session asks for a token.)"""
-    told = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME)}
-    done = node.run(SCRIPT, file=str(make_file("a.bin", 1000)), options=told, terminate=True)
+    """The stored file is deleted, too. (In a session that needs a token.)"""
+    given = {"endpoint": destination.endpoint, "metadata": destination.metadata(NAME)}
+    done = node.run(SCRIPT, file=str(make_file("a.bin", 1000)), options=given, terminate=True)
     assert done["requests"] == ["POST 201", "PATCH 204", "DELETE 204"]
     destination.check_gone(done["url"])

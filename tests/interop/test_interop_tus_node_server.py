@@ -1,4 +1,4 @@
-"""`uploader` to @tus/server, which has neither checksums nor concatenation, and breaks off every third PATCH."""
+"""`uploader` uploads to @tus/server without checksums and concatenation, which cuts every third PATCH."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ SMALL = {"empty.bin": 0, "small.bin": 1000, "one chunk.bin": CHUNK}
 
 @dataclass
 class TusServer:
-    """What @tus/server has and was asked."""
+    """A running @tus/server: its URL, its files and its counts."""
 
     url: str
     directory: Path
 
     @property
     def endpoint(self) -> str:
-        """Where uploads are made."""
+        """The creation URL."""
         return f"{self.url}/files"
 
     def counts(self) -> dict[str, int]:
-        """Requests by method, PATCHes that were broken off, bytes of PATCHes that came."""
+        """Return the requests by method, the cut PATCH requests (`broken`), and the received bytes (`patched`)."""
         counts: dict[str, int] = requests.get(f"{self.url}/counts", timeout=PATIENCE).json()
         return counts
 
     def stored(self) -> list[tuple[str, str]]:
-        """Name and SHA-256 of each whole file, sorted."""
+        """Return the name and SHA-256 of each complete file, sorted."""
         infos = [json.loads(path.read_text()) for path in self.directory.glob("*.json")]
         found = [(info["metadata"]["filename"], self.directory / info["id"], info["size"]) for info in infos]
         return sorted((name, sha256(path)) for name, path, size in found if path.stat().st_size == size)
@@ -59,7 +59,7 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture
 def tus_server(node: Node, tmp_path: Path) -> Iterator[TusServer]:
-    """Breaks PATCHes off after seeded numbers of bytes, the first one before any."""
+    """Start a server that cuts PATCH requests after a seeded number of bytes, the first one after none."""
     directory = tmp_path / "store"
     directory.mkdir()
     cuts = [0, *(random.Random(3).randrange(CHUNK) for _ in range(30))]
@@ -91,7 +91,7 @@ def options(tus_server: TusServer) -> list[str]:
 def test_upload_completes_when_every_third_patch_is_cut(
     tus_server: TusServer, files: list[Path], tmp_path: Path
 ) -> None:
-    """Everything arrives, once; at most one chunk is sent again for each break; and it can be read back."""
+    """Each file is stored once and verified; each cut resends at most one chunk."""
     done = uploader("upload", *files, *options(tus_server), "--verify", home=tmp_path)
     assert done.code == 0, done.err
     assert tus_server.stored() == expected(files)
@@ -105,7 +105,7 @@ def test_upload_completes_when_every_third_patch_is_cut(
 
 
 def kill_in_the_middle(process: subprocess.Popen[str]) -> None:
-    """Follow the stream until a file is in the middle of a chunk after its first, then end the process at once."""
+    """Kill the client when a file is within a chunk after its first one."""
     assert process.stdout is not None
     events = map(json.loads, process.stdout)
     in_the_middle = any(0 < event["confirmed"] < event["sent"] for event in events if event["type"] == "file.progress")
@@ -115,7 +115,7 @@ def kill_in_the_middle(process: subprocess.Popen[str]) -> None:
 
 
 def test_resume_after_kills(tus_server: TusServer, files: list[Path], tmp_path: Path) -> None:
-    """`kill -9` twice in the middle: the last resume completes all, nothing is stored twice, little is sent again."""
+    """After two kills the last resume completes all files, stores none twice and resends little."""
     slow = ["--limit-rate", "4M"]
     kill_in_the_middle(start("upload", *files, *options(tus_server), *slow, home=tmp_path))
     kill_in_the_middle(start("resume", "--json", *slow, home=tmp_path))

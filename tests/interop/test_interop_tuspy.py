@@ -1,4 +1,4 @@
-"""tuspy uploads to the bundled server, and the bytes come back equal."""
+"""tuspy uploads to the bundled server, and the stored bytes are equal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_chunks(destination: Destination, make_file: Callable[[str, int], Path],
 
 
 def test_metadata_comes_back(destination: Destination, make_file: Callable[[str, int], Path]) -> None:
-    """As it was sent; and `relativePath` says where the file goes."""
+    """HEAD returns the metadata as sent; `relativePath` sets the path of the file."""
     metadata = {**destination.metadata("a.bin"), "relativePath": f"trip/{NAME}", "note": "x, y"}
     file = make_file("a.bin", 1000)
     upload = TusClient(destination.endpoint).uploader(str(file), metadata=metadata)
@@ -51,7 +51,7 @@ def test_metadata_comes_back(destination: Destination, make_file: Callable[[str,
 
 @pytest.mark.parametrize("checksum", [False, True], ids=["plain", "sha1"])
 def test_resume_by_url(destination: Destination, make_file: Callable[[str, int], Path], checksum: bool) -> None:
-    """Another uploader with nothing but the URL."""
+    """The second uploader knows only the URL."""
     file = make_file("a.bin", 1000 * KIB)
     options: dict[str, Any] = {"chunk_size": 256 * KIB, "upload_checksum": checksum}
     first = TusClient(destination.endpoint).uploader(str(file), metadata=destination.metadata(NAME), **options)
@@ -65,7 +65,7 @@ def test_resume_by_url(destination: Destination, make_file: Callable[[str, int],
 def test_resume_from_its_storage(
     destination: Destination, make_file: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
-    """A new upload of the same file resumes the old one."""
+    """A new upload of the same file resumes the earlier one."""
     file = make_file("a.bin", 1000 * KIB)
 
     def uploader() -> Uploader:
@@ -82,7 +82,7 @@ def test_resume_from_its_storage(
 
 
 def test_tuspy_resends_a_refused_chunk(destination: Destination, make_file: Callable[[str, int], Path]) -> None:
-    """After a 503 tuspy asks where the server is and goes on; without retries it gives up there."""
+    """After a 503 tuspy requests the offset and continues; without retries it fails."""
     file = make_file("a.bin", 1000 * KIB)
     upload = TusClient(destination.endpoint).uploader(
         str(file), chunk_size=256 * KIB, metadata=destination.metadata(NAME), retry_delay=0

@@ -1,8 +1,8 @@
 """Many uploaders and watchers on one bundled server: `python -m tests.load --uploaders 200 --watchers 1000`.
 
-Prints figures, and ends with 1 where anything failed: an error, a watcher that did not hear the end of a session, a
-stored file that is missing or differs, memory of the server that grew, or descriptors that stayed open. `--real` of the
-uploaders are the command itself, the others speak its protocols from a few processes.
+Prints figures, and exits with 1 after any failure: an error, a watcher that missed the end of a session, a stored file
+that is missing or differs, memory of the server that grew, or descriptors that stayed open. `--real` of the uploaders
+are the command itself; the others speak its protocols from a few processes.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Crowd:
 
     @classmethod
     async def start(cls, url: str, uploaders: int, watchers: int, seconds: int, rate: int, seed: int) -> Crowd:
-        """Return once its watchers are connected."""
+        """Wait until its watchers are connected."""
         arguments = map(str, (url, uploaders, watchers, seconds, rate, seed))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "load.crowd", *arguments),
@@ -112,13 +112,13 @@ class Crowd:
         return cls(process)
 
     async def run(self) -> Figures:
-        """Let it upload, and return what it did."""
+        """Let the process upload, and return its figures."""
         out, _ = await self._process.communicate(b"\n")
         return Figures(**json.loads(out))
 
 
 async def load(options: argparse.Namespace, server: ServerProcess, where: Path) -> tuple[Figures, list[Held]]:
-    """Run everything; the figures, and what the server held in each of equal parts of the run."""
+    """Run everything; return the figures and the server's resources in equal parts of the run."""
     light, seconds = options.uploaders - options.real, round(options.minutes * 60)
     each = options.watchers // options.uploaders
     total = Figures()
@@ -143,12 +143,12 @@ async def load(options: argparse.Namespace, server: ServerProcess, where: Path) 
 
 
 def split(count: int, parts: int) -> list[int]:
-    """Shares of a count that differ by one at most; none of them empty."""
+    """Divide a count into shares that differ by at most one, without empty shares."""
     return [share for share in (count // parts + (number < count % parts) for number in range(parts)) if share]
 
 
 async def sample(pid: int, seconds: float, parts: int) -> list[Held]:
-    """What the server holds at the end of each part; the median of several looks."""
+    """Return the server's resources at the end of each part, as the median of several samples."""
     found = []
     for _ in range(parts):
         looks = []
@@ -160,13 +160,13 @@ async def sample(pid: int, seconds: float, parts: int) -> list[Held]:
 
 
 def damaged(root: Path) -> tuple[int, int]:
-    """How many files are stored, and how many of them have other bytes than their names say."""
+    """Return the number of stored files, and of those whose bytes differ from what their names say."""
     files = [path for path in (root / "personal").rglob("*") if path.is_file()]
     return len(files), sum(hashlib.sha256(path.read_bytes()).hexdigest() != path.name for path in files)
 
 
 async def settled(pid: int) -> Held:
-    """What the server holds once it does not open anything more by itself."""
+    """Return the server's resources once it opens nothing more by itself."""
     before, now = None, Held.by(pid)
     while before is None or now.descriptors != before.descriptors:
         await asyncio.sleep(0.3)
@@ -185,7 +185,7 @@ async def closed(pid: int, before: Held) -> Held:
 
 
 def verdict(figures: Figures, held: list[Held], before: Held, after: Held, stored: tuple[int, int]) -> list[str]:
-    """What is wrong."""
+    """Return what is wrong."""
     wrong = [f"{count} × {text}" for text, count in figures.errors.items()]
     if figures.unfinished:
         wrong.append(f"{figures.unfinished} × a watcher did not hear the end of its session")
@@ -235,7 +235,7 @@ async def main(options: argparse.Namespace, where: Path) -> int:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("--uploaders", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--watchers", type=int, default=1000, help="default: %(default)s")

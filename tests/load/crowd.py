@@ -1,8 +1,8 @@
 """Light uploaders and their watchers in one process: `python -m load.crowd URL UPLOADERS WATCHERS SECONDS RATE SEED`.
 
-Each uploader has a connection of its own and sends one session after another: a pack, a tus upload in one request, one
-in several, and a batch. Its watchers join each session, some of them late, and have to hear its end. Prints a line once
-all watchers are connected, waits for a line on stdin, and prints its `Figures` as JSON at the end.
+Each uploader has its own connection and sends one session after another: a pack, a tus upload in one request, one in
+several, and a batch. Its watchers join each session, some of them late, and must receive its end. The process prints a
+line once all watchers are connected, waits for a line on stdin, and prints its `Figures` as JSON at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-strea
 
 @dataclass
 class Figures:
-    """What was done, and what went wrong."""
+    """What was done, and what failed."""
 
     requests: int = 0
     sessions: int = 0
@@ -61,7 +61,7 @@ class Figures:
 
 
 class Pace:
-    """At most `rate` steps a second, however many ask for one."""
+    """A limit of `rate` steps per second for all callers together."""
 
     def __init__(self, rate: float) -> None:
         self._interval, self._next = 1 / rate, 0.0
@@ -73,7 +73,7 @@ class Pace:
 
 
 class Line:
-    """A kept-alive HTTP connection."""
+    """A persistent HTTP connection."""
 
     def __init__(self, url: str, figures: Figures) -> None:
         parts = urlsplit(url)
@@ -84,7 +84,7 @@ class Line:
     async def call(
         self, method: str, target: str, expected: int, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> tuple[dict[str, str], bytes]:
-        """Send a request; the headers (names in lower case) and the body of its answer, which must be `expected`."""
+        """Send a request; return headers (names in lower case) and body of an answer with the `expected` status."""
         async with asyncio.timeout(PATIENCE):
             if self._streams is None:
                 self._streams = await asyncio.open_connection(self._host, self._port)
@@ -168,7 +168,7 @@ class Uploader:
         return self._random.randbytes(size)
 
     def _path(self, data: bytes) -> str:
-        """A stored file can be checked by its name."""
+        """Return a path that names the content, so that the stored file can be checked."""
         return f"{self._name}/{hashlib.sha256(data).hexdigest()}"
 
     async def _call(
@@ -194,7 +194,7 @@ class Uploader:
             raise UnexpectedError(f"a file of a pack: {answer[:200]!r}")
 
     async def _send_tus(self, session: str, data: bytes, piece: int) -> None:
-        """Create an upload with its first bytes, and send the others in pieces."""
+        """Create an upload with its first bytes, and send the rest in pieces."""
         path = self._path(data)
         fields = {"filename": path.rpartition("/")[2], "relativePath": path, "sessionId": session}
         metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in fields.items())
@@ -206,7 +206,7 @@ class Uploader:
             await self._call("PATCH", answered["location"], 204, headers, part)
 
     async def _send_batch(self, session: str, data: bytes) -> str:
-        """Send a file; the URL of the stored one."""
+        """Send a file and return the URL of the stored one."""
         path = self._path(data)
         parts = [
             ('name="sessionId"', session.encode()),
@@ -233,7 +233,7 @@ def _multipart(parts: list[tuple[str, bytes]]) -> bytes:
 
 
 async def dialled(url: str, count: int, figures: Figures) -> list[Watcher]:
-    """So many watchers, connected."""
+    """Connect this many watchers."""
     some = asyncio.Semaphore(DIALLED_AT_ONCE)
     watchers = [Watcher(url, figures.failed) for _ in range(count)]
 

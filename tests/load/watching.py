@@ -21,9 +21,9 @@ ENDED = {"completed", "partial", "cancelled"}
 
 
 class Watcher:
-    """One connection. `failed(text)` is called for each thing that should not happen.
+    """One connection. `failed(text)` is called for everything that should not happen.
 
-    A connection that breaks is a failure; it is made again, and its session joined again, as a client does it.
+    A broken connection is a failure; it is restored, and its session joined again, as a client does.
     """
 
     def __init__(self, url: str, failed: Callable[[str], None]) -> None:
@@ -37,7 +37,7 @@ class Watcher:
         self.events = 0
 
     async def dial(self) -> None:
-        """Connect, up to the end of the Socket.IO handshake."""
+        """Connect, including the handshake of Socket.IO."""
         connection = await connect(self._url, compression=None, ping_interval=None, open_timeout=PATIENCE)
         async with asyncio.timeout(PATIENCE):
             await connection.recv()
@@ -47,7 +47,7 @@ class Watcher:
         self._connection = connection
 
     async def listen(self) -> None:
-        """Answer pings and take events, until cancelled; then disconnect."""
+        """Answer pings and receive events until cancelled; then disconnect."""
         try:
             while True:
                 assert self._connection is not None
@@ -86,7 +86,7 @@ class Watcher:
             self._end.set_result(body)
 
     async def join(self, session: str) -> None:
-        """Leave the session before, and join this one. Raises TimeoutError."""
+        """Leave the previous session and join this one. Raises TimeoutError."""
         if self._session:
             await self._send("leave-session", self._session)
         self._session, self._percent = session, 0
@@ -98,7 +98,7 @@ class Watcher:
             self._failed(f"a join was answered with {answer}")
 
     async def end(self) -> dict[str, Any] | None:
-        """Return the event that ends the joined session; None where it does not come."""
+        """Return the event that ends the joined session, or None if it does not arrive."""
         done, _ = await asyncio.wait({self._end}, timeout=PATIENCE)
         return self._end.result() if done else None
 

@@ -1,1 +1,1 @@
-"""Behaviours broken on purpose, to check that tests fail: `python -m tests.mutants`."""
+"""Deliberately broken behaviours, to check that tests fail: `python -m tests.mutants`."""

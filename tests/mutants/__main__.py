@@ -27,7 +27,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "build", 
 
 
 def main() -> int:
-    """Print a line for each mutant, and return 1 where one survived or could not be applied."""
+    """Print a line for each mutant; return 1 if one survived or could not be applied."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--sample", type=int, metavar="N", help="try N of them, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

@@ -75,7 +75,7 @@ def test_transfer_is_from_the_first_start_to_the_last_finish(tmp_path: Path) -> 
     assert transfer_seconds([tmp_path / "2.out"]) == 0.0
 
 
-def test_numbers_have_three_digits() -> None:
+def test_numbers_have_three_significant_digits() -> None:
     assert [number(value) for value in (0, 0.01234, 1.5, 99.96, 12345.6)] == ["–", "0.0123", "1.5", "100", "12,346"]
 
 

@@ -1,4 +1,4 @@
-"""The slow link of the benchmarks: rates and delays by a fake clock, and bytes through real sockets."""
+"""The slow link of the benchmarks: rates and delays with a fake clock, and bytes through real sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_pieces_leave_at_the_rate_after_one_burst() -> None:
     assert [lane.departure(PIECE) for _ in range(4)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
-def test_an_idle_lane_saves_up_one_burst_at_most() -> None:
+def test_idle_lane_saves_one_burst_at_most() -> None:
     clock = Clock(0.0)
     lane = Lane(RATE, 0, clock)
     lane.departure(PIECE)

@@ -1,4 +1,4 @@
-"""The account of the server's rate limit, under a clock that the test moves."""
+"""The account of the server's rate limit, with a fake clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WALL = 1_795_564_000.0
 
 
 class Account(RateBudget):
-    """A budget whose wall clock runs with its other clock."""
+    """A budget whose wall clock follows its monotonic clock."""
 
     def __init__(self) -> None:
         self.at = Clock()
@@ -99,7 +99,7 @@ def test_headers_of_the_reference_backend() -> None:
 
 
 @pytest.mark.parametrize("junk", ["", "many", "-1", "1.5", "\xb2", "9" * 5000, "0x10", "1 2"])
-def test_headers_that_are_no_numbers_change_nothing(junk: str) -> None:
+def test_non_numeric_headers_are_ignored(junk: str) -> None:
     account = Account()
     account.left(11, 900)
     account.left(junk, 5)
@@ -145,7 +145,7 @@ def test_no_call_during_a_pause() -> None:
     assert account.pause_left() == 0.0
 
 
-def test_a_pause_outlasts_the_interval() -> None:
+def test_poll_waits_for_a_pause_longer_than_the_interval() -> None:
     account = Account()
     account.left(35, 900)
     account.pause(7)
@@ -183,7 +183,7 @@ def test_retry_after_may_be_missing() -> None:
 
 
 def test_retry_after_may_be_a_date() -> None:
-    """It counts from now; one that is past means at once."""
+    """It counts from now; a past date is 0 seconds."""
     now = datetime.now(UTC)
     assert retry_after({"Retry-After": format_datetime(now + timedelta(hours=1), usegmt=True)}) == pytest.approx(
         3600, abs=30
@@ -192,7 +192,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 @pytest.mark.parametrize("date", ["1 Jan 99999999999999999 00:00:00 GMT", "1 Jan 2020 00:00:00 +99999999999999"])
-def test_a_date_beyond_all_calendars_is_none(date: str) -> None:
+def test_retry_after_date_out_of_range_is_none(date: str) -> None:
     assert retry_after({"Retry-After": date}) is None
 
 

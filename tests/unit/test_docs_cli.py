@@ -40,7 +40,7 @@ SHORT = {param.opts[0]: set(param.opts[1:]) for param in COMMANDS["upload"].para
 
 
 def flags_on_the_page(command: str) -> set[str]:
-    """Those of its table, and those it shares with `upload`, which are named by their long forms there."""
+    """Return the flags in the table of a command, and those it shares with `upload`, with their short forms."""
     text = section(f"### `uploader {command}`")
     own = {code for row in rows(text) for code in codes(row[0]) if code.startswith("-")}
     shared = re.search(r"^As in `upload`: (.*?)\.$", text, re.DOTALL | re.MULTILINE)
@@ -63,7 +63,7 @@ def test_the_options_are_those_of_the_command(command: str) -> None:
 
 
 def test_option_tables_are_current() -> None:
-    """They are generated: run `python docs/cli_options.py`."""
+    """`python docs/cli_options.py` updates them."""
     assert runpy.run_path(str(ROOT / "docs" / "cli_options.py"))["updated"](PAGE) == PAGE
 
 
@@ -99,10 +99,10 @@ def _shown(default: Any) -> str:
 
 @pytest.mark.parametrize("command", ["demo", "watch"])
 def test_defaults_are_those_of_the_command(command: str) -> None:
-    told = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
+    documented = {codes(row[0])[0]: codes(row[1]) for row in rows(section(f"### `uploader {command}`"))}
     for param in options_of(command):
         if param.name not in OPTIONS:
-            assert told[param.opts[0]] == ([] if param.default is None else [str(param.default)])
+            assert documented[param.opts[0]] == ([] if param.default is None else [str(param.default)])
 
 
 def test_the_keys_a_working_directory_may_not_set_are_named() -> None:
@@ -123,10 +123,12 @@ def test_the_order_of_exit_codes() -> None:
 
 
 def test_the_events_and_their_fields_are_those_of_the_stream() -> None:
-    told = {codes(row[0])[0]: codes(row[1]) for row in rows(section("## The event stream")) if row[0] not in ENUMS}
-    assert told.keys() == {event.type for event in events.PUBLIC}
+    documented = {
+        codes(row[0])[0]: codes(row[1]) for row in rows(section("## The event stream")) if row[0] not in ENUMS
+    }
+    assert documented.keys() == {event.type for event in events.PUBLIC}
     for event in events.PUBLIC:
-        assert sorted(told[event.type]) == sorted(_fields(event)), event.type
+        assert sorted(documented[event.type]) == sorted(_fields(event)), event.type
 
 
 def _fields(event: type[events.Event]) -> list[str]:
@@ -151,12 +153,12 @@ def test_the_metrics_are_named() -> None:
 
 @pytest.mark.parametrize("where", ENUMS)
 def test_the_values_of_an_enumeration_are_those_of_the_stream(where: str) -> None:
-    told = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
-    assert told[where] == [member.value for member in ENUMS[where]]
+    documented = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
+    assert documented[where] == [member.value for member in ENUMS[where]]
 
 
 def test_each_row_names_its_test() -> None:
-    """The options of `serve` share one: they are handed over as they are."""
+    """The options of `serve` share one test, because they are passed on unchanged."""
     shared = rows(section("### `uploader serve`"))
     for title in ("## Commands", "## Exit codes", "## The event stream"):
         for row in rows(section(title)):

@@ -11,12 +11,12 @@ PAGE = page("manifests.md")
 
 
 def test_the_formats_are_those_of_the_program() -> None:
-    told = {codes(row[0])[0]: codes(row[1]) for row in rows(section(PAGE, "## Formats")) if len(row) == 3}
-    assert list(told) == [kind.value for kind in Format]
-    for kind, suffixes in told.items():
+    documented = {codes(row[0])[0]: codes(row[1]) for row in rows(section(PAGE, "## Formats")) if len(row) == 3}
+    assert list(documented) == [kind.value for kind in Format]
+    for kind, suffixes in documented.items():
         assert {format_of(f"list{suffix}") for suffix in suffixes} <= {Format(kind)}
 
 
 def test_the_columns_are_those_of_the_program() -> None:
-    told = [codes(row[0])[0] for row in rows(section(PAGE, "## Formats")) if len(row) == 2]
-    assert told == list(COLUMNS)
+    documented = [codes(row[0])[0] for row in rows(section(PAGE, "## Formats")) if len(row) == 2]
+    assert documented == list(COLUMNS)

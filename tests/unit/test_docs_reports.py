@@ -19,8 +19,8 @@ PAGE = page("reports.md")
 HEAD = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
 
 
-def told(title: str) -> list[list[str]]:
-    """The first cells of the tables of a section, as the codes that stand in them."""
+def documented(title: str) -> list[list[str]]:
+    """Return the codes in the first cells of the tables of a section."""
     return [[code.rstrip("?") for code in codes(row[0])] for row in rows(section(PAGE, title))]
 
 
@@ -30,7 +30,7 @@ def test_the_suffixes_are_those_of_the_program() -> None:
 
 
 def test_the_fields_of_the_head_are_named_in_their_order() -> None:
-    named = [field for cell in told("## JSON") for field in cell]
+    named = [field for cell in documented("## JSON") for field in cell]
     assert named[: len(HEAD)] == list(HEAD)
     assert set(HEAD["counts"]) == set(codes(next(row[1] for row in rows(PAGE) if row[0] == "`counts`")))
     words = codes(next(row[1] for row in rows(PAGE) if row[0].startswith("`ok`")))
@@ -38,7 +38,7 @@ def test_the_fields_of_the_head_are_named_in_their_order() -> None:
 
 
 def test_the_fields_of_a_file_are_named() -> None:
-    named = [field for cell in told("## JSON") for field in cell][len(HEAD) :]
+    named = [field for cell in documented("## JSON") for field in cell][len(HEAD) :]
     assert sorted(named) == sorted([*(spec.name for spec in fields(FileRow)), "path_b64"])
 
 
@@ -50,4 +50,4 @@ def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ign
     recorder.close(ProgressState(), 1.0)
     merge = Merge(Spool())
     merge.add(Report.open(path))
-    assert {field for cell in told("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)
+    assert {field for cell in documented("## Joining reports") for field in cell} == set(merge.head("1")) - set(HEAD)

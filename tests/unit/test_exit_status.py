@@ -1,4 +1,4 @@
-"""Every way to end, and its exit code: the table of the documentation."""
+"""The exit code of each way to end, as in the table of docs/cli.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANKED = (143, 130, 7, 5, 6, 4, 3)
 
 
 def test_the_ranking() -> None:
-    """Of any two codes the one further left decides, in either order."""
+    """Of two codes the one further left applies, in either order."""
     for first, second in combinations(map(Exit, RANKED), 2):
         assert worst([first, second]) == worst([second, first]) == first
 
@@ -27,8 +27,8 @@ def test_the_worst_of_many(codes: list[Exit]) -> None:
 
 
 @given(st.lists(st.sampled_from(Exit)))
-def test_nothing_but_success_is_success(codes: list[Exit]) -> None:
-    """Also of codes without a rank, which end a command before it could be ranked."""
+def test_only_success_is_success(codes: list[Exit]) -> None:
+    """Codes without a rank, which end a command early, are no success either."""
     assert (worst(codes) == Exit.OK) == (set(codes) <= {Exit.OK})
 
 
@@ -76,14 +76,14 @@ def tree(root: type[errors.UploaderError]) -> set[type[errors.UploaderError]]:
 
 
 @pytest.mark.parametrize("kind", sorted(tree(errors.UploaderError), key=lambda kind: kind.__name__))
-def test_no_error_of_ours_is_taken_for_a_bug_or_for_success(kind: type[errors.UploaderError]) -> None:
+def test_every_error_class_has_an_exit_code(kind: type[errors.UploaderError]) -> None:
     assert of_error(kind.__new__(kind)) not in (Exit.OK, Exit.BUG)
 
 
 # --- the errors themselves -------------------------------------------------------------------------------------------
 
 
-def test_an_error_says_what_happened_and_what_to_do() -> None:
+def test_error_has_message_and_hint() -> None:
     error = errors.ConnectFailed("http://x: refused", hint="is the server running?")
     assert (str(error), error.hint) == ("http://x: refused", "is the server running?")
     assert errors.ConnectFailed("x").hint == ""

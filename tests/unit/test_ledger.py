@@ -1,4 +1,4 @@
-"""The events of each file: exactly one end, attempts that are counted, and what the journal keeps of a failure."""
+"""The events of each file: exactly one end, counted attempts, and what the journal keeps of a failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FakeRun:
-    """Records which files the journal forgets and which claims it gives up."""
+    """Records which files the journal forgets and which claims are released."""
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []
@@ -169,7 +169,7 @@ def test_end_reports_files_in_their_order() -> None:
 
 
 def test_changed_file_with_a_listed_sha256_is_a_mismatch() -> None:
-    """It is not the listed file any more."""
+    """It is no longer the listed file."""
     book = Book()
     changed = errors.FileError("changed", path="a.mp4", code=FailureCode.CHANGED)
     book.fail(replace(book.files[0], sha256="ab" * 32), changed)
@@ -197,7 +197,7 @@ def test_changed_file_with_a_listed_sha256_is_a_mismatch() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, errors.UploaderError) else str(value),
 )
 def test_journal_forgets_only_files_that_can_never_be_resumed(error: errors.UploaderError, forgotten: bool) -> None:
-    """Another refusal may come from a proxy, a captive portal, an expired token or a redeploy."""
+    """Other refusals may come from a proxy, a captive portal, an expired token or a redeployment."""
     book = Book()
     book.ledger.end([Outcome(book.files[0]), Outcome(book.files[1], error)])
     assert book.run.forgotten == ([1] if forgotten else [])

@@ -1,4 +1,4 @@
-"""The limits last seen on each server: a dry run's knowledge, never a reason to fail."""
+"""The last known limits of each server: for dry runs, and never a reason to fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPEN = KnownServer(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, rel
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state directory of its own, which is not there yet."""
+    """Return a state directory that does not exist yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state" / "uploader" / "limits.json"
 
@@ -46,12 +46,12 @@ def test_each_server_has_its_own_and_the_newest_counts() -> None:
 
 
 def test_a_tus_endpoint_of_another_host_is_not_used() -> None:
-    """The file may have been spoiled: the token would go there."""
+    """The file may have been tampered with: the token would be sent to that host."""
     remember(THERE, OPEN)
     assert recall(THERE) == KnownServer(OPEN.limits)
 
 
-def test_what_is_known_already_is_not_written_again(state: Path) -> None:
+def test_unchanged_limits_are_not_written(state: Path) -> None:
     remember(HERE, REFERENCE)
     before = state.stat().st_ino
     remember(HERE, REFERENCE)
@@ -77,14 +77,14 @@ def test_corrupted_limits_cache_is_ignored_and_replaced(state: Path, spoiled: by
     assert recall(HERE) == REFERENCE
 
 
-def test_a_state_directory_that_cannot_be_made_costs_the_knowledge_only(state: Path) -> None:
+def test_missing_state_directory_is_ignored(state: Path) -> None:
     state.parent.parent.mkdir(parents=True)
     state.parent.write_text("a file where the directory should be")
     remember(HERE, REFERENCE)
     assert recall(HERE) is None
 
 
-def test_a_write_that_fails_leaves_nothing_behind(state: Path) -> None:
+def test_failed_write_leaves_no_file(state: Path) -> None:
     state.mkdir(parents=True)  # nothing can be renamed onto a directory
     remember(HERE, REFERENCE)
     assert recall(HERE) is None

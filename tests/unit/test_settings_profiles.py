@@ -1,4 +1,4 @@
-"""`[profile.NAME]`: its settings, its precedence, and what a foreign directory's profile may not set."""
+"""`[profile.NAME]`: its settings, its precedence, and what the profile of a working directory may not set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Resolve = Callable[..., Settings]
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """The working directory."""
+    """Change to a new working directory and return it."""
     directory = tmp_path / "work"
     directory.mkdir()
     return directory
@@ -26,7 +26,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The user's config file, not yet written."""
+    """Return the path of the user's config file, which does not exist yet."""
     return tmp_path / "config.toml"
 
 
@@ -39,7 +39,7 @@ def settle(here: Path, own: Path) -> Resolve:
 
 
 def test_precedence_flag_environment_profile_file_default(settle: Resolve, here: Path, own: Path) -> None:
-    """Take away one layer after the other: each time the next one shows."""
+    """Without the strongest source, the next one applies."""
     project = here / "uploader.toml"
     own.write_text("retries = 6\n[profile.x]\nretries = 4")
     project.write_text("retries = 5\n[profile.x]\nretries = 3")
@@ -91,7 +91,7 @@ def test_pyproject_has_profiles_too(settle: Resolve, here: Path) -> None:
     assert settle(profile="ci").retries == 9
 
 
-def test_an_unknown_profile_is_refused_with_those_there_are(settle: Resolve, here: Path, own: Path) -> None:
+def test_unknown_profile_is_refused_with_the_existing_names(settle: Resolve, here: Path, own: Path) -> None:
     own.write_text("[profile.staging]")
     (here / "uploader.toml").write_text("[profile.ci]")
     with pytest.raises(UsageError, match=r"^--profile: unknown profile 'stagin'$") as caught:
@@ -118,8 +118,8 @@ def test_without_any_profile_the_file_for_them_is_named(settle: Resolve, own: Pa
         ("[profile.x]\ninclude = 'a'", "profile.x.include: must be a list", "write "),
     ],
 )
-def test_a_mistake_in_any_profile_is_named(content: str, message: str, hint: str, settle: Resolve, own: Path) -> None:
-    """Also in one that is not asked for."""
+def test_error_in_any_profile_is_reported(content: str, message: str, hint: str, settle: Resolve, own: Path) -> None:
+    """Profiles that are not selected are checked, too."""
     own.write_text(content)
     with pytest.raises(UsageError, match=message) as caught:
         settle()
@@ -140,7 +140,7 @@ def test_a_working_directory_s_profile_may_not_set_more_than_its_config(settle: 
 
 
 def test_a_server_named_only_by_the_directory_s_profile_gets_no_token(settle: Resolve, here: Path, own: Path) -> None:
-    """Not even where the user has a profile of that name, or the token from one."""
+    """Also if the user has a profile of that name, or one with a token."""
     (here / "uploader.toml").write_text("[profile.x]\nserver = 'evil.example'")
     own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo abcdef'")
     settings = settle(profile="x")
@@ -157,8 +157,8 @@ def test_the_token_of_a_profile_outranks_the_token_of_the_file(settle: Resolve, 
     assert settle(profile="x").bearer() == "staging-token"
 
 
-def test_a_run_remembers_its_profile(settle: Resolve, here: Path, own: Path) -> None:
-    """It resumes with the same token, or with a newly given one; without a token where the profile was removed."""
+def test_resume_uses_the_profile_of_the_run(settle: Resolve, here: Path, own: Path) -> None:
+    """A resume uses its token or a newly given one; no token if the profile was removed."""
     own.write_text("[profile.x]\nserver = 'files.example'\ntoken_command = 'echo first'\n[profile.y]")
     stored = settle(profile="x").storable()
 

@@ -1,4 +1,4 @@
-"""Precedence of the sources, and what each may set."""
+"""The precedence of the sources of settings, and what each source may set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Resolve = Callable[..., Settings]
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """The working directory."""
+    """Change to a new working directory and return it."""
     directory = tmp_path / "work"
     directory.mkdir()
     return directory
@@ -27,7 +27,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The user's config file, not yet written."""
+    """Return the path of the user's config file, which does not exist yet."""
     directory = tmp_path / "home" / ".config" / "uploader"
     directory.mkdir(parents=True)
     return directory / "config.toml"
@@ -68,7 +68,7 @@ def test_settings_are_frozen_and_can_be_built_by_hand() -> None:
 
 
 def test_precedence_flag_environment_directory_user_default(settle: Resolve, here: Path, own: Path) -> None:
-    """Take away one layer after the other: each time the next one shows."""
+    """Without the strongest source, the next one applies."""
     own.write_text("retries = 4")
     (here / "uploader.toml").write_text("retries = 3")
     env = {"UPLOADER_RETRIES": "2"}
@@ -120,7 +120,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
     assert settings.sources[name].name == f"UPLOADER_{name.upper()}"
 
 
-def test_pyproject_counts_by_its_own_table_only(settle: Resolve, here: Path) -> None:
+def test_only_our_table_of_pyproject_is_read(settle: Resolve, here: Path) -> None:
     (here / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     assert settle().jobs == "auto"
     (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nfail-fast = true\nexclude = ['*.tmp']\n")
@@ -129,7 +129,7 @@ def test_pyproject_counts_by_its_own_table_only(settle: Resolve, here: Path) -> 
     assert settings.sources["fail_fast"].name == f"{here / 'pyproject.toml'}: fail-fast"
 
 
-def test_uploader_toml_wins_over_pyproject_and_says_so(settle: Resolve, here: Path) -> None:
+def test_uploader_toml_overrides_pyproject_with_a_note(settle: Resolve, here: Path) -> None:
     (here / "pyproject.toml").write_text("[tool.uploader]\njobs = 2\nretries = 1\n")
     (here / "uploader.toml").write_text("jobs = 3\n")
     settings = settle()
@@ -165,7 +165,7 @@ def test_a_flag_can_switch_off_what_the_config_switched_on(settle: Resolve, own:
     assert settle(fail_fast=False).fail_fast is False
 
 
-def test_an_empty_variable_is_no_value(settle: Resolve) -> None:
+def test_empty_variable_counts_as_unset(settle: Resolve) -> None:
     settings = settle({"UPLOADER_RETRIES": "", "UPLOADER_TOKEN": ""})
     assert settings.retries == 5
     assert settings.bearer() is None
@@ -273,7 +273,7 @@ def test_options_that_a_tus_endpoint_excludes(here: Path, flags: dict[str, objec
         resolve({"tus_endpoint": TUS, **flags}, env={}, cwd=here, user_config=None)
 
 
-def test_what_a_tus_endpoint_excludes_on_the_command_line_it_overrules_elsewhere(here: Path) -> None:
+def test_tus_endpoint_overrides_excluded_options_of_weaker_sources(here: Path) -> None:
     env = {"UPLOADER_CATEGORY": "scenic", "UPLOADER_PROTOCOL": "batch"}
     assert resolve({"tus_endpoint": TUS}, env=env, cwd=here, user_config=None).protocol == "tus"
     with pytest.raises(UsageError, match="--category and UPLOADER_TUS_ENDPOINT exclude"):
@@ -339,7 +339,7 @@ TOML = st.lists(
 
 
 @given(TOML.map(str.encode) | st.binary(max_size=20))
-def test_any_config_is_read_or_named_as_wrong(content: bytes) -> None:
+def test_random_config_is_parsed_or_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "config.toml"
         file.write_bytes(content)
@@ -424,7 +424,7 @@ def test_a_server_named_only_by_the_directory_gets_no_token(here: Path, own: Pat
 
 
 def test_a_tus_endpoint_named_only_by_the_directory_gets_no_token(here: Path, own: Path) -> None:
-    """Also when the user trusts a server of theirs: files don't go there."""
+    """Also if the user trusts a server of that directory: files are not sent there."""
     (here / "uploader.toml").write_text(f"tus_endpoint = '{TUS}'")
     own.write_text("server = 'https://files.example'")
     env = {"UPLOADER_TOKEN": "s3cret-token"}

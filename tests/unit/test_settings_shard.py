@@ -1,4 +1,4 @@
-"""`--shard`: what is said, and what the variables of schedulers say."""
+"""`--shard`: its values, and the variables of schedulers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uploader_cli.settings import resolve
 
 
 def shard(said: str | None, env: str = "", *, stored: str | None = None) -> str | None:
-    """The shard that is settled; `env` as `NAME=value NAME=value`."""
+    """Return the resolved shard; `env` is written as `NAME=value NAME=value`."""
     variables = dict(word.split("=", 1) for word in env.split())
     settings = resolve(
         {"server": "localhost", "shard": said},
@@ -54,7 +54,7 @@ def test_shard(said: str | None, env: str, settled: str | None) -> None:
 
 
 @pytest.mark.parametrize("env", [K8S.format(1), SLURM.format(1, 4, 0), GITLAB.format(1, 3)])
-def test_by_default_all_files_are_sent_whatever_the_scheduler_says(env: str) -> None:
+def test_without_shard_scheduler_variables_are_ignored(env: str) -> None:
     assert shard(None, env) is None
 
 
@@ -84,7 +84,7 @@ def test_by_default_all_files_are_sent_whatever_the_scheduler_says(env: str) -> 
         ("auto", f"{K8S.format(0)} {GITLAB.format(1, 3)}", "JOB_COMPLETION_INDEX and CI_NODE_INDEX are set"),
     ],
 )
-def test_a_shard_that_can_not_be_settled_is_a_usage_error(said: str, env: str, words: str) -> None:
+def test_unresolvable_shard_is_a_usage_error(said: str, env: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         shard(said, env)
     assert words in str(caught.value)
@@ -93,7 +93,7 @@ def test_a_shard_that_can_not_be_settled_is_a_usage_error(said: str, env: str, w
 
 
 def test_resumed_run_keeps_its_shard() -> None:
-    """`auto` was settled when the run began; where it is resumed there may be no array, or another place in it."""
+    """`auto` was resolved when the run started; the resume may run without an array or elsewhere in it."""
     began = resolve(
         {"server": "localhost", "shard": "auto"},
         env={"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "3"},

@@ -1,4 +1,4 @@
-"""How single values are read."""
+"""The parsers of single values."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_neither_true_nor_false(raw: object) -> None:
 
 
 @pytest.mark.parametrize("raw", ["-1", "1.5", "x", "", "nan", "inf", True, [1], 1.5, 10**400])
-def test_what_is_no_whole_number(raw: object) -> None:
+def test_invalid_integers(raw: object) -> None:
     with pytest.raises(Invalid, match="whole number, 0 or more"):
         values.whole(0)(raw)
 
@@ -138,18 +138,18 @@ def test_jobs_are_a_number_or_auto() -> None:
 @pytest.mark.parametrize(
     ("raw", "amount"), [("auto", 8 << 20), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), ("5MB", 5_000_000)]
 )
-def test_a_size_may_have_words_beside_it(raw: object, amount: int) -> None:
+def test_size_or_keyword(raw: object, amount: int) -> None:
     assert values.size(1024, auto=8 << 20)(raw) == amount
 
 
 @pytest.mark.parametrize("raw", ["1023", "0", 0, 1023, True, None, 1.5, [1]])
-def test_what_is_too_small_a_size_or_none_at_all(raw: object) -> None:
+def test_too_small_or_missing_size_is_refused(raw: object) -> None:
     with pytest.raises(Invalid, match="must be auto or a size of at least 1024, not"):
         values.size(1024, auto=8 << 20)(raw)
 
 
 @pytest.mark.parametrize("written", ["9" * 5000, "9" * 400 + ".5"])
-def test_a_size_beyond_all_measure_is_refused(written: str) -> None:
+def test_huge_size_is_refused(written: str) -> None:
     with pytest.raises(Invalid, match="must be a size"):
         parse_size(written)
 
@@ -164,7 +164,7 @@ def test_a_size_beyond_all_measure_is_refused(written: str) -> None:
     ],
 )
 def test_an_endpoint_is_read_like_a_server_and_keeps_its_path(written: str, url: str) -> None:
-    """Servers tell `/files` from `/files/`."""
+    """Servers distinguish `/files` from `/files/`."""
     assert values.endpoint_url(written) == url
     assert values.endpoint_url(url) == url
 
@@ -279,12 +279,12 @@ def test_option_parsers_raise_only_invalid(raw: object) -> None:
 
 
 @given(st.integers(0, 10**18 - 1))
-def test_a_written_size_is_read_again(count: int) -> None:
+def test_formatted_size_parses_to_itself(count: int) -> None:
     assert parse_size(values.written_size(count)) == parse_size(str(count)) == count
 
 
 @given(RAW)
-def test_a_server_that_was_read_reads_the_same_again(raw: object) -> None:
+def test_parsed_server_url_parses_to_itself(raw: object) -> None:
     try:
         url = server_url(raw)
     except Invalid:

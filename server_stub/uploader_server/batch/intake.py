@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.http.errors import ApiError, storage_failure
-from uploader_server.session import EVENT_INTERVAL, batch_answer
+from uploader_server.http.errors import ApiError
+from uploader_server.session import batch_answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive one batch, store its files and return the answer.
 
-    Raises ApiError; ClientGoneError if the connection closed (nothing is stored).
+    Raises ApiError; ClientDisconnect if the connection closed (nothing is stored).
     """
     intake = Intake(sessions, request)
     receiving = asyncio.ensure_future(intake.receive())
@@ -28,12 +28,12 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     try:
         await asyncio.wait({receiving})
         if receiving.cancelled():
-            raise _cancelled(intake)
+            raise _cancelled()
         receiving.result()
         session, files = intake.checked()
         if session.status == "cancelled":
-            raise _cancelled(intake)
-        with sessions.placing(session.category, files):
+            raise _cancelled()
+        with sessions.store.placing(session.category, [file.wanted_path for file in files]):
             await _store(sessions, session, files)
             await sessions.record(session, files)
         await sessions.announce(session, files)
@@ -50,19 +50,14 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
 
 
 async def _store(sessions: Sessions, session: Session, files: list[FileState]) -> None:
-    """Flush the files, then link them to their names. Raises ApiError 500 if the disk failed."""
+    """Flush the files, then link them to their names. Raises OSError."""
     temporaries = [file.temporary for file in files if file.temporary is not None]
-    try:
-        await asyncio.to_thread(sessions.store.disk.files, temporaries)
-        await asyncio.to_thread(sessions.place, session.category, files)
-    except OSError as error:
-        raise ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=error.strerror) from error
+    await asyncio.to_thread(sessions.store.disk.files, temporaries)
+    await asyncio.to_thread(sessions.place, session.category, files)
 
 
-def _cancelled(intake: Intake) -> ApiError:
-    error = ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
-    error.drain = not intake.reader.complete
-    return error
+def _cancelled() -> ApiError:
+    return ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
 
 
 class Intake:
@@ -82,23 +77,13 @@ class Intake:
 
     async def receive(self) -> None:
         """Read the whole body, then wait for the simulated processing. Raises as `receive_batch`."""
+        content_type = self.request.headers.get("content-type", "")
         try:
-            await self._read()
-            self.checked()
-            await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
-        except ApiError as error:
-            error.drain = not self.reader.complete
-            raise
-
-    async def _read(self) -> None:
-        try:
-            await self.reader.read(
-                self.request.receive, self.request.headers.get("content-type", ""), self.sessions.config.idle_timeout
-            )
+            await self.reader.read(self.request.receive, content_type, self.sessions.config.idle_timeout)
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
-        except OSError as error:
-            raise storage_failure(error) from error
+        self.checked()
+        await asyncio.sleep(self.sessions.limits.processing * len(self.reader.files))
 
     async def undo(self) -> None:
         """Remove the files of this request from the session."""
@@ -167,18 +152,12 @@ class Intake:
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:
-        """Update the progress of a file; emit an event at most ten times per second."""
+        """Report the progress of a file."""
         # Without Content-Length of the part, estimate it by the rest of the request.
         length = file.announced if file.announced is not None else self.total - self._file_began
-        percent = min(99, 100 * file.size // length) if length > 0 else 0
-        session = self.session
-        if session is None:
-            file.progress = max(file.progress, percent)
-            return
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = file.size / max(now - self._began, 1e-6)
-            await self.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+        percent = 100 * file.size // length if length > 0 else 0
+        if self.session is None:
+            file.progress = max(file.progress, min(99, percent))
+        else:
+            speed = file.size / max(time.monotonic() - self._began, 1e-6)
+            await self.sessions.arriving(self.session, file, percent, speed)

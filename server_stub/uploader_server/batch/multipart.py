@@ -15,8 +15,9 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
     parse_options_header,
 )
+from starlette.requests import ClientDisconnect
 
-from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.http.errors import ApiError
 from uploader_server.session import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
@@ -63,8 +64,6 @@ class BatchReader:
     def __init__(self, limits: Limits, incoming: Callable[[], Path], listener: Listener, *, eager: bool) -> None:
         self.files: list[FileState] = []
         self.received = 0
-        self.complete = False
-        """Whether the whole body was received."""
         self._limits = limits
         self._incoming = incoming
         self._listener = listener
@@ -84,7 +83,7 @@ class BatchReader:
     async def read(self, receive: Receive, content_type: str, idle_timeout: float) -> None:
         """Read the whole body.
 
-        Raises ApiError for an invalid request, ClientGoneError if the connection closed, TimeoutError after
+        Raises ApiError for an invalid request, ClientDisconnect if the connection closed, TimeoutError after
         `idle_timeout` seconds without data, OSError if the disk failed. Call `discard` afterwards.
         """
         try:
@@ -118,10 +117,9 @@ class BatchReader:
             while more:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise ClientGoneError
+                    raise ClientDisconnect
                 idle.reschedule(loop.time() + idle_timeout)
                 more = message.get("more_body", False)
-                self.complete = not more
                 piece = message.get("body", b"")
                 if piece and not parser.closed:
                     await self._take(parser, piece)

@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from multipart import parse_options_header  # type: ignore[import-untyped]
+from starlette.requests import ClientDisconnect
 
 from uploader_server.batch.manifest import MAX_MANIFEST, too_large
-from uploader_server.http.errors import ApiError, ClientGoneError
+from uploader_server.http.errors import ApiError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -119,7 +120,7 @@ class PackBody:
     async def _more(self) -> bytes:
         """Return the next bytes of the body.
 
-        Raises ClientGoneError if the connection closed, ApiError: 408 after the idle timeout, 400 after the end.
+        Raises ClientDisconnect if the connection closed, ApiError: 408 after the idle timeout, 400 after the end.
         """
         if self.complete:
             raise _malformed("it ends too early")
@@ -129,7 +130,7 @@ class PackBody:
         except TimeoutError:
             raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
         if message["type"] != "http.request":
-            raise ClientGoneError
+            raise ClientDisconnect
         self.complete = not message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         return piece

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import re
-import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,7 +16,7 @@ from uploader_server.batch.packbody import FRAMING, PackBody
 from uploader_server.batch.packstore import Key, PackRows
 from uploader_server.batch.unpack import Unpacking
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, storage_failure
+from uploader_server.http.errors import ApiError, Json
 from uploader_server.session import FileState, packed_mark
 from uploader_server.sessions import BURST, ending
 from uploader_server.sweeping import sweep
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from uploader_server.batch.unpack import Packed
     from uploader_server.session import Session
     from uploader_server.sessions import Sessions
-
-logger = logging.getLogger(__name__)
 
 ENDPOINT = "/api/upload/packs"
 MEMORY = 64 << 20
@@ -87,21 +83,9 @@ class Packs:
     async def receive(self, request: Request) -> Response:
         """Serve `POST …/packs`. Raises ApiError."""
         body = PackBody(request, self._sessions.config.idle_timeout)
-        try:
-            key = self._key(request, request.headers.get("idempotency-key", ""))
-            body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
-            answer = await self._answer(key, body)
-        except ApiError as error:
-            error.drain = not body.complete
-            raise
-        except ClientGoneError:
-            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("a pack failed: %s", error)
-            failure = storage_failure(error)
-            failure.drain = not body.complete
-            raise failure from error
-        return Json(answer) if body.complete else RefusalResponse(answer, 200)
+        key = self._key(request, request.headers.get("idempotency-key", ""))
+        body.check(self._limits.bytes + MAX_MANIFEST + FRAMING)
+        return Json(await self._answer(key, body))
 
     def _key(self, request: Request, key: str) -> Key:
         if _KEY.fullmatch(key) is None:

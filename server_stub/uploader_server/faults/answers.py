@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from uploader_server.http.connections import cut
-from uploader_server.http.errors import RefusalResponse, drain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -53,18 +52,15 @@ async def give(answer: Answer, app: ASGIApp, scope: Scope, receive: Receive, sen
             if not message.get("more_body"):
                 break
     elif answer.when == "after_body":
-        await drain(receive, 3600)
+        while (await receive()).get("more_body"):
+            pass
     if answer.close or answer.after_bytes is not None:
         drop(scope, seen)
         return
     headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
     headers.append((b"content-length", str(len(answer.body)).encode()))
-    if answer.when == "before_body":
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
-    if answer.when == "before_body":
-        await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
 def _misbehaving(answer: Answer, scope: Scope, receive: Receive, seen: TrackedRequest) -> Receive:

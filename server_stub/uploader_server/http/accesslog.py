@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -25,6 +27,11 @@ logger = logging.getLogger(__name__)
 LONGEST_ID = 128
 """Maximum length of a request id in characters; longer ids are truncated."""
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._:/+=@-]")
+
+
+def client_address(scope: Scope) -> str:
+    """Return the IP address of the client; empty if unknown."""
+    return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def request_id(scope: Scope) -> str:
@@ -96,11 +103,19 @@ def _plain(entry: LoggedRequest) -> str:
     return f"{timestamp()} {entry.method} {path} {entry.status} {entry.seconds * 1000:.1f}ms"
 
 
+DRAIN_SECONDS = 1.0
+"""Maximum seconds of reading the rest of a body after a response that was sent before its end.
+
+Closing a socket with unread data sends a TCP reset, which may discard the response at a client that is still sending.
+"""
+
+
 class TrackedRequest:
     """Wraps `send` and `receive` of one request to record its status and count its bytes.
 
     With `echo` the response carries the client's request id. The request is recorded just before its response is
-    complete, so a client that has read the response finds it in the log.
+    complete, so a client that has read the response finds it in the log. A response before the end of the body closes
+    the connection.
     """
 
     def __init__(
@@ -116,24 +131,31 @@ class TrackedRequest:
         """Bytes received: of the body, or of websocket messages."""
         self._receive = receive
         self._send = send
-        self._client = str(scope["client"][0]) if scope.get("client") else ""
+        self._client = client_address(scope)
         self._request_id = request_id(scope)
         self._echoed = [(b"x-request-id", self._request_id.encode())] if echo and self._request_id else []
         self._keep: Callable[[LoggedRequest], None] | None = keep
         self._began = time.monotonic()
         self._status = 0
+        self._unread = self.http and any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in scope["headers"]
+        )
+        """Whether the body has not arrived completely."""
 
     async def __call__(self, message: Message) -> None:
         """Send a message and record its status."""
         kind = message["type"]
+        starts = kind in {"http.response.start", "websocket.http.response.start"}
         if not self._status:
-            if kind in {"http.response.start", "websocket.http.response.start"}:
+            if starts:
                 self._status = message["status"]
-                if self._echoed:
-                    message["headers"] = [*message.get("headers", ()), *self._echoed]
+                added = [*self._echoed, (b"connection", b"close")] if self._unread else self._echoed
+                if added:
+                    message["headers"] = [*message.get("headers", ()), *added]
             elif kind in {"websocket.accept", "websocket.close"}:
                 self._status = 101 if kind == "websocket.accept" else 403
-        if kind not in {"http.response.start", "websocket.http.response.start"} and not message.get("more_body"):
+        if not starts and not message.get("more_body"):
             self.note()
         await self._send(message)
 
@@ -141,7 +163,16 @@ class TrackedRequest:
         """Receive a message and count its bytes."""
         message = await self._receive()
         self.received += len(message.get("body") or message.get("text") or message.get("bytes") or b"")
+        if not message.get("more_body"):
+            self._unread = False
         return message
+
+    async def drain(self) -> None:
+        """Read and drop the rest of the body for at most DRAIN_SECONDS."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self._unread:
+                    await self.receive()
 
     async def give_up(self) -> None:
         """Respond 503 and close the connection if no response was sent; close a websocket."""
@@ -160,17 +191,11 @@ class TrackedRequest:
     def note(self) -> None:
         """Record the request, once."""
         if self._keep is not None:
-            seconds = time.monotonic() - self._began
             keep, self._keep = self._keep, None
+            received = self.received if self.http else 0
+            seconds = time.monotonic() - self._began
             keep(
                 LoggedRequest(
-                    self._began,
-                    self.method,
-                    self.path,
-                    self._status,
-                    seconds,
-                    self.received if self.http else 0,
-                    self._client,
-                    self._request_id,
+                    self._began, self.method, self.path, self._status, seconds, received, self._client, self._request_id
                 )
             )

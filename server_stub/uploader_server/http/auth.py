@@ -31,25 +31,18 @@ def same_token(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
-def check_access(authorization: str | None, auth_token: str) -> None:
-    """Accept `Bearer <auth_token>`. Raises ApiError 401 as `check_token` does."""
-    token = bearer(authorization)
-    if not token:
-        raise _unauthorized()
-    if not same_token(token, auth_token):
-        raise ApiError(401, "INVALID_TOKEN", "The token is invalid")
-
-
-def check_token(authorization: str | None, secret: str, auth_token: str | None = None) -> None:
-    """Accept `Bearer <JWT>`, and `Bearer <auth_token>` if one is configured.
+def check_token(authorization: str | None, secret: str | None, auth_token: str | None = None) -> None:
+    """Accept `Bearer <auth_token>` if one is configured, and with a secret `Bearer <JWT>`.
 
     Raises ApiError 401: UNAUTHORIZED without a token, INVALID_TOKEN with a bad one.
     """
     token = bearer(authorization)
     if not token:
-        raise _unauthorized()
+        raise ApiError(401, "UNAUTHORIZED", "Send a token: Authorization: Bearer …")
     if auth_token is not None and same_token(token, auth_token):
         return
+    if secret is None:
+        raise ApiError(401, "INVALID_TOKEN", "The token is invalid")
     try:
         _decode(token, secret)
     except jwt.InvalidTokenError as error:
@@ -71,7 +64,3 @@ def _decode(token: str, secret: str, *, verify_exp: bool = True) -> dict[str, An
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
         return jwt.decode(token, secret, algorithms=["HS256"], options={"verify_exp": verify_exp})
-
-
-def _unauthorized() -> ApiError:
-    return ApiError(401, "UNAUTHORIZED", "Send a token: Authorization: Bearer …")

@@ -17,7 +17,8 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
+Peer = tuple[str, int]
+"""Address and port of the remote end of a connection."""
 MOST_CONNECTIONS = 4096
 """Maximum concurrent connections; less if the file descriptor limit is lower."""
 RESERVED = 256
@@ -51,40 +52,37 @@ def cut(scope: Any, *, reset: bool = False) -> None:
         cut_connections(int(server[1]), (str(client[0]), int(client[1])), reset=reset)
 
 
-def cut_connections(server_port: int, client: tuple[str, int] | None = None, *, reset: bool = False) -> None:
+def cut_connections(server_port: int, client: Peer | None = None, *, reset: bool = False) -> None:
     """Close all accepted connections of a listening port, or only the one from `client`."""
-    for connection in of_port(server_port):
-        with contextlib.suppress(OSError):
-            peer = connection.getpeername()[:2]  # raises for the listening socket
-            if client is None or peer == client:
-                if reset:
-                    _reset(connection)
-                connection.shutdown(socket.SHUT_RDWR)
+    for connection, peer in accepted(server_port):
+        if client is None or peer == client:
+            if reset:
+                _reset(connection)
+            close(connection)
 
 
-def of_port(server_port: int) -> Iterator[socket.socket]:
-    """Yield a duplicate of each socket bound to `server_port`: the server's ends of its connections."""
-    for connection in _sockets():
-        with connection:
-            if connection.getsockname()[1] == server_port:
-                yield connection
+def close(connection: socket.socket) -> None:
+    """Close a connection in both directions, also if a duplicate of its socket is open."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def accepted(server_port: int) -> Iterator[tuple[socket.socket, Peer]]:
+    """Yield a duplicate of the server's end of each connection to a listening port, and its remote address."""
+    listing = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    for name in os.listdir(listing):
+        with contextlib.suppress(OSError, ValueError):
+            fd = int(name)
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(fd)) as connection:
+                if connection.family in {socket.AF_INET, socket.AF_INET6}:
+                    host, port = connection.getpeername()[:2]  # raises for the listening socket
+                    if connection.getsockname()[1] == server_port:
+                        yield connection, (host, port)
 
 
 def _reset(connection: socket.socket) -> None:
     """Send a TCP reset. On Linux `connect` with AF_UNSPEC does that; Python's `connect` has no AF_UNSPEC."""
     libc = ctypes.CDLL(None)
     libc.connect(connection.fileno(), struct.pack("H14x", socket.AF_UNSPEC), 16)
-
-
-def _sockets() -> Iterator[socket.socket]:
-    """Yield a duplicate of each open TCP socket of this process."""
-    listing = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    for name in os.listdir(listing):
-        with contextlib.suppress(OSError, ValueError):
-            fd = int(name)
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):
-                duplicate = socket.socket(fileno=os.dup(fd))
-                if duplicate.family in {socket.AF_INET, socket.AF_INET6}:
-                    yield duplicate
-                else:
-                    duplicate.close()

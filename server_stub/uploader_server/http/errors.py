@@ -1,4 +1,4 @@
-"""Error responses, JSON bodies, and responses sent before the request body has arrived."""
+"""Error responses and JSON bodies."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import errno
 import gzip
+import http
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 SMALL_JSON = 64 << 10
 """Maximum bytes of a JSON body with a fixed number of values."""
@@ -46,10 +49,7 @@ _ZH = {
 
 
 class ApiError(Exception):
-    """An error response: `{error, message, details?, timestamp}` with an HTTP status and `headers`.
-
-    `drain` is set if part of the request body is unread (see `RefusalResponse`).
-    """
+    """An error response: `{error, message, details?, timestamp}` with an HTTP status and `headers`."""
 
     def __init__(
         self,
@@ -69,27 +69,32 @@ class ApiError(Exception):
         self.details = details
         self.number = number
         self.headers = dict(headers or {})
-        self.drain = False
         self.extra = extra
 
     def body(self, *, chinese: bool = False) -> dict[str, Any]:
         """Return the JSON body; `chinese` selects the captured messages of the reference backend."""
         message = _ZH.get(self.code, self.message).format(number=self.number) if chinese else self.message
         details = {} if self.details is None else {"details": self.details}
-        return {"error": self.code, "message": message, **details, **self.extra, "timestamp": timestamp()}
+        moment = {} if self.status == 429 else {"timestamp": timestamp()}  # as captured
+        return {"error": self.code, "message": message, **details, **self.extra, **moment}
 
 
-def storage_failure(error: Exception) -> ApiError:
-    """Return the response to a disk or database error: 507 if the disk is full, else 500."""
-    full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
-    details = error.strerror if isinstance(error, OSError) else str(error)
-    if full:
-        return ApiError(507, "DISK_FULL", "The server's disk is full", details=details)
-    return ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)
-
-
-class ClientGoneError(Exception):
-    """The connection was closed before the whole body had arrived."""
+def as_api_error(error: Exception) -> ApiError:
+    """Return the response to any error: 400 for an interrupted body, 507 for a full disk, else 500."""
+    match error:
+        case ApiError():
+            return error
+        case HTTPException():
+            return ApiError(404, "NOT_FOUND", "There is no such path")
+        case ClientDisconnect():
+            return ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete")
+        case OSError() if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return ApiError(507, "DISK_FULL", "The server's disk is full", details=error.strerror)
+        case OSError() | sqlite3.Error():
+            details = error.strerror if isinstance(error, OSError) else str(error)
+            return ApiError(500, "UPLOAD_FAILED", "The server's disk failed", details=details)
+        case _:
+            return ApiError(500, "INTERNAL_ERROR", "The server failed; see its log")
 
 
 class Json(Response):
@@ -104,6 +109,11 @@ class Json(Response):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as in an ASGI message."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
 def zipped(answer: Response, request: Request) -> Response:
     """Compress a response of more than 1 KiB if the client accepts gzip (docs/protocol.md, section 3.16)."""
     if len(answer.body) > 1024 and "gzip" in request.headers.get("accept-encoding", ""):
@@ -113,61 +123,15 @@ def zipped(answer: Response, request: Request) -> Response:
     return answer
 
 
-class RefusalResponse(Json):
-    """A response sent before the body has arrived; the rest of the body is then read for DRAIN_SECONDS.
-
-    Closing a socket with unread data sends a TCP reset, which may discard the response at a client that is still
-    sending.
-    """
-
-    DRAIN_SECONDS = 1.0
-
-    def __init__(self, content: Any, status_code: int) -> None:
-        super().__init__(content, status_code, headers={"connection": "close"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, then drain the body."""
-        await super().__call__(scope, receive, send)
-        await drain(receive, self.DRAIN_SECONDS)
-
-
-_PLAIN = {
-    400: b"Bad Request",
-    403: b"Forbidden",
-    404: b"Not Found",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    421: b"Misdirected Request",
-    429: b"Too Many Connections",
-}
-
-
 async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
     """Reject a request or a websocket handshake with an error status."""
-    body = _PLAIN[status]
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-    prefix = "http"
     if scope["type"] == "websocket":
         await receive()
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close"})
             return
-        prefix = "websocket.http"
-    await send({"type": f"{prefix}.response.start", "status": status, "headers": headers})
     with contextlib.suppress(RuntimeError):  # from granian: the websocket client has disconnected
-        await send({"type": f"{prefix}.response.body", "body": body})
-
-
-async def drain(receive: Receive, seconds: float) -> None:
-    """Read and drop the rest of a body for at most `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body"):
-                    return
-    except (TimeoutError, OSError):
-        return
+        await PlainTextResponse(http.HTTPStatus(status).phrase, status)(scope, receive, send)
 
 
 async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
@@ -176,18 +140,40 @@ async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Return the whole body. Raises ApiError: 413 for more than `most` bytes, 400 if it is incomplete."""
+    """Return the whole body. Raises ApiError 413 for more than `most` bytes, ClientDisconnect if it is incomplete."""
     body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                error = ApiError(413, "VALIDATION_ERROR", f"The body of this call has at most {most} bytes")
-                error.drain = True
-                raise error
-    except ClientDisconnect:
-        raise ApiError(400, "VALIDATION_ERROR", "The request ended before its body was complete") from None
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise ApiError(413, "VALIDATION_ERROR", f"The body of this call has at most {most} bytes")
     return bytes(body)
+
+
+async def before(end: float, receive: Receive) -> Message:
+    """Return the next message. Raises ApiError 408 if none arrives before `end` (seconds, loop clock)."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await receive()
+    except TimeoutError:
+        raise ApiError(408, "REQUEST_TIMEOUT", "The request took too long to arrive") from None
+
+
+async def pieces(receive: Receive, idle_timeout: float) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body as they arrive.
+
+    Raises ApiError 408 after `idle_timeout` seconds without data, ClientDisconnect if the connection closed.
+    """
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(idle_timeout):
+                message = await receive()
+        except TimeoutError:
+            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 def parse_json(text: bytes) -> Any:

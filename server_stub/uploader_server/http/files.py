@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from uploader_server.storage.store import Store
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*0*[1-9]\d*\s*(?:,|$)", re.IGNORECASE)
 
 
@@ -61,14 +62,6 @@ class StoredFile(FileResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file."""
-        if not _is_utf8(str(self.path)):  # granian's own file sending requires UTF-8 paths
+        if _SURROGATE.search(str(self.path)):  # granian's own file sending requires UTF-8 paths
             scope = {**scope, "extensions": {}}
         await super().__call__(scope, receive, send)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.http.accesslog import TrackedRequest
-from uploader_server.http.auth import check_access, check_token
-from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from uploader_server.http.accesslog import TrackedRequest, client_address
+from uploader_server.http.auth import check_token
+from uploader_server.http.errors import ApiError, Json, as_api_error, before, refuse
+from uploader_server.http.proxies import prefixed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REALTIME_PATH = "/socket.io/"
-FREE = ("/health", "/openapi.json")
+TUS_PATH = "/api/upload/files"
+STREAMED = ("/api/upload/batch", "/api/upload/packs", TUS_PATH)
+"""Paths whose bodies are streamed, with limits of their own."""
+MEMORY = 64 << 20
+"""Total bytes of the other bodies over all requests."""
+FREE = ("/health", "/openapi.json", "/faults")
 """Paths that need no token."""
 
 
@@ -42,9 +52,8 @@ OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 def effective_method(scope: Scope) -> str:
     """Return the method, or X-HTTP-Method-Override of a POST to a tus URL (tus 1.0, core)."""
     method: str = scope["method"]
-    if method == "POST" and scope["path"].startswith("/api/upload/files"):
-        overrides = (value for name, value in scope["headers"] if name == b"x-http-method-override")
-        wanted = next(overrides, b"").decode("latin-1").upper()
+    if method == "POST" and scope["path"].startswith(TUS_PATH):
+        wanted = Headers(scope=scope).get("x-http-method-override", "").upper()
         return wanted if wanted in OVERRIDES else method
     return method
 
@@ -66,8 +75,8 @@ class RequestTracker:
         echo: bool,
     ) -> None:
         self._app = app
-        self._proxies = proxies
-        self._limit = limit
+        self.proxies = proxies
+        self.limit = limit
         self._keep = keep
         self._echo = echo
         self._running: dict[asyncio.Task[Any], TrackedRequest] = {}
@@ -81,18 +90,21 @@ class RequestTracker:
         """Serve one request or websocket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
-        scope = self._proxies.client_scope(scope)
-        address = str(scope["client"][0]) if scope.get("client") else ""
+        scope = self.proxies.client_scope(scope)
+        address = client_address(scope)
+        if prefix := scope.get("prefix"):
+            send = prefixed(send, prefix)
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
         self._addresses[address] += 1
         self._began.add(seen.peer)
         try:
             if self._stopping:
                 await seen.give_up()
-            elif self._limit and self._addresses[address] > self._limit:
+            elif self.limit and self._addresses[address] > self.limit:
                 await refuse(429, scope, seen.receive, seen)
             else:
                 await self._app(scope, seen.receive, seen)
+            await seen.drain()
         except asyncio.CancelledError:
             await seen.give_up()
         except Exception:
@@ -129,13 +141,15 @@ class RequestTracker:
 
 
 class Router:
-    """Routes a request to Socket.IO or REST after checking the limits and the auth token."""
+    """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
     def __init__(self, config: ServerConfig, limit: RateLimit, rest: ASGIApp, realtime: Realtime) -> None:
         self._config = config
         self._limit = limit
         self._rest = rest
         self._realtime = realtime
+        self._buffered = 0
+        """Bytes of all bodies that are kept in memory."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -150,49 +164,82 @@ class Router:
             await self._serve_rest(scope, receive, send)
 
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Apply the rate limit to `/api/*` (docs/protocol.md, section 3.11), then serve the request."""
-        scope = {**scope, "method": effective_method(scope)}  # authorise the method that is executed
-        if not scope["path"].startswith("/api/"):
-            await self._serve_authorised(scope, receive, send)
-            return
-        passes, headers = self._limit.spend(scope["client"][0] if scope.get("client") else "")
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        """Serve a REST or tus call; the responses to `/api/*` show the rate limit (docs/protocol.md, section 3.11)."""
+        scope = {**scope, "method": effective_method(scope), "app": self}  # authorise the method that is executed
+        added: dict[str, str] = {}
+        started = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *raw]
+                started = True
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *((name.encode(), value.encode()) for name, value in added.items()),
+                ]
             await send(message)
 
-        if passes:
-            await self._serve_authorised(scope, receive, with_headers)
-            return
-        body = ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds").body(
-            chinese=self._config.reference
-        )
-        del body["timestamp"]  # as captured
-        await RefusalResponse(body, 429)(scope, receive, with_headers)
-
-    async def _serve_authorised(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the auth token before the body is read, then serve the request."""
         try:
+            if scope["path"].startswith("/api/"):
+                passes, added = self._limit.spend(client_address(scope))
+                if not passes:
+                    raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")
             self._authorise(scope)
-        except ApiError as error:
-            await RefusalResponse(error.body(chinese=self._config.reference), error.status)(scope, receive, send)
-        else:
-            await self._rest(scope, receive, send)
+            with self._limited(scope, receive) as limited:
+                await self._rest(scope, limited, with_headers)
+        except Exception as error:
+            if started:
+                raise
+            await self._answer(error, scope)(scope, receive, with_headers)
+
+    def _answer(self, error: Exception, scope: Scope) -> Response:
+        refusal = as_api_error(error)
+        if refusal is not error and refusal.status >= 500:
+            trace = error if refusal.code == "INTERNAL_ERROR" else None
+            level = logging.WARNING if trace is None else logging.ERROR
+            logger.log(level, "%s %s failed: %s", scope["method"], scope["path"], error, exc_info=trace)
+        if not refusal.code:  # 408 of the reference backend: no body at all (docs/protocol.md, section 3.10)
+            return Response(status_code=refusal.status)
+        return Json(refusal.body(chinese=self._config.reference), refusal.status, refusal.headers)
 
     def _authorise(self, scope: Scope) -> None:
-        """Check the auth token. Raises ApiError 401.
+        """Check the auth token before the body is read. Raises ApiError 401.
 
         `Origins` handles preflights, which carry no token. Calls that require a JWT accept either token.
         """
         token, path = self._config.auth_token, scope["path"]
         if token is None or path in FREE:
             return
-        authorization = next(
-            (value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), ""
-        )
-        if scope["method"] == "DELETE" or path.startswith("/api/ai/"):
-            check_token(authorization, self._config.jwt_secret, token)
-        else:
-            check_access(authorization, token)
+        accepts_jwt = scope["method"] == "DELETE" or path.startswith("/api/ai/")
+        secret = self._config.jwt_secret if accepts_jwt else None
+        check_token(Headers(scope=scope).get("authorization"), secret, token)
+
+    @contextlib.contextmanager
+    def _limited(self, scope: Scope, receive: Receive) -> Iterator[Receive]:
+        """Limit the time and the memory of a body that isn't streamed.
+
+        The new `receive` raises ApiError: 408 after `body_timeout` seconds, 503 if MEMORY is exceeded.
+        """
+        if scope["path"].startswith(STREAMED):
+            yield receive
+            return
+        end = asyncio.get_running_loop().time() + self._config.body_timeout
+        buffered, complete = 0, False
+
+        async def limited() -> Message:
+            nonlocal buffered, complete
+            if complete:  # only the disconnect follows
+                return await receive()
+            message = await before(end, receive)
+            complete = not message.get("more_body", False)
+            size = len(message.get("body", b""))
+            if self._buffered + size > MEMORY:
+                raise ApiError(503, "SERVER_BUSY", "Too many calls at once", headers={"retry-after": "1"})
+            self._buffered += size
+            buffered += size
+            return message
+
+        try:
+            yield limited
+        finally:
+            self._buffered -= buffered

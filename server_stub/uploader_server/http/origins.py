@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uploader_server.http.errors import ApiError, RefusalResponse, refuse
+from uploader_server.http.errors import ApiError, Json, raw_headers, refuse
 from uploader_server.http.proxies import is_address
 
 if TYPE_CHECKING:
@@ -72,18 +72,14 @@ class Origins:
 
         async def with_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                message = {**message, "headers": [*message.get("headers", ()), *_raw(added)]}
+                message = {**message, "headers": [*message.get("headers", ()), *raw_headers(added)]}
             await send(message)
 
         if preflight and scope["type"] == "http" and scope["method"] == "OPTIONS":
-            await with_headers({"type": "http.response.start", "status": 204, "headers": _raw(PREFLIGHT)})
+            await with_headers({"type": "http.response.start", "status": 204, "headers": raw_headers(PREFLIGHT)})
             await send({"type": "http.response.body", "body": b""})
         else:
             await self._app(scope, receive, with_headers)
-
-
-def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def _names(origin: str, host: str | None) -> bool:
@@ -96,4 +92,4 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
     if scope["type"] == "websocket":
         await refuse(error.status, scope, receive, send)
     else:
-        await RefusalResponse(error.body(), error.status)(scope, receive, send)
+        await Json(error.body(), error.status)(scope, receive, send)

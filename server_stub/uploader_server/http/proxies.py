@@ -1,14 +1,19 @@
-"""Client addresses behind trusted proxies: `X-Forwarded-For` and `X-Forwarded-Host`."""
+"""What trusted proxies forward: `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Prefix`."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from starlette.types import Scope
+    from starlette.types import Message, Scope, Send
+
+PREFIX = re.compile(r"(/[\w.~-]+)+")
+"""A path that is the same with and without percent-encoding."""
+LOCATIONS = (b"location", b"content-location")
 
 
 class Proxies:
@@ -26,7 +31,10 @@ class Proxies:
         return any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
-        """Return the scope with the forwarded client address and host; `peer` is then the proxy's address."""
+        """Return the scope with the forwarded client address and host; `peer` is then the proxy's address.
+
+        `prefix` is the path that the proxy has removed, if any.
+        """
         client = scope.get("client")
         if not self._networks or not client or not self.include(str(client[0])):
             return scope
@@ -38,7 +46,22 @@ class Proxies:
         if host:
             headers = [*(pair for pair in headers if pair[0] != b"host"), (b"host", host[0].encode("latin-1"))]
         actual = (address if is_address(address) else client[0], client[1])
-        return {**scope, "peer": client, "client": actual, "headers": headers}
+        prefix = "".join(_values(scope, b"x-forwarded-prefix")[-1:]).rstrip("/")
+        known = prefix if PREFIX.fullmatch(prefix) else ""
+        return {**scope, "peer": client, "client": actual, "headers": headers, "prefix": known}
+
+
+def prefixed(send: Send, prefix: str) -> Send:
+    """Return a `send` that puts `prefix` before the paths in `Location` and `Content-Location`."""
+
+    async def send_prefixed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            before = prefix.encode()
+            headers = [(k, before + v if k in LOCATIONS and v.startswith(b"/") else v) for k, v in message["headers"]]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_prefixed
 
 
 def _values(scope: Scope, wanted: bytes) -> list[str]:

@@ -3,71 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import (
-    MAX_JSON,
-    SMALL_JSON,
-    ApiError,
-    ClientGoneError,
-    Json,
-    RefusalResponse,
-    parse_json,
-    read_body,
-    read_json,
-    zipped,
-)
+from uploader_server.http.errors import MAX_JSON, SMALL_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import StoredFile, digest_header
 from uploader_server.http.validation import finish_request, session_request, validated
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from starlette.requests import Request
-    from starlette.routing import BaseRoute
+    from starlette.responses import Response
 
-    from uploader_server.backend import Backend
-    from uploader_server.config import Limits, ServerConfig
-    from uploader_server.storage.store import Store
-
-logger = logging.getLogger(__name__)
+    from uploader_server.bundled import Bundled
+    from uploader_server.config import Limits
+    from uploader_server.reference.backend import Reference
 
 
 class Rest:
     """The handlers. `offers` describes `tus`, `packs` and `lookup` in `/health` and the session response."""
 
-    def __init__(self, config: ServerConfig, store: Store, backend: Backend, offers: Mapping[str, Any]) -> None:
+    def __init__(self, backend: Bundled | Reference, offers: Mapping[str, Any]) -> None:
         self.offers = offers
-        self.config = config
-        self.limits = config.limits
-        self.store = store
+        self.config = backend.config
+        self.limits = backend.limits
+        self.store = backend.store
         self.backend = backend
         self._started = time.monotonic()
 
-    async def health(self, _: Request) -> Response:
+    def _offers(self, request: Request) -> dict[str, Any]:
+        """Return the offers with endpoints as the client reaches them."""
+        prefix = request.scope.get("prefix", "")
+        return {name: {**offer, "endpoint": prefix + offer["endpoint"]} for name, offer in self.offers.items()}
+
+    async def health(self, request: Request) -> Response:
         """Serve `GET /health`: the status and (bundled) the limits."""
-        more = {} if self.config.reference else {"limits": _shown(self.limits), **self.offers}
+        known = {
+            "status": "OK",
+            "timestamp": timestamp(),
+            "uptime": round(time.monotonic() - self._started, 3),
+            "memory": _memory(reference=self.config.reference),
+        }
         return Json(
-            {
-                "status": "OK",
-                "timestamp": timestamp(),
-                "uptime": round(time.monotonic() - self._started, 3),
-                "memory": _memory(reference=self.config.reference),
-                **more,
-            }
+            known if self.config.reference else {**known, "limits": _shown(self.limits), **self._offers(request)}
         )
 
     async def validate(self, request: Request) -> Response:
@@ -93,7 +79,7 @@ class Rest:
             "category": category,
             "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
             **shown,
-            **self.offers,
+            **self._offers(request),
             "createdAt": created,
             "timestamp": timestamp(),
         }
@@ -101,11 +87,8 @@ class Rest:
 
     async def batch(self, request: Request) -> Response:
         """Serve `POST /api/upload/batch`."""
-        try:
-            answer = Json(await self.backend.batch(request))
-            return zipped(answer, request) if self.config.reference else answer
-        except ClientGoneError:
-            raise ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete") from None
+        answer = Json(await self.backend.batch(request))
+        return zipped(answer, request) if self.config.reference else answer
 
     async def progress(self, request: Request) -> Response:
         """Serve `GET /api/upload/progress/{id}`."""
@@ -145,54 +128,20 @@ class Rest:
             headers = await digest_header(self.store, path, request)
         return StoredFile(path, headers)
 
-    async def refused(self, _: Request, error: Exception) -> Response:
-        """Return the response of an ApiError."""
-        if not isinstance(error, ApiError):
-            raise error
-        if not error.code:  # 408 of the reference backend: no body at all (3.10)
-            return Response(status_code=error.status, headers={"connection": "close"})
-        body = error.body(chinese=self.config.reference)
-        answer = RefusalResponse(body, error.status) if error.drain else Json(body, error.status)
-        answer.headers.update(error.headers)
-        return answer
-
-    async def not_found(self, request: Request, _: Exception) -> Response:
-        """Return 404 for an unknown path or method."""
-        return await self.refused(request, ApiError(404, "NOT_FOUND", "There is no such path"))
-
-    async def broken(self, request: Request, error: Exception) -> Response:
-        """Log an unexpected error with its traceback, and return 500 without it."""
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return Json(ApiError(500, "INTERNAL_ERROR", "The server failed; see its log").body(), 500)
-
-
-def create_rest(
-    rest: Rest,
-    lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]],
-    more: Iterable[BaseRoute] = (),
-) -> Starlette:
-    """Build the Starlette application from the handlers and further routes."""
-    upload = "/api/upload"
-    return Starlette(
-        routes=[
-            Route("/health", rest.health),
-            Route(f"{upload}/validate", rest.validate, methods=["POST"]),
-            Route(f"{upload}/session", rest.session, methods=["POST"]),
-            Route(f"{upload}/session/{{id}}/finish", rest.finish, methods=["POST"]),
-            Route(f"{upload}/batch", rest.batch, methods=["POST"]),
-            Route(f"{upload}/progress/{{id}}", rest.progress),
-            Route(f"{upload}/cancel/{{id}}", rest.cancel, methods=["POST"]),
-            Route(f"{upload}/file/{{id}}", rest.delete, methods=["DELETE"]),
-            Route("/uploads/{category}/{path:path}", rest.stored),
-            *more,
-        ],
-        exception_handlers={
-            ApiError: rest.refused,
-            HTTPException: rest.not_found,
-            Exception: rest.broken,
-        },
-        lifespan=lifespan,
-    )
+    def routes(self) -> list[Route]:
+        """Return the routes of the handlers."""
+        upload = "/api/upload"
+        return [
+            Route("/health", self.health),
+            Route(f"{upload}/validate", self.validate, methods=["POST"]),
+            Route(f"{upload}/session", self.session, methods=["POST"]),
+            Route(f"{upload}/session/{{id}}/finish", self.finish, methods=["POST"]),
+            Route(f"{upload}/batch", self.batch, methods=["POST"]),
+            Route(f"{upload}/progress/{{id}}", self.progress),
+            Route(f"{upload}/cancel/{{id}}", self.cancel, methods=["POST"]),
+            Route(f"{upload}/file/{{id}}", self.delete, methods=["DELETE"]),
+            Route("/uploads/{category}/{path:path}", self.stored),
+        ]
 
 
 def _shown(limits: Limits) -> dict[str, Any]:

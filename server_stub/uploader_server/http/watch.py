@@ -14,15 +14,14 @@ import struct
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from uploader_server.http.connections import of_port
+from uploader_server.http.connections import accepted, close
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from uploader_server.http.accesslog import TrackedRequest
-    from uploader_server.http.proxies import Proxies
+    from uploader_server.http.connections import Peer
+    from uploader_server.http.middleware import RequestTracker
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,6 @@ SHARE = 20
 _RECEIVED = struct.Struct("Q")
 _RECEIVED_AT = 128
 """Offset of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
-
-Peer = tuple[str, int]
 
 
 @dataclass
@@ -57,24 +54,12 @@ class Track:
     """Consecutive checks that found it over a limit."""
 
 
-class Activity(Protocol):
-    """Source of the running requests."""
-
-    def busy(self) -> dict[Peer, TrackedRequest]:
-        """Return the running requests by connection."""
-
-    def began(self) -> set[Peer]:
-        """Return the connections on which requests began since the last call."""
-
-
 class Watch:
-    """Checks the connections of a port. `limit` is the maximum per address (0: no limit)."""
+    """Checks the connections of a port, of which `tracker` knows the running requests."""
 
-    def __init__(self, port: int, limit: int, proxies: Proxies, activity: Activity) -> None:
+    def __init__(self, port: int, tracker: RequestTracker) -> None:
         self._port = port
-        self._limit = limit
-        self._proxies = proxies
-        self._activity = activity
+        self._tracker = tracker
         self._tracks: dict[Peer, Track] = {}
 
     async def run(self) -> None:
@@ -82,7 +67,7 @@ class Watch:
         while True:
             began = time.monotonic()
             try:
-                await asyncio.to_thread(self.check, self._activity.busy(), self._activity.began())
+                await asyncio.to_thread(self.check, self._tracker.busy(), self._tracker.began())
             except OSError as error:
                 logger.warning("can't check the connections: %s", error)
             await asyncio.sleep(max(INTERVAL, SHARE * (time.monotonic() - began)))
@@ -93,7 +78,7 @@ class Watch:
         known, self._tracks = self._tracks, {}
         idle: dict[str, list[Peer]] = {}
         count: Counter[str] = Counter()
-        for connection, peer in _connections(self._port):
+        for connection, peer in accepted(self._port):
             track = self._tracks[peer] = known.get(peer) or Track(now)
             count[peer[0]] += 1
             received = _received(connection)
@@ -102,25 +87,18 @@ class Watch:
             within = _within_limits(received, track, busy.get(peer))
             track.over = 0 if within else track.over + 1
             if track.over > 1:  # at the first check the application may not have begun the request yet
-                _close(connection)
+                close(connection)
             elif peer not in busy:
                 idle.setdefault(peer[0], []).append(peer)
         excessive: set[Peer] = set()
         for address, number in count.items():
-            excess = number - self._limit
-            if self._limit and excess > 0 and not self._proxies.include(address):
+            excess = number - self._tracker.limit
+            if self._tracker.limit and excess > 0 and not self._tracker.proxies.include(address):
                 oldest = sorted(idle.get(address, ()), key=lambda peer: self._tracks[peer].since)
                 excessive.update(oldest[:excess])
-        for connection, peer in _connections(self._port) if excessive else ():
+        for connection, peer in accepted(self._port) if excessive else ():
             if peer in excessive:
-                _close(connection)
-
-
-def _connections(port: int) -> Iterator[tuple[socket.socket, Peer]]:
-    for connection in of_port(port):
-        with contextlib.suppress(OSError):
-            host, number = connection.getpeername()[:2]  # raises for the listening socket
-            yield connection, (host, number)
+                close(connection)
 
 
 def _within_limits(received: int, track: Track, seen: TrackedRequest | None) -> bool:
@@ -146,8 +124,3 @@ def _received(connection: socket.socket) -> int:
         if len(info) == _RECEIVED_AT + _RECEIVED.size:
             return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
     return 0
-
-
-def _close(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

@@ -11,8 +11,7 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.http.auth import bearer, same_token
-from uploader_server.http.bodies import before
-from uploader_server.http.errors import ApiError, refuse
+from uploader_server.http.errors import ApiError, before, refuse
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked
 from uploader_server.wire import is_uuid
 
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from uploader_server.analysis.analyses import Analyses
-    from uploader_server.backend import Backend
+    from uploader_server.bundled import Bundled
     from uploader_server.config import ServerConfig
     from uploader_server.metrics import Metrics
+    from uploader_server.reference.backend import Reference
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
@@ -51,7 +51,7 @@ class Realtime:
         interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
         self._metrics = metrics
-        self._backend: Backend | None = None
+        self._backend: Bundled | Reference | None = None
         self._analyses: Analyses | None = None
         self._joined: dict[str, set[str]] = {}
         """Rooms by connection; python-socketio has no index for this."""
@@ -79,7 +79,7 @@ class Realtime:
         self.server.on("leave-session", self._leave)
         metrics.gauge("uploader_sockets", "Realtime connections", "transport", self._sockets)
 
-    def serve(self, backend: Backend, analyses: Analyses) -> None:
+    def serve(self, backend: Bundled | Reference, analyses: Analyses) -> None:
         """Set the sources of the state that joining clients receive."""
         self._backend, self._analyses = backend, analyses
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import counted
-from uploader_server.session import STATUSES, FileState, batch_answer, file_row
+from uploader_server.session import STATUSES, FileState, batch_answer
 from uploader_server.storage.paths import claim
 from uploader_server.wire import js_number, js_round, timestamp
 
@@ -197,7 +197,11 @@ class Reference:
         doubled = {"completedFiles": len(files), "failedFiles": 0, "totalFiles": len(files)}
         await self._emit(session_id, "completed", totalProgress=100, **doubled, message="所有文件上传完成")
         asyncio.get_running_loop().call_later(self.config.progress_linger, self._forget, session_id, tracker)
-        return batch_answer(session_id, files)
+        answer = batch_answer(session_id, files)
+        for shown, file in zip(answer["files"], files, strict=True):
+            if file.path is not None:  # 3.5: the path on the server's disk
+                shown["filePath"] = str(self.store.root / file.path)
+        return answer
 
     def _forget(self, session_id: str, tracker: Tracker) -> None:
         if self.trackers.get(session_id) is tracker:
@@ -252,9 +256,8 @@ class Reference:
         if temporary is None:  # for the type checker
             raise OSError(5, "EIO: nothing was received")
         claim(temporary, path)
-        file.file_name, file.path = stored, str(path)
-        row = file_row(session_id, 0, file, self.store.below(path))
-        await self.store.save(self.store.files_saved([row]))  # for DELETE by id
+        file.path = self.store.below(path)
+        await self.store.save(self.store.files_saved([file.row(session_id, 0)]))  # for DELETE by id
 
     async def _emit(self, session_id: str, status: str, **fields: Any) -> None:
         await self.emit(

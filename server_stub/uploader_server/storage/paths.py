@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -81,23 +81,6 @@ def _free_number(path: Path, first: int) -> int:
         else:
             free = middle
     return free
-
-
-def place(temporary: Path, target: Path, same: Callable[[Path], bool]) -> Path:
-    """Link a received file to its final name and return that path. The caller removes the temporary name.
-
-    Existing files are never overwritten: if `same` returns True the existing path is returned, else the new file
-    becomes `name (2).ext`. Raises OSError if the file system rejects the name.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for candidate in candidates(target):
-        try:
-            claim(temporary, candidate)
-        except FileExistsError:
-            if not candidate.is_file() or not same(candidate):
-                continue
-        return candidate
-    raise AssertionError("candidates() never ends")
 
 
 def claim(temporary: Path, target: Path) -> None:

@@ -91,13 +91,14 @@ class Digests:
         self._turn = asyncio.Semaphore(1)
         """Limits reading to one file, to leave threads and disk bandwidth to uploads."""
 
-    def saved(self, files: Sequence[tuple[Path, bytes]]) -> Callable[[sqlite3.Connection], object]:
+    def saved(self, files: Sequence[tuple[str, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
 
         def change(db: sqlite3.Connection) -> None:
             for path, sha256 in files:
                 with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*self._now(path), sha256))
+                    row = (*self._now(self._root / path), sha256)
+                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
 
         return change
 

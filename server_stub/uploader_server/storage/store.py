@@ -24,7 +24,7 @@ from uploader_server.config import StartupError
 from uploader_server.session import ENDED
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import check_inside, leads_out, place, safe_parts, unnumbered
+from uploader_server.storage.paths import candidates, check_inside, claim, leads_out, safe_parts, unnumbered
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.wire import CATEGORIES
 
@@ -43,11 +43,9 @@ class SavedSession(NamedTuple):
 
     row: sqlite3.Row
     files: list[sqlite3.Row]
-    """Files in order of arrival, without those of packs; empty if the session has ended."""
-    unlisted: dict[str, int]
-    """Number of its other files by status."""
-    open_packed: list[sqlite3.Row]
-    """The files of packs; empty if the session has ended."""
+    """Files in order of arrival; empty if the session has ended."""
+    counts: dict[str, int]
+    """Number of files by status, if the session has ended."""
 
 
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
@@ -80,16 +78,13 @@ class Store:
             self.database = Database(self.private / "server.sqlite3", durable=durable)
             self.disk.everything([self.root.parent, self.root, self.private])
             self.digests = Digests(self.root, self.database, self.reading)
-        except VersionError as error:
+        except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
-            raise StartupError(
-                f"--root {self.root}: {error}; start a newer server, or choose another directory"
-            ) from None
-        except (OSError, sqlite3.Error) as error:
-            self._release()
-            raise StartupError(
-                f"--root {self.root}: can't store files there ({error}); choose a writable directory"
-            ) from error
+            if isinstance(error, VersionError):
+                problem = f"{error}; start a newer server, or choose another directory"
+            else:
+                problem = f"can't store files there ({error}); choose a writable directory"
+            raise StartupError(f"--root {self.root}: {problem}") from error
 
     def _check_devices(self) -> None:
         """Raise StartupError if a category is on another file system, where files can't be linked to."""
@@ -152,29 +147,37 @@ class Store:
                         del self._placing[path]
 
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
-        """Link a received file to its final path, or return an existing equal file (runs in a thread).
+        """Link a received file to its final path and return that path (runs in a thread).
 
-        The caller removes the temporary name and flushes the new one (`Disk.names`). Raises UnsafePathError for a path
-        that leaves the category, OSError if the file system rejects it.
+        Existing files are never overwritten: an equal one is returned, else the new file becomes `name (2).ext`. The
+        caller removes the temporary name and flushes the new one (`Disk.names`). Raises UnsafePathError for a path that
+        leaves the category, OSError if the file system rejects it.
         """
         base = self.root / category
         target = base.joinpath(*safe_parts(relative_path))
         check_inside(target.parent, base)
-        size = temporary.stat().st_size
-
-        def same(there: Path) -> bool:
-            if there.is_symlink() and leads_out(there, base):
-                return False
-            if there.samefile(temporary):
-                return True
-            equal = there.stat().st_size == size and self.reading.equal(temporary, there)
-            if equal:  # it may be unflushed, from a concurrent request
-                self.disk.files([there])
-            return equal
-
         if not target.parent.is_dir():
             self.disk.made(target.parent)
-        return place(temporary, target, same)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for candidate in candidates(target):
+            try:
+                claim(temporary, candidate)
+            except FileExistsError:
+                if not candidate.is_file() or not self._equal(candidate, temporary, base):
+                    continue
+            return candidate
+        raise AssertionError("candidates() never ends")
+
+    def _equal(self, there: Path, temporary: Path, base: Path) -> bool:
+        """Return whether a stored file has the bytes of a received one; then it is flushed."""
+        if there.is_symlink() and leads_out(there, base):
+            return False
+        if there.samefile(temporary):
+            return True
+        equal = there.stat().st_size == temporary.stat().st_size and self.reading.equal(temporary, there)
+        if equal:  # it may be unflushed, from a concurrent request
+            self.disk.files([there])
+        return equal
 
     def find(self, category: str, relative_path: str) -> Path | None:
         """Return the stored file of a URL, or None; paths outside the category are not found."""
@@ -272,12 +275,8 @@ class Store:
 
 
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
-    session, ended = (row["id"],), row["status"] in ENDED
-    files = "SELECT * FROM files WHERE session = ? AND packed IS NULL ORDER BY position"
-    others = "SELECT status, count(*) FROM files WHERE session = ? AND (packed IS NOT NULL OR ?) GROUP BY status"
-    return SavedSession(
-        row,
-        [] if ended else db.execute(files, session).fetchall(),
-        dict(map(tuple, db.execute(others, (*session, ended)))),
-        [] if ended else db.execute(_PACKED, session).fetchall(),
-    )
+    session = (row["id"],)
+    if row["status"] not in ENDED:
+        return SavedSession(row, db.execute(_FILES, session).fetchall(), {})
+    counts = "SELECT status, count(*) FROM files WHERE session = ? GROUP BY status"
+    return SavedSession(row, [], dict(map(tuple, db.execute(counts, session))))

@@ -7,8 +7,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
-from uploader_server.http.errors import ApiError, ClientGoneError
-from uploader_server.session import EVENT_INTERVAL
+from uploader_server.http.errors import ApiError, pieces
+from uploader_server.tus.headers import CHECKSUMS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,26 +24,15 @@ COUNTED_EVERY = 3 << 20
 
 
 class Body:
-    """The body of a request."""
+    """The body of a request, as its headers describe it."""
 
     def __init__(self, request: Request) -> None:
         length = request.headers.get("content-length", "")
         self.length = int(length) if length.isdigit() else None
         """Content-Length in bytes; None if chunked."""
         self.present = bool(self.length) or (self.length is None and "transfer-encoding" in request.headers)
-        self.complete = not self.present
-        """Whether the whole body was received."""
         self.kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._receive = request.receive
-
-    async def piece(self) -> bytes:
-        """Return the next bytes. Raises ClientGoneError if the connection closed."""
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        self.complete = not message.get("more_body", False)
-        data: bytes = message.get("body", b"")
-        return data
+        self.receive = request.receive
 
 
 class Receiving:
@@ -54,7 +43,7 @@ class Receiving:
         self._upload = upload
         self._body = body
         self._checksum = checksum
-        self._digest: Any = None if checksum is None else checksum.hasher()
+        self._digest: Any = None if checksum is None else CHECKSUMS[checksum.algorithm]()
         self._start = upload.offset
         self._limit = uploads.most(upload) - upload.offset
         """Maximum bytes of the body."""
@@ -71,7 +60,7 @@ class Receiving:
         """Receive the body.
 
         Raises ApiError: 408 after the idle timeout, 410 if the session was cancelled, 413 for too many bytes, 423 if
-        another request took over, 460 for a wrong checksum; ClientGoneError if the connection closed, OSError or
+        another request took over, 460 for a wrong checksum; ClientDisconnect if the connection closed, OSError or
         sqlite3.Error if the disk failed.
         """
         if (self._body.length or 0) > self._limit:
@@ -82,7 +71,7 @@ class Receiving:
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
         if self._session is not None:
-            self._attach(self._session, reading)
+            self._session.attach(reading)
         try:
             await asyncio.wait({reading})
         finally:
@@ -115,7 +104,10 @@ class Receiving:
         upload, store = self._upload, self._uploads.store
         whole = not reading.cancelled() and reading.exception() is None
         try:
-            await self._finish(appender)
+            try:
+                await self._wait_for_save()
+            finally:
+                await appender.close()
         except (OSError, sqlite3.Error) as error:
             self._failure, whole = error, False
         kept = self._checksum is None or (whole and self._digest.digest() == self._checksum.expected)
@@ -132,35 +124,15 @@ class Receiving:
                 await store.save(upload)
         return kept
 
-    async def _finish(self, appender: Appender) -> None:
-        try:
-            await self._wait_for_save()
-        finally:
-            await appender.close()
-
-    def _attach(self, session: Session, reading: asyncio.Task[None]) -> None:
-        if not session.requests:
-            session.began = self._began
-        session.requests.add(reading)
-        session.touch()
-
     async def _read(self, appender: Appender) -> None:
-        loop = asyncio.get_running_loop()
-        idle_timeout = self._uploads.sessions.config.idle_timeout
-        try:
-            async with asyncio.timeout(idle_timeout) as idle:
-                while not self._body.complete:
-                    piece = await self._body.piece()
-                    idle.reschedule(loop.time() + idle_timeout)
-                    if appender.taken + len(piece) > self._limit:
-                        raise self._too_large()
-                    if piece:
-                        await appender.write(piece)
-                        if self._counts and self._checksum is None:
-                            await self._count(appender)
-                        await self._report(self._start + appender.taken)
-        except TimeoutError:
-            raise ApiError(408, "UPLOAD_FAILED", "The request stopped sending") from None
+        async for piece in pieces(self._body.receive, self._uploads.sessions.config.idle_timeout):
+            if appender.taken + len(piece) > self._limit:
+                raise self._too_large()
+            if piece:
+                await appender.write(piece)
+                if self._counts and self._checksum is None:
+                    await self._count(appender)
+                await self._report(self._start + appender.taken)
 
     async def _count(self, appender: Appender) -> None:
         """Save the offset regularly, so that the row is less than 8 MiB behind."""
@@ -181,19 +153,13 @@ class Receiving:
         await self._uploads.store.save(self._upload)
 
     async def _report(self, taken: int) -> None:
-        """Emit a progress event at most ten times per second; parts have no events."""
-        session, file = self._session, self._upload.file
-        file.size = taken
-        if session is None or self._upload.concat.kind == "partial":
-            return
-        percent = min(99, 100 * taken // self._upload.length) if self._upload.length else 0
-        if percent > file.progress:
-            session.advance(file, percent)
-        now = time.monotonic()
-        if now - session.reported >= EVENT_INTERVAL:
-            session.reported = now
-            file.speed = (taken - self._start) / max(now - self._began, 1e-6)
-            await self._uploads.sessions.emit(session.id, session.event(f"Receiving {file.original_name}", file))
+        """Report the progress of the file; parts have no events."""
+        upload = self._upload
+        upload.file.size = taken
+        if self._session is not None and not upload.is_part:
+            percent = 100 * taken // upload.length if upload.length else 0
+            speed = (taken - self._start) / max(time.monotonic() - self._began, 1e-6)
+            await self._uploads.sessions.arriving(self._session, upload.file, percent, speed)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {self._start + self._limit} bytes")

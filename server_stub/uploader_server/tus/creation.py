@@ -8,14 +8,7 @@ from uploader_server.http.errors import ApiError
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.tus.finish import parts_of
-from uploader_server.tus.headers import (
-    BODY_TYPE,
-    check_length,
-    creation_length,
-    parse_concat,
-    parse_metadata,
-    parse_place,
-)
+from uploader_server.tus.headers import BODY_TYPE, check_length, creation_length, parse_metadata, parse_place
 from uploader_server.tus.upload import Upload
 from uploader_server.wire import extension
 
@@ -35,7 +28,7 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
     """Return a new, unregistered upload for a creation request. Raises ApiError."""
     if body.present and body.kind != BODY_TYPE:
         raise ApiError(415, "WRONG_CONTENT_TYPE", f"A body of a creation has Content-Type: {BODY_TYPE}")
-    if uploads.open_count() >= MAX_OPEN:
+    if len(uploads.open) >= MAX_OPEN:
         message = f"There are {MAX_OPEN} unfinished uploads"
         raise ApiError(503, "TOO_MANY_UPLOADS", message, headers={"retry-after": "60"})
     metadata = request.headers.get("upload-metadata") or None
@@ -46,16 +39,18 @@ async def new_upload(uploads: Uploads, request: Request, body: Body, owner: str)
         category=session.category if session is not None else ANONYMOUS,
         metadata=metadata,
         concat_header=request.headers.get("upload-concat"),
-        length=await _length(uploads, request, body),
+        length=None,
     )
-    if upload.concat.kind == "partial":
+    parts = await parts_of(uploads, upload.concat)
+    upload.length = upload.file.announced = _length(uploads, request, body, parts)
+    if upload.is_part:
         upload.place = parse_place(upload.fields)
         upload.counted = None if upload.place is None else 0
         await uploads.gather(upload)
     else:
         _check_file(uploads, upload, session)
-    if upload.concat.parts:
-        shared = uploads.shared.joined_by(upload, await parts_of(uploads, upload.concat))
+    if parts:
+        shared = uploads.shared.joined_by(upload, parts)
         upload.data = upload.data if shared is None else shared.name
     if upload.length is not None and (body.length or 0) > upload.length:
         raise ApiError(413, "FILE_TOO_LARGE", "The body is longer than Upload-Length")
@@ -70,13 +65,12 @@ def _session(uploads: Uploads, session_id: str | None) -> Session | None:
     return None
 
 
-async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
-    concat = parse_concat(request.headers.get("upload-concat"))
-    if concat.kind != "final":
+def _length(uploads: Uploads, request: Request, body: Body, parts: list[Upload]) -> int | None:
+    if not parts:
         return creation_length(request.headers, uploads.limits.max_size)
     if body.present or "upload-length" in request.headers:
         raise ApiError(400, "INVALID_HEADER", "A final upload has neither a body nor an Upload-Length")
-    length = sum(part.length or 0 for part in await parts_of(uploads, concat))
+    length = sum(part.length or 0 for part in parts)
     check_length(length, uploads.limits.max_size)
     return length
 
@@ -84,13 +78,14 @@ async def _length(uploads: Uploads, request: Request, body: Body) -> int | None:
 def _check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
     """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
     try:
-        safe_parts(upload.wanted_path)
+        safe_parts(upload.file.wanted_path)
     except UnsafePathError as error:
         raise ApiError(400, "INVALID_PATH", str(error)) from error
-    ending, limits = extension(upload.name), uploads.limits
+    name, limits = upload.file.original_name, uploads.limits
+    ending = extension(name)
     if not limits.allows(ending):
         formats = [f".{kind}" for kind in limits.types]
-        message = f"Files of this type are not accepted: {upload.name}"
+        message = f"Files of this type are not accepted: {name}"
         raise ApiError(400, "INVALID_FILE_FORMAT", message, allowedFormats=formats)
     if session is not None and session.file_count >= limits.max_files:
         raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {limits.max_files} files")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_server.http.errors import ApiError
@@ -29,7 +29,7 @@ async def parts_of(uploads: Uploads, concat: Concat) -> list[Upload]:
     """Return the parts of a final upload in order. Raises ApiError if one can't be joined."""
     found = [await uploads.find(part) for part in concat.parts]
     for part in found:
-        if part.concat.kind != "partial":
+        if not part.is_part:
             raise ApiError(400, "NOT_A_PART", "Only partial uploads can be concatenated", details=part.id)
         if part.status != FINISHED:
             raise ApiError(400, "PART_UNFINISHED", "Every part must be finished first", details=part.id)
@@ -46,9 +46,9 @@ async def settle(uploads: Uploads, upload: Upload) -> None:
         return
     if upload.concat.parts:
         await _concatenate(uploads, upload)
-    elif upload.complete and upload.concat.kind == "partial":
+    elif upload.complete and upload.is_part:
         await uploads.store.save(upload, status=FINISHED)
-        uploads.finished(upload, None)
+        uploads.finished(upload)
     elif upload.complete:
         await _become_file(uploads, upload)
 
@@ -57,7 +57,7 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
     async with contextlib.AsyncExitStack() as turns:
         try:
             parts = await parts_of(uploads, upload.concat)
-            for part in sorted(set(parts), key=lambda part: part.id):
+            for part in sorted(parts, key=lambda part: part.id):
                 await turns.enter_async_context(uploads.turn(part))
             shared = uploads.shared.joined_by(upload, parts)
             await _measure(uploads, parts)
@@ -88,22 +88,22 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
     file.size, file.sha256 = upload.offset, upload.sha256
-    if _cancelled(uploads, upload):
+    known = sessions.known.get(upload.session)
+    if known is not None and known.status == "cancelled":
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     file.temporary = uploads.store.data(upload)  # kept until everything is recorded
     session = uploads.session_of(upload)
-    with sessions.placing(upload.category, [file]):
+    with sessions.store.placing(upload.category, [file.wanted_path]):
         await _place(uploads, upload)
         if file.path is None:
             await sessions.record(session, [file])
             await uploads.retire(upload, "failed")
         else:
-            path = Path(file.path)
-            row = uploads.store.saved(upload, status=FINISHED, path=path)
-            joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in set(parts)]
+            row = uploads.store.saved(upload, status=FINISHED, path=file.path)
+            joined = [uploads.store.saved(part, status=JOINED, upload_key=None) for part in parts]
             await sessions.record(session, [file], row, *joined)
-            uploads.finished(upload, path, parts)
+            uploads.finished(upload, parts)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:
@@ -111,21 +111,17 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
 
 
 async def _place(uploads: Uploads, upload: Upload) -> None:
-    target = uploads.sessions.store.root / upload.category / upload.wanted_path
+    place = functools.partial(uploads.sessions.place, upload.category, [upload.file], alone=False)
+    target = uploads.sessions.store.root / upload.category / upload.file.wanted_path
     if upload.offset <= SMALL and not uploads.store.durable and not os.path.lexists(target):  # noqa: ASYNC240
-        uploads.sessions.place_one(upload.category, upload.file)  # a link is faster than a thread
+        place()  # a link is faster than a thread
     else:
-        await asyncio.to_thread(uploads.sessions.place_one, upload.category, upload.file)
-
-
-def _cancelled(uploads: Uploads, upload: Upload) -> bool:
-    session = uploads.sessions.known.get(upload.session)
-    return session is not None and session.status == "cancelled"
+        await asyncio.to_thread(place)
 
 
 async def sweep_uploads(uploads: Uploads) -> None:
     """Finish complete uploads after a crash; then remove expired uploads regularly, until cancelled."""
-    for upload in uploads.open_ones():
+    for upload in list(uploads.open.values()):
         with logged("Finishing an upload"), contextlib.suppress(ApiError):
             async with uploads.turn(upload):
                 await settle(uploads, upload)

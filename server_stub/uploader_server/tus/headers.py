@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,13 +41,6 @@ _PLACE = ("finalKey", "finalLength", "partOffset")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class TusError(ApiError):
-    """An ApiError with response headers."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, code, message, headers=headers)
-
-
 def described(max_size: int) -> dict[str, Any]:
     """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
     return {
@@ -71,14 +62,16 @@ def capabilities(max_size: int) -> dict[str, str]:
     }
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
+
+
 def number(headers: Mapping[str, str], name: str) -> int | None:
     """Return a header as a non-negative number; None if absent. Raises ApiError 400."""
     text = headers.get(name)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER:
+    if text is not None and not _is_number(text):
         raise ApiError(400, "INVALID_HEADER", f"{name} must be a number of bytes", details=text)
-    return int(text)
+    return None if text is None else int(text)
 
 
 def creation_length(headers: Mapping[str, str], max_size: int) -> int | None:
@@ -110,7 +103,7 @@ def parse_metadata(text: str) -> dict[str, str]:
             raise _bad_metadata(f"a key is empty, not ASCII or repeated: {key!r}")
         try:
             fields[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8")
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:  # binascii.Error, UnicodeDecodeError
             raise _bad_metadata(f"the value of {key} is not base64 of UTF-8") from error
     return fields
 
@@ -135,22 +128,16 @@ def parse_place(fields: Mapping[str, str]) -> Place | None:
     if not any(fields.get(key) for key in _PLACE):
         return None
     key, length, start = (fields.get(name, "") for name in _PLACE)
-    for number in (length, start):
-        if not key or not number.isascii() or not number.isdigit() or len(number) > _LONGEST_NUMBER:
-            raise _bad_metadata("finalKey, finalLength and partOffset are sent together; the last two are in bytes")
+    if not key or not _is_number(length) or not _is_number(start):
+        raise _bad_metadata("finalKey, finalLength and partOffset are sent together; the last two are in bytes")
     return Place(key, int(length), int(start))
 
 
-@dataclass(frozen=True)
-class Checksum:
+class Checksum(NamedTuple):
     """Upload-Checksum of one body (tus 1.0, checksum)."""
 
     algorithm: str
     expected: bytes
-
-    def hasher(self) -> Any:
-        """Return a new hash object."""
-        return CHECKSUMS[self.algorithm]()
 
 
 def parse_checksum(text: str | None) -> Checksum | None:
@@ -163,15 +150,14 @@ def parse_checksum(text: str | None) -> Checksum | None:
         raise ApiError(400, "UNKNOWN_CHECKSUM", f"Use one of these algorithms: {known}", details=algorithm)
     try:
         expected = base64.b64decode(value.strip(), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         expected = b""
     if len(expected) != CHECKSUMS[algorithm]().digest_size:
         raise ApiError(400, "INVALID_HEADER", "Upload-Checksum must be: algorithm, space, base64", details=text)
     return Checksum(algorithm, expected)
 
 
-@dataclass(frozen=True)
-class Concat:
+class Concat(NamedTuple):
     """Upload-Concat (tus 1.0, concatenation): of a plain, a partial or a final upload."""
 
     kind: Literal["", "partial", "final"] = ""

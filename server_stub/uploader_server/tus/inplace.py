@@ -8,7 +8,7 @@ from uploader_server.http.errors import ApiError
 from uploader_server.tus.headers import check_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from uploader_server.tus.headers import Place
     from uploader_server.tus.upload import Upload
@@ -17,50 +17,22 @@ if TYPE_CHECKING:
 class SharedFile:
     """The data file of all parts of one final upload; they share owner and session."""
 
-    def __init__(self, part: Upload, place: Place) -> None:
-        self.length = place.length
-        self.name = part.data
+    def __init__(self, name: str, length: int) -> None:
+        self.name = name
         """Name of the data file."""
-        self.parts: list[Upload] = []
-        """Parts with a range, in any order."""
+        self.length = length
+        self.parts: dict[Upload, Place] = {}
+        """Parts and their ranges, in any order."""
 
     @property
     def session(self) -> str:
         """Session id, or empty."""
-        return self.parts[0].session if self.parts else ""
+        return next((part.session for part in self.parts), "")
 
-    def check(self, part: Upload, place: Place) -> None:
-        """Raise ApiError 409 if a new part can't have its range."""
-        if place.length != self.length:
-            raise _conflict(f"finalLength is {self.length} in the other parts")
-        if self.session and not part.session:
-            raise _conflict("the other parts belong to a session")
-        start, end = _range(part, place)
-        for other, others in self._places(part):
-            taken, until = _range(other, others)
-            if start < until and taken < end:
-                raise _conflict(f"bytes {taken} to {until} belong to {other.id}")
-
-    def space(self, part: Upload, place: Place) -> int:
+    def space(self, part: Upload) -> int:
         """Return the maximum bytes of a part: up to the next part, or to the end of the file."""
-        starts = [others.start for _, others in self._places(part) if others.start >= place.start]
-        return min([*starts, self.length]) - place.start
-
-    def check_join(self, parts: Sequence[Upload]) -> None:
-        """Raise ApiError 400 unless the parts cover the file in order without gaps."""
-        end = 0
-        for part in parts:
-            if part.place is None or part.place.start != end:
-                raise _not_in_order(f"{part.id} does not begin at byte {end}")
-            end += part.length or 0
-        if end != self.length:
-            raise _not_in_order(f"they have {end} of {self.length} bytes")
-
-    def _places(self, part: Upload) -> Iterator[tuple[Upload, Place]]:
-        """Yield the other parts with their ranges."""
-        for other in self.parts:
-            if other is not part and other.place is not None:
-                yield other, other.place
+        starts = [other.start for other in self.parts if other is not part and other.start >= part.start]
+        return min([*starts, self.length]) - part.start
 
 
 class SharedFiles:
@@ -77,21 +49,29 @@ class SharedFiles:
         """Check the range of a new part. Raises ApiError: 409, or 413 for a file of more than `most` bytes."""
         if part.place is None:
             return
-        check_length(part.place.length, most)
+        length = part.place.length
+        check_length(length, most)
         start, end = _range(part, part.place)
-        if start > part.place.length or end > part.place.length:
-            raise _conflict(f"the file ends at byte {part.place.length}")
+        if start > length or end > length:
+            raise _conflict(f"the file ends at byte {length}")
         shared = self.of(part)
-        if shared is not None:
-            shared.check(part, part.place)
+        if shared is None:
+            return
+        if length != shared.length:
+            raise _conflict(f"finalLength is {shared.length} in the other parts")
+        if shared.session and not part.session:
+            raise _conflict("the other parts belong to a session")
+        for other, place in shared.parts.items():
+            taken, until = _range(other, place)
+            if other is not part and start < until and taken < end:
+                raise _conflict(f"bytes {taken} to {until} belong to {other.id}")
 
     def enter(self, part: Upload) -> None:
         """Register the range of a part."""
         if part.place is not None:
-            shared = self._files.setdefault((part.owner, part.place.key), SharedFile(part, part.place))
+            shared = self._files.setdefault((part.owner, part.place.key), SharedFile(part.data, part.place.length))
             part.data = shared.name
-            if part not in shared.parts:
-                shared.parts.append(part)
+            shared.parts[part] = part.place
 
     def leave(self, upload: Upload) -> bool:
         """Free the range of an upload, if any; return whether its data file can be removed."""
@@ -100,7 +80,7 @@ class SharedFiles:
         shared = self.of(upload)
         if shared is None or upload not in shared.parts:
             return False
-        shared.parts.remove(upload)
+        del shared.parts[upload]
         if shared.parts:
             return False
         del self._files[upload.owner, upload.place.key]
@@ -109,14 +89,20 @@ class SharedFiles:
     def joined_by(self, final: Upload, parts: Sequence[Upload]) -> SharedFile | None:
         """Return the shared file of the parts, or None if they have their own data files.
 
-        Raises ApiError 400 if they can't be joined in place.
+        Raises ApiError 400 unless the parts cover the file in order without gaps.
         """
         if all(part.place is None for part in parts):
             return None
         shared = self._files.get((final.owner, final.key))
         if shared is None or any(part not in shared.parts for part in parts):
             raise _not_in_order("not all have the uploadKey of the final upload as their finalKey, and its owner")
-        shared.check_join(parts)
+        end = 0
+        for part in parts:
+            if part.start != end:
+                raise _not_in_order(f"{part.id} does not begin at byte {end}")
+            end += part.length or 0
+        if end != shared.length:
+            raise _not_in_order(f"they have {end} of {shared.length} bytes")
         return shared
 
 

@@ -7,8 +7,6 @@ that keeps paths.
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError, ClientGoneError, Json, RefusalResponse, drain, storage_failure
+from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import StoredFile, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -27,7 +25,6 @@ from uploader_server.tus.headers import (
     BODY_TYPE,
     ENDPOINT,
     VERSION,
-    TusError,
     capabilities,
     is_upload_id,
     number,
@@ -38,26 +35,13 @@ from uploader_server.tus.upload import FINISHED, OPEN
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from uploader_server.tus.headers import Checksum
     from uploader_server.tus.upload import Upload
     from uploader_server.tus.uploads import Uploads
 
-logger = logging.getLogger(__name__)
-
 ON_ENDPOINT = ["OPTIONS", "POST"]
 ON_UPLOAD = ["OPTIONS", "HEAD", "PATCH", "DELETE", "GET"]
-
-
-class Early(Response):
-    """A success response sent before the body has arrived; the rest is dropped (see RefusalResponse)."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, then drain the body."""
-        self.headers["connection"] = "close"
-        await super().__call__(scope, receive, send)
-        await drain(receive, RefusalResponse.DRAIN_SECONDS)
 
 
 class Tus:
@@ -67,6 +51,7 @@ class Tus:
         self.uploads = uploads
         self.limits = uploads.limits
         self.config = uploads.sessions.config
+        self.store = uploads.sessions.store
 
     def routes(self) -> list[Route]:
         """Return the routes; `http.middleware` applies X-HTTP-Method-Override before."""
@@ -80,17 +65,12 @@ class Tus:
 
     async def serve(self, request: Request) -> Response:
         """Serve a request."""
-        method = request.method
-        body = Body(request)
         try:
-            answer = await self._answer(method, request, body)
-        except ApiError as error:
-            answer = _refusal(error, body)
-        except ClientGoneError:
-            answer = _refusal(ApiError(400, "UPLOAD_FAILED", "The request ended before its body was complete"), body)
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("%s %s: %s", method, request.url.path, error)
-            answer = _refusal(storage_failure(error), body)
+            answer = await self._answer(request.method, request, Body(request))
+        except Exception as error:
+            refusal = as_api_error(error)
+            refusal.headers["tus-resumable"] = VERSION
+            raise refusal from error
         answer.headers["tus-resumable"] = VERSION
         return answer
 
@@ -98,7 +78,9 @@ class Tus:
         if method == "OPTIONS":
             return Response(status_code=204, headers=capabilities(self.limits.max_size))
         if method != "GET" and request.headers.get("tus-resumable") != VERSION:
-            raise TusError(412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", {"tus-version": VERSION})
+            raise ApiError(
+                412, "UNSUPPORTED_VERSION", f"Send Tus-Resumable: {VERSION}", headers={"tus-version": VERSION}
+            )
         upload_id = request.path_params.get("id")
         if upload_id is None:
             if method == "POST":
@@ -112,7 +94,7 @@ class Tus:
                 return Response(status_code=204)
             return await self._head(upload, request) if method == "HEAD" else self._bytes(upload)
         allowed = ON_ENDPOINT if upload_id is None else ON_UPLOAD
-        raise TusError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", {"allow": ", ".join(allowed)})
+        raise ApiError(405, "METHOD_NOT_ALLOWED", "The method is not allowed", headers={"allow": ", ".join(allowed)})
 
     # Creation
 
@@ -122,14 +104,14 @@ class Tus:
         owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
         known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
-            return await self._known(known, fields.get("sessionId", ""), body)
+            return await self._known(known, fields.get("sessionId", ""))
         checksum = parse_checksum(headers.get("upload-checksum"))
         upload = await new_upload(self.uploads, request, body, owner)
         if upload.concat.parts:  # a concurrent request may have finished one with this key
             known = await self.uploads.find_key(owner, upload.key)
         known = known or self.uploads.unfinished(owner, upload.key)
         if known is not None:
-            return await self._known(known, upload.session, body)
+            return await self._known(known, upload.session)
         if self.uploads.store.durable or (body.present and checksum is not None):
             upload.counted = 0
         self.uploads.shared.check(upload, self.limits.max_size)
@@ -145,7 +127,7 @@ class Tus:
 
     async def _begin(self, upload: Upload, body: Body, checksum: Checksum | None) -> None:
         """Save a new upload and receive the body of its creation; a small whole file is saved only once."""
-        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and upload.concat.kind != "partial"
+        late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and not upload.is_part
         await self.uploads.add(upload, save=not late)
         try:
             if body.present:
@@ -156,13 +138,13 @@ class Tus:
                 await self.uploads.store.make(upload)
                 await self.uploads.store.save(upload)
 
-    async def _known(self, upload: Upload, session_id: str, body: Body) -> Response:
+    async def _known(self, upload: Upload, session_id: str) -> Response:
         """Respond to a repeated creation: 200, the same Location, the offset; its body is dropped."""
         async with self.uploads.turn(upload):
             await self.uploads.adopt(upload, session_id)
             await settle(self.uploads, upload)
         headers = {"location": ENDPOINT + upload.id, **self._state(upload)}
-        return Response(headers=headers) if body.complete else Early(headers=headers)
+        return Response(headers=headers)
 
     # Other methods
 
@@ -174,12 +156,12 @@ class Tus:
         if offset is None:
             raise ApiError(400, "INVALID_HEADER", "Upload-Offset is missing")
         checksum = parse_checksum(headers.get("upload-checksum"))
-        if upload.concat.kind == "final":
+        if upload.concat.parts:
             raise ApiError(403, "FINAL_UPLOAD", "A final upload accepts no bytes")
         async with self.uploads.turn(upload):
             if offset != upload.offset:
                 now = {"upload-offset": str(upload.offset)}
-                raise TusError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", now)
+                raise ApiError(409, "WRONG_OFFSET", f"The offset of the upload is {upload.offset}", headers=now)
             if length is not None:
                 await self.uploads.set_length(upload, length)
             if body.present and upload.status == FINISHED:
@@ -194,7 +176,7 @@ class Tus:
             await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
         if upload.path is not None and not upload.sha256:
-            headers |= await digest_header(self.uploads.sessions.store, upload.path, request)
+            headers |= await digest_header(self.store, self.store.root / upload.path, request)
         if upload.length is None:
             headers["upload-defer-length"] = "1"
         else:
@@ -207,11 +189,11 @@ class Tus:
 
     def _bytes(self, upload: Upload) -> Response:
         """Serve `GET`: the finished file, with ranges; parts get 404."""
-        if upload.concat.kind == "partial":
-            raise TusError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
+        if upload.is_part:
+            raise ApiError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        return StoredFile(upload.path, {"cache-control": "no-cache", **self._where(upload)})
+        return StoredFile(self.store.root / upload.path, {"cache-control": "no-cache", **self._where(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}
@@ -222,15 +204,8 @@ class Tus:
     def _where(self, upload: Upload) -> dict[str, str]:
         if upload.status != FINISHED or upload.path is None:
             return {}
-        stored = upload.path.relative_to(self.uploads.sessions.store.root).as_posix()
         return {
-            "content-location": "/uploads/" + quote(stored),
+            "content-location": "/uploads/" + quote(upload.path),
             "upload-file-id": upload.id,
             **repr_digest(upload.sha256),
         }
-
-
-def _refusal(error: ApiError, body: Body) -> Response:
-    answer = Json(error.body(), error.status) if body.complete else RefusalResponse(error.body(), error.status)
-    answer.headers.update(error.headers)
-    return answer

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
     from uploader_server.storage.store import Change, Store
 
-_SAVE = (
-    "INSERT OR REPLACE INTO tus_uploads VALUES (:id, :owner, :upload_key, :session, :category, :metadata, :concat,"
-    " :length, :status, :touched, :counted, :path, :sha256, :data)"
+_COLUMNS = (
+    *("id", "owner", "upload_key", "session", "category", "metadata", "concat_header", "length", "status", "touched"),
+    *("counted", "path", "sha256", "data"),
 )
+"""Fields of Upload in the order of the columns."""
+_SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
+_HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"
+"""Condition for `Upload.has_data`."""
 
 
 class TusStore:
@@ -43,6 +47,59 @@ class TusStore:
         """Whether confirmed bytes survive a power loss."""
         return self._store.disk.durable
 
+    # Rows
+
+    async def save(self, upload: Upload, **changed: Any) -> None:
+        """Insert or update the row; `changed` overrides columns. Raises sqlite3.Error."""
+        await self._store.save(self.saved(upload, **changed))
+
+    def saved(self, upload: Upload, **changed: Any) -> Change:
+        """Return `save` as a change. An upload that is gone frees its key."""
+        row = {name: getattr(upload, name) for name in _COLUMNS if name != "upload_key"}
+        row["upload_key"] = None if upload.gone else upload.key or None
+        return lambda db: db.execute(_SAVE, {**row, **changed})
+
+    async def find(self, upload_id: str) -> Upload | None:
+        """Return the upload with this id, or None."""
+        return next(map(_loaded, await self._rows("*", "id = ?", upload_id)), None)
+
+    async def find_key(self, owner: str, key: str) -> Upload | None:
+        """Return the upload that this owner created with this key, or None."""
+        return next(map(_loaded, await self._rows("*", "owner = ? AND upload_key = ?", owner, key)), None)
+
+    async def with_data(self, session_id: str) -> list[str]:
+        """Return the ids of a session's uploads with a data file."""
+        return [row["id"] for row in await self._rows("id", f"session = ? AND {_HAS_DATA}", session_id)]
+
+    async def untouched_since(self, moment: float) -> list[str]:
+        """Return the ids of uploads last touched before `moment` (seconds since the epoch)."""
+        return [row["id"] for row in await self._rows("id", "touched < ?", moment)]
+
+    def unfinished(self) -> list[Upload]:
+        """Return the open uploads and the parts written in place, and remove unknown data files.
+
+        Blocks on the database; used at the start.
+        """
+        query = f"SELECT * FROM tus_uploads WHERE {_HAS_DATA}"  # noqa: S608 - our own
+        uploads = self._store.database.wait(lambda db: [_loaded(row) for row in db.execute(query)])
+        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.data for upload in uploads}:
+            (self._directory / stray).unlink()
+        kept = [upload for upload in uploads if upload.status == OPEN or upload.place is not None]
+        for upload in kept:
+            self._measure(upload)
+        self._store.disk.files([self.data(upload) for upload in kept if not upload.concat.parts])
+        return kept
+
+    async def _rows(self, columns: str, condition: str, *values: object) -> list[sqlite3.Row]:
+        query = f"SELECT {columns} FROM tus_uploads WHERE {condition}"  # noqa: S608 - our own
+        return await self._store.database.read(lambda db: db.execute(query, values).fetchall())
+
+    # Data files
+
+    def data(self, upload: Upload) -> Path:
+        """Return the path of the data file."""
+        return self._directory / upload.data
+
     def appender(self, upload: Upload, digests: Sequence[Any]) -> Appender:
         """Open the data file for appending. Raises OSError."""
         return Appender(self.data(upload), upload.start + upload.offset, digests, self._store.disk)
@@ -53,128 +110,6 @@ class TusStore:
         path.touch()
         if self.durable:
             await asyncio.to_thread(self._store.disk.names, [path])
-
-    def data(self, upload: Upload) -> Path:
-        """Return the path of the data file."""
-        return self._directory / upload.data
-
-    async def save(self, upload: Upload, **changed: Any) -> None:
-        """Insert or update the row; `changed` overrides columns. Raises sqlite3.Error."""
-        await self._store.save(self.saved(upload, **changed))
-
-    async def save_all(self, uploads: Sequence[Upload]) -> None:
-        """Insert or update several rows in one transaction. Raises sqlite3.Error."""
-        await self._store.save(*map(self.saved, uploads))
-
-    def saved(self, upload: Upload, **changed: Any) -> Change:
-        """Return `save` as a change. An upload that is gone frees its key."""
-        path: Path | None = changed.pop("path", upload.path)
-        row = {
-            "id": upload.id,
-            "owner": upload.owner,
-            "upload_key": None if upload.gone else upload.key or None,
-            "session": upload.session,
-            "category": upload.category,
-            "metadata": upload.metadata,
-            "concat": upload.concat_header,
-            "length": upload.length,
-            "status": upload.status,
-            "touched": upload.touched,
-            "counted": upload.counted,
-            "path": None if path is None else self._store.below(path),
-            "sha256": upload.sha256,
-            "data": None if upload.data == upload.id and upload.place is None else upload.data,
-            **changed,
-        }
-        return lambda db: db.execute(_SAVE, row)
-
-    async def forget(self, upload: Upload) -> None:
-        """Delete the row."""
-        await self._store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload.id,)))
-
-    async def find(self, upload_id: str) -> Upload | None:
-        """Return the upload with this id, or None."""
-        return await self._first("id = ?", upload_id)
-
-    async def find_key(self, owner: str, key: str) -> Upload | None:
-        """Return the upload that this owner created with this key, or None."""
-        return await self._first("owner = ? AND upload_key = ?", owner, key)
-
-    def unfinished(self) -> list[Upload]:
-        """Return the open uploads and the parts written in place, and remove unknown data files.
-
-        Blocks on the database; used at the start.
-        """
-        query = "SELECT * FROM tus_uploads WHERE status = ? OR (status = ? AND path IS NULL)"
-        rows = self._store.database.wait(lambda db: db.execute(query, (OPEN, FINISHED)).fetchall())
-        uploads = [self._loaded(row) for row in rows]
-        for stray in {entry.name for entry in self._directory.iterdir()} - {upload.data for upload in uploads}:
-            (self._directory / stray).unlink()
-        kept = [upload for upload in uploads if upload.status == OPEN or upload.place is not None]
-        for upload in kept:
-            self._measure(upload)
-        self._store.disk.files([self.data(upload) for upload in kept if not upload.concat.parts])
-        return kept
-
-    async def with_data(self, session_id: str) -> list[str]:
-        """Return the ids of a session's uploads with a data file (see `Upload.has_data`)."""
-        return await self._ids(
-            "session = ? AND (status = ? OR (status = ? AND path IS NULL))", session_id, OPEN, FINISHED
-        )
-
-    async def untouched_since(self, moment: float) -> list[str]:
-        """Return the ids of uploads last touched before `moment` (seconds since the epoch)."""
-        return await self._ids("touched < ?", moment)
-
-    async def _ids(self, condition: str, *values: object) -> list[str]:
-        query = f"SELECT id FROM tus_uploads WHERE {condition}"  # noqa: S608 - of our own
-        return await self._store.database.read(lambda db: [row["id"] for row in db.execute(query, values)])
-
-    async def _first(self, condition: str, *values: str) -> Upload | None:
-        query = f"SELECT * FROM tus_uploads WHERE {condition}"  # noqa: S608 - of our own
-        row = await self._store.database.read(lambda db: db.execute(query, values).fetchone())
-        return None if row is None else self._loaded(row)
-
-    def _measure(self, upload: Upload) -> None:
-        """Set the offset from the data file, limited to `counted`."""
-        if upload.concat.parts:
-            return
-        path = self.data(upload)
-        if not path.exists():
-            path.touch()
-        upload.touched = max(upload.touched, path.stat().st_mtime)
-        upload.offset = size = self.size(upload)
-        if upload.counted is None:
-            return
-        upload.offset = min(upload.counted, size)
-        if size > upload.offset:
-            self.cut(upload, upload.offset)
-        if upload.offset < upload.counted:
-            upload.counted = upload.offset
-            upload.status = OPEN
-            self._store.database.wait(self.saved(upload))
-
-    def _loaded(self, row: sqlite3.Row) -> Upload:
-        upload = Upload(
-            owner=row["owner"],
-            session=row["session"],
-            category=row["category"],
-            metadata=row["metadata"],
-            concat_header=row["concat"],
-            length=row["length"],
-            id=row["id"],
-            status=row["status"],
-            touched=row["touched"],
-            counted=row["counted"],
-            data=row["data"] or "",
-            path=None if row["path"] is None else self._store.root / row["path"],
-            sha256=row["sha256"],
-        )
-        if upload.status == FINISHED:
-            upload.offset = upload.length or 0
-        if upload.concat.kind == "partial" and row["data"]:
-            upload.place = parse_place(upload.fields)
-        return upload
 
     def size(self, upload: Upload) -> int:
         """Return the bytes of this upload in the data file; 0 if the file is missing. Raises OSError."""
@@ -197,3 +132,33 @@ class TusStore:
         self._store.reading.join(map(self.data, parts), self.data(upload))
         self._store.disk.files([self.data(upload)])
         upload.offset = self.size(upload)
+
+    def _measure(self, upload: Upload) -> None:
+        """Set the offset from the data file, limited to `counted`."""
+        if upload.concat.parts:
+            return
+        path = self.data(upload)
+        if not path.exists():
+            path.touch()
+        upload.touched = max(upload.touched, path.stat().st_mtime)
+        upload.offset = size = self.size(upload)
+        if upload.counted is None:
+            return
+        upload.offset = min(upload.counted, size)
+        if size > upload.offset:
+            self.cut(upload, upload.offset)
+        if upload.offset < upload.counted:
+            upload.counted, upload.status = upload.offset, OPEN
+            self._store.database.wait(self.saved(upload))
+
+
+def _loaded(row: sqlite3.Row) -> Upload:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    del values["upload_key"]  # part of the metadata
+    named = values["data"]
+    upload = Upload(**{**values, "data": named or ""})
+    if upload.status == FINISHED:
+        upload.offset = upload.length or 0
+    if upload.is_part and named:  # None in databases before version 3
+        upload.place = parse_place(upload.fields)
+    return upload

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.session import FileState
-from uploader_server.tus.headers import Concat, parse_concat, parse_metadata
+from uploader_server.tus.headers import parse_concat, parse_metadata
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from uploader_server.tus.headers import Place
 
 OPEN, FINISHED = "open", "finished"
@@ -40,16 +38,16 @@ class Upload:
     touched: float = field(default_factory=time.time)
     counted: int | None = None
     """Offset saved in the database row; None: the length of the data file."""
+    path: str | None = None
+    """Path of the finished file below the root; None for a part."""
+    sha256: bytes = b""
+    """SHA-256 of all bytes; empty if unknown."""
     data: str = ""
     """Name of the data file."""
     place: Place | None = None
     """Range in a data file shared with other parts; None: it has its own data file."""
     claimed: int = 0
     """Bytes it will have at the end of the running request."""
-    path: Path | None = None
-    """Path of the finished file; None for a part."""
-    sha256: bytes = b""
-    """SHA-256 of all bytes; empty if unknown."""
     offset: int = 0
     writer: asyncio.Future[Any] | None = None
     """The request that is sending bytes."""
@@ -60,18 +58,10 @@ class Upload:
     def __post_init__(self) -> None:
         self.data = self.data or self.id
         self.fields = parse_metadata(self.metadata or "")
-        self.concat: Concat = parse_concat(self.concat_header)
-        self.file = FileState(self.name, self.fields.get("relativePath") or None, self.length, self.id)
-
-    @property
-    def name(self) -> str:
-        """The file name from the metadata, or the id."""
-        return self.fields.get("filename") or self.fields.get("name") or self.id
-
-    @property
-    def wanted_path(self) -> str:
-        """Requested path below the category."""
-        return self.fields.get("relativePath") or self.name.rpartition("/")[2]
+        self.concat = parse_concat(self.concat_header)
+        self.is_part = self.concat.kind == "partial"
+        name = self.fields.get("filename") or self.fields.get("name") or self.id
+        self.file = FileState(name, self.fields.get("relativePath") or None, self.length, self.id)
 
     @property
     def key(self) -> str:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError
-from uploader_server.tus.headers import TusError, check_length
+from uploader_server.tus.headers import check_length
 from uploader_server.tus.inplace import SharedFiles
 from uploader_server.tus.store import TusStore
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, Upload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from uploader_server.session import Session
     from uploader_server.sessions import Sessions
@@ -35,7 +34,7 @@ class Uploads:
         self.limits = sessions.limits
         self.ttl = sessions.config.upload_ttl
         self.store = TusStore(sessions.store)
-        self._open: dict[str, Upload] = {}
+        self.open: dict[str, Upload] = {}
         """Unfinished uploads by id."""
         self._known: weakref.WeakValueDictionary[str, Upload] = weakref.WeakValueDictionary()
         """Uploads in use by requests, so that all requests share one object."""
@@ -43,17 +42,13 @@ class Uploads:
         """Unfinished uploads by owner and `uploadKey`."""
         self.shared = SharedFiles()
         for upload in self.store.unfinished():
-            self._restore(upload)
-
-    def _restore(self, upload: Upload) -> None:
-        """Register an upload from the database: an unfinished one, or a part written in place."""
-        self.keep(upload)
-        if upload.status == FINISHED:
-            self._drop(upload)
-        session = self.session_of(upload)
-        if session is not None and upload.concat.kind != "partial":
-            upload.file.size = upload.offset
-            session.add(upload.file)
+            self.keep(upload)
+            if upload.status == FINISHED:  # a part written in place
+                self._drop(upload)
+            session = self.session_of(upload)
+            if session is not None and not upload.is_part:
+                upload.file.size = upload.offset
+                session.add(upload.file)
 
     # Lookup
 
@@ -62,10 +57,10 @@ class Uploads:
         return self._known.get(upload_id)
 
     async def find(self, upload_id: str) -> Upload:
-        """Return the upload with this id. Raises TusError: 404 if unknown, 410 if gone."""
+        """Return the upload with this id. Raises ApiError: 404 if unknown, 410 if gone."""
         upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
-            raise TusError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
+            raise ApiError(404, "UPLOAD_NOT_FOUND", "There is no such upload")
         upload = self._known.setdefault(upload_id, upload)  # a concurrent request may have loaded it
         await self.check(upload)
         return upload
@@ -73,26 +68,23 @@ class Uploads:
     async def find_key(self, owner: str, key: str) -> Upload | None:
         """Return the upload that was created with this `uploadKey`, unless it is gone."""
         found = self.unfinished(owner, key) or (await self.store.find_key(owner, key) if key else None)
-        if found is None:
-            return None
-        try:
-            return await self.find(found.id)
-        except TusError:
-            return None
+        with contextlib.suppress(ApiError):
+            return None if found is None else await self.find(found.id)
+        return None
 
     def unfinished(self, owner: str, key: str) -> Upload | None:
         """Return the unfinished upload that was created with this `uploadKey`."""
         return self._keys.get((owner, key))
 
     async def check(self, upload: Upload) -> None:
-        """Raise TusError 410 if the upload is gone, has expired, or its file was deleted."""
+        """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted."""
         if upload.has_data and upload.writer is None and time.time() > upload.touched + self.ttl:
             await self.retire(upload, "expired")
-        elif upload.path is not None and not upload.gone and not upload.path.is_file():
+        elif upload.path is not None and not upload.gone and not (self.sessions.store.root / upload.path).is_file():
             await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
-            raise TusError(410, code, f"This upload is gone ({upload.status}): create a new one")
+            raise ApiError(410, code, f"This upload is gone ({upload.status}): create a new one")
 
     def session_of(self, upload: Upload) -> Session | None:
         """Return the session of an upload if it is known and open."""
@@ -105,7 +97,7 @@ class Uploads:
     async def turn(self, upload: Upload) -> AsyncIterator[None]:
         """Lock an upload; a request that is sending bytes is cancelled and its bytes are kept.
 
-        Raises TusError 410 if the upload is gone.
+        Raises ApiError 410 if the upload is gone.
         """
         upload.waiting += 1
         try:
@@ -129,13 +121,13 @@ class Uploads:
     def keep(self, upload: Upload) -> None:
         """Register an unfinished upload."""
         self.shared.enter(upload)
-        self._known[upload.id] = self._open[upload.id] = upload
+        self._known[upload.id] = self.open[upload.id] = upload
         if upload.key:
             self._keys[upload.owner, upload.key] = upload
 
     def _drop(self, upload: Upload) -> None:
-        self._open.pop(upload.id, None)
-        if self._keys.get((upload.owner, upload.key)) is upload:
+        self.open.pop(upload.id, None)
+        if self.unfinished(upload.owner, upload.key) is upload:
             del self._keys[upload.owner, upload.key]
 
     async def add(self, upload: Upload, *, save: bool) -> None:
@@ -152,22 +144,14 @@ class Uploads:
             raise
         session = self.session_of(upload)
         if session is not None:
-            self._enter(upload, session)
-
-    def _enter(self, upload: Upload, session: Session) -> None:
-        if upload.concat.kind != "partial":
-            session.add(upload.file)
-        session.status = "uploading"
-        session.touch()
+            _enter(upload, session)
 
     def most(self, upload: Upload) -> int:
         """Return the maximum bytes of an upload."""
         if upload.length is not None:
             return upload.length
         shared = self.shared.of(upload)
-        if shared is None or upload.place is None:
-            return self.limits.max_size
-        return shared.space(upload, upload.place)
+        return self.limits.max_size if shared is None else shared.space(upload)
 
     async def set_length(self, upload: Upload, length: int) -> None:
         """Set a deferred length. Raises ApiError 400 if it contradicts the upload's state."""
@@ -178,13 +162,10 @@ class Uploads:
         elif upload.length != length:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts the state of the upload")
 
-    def finished(self, upload: Upload, path: Path | None, parts: Sequence[Upload] = ()) -> None:
-        """Mark an upload as finished after its rows were saved; `path` is None for a part.
-
-        `parts` are the uploads it was joined from.
-        """
-        upload.status, upload.path, upload.touched = FINISHED, path, time.time()
-        if path is not None:
+    def finished(self, upload: Upload, parts: Sequence[Upload] = ()) -> None:
+        """Mark an upload as finished after its rows were saved; `parts` are the uploads it was joined from."""
+        upload.status, upload.path, upload.touched = FINISHED, upload.file.path, time.time()
+        if upload.path is not None:
             self.store.remove(upload)  # fast: the file keeps its other name
         self._drop(upload)
         for part in parts:
@@ -216,20 +197,18 @@ class Uploads:
             session = self.session_of(upload) if upload.status == OPEN else None
             await self.retire(upload, "terminated")
             if session is not None:
-                await self.sessions.emit(session.id, session.event(f"{upload.name} was terminated"))
+                await self.sessions.emit(session.id, session.event(f"{upload.file.original_name} was terminated"))
 
     async def delete(self, upload_id: str) -> bool:
         """Delete the file of a finished upload and end the upload; return False if there is none."""
-        try:
+        with contextlib.suppress(ApiError):
             upload = await self.find(upload_id)
-            if upload.path is None:
-                return False
-            async with self.turn(upload):
-                deleted = await self.sessions.store.delete(upload.id)
-                await self.retire(upload, "deleted")
-        except TusError:
-            return False
-        return deleted
+            if upload.path is not None:
+                async with self.turn(upload):
+                    deleted = await self.sessions.store.delete(upload.id)
+                    await self.retire(upload, "deleted")
+                    return deleted
+        return False
 
     # Sessions
 
@@ -242,7 +221,7 @@ class Uploads:
     async def _move(self, shared: SharedFile, session: str, category: str) -> None:
         for part in shared.parts:
             part.session, part.category = session, category
-        await self.store.save_all(shared.parts)
+        await self.sessions.store.save(*map(self.store.saved, shared.parts))
 
     async def adopt(self, upload: Upload, session_id: str) -> None:
         """Move an upload to the session of a repeated creation, if that session is open.
@@ -255,28 +234,28 @@ class Uploads:
         shared = self.shared.of(upload)
         if shared is not None:
             await self._move(shared, session.id, session.category)
-            self._enter(upload, session)
+            _enter(upload, session)
             return
         before = self.session_of(upload)
         if before is not None and upload.status == OPEN:
             before.drop(upload.file)
         upload.session = session.id
+        if upload.path is not None:
+            file = upload.file
+            file.status, file.progress, file.size, file.path = "completed", 100, upload.offset, upload.path
+            _enter(upload, session)
+            await self.sessions.record(session, [file], self.store.saved(upload))
+            await self.sessions.announce(session, [file])
+            return
         if upload.status == OPEN:
             upload.category = session.category
-            self._enter(upload, session)
-        elif upload.path is not None:
-            upload.file.status, upload.file.progress, upload.file.size = "completed", 100, upload.offset
-            upload.file.path = str(upload.path)
-            self._enter(upload, session)
-            await self.sessions.record(session, [upload.file], self.store.saved(upload))
-            await self.sessions.announce(session, [upload.file])
-            return
+            _enter(upload, session)
         await self.store.save(upload)
 
     async def discard(self, session_id: str) -> None:
         """End the requests and remove the unfinished data of a cancelled session."""
         for upload_id in await self.store.with_data(session_id):
-            with contextlib.suppress(TusError):
+            with contextlib.suppress(ApiError):
                 upload = await self.find(upload_id)
                 async with self.turn(upload):
                     if upload.has_data:
@@ -284,26 +263,16 @@ class Uploads:
 
     def release(self, session: Session) -> None:
         """Detach unfinished uploads from a session that ends; they can be finished in another session."""
-        for upload in self._open.values():
+        for upload in self.open.values():
             if upload.session == session.id:
                 session.drop(upload.file)
 
     def busy(self, session: Session) -> bool:
         """Return whether a request uses an unfinished upload of this session."""
-        return any(upload.session == session.id and upload.lock.locked() for upload in self._open.values())
-
-    # Expiry
-
-    def open_ones(self) -> list[Upload]:
-        """Return the unfinished uploads."""
-        return list(self._open.values())
-
-    def open_count(self) -> int:
-        """Return the number of unfinished uploads."""
-        return len(self._open)
+        return any(upload.session == session.id and upload.lock.locked() for upload in self.open.values())
 
     async def expire(self, upload_id: str) -> None:
-        """Expire an unfinished upload (raises TusError 410), or delete the row of a finished or gone one."""
+        """Expire an unfinished upload (raises ApiError 410), or delete the row of a finished or gone one."""
         upload = self._known.get(upload_id) or await self.store.find(upload_id)
         if upload is None:
             return
@@ -311,5 +280,12 @@ class Uploads:
             await self.find(upload_id)
         elif not upload.lock.locked():
             logger.info("deleted the record of upload %s", upload_id)
-            await self.store.forget(upload)
+            await self.sessions.store.save(lambda db: db.execute("DELETE FROM tus_uploads WHERE id = ?", (upload_id,)))
             self._known.pop(upload_id, None)
+
+
+def _enter(upload: Upload, session: Session) -> None:
+    if not upload.is_part:
+        session.add(upload.file)
+    session.status = "uploading"
+    session.touch()

@@ -21,9 +21,9 @@ def among(names: Iterable[str]) -> Candidates:
 
 def smoke_checks(incomplete: str) -> list[str]:
     """Complete the IDs of the `smoke` checks."""
-    from uploader_cli.run import smoke  # slow to import
+    from uploader_cli.run import checks  # slow to import
 
-    return among(smoke.smoke_checks())(incomplete)
+    return among(checks.smoke_checks())(incomplete)
 
 
 def profile_names(incomplete: str) -> list[str]:

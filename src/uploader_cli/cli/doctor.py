@@ -21,6 +21,6 @@ def doctor(
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
     settings = opt.load(given)
     asked = opt.valid_uuid(session, "--session") if session is not None else None
-    from uploader_cli.run import doctor as run
+    from uploader_cli.run import checks as run
 
     raise typer.Exit(run.doctor(settings, session=asked, new_session=new_session))

@@ -47,7 +47,7 @@ def smoke(
 
     The checks upload a few small files and delete them again; deleting all of them needs a token (--token-file).
     """
-    from uploader_cli.run import smoke as run
+    from uploader_cli.run import checks as run
 
     if list_:
         run.smoke_list()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.protocol import as_object, number, text
-from uploader_cli.core.tus import place, trusts
+from uploader_cli.core.tus import endpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ def parse_offer(body: object, server: str) -> PackOffer | None:
     The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
     """
     fields = as_object(body)
-    url = _endpoint(fields.get("endpoint"), server)
+    url = endpoint_of(fields.get("endpoint"), server)
     numbers = [number(fields.get(name)) for name in ("maxFiles", "maxBytes", "maxFileSize")]
     if url is None or any(value is None or value < 1 for value in numbers):
         return None
@@ -69,7 +69,7 @@ class Found:
 def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
     """Parse the `lookup` object beside `packs`; None if unusable, as in `parse_offer`."""
     fields = as_object(body)
-    url, most = _endpoint(fields.get("endpoint"), server), number(fields.get("maxFiles"))
+    url, most = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxFiles"))
     return LookupOffer(url, int(most)) if url and most is not None and most >= 1 else None
 
 
@@ -87,15 +87,6 @@ def parse_found(body: object, count: int) -> list[Found | None] | None:
         else:
             found.append(None)
     return found
-
-
-def _endpoint(value: object, server: str) -> str | None:
-    """Return an endpoint as a URL of `server`; None for another host, which would get the token."""
-    try:
-        url = place(server, text(value) or "")
-    except ValueError:
-        return None
-    return url if text(value) and trusts(server, url) else None
 
 
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> bytes:

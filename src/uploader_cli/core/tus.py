@@ -77,15 +77,9 @@ def parse_capabilities(body: object, server: str) -> Capabilities | None:
     The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
     """
     fields = as_object(body)
-    endpoint = text(fields.get("endpoint"))
+    url = endpoint_of(fields.get("endpoint"), server)
     version = text(fields.get("version")) or VERSION
-    if not endpoint or version != VERSION:
-        return None
-    try:
-        url = place(server, endpoint)
-    except ValueError:
-        return None
-    if not trusts(server, url):
+    if url is None or version != VERSION:
         return None
     size = number(fields.get("maxSize"))
     return Capabilities(
@@ -95,6 +89,27 @@ def parse_capabilities(body: object, server: str) -> Capabilities | None:
         checksum_algorithms=_words(fields.get("checksumAlgorithms")),
         max_size=int(size) if size is not None and size > 0 else None,
     )
+
+
+def endpoint_of(value: object, server: str) -> str | None:
+    """Return an endpoint of `server` as a URL; None for another host, which would get the token."""
+    endpoint = text(value)
+    try:
+        url = place(server, below(server, endpoint)) if endpoint else ""
+    except ValueError:
+        return None
+    return url if endpoint and trusts(server, url) else None
+
+
+def below(server: str, where: str) -> str:
+    """Return the absolute path `where` below the path of `server`; anything else, and a path that is there, unchanged.
+
+    A proxy that removes the path from requests may leave it out of the server's answers.
+    """
+    prefix = urlsplit(server).path.rstrip("/")
+    if not prefix or not where.startswith("/") or where.startswith(("//", f"{prefix}/")):
+        return where
+    return prefix + where
 
 
 def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:

@@ -9,12 +9,12 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
 from uploader_cli.core.events import ServerClock, SessionProgress, Transport
-from uploader_cli.core.tus import Capabilities, parse_capabilities, trusts
+from uploader_cli.core.tus import Capabilities, below, parse_capabilities, trusts
 from uploader_cli.settings import mask
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer, Http, RequestIds, redirect_target
 from uploader_cli.transfer.pacing import DEFAULT_WAIT, RateBudget, retry_after
@@ -65,6 +65,7 @@ class Api(Http):
         self._emit, self._stop, self._token, self.budget = emit, stop, _Token(settings, stop), RateBudget()
         retries, max_wait, refresh = settings.retries, settings.max_wait, self._token.refresh
         self.retry = Retry(stop, self.budget, retries=retries, max_wait=max_wait, refresh=refresh, emit=emit)
+        self.server = "" if settings.tus_endpoint else settings.server  # its base URL; empty for a tus endpoint
 
     def another(self) -> Api:
         """Return a client of the same server for another thread."""
@@ -167,6 +168,7 @@ class Api(Http):
         Raise `DigestPending` while its digest is computed, `AnswerError` for another refusal, `ProtocolError` for
         another host.
         """
+        where = self._located(where)
         if not self._is_ours(where):
             raise errors.ProtocolError(f"{where} is on another host than the server")
         answer = self._call("HEAD", where, raises=False, headers={"Want-Repr-Digest": "sha-256=1"})
@@ -182,6 +184,7 @@ class Api(Http):
 
     def read_back(self, where: str, take: Callable[[bytes], object]) -> bool:
         """Pass the stored bytes to `take`; return False where the server does not give them out."""
+        where = self._located(where)
         if not self._is_ours(where):
             return False
         self.retry.wait_out_pause()
@@ -253,6 +256,10 @@ class Api(Http):
     def _url(self, where: str) -> str:
         return where if where.startswith(("http://", "https://")) else self._settings.server + where
 
+    def _located(self, where: str) -> str:
+        """Return the URL of a stored file, given a URL or path of the server."""
+        return urljoin(self._settings.target_url, below(self.server, where))
+
     def _is_ours(self, where: str) -> bool:
         """Return whether `where` is on the server (docs/protocol.md, section 5)."""
         return trusts(self._settings.target_url, self._url(where))
@@ -320,6 +327,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             kind, text = errors.NotFound, f"{answer.url}: {words}"
         case 408:
             kind, text = errors.TooSlow, "the request did not arrive in the server's time (408)"
+        case 413 if not code and "Tus-Resumable" not in answer.headers:
+            kind, text = errors.TooLarge, f"a proxy refuses requests of {answer.sent:,} bytes (413)"
+            text += ": raise its limit, in nginx with client_max_body_size"
         case 429:
             kind, text = errors.RateLimited, f"the server's rate limit is used up: {words}"
             hint = "try again later, or allow a longer --max-wait"

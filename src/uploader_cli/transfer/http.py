@@ -47,6 +47,7 @@ ANSWER_BLOCK = 64 << 10
 MOST_ANSWER = 32 << 20  # most bytes of a decompressed answer; stored files may be larger
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables with certificates; `--ca-bundle` has precedence."""
+PROXY_AUTHENTICATION = 407
 REQUEST_ID = "X-Request-ID"
 CREDENTIALS = {"authorization", "cookie", "x-request-id"}
 """Headers that are not sent to other hosts, besides those of `--header`."""
@@ -96,6 +97,8 @@ class Answer:
     body: object
     url: str
     request_id: str = ""
+    sent: int = 0
+    """Bytes of the request's body."""
 
     @property
     def ok(self) -> bool:
@@ -137,6 +140,8 @@ class Http:
             response = self._send(method, url, own, data, read_timeout)
         except (rex.RequestException, OSError) as error:
             raise _error(error, url, body_sent=body.through if body is not None else True) from error
+        if response.status_code == PROXY_AUTHENTICATION:
+            raise _no_proxy_password(url)
         try:
             return _answer(response, jsonlib.loads(response.content) if response.content else None)
         except (ValueError, RecursionError):
@@ -194,7 +199,10 @@ class Http:
 
 def _answer(response: requests.Response, body: object) -> Answer:
     sent = response.request
-    return Answer(response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""))
+    length = int(sent.headers.get("Content-Length", 0))
+    return Answer(
+        response.status_code, response.headers, body, sent.url or "", sent.headers.get(REQUEST_ID, ""), length
+    )
 
 
 @lru_cache(64)
@@ -300,6 +308,8 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     where = _origin(url)
     if isinstance(error, _AnswerTooLarge):
         return ProtocolError(f"the answer of {where} is too large: {error}")
+    if "Tunnel connection failed: 407" in _why(error):
+        return _no_proxy_password(url)
     if isinstance(error, rex.ProxyError) and _has_no_tunnel(error):
         return ConnectFailed(f"the proxy did not connect to {where}: {_why(error)}", hint="check --proxy")
     if isinstance(error, rex.SSLError):
@@ -317,6 +327,12 @@ def _error(error: Exception, url: str, *, body_sent: bool) -> UploaderError:
     if isinstance(error, rex.ChunkedEncodingError | rex.ContentDecodingError):
         return ConnectionLost(f"the answer of {where} broke off", body_sent=True)
     return ConnectionLost(f"the connection to {where} broke: {_why(error)}", body_sent=body_sent)
+
+
+def _no_proxy_password(url: str) -> ConnectFailed:
+    return ConnectFailed(
+        f"the proxy asks for a name and password (407) for {_origin(url)}", hint="put name and password into --proxy"
+    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:

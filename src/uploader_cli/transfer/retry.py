@@ -6,23 +6,19 @@ A rate limit within `--max-wait`, an expired token and an outage use no retry; o
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, TypeVar, cast
-
-from tenacity import Retrying, retry_if_exception
+from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.core.retry import wait_as_told, worth_retrying
 from uploader_cli.transfer.pacing import DEFAULT_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tenacity import RetryCallState
 
     from uploader_cli.transfer.pacing import RateBudget, Stop
 
@@ -30,21 +26,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_DELAY = 0.5  # seconds before the first retry, then doubled
+MAX_DELAY = 30.0
 LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 OVERLOADED = (429, 503)
 NEVER_REPEATED = (errors.SessionLost, errors.RateLimited, errors.Unreachable, errors.DiskFull, errors.DigestPending)
 """Errors that the same request would meet again."""
-WAIT = wait_as_told()
 
 
 def _ignore(_error: errors.UploaderError, _delay: float) -> None:
     pass
 
 
-def _can_help(error: BaseException) -> bool:
-    return worth_retrying(error) and not isinstance(error, NEVER_REPEATED)
+def backoff(attempt: int) -> float:
+    """Return the seconds before another attempt: 0.5, 1, 2, … up to 30, and up to 0.5 s of jitter."""
+    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 9)) + random.uniform(0, FIRST_DELAY)
 
 
 class Retry:
@@ -89,32 +87,19 @@ class Retry:
 
         `on_retry(error, delay)` is called before `sleep(delay)`.
         """
-        try:
-            return self._once(step, on_retry)  # avoids the cost of `Retrying` for most calls
-        except errors.UploaderError as error:
-            if not _can_help(error):
-                raise
-            first = [error]
-        retries = self.retries if at_most is None else min(at_most, self.retries)
-
-        def again() -> T:
-            if first:
-                raise first.pop()  # the first try counts as one
-            return self._once(step, on_retry)
-
-        def is_enough(state: RetryCallState) -> bool:
-            asked: float | None = getattr(_error_of(state), "retry_after", None)
-            return state.attempt_number > retries or (asked or 0.0) > self.max_wait
-
-        retrying = Retrying(
-            stop=is_enough,
-            wait=WAIT,
-            retry=retry_if_exception(_can_help),
-            sleep=sleep or self.stop.sleep,
-            before_sleep=lambda state: on_retry(_error_of(state), state.upcoming_sleep),
-            reraise=True,
-        )
-        return retrying(again)
+        retries, attempt = self.retries if at_most is None else min(at_most, self.retries), 0
+        while True:
+            try:
+                return self._once(step, on_retry)
+            except errors.UploaderError as error:
+                asked, attempt = getattr(error, "retry_after", None), attempt + 1
+                if not error.retryable or isinstance(error, NEVER_REPEATED) or attempt > retries:
+                    raise
+                delay = backoff(attempt) if asked is None else float(asked)
+                if asked is not None and delay > self.max_wait:
+                    raise
+                on_retry(error, delay)
+            (sleep or self.stop.sleep)(delay)
 
     def wait_out_pause(self, sleep: Callable[[float], None] | None = None) -> None:
         """Wait until the rate limit allows calls. Raise what `sleep` raises."""
@@ -283,10 +268,6 @@ class Tries:
             case errors.TooLarge() if self._shrink(error):
                 return 0.0
         return None
-
-
-def _error_of(state: RetryCallState) -> errors.UploaderError:
-    return cast("errors.UploaderError", cast("Future[object]", state.outcome).exception())
 
 
 def _after(waited: float) -> str:

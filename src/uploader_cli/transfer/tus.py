@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import error_code, error_sentence, whole
-from uploader_cli.core.tus import VERSION, Capabilities, capabilities_of, encode_metadata, place
+from uploader_cli.core.tus import VERSION, Capabilities, below, capabilities_of, encode_metadata, place
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import answer_error, not_an_upload_server
 from uploader_cli.transfer.http import READ_TIMEOUT, Answer
@@ -28,6 +29,8 @@ KINDS: Mapping[int, tuple[type[errors.AnswerError], str]] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk did not arrive as it was read"),
 }
+BLOCKED = (403, 405, 501)
+"""Answers of a firewall to a method that it does not pass on."""
 NO_SESSION = ("SESSION_NOT_FOUND", "SESSION_ENDED")
 
 
@@ -50,6 +53,7 @@ class TusClient:
     def __init__(self, api: Api, endpoint: str) -> None:
         """The client shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
+        self._patch_is_blocked = False
 
     def options(self) -> Capabilities:
         """Return the server's capabilities. Raise `NotAnUploadServer` where no endpoint is."""
@@ -94,7 +98,7 @@ class TusClient:
         location = answer.headers.get("Location")
         if not location:
             raise errors.ProtocolError(f"{answer.url} created an upload without a Location")
-        return Position(_place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
+        return Position(self._place(answer.url, location), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
@@ -112,7 +116,16 @@ class TusClient:
 
     def patch(self, url: str, offset: int, body: Body, checksum: str | None = None) -> Position:
         """Send a chunk at `offset` and return the new offset. Raise a retryable `UploadGone` for 404 and 410."""
-        answer = self._send("PATCH", url, {"Upload-Offset": str(offset)}, CHUNK_TIMEOUT, body, checksum)
+        headers = {"Upload-Offset": str(offset)}
+        if not self._patch_is_blocked:
+            answer = self._send("PATCH", url, headers, CHUNK_TIMEOUT, body, checksum)
+            self._patch_is_blocked = _is_blocked(answer)
+        if self._patch_is_blocked:  # a firewall: tus 1.0 allows this instead (core, X-HTTP-Method-Override)
+            body.rewind()
+            headers["X-HTTP-Method-Override"] = "PATCH"
+            answer = self._send("POST", url, headers, CHUNK_TIMEOUT, body, checksum)
+            if _is_blocked(answer):
+                raise errors.PatchBlocked(url, answer.status)
         if answer.status in (404, 410):
             raise _gone(answer, retryable=True)  # HEAD decides
         return _position(url, answer)
@@ -137,15 +150,39 @@ class TusClient:
             sent["Upload-Checksum"] = checksum
         for _ in range(REDIRECTS + 1):
             own = {**self._api.authorization(), **sent}
-            answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
+            try:
+                answer = self._api.request(method, url, headers=own, body=body, read_timeout=timeout)
+            except errors.ConnectFailed as error:
+                self._check_port(url, error)
+                raise
+            if "Tus-Resumable" not in answer.headers:
+                self._check_port(url)
             self._api.budget.note(answer.headers)
             target = answer.headers.get("Location")
             if answer.status not in (307, 308) or not target:
                 return answer
-            url = _place(url, target)
+            url = self._place(url, target)
             if body is not None:
                 body.rewind()
         raise errors.ProtocolError(f"{self.endpoint} redirects again and again, last to {url}")
+
+    def _check_port(self, url: str, cause: Exception | None = None) -> None:
+        """Raise `ProtocolError` if `url` has the endpoint's host without its port, which is a mistake of a proxy."""
+        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
+        if ours.port and not theirs.port and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname):
+            raise errors.ProtocolError(
+                f"the server's Location points to {url}: its proxy drops the port"
+                " (nginx: proxy_set_header Host $http_host)"
+            ) from cause
+
+    def _place(self, base: str, location: str) -> str:
+        try:
+            return place(base, below(self._api.server, location))
+        except ValueError as error:
+            raise errors.ProtocolError(
+                f"{base} points to a URL that is not followed: {error}",
+                hint="a server behind a TLS proxy has to know its own public address",
+            ) from error
 
 
 def _position(url: str, answer: Answer) -> Position:
@@ -156,14 +193,9 @@ def _position(url: str, answer: Answer) -> Position:
     return Position(url, offset, answer.headers, whole(answer.headers.get("Upload-Length")))
 
 
-def _place(base: str, location: str) -> str:
-    try:
-        return place(base, location)
-    except ValueError as error:
-        raise errors.ProtocolError(
-            f"{base} points to a URL that is not followed: {error}",
-            hint="a server behind a TLS proxy has to know its own public address",
-        ) from error
+def _is_blocked(answer: Answer) -> bool:
+    """Return whether a proxy or firewall refused the method, and not the server."""
+    return answer.status in BLOCKED and "Tus-Resumable" not in answer.headers and not error_code(answer.body)
 
 
 def _check(answer: Answer) -> None:
@@ -188,7 +220,7 @@ def _refusal(answer: Answer) -> errors.UploaderError:
         versions = answer.headers.get("Tus-Version", "")
         return errors.ProtocolError(f"{answer.url} does not speak tus {VERSION} (it says {versions or 'nothing'})")
     plain = answer_error(answer)
-    if answer.status not in KINDS:
+    if answer.status not in KINDS or isinstance(plain, errors.TooLarge):
         return plain
     kind, words = KINDS[answer.status]
     said = ": ".join(filter(None, [f"{answer.status} {plain.error}".strip(), mask(error_sentence(answer.body))]))

@@ -29,7 +29,7 @@ from troubles import (
     wrong_clock,
 )
 
-from uploader_cli.doctor import Status, context, network, server
+from uploader_cli.checks.doctor import Status, context, network, server
 from uploader_cli.exit_status import Exit
 from uploader_server.faults import Answer
 

@@ -12,7 +12,7 @@ from relays import http_proxy
 from serving import running_server
 from troubles import doctor, step, tls_relay
 
-from uploader_cli.doctor import Status, server
+from uploader_cli.checks.doctor import Status, server
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings import Layer, Source
 from uploader_server.http.auth import issue_token

@@ -17,14 +17,14 @@ from patience import PATIENCE
 from relays import HttpProxy, Relay, address
 
 from uploader_cli import Settings
-from uploader_cli.doctor import Context, examine
+from uploader_cli.checks.doctor import Context, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import trustme
 
-    from uploader_cli.doctor import Report, Result
+    from uploader_cli.checks.doctor import Report, Result
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,10 +24,10 @@ from uploader_cli import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
-PAGE = Path(__file__).parents[3] / "docs" / "library.md"
 SLOW = {"chunk_size": "64k", "limit_rate": "256k", "jobs": 1}
 
 
@@ -165,17 +164,3 @@ def test_cancelled_task_cancels_the_upload(server: EmbeddedServer, make_files: C
 
     asyncio.run(run())
     assert not list(server.root.rglob("a.mp4"))
-
-
-def test_examples_of_the_page_run(
-    server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Each Python block of docs/library.md runs, in order, against a real server."""
-    make_files("videos", **{"a.mp4": 1000})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPLOADER_SERVER", server.url)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 5
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block.replace("http://localhost:8005", server.url), str(PAGE), "exec"), names)

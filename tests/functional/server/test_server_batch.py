@@ -25,8 +25,6 @@ from batches import (
 from functional.tus_server.tus_client import digest_of
 from serving import running_server
 
-from uploader_server.http.errors import RefusalResponse
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -411,7 +409,7 @@ def test_fail_files_makes_a_batch_file_fail(server: EmbeddedServer) -> None:
 @pytest.mark.parametrize("status", [404, 409])
 def test_after_an_early_refusal_the_rest_of_the_body_is_read(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the connection is reset, and a client that is still sending may never read the answer."""
-    monkeypatch.setattr(RefusalResponse, "DRAIN_SECONDS", DEADLINE)
+    monkeypatch.setattr("uploader_server.http.accesslog.DRAIN_SECONDS", DEADLINE)
     with running_server() as server:
         session = UNKNOWN if status == 404 else new_session(server.url)
         parts = [text("sessionId", session), text("category", "personal"), file("a", b"x" * 3_000_000)]

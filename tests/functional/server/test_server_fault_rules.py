@@ -49,7 +49,7 @@ SHORT = 0.3
 @pytest.fixture(autouse=True)
 def _no_events_about_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many of these there are depends on the machine's speed; the events of a session's files do not."""
-    monkeypatch.setattr("uploader_server.batch.intake.EVENT_INTERVAL", float("inf"))
+    monkeypatch.setattr("uploader_server.sessions.EVENT_INTERVAL", float("inf"))
 
 
 Check = tuple[str, "Callable[[EmbeddedServer], None]"]

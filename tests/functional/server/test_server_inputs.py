@@ -327,6 +327,25 @@ def test_forwarded_headers_are_trusted_from_the_proxy_alone() -> None:
         assert [limited(server, f"192.0.2.{n}") for n in (1, 2)] == [404, 429]
 
 
+@pytest.mark.parametrize(
+    ("proxy", "forwarded", "prefix"),
+    [
+        ("127.0.0.1", "/files", "/files"),
+        ("127.0.0.1", "/a/b/", "/a/b"),
+        ("127.0.0.1", "//evil.example", ""),
+        ("127.0.0.1", "/a?b", ""),
+        ("192.0.2.1", "/files", ""),
+    ],
+)
+def test_forwarded_prefix_begins_each_url_behind_a_trusted_proxy(proxy: str, forwarded: str, prefix: str) -> None:
+    with running_server(behind_proxy=(proxy,)) as server:
+        headers = {"X-Forwarded-Prefix": forwarded, "Tus-Resumable": "1.0.0", "Upload-Length": "0"}
+        made = requests.post(f"{server.url}/api/upload/files/", headers=headers, timeout=DEADLINE)
+        health = requests.get(f"{server.url}/health", headers=headers, timeout=DEADLINE).json()
+    assert made.headers["Location"].startswith(f"{prefix}/api/upload/files/")
+    assert health["tus"]["endpoint"] == f"{prefix}/api/upload/files/"
+
+
 def test_a_client_behind_a_proxy_has_a_limit_of_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServerConfig, "max_per_address", 2)
 

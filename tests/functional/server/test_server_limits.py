@@ -224,7 +224,7 @@ def test_packets_that_end_after_their_connection_was_closed_are_refused(caplog: 
 
 def running(server: EmbeddedServer) -> list[Any]:
     """Return the requests under way."""
-    tracker: Any = server.app._tracker
+    tracker: Any = server.app.tracker
     return list(tracker.busy().values())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serving import running_server
 
 from uploader_cli import Settings
-from uploader_cli.smoke import Site, Verdict, chosen, run_checks
+from uploader_cli.checks.smoke import Site, Verdict, chosen, run_checks
 from uploader_server.http.middleware import Router
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from uploader_cli.smoke import Report, Result
+    from uploader_cli.checks.smoke import Report, Result
     from uploader_server.serving import EmbeddedServer
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broken import Broken, Call, Reply, failed, smoke
 
-from uploader_cli.smoke import CHECKS, Verdict
+from uploader_cli.checks.smoke import CHECKS, Verdict
 from uploader_server.batch.intake import Intake
 from uploader_server.http import routes, validation
 from uploader_server.http.auth import issue_token

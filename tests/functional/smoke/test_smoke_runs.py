@@ -11,15 +11,15 @@ from relays import http_proxy, tls_front
 from serving import running_server
 
 from uploader_cli import Settings
+from uploader_cli.checks.smoke import CHECKS, Site, Verdict, run_checks
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
-from uploader_cli.smoke import CHECKS, Site, Verdict, run_checks
 from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.smoke import Report, Result
+    from uploader_cli.checks.smoke import Report, Result
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret of this test that is long enough"

@@ -10,11 +10,11 @@ import pytest
 from patience import PATIENCE
 
 from uploader_cli import Settings, errors
-from uploader_cli.doctor import Context, Report, Result, Status, examination, examine
-from uploader_cli.doctor.examination import STEPS, Step
-from uploader_cli.doctor.findings import Finding, failed, fine, skipped, warning
-from uploader_cli.doctor.text_report import Page
-from uploader_cli.doctor.verdict import sentence
+from uploader_cli.checks.doctor import Context, Report, Result, Status, examination, examine
+from uploader_cli.checks.doctor.examination import STEPS, Step
+from uploader_cli.checks.doctor.findings import Finding, failed, fine, skipped, warning
+from uploader_cli.checks.doctor.text_report import Page
+from uploader_cli.checks.doctor.verdict import sentence
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from junit_rules import check_junit
 
+from uploader_cli.checks.smoke import CHECKS, Report, Result, Verdict, chosen
+from uploader_cli.checks.smoke.junit import junit
+from uploader_cli.checks.smoke.text_report import Page, sentence
+from uploader_cli.checks.smoke.verdicts import exit_of
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import cells
-from uploader_cli.smoke import CHECKS, Report, Result, Verdict, chosen
-from uploader_cli.smoke.junit import junit
-from uploader_cli.smoke.text_report import Page, sentence
-from uploader_cli.smoke.verdicts import exit_of
 
 WHEN = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
 

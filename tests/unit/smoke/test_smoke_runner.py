@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
+from uploader_cli.checks.smoke import Check, Report, Site, Stopped, Verdict, run_checks, runner
+from uploader_cli.checks.smoke.made import StoredThing
+from uploader_cli.checks.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
 from uploader_cli.errors import ConnectFailed
 from uploader_cli.exit_status import Exit
-from uploader_cli.smoke import Check, Report, Site, Stopped, Verdict, run_checks, runner
-from uploader_cli.smoke.made import StoredThing
-from uploader_cli.smoke.verdicts import Doubtful, Needless, NotOffered, OutOfCalls, Prevented, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -127,6 +127,28 @@ class TestPatch:
             client.patch(URL, 2, body)
 
 
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_patch_blocked_by_a_proxy_becomes_a_post_from_then_on(body: Body, status: int) -> None:
+    done = (204, {**TUS, "Upload-Offset": "5"})
+    client, http = client_of((status, {}), done, done)
+    for _ in range(2):
+        assert client.patch(URL, 0, body).offset == 5
+        body.rewind()
+    assert [(method, headers.get("X-HTTP-Method-Override")) for method, _, headers, _ in http.sent] == [
+        ("PATCH", None),
+        ("POST", "PATCH"),
+        ("POST", "PATCH"),
+    ]
+    assert all(data == b"23456" for _, _, _, data in http.sent)
+
+
+def test_patch_and_post_blocked_by_a_proxy_is_no_question_of_the_token(body: Body) -> None:
+    client, _ = client_of((403, {}), (403, {}))
+    with pytest.raises(errors.PatchBlocked, match="a proxy or firewall blocks PATCH") as caught:
+        client.patch(URL, 0, body)
+    assert "--protocol batch" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "retryable", "code"),
     [
@@ -150,7 +172,7 @@ def test_each_status_has_its_error_class(
     body: Body, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
 ) -> None:
     """docs/protocol.md, section 5, says which of them can be retried."""
-    client, _ = client_of((status, {"Retry-After": "7"}))
+    client, _ = client_of((status, {**TUS, "Retry-After": "7"}))
     with pytest.raises(kind) as caught:
         client.patch(URL, 0, body)
     assert type(caught.value) is kind

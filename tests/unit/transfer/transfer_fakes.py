@@ -105,6 +105,7 @@ class FakeApi:
     comes before the body.
     """
 
+    server = ""
     tus: None = None
     """It offers no resumable uploads."""
     packs: None = None
@@ -124,9 +125,14 @@ class FakeApi:
     request_ids: RequestIds = field(default_factory=RequestIds)
     retry: Retry = field(init=False)
     sockets: Sockets = field(default_factory=Sockets)
+    model: Any = None
+    """What answers tus requests."""
 
     def another(self) -> FakeApi:
         return self
+
+    def request(self, *what: Any, **how: Any) -> Any:
+        return self.model.request(*what, **how)
 
     def authorization(self) -> dict[str, str]:
         return {}

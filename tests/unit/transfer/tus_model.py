@@ -448,6 +448,7 @@ def client_of(
         request=lambda *what, **how: http.request(*what, **how),
         authorization=authorization,
         budget=SimpleNamespace(note=note),
+        server="",
     )
     return TusClient(api, endpoint)
 

@@ -1,0 +1,103 @@
+"""Check the directory of the journal: whether it is writable, its speed, and whether the journal is readable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+from uploader_cli.checks.doctor.findings import Detail, Finding, failed, fine, warning
+from uploader_cli.exit_status import Exit
+from uploader_cli.render.words import rate
+from uploader_cli.transfer.journal.schema import NAME, VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uploader_cli.checks.doctor.context import Context
+
+PIECES, PIECE = 8, 512 * 1024
+"""Pieces written and synced, and their size in bytes."""
+WRITING = 2.0
+"""Seconds after which no further piece is written."""
+SLOW_RATE = 4e6
+"""Bytes/s below which the disk may limit the upload."""
+SLOW_SYNC = 0.3
+"""Seconds to sync one piece."""
+ELSEWHERE = "use a directory on a local disk with --state-dir."
+
+
+def disk(context: Context) -> Finding:
+    """Write, sync and delete a file in the state directory (or its nearest parent), and read the journal."""
+    directory = context.settings.state_path
+    try:
+        speed, slowest = _written(_existing(directory), context)
+    except OSError as error:
+        return failed(
+            f"the state directory {directory} can't be written: {error.strerror or error}",
+            f"Check its free space and permissions, or {ELSEWHERE}",
+            Exit.USAGE,
+            directory=str(directory),
+        )
+    details: dict[str, Detail] = {
+        "directory": str(directory),
+        "bytes_per_second": round(speed),
+        "slowest_sync_ms": round(slowest * 1000, 1),
+    }
+    trouble = _journal(directory)
+    if trouble:
+        return warning(
+            f"the journal in {directory} {trouble}",
+            "The next upload replaces it by a new one; interrupted uploads are restarted.",
+            **details,
+        )
+    if speed < SLOW_RATE or slowest > SLOW_SYNC:
+        return warning(
+            f"slow disk here: {rate(speed)} in {directory}, up to {slowest * 1000:,.0f} ms to sync a write",
+            f"Check what else writes to that disk, or {ELSEWHERE}",
+            **details,
+        )
+    return fine(f"{rate(speed)} in {directory}", **details)
+
+
+def _existing(directory: Path) -> Path:
+    """Return the directory or its nearest existing parent; nothing is created here."""
+    return next((place for place in (directory, *directory.parents) if place.exists()), directory)
+
+
+def _written(directory: Path, context: Context) -> tuple[float, float]:
+    """Return bytes per second, and the seconds of the slowest sync."""
+    data = os.urandom(PIECE)
+    slowest, count = 0.0, 0
+    handle, name = tempfile.mkstemp(prefix=".uploader-doctor-", dir=directory)
+    began = time.perf_counter()
+    try:
+        while count < PIECES and time.perf_counter() - began < WRITING:
+            started = time.perf_counter()
+            os.write(handle, data)
+            context.fsync(handle)
+            slowest = max(slowest, time.perf_counter() - started)
+            count += 1
+        return count * PIECE / max(1e-9, time.perf_counter() - began), slowest
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def _journal(directory: Path) -> str:
+    """Return what is wrong with the journal, else an empty string. It is opened read-only."""
+    path = directory / NAME
+    if not path.exists():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as db:
+            found = int(db.execute("PRAGMA user_version").fetchone()[0])
+            db.execute("SELECT count(*) FROM run").fetchone()
+    except sqlite3.Error as error:
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return "" if busy else f"can't be read ({error})"
+    return f"was written by a newer version ({found})" if found > VERSION else ""

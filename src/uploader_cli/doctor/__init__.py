@@ -1,7 +1,0 @@
-"""Diagnose the connection to a server step by step: what works, what fails, why, and how to fix it."""
-
-from uploader_cli.doctor.context import Context
-from uploader_cli.doctor.examination import examine
-from uploader_cli.doctor.findings import Report, Result, Status
-
-__all__ = ["Context", "Report", "Result", "Status", "examine"]

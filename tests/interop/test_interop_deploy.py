@@ -1,0 +1,107 @@
+"""The configurations of docs/deploy.md work as they are, but for ports, certificates and paths."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from command import uploader
+from pages import page
+from proxies import haproxy, nginx_http
+from serving import ServerProcess, running_server
+
+from uploader_server.__main__ import configured, parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [pytest.mark.interop, pytest.mark.debian]
+
+PAGE = page("deploy.md")
+UPSTREAM = "127.0.0.1:8005"
+
+
+def block(language: str) -> str:
+    found, *_ = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    text: str = found
+    return text
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate = made.issue_cert("localhost")
+    (tmp_path / "files.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "files.key"))
+    (tmp_path / "both.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
+    return made
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+def test_configuration_of_the_page_serves_uploads_over_tls(
+    tmp_path: Path, make_files: Callable[..., Path], proxy: str
+) -> None:
+    files = make_files(**{"a.mp4": 3_000_000, "b.mp4": 1000})
+    with running_server(behind_proxy=("127.0.0.1",), allow_hosts=("localhost",), packs=True) as server:
+        config = block(proxy).replace(UPSTREAM, server.url.removeprefix("http://"))
+        if proxy == "nginx":
+            config = config.replace("listen 443 ssl", "listen 127.0.0.1:{port} ssl").replace(
+                "files.example;", "localhost;"
+            )
+            config = config.replace("/etc/ssl/files.example.pem", f"{tmp_path}/files.pem")
+            config = config.replace("/etc/ssl/files.example.key", f"{tmp_path}/files.key")
+            running = nginx_http(tmp_path, config)
+        else:
+            config = config.replace("bind :443", "bind 127.0.0.1:{port}")
+            running = haproxy(tmp_path, config.replace("/etc/ssl/files.example.pem", f"{tmp_path}/both.pem"))
+        with running as url:
+            address = url.replace("http://127.0.0.1", "https://localhost")
+            line = [
+                "upload",
+                files,
+                "-s",
+                address,
+                "--ca-bundle",
+                tmp_path / "ca.pem",
+                "--limit-rate",
+                "3M",
+                "--json",
+            ]
+            done = uploader(*line, home=tmp_path)
+        assert done.code == 0, done.out + done.err
+        assert len(done.of("file.completed")) == 2
+        assert "websocket" in {event.get("transport") for event in done.events}
+
+
+def test_unit_of_the_page_is_valid_and_its_options_exist(tmp_path: Path) -> None:
+    unit = block("ini")
+    (line,) = re.findall(r"^ExecStart=(\S+) serve (.*)$", unit, re.MULTILINE)
+    program = tmp_path / "uploader"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    root = tmp_path / "files"
+    configured(parser().parse_args(line[1].replace("/var/lib/uploader", str(root)).split()))
+    if shutil.which("systemd-analyze") is None:
+        pytest.fail("the test needs systemd-analyze in PATH (Debian: apt-get install systemd)", pytrace=False)
+    file = tmp_path / "uploader.service"
+    file.write_text(unit.replace(line[0], str(program)))
+    verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    assert str(file.name) not in verified.stderr
+
+
+def test_command_of_the_container_starts_the_server(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^CMD (\[.*\])$", block("dockerfile"), re.MULTILINE)
+    program, serve, *options = json.loads(command)
+    assert (program, serve) == ("uploader", "serve")
+    options = [option.replace("/files", str(tmp_path / "files")).replace("0.0.0.0", "127.0.0.1") for option in options]
+    process = ServerProcess(*options)
+    process.kill()
