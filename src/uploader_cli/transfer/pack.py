@@ -42,13 +42,7 @@ class Pack:
     """Send the files of one pack. Files that can't be packed become jobs of their own."""
 
     def __init__(
-        self,
-        tus: Tus,
-        size: PackSize,
-        session: UploadSession,
-        files: Sequence[tuple[LocalFile, Claim]],
-        *,
-        tries: int = 0,
+        self, tus: Tus, size: PackSize, session: UploadSession, files: Sequence[tuple[LocalFile, Claim]], tries: int = 0
     ) -> None:
         """`tries` counts earlier retryable refusals of these files."""
         self.session = session
@@ -67,24 +61,20 @@ class Pack:
             return
         if self._tries:
             context.stop.sleep(_delay(self._tries))
-        unread = self._read()
-        if unread:
-            yield unread
-        if self._entries:
-            self._choose_key()
-            yield from self._send(worker)
-
-    def _read(self) -> list[Outcome]:
         unread = []
-        for file, _ in self._files:
-            self._context.stop.check()
+        for file in files:
+            context.stop.check()
             try:
                 data = read_whole(file)
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
                 self._entries.append(Entry(file, data, hashlib.sha256(data, usedforsecurity=False).hexdigest()))
-        return unread
+        if unread:
+            yield unread
+        if self._entries:
+            self._choose_key()
+            yield from self._send(worker)
 
     def _choose_key(self) -> None:
         """Use the journaled key where it covers exactly these files in this order, else a new one."""
@@ -119,8 +109,8 @@ class Pack:
             if len(files) == 1:
                 self._by_tus(files)
             else:
-                self._put(files[len(files) // 2 :], tries=self._tries)
-                self._put(files[: len(files) // 2], tries=self._tries)
+                self._put(files[len(files) // 2 :], self._tries)
+                self._put(files[: len(files) // 2], self._tries)
         else:
             yield self._outcomes(answer)
 
@@ -181,12 +171,12 @@ class Pack:
             else:
                 outcomes.append(Outcome(file, refused))
         if later:
-            self._put(later, tries=self._tries + (not earlier))
+            self._put(later, self._tries + (not earlier))
         return outcomes
 
-    def _put(self, files: Sequence[LocalFile], *, tries: int) -> None:
+    def _put(self, files: Sequence[LocalFile], tries: int) -> None:
         fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._tus.pool.put([Pack(self._tus, self._size, self.session, fresh, tries=tries)], first=True)
+        self._tus.pool.put([Pack(self._tus, self._size, self.session, fresh, tries)], first=True)
 
     def _by_tus(self, files: Sequence[LocalFile]) -> None:
         tus, session, creating = self._tus, self.session, self._context.run.creating
