@@ -52,10 +52,9 @@ class Line:
     def __init__(self, endpoint: str, **settings: Any) -> None:
         self.http = Http(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
-        api: Any = SimpleNamespace(
-            request=self.request, authorization=lambda: {"Authorization": "Bearer t"}, budget=RateBudget()
-        )
-        self.client = TusClient(api, endpoint)
+        token = {"Authorization": "Bearer t"}
+        api = SimpleNamespace(request=self.request, authorization=lambda: token, budget=RateBudget(), server="")
+        self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
 
     def request(self, *what: Any, **how: Any) -> Answer:
         self.answers.append(self.http.request(*what, **how))
