@@ -22,7 +22,7 @@ PACKAGES = {
     "realtime": "core realtime",
     "render": "core render",
     "report": "core errors exit_status report render.words",
-    "checks": "core errors exit_status settings checks realtime.socket realtime.signals render.words report.junit_xml "
+    "checks": "core errors exit_status settings checks realtime.socket realtime.signals render.words report.junit "
     "transfer.http transfer.wire transfer.api transfer.pacing transfer.bodies transfer.journal.schema",
     "cli": "run settings signals errors exit_status render.ndjson cli __version__",  # ndjson: --json-schema
 }

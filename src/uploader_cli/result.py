@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, Phase
+from uploader_cli.core.events import Phase
 from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
+    from uploader_cli.core.events import Event, FailureCode
     from uploader_cli.core.incidents import Incident
     from uploader_cli.core.metrics import Metrics
     from uploader_cli.core.state import Analysed, ProgressState
@@ -116,41 +117,23 @@ class Receipts(Observer):
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""
-        match event:
-            case ev.FileCompleted():
-                self.kept.append(
-                    Receipt(
-                        event.file,
-                        event.path,
-                        Phase.COMPLETED,
-                        event.size,
-                        event.server_id,
-                        event.location,
-                        event.checksum,
-                        event.verified,
-                        stored_as=event.stored_as,
-                    )
+        if isinstance(event, ev.FileEnded):
+            self.kept.append(
+                Receipt(
+                    event.file,
+                    event.path,
+                    Phase.SKIPPED if event.reason else event.outcome,
+                    event.size or 0,
+                    event.server_id,
+                    event.location,
+                    event.checksum,
+                    event.verified,
+                    event.code,
+                    event.message or event.reason or "",
+                    bool(event.retryable),
+                    event.stored_as,
                 )
-            case ev.FileFailed():
-                self.kept.append(
-                    Receipt(
-                        event.file,
-                        event.path,
-                        Phase.FAILED,
-                        event.local.size if event.local is not None else 0,
-                        code=event.code,
-                        message=event.message,
-                        retryable=event.retryable,
-                    )
-                )
-            case ev.FileSkipped():
-                size = event.local.size if event.local is not None else 0
-                self.kept.append(Receipt(event.file, event.path, Phase.SKIPPED, size, message=event.reason))
-            case ev.FileCancelled():
-                local = event.local
-                self.kept.append(Receipt(local.file, local.path, Phase.CANCELLED, local.size))
-            case _:
-                pass
+            )
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Copy incidents and analyses from the final state."""

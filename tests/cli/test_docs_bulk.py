@@ -1,4 +1,4 @@
-"""docs/bulk-import.md: its commands run as each scheduler runs them, and the merged report is complete."""
+"""The commands of docs/bulk-import.md, run as each scheduler runs them, give a complete merged report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARRAYS = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where everything is that the page names."""
+    """Make the files and directories that the page names."""
     for number in range(FILES):
         file = tmp_path / f"videos/{number % 3}/{number}.mp4"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +47,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def commands(scheduler: str) -> list[list[str]]:
-    """What the section has run, in the order of the page, as words that still have their variables in them."""
+    """Return the commands of a section in order, as words with unexpanded variables."""
     folded = re.sub(r"\\?\n +--", " --", section(PAGE, f"### {scheduler}"))
     return [shlex.split(line) for line in re.findall(r"^ *(?:- )?((?:uploader|mkdir) .*)$", folded, re.MULTILINE)]
 
 
 def run(words: Sequence[str], place: Path) -> int:
-    """As the shell would: variables and patterns are replaced, and the page's places by those of the test."""
+    """Run a command as a shell does: expand variables and patterns, with the page's directories moved to `place`."""
     named = (os.path.expandvars(word).replace("/data/", f"{place}/") for word in words)
     moved = (re.sub(r"^/reports\b", f"{place}/reports", word) for word in named)
     command, *rest = [part for word in moved for part in _matching(word)]
@@ -66,7 +66,7 @@ def _matching(word: str) -> Iterator[str]:
 
 
 def check_all_there(server: EmbeddedServer, joined: Path) -> None:
-    """Every file is on the server, and in the report, once."""
+    """Check that every file is on the server once, and in the report once."""
     whole = json.loads(joined.read_text())
     assert (whole["missing"], whole["in_several_shards"], whole["counts"]["completed"]) == ([], 0, FILES)
     assert len(whole["runs"]) == JOBS
@@ -77,7 +77,7 @@ def check_all_there(server: EmbeddedServer, joined: Path) -> None:
 def test_docs_job_array_uploads_each_file_once(
     scheduler: str, server: EmbeddedServer, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Each job with the variables that are set for it; then the joining."""
+    """Run each job with the variables that the scheduler sets, then merge the reports."""
     monkeypatch.setenv("SERVER", server.url)
     *of_each, joining = commands(scheduler)
     for variables in ARRAYS[scheduler]:

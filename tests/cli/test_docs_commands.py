@@ -56,7 +56,7 @@ RUN = {
 
 
 class Terminal:
-    """Runs blocks in one directory, with a server. A server of the page runs on a free port until the next one."""
+    """Runs blocks in one directory with a server; `uploader serve` replaces it by another one on a free port."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -71,7 +71,7 @@ class Terminal:
         self._running.close()
 
     def run(self, block: Block) -> None:
-        """Run one block; a line that ends with another exit code than the page says is an error."""
+        """Run one block. Raises AssertionError for another exit code than the page says."""
         if block.language == "python":
             exec(compile(SERVERS.sub(self._server.url, block.text), "the page", "exec"), self._names)
             return
@@ -121,7 +121,7 @@ class Terminal:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with the files that the pages name."""
+    """Make the files that the pages name."""
     names = ("holiday.mp4", "last summer/beach.jpg", "dist/app.whl", "videos/1.mp4", "videos/2.mp4", "last-run")
     for name in (*names, "raw/0001.mp4"):
         path = tmp_path / name

@@ -6,8 +6,10 @@ from dataclasses import fields
 
 from pages import codes, page, rows, section
 
-from uploader_cli.core.report import EXIT_WORDS, FileRow, RunFacts, report_head
+from uploader_cli.core.events import FileEnded
 from uploader_cli.core.state import ProgressState
+from uploader_cli.exit_status import Exit
+from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.merge import Merge
 from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder
@@ -34,12 +36,12 @@ def test_the_fields_of_the_head_are_named_in_their_order() -> None:
     assert named[: len(HEAD)] == list(HEAD)
     assert set(HEAD["counts"]) == set(codes(next(row[1] for row in rows(PAGE) if row[0] == "`counts`")))
     words = codes(next(row[1] for row in rows(PAGE) if row[0].startswith("`ok`")))
-    assert words == list(EXIT_WORDS.values())
+    assert words == [code.name.lower() for code in Exit]
 
 
 def test_the_fields_of_a_file_are_named() -> None:
     named = [field for cell in documented("## JSON") for field in cell][len(HEAD) :]
-    assert sorted(named) == sorted([*(spec.name for spec in fields(FileRow)), "path_b64"])
+    assert sorted(named) == sorted([*(spec.name for spec in fields(FileEnded)), "path_b64"])
 
 
 def test_the_fields_of_a_joined_report_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 FEWEST_TIMES, FEWEST_TRIES = 2, 10
 """Minimum measurements before a warning: one slow response is no latency, one failure no rate."""
-CALM = 0.8
-"""Share of a threshold below which an alarm ends, so that it does not flap at the threshold."""
+CALM = 0.8  # share of a threshold below which an alarm ends, so that it does not flap at the threshold
 
 
 class Alarms:
@@ -34,7 +33,7 @@ class Alarms:
         idle = now - state.advanced
         if idle >= self._stall and state.paused(now):
             return []  # reason and duration are known
-        text = f"no progress for {idle:.0f} s: {_why_nothing_moves(state)}"
+        text = f"no progress for {idle:.0f} s: {why_nothing_moves(state)}"
         return self._judge(WarningCode.STALLED, text, crossed=idle >= self._stall, over=idle < self._stall)
 
     def _of_latency(self, state: ProgressState) -> list[ev.Event]:
@@ -67,26 +66,20 @@ class Alarms:
 
 
 def _latencies(state: ProgressState) -> list[tuple[float, str]]:
-    """Return each latency in ms, with its cause."""
     measures, channel = state.measures, state.channel
-    found = []
-    for times, what in (
-        (measures.latencies, "the server responds slowly"),
-        (measures.lags, "the server's messages arrive late"),
-    ):
-        if len(times) >= FEWEST_TIMES:
-            found.append((sum(times) / len(times), what))
+    both = ((measures.latencies, "the server responds slowly"), (measures.lags, "the server's messages arrive late"))
+    found = [(sum(times) / len(times), what) for times, what in both if len(times) >= FEWEST_TIMES]
     if channel.state is ChannelState.LIVE and channel.latency_ms is not None:
         found.append((channel.latency_ms, "connecting was slow"))
     return found
 
 
-def _why_nothing_moves(state: ProgressState) -> str:
+def why_nothing_moves(state: ProgressState) -> str:
+    """Return what a run without progress waits for."""
     files = state.running.values()
-    sending = [file for file in files if file.phase is Phase.SENDING]
-    if any(file.size is None or file.sent < file.size for file in sending):
+    if any(file.phase is Phase.SENDING and file.size is not None and file.sent < file.size for file in files):
         return "the server accepts no bytes"
-    if sending or any(file.phase is Phase.PROCESSING for file in files):
+    if any(file.phase in (Phase.SENDING, Phase.PROCESSING) and file.size is not None for file in files):
         return "everything is sent, waiting for the server's response"
     if any(file.phase is Phase.QUEUED for file in files):
         return "waiting to retry"

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-BUSY_CPU = 0.85
-"""CPU seconds per second from which the interpreter is the limit."""
-AT_LIMIT = 0.8
-"""Share of `--limit-rate` from which it is the limit."""
-CLEAR = 0.25
-"""Minimum share of the workers' time for a wait to be reported."""
+BUSY_CPU = 0.85  # CPU seconds per second from which the interpreter is the limit
+AT_LIMIT = 0.8  # share of `--limit-rate` from which it is the limit
+CLEAR = 0.25  # minimum share of the workers' time for a wait to be reported
 LOCAL = 0.0005
 """Round trip in seconds below which the server is local, so that a full socket means that it reads slowly."""
 

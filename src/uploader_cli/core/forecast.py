@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.core.tus import Capabilities
 
-FIRST_CONTACT = 1
-"""`GET /health`, or OPTIONS of a tus endpoint: always the first request."""
+FIRST_CONTACT = 1  # `GET /health`, or OPTIONS of a tus endpoint: always the first request
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,9 @@ class Forecast:
 
         Includes the maximum for --skip-existing where each file is asked for by itself.
         """
-        tells = self.limits.relative_paths
-        around = (1 + tells) if self.sessions else 0  # a server with relative paths also gets a finish request
-        each = (1 if tells else 2) * self.verify + (tells and self.look)
+        paths = self.limits.relative_paths
+        around = (1 + paths) if self.sessions else 0  # a server with relative paths also gets a finish request
+        each = (1 if paths else 2) * self.verify + (paths and self.look)
         return around + self._transfer(files) + packs + each * len(files)
 
     def _transfer(self, files: Sequence[LocalFile]) -> int:

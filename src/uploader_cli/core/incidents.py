@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from uploader_cli.core.events import RunFinished
 
 MOST = 100
-SOON = 5.0
-"""Seconds within which a wait or a retry may end without a message."""
+SOON = 5.0  # seconds within which a wait or a retry may end without a message
+_NO_CASE = (0, 130, 143)  # exit codes that need no attention: success and interrupts
 
 
 class IncidentKind(StrEnum):
@@ -44,8 +50,7 @@ class Incident:
     began: float
     text: str
     times: int = 1
-    degraded: bool = False
-    """Polls succeeded while the connection was lost."""
+    degraded: bool = False  # polls succeeded while the connection was lost
     ended: float | None = None
     ending: Ending | None = None
 
@@ -57,42 +62,50 @@ class IncidentLog:
     total: int = 0
     kept: deque[Incident] = field(default_factory=lambda: deque(maxlen=MOST))
     active: dict[IncidentKind, Incident] = field(default_factory=dict)
-    retrying: set[int] = field(default_factory=set)
-    """Files being retried without success so far."""
-    given_up: bool = False
-    """One of them failed."""
+    retrying: set[int] = field(default_factory=set)  # files being retried without success so far
+    given_up: bool = False  # one of them failed
 
-    def begin(self, kind: IncidentKind, now: float, text: str) -> Incident:
+    def begin(self, kind: IncidentKind, now: float, text: str) -> None:
         """Begin an incident, or count another occurrence in the active one."""
-        known = self.active.get(kind)
-        if known is not None:
+        if (known := self.active.get(kind)) is not None:
             known.times += 1
-            return known
+            return
         self.total += 1
         made = self.active[kind] = Incident(kind, now, " ".join(text[:500].split()))
         self.kept.append(made)
-        return made
 
-    def end(self, kind: IncidentKind, now: float, ending: Ending) -> Incident | None:
-        """End the active incident of this kind, if there is one."""
+    def end(self, kind: IncidentKind, now: float, ending: Ending = Ending.RECOVERED) -> str:
+        """End the active incident of this kind, if there is one; return the message about a recovery."""
         over = self.active.pop(kind, None)
-        if over is not None:
-            over.ended, over.ending = now, ending
-        return over
+        if over is None:
+            return ""
+        over.ended, over.ending = now, ending
+        return _recovery(over, now - over.began) if ending is Ending.RECOVERED else ""
 
-    def close(self, now: float, *, needs_person: bool) -> None:
+    def end_retries(self, files: Iterable[int], now: float, ending: Ending = Ending.RECOVERED) -> str:
+        """Remove files from those being retried; the last one ends the incident, as in `end`."""
+        if not self.retrying:
+            return ""
+        self.retrying.difference_update(files)
+        if self.retrying:
+            return ""
+        ending, self.given_up = Ending.NEEDS_PERSON if self.given_up else ending, False
+        return self.end(IncidentKind.TRANSFER, now, ending)
+
+    def close(self, now: float, outcome: RunFinished) -> None:
         """End all incidents with the run."""
         for kind in tuple(self.active):
-            theirs = kind in (IncidentKind.RUN, IncidentKind.TRANSFER) and needs_person
+            theirs = kind in (IncidentKind.RUN, IncidentKind.TRANSFER) and needs_person(outcome)
             self.end(kind, now, Ending.NEEDS_PERSON if theirs else Ending.DEGRADED)
 
 
-def recovery(over: Incident) -> str:
-    """Return the message about an incident that recovered; empty where none is needed.
+def needs_person(outcome: RunFinished | None) -> bool:
+    """Return True for a run that needs attention; None is one that ended with an exception."""
+    return outcome is None or outcome.exit_code not in _NO_CASE
 
-    A lost session has a warning of its own, and short waits and retries need no message.
-    """
-    seconds = (over.ended or over.began) - over.began
+
+def _recovery(over: Incident, seconds: float) -> str:
+    """Return the message about a recovery; empty for a lost session, which has a warning, and for short waits."""
     took = duration(seconds)
     match over.kind:
         case IncidentKind.CHANNEL:
@@ -105,12 +118,9 @@ def recovery(over: Incident) -> str:
             return f"resumed after waiting {took} for the server's rate limit"
         case IncidentKind.STALL:
             return f"progress again, {took} after the warning"
-        case IncidentKind.LATENCY:
-            return f"latency is normal again, {took} after the warning"
-        case IncidentKind.ERROR_RATE:
-            return f"error rate is normal again, {took} after the warning"
-        case _:
-            return ""
+        case IncidentKind.LATENCY | IncidentKind.ERROR_RATE:
+            return f"{over.kind.replace('_', ' ')} is normal again, {took} after the warning"
+    return ""
 
 
 def duration(seconds: float) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-FIRST_JOBS = 4
-"""Jobs at the start of a run."""
-MOST_JOBS = 16
-"""Maximum jobs."""
-SHARE = 0.5
-"""Minimum share of the ideal gain that the throughput must show for an added job to stay."""
-REST = 10
-"""Periods without a trial after a useless one, or after a refusal."""
+FIRST_JOBS = 4  # jobs at the start of a run
+MOST_JOBS = 16  # maximum jobs
+SHARE = 0.5  # minimum share of the ideal gain that the throughput must show for an added job to stay
+REST = 10  # periods without a trial after a useless one, or after a refusal
 
 
 class AutoJobs:

@@ -15,10 +15,8 @@ from uploader_cli.core.percentiles import Sketch, Spread
 if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, SessionProgress
 
-SAMPLE = 1.0
-"""Seconds per rate sample."""
-LAST, LAST_TRIES = 5, 50
-"""How many of the newest times and attempts an alarm looks at."""
+SAMPLE = 1.0  # seconds per rate sample
+LAST, LAST_TRIES = 5, 50  # how many of the newest times and attempts an alarm looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,7 @@ class Measures:
     offset: float | None = None
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
-    tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))
-    """True for each success."""
+    tries: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_TRIES))  # True for each success
     _latency: Sketch = field(default_factory=Sketch)
     _connect: Sketch = field(default_factory=Sketch)
     _lag: Sketch = field(default_factory=Sketch)

@@ -1,10 +1,12 @@
-r"""Encode file names that are not valid UTF-8 for JSON, XML and CSV: escaped (`\xff`), and their bytes in base64."""
+r"""Encode names and times for JSON, XML and CSV. Bytes that are not UTF-8 are escaped (`\xff`), or given in base64."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ACTIVE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -32,6 +34,21 @@ def json_line(value: object) -> str:
 def as_base64(name: str) -> str | None:
     """Return the bytes of a name that `escaped` would change, in base64, else None."""
     return base64.b64encode(raw_bytes(name)).decode("ascii") if _SURROGATE.search(name) else None
+
+
+def portable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a JSON object with valid text; an undecodable `path` is also given as `path_b64`."""
+    out: dict[str, Any] = {}
+    for name, value in fields.items():
+        out[name] = value if type(value) is not str or value.isascii() else escaped(value)
+        if name == "path" and out[name] is not value and (raw := as_base64(value)) is not None:
+            out["path_b64"] = raw
+    return out
+
+
+def rfc3339(at: float) -> str:
+    """Format unix seconds as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ class Observer:
     """
 
     def handle(self, event: Event, state: ProgressState, now: float) -> None:
-        """Process a public event, a `CallMade` or a `FileCancelled`."""
+        """Process a public event, a `CallMade` or a `FileEnded`."""
 
     def refresh(self, state: ProgressState, now: float) -> None:
         """Draw; called about ten times a second, with or without events."""

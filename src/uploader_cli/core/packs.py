@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.protocol import as_object, number, text
+from uploader_cli.core.protocol import JsonObject, as_object, integer, text
 from uploader_cli.core.tus import endpoint_of
 
 if TYPE_CHECKING:
@@ -36,17 +36,11 @@ class PackedFile:
 
 
 def parse_offer(body: object, server: str) -> PackOffer | None:
-    """Parse the `packs` object of `/health` or of a session response; None if unusable.
-
-    The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
-    """
+    """Parse the `packs` object of `/health` or of a session response; None if unusable."""
     fields = as_object(body)
     url = endpoint_of(fields.get("endpoint"), server)
-    numbers = [number(fields.get(name)) for name in ("maxFiles", "maxBytes", "maxFileSize")]
-    if url is None or any(value is None or value < 1 for value in numbers):
-        return None
-    files, size, one = (int(value or 0) for value in numbers)
-    return PackOffer(url, files, size, one)
+    limits = [integer(fields.get(name)) or 0 for name in ("maxFiles", "maxBytes", "maxFileSize")]
+    return PackOffer(url, *limits) if url is not None and min(limits) >= 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +63,21 @@ class Found:
 def parse_lookup_offer(body: object, server: str) -> LookupOffer | None:
     """Parse the `lookup` object beside `packs`; None if unusable, as in `parse_offer`."""
     fields = as_object(body)
-    url, most = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxFiles"))
-    return LookupOffer(url, int(most)) if url and most is not None and most >= 1 else None
+    url, most = endpoint_of(fields.get("endpoint"), server), integer(fields.get("maxFiles")) or 0
+    return LookupOffer(url, most) if url is not None and most >= 1 else None
 
 
 def parse_found(body: object, count: int) -> list[Found | None] | None:
     """Parse the response to a lookup of `count` files, in order; None if invalid."""
-    files = as_object(body).get("files")
-    if not isinstance(files, list) or len(files) != count:
+    files = _listed(body, count)
+    return None if files is None else [_found(item) for item in files]
+
+
+def _found(fields: JsonObject) -> Found | None:
+    size = integer(fields.get("size"))
+    if fields.get("exists") is not True or size is None:
         return None
-    found: list[Found | None] = []
-    for item in files:
-        fields = as_object(item)
-        size = number(fields.get("size"))
-        if fields.get("exists") is True and size is not None:
-            found.append(Found(int(size), text(fields.get("sha256")), text(fields.get("location"))))
-        else:
-            found.append(None)
-    return found
+    return Found(size, text(fields.get("sha256")), text(fields.get("location")))
 
 
 def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> bytes:
@@ -100,17 +91,17 @@ def manifest(session: str, entries: Iterable[tuple[str, int, str, int]]) -> byte
 
 def parse_answer(body: object, count: int) -> list[PackedFile] | None:
     """Parse the response to a pack of `count` files, in order; None if invalid."""
+    files = _listed(body, count)
+    return None if files is None else [_packed(item) for item in files]
+
+
+def _packed(fields: JsonObject) -> PackedFile:
+    if fields.get("status") == "stored":
+        return PackedFile(stored=True, server_id=text(fields.get("id")), location=text(fields.get("location")))
+    error, message = text(fields.get("error")) or "", text(fields.get("message")) or ""
+    return PackedFile(stored=False, error=error, message=message, retryable=fields.get("retryable") is True)
+
+
+def _listed(body: object, count: int) -> list[JsonObject] | None:
     files = as_object(body).get("files")
-    if not isinstance(files, list) or len(files) != count:
-        return None
-    out = []
-    for item in files:
-        fields = as_object(item)
-        if fields.get("status") == "stored":
-            out.append(PackedFile(stored=True, server_id=text(fields.get("id")), location=text(fields.get("location"))))
-        else:
-            error, message = text(fields.get("error")) or "", text(fields.get("message")) or ""
-            out.append(
-                PackedFile(stored=False, error=error, message=message, retryable=fields.get("retryable") is True)
-            )
-    return out
+    return [as_object(item) for item in files] if isinstance(files, list) and len(files) == count else None

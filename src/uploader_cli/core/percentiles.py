@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 _ERROR = 0.01
 _FACTOR = (1 + _ERROR) / (1 - _ERROR)
-_FLOOR, _CEILING = 1e-6, 1e15
-"""Smaller values count as 0, larger ones as this one: at most 2,500 buckets."""
+_FLOOR, _CEILING = 1e-6, 1e15  # smaller values count as 0, larger ones as this one: at most 2,500 buckets
 
 
 @dataclass(frozen=True, slots=True)

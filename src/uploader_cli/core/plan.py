@@ -79,19 +79,17 @@ class Limits:
     allowed_types: frozenset[str]
     mixed_types: bool = False
     relative_paths: bool = False
-    empty_files: bool = False
-    """Whether empty files can be sent, as with tus."""
+    empty_files: bool = False  # whether empty files can be sent, as with tus
 
 
 ASSUMED = Limits(max_files=3, max_file_size=300 * MIB, allowed_types=frozenset({"mp4", "avi"}))
 """The reference backend's limits (docs/protocol.md section 3.12), for a server that has not reported its own."""
 
-ENDLESS = 1 << 62
-"""The limit of a tus server that names none."""
+ENDLESS = 1 << 62  # the limit of a tus server that names none
 
 
 def endless(max_size: int | None) -> Limits:
-    """Return what a tus server takes: one endless session, as it were, of files of `max_size` bytes at most."""
+    """Return the limits of a tus server, which has no sessions, for files of at most `max_size` bytes."""
     return Limits(ENDLESS, max_size or ENDLESS, frozenset({"*"}), mixed_types=True)
 
 
@@ -103,11 +101,12 @@ class Refusal:
     message: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PlannedSession:
-    """The files of one session, in order."""
+    """The files of one session, in order; `names` are those on the server."""
 
     files: list[LocalFile] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
 
     @property
     def size(self) -> int:
@@ -129,15 +128,9 @@ def refusal(file: LocalFile, limits: Limits) -> Refusal | None:
     if file.size == 0 and not limits.empty_files:
         return Refusal(FailureCode.EMPTY, "the server does not accept empty files")
     if file.size > limits.max_file_size:
-        return Refusal(
-            FailureCode.REFUSED_SIZE,
-            f"{file.size} bytes exceed the server's limit of {limits.max_file_size}",
-        )
+        why = f"{file.size} bytes exceed the server's limit of {limits.max_file_size}"
+        return Refusal(FailureCode.REFUSED_SIZE, why)
     return None
-
-
-_Kind = tuple[str | None, str]
-"""Category and type."""
 
 
 class Planner:
@@ -147,44 +140,31 @@ class Planner:
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Start without files."""
         self._limits, self._most = limits, min(limits.max_files, SESSION_FILES)
-        self._open: dict[_Open, None] = {}  # in the order of their first files
-        self._by_kind: dict[_Kind, list[_Open]] = {}
+        self._open: list[PlannedSession] = []
 
     def add(self, file: LocalFile) -> PlannedSession | None:
         """Add a file; return its session if that is full now."""
-        kind = (file.category, "" if self._limits.mixed_types else file.kind)
-        candidates = self._by_kind.setdefault(kind, [])
         name = file.relative_path if self._limits.relative_paths else file.name
-        target = next((item for item in candidates if name not in item.names), None)
+        target = next(
+            (item for item in self._open if name not in item.names and self._alike(file, item.files[0])), None
+        )
         if target is None:
-            target = _Open(kind)
-            candidates.append(target)
-            self._open[target] = None
-        target.session.files.append(file)
+            target = PlannedSession()
+            self._open.append(target)
+        target.files.append(file)
         target.names.add(name)
-        return self._close(target) if len(target.session.files) >= self._most else None
+        if len(target.files) < self._most:
+            return None
+        self._open.remove(target)
+        return target
 
     def cut(self) -> PlannedSession | None:
         """Return the session that was started first, full or not; None if there is none."""
-        oldest = next(iter(self._open), None)
-        return self._close(oldest) if oldest is not None else None
+        return self._open.pop(0) if self._open else None
 
-    def _close(self, target: _Open) -> PlannedSession:
-        del self._open[target]
-        candidates = self._by_kind[target.kind]
-        candidates.remove(target)
-        if not candidates:
-            del self._by_kind[target.kind]
-        return target.session
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    kind: _Kind
-    session: PlannedSession = field(default_factory=PlannedSession)
-    names: set[str] = field(default_factory=set)
+    def _alike(self, file: LocalFile, other: LocalFile) -> bool:
+        return file.category == other.category and (self._limits.mixed_types or file.kind == other.kind)
 
 
 def plan_sessions(files: Iterable[LocalFile], limits: Limits) -> Iterator[PlannedSession]:

@@ -72,13 +72,13 @@ def error_sentence(body: object) -> str:
 def parse_limits(body: object) -> Limits | None:
     """Parse the limits in a session response or `/health`; None if there are none (docs/protocol.md section 3.12)."""
     fields = as_object(body)
-    max_files, max_size = number(fields.get("maxFiles")), number(fields.get("maxFileSize"))
+    max_files, max_size = integer(fields.get("maxFiles")), integer(fields.get("maxFileSize"))
     types = fields.get("allowedTypes")
     if max_files is None or max_size is None or not isinstance(types, list) or max_files < 1:
         return None
     return Limits(
-        max_files=int(max_files),
-        max_file_size=int(max_size),
+        max_files=max_files,
+        max_file_size=max_size,
         allowed_types=frozenset(str(item).lower().lstrip(".") for item in types),
         mixed_types=fields.get("mixedTypes") is True,
         relative_paths=fields.get("relativePaths") is True,
@@ -105,7 +105,6 @@ def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
     out = []
     for item in files:
         fields = as_object(item)
-        size = number(fields.get("fileSize"))
         out.append(
             StoredFile(
                 name=text(fields.get("originalName")) or "",
@@ -113,7 +112,7 @@ def parse_batch(body: object) -> tuple[StoredFile, ...] | None:
                 server_id=text(fields.get("id")),
                 location=text(fields.get("fileName")),
                 error=text(fields.get("errorMessage")) or text(fields.get("errorCode")),
-                size=None if size is None else int(size),
+                size=integer(fields.get("fileSize")),
                 relative_path=text(fields.get("relativePath")),
                 file_path=text(fields.get("filePath")),
             )
@@ -132,26 +131,21 @@ def parse_progress(body: object, source: Transport) -> SessionProgress | None:
     if not session:
         return None
     listed = fields.get("files")
-    current = fields.get("currentFile")
-    items = listed if isinstance(listed, list) else [current] if isinstance(current, dict) else []
+    items = listed if isinstance(listed, list) else [fields.get("currentFile")]
     files = tuple(status for status in map(_file_status, items) if status is not None)
-    polled = isinstance(listed, list)
-    percent = number(fields.get("totalProgress"))
-    completed = number(fields.get("completedFiles"))
-    if polled and files:
+    percent, completed = number(fields.get("totalProgress")), integer(fields.get("completedFiles"))
+    if items is listed and files:
         completed = sum(file.status == "completed" for file in files)
         percent = percent or None
-    total = number(fields.get("totalFiles"))
-    failed = number(fields.get("failedFiles"))
     return SessionProgress(
         session=session,
         source=source,
         timestamp=parse_time(fields.get("timestamp") or fields.get("lastUpdate")),
         status=text(fields.get("overallStatus")),
         percent=percent,
-        completed=None if completed is None else int(completed),
-        failed=None if failed is None else int(failed),
-        total=None if total is None else int(total),
+        completed=completed,
+        failed=integer(fields.get("failedFiles")),
+        total=integer(fields.get("totalFiles")),
         files=files,
         message=text(fields.get("message")) or "",
     )
@@ -171,8 +165,7 @@ def _file_status(item: object) -> FileStatus | None:
     )
 
 
-MOST_WORDS = 500
-"""Maximum characters kept of an analysis message."""
+MOST_WORDS = 500  # maximum characters kept of an analysis message
 
 
 def parse_analysis(body: object, *, failed: bool = False) -> AnalysisMessage | None:
@@ -217,22 +210,22 @@ def analysis_data(body: object) -> JsonObject | None:
 
 def parse_time(value: object) -> float | None:
     """Parse an ISO 8601 time into unix seconds, UTC by default; None if invalid."""
-    if not isinstance(value, str):
-        return None
     try:
-        time = datetime.fromisoformat(value)
+        return _unix(datetime.fromisoformat(value)) if isinstance(value, str) else None
     except ValueError:
         return None
-    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_http_date(value: str | None) -> float | None:
     """Parse the date of an HTTP header (RFC 9110, 5.6.7) into unix seconds; None if invalid."""
     try:
-        date = parsedate_to_datetime(value or "")
+        return _unix(parsedate_to_datetime(value or ""))
     except (ValueError, OverflowError):  # a year or time zone out of range
         return None
-    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+
+
+def _unix(time: datetime) -> float:
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 def server_time(headers: Mapping[str, str], body: object) -> tuple[float, float] | None:
@@ -288,6 +281,12 @@ def number(value: object) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
+def integer(value: object) -> int | None:
+    """Return `value` as an integer if it is a finite number, else None."""
+    found = number(value)
+    return None if found is None else int(found)
+
+
 def whole(value: str | None) -> int | None:
     """Parse a header's whole number; None if invalid, including `²`, `+1` and `1_0`, which `int` accepts."""
     value = (value or "").strip()
@@ -295,14 +294,14 @@ def whole(value: str | None) -> int | None:
 
 
 def sent_name(file: LocalFile, *, paths: bool) -> str:
-    """Return what a batch calls `file`: its path where the server tells paths apart, else its name on the wire."""
+    """Return the name of `file` in a batch: its path if the server uses relative paths, else its name."""
     return utf8(file.relative_path) if paths else wire_name(file.name)
 
 
 def paired(
     files: Sequence[LocalFile], stored: Sequence[StoredFile], *, paths: bool
 ) -> list[tuple[LocalFile, StoredFile | None]]:
-    """Pair each file with its entry in the answer: by name, and by order where names came back changed (3.13)."""
+    """Pair each file with its entry in the response: by name, or by order if the server changed names (3.13)."""
     left, found = list(stored), dict[int, StoredFile]()
     for file in files:
         names = (sent_name(file, paths=paths), wire_name(file.name))

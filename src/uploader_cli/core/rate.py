@@ -1,4 +1,4 @@
-"""Speed and remaining time from totals; the time is always an argument."""
+"""Speed from totals; the time is always an argument."""
 
 from __future__ import annotations
 
@@ -36,10 +36,3 @@ class Meter:
     def idle(self, now: float) -> float:
         """Return the seconds since the last update; 0 before the first one."""
         return max(0.0, now - self._latest[0]) if self._latest is not None else 0.0
-
-
-def eta(remaining: int, rate: float) -> float | None:
-    """Return the seconds for `remaining` bytes at `rate`; None at rate 0."""
-    if remaining <= 0:
-        return 0.0
-    return remaining / rate if rate > 0 else None

@@ -1,7 +1,7 @@
-"""How large chunks and packs are: they follow the rate of the connection and what the server refuses.
+"""Choose the sizes of chunks and packs by the rate of the connection and by what the server refuses.
 
 All workers share these objects, without a lock: a number that another thread overwrites is corrected by the next chunk
-or pack.
+or pack. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
@@ -15,61 +15,51 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import PackOffer
     from uploader_cli.core.plan import LocalFile
 
-FIRST_CHUNK = 8 << 20
-"""Bytes of the first chunks where their size is found automatically."""
-MOST_CHUNK = 64 << 20
-"""Bytes of the largest of them."""
-SAFE_CHUNK = 5 << 20
-"""Bytes of the smallest of them, unless a 413 asks for less: Cloudflare Stream takes no smaller ones."""
-GRAIN = 256 << 10
-"""Their sizes are multiples of this: some servers take no others."""
-CHUNK_SECONDS = 1.5
-"""Seconds that such a chunk is to take."""
-FLAT = 0.75
-"""Share of its rate alone that a connection has beside others, if the limit is its own."""
-LEAST_CHUNK = 64 << 10
-"""Bytes below which a 413 is not answered with a smaller chunk any more (docs/protocol.md, section 5)."""
+FIRST_CHUNK = 8 << 20  # first chunks with `auto`
+MOST_CHUNK = 64 << 20  # largest chunk with `auto`
+SAFE_CHUNK = (
+    5 << 20
+)  # smallest chunk with `auto`, unless a 413 requires less: Cloudflare Stream accepts no smaller ones
+GRAIN = 256 << 10  # chunks are multiples of this with `auto`: some servers accept no others
+CHUNK_SECONDS = 1.5  # target time of a chunk
+FLAT = 0.75  # share of its rate alone that a connection keeps beside others, if the limit is its own
+LEAST_CHUNK = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.md section 5)
 
-LARGEST_PACKED = 1 << 20
-"""Bytes above which a file goes by tus, whatever the server would take in a pack: there it resumes in the middle."""
+LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
 MOST_PACK_FILES = 500
-MOST_PACK = 8 << 20
-"""Bytes that one pack has at most: no more than a chunk, so that an interruption costs no more than a chunk does."""
+MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a chunk does
 FIRST_PACK = 2 << 20
-LEAST_PACK = 64 << 10
-"""Where the bytes of packs begin, before one was measured, and where they end on a slow link."""
-SLOW_PACK = 2.0
-"""Seconds that a pack may take before the next ones get smaller."""
-PACK_MEMORY = 64 << 20
-"""Bytes in all packs that are being sent; each is in memory twice while its body is made."""
+LEAST_PACK = 64 << 10  # on a slow connection
+SLOW_PACK = 2.0  # time of a pack from which the next ones get smaller
+PACK_MEMORY = 64 << 20  # all packs being sent; each is in memory twice while its body is built
 
 
 class ChunkSize:
-    """Bytes of a chunk: what one worker meets changes the chunks of all.
+    """The size of the chunks of all workers.
 
-    `auto` begins with `FIRST_CHUNK` and follows the rate of a connection: a chunk is to take `CHUNK_SECONDS`, and has
-    `FIRST_CHUNK` to `MOST_CHUNK` bytes, or less after a failure. A number is changed by 413 alone.
+    With `auto` it follows the rate of a connection, so that a chunk takes `CHUNK_SECONDS`: `FIRST_CHUNK` to
+    `MOST_CHUNK`, less after a failure. A fixed size is changed only by a 413.
     """
 
     def __init__(self, size: int | Literal["auto"], known: int | None = None) -> None:
-        """`known` is the `limit` of an earlier run. A number is tried all the same: so a limit can be lifted again."""
+        """`known` is the `limit` of an earlier run. A fixed size is tried all the same: the limit may have changed."""
         self.adapts, self.limit = size == "auto", known
-        """`limit`: bytes of the largest chunk that the server takes, known from a 413; None elsewhere."""
+        """`limit`: the largest chunk that the server accepts, known from a 413, else None."""
         self._most = min(MOST_CHUNK, max(LEAST_CHUNK, known or MOST_CHUNK)) if size == "auto" else size
         self.size = min(FIRST_CHUNK, self._most) if self.adapts else self._most
         self._least = LEAST_CHUNK if self.adapts else min(LEAST_CHUNK, max(1, self.size // 2))
         self._refused = False  # True from a 413 until a smaller chunk has arrived
-        self._under_way: set[object] = set()
-        self._meetings = 0  # chunks that began while another was under way
-        self._alone = self._beside = 0.0  # bytes a second of the last chunk that travelled alone, or beside others
+        self._sending: set[object] = set()
+        self._meetings = 0  # chunks that began while another one was being sent
+        self._alone = self._beside = 0.0  # bytes/s of the last chunk that was sent alone, or beside others
 
     @property
     def capped(self) -> bool:
-        """True where a connection is as fast beside others as alone: several of them are faster than one."""
+        """True if a connection is as fast beside others as alone: several are faster than one."""
         return self._beside > FLAT * self._alone > 0
 
     def refuse(self, size: int) -> bool:
-        """Make chunks smaller than `size` bytes, which are too many; False where no smaller one is tried."""
+        """Make chunks smaller than `size`, which is too large; return False if no smaller one is tried."""
         smaller = max(self._least, (size + 1) // 2)
         if self.adapts:
             smaller = smaller // GRAIN * GRAIN or smaller
@@ -81,12 +71,12 @@ class ChunkSize:
         return True
 
     def failed(self) -> None:
-        """Make chunks smaller, because one did not arrive."""
+        """Make chunks smaller after a failure."""
         if self.adapts:
             self.size = min(self.size, max(SAFE_CHUNK, self.size // 2 // GRAIN * GRAIN))
 
     def arrived(self, size: int) -> None:
-        """Note that the server has taken a body of `size` bytes."""
+        """Record that the server accepted a body of `size` bytes."""
         if self._refused and size <= self._most:
             self.limit, self._refused = self._most, False
         elif self.limit is not None and size > self.limit:
@@ -94,22 +84,20 @@ class ChunkSize:
 
     @contextmanager
     def travelling(self, size: int, clock: Callable[[], float]) -> Iterator[None]:
-        """Measure how long a chunk of `size` bytes takes to arrive, if it does; `clock()` is in seconds."""
-        chunk, beside, began = object(), bool(self._under_way), clock()
+        """Measure how long a chunk of `size` bytes takes, if it arrives."""
+        chunk, beside, began = object(), bool(self._sending), clock()
         self._meetings += beside
         met = self._meetings
-        self._under_way.add(chunk)
+        self._sending.add(chunk)
         try:
             yield
-        except BaseException:
-            self._under_way.discard(chunk)
-            raise
-        self._under_way.discard(chunk)
+        finally:
+            self._sending.discard(chunk)
         if size >= min(self.size, FIRST_CHUNK):
             rate = size / max(1e-6, clock() - began)
             if not beside and met == self._meetings:
                 self._alone = rate
-            elif beside and self._under_way:
+            elif beside and self._sending:
                 self._beside = rate
             if self.adapts:
                 wanted = int(min(max(rate * CHUNK_SECONDS, FIRST_CHUNK), self._most))
@@ -117,7 +105,7 @@ class ChunkSize:
 
 
 class PackSize:
-    """What goes into one pack: `files` and `bytes` at most, and no file that is larger than `largest` bytes."""
+    """The limits of a pack: at most `files` and `bytes`, and no file larger than `largest`."""
 
     def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"], jobs: int) -> None:
         chunk = MOST_PACK if chunk_size == "auto" else max(chunk_size, LARGEST_PACKED)
@@ -127,35 +115,35 @@ class PackSize:
         self.share(jobs)
         self.largest = min(offer.max_file_size, LARGEST_PACKED, self._most)
         self.refused = False
-        """True once the server turned out to have no packs: files go by tus for the rest of the run."""
+        """The server has no packs after all: files are sent by tus for the rest of the run."""
 
     def share(self, jobs: int) -> None:
-        """Make packs so small that those of `jobs` workers fit into `PACK_MEMORY`."""
+        """Limit packs so that those of `jobs` workers fit into `PACK_MEMORY`."""
         self._most = min(self._most, max(LARGEST_PACKED, PACK_MEMORY // (2 * jobs)))
         self.bytes = min(self.bytes, self._most)
 
     def takes(self, file: LocalFile) -> bool:
-        """Return whether a file goes into a pack."""
+        """Return whether a file is sent in a pack."""
         return not self.refused and file.size <= self.largest
 
     def measured(self, size: int, seconds: float) -> None:
-        """Take how long a pack of `size` bytes took: the next ones should take 1 to 2 s at most."""
+        """Record how long a pack of `size` bytes took; the next ones should take 1 to 2 s."""
         if seconds > SLOW_PACK:
             self.bytes = max(LEAST_PACK, min(self.bytes, int(size * SLOW_PACK / (2 * seconds))))
         elif seconds < SLOW_PACK / 2 and 2 * size > self.bytes:
             self.bytes = min(self._most, 2 * self.bytes)
 
     def shrink(self, size: int) -> None:
-        """Halve the bytes of a pack, because one of `size` bytes was too large."""
+        """Halve packs, because one of `size` bytes was too large."""
         self.bytes = max(1, min(self.bytes, size // 2))
         self._most = max(self.bytes, min(self._most, size))
 
 
 class Groups:
-    """Files in line for a check: small ones in groups of a pack each, others in groups of `most`."""
+    """Groups files for checks: small ones by packs, others by `most`."""
 
     def __init__(self, packs: PackSize | None, most: int, put: Callable[[list[LocalFile], bool], None]) -> None:
-        """`put(files, packed)` takes each group that is full."""
+        """`put(files, packed)` gets each full group."""
         self._packs, self._most, self._put = packs, most, put
         self._groups: dict[bool, list[LocalFile]] = {True: [], False: []}
         self._bytes = 0  # of the group for a pack
@@ -164,7 +152,7 @@ class Groups:
         return any(self._groups.values())
 
     def add(self, file: LocalFile) -> None:
-        """Put a file at the end of its group."""
+        """Add a file to its group."""
         packs = self._packs
         if packs is None or not packs.takes(file):
             self._append(file, self._most, packed=False)
@@ -175,7 +163,7 @@ class Groups:
         self._append(file, packs.files, packed=True)
 
     def flush(self) -> None:
-        """Pass on the groups that are not full, too."""
+        """Pass on the incomplete groups."""
         self._flush(packed=True)
         self._flush(packed=False)
 

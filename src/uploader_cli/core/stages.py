@@ -10,18 +10,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-LOG = 50
-"""Maximum messages kept."""
-UNANSWERED = 99.0
-"""Maximum percentage before the server has answered."""
+LOG = 50  # maximum messages kept
+UNANSWERED = 99.0  # maximum percentage before the server has answered
 _TOO_EARLY, _TOO_LATE = 5.0, 95.0
 """Outside of these percentages no remaining time is shown: it is unknown, or nearly over."""
-_WEIGHT = 0.4
-"""Weight of a new measurement of the remaining time against the shown one."""
-_REASON = 1.5
-"""Factor from which a measurement raises the shown time: the server has become slower."""
-_LEAST = 3.0
-"""Minimum difference in seconds for that."""
+_WEIGHT = 0.4  # weight of a new measurement of the remaining time against the shown one
+_REASON = 1.5  # factor from which a measurement raises the shown time: the server has become slower
+_LEAST = 3.0  # minimum difference in seconds for that
 
 
 class Kind(StrEnum):
@@ -66,11 +61,9 @@ class Remaining:
     """The smoothed remaining time: it counts down, and rises only if the server has become slower."""
 
     def __init__(self, started: float) -> None:
-        """Start without an estimate."""
         self._started = started
         self._percent = 0.0
-        self._end: float | None = None
-        """The estimated end last shown."""
+        self._end: float | None = None  # the estimated end last shown
 
     def update(self, now: float, percent: float) -> None:
         """Record that `percent` was reached at `now`."""
@@ -101,15 +94,13 @@ class Analysis:
     number: int = 1
     of: int = 1
     percent: float = 0.0
-    assumed: bool = False
-    """The percentage is estimated by time: the server is silent."""
+    assumed: bool = False  # the percentage is estimated by time: the server is silent
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG))
     error: str = ""
     ended: float | None = None
     _remaining: Remaining = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the clock of the remaining time."""
         self._remaining = Remaining(self.started)
 
     @property

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
-from uploader_cli.core.rate import Meter, eta
+from uploader_cli.core.rate import Meter
 
 if TYPE_CHECKING:
     from uploader_cli.core import events as ev
     from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.stages import Analysis, Kind
 
-HISTORY = 50
-"""Maximum finished files and messages kept for the view."""
-MOST_KEPT = 1000
-"""Maximum failures, warnings and renamed files kept for the summary; the others are counted."""
+HISTORY = 50  # maximum finished files and messages kept for the view
+MOST_KEPT = 1000  # maximum failures, warnings and renamed files kept for the summary; the others are counted
 
-SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})
-"""`overallStatus` values that end a session."""
+SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
 
 @dataclass(slots=True)
@@ -48,12 +45,9 @@ class FileState:
     server_status: str = ""
     server_id: str | None = None
     server_time: float = float("-inf")
-    retry_at: float | None = None
-    """Start of the next attempt (run clock, seconds), while the file waits for it."""
-    retry_reason: str = ""
-    """Why the last attempt failed."""
-    packed: bool = False
-    """The file is part of a pack: nothing is reported between its start and its end."""
+    retry_at: float | None = None  # start of the next attempt (run clock, seconds), while the file waits for it
+    retry_reason: str = ""  # why the last attempt failed
+    packed: bool = False  # the file is part of a pack: nothing is reported between its start and its end
     meter: Meter = field(default_factory=lambda: Meter(window=4.0))
 
 
@@ -62,11 +56,8 @@ class SessionState:
     """The state of an own or watched session."""
 
     session: str
-    category: str = ""
-    expected: int | None = None
     watched: bool = False
-    over: bool = False
-    """All its HTTP responses have arrived; last messages may follow."""
+    over: bool = False  # all its HTTP responses have arrived; last messages may follow
     status: str = "pending"
     percent: float = 0.0
     completed: int = 0
@@ -74,24 +65,9 @@ class SessionState:
     total: int | None = None
     server_time: float = float("-inf")
     by_name: dict[str, int] = field(default_factory=dict)
-    heard: float | None = None
-    """Time of the last message about it (run clock, seconds)."""
-    answered: float | None = None
-    """Time of the last poll response, which lists all files."""
-    missing: int = 0
-    """Consecutive responses that did not know it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A finished file, for the list of the latest ones."""
-
-    file: int
-    path: str
-    phase: Phase
-    size: int
-    seconds: float
-    note: str = ""
+    heard: float | None = None  # time of the last message about it (run clock, seconds)
+    answered: float | None = None  # time of the last poll response, which lists all files
+    missing: int = 0  # consecutive responses that did not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +94,9 @@ class Channel:
     transport: Transport | None = None
     attempt: int | None = None
     latency_ms: float | None = None
-    reason: str = ""
-    heard: float | None = None
-    """Time of the last message (run clock, seconds)."""
-    stale: str = ""
-    """The last poll's failure, while the known progress is stale; else empty."""
-    failure: Exception | None = None
-    """Its exception."""
+    heard: float | None = None  # time of the last message (run clock, seconds)
+    stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
+    failure: Exception | None = None  # its exception
 
 
 @dataclass(slots=True)
@@ -142,63 +114,45 @@ class ProgressState:
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
-    settled_bytes: int = 0
-    """Total size of completed and skipped files."""
-    lost_bytes: int = 0
-    """Total size of failed and cancelled files, which are excluded from the total."""
+    settled_bytes: int = 0  # total size of completed and skipped files
+    lost_bytes: int = 0  # total size of failed and cancelled files, which are excluded from the total
     retries: int = 0
     running: dict[int, FileState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
-    session: str = ""
-    """The newest session."""
+    session: str = ""  # the newest session
     sessions_done: int = 0
     channel: Channel = field(default_factory=Channel)
-    finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    failures: list[ev.FileFailed] = field(default_factory=list)
-    """The first `MOST_KEPT`."""
+    finished: deque[ev.FileEnded] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    failures: list[ev.FileFailed] = field(default_factory=list)  # the first `MOST_KEPT`
     last_failures: deque[ev.FileFailed] = field(default_factory=lambda: deque(maxlen=HISTORY))
     failed_as: Counter[tuple[ev.FailureCode, bool]] = field(default_factory=Counter)
     """Number of failures by code and retryability."""
-    renamed: int = 0
-    """Number of completed files that the server stored under another name."""
-    renames: list[ev.FileCompleted] = field(default_factory=list)
-    """The first `MOST_KEPT` of them."""
+    renamed: int = 0  # number of completed files that the server stored under another name
+    renames: list[ev.FileCompleted] = field(default_factory=list)  # the first `MOST_KEPT` of them
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
-    news: ev.RunWarning | None = None
-    """The newest warning or recovery."""
+    news: ev.RunWarning | None = None  # the newest warning or recovery
     incidents: IncidentLog = field(default_factory=IncidentLog)
-    checking: str = ""
-    """The listed file whose digest is being checked."""
-    paused_until: float | None = None
-    """Time of the next request (run clock, seconds); None without a pause."""
+    checking: str = ""  # the listed file whose digest is being checked
+    paused_until: float | None = None  # time of the next request (run clock, seconds); None without a pause
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
-    advanced: float = 0.0
-    """Time of the last progress (run clock, seconds)."""
-    trouble: str = ""
-    """The error that ended the run early."""
-    advice: str = ""
-    """The hint of that error."""
-    bottleneck: Bottleneck | None = None
-    """What limited the speed."""
+    advanced: float = 0.0  # time of the last progress (run clock, seconds)
+    trouble: str = ""  # the error that ended the run early
+    advice: str = ""  # the hint of that error
+    bottleneck: Bottleneck | None = None  # what limited the speed
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
     """Time of the transfer's end (run clock, seconds), which ends the measurement of rates."""
-    analysis: Analysis | None = None
-    """The running or the last one."""
+    analysis: Analysis | None = None  # the running or the last one
     analyses: list[Analysed] = field(default_factory=list)
-    analysis_file: str = ""
-    """The file with the results."""
-    sent_total: int = 0
-    """Bytes sent in all attempts, from which the speed is computed."""
+    analysis_file: str = ""  # the file with the results
+    sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=Meter)
     measures: Measures = field(default_factory=Measures)
-    marks: bytearray = field(default_factory=bytearray)
-    """One byte per file: 1 if it has ended."""
-    sizes: dict[int, int] = field(default_factory=dict)
-    """Sizes of selected files that have not started."""
+    marks: bytearray = field(default_factory=bytearray)  # one byte per file: 1 if it has ended
+    sizes: dict[int, int] = field(default_factory=dict)  # sizes of selected files that have not started
 
     # -- computed values -----------------------------------------------------------------------------------------------
 
@@ -218,12 +172,36 @@ class ProgressState:
         return self.settled_bytes + sum(file.sent for file in self.running.values())
 
     @property
+    def watched(self) -> bool:
+        """True while watching sessions of others, of which only percentages are known."""
+        return not self.selected_bytes and any(session.watched for session in self.sessions.values())
+
+    @property
+    def files_done(self) -> tuple[int, int]:
+        """The numbers of completed and of known files."""
+        done, total = self.completed, self.selected
+        if self.watched:
+            done = max(done, sum(session.completed for session in self.sessions.values()))
+            total = sum(session.total or len(session.by_name) for session in self.sessions.values())
+        return done, max(total, self.completed + self.failed + self.cancelled)
+
+    @property
     def fraction(self) -> float:
-        """Return the total progress from 0 to 1; 1 only when every file is confirmed or skipped."""
-        unfinished = self.running or self.over < self.selected or self.walking
-        if unfinished or self.failed or self.cancelled:
-            return min(0.99, self.bytes_through / self.total_bytes) if self.total_bytes else 0.0
-        return 1.0
+        """The total progress from 0 to 1; 1 only when every file is confirmed or skipped.
+
+        In the server's percentage of a watched session files have equal weight and failed ones count as done; here
+        they are excluded.
+        """
+        done, total = float(self.bytes_through), self.total_bytes
+        if self.watched:
+            done, total = 0.0, 0
+            for session in self.sessions.values():
+                known = session.total or len(session.by_name) or 1
+                done += max(0.0, session.percent / 100 * known - session.failed)
+                total += max(0, known - session.failed)
+        elif not (self.running or self.over < self.selected or self.walking or self.failed or self.cancelled):
+            return 1.0
+        return min(0.99, done / total) if total else 0.0
 
     def paused(self, now: float) -> bool:
         """Return whether all requests wait. A rate limit has a known end; an outage is ended by an event."""
@@ -239,7 +217,10 @@ class ProgressState:
 
     def eta(self, now: float) -> float | None:
         """Return the remaining seconds of the transfer; None if unknown."""
-        return eta(self.total_bytes - self.bytes_through, self.rate(now))
+        left, rate = self.total_bytes - self.bytes_through, self.rate(now)
+        if left <= 0:
+            return 0.0
+        return left / rate if rate > 0 else None
 
 
 def file_fraction(file: FileState) -> float:

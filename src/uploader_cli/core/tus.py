@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 VERSION = "1.0.0"
 CREATION_WITH_UPLOAD = "creation-with-upload"
 CONCATENATION = "concatenation"
-PREFERRED = ("sha256", "sha1")
-"""Checksum algorithms for `auto`, in order of preference."""
+PREFERRED = ("sha256", "sha1")  # checksum algorithms for `auto`, in order of preference
 
-LARGE = 256 << 20
-"""Minimum bytes of a file for parallel parts, where one connection is slower than the link."""
-LARGE_AND_FAR = 8 << 20
-"""The same for a distant server."""
-LEAST_PART = 4 << 20
-"""Minimum bytes of a part there."""
+LARGE = 256 << 20  # minimum bytes of a file for parallel parts, where one connection is slower than the link
+LARGE_AND_FAR = 8 << 20  # the same for a distant server
+LEAST_PART = 4 << 20  # minimum bytes of a part there
 
 Checksum = Literal["auto", "none", "sha1", "sha256"]
 _UNAMBIGUOUS = re.compile(r"https?://[^\x00-\x20\x7f-\x9f\\/?#@]+(?:[/?#][^\x00-\x1f\x7f\\]*)?", re.IGNORECASE)
@@ -38,7 +34,6 @@ class Capabilities:
     """The capabilities of a tus server, from its session response, `/health` or OPTIONS. `max_size` None: no limit."""
 
     endpoint: str
-    version: str = VERSION
     extensions: frozenset[str] = frozenset()
     checksum_algorithms: frozenset[str] = frozenset()
     max_size: int | None = None
@@ -72,19 +67,13 @@ class Capabilities:
 
 
 def parse_capabilities(body: object, server: str) -> Capabilities | None:
-    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable.
-
-    The endpoint may be relative to `server`. Another host is rejected, because it would get the token.
-    """
+    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
     fields = as_object(body)
-    url = endpoint_of(fields.get("endpoint"), server)
-    version = text(fields.get("version")) or VERSION
-    if url is None or version != VERSION:
+    url, size = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxSize"))
+    if url is None or (text(fields.get("version")) or VERSION) != VERSION:
         return None
-    size = number(fields.get("maxSize"))
     return Capabilities(
         endpoint=url,
-        version=version,
         extensions=_words(fields.get("extensions")),
         checksum_algorithms=_words(fields.get("checksumAlgorithms")),
         max_size=int(size) if size is not None and size > 0 else None,
@@ -191,7 +180,6 @@ def trusts(base: str, url: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port. Raises `ValueError`."""
     if not _UNAMBIGUOUS.fullmatch(url):
         raise ValueError("not a usable URL")
     parts = urlsplit(url)

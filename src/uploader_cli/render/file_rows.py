@@ -11,7 +11,8 @@ from uploader_cli.render.rows import bar
 from uploader_cli.render.words import RATE_WIDTH, SIZE_WIDTH, clock, elide, pad, rate, safe, size, span
 
 if TYPE_CHECKING:
-    from uploader_cli.core.state import FileState, Finished
+    from uploader_cli.core.events import FileEnded
+    from uploader_cli.core.state import FileState
     from uploader_cli.render.rows import Row, Span
 
 SENDING, PROCESSING = "cyan", "magenta"
@@ -21,26 +22,22 @@ MARKS = {
     Phase.CANCELLED: ("■", "yellow"),
     Phase.SKIPPED: ("-", "dim"),
 }
+_GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), Phase.PROCESSING: ("⋯ ", PROCESSING)}
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
-ONE_ROW = 60
-"""Minimum width for one row per file."""
-_TWO_ROWS = 24
-"""Minimum width for a bar in the second row."""
+ONE_ROW = 60  # minimum width for one row per file
 _BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH
 """Cells right of a file's bar: percent, size and rate, or a status text."""
 
 
 def rows_each(width: int) -> int:
     """Return the number of rows of a running file."""
-    return 2 if _TWO_ROWS <= width < ONE_ROW else 1
+    return 1 if width >= ONE_ROW else 2
 
 
 def running(file: FileState, now: float, width: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send."""
-    words, mark, percent = _words(file, now), _glyph(file), overview.percent(file_fraction(file))
-    if width < _TWO_ROWS:
-        return [[mark, *_name(file, width - 8), (" " + percent, "")]]
+    words, mark, percent = _words(file, now), _GLYPHS[file.phase], overview.percent(file_fraction(file))
     if width < ONE_ROW:
         first = [mark, *_name(file, width - 8), (" " + (" " * 5 if words else percent), "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
@@ -48,17 +45,18 @@ def running(file: FileState, now: float, width: int) -> list[Row]:
     row = [mark, *_name(file, width - _BLOCK - 4 - length), (" ", "")]
     if words and file.phase is Phase.QUEUED:
         return [[*row, words]]
-    numbers = (f"{percent}  {_size(file):>{SIZE_WIDTH}}  {_rate(file, now):>{RATE_WIDTH}}", "")
+    full, speed = _numbers(file, now)
+    numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}", "")
     return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
 
 
 def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
     if words and (file.phase is Phase.QUEUED or width < 38):
         return [words]
-    if width < 38:
-        tail = f"{_size(file):>{SIZE_WIDTH}}"
-    else:
-        tail = words[0].ljust(22) if words else f"{_size(file):>10} {_rate(file, now):>{RATE_WIDTH}}"
+    full, speed = _numbers(file, now)
+    tail = f"{full:>{SIZE_WIDTH}}" if width < 38 else f"{full:>10} {speed:>{RATE_WIDTH}}"
+    if words:
+        tail = words[0].ljust(22)
     return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
 
 
@@ -69,8 +67,6 @@ def _words(file: FileState, now: float) -> Span | None:
             due, reason = file.retry_at or now, file.retry_reason
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
             return f"retry {file.attempt}{wait}" + (f" · {safe(reason[:200])}" if reason else ""), "yellow"
-        case Phase.CHECKING:
-            return "checking", ""
         case Phase.PROCESSING if file.server_percent is None:
             return "waiting for the server", "dim"
         case Phase.PROCESSING:
@@ -82,17 +78,6 @@ def _words(file: FileState, now: float) -> Span | None:
     return None
 
 
-def _glyph(file: FileState) -> Span:
-    match file.phase:
-        case Phase.QUEUED:
-            return "↻ ", "yellow"
-        case Phase.PROCESSING:
-            return "⋯ ", PROCESSING
-        case Phase.CHECKING:
-            return "? ", "dim"
-    return "↑ ", SENDING
-
-
 def _name(file: FileState, width: int) -> Row:
     name, tag = safe(file.path), ""
     if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
@@ -102,16 +87,13 @@ def _name(file: FileState, width: int) -> Row:
     return [(pad(name, width - len(tag)), ""), (tag, "yellow")]
 
 
-def _size(file: FileState) -> str:
-    return "" if file.size is None else size(file.size)
-
-
-def _rate(file: FileState, now: float) -> str:
+def _numbers(file: FileState, now: float) -> tuple[str, str]:
+    """Return size and rate; both are unknown for a watched file."""
     if file.size is None:
-        return ""
+        return "", ""
     speed = file.meter.rate(now)
     measured = file.sent > file.offset and (speed or file.meter.idle(now) >= 1.0)
-    return rate(speed) if measured else "–"
+    return size(file.size), rate(speed) if measured else "–"
 
 
 def _server_percent(file: FileState) -> str:
@@ -126,11 +108,11 @@ def _file_bar(file: FileState, width: int) -> Row:
     return bar(file_fraction(file), width, SENDING)
 
 
-def finished(done: Finished, width: int) -> Row:
+def finished(done: FileEnded, width: int) -> Row:
     """Draw a file that has ended: its size and time, or the reason."""
-    if done.phase is not Phase.COMPLETED:
-        return trouble(*MARKS[done.phase], done.path, done.note or done.phase.value, width)
-    glyph, style = MARKS[done.phase]
+    glyph, style = MARKS[done.outcome]
+    if done.outcome is not Phase.COMPLETED:
+        return trouble(glyph, style, done.path, done.message or done.reason or done.outcome.value, width)
     numbers = f" {size(done.size) if done.size else '':>{SIZE_WIDTH}}"
     if width >= ONE_ROW:
         numbers += f"  {span(done.seconds):>{RATE_WIDTH}}"

@@ -6,31 +6,25 @@ files. A running file keeps its row; the next file reuses it.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.render import overview, stages
 from uploader_cli.render.file_rows import MARKS, SENDING, finished, rows_each, running, trouble
 from uploader_cli.render.rows import bar, fit, width_of
-from uploader_cli.render.slots import Slots
 from uploader_cli.render.words import RATE_WIDTH, clock, rate, safe, size_of
 
 if TYPE_CHECKING:
-    from uploader_cli.core.state import Finished, ProgressState
+    from collections.abc import Mapping
+
+    from uploader_cli.core.events import FileEnded
+    from uploader_cli.core.state import FileState, ProgressState
     from uploader_cli.render.rows import Row
 
-FAILURES, FINISHED = 3, 6
-"""Maximum rows for the newest failures and for the latest finished files."""
-LATELY = 0.5
-"""Seconds between two updates of those rows."""
-
-_CHANNEL_STYLE = {
-    ChannelState.CONNECTING: "yellow",
-    ChannelState.LIVE: "green",
-    ChannelState.RECONNECTING: "bold yellow",
-    ChannelState.POLLING: "yellow",
-    ChannelState.CLOSED: "dim",
-}
+FAILURES, FINISHED = 3, 6  # maximum rows for the newest failures and for the latest finished files
+SETTLE = 2.0  # seconds before the rows below a free row move up
+LATELY = 0.5  # seconds between two updates of those rows
 
 
 class Frame:
@@ -40,7 +34,7 @@ class Frame:
         """`stall`: seconds without progress before an alert is shown."""
         self._stall = stall
         self._slots = Slots()
-        self._lately: list[Finished] = []
+        self._lately: list[FileEnded] = []
         self._lately_due = float("-inf")
 
     def rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
@@ -58,10 +52,10 @@ class Frame:
         rows = [*top, *files, *([[]] if tail else []), *tail]
         return [fit(row, width) for row in rows]
 
-    def _last(self, state: ProgressState, now: float) -> list[Finished]:
+    def _last(self, state: ProgressState, now: float) -> list[FileEnded]:
         """Return the latest finished files, updated twice a second so that they can be read."""
         if now >= self._lately_due or len(state.finished) <= FINISHED:
-            self._lately = [done for done in state.finished if done.phase is not Phase.FAILED]
+            self._lately = [done for done in state.finished if done.outcome is not Phase.FAILED]
             self._lately_due = now + LATELY
         return self._lately
 
@@ -85,6 +79,38 @@ class Frame:
         return rows
 
 
+class Slots:
+    """The rows of the running files; each file keeps its row to its end, so that rows don't jump."""
+
+    def __init__(self) -> None:
+        self._rows: list[int | None] = []
+        self._free_since: float | None = None
+
+    def assign(self, running: Mapping[int, FileState], capacity: int, now: float) -> list[int | None]:
+        """Return file numbers by row, None for a free row; at most `capacity`."""
+        rows = [number if number in running else None for number in self._rows[:capacity]]
+        shown = set(rows)
+        hidden = deque(sorted((n for n in running if n not in shown), key=lambda n: not _busy(running[n])))
+        rows = [hidden.popleft() if n is None and hidden else n for n in rows]
+        rows += [hidden.popleft() for _ in range(min(len(hidden), capacity - len(rows)))]
+        moving = deque(n for n in hidden if _busy(running[n]))  # a batch may have more files than there are rows
+        rows = [moving.popleft() if moving and n is not None and not _busy(running[n]) else n for n in rows]
+        if None not in rows:
+            self._free_since = None
+        elif self._free_since is None:
+            self._free_since = now
+        elif now - self._free_since >= SETTLE:
+            rows = [n for n in rows if n is not None]
+        self._rows = rows
+        return rows
+
+
+def _busy(file: FileState) -> bool:
+    if file.phase is Phase.SENDING and file.size:
+        return file.offset < file.sent < file.size
+    return 0 < (file.server_percent or 0) < 100
+
+
 # --- the top rows -----------------------------------------------------------------------------------------------------
 
 
@@ -98,30 +124,25 @@ def _header(state: ProgressState, width: int) -> Row:
         session = [(f" · {active} sessions", "dim")]
     elif state.session:
         session = [(" · session ", "dim"), (safe(state.session[:8]), "")]
-    full, short = (_channel(state, latency=latency) for latency in (True, False))
-    for row in (
-        [*title, *session, (" · ", "dim"), *full],
-        [*title, *session, (" · ", "dim"), *short],
-        [*title, (" · ", "dim"), *short],
-        [(server, "bold"), (" · ", "dim"), *short],
-    ):
-        if width_of(row) <= width:
-            return row
-    return short
-
-
-def _channel(state: ProgressState, *, latency: bool) -> Row:
-    glyph, words = overview.channel(state.channel, latency=latency)
-    style = _CHANNEL_STYLE[state.channel.state]
-    return [(f"{glyph} ", style), (words, style)]
+    dot = (" · ", "dim")
+    glyph, words, style = overview.channel(state.channel, latency=False)
+    short: Row = [(f"{glyph} ", style), (words, style)]
+    full: Row = [short[0], (overview.channel(state.channel)[1], style)]
+    rows = (
+        [*title, *session, dot, *full],
+        [*title, *session, dot, *short],
+        [*title, dot, *short],
+        [title[2], dot, *short],
+    )
+    return next((row for row in rows if width_of(row) <= width), short)
 
 
 def _whole(state: ProgressState, now: float, width: int) -> list[Row]:
     """Draw bar and percent, bytes with rate and time left, and file counts in two rows, three in a narrow terminal."""
-    fraction = overview.fraction(state)
-    percent = (" " + overview.percent(fraction, at_most=state.walking and not overview.watched(state)), "bold")
+    fraction = state.fraction
+    percent = (" " + overview.percent(fraction, at_most=state.walking and not state.watched), "bold")
     numbers: Row = []
-    if not overview.watched(state):
+    if not state.watched:
         total = size_of(
             state.bytes_through, state.total_bytes, sep=" / " if width >= 72 else "/", at_least=state.walking
         )
@@ -155,7 +176,7 @@ def _counts(state: ProgressState, now: float, width: int) -> Row:
 # --- messages and finished files --------------------------------------------------------------------------------------
 
 
-def _tail(state: ProgressState, last: list[Finished], width: int, space: int) -> list[Row]:
+def _tail(state: ProgressState, last: list[FileEnded], width: int, space: int) -> list[Row]:
     """Draw the newest warning or recovery, the newest failures, the last server message, and the `last` finished files.
 
     Failures have rows of their own, so that finished files don't scroll them away.

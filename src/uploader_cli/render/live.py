@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
+import os
+import sys
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -11,7 +14,6 @@ from rich.style import Style
 
 from uploader_cli.core.observer import Observer
 from uploader_cli.render.frame import Frame
-from uploader_cli.render.keys import Keys
 from uploader_cli.render.rows import width_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _SPACING = 0.1
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
+_LOCAL = 3  # index of the local modes in the result of `tcgetattr`
+
 
 class LiveView(Observer):
     """Redraws at most ten times a second and erases itself at the end."""
@@ -33,7 +37,7 @@ class LiveView(Observer):
         self._console = stream if isinstance(stream, Console) else _console(stream, color=color)
         self._frame = Frame(stall=stall)
         self._picture = _Picture()
-        self._keys = Keys(self._console.file)
+        self._keys = _Keys(self._console.file)
         self._live: Live | None = None
         self._due = float("-inf")
 
@@ -42,7 +46,7 @@ class LiveView(Observer):
         if now < self._due - 0.02:  # tolerate jitter of a caller with the same rate
             return
         self._due = max(self._due, now) + _SPACING
-        self._keys.hush()
+        self._keys.set_echo(on=False)
         width, height = self._console.size
         self._erase_wrapped(width)
         # The last row is empty: the terminal echoes ^C there.
@@ -69,7 +73,7 @@ class LiveView(Observer):
             self._erase_wrapped(self._console.size.width)
             self._live.stop()
             self._live = None
-        self._keys.release()
+        self._keys.set_echo(on=True)
 
     def _erase_wrapped(self, width: int) -> None:
         """Erase rows that a narrowed terminal has wrapped: they take more lines than were drawn."""
@@ -110,3 +114,39 @@ def _console(stream: TextIO, *, color: bool) -> Console:
         emoji=False,
         highlight=False,
     )
+
+
+class _Keys:
+    """The keys of a stream's terminal, if it is one. Ctrl-C and similar keys still work. Does nothing on Windows.
+
+    After `kill -9` the shell restores the terminal; another process would change it under the shell's prompt.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._terminal: int | None = None
+        self._before: list[Any] | None = None
+        if sys.platform != "win32":
+            with suppress(OSError, ValueError, AttributeError):  # not every stream has a descriptor
+                self._terminal = stream.fileno() if stream.isatty() else None
+
+    def set_echo(self, *, on: bool) -> None:
+        """Switch the echo off, repeatedly, because a shell switches it on again (Ctrl-Z); or restore the terminal.
+
+        Input that was typed meanwhile is discarded.
+        """
+        if self._terminal is None:
+            return
+        import termios
+
+        with suppress(OSError, termios.error):  # the terminal was closed
+            if os.tcgetpgrp(self._terminal) != os.getpgrp():
+                return  # a background process that changes its terminal is stopped
+            if on:
+                before, self._before = self._before, None
+                if before is not None:
+                    termios.tcflush(self._terminal, termios.TCIFLUSH)
+                    termios.tcsetattr(self._terminal, termios.TCSANOW, before)
+            elif (modes := termios.tcgetattr(self._terminal))[_LOCAL] & termios.ECHO:
+                self._before = self._before or termios.tcgetattr(self._terminal)
+                modes[_LOCAL] &= ~termios.ECHO
+                termios.tcsetattr(self._terminal, termios.TCSANOW, modes)

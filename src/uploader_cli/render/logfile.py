@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.names import escaped
+from uploader_cli.core.names import escaped, rfc3339
 from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.state import ProgressState
 
-LEVELS = ("debug", "info", "warning", "error")
-"""From the lowest to the highest."""
+LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 
 _LEVELS: dict[type[ev.Event], str] = {
     ev.FileFailed: "error",
@@ -31,17 +29,14 @@ class Lines(Protocol):
     """The destination of a log."""
 
     def write(self, line: str, /) -> object:
-        """Append a line."""
-
-    def flush(self) -> None:
-        """Write buffered lines."""
+        """Append a line, unbuffered."""
 
     def close(self) -> None:
         """Close the file."""
 
 
 class LogFile(Observer):
-    """Appends to a file that the caller opened, and flushes each line."""
+    """Appends to a file that the caller opened."""
 
     def __init__(
         self,
@@ -70,19 +65,14 @@ class LogFile(Observer):
         name, level = "call" if isinstance(event, ev.CallMade) else event.type, _level(event)
         if not name or LEVELS.index(level) < self._least:
             return
-        at = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line: dict[str, Any] = {"time": at, "level": level, "event": name, "run": self._run}
+        line: dict[str, Any] = {"time": rfc3339(self._wall_clock()), "level": level, "event": name, "run": self._run}
         for key, value in ev.as_fields(event).items():
             line[key] = escaped(self._mask(value)) if isinstance(value, str) else value
-        self._put(json.dumps(line) + "\n")
-
-    def _put(self, text: str) -> None:
-        if self._problem is None:
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except OSError as error:
-                self._problem = error
+        try:
+            if self._problem is None:
+                self._stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._problem = error
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Close the log file."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.names import as_base64, escaped, inert
+from uploader_cli.core.names import inert, portable, rfc3339
 from uploader_cli.core.observer import Observer
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _SPACING = 0.34
 """Seconds between two progress lines of a file: at most four a second with the last one, which is never dropped."""
-_MOST = 1000
-"""Maximum lines buffered for one write."""
+_MOST = 1000  # maximum lines buffered for one write
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -43,9 +41,6 @@ def _object(fields: dict[str, Any]) -> str:
 def schema_text() -> str:
     """Return the JSON Schema (draft 2020-12) of one line."""
     return resources.files("uploader_cli").joinpath("events.schema.json").read_text(encoding="utf-8")
-
-
-_PUBLIC = frozenset(ev.PUBLIC)
 
 
 @dataclass(slots=True)
@@ -70,8 +65,7 @@ class NdjsonView(Observer):
         self._wall_clock = wall_clock
         self._seq = 0
         self._lines: list[str] = []
-        self._head = ""
-        """The common part of the lines of one write."""
+        self._head = ""  # the common part of the lines of one write
         self._files: dict[int, _Throttle] = {}
         self._ended = False
 
@@ -83,8 +77,8 @@ class NdjsonView(Observer):
                 return
             case ev.FileProgress() | ev.FileSkipped():
                 self._files.pop(event.file, None)
-            case ev.FileStarted() | ev.FileRetry():
-                self._drop(event.file)
+            case ev.FileStarted() | ev.FileRetry() if event.file in self._files:
+                self._files[event.file].pending = None  # of an earlier attempt
             case ev.FileCompleted() | ev.FileFailed():
                 self._flush(event.file)
             case ev.RunFinished() | ev.PlanFinished():
@@ -116,34 +110,24 @@ class NdjsonView(Observer):
         throttle.pending, throttle.due = None, now + _SPACING
         self._write(event)
 
-    def _drop(self, file: int) -> None:
-        """Discard pending progress of an earlier attempt."""
-        if file in self._files:
-            self._files[file].pending = None
-
     def _flush(self, file: int) -> None:
-        """Write the last progress of a finished file."""
         throttle = self._files.pop(file, None)
         if throttle is not None and throttle.pending is not None:
             self._write(throttle.pending)
 
     def _write(self, event: ev.Event) -> None:
-        if self._ended or type(event) not in _PUBLIC:
+        if self._ended or not event.type:
             return
         self._seq += 1
         if not self._lines:
-            self._head = f'"run":{_encode(self._run)},"ts":"{self._now()}","type":'
+            self._head = f'"run":{_encode(self._run)},"ts":"{rfc3339(self._wall_clock())}","type":'
         fields = ev.as_fields(event)
         text = _object(fields)
         if not text.isascii():
-            text = _object(_portable(fields))
+            text = _object(portable(fields))
         self._lines.append(f'{{"v":{VERSION},"seq":{self._seq},{self._head}"{event.type}"{text}}}')
         if len(self._lines) >= _MOST:
             self._put()
-
-    def _now(self) -> str:
-        """Return the time in RFC 3339, once per write."""
-        return datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def _put(self) -> None:
         if not self._lines:
@@ -156,15 +140,3 @@ class NdjsonView(Observer):
         else:
             self._stream.write(text)
             self._stream.flush()
-
-
-def _portable(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an event's fields as valid JSON text; an undecodable path also in base64."""
-    out = dict(fields)
-    for name, value in fields.items():
-        if type(value) is not str or value.isascii():
-            continue
-        out[name] = escaped(value)
-        if name == "path" and (raw := as_base64(value)) is not None:
-            out["path_b64"] = raw
-    return out

@@ -1,28 +1,25 @@
-"""The texts about a run as a whole, shared by the live view and plain lines: progress, channel and alerts.
-
-All numbers come from the state.
-"""
+"""The texts about a run as a whole, shared by the live view and plain lines: progress, channel and alerts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
+from uploader_cli.core.alarms import why_nothing_moves
+from uploader_cli.core.events import ChannelState, PauseReason, Transport
 from uploader_cli.render.words import clock, safe
 
 if TYPE_CHECKING:
-    from uploader_cli.core.state import Channel, ProgressState, SessionState
+    from uploader_cli.core.state import Channel, ProgressState
 
-RECONNECTS = 3
-"""Attempts before the channel falls back to polling (docs/protocol.md section 2)."""
+RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
-_GLYPHS = {
-    ChannelState.CONNECTING: "◌",
-    ChannelState.LIVE: "●",
-    ChannelState.RECONNECTING: "↻",
-    ChannelState.POLLING: "◔",
-    ChannelState.CLOSED: "○",
+_CHANNELS = {
+    ChannelState.CONNECTING: ("◌", "yellow"),
+    ChannelState.LIVE: ("●", "green"),
+    ChannelState.RECONNECTING: ("↻", "bold yellow"),
+    ChannelState.POLLING: ("◔", "yellow"),
+    ChannelState.CLOSED: ("○", "dim"),
 }
 
 
@@ -36,80 +33,46 @@ def percent(fraction: float, *, at_most: bool = False) -> str:
     return f"{'≤' if at_most else ''}{int(fraction * 100 + 1e-9)} %".rjust(5)
 
 
-def watched(state: ProgressState) -> bool:
-    """Return True while watching sessions of others, of which only percentages are known."""
-    return not state.selected_bytes and any(session.watched for session in state.sessions.values())
-
-
-def fraction(state: ProgressState) -> float:
-    """Return the total progress from 0 to 1; 1 only when everything is confirmed."""
-    if not watched(state):
-        return state.fraction
-    known = [_weighed(session) for session in state.sessions.values()]
-    total = sum(files for _, files in known)
-    return min(0.99, sum(done for done, _ in known) / total) if total else 0.0
-
-
-def _weighed(session: SessionState) -> tuple[float, int]:
-    """Return the number of completed files of a watched session, in fractions, and of its files.
-
-    In the server's percentage files have equal weight and failed ones count as done; here they are excluded.
-    """
-    total = session.total or len(session.by_name) or 1
-    return max(0.0, session.percent / 100 * total - session.failed), max(0, total - session.failed)
-
-
 def files(state: ProgressState) -> str:
     """Format `7 of 20 done`, or `   7 of ≥1,020 done` during the walk; both numbers have the same width."""
-    done, total = count(state)
-    least = state.walking and not watched(state)
+    done, total = state.files_done
+    least = state.walking and not state.watched
     return f"{done:{len(f'{total:,}')},} of {'≥' if least else ''}{total:,} done"
-
-
-def count(state: ProgressState) -> tuple[int, int]:
-    """Return the numbers of completed and of known files."""
-    done, total = state.completed, state.selected
-    if watched(state):
-        done = max(done, sum(session.completed for session in state.sessions.values()))
-        total = sum(session.total or len(session.by_name) for session in state.sessions.values())
-    return done, max(total, state.completed + state.failed + state.cancelled)
 
 
 def eta(state: ProgressState, now: float) -> str:
     """Format `ETA 0:15`, or `ETA –` where nothing moves or everything is sent."""
     seconds = state.eta(now)
-    if not seconds or _pause(state, now) is not None:
+    if not seconds or state.paused(now):
         return "ETA –"
     return f"ETA {'≥' if state.walking else ''}{clock(seconds + 0.5)}"
 
 
-def channel(now: Channel, *, latency: bool = True) -> tuple[str, str]:
-    """Return a glyph and a text for the channel, as `●` and `live websocket 12 ms`; the text is complete in itself."""
+def channel(now: Channel, *, latency: bool = True) -> tuple[str, str, str]:
+    """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself."""
+    words = now.state.value
     match now.state:
         case ChannelState.LIVE:
-            words = "live"
             if now.transport is not None:
                 words += " long polling" if now.transport is Transport.POLLING else f" {now.transport.value}"
             if latency and now.latency_ms is not None:
                 words += f" {now.latency_ms:.0f} ms"
         case ChannelState.RECONNECTING if now.attempt:
-            words = f"reconnecting {now.attempt}/{max(RECONNECTS, now.attempt)}"
+            words += f" {now.attempt}/{max(RECONNECTS, now.attempt)}"
         case ChannelState.POLLING:
-            words = "polling every 1 s"
-        case _:
-            words = now.state.value
-    return _GLYPHS[now.state], words
+            words += " every 1 s"
+    glyph, style = _CHANNELS[now.state]
+    return glyph, words, style
 
 
 def alert(state: ProgressState, now: float, stall: float) -> str:
     """Return what stops the run or makes its numbers outdated; empty if nothing does."""
-    pause = _pause(state, now)
-    if pause is not None:
+    if pause := _pause(state, now):
         return pause
     parts = []
     silent = now - state.advanced
     if silent >= stall and state.outcome is None and state.server:
-        parts.append(f"no progress for {clock(silent)}: {_why(state)}")
+        parts.append(f"no progress for {clock(silent)}: {safe(why_nothing_moves(state))}")
     if state.channel.stale:
         heard = state.channel.heard
         update = "no update yet" if heard is None else f"no update for {now - heard:.0f} s"
@@ -117,29 +80,12 @@ def alert(state: ProgressState, now: float, stall: float) -> str:
     return " · ".join(parts)
 
 
-def _pause(state: ProgressState, now: float) -> str | None:
+def _pause(state: ProgressState, now: float) -> str:
     if state.paused_until is None or not state.paused(now):
-        return None
+        return ""
     left = state.paused_until - now
     if state.pause_reason is PauseReason.RATE_LIMIT:
         return f"rate limited: waiting {clock(left + 0.5)}"
     why = "server unreachable" if state.pause_reason is PauseReason.UNREACHABLE else "the server's disk is full"
     following = f"next try in {left + 0.5:.0f} s" if left > 0 else "trying now"
     return f"paused, {why} {clock(now - state.paused_since)}, {following}"
-
-
-def _why(state: ProgressState) -> str:
-    phases = {file.phase for file in state.running.values()}
-    if Phase.SENDING in phases and not watched(state):
-        return "the server accepts no more bytes"
-    if Phase.PROCESSING in phases:
-        why = "the server is still processing"
-    elif Phase.QUEUED in phases:
-        why = "waiting to retry"
-    elif state.checking:
-        return f"{safe(state.checking)} is being compared with the list"
-    else:
-        why = "waiting for the server"
-    if state.channel.state is not ChannelState.LIVE:
-        why += f", the channel is {channel(state.channel)[1]}"
-    return why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
@@ -14,20 +15,10 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis
     from uploader_cli.core.state import ProgressState
 
-FEW = 20
-"""Maximum number of files with a line each."""
+FEW = 20  # maximum number of files with a line each
 _SLOWEST = 60.0
-_LIMITS = {
-    "failure": 50,
-    "retry": 30,
-    "channel": 30,
-    "warning": 20,
-    "recovery": 20,
-    "message": 50,
-    "skip": 50,
-    "session": 50,
-    "stage": 50,
-}
+_LIMITS = dict.fromkeys(("failure", "message", "skip", "session", "stage"), 50)
+_LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
 
@@ -44,46 +35,45 @@ class PlainView(Observer):
         self._interval = interval
         self._stall = stall
         self._due: float | None = None
-        self._lines: dict[str, int] = {}
+        self._lines: Counter[str] = Counter()
         self._channel = ""
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         """Print a line, if the event has one."""
+        few = bool(self._verbose) or (state.selected <= FEW and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade():  # the most frequent ones
                 return
-            case ev.RunStarted():
-                self._started(event)
-            case ev.SessionCreated() if self._verbose:
-                self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
             case ev.FileStarted() if self._verbose > 1:
                 self._say(f"  {safe(event.path)}: {f'resumed at {size(event.offset)}' if event.offset else 'started'}")
-            case ev.FileStarted() if event.offset and event.attempt == 1 and (self._verbose or self._few(state)):
+            case ev.FileStarted() if event.offset and event.attempt == 1 and few:
                 self._say(f"↻ {safe(event.path)}: resuming at {overview.percent(event.offset / event.size).strip()}")
             case ev.FileRetry():
                 self._retry(event, state)
-            case ev.FileCompleted() if self._verbose or self._few(state):
-                known = "" if overview.watched(state) else f"{size(event.size)}, "
+            case ev.FileCompleted() if few:
+                known = "" if state.watched else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
                 self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name})")
             case ev.FileFailed():
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
-            case ev.FileSkipped() if self._verbose or (
-                event.reason is not ev.SkipReason.NOT_TRIED and self._few(state)
-            ):
+            case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
                 self._say(f"- {safe(event.path)}: skipped ({event.reason})", kind="skip")
-            case ev.ChannelChanged():
-                self._channel_line(event, state)
-            case ev.SessionFinished() if overview.watched(state):
-                self._say(f"session {safe(event.session)}: {safe(event.status)}", kind="session")
             case _:
-                self._of_the_server(event, state, now)
+                self._of_the_run(event, state, now)
 
-    def _of_the_server(self, event: ev.Event, state: ProgressState, now: float) -> None:
+    def _of_the_run(self, event: ev.Event, state: ProgressState, now: float) -> None:
         match event:
+            case ev.RunStarted():
+                self._started(event)
+            case ev.SessionCreated() if self._verbose:
+                self._say(f"session {safe(event.session)}: {plural(event.files, 'file')}, {safe(event.category)}")
+            case ev.SessionFinished() if state.watched:
+                self._say(f"session {safe(event.session)}: {safe(event.status)}", kind="session")
             case ev.ServerMessage() if self._verbose > 1:
                 self._say(f"server: {_brief(event.text)}", kind="message")
+            case ev.ChannelChanged():
+                self._channel_line(event, state)
             case ev.Stage() if state.analysis is not None:
                 self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
@@ -102,17 +92,12 @@ class PlainView(Observer):
         self._due = now + max(self._interval, min(_SLOWEST, (now - state.started) / 20))
         self._say(progress_line(state, now, self._stall))
 
-    def _few(self, state: ProgressState) -> bool:
-        return state.selected <= FEW and not state.walking
-
     def _started(self, event: ev.RunStarted) -> None:
         if event.protocol == "watch":
             self._say(f"uploader: watching sessions on {overview.host(event.server)}")
             return
-        if event.files is None:
-            what = "uploading"
-        else:
-            what = plural(event.files, "file") + (f", {size(event.bytes)}" if event.bytes is not None else "")
+        what = "uploading" if event.files is None else plural(event.files, "file")
+        what += f", {size(event.bytes)}" if event.bytes is not None else ""
         resumed = f", resuming run {safe(event.resumed_from)}" if event.resumed_from else ""
         how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} in parallel)"
         self._say(f"uploader: {what} → {overview.host(event.server)}{how}{resumed}")
@@ -148,21 +133,20 @@ class PlainView(Observer):
         """Print a line up to the limit of its kind; the first one beyond it announces the limit."""
         if self._quiet and not wrong:
             return
-        limit = _LIMITS.get(kind)
-        if limit is not None and not (self._verbose and kind != "channel"):
-            self._lines[kind] = count = self._lines.get(kind, 0) + 1
-            if count > limit:
-                if count > limit + 1:
-                    return
-                line = f"(more than {limit} {kind} lines: further ones are not shown)"
+        if kind and (kind == "channel" or not self._verbose):
+            self._lines[kind] += 1
+            if self._lines[kind] > _LIMITS[kind] + 1:
+                return
+            if self._lines[kind] > _LIMITS[kind]:
+                line = f"(more than {_LIMITS[kind]} {kind} lines: further ones are not shown)"
         self._stream.write(line + "\n")
         self._stream.flush()
 
 
 def progress_line(state: ProgressState, now: float, stall: float) -> str:
     """Format `42 % · 130.2/310.0 MiB · 12.1 MiB/s · ETA 0:15 · 7 of 20 done · live websocket 12 ms`."""
-    parts = [overview.percent(overview.fraction(state), at_most=state.walking).strip()]
-    if not overview.watched(state):
+    parts = [overview.percent(state.fraction, at_most=state.walking).strip()]
+    if not state.watched:
         parts += [
             size_of(state.bytes_through, state.total_bytes, sep="/", at_least=state.walking).strip(),
             rate(state.rate(now)),

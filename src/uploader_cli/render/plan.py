@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, TextIO
 
 from uploader_cli.core import events as ev
@@ -11,30 +10,11 @@ from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-ROWS = 30
-"""Maximum sessions with a row and failing files listed, unless verbose."""
-NAMES = 3
-"""Maximum file names listed per reason."""
-WIDE = 60
-"""Minimum columns for the full table."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """Files skipped for the same reason."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, path: str) -> None:
-        self.count += 1
-        if len(self.first) < NAMES:
-            self.first.append(safe(path))
-
-    def __str__(self) -> str:
-        return ", ".join(self.first) + (f", and {self.count - len(self.first):,} more" * (self.count > len(self.first)))
+ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
+NAMES = 3  # maximum file names listed per reason
+WIDE = 60  # minimum columns for the full table
 
 
 class PlanView:
@@ -43,8 +23,9 @@ class PlanView:
     def __init__(self, stream: TextIO, *, width: int, verbose: bool = False) -> None:
         """`width`: maximum cells per line. `verbose` lists every file."""
         self._stream, self._width, self._verbose = stream, width, verbose
-        self._sessions, self._files, self._bytes, self._calls = 0, 0, 0, 0
-        self._skipped: dict[str, _Group] = {}
+        self._hidden: Counter[str] = Counter()  # totals of the sessions without a row
+        self._skipped: Counter[str] = Counter()
+        self._named: dict[str, list[str]] = defaultdict(list)  # the first skipped files by reason
         self._failed: list[str] = []
         self._failures: Counter[str] = Counter()
 
@@ -61,7 +42,9 @@ class PlanView:
             case ev.FileSkipped() if self._verbose:
                 self._row("- ", f"{safe(event.path)}: {event.reason}")
             case ev.FileSkipped():
-                self._skipped.setdefault(event.reason, _Group()).add(event.path)
+                self._skipped[event.reason] += 1
+                if len(self._named[event.reason]) < NAMES:
+                    self._named[event.reason].append(safe(event.path))
             case ev.FileFailed():
                 self._failures[event.code] += 1
                 if self._verbose or len(self._failed) < ROWS:
@@ -74,14 +57,12 @@ class PlanView:
             self._say("")
             self._row(self._columns("session", "files", "size", "calls", "type"), "first files")
         if event.session_number > ROWS and not self._verbose:
-            self._sessions, self._files = self._sessions + 1, self._files + event.files
-            self._bytes, self._calls = self._bytes + event.bytes, self._calls + event.calls
+            self._hidden.update(sessions=1, files=event.files, bytes=event.bytes, calls=event.calls)
             return
         kinds = (event.kinds[0] or "none") if len(event.kinds) == 1 else "mixed"
         names = ", ".join(map(safe, event.first)) + (", …" if event.files > len(event.first) else "")
         row = f"{event.session_number:,}", f"{event.files:,}", size(event.bytes), f"{event.calls:,}", safe(kinds)
-        before = self._columns(*row)
-        self._say((before + clip(names, self._width - cells(before))).rstrip())
+        self._row(self._columns(*row), names, clip)
 
     def _columns(self, number: str, files: str, bytes_: str, calls: str, kinds: str) -> str:
         if self._width < WIDE:
@@ -89,23 +70,28 @@ class PlanView:
         return f"{number:>7}  {files:>6}  {bytes_:>9}  {calls:>6}  {pad(kinds, 5)}  "
 
     def _end(self, event: ev.PlanFinished) -> None:
-        if self._sessions:
-            more = f"{plural(self._sessions, 'more session')}: {plural(self._files, 'file')}, {size(self._bytes)}"
-            self._wrapped(f"… and {more}, {plural(self._calls, 'call')} (-v lists all)")
+        if hidden := self._hidden:
+            more = f"{plural(hidden['sessions'], 'more session')}: {plural(hidden['files'], 'file')}"
+            self._wrapped(f"… and {more}, {size(hidden['bytes'])}, {plural(hidden['calls'], 'call')} (-v lists all)")
         if self._skipped or event.failed:
             self._say("")
-        for reason, group in self._skipped.items():
-            self._wrapped(f"- {group.count:,} skipped ({reason}): {group}")
+        for reason, count in self._skipped.items():
+            more = f", and {count - NAMES:,} more" if count > NAMES else ""
+            self._wrapped(f"- {count:,} skipped ({reason}): {', '.join(self._named[reason])}{more}")
         for line in self._failed:
             self._wrapped(f"✗ {line}")
         if event.failed > len(self._failed):
             codes = ", ".join(f"{count:,} {code}" for code, count in sorted(self._failures.items()))
             self._wrapped(f"✗ {event.failed:,} files can't be sent ({codes})")
+        sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
+        last = f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}; "
+        if event.failed:
+            last += f"{plural(event.failed, 'file')} would fail (exit code {event.exit_code}); "
         self._say("")
-        self._wrapped("; ".join(_last(event)))
+        self._wrapped(f"{last}nothing was sent")
 
-    def _row(self, before: str, names: str) -> None:
-        self._say((before + elide(names, self._width - cells(before))).rstrip())
+    def _row(self, before: str, names: str, cut: Callable[[str, int], str] = elide) -> None:
+        self._say((before + cut(names, self._width - cells(before))).rstrip())
 
     def _wrapped(self, line: str) -> None:
         self._say("\n".join(wrap(line, self._width, rest="  ")))
@@ -121,11 +107,3 @@ def _head(event: ev.PlanStarted) -> str:
     seen = "as last reported" if event.limits is LimitsOrigin.SEEN else "assumed (this server was never used)"
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"
-
-
-def _last(event: ev.PlanFinished) -> Iterator[str]:
-    sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
-    yield f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}"
-    if event.failed:
-        yield f"{plural(event.failed, 'file')} would fail (exit code {event.exit_code})"
-    yield "nothing was sent"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from uploader_cli.render.words import cells, clip
 
-Span = tuple[str, str]
-"""A text and its rich style, as `bold cyan`."""
+Span = tuple[str, str]  # a text and its rich style, as `bold cyan`
 Row = list[Span]
 
 

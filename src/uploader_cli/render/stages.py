@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.stages import Analysis, Kind
     from uploader_cli.render.rows import Row
 
-_LOG = 4
-"""Maximum messages shown; their rows are reserved from the start."""
+_LOG = 4  # maximum messages shown; their rows are reserved from the start
 
 
 def title(analysis: Analysis) -> str:
@@ -45,7 +44,6 @@ def rows(analysis: Analysis, now: float, width: int, space: int) -> list[Row]:
 
 
 def _head(analysis: Analysis, now: float, width: int) -> Row:
-    """Draw the title, with the times right-aligned."""
     left = analysis.remaining(now)
     ahead = f"{clock(left + 0.5)} left" if left is not None else "estimated" if analysis.assumed else ""
     times = f"{clock(analysis.elapsed(now))}  {ahead:<12}"

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, Phase, SkipReason, WarningCode
-from uploader_cli.render import overview, watch_summary
 from uploader_cli.render.words import plural, rate, safe, size, span, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.core.events import FileFailed, RunFinished
-    from uploader_cli.core.state import ProgressState
+    from uploader_cli.core.state import ProgressState, SessionState
 
-MOST = 20
-"""Maximum failed files listed."""
-_NOTES = 10
-"""Maximum warnings, and interrupted files, listed."""
+MOST = 20  # maximum failed files, and watched sessions, listed
+_NOTES = 10  # maximum warnings, renamed files, analyses and interrupted files listed
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
@@ -72,6 +69,11 @@ _EXITS = {
     130: "interrupted (Ctrl-C)",
     143: "interrupted (SIGTERM)",
 }
+_EXITS_OF_A_WATCH = {
+    3: "the connection to the server was lost; retryable",
+    4: "a session did not complete",
+    6: "a session is unknown, or the server never answered or is not an upload server",
+}
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
@@ -93,23 +95,25 @@ def summary(
     `resume_hint` is the command that resumes an interrupted run; each of `next_steps` becomes a line with `→`.
     """
     lines = _Lines(max(20, width))
-    watching = overview.watched(state)
-    lines.add(*(watch_summary.verdict(state, outcome) if watching else _verdict(state, outcome)))
+    watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED
+    lines.add(*(_watch_verdict(state, outcome) if watching else _verdict(state, outcome)))
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
-    for line in watch_summary.not_completed(state) if watching else ():
-        lines.add("✗", line)
+    if watching:
+        _sessions(lines, state)
     _skips(lines, state)
-    _renamed(lines, state)
+    if state.renamed:
+        lines.add("!", "stored under another name:")
+        names = [f"{done.path} → {done.stored_as}" for done in state.renames]
+        lines.list(" ", names, state.renamed)
     _failures(lines, state)
-    _analyses(lines, state, interrupted=outcome.exit_code in _INTERRUPTED)
+    _analyses(lines, state, interrupted=interrupted)
     _warnings(lines, state)
-    if outcome.exit_code in _INTERRUPTED and not watching:
+    if interrupted and not watching:
         _interrupted(lines, state, "" if _complete(state, outcome) else resume_hint)
     if outcome.exit_code:
-        words = (watch_summary.EXITS if watching else {}).get(outcome.exit_code) or _EXITS.get(
-            outcome.exit_code, "see above"
-        )
+        exits = {**_EXITS, **_EXITS_OF_A_WATCH} if watching else _EXITS
+        words = exits.get(outcome.exit_code, "see above")
         words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     for step in next_steps:
@@ -129,15 +133,38 @@ class _Lines:
         folded = wrap(text, self._width, first=f"{space}{glyph} ", rest=f"{space}  ")
         self.out += [line.replace(_NO_BREAK, " ") for line in folded]
 
+    def list(
+        self,
+        glyph: str,
+        texts: Sequence[str],
+        total: int | None = None,
+        *,
+        most: int = _NOTES,
+        indent: int = 0,
+        mark: str = "…",
+        noun: str = "",
+    ) -> None:
+        """Add the first `most` untrusted texts, and the number of the others, of `total` if that is larger."""
+        for text in texts[:most]:
+            self.add(glyph, safe(text), indent=indent)
+        rest = (len(texts) if total is None else total) - most
+        if rest > 0:
+            words = plural(rest, f"more {noun}") if noun else f"{rest:,} more"
+            self.add(mark, f"and {words}", indent=indent)
+
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
     total = max(total, state.selected - outcome.skipped if outcome.exit_code in _INTERRUPTED else 0)
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
-    took = f"{_whole(size(outcome.bytes))} in {_whole(span(seconds))}"
-    if outcome.bytes and outcome.rate > 0:
-        took += f" ({_whole(rate(outcome.rate))})"
+    numbers = [
+        size(outcome.bytes),
+        span(seconds),
+        f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else "",
+    ]
+    moved, took, speed = (number.replace(" ", _NO_BREAK) for number in numbers)
+    took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome):
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server"
     if outcome.exit_code in _INTERRUPTED:
@@ -153,33 +180,48 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     return "✗", f"{outcome.completed:,} of {plural(total, 'file')} confirmed by the server{failed}, {took}"
 
 
-def _whole(number: str) -> str:
-    """Keep a number and its unit in one line."""
-    return number.replace(" ", _NO_BREAK)
-
-
 def _complete(state: ProgressState, outcome: RunFinished) -> bool:
     """Return True where the upload is complete and only an analysis failed."""
     unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
     return not outcome.ok and not unfinished and any(done.error for done in state.analyses)
 
 
+def _watch_verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
+    sessions = plural(len(state.sessions), "session")
+    done, files = state.files_done
+    numbers = (f"{done:,} of {plural(files, 'file')} " if files else "") + f"in {span(outcome.seconds)}"
+    if outcome.exit_code in _INTERRUPTED:
+        return "■", f"stopped watching, {numbers} so far; the upload continues"
+    if outcome.ok:
+        return "✓", f"{sessions} completed, {numbers}"
+    return "✗", f"{sum(map(_is_good, state.sessions.values())):,} of {sessions} completed, {numbers}"
+
+
+def _is_good(session: SessionState) -> bool:
+    return session.over and session.status == "completed" and not session.failed
+
+
+def _sessions(lines: _Lines, state: ProgressState) -> None:
+    """List the error that lost the server, and each watched session that did not complete."""
+    if state.trouble:
+        lines.add("✗", safe(state.trouble))
+    ends = []
+    for session in state.sessions.values():
+        if session.over and not _is_good(session):
+            end = session.status + (f", {plural(session.failed, 'file')} failed" if session.failed else "")
+            if session.status == "unknown":
+                end = "unknown to the server" if session.heard is None else "no longer known to the server"
+            ends.append(f"session {session.session}: {end}")
+    lines.list("✗", ends, most=MOST, mark="✗", noun="session")
+
+
 def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
-    """List the analyses, up to `_NOTES` of each kind, the file with the results, and how to repeat them."""
-    good = [done for done in state.analyses if not done.error]
-    for done in good[:_NOTES]:
-        lines.add(
-            "✓", f"{done.kind} analysis of {safe(done.name)}" + (f": {safe(done.summary)}" if done.summary else "")
-        )
-    if len(good) > _NOTES:
-        lines.add("…", f"and {plural(len(good) - _NOTES, 'more result')}")
+    good, bad = ([done for done in state.analyses if bool(done.error) is wrong] for wrong in (False, True))
+    named = [f"{done.kind} analysis of {done.name}" + (f": {done.summary}" if done.summary else "") for done in good]
+    lines.list("✓", named, noun="result")
     if state.analysis_file:
         lines.add("→", f"results saved in {safe(state.analysis_file)}")
-    bad = [done for done in state.analyses if done.error]
-    for done in bad[:_NOTES]:
-        lines.add("✗", f"{done.kind} analysis of {safe(done.name)}: {safe(done.error[:500])}")
-    if len(bad) > _NOTES:
-        lines.add("…", f"and {len(bad) - _NOTES:,} more without a result")
+    lines.list("✗", [f"{done.kind} analysis of {done.name}: {done.error[:500]}" for done in bad])
     if bad and (interrupted or any(done.retryable for done in bad)):
         lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
 
@@ -195,16 +237,6 @@ def _skips(lines: _Lines, state: ProgressState) -> None:
         lines.add("-", f"{untried:,} not tried: {safe(state.trouble[:1000]) or 'the run ended before'}")
 
 
-def _renamed(lines: _Lines, state: ProgressState) -> None:
-    """List files that the server stored under another name, up to `_NOTES`."""
-    if state.renamed:
-        lines.add("!", "stored under another name:")
-    for done in state.renames[:_NOTES]:
-        lines.add(" ", f"{safe(done.path)} → {safe(done.stored_as or '')}")
-    if state.renamed > _NOTES:
-        lines.add("…", f"and {state.renamed - _NOTES:,} more", indent=2)
-
-
 def _failures(lines: _Lines, state: ProgressState) -> None:
     """List failures grouped by cause, each group with its fix."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
@@ -213,8 +245,7 @@ def _failures(lines: _Lines, state: ProgressState) -> None:
     left = MOST
     for (code, retryable), count in state.failed_as.most_common():
         shown = groups.get((code, retryable), [])[:left]
-        again = "retryable" if retryable else "not retryable"
-        lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {again}")
+        lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
         _reasons(lines, shown)
         if count > len(shown):
             lines.add("…", f"and {count - len(shown):,} more", indent=2)
@@ -222,7 +253,7 @@ def _failures(lines: _Lines, state: ProgressState) -> None:
         lines.add("→", FIXES[code], indent=2)
 
 
-def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
+def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
     """List files with their reasons; a reason shared by several files is printed once, above them."""
     by_message: dict[str, list[FileFailed]] = {}
     for failed in group:
@@ -239,35 +270,27 @@ def _reasons(lines: _Lines, group: Iterable[FileFailed]) -> None:
 def _warnings(lines: _Lines, state: ProgressState) -> None:
     """List each warning once; files that may be stored without confirmation come first, without a limit."""
     shown_before = {done.warning for done in state.analyses}  # by `_analyses`
-    shown_before |= {
-        warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED
-    }  # with the files
-    shown = [warning for warning in state.warnings if warning.text not in shown_before]
-    counts = Counter((warning.code, warning.text) for warning in shown)
-    stored = {key: times for key, times in counts.items() if key[0] is WarningCode.MAY_BE_STORED}
-    others = {key: times for key, times in counts.items() if key not in stored}
-    for (_, text), times in [*stored.items(), *list(others.items())[:_NOTES]]:
-        lines.add("!", safe(text[:1000]) + (f" ({times} times)" if times > 1 else ""))
-    if len(others) > _NOTES:
-        lines.add("!", f"and {plural(len(others) - _NOTES, 'more warning')}")
+    shown_before |= {warning.text for warning in state.warnings if warning.code is WarningCode.RUN_ENDED}  # by `_skips`
+    counts = Counter(warning for warning in state.warnings if warning.text not in shown_before)
+    stored, others = list[str](), list[str]()
+    for warning, times in counts.items():
+        text = warning.text[:1000] + (f" ({times} times)" if times > 1 else "")
+        (stored if warning.code is WarningCode.MAY_BE_STORED else others).append(text)
+    lines.list("!", stored, most=len(stored))
+    lines.list("!", others, mark="!", noun="warning")
 
 
 def _interrupted(lines: _Lines, state: ProgressState, resume_hint: str) -> None:
-    """List the interrupted files and how to resume."""
     flying = [file.path for file in state.running.values()]
-    flying += [done.path for done in state.finished if done.phase is Phase.CANCELLED and done.path]
+    flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:
         lines.add("■", "in progress when interrupted:")
-        for path in flying[:_NOTES]:
-            lines.add("■", safe(path), indent=2)
-        if len(flying) > _NOTES:
-            lines.add("…", f"and {len(flying) - _NOTES:,} more", indent=2)
+        lines.list("■", flying, indent=2)
     if resume_hint:
         lines.add("→", f"to resume: {safe(resume_hint)}")
 
 
 def _colored(line: str) -> str:
-    """Colour the glyph at the start of the line."""
     head = line.lstrip(" ")[:1]
     if head not in _ANSI or line.lstrip(" ")[1:2] != " ":
         return line

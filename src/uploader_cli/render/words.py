@@ -15,8 +15,7 @@ _PRESENTATION = frozenset("\ufe0e\ufe0f" + "".join(map(chr, range(0x1F3FB, 0x1F4
 _WIDE_SINCE_UNICODE_16 = ((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D376))
 _INVISIBLE_LETTERS = ((0x115F, 0x11FF), (0x3164, 0x3164), (0xFFA0, 0xFFA0))
 
-SIZE_WIDTH = 9
-"""Width of the longest `size()`: `999.9 MiB`."""
+SIZE_WIDTH = 9  # width of the longest `size()`: `999.9 MiB`
 RATE_WIDTH = SIZE_WIDTH + 2
 
 

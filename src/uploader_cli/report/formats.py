@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core.names import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.report.spool import Row, Spool
 
@@ -57,24 +57,26 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
 
 def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield a header and one record per file (RFC 4180); unknown values are empty."""
+    return csv_lines(COLUMNS, spool.rows())
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a header and one record per row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    for row in spool.rows():
-        writer.writerow(_cells(row))
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([cell(name, row.get(name)) for name in columns])
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue()
 
 
-def _cells(row: Row) -> list[Any]:
-    values = ((name, row.get(name)) for name in COLUMNS)
-    return [str(value).lower() if isinstance(value, bool) else cell(name, value) for name, value in values]
-
-
 def cell(column: str, value: Any) -> Any:
     """Escape a value that a spreadsheet would take for a formula: a path as `./=a`, other values as `'=a`."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
     return f"./{value}" if column in _PATHS else f"'{value}"

@@ -1,35 +1,39 @@
-"""Write a report as JUnit XML: sessions are suites, files are test cases."""
+"""Write JUnit XML in pieces: in a report sessions are suites, files are test cases.
+
+The output is valid under two different schemas, of Jenkins' xUnit plugin and of Ant's junitreport: therefore the root
+has no attributes, timestamps have no time zone, and each suite ends with its outputs, even if empty.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
-
-from uploader_cli.report import junit_xml as xml
+from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from uploader_cli.report.spool import Row, Spool, Suite
+    from uploader_cli.report.spool import Row, Spool
 
 WITHOUT_SESSION = "without a session"
 """The suite of files that were never sent, or were sent to a server without sessions."""
+BEGIN = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
+END = "</testsuites>\n"
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 does not allow, not even as a reference (production 2, Char)."""
 
 
 def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """Yield the XML; failed files are failures, cancelled ones errors, skipped ones skipped."""
-    yield xml.BEGIN
-    for number, (suite, rows) in enumerate(spool.suites()):
-        yield _opening(head, suite, number)
-        for row in rows:
-            yield xml.case(row["path"], "uploader.upload", row.get("seconds", 0.0), _verdict(row))
-        yield xml.closing()
-    yield xml.END
-
-
-def _opening(head: dict[str, Any], suite: Suite, number: int) -> str:
-    counts = {"tests": suite.files, "failures": suite.failed, "errors": suite.cancelled, "skipped": suite.skipped}
+    yield BEGIN
     properties = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
-    return xml.opening(number, suite.session or WITHOUT_SESSION, head["started"], suite.seconds, counts, properties)
+    for number, (session, seconds, counts, rows) in enumerate(spool.suites()):
+        named = dict(zip(("tests", "failures", "errors", "skipped"), counts, strict=True))
+        yield opening(number, session or WITHOUT_SESSION, head["started"], seconds, named, properties)
+        for row in rows:
+            yield case(row["path"], "uploader.upload", row.get("seconds", 0.0), _verdict(row))
+        yield closing()
+    yield END
 
 
 def _verdict(row: Row) -> str:
@@ -37,10 +41,55 @@ def _verdict(row: Row) -> str:
         case "failed":
             code, message = row.get("code", ""), row.get("message", "")
             again = "retryable" if row.get("retryable") else "not retryable"
-            return xml.verdict("failure", f"{code}: {message} ({again})", type=code, message=message)
+            return verdict("failure", f"{code}: {message} ({again})", type=code, message=message)
         case "cancelled":
             why = "the run was interrupted before this file was uploaded"
-            return xml.verdict("error", type="cancelled", message=why)
+            return verdict("error", type="cancelled", message=why)
         case "skipped":
-            return xml.verdict("skipped", message=row.get("reason", ""))
+            return verdict("skipped", message=row.get("reason", ""))
     return ""
+
+
+def opening(
+    number: int, name: str, started: str, seconds: float, counts: Mapping[str, int], properties: Mapping[str, object]
+) -> str:
+    """Return the start of a suite; its cases follow. `started` is RFC 3339 in UTC; `counts` are of `tests`, `failures`,
+    `errors` and `skipped`; a property of None is omitted.
+    """
+    when = re.split("[.Z+]", started)[0]
+    place = _attributes(name=name, id=number, package="uploader", hostname="localhost", timestamp=when)
+    known = (_attributes(name=name, value=value) for name, value in properties.items() if value is not None)
+    listed = "".join(f"      <property{each}/>\n" for each in known)
+    suite = f"  <testsuite{place}{_attributes(**counts, time=f'{seconds:.3f}')}>\n"
+    return f"{suite}    <properties>\n{listed}    </properties>\n"
+
+
+def case(name: str, classname: str, seconds: float, verdict: str = "") -> str:
+    """Return one test case; without a `verdict` it passed."""
+    attributes = _attributes(name=name, classname=classname, time=f"{seconds:.3f}")
+    return f"    <testcase{attributes}>{verdict}</testcase>\n" if verdict else f"    <testcase{attributes}/>\n"
+
+
+def verdict(tag: str, text: str = "", **attributes: str) -> str:
+    """Return the element in a case that did not pass: `failure`, `error` or `skipped`."""
+    head = tag + _attributes(**attributes)
+    return f"<{head}>{_text(text)}</{tag}>" if text else f"<{head}/>"
+
+
+def closing(out: str = "") -> str:
+    """Return the end of a suite, with the output `out`."""
+    element = f"<system-out>{_text(out)}</system-out>" if out else "<system-out/>"
+    return f"    {element}\n    <system-err/>\n  </testsuite>\n"
+
+
+def _attributes(**values: object) -> str:
+    # quoteattr escapes line breaks and tabs
+    return "".join(f" {name}={quoteattr(_legal(str(value)))}" for name, value in values.items())
+
+
+def _text(text: str) -> str:
+    return escape(_legal(text))
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)

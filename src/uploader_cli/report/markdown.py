@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.render.words import plural, safe, size, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from uploader_cli.report.spool import Row, Spool
 
-MOST = 50
-"""Maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB."""
+MOST = 50  # maximum failed files, and renamed ones, listed: GitHub limits a step's summary to 1 MiB
 _LONGEST = 300
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~&$]")
 
@@ -29,12 +28,13 @@ def as_markdown(head: dict[str, Any], spool: Spool) -> Iterator[str]:
             why = _reasons(head) if name == "skipped" else ""
             yield f"| {name}{why} | {counts[name]:,} |\n"
     yield f"\n{_facts(head)}\n\n"
-    for sentence in head.get("missing", ()):
-        yield f"- {plain(sentence)}\n"
     if head.get("missing"):
+        yield from (f"- {plain(sentence)}\n" for sentence in head["missing"])
         yield "\n"
-    yield from _failures(spool, counts["failed"])
-    yield from _renamed(spool, head.get("renamed", 0))
+    failed = (row for row in spool.rows() if row["outcome"] == "failed")
+    yield from _table("| failed | reason | retry |\n|---|---|---|\n", failed, _failure, counts["failed"])
+    renamed = (row for row in spool.rows() if row.get("stored_as"))
+    yield from _table("| renamed | stored as |\n|---|---|\n", renamed, _renamed, head.get("renamed", 0))
 
 
 def _verdict(head: dict[str, Any]) -> str:
@@ -42,9 +42,8 @@ def _verdict(head: dict[str, Any]) -> str:
     done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
     if head["ok"]:
         return f"✓ {plural(done, 'file')} uploaded" if done else "✓ already up to date"
-    failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
-    cancelled = f", {counts['cancelled']:,} cancelled" if counts["cancelled"] else ""
-    return f"✗ {done:,} of {plural(total, 'file')} uploaded{failed}{cancelled}"
+    others = (f", {counts[name]:,} {name}" for name in ("failed", "cancelled") if counts[name])
+    return f"✗ {done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
 
 
 def _reasons(head: dict[str, Any]) -> str:
@@ -65,38 +64,23 @@ def _facts(head: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _failures(spool: Spool, total: int) -> Iterator[str]:
-    if not total:
-        return
-    yield "| failed | reason | retry |\n|---|---|---|\n"
-    left = MOST
-    for row in spool.rows():
-        if row["outcome"] == "failed":
-            yield _line(row)
-            left -= 1
-        if not left:
-            break
-    if total > MOST:
-        yield f"\n… and {total - MOST:,} more.\n"
-    yield "\n"
+def _table(head: str, rows: Iterable[Row], line: Callable[[Row], str], total: int) -> Iterator[str]:
+    if total:
+        yield head
+        yield from map(line, islice(rows, min(total, MOST)))
+        if total > MOST:
+            yield f"\n… and {total - MOST:,} more.\n"
+        yield "\n"
 
 
-def _renamed(spool: Spool, total: int) -> Iterator[str]:
-    if not total:
-        return
-    yield "| renamed | stored as |\n|---|---|\n"
-    rows = (row for row in spool.rows() if row.get("stored_as"))
-    for row in islice(rows, MOST):
-        yield f"| {plain(row['path'])} | {plain(row['stored_as'])} |\n"
-    if total > MOST:
-        yield f"\n… and {total - MOST:,} more.\n"
-    yield "\n"
-
-
-def _line(row: Row) -> str:
+def _failure(row: Row) -> str:
     again = "retryable" if row.get("retryable") else "not retryable"
     why = f"{row.get('code', '')}: {row.get('message', '')}"
     return f"| {plain(row['path'])} | {plain(why)} | {again} |\n"
+
+
+def _renamed(row: Row) -> str:
+    return f"| {plain(row['path'])} | {plain(row['stored_as'])} |\n"
 
 
 def plain(text: str) -> str:

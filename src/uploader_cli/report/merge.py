@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import FailureCode
-from uploader_cli.core.report import EXIT_WORDS, FORMAT, VERSION
 from uploader_cli.exit_status import Exit, of_failure, worst
+from uploader_cli.report.document import FORMAT, VERSION, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row, Spool
 
 _OUTCOMES = ("completed", "failed", "skipped", "cancelled")
-NAMED = 20
-"""Maximum files in several shards listed."""
+NAMED = 20  # maximum files in several shards listed
 _OF_A_RUN = ("run", "resumed_from", "server", "category", "shard", "started", "finished", "exit_code", "counts")
 """The fields of each run in a combined report."""
 
@@ -35,8 +34,7 @@ class Merge:
 
     spool: Spool
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    twice: list[str] = field(default_factory=list)
-    """The first paths that were in more than one shard."""
+    twice: list[str] = field(default_factory=list)  # the first paths that were in more than one shard
     in_several: int = 0
     _files: int = 0
     _incomplete: dict[str, str] = field(default_factory=dict)
@@ -45,7 +43,7 @@ class Merge:
         """Add a report, with all its runs if it is a combined one. Raises sqlite3.Error."""
         heads = report.head.get("runs") or [report.head]
         self.runs.update({head["run"]: {name: head.get(name) for name in _OF_A_RUN} for head in heads})
-        self._note(report.head)
+        self._note_incomplete(report.head)
         for row in report.rows():
             self._take({"run": report.head.get("run"), **row})
 
@@ -64,7 +62,7 @@ class Merge:
             elif row["outcome"] == "skipped":
                 skips[str(row.get("reason"))] += 1
             code = worst((code, _code(row)))
-        missing = self.missing()
+        missing = [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
         if missing:
             code = worst((code, Exit.RETRY_MAY_HELP))
         runs = sorted(self.runs.values(), key=lambda run: str(run["finished"]))
@@ -83,11 +81,8 @@ class Merge:
             "finished": runs[-1]["finished"],
             "ok": code == Exit.OK,
             "exit_code": int(code),
-            "exit": EXIT_WORDS[code],
-            "counts": {
-                "selected": counts.total(),
-                **{name: counts[name] for name in _OUTCOMES},
-            },
+            "exit": word(code),
+            "counts": {"selected": counts.total(), **{name: counts[name] for name in _OUTCOMES}},
             "skips": dict(sorted(skips.items())),
             "renamed": renamed,
             "bytes": confirmed,
@@ -97,10 +92,6 @@ class Merge:
             "missing": missing,
             "runs": runs,
         }
-
-    def missing(self) -> list[str]:
-        """Return what no report covers, one sentence each."""
-        return [*_absent_shards(self.runs.values()), *self._incomplete_runs()]
 
     def _take(self, row: Row) -> None:
         run = self.runs.get(row["run"], {})
@@ -122,10 +113,8 @@ class Merge:
             return False  # selected twice
         if {row["outcome"], before["outcome"]} == {"completed", "skipped"}:
             return bool(row["outcome"] == "completed")  # it has more details
-        return self._finished(row) >= self._finished(before)
-
-    def _finished(self, row: Row) -> str:
-        return str(self.runs.get(row["run"], {}).get("finished"))
+        ends = [str(self.runs.get(one["run"], {}).get("finished")) for one in (row, before)]
+        return ends[0] >= ends[1]
 
     def _note_twice(self, row: Row, before: Row) -> None:
         """Count a file in different shards; runs of the same shard, or without shards, may share files."""
@@ -135,8 +124,7 @@ class Merge:
             if len(self.twice) < NAMED:
                 self.twice.append(row["path"])
 
-    def _note(self, head: dict[str, Any]) -> None:
-        """Record a run whose report lacks files."""
+    def _note_incomplete(self, head: dict[str, Any]) -> None:
         if head.get("runs"):
             return
         counts = head["counts"]
@@ -149,10 +137,10 @@ class Merge:
     def _incomplete_runs(self) -> list[str]:
         """Return the runs that lack files, unless another one resumes them, or is a later run of the same shard."""
         out = []
+        complete = [run for name, run in self.runs.items() if name not in self._incomplete]
         for name, why in self._incomplete.items():
             run = self.runs[name]
-            followers = [other for other in self.runs.values() if _follows(other, run)]
-            if not any(str(other["run"]) not in self._incomplete for other in followers):
+            if not any(_follows(other, run) for other in complete):
                 shard = run["shard"]
                 which = f"run {name}" + (f" (shard {shard['index']} of {shard['count']})" if shard else "")
                 out.append(f"{which}: {why}")
@@ -200,7 +188,6 @@ def _shards(indices: Sequence[int]) -> str:
 
 
 def _seconds(started: str, finished: str) -> float | None:
-    """Return the seconds from the first start to the last end."""
     try:
         return round((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds(), 3)
     except (ValueError, TypeError):

@@ -13,7 +13,6 @@ from uploader_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_BLOCK = 1 << 16
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -39,16 +38,17 @@ def write(path: Path, text: Iterable[str], tag: str) -> None:
     """
     if is_special(path):
         with path.open("wb") as stream:
-            _pour(text, stream)
+            stream.writelines(map(_encoded, text))
         return
     target = path.resolve()  # follows links
     made = target.with_name(f".{target.name[:200]}.{tag}")
     try:
         with _new(made) as stream:
-            _pour(text, stream)
+            stream.writelines(map(_encoded, text))
             stream.flush()
             os.fsync(stream.fileno())
-        _keep_mode(target, made)
+        if target.exists():
+            made.chmod(stat.S_IMODE(target.stat().st_mode))
         made.replace(target)
     finally:
         made.unlink(missing_ok=True)
@@ -72,10 +72,12 @@ def _new(path: Path) -> Iterator[BinaryIO]:
 
 def append(path: Path, text: Iterable[str]) -> None:
     """Append all of the text to the file, or nothing. Raises OSError."""
+    left = memoryview(_encoded("".join(text)))
     with path.open("ab", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         try:
-            _pour(text, stream)
+            while left:  # a write may take only a part
+                left = left[stream.write(left) :]
         except OSError:
             if path.is_file():
                 stream.truncate(size)
@@ -87,23 +89,5 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
 
 
-def _keep_mode(target: Path, made: Path) -> None:
-    if target.exists():
-        made.chmod(stat.S_IMODE(target.stat().st_mode))
-
-
-def _pour(text: Iterable[str], stream: BinaryIO) -> None:
-    pieces, size = [], 0
-    for piece in text:
-        pieces.append(piece.encode("utf-8", "surrogateescape"))
-        size += len(pieces[-1])
-        if size >= _BLOCK:
-            _write(b"".join(pieces), stream)
-            pieces, size = [], 0
-    _write(b"".join(pieces), stream)
-
-
-def _write(data: bytes, stream: BinaryIO) -> None:
-    left = memoryview(data)
-    while left:  # an unbuffered stream may write only a part
-        left = left[stream.write(left) :]
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

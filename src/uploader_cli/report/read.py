@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uploader_cli.core.events import Phase
-from uploader_cli.core.report import FORMAT, VERSION
 from uploader_cli.errors import UsageError
+from uploader_cli.report.document import FORMAT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from uploader_cli.report.spool import Row
 
 _BLOCK = 1 << 20
-_LONGEST = 64 << 20
-"""Maximum characters of one value."""
+_LONGEST = 64 << 20  # maximum characters of one value
 _OUTCOMES = frozenset(str(phase) for phase in Phase if phase.terminal)
 
 
@@ -62,22 +61,22 @@ def _check_head(path: Path, head: dict[str, Any]) -> None:
 
 
 def _is_run(head: Any) -> bool:
-    if not isinstance(head, dict) or not all(
-        isinstance(head.get(name), str) for name in ("run", "started", "finished")
-    ):
+    if not _has(head, str, "run", "started", "finished"):
         return False
-    shard = head.get("shard")
-    return shard is None or (
-        isinstance(shard, dict) and all(isinstance(shard.get(name), int) for name in ("index", "count"))
-    )
+    return head.get("shard") is None or _has(head["shard"], int, "index", "count")
+
+
+def _has(value: Any, kind: type, *names: str) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name in names)
 
 
 def _check_row(path: Path, number: int, row: Any) -> None:
-    usable = isinstance(row, dict) and isinstance(row.get("path"), str) and str(row.get("outcome")) in _OUTCOMES
-    numbers = usable and all(
-        isinstance(row.get(name, 0), int | float | None) for name in ("size", "seconds", "attempts")
-    )
-    if not numbers:
+    numbers = ("size", "seconds", "attempts")
+    if (
+        not _has(row, str, "path", "outcome")
+        or row["outcome"] not in _OUTCOMES
+        or not all(isinstance(row.get(name, 0), int | float | None) for name in numbers)
+    ):
         raise _broken(path, f"file {number} has no path, no outcome or invalid numbers")
 
 
@@ -105,31 +104,26 @@ class _Scanner:
         self._text, self._at = "", 0
 
     def members(self) -> Iterator[tuple[str, Any]]:
-        self._take("{")
-        if self._peek() == "}":
-            return
-        while True:
+        for _ in self._items("{", "}"):
             key = self._value()
             if not isinstance(key, str):
                 raise ValueError(f"the key {key!r} is no text")
             self._take(":")
             if key == "files" and self._peek() == "[":
-                for element in self._elements():
-                    yield key, element
+                for _ in self._items("[", "]"):
+                    yield key, self._value()
             else:
                 yield key, self._value()
-            if self._take(",}") == "}":
-                return
 
-    def _elements(self) -> Iterator[Any]:
-        self._take("[")
-        if self._peek() == "]":
-            self._take("]")
+    def _items(self, begin: str, end: str) -> Iterator[None]:
+        """Yield before each item of an object or array."""
+        self._take(begin)
+        if self._peek() == end:
+            self._take(end)
             return
-        while True:
-            yield self._value()
-            if self._take(",]") == "]":
-                return
+        yield
+        while self._take("," + end) == ",":
+            yield
 
     def _value(self) -> Any:
         self._peek()

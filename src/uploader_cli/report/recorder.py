@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uploader_cli.core.events import FileEnded
 from uploader_cli.core.observer import Observer
-from uploader_cli.core.report import Rows, RunFacts, report_head
+from uploader_cli.report.document import RunFacts, report_head, row_of
 from uploader_cli.report.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
@@ -45,22 +47,19 @@ class Recorder(Observer):
 
     outputs: Sequence[Output]
     facts: RunFacts
-    wall_clock: Callable[[], float]
-    """Unix seconds."""
-    notices: Notices = field(default_factory=Notices)
-    """Complete after the run."""
-    _rows: Rows = field(default_factory=Rows)
+    wall_clock: Callable[[], float]  # unix seconds
+    notices: Notices = field(default_factory=Notices)  # complete after the run
     _spool: Spool | None = None
 
     def __post_init__(self) -> None:
-        self._guarded(self._open)
+        with self._guarded():
+            self._spool = Spool()
 
-    def handle(self, event: Event, _state: ProgressState, now: float) -> None:
+    def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add the row of a file that ended."""
-        row = self._rows.of(event, now)
-        if row is not None and self._spool is not None:
-            spool, values = self._spool, row.as_fields()
-            self._guarded(lambda: spool.put(values))
+        if isinstance(event, FileEnded) and self._spool is not None:
+            with self._guarded():
+                self._spool.put(row_of(event))
 
     def write(self, state: ProgressState) -> bool:
         """Write the reports, once; return False if one could not be written."""
@@ -74,13 +73,11 @@ class Recorder(Observer):
         """Write the reports, if the run ended with an exception before."""
         self.write(state)
 
-    def _open(self) -> None:
-        self._spool = Spool()
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Run `action`; a full disk loses the reports, but not the upload."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep a full disk from ending the upload; the reports are lost."""
         try:
-            action()
+            yield
         except sqlite3.Error as error:
             self.notices.problems.append(f"no report can be written: {error} in the directory for temporary files")
             self._spool = None

@@ -7,12 +7,10 @@ for `--from-file`.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.names import json_line
-from uploader_cli.report.formats import cell
+from uploader_cli.report.formats import csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.report.spool import Row, Spool
 
-SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")
-"""The accepted suffixes."""
+SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes
 _COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 
 
@@ -34,12 +31,14 @@ def is_left(row: Row) -> bool:
 
 def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
     """Return the list in the format of the suffix of `path`."""
+    entries = map(_entry, _left(spool))
     match path.suffix.lower():
         case ".csv":
-            return _as_csv(spool)
+            return csv_lines(_COLUMNS, entries)
         case ".jsonl" | ".ndjson":
-            return _as_jsonl(spool)
-    return _as_paths(spool, "\0" if needs_nul(path, spool) else "\n")
+            return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
+    end = "\0" if needs_nul(path, spool) else "\n"
+    return (_name(row) + end for row in _left(spool))
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
@@ -53,29 +52,7 @@ def _left(spool: Spool) -> Iterator[Row]:
     return filter(is_left, spool.rows())
 
 
-def _as_paths(spool: Spool, end: str) -> Iterator[str]:
-    for row in _left(spool):
-        yield _name(row) + end
-
-
-def _as_jsonl(spool: Spool) -> Iterator[str]:
-    for row in _left(spool):
-        yield json_line({name: value for name, value in _entry(row).items() if value})
-
-
-def _as_csv(spool: Spool) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(_COLUMNS)
-    for row in _left(spool):
-        writer.writerow([cell(column, value or "") for column, value in _entry(row).items()])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _entry(row: Row) -> dict[str, str | None]:
+def _entry(row: Row) -> Row:
     given = {"path": row["path"], "name": row.get("relative_path")}
     return {column: given.get(column, row.get(column)) for column in _COLUMNS}
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Row: TypeAlias = dict[str, Any]
-"""A file as in the JSON report, see `core.report.FileRow`."""
+Row: TypeAlias = dict[str, Any]  # a file as in the JSON report, see `report.document.row_of`
 
 _TABLE = """
 CREATE TABLE files (
@@ -20,21 +18,9 @@ CREATE TABLE files (
 CREATE UNIQUE INDEX by_key ON files (key) WHERE key IS NOT NULL;
 """
 _SUITES = """
-SELECT session, COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'skipped'), SUM(outcome = 'cancelled'), SUM(seconds)
+SELECT session, SUM(seconds), COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'cancelled'), SUM(outcome = 'skipped')
 FROM files GROUP BY session ORDER BY MIN(number)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """The totals of one session; `session` is None for files without one. `seconds` is a sum."""
-
-    session: str | None
-    files: int
-    failed: int
-    skipped: int
-    cancelled: int
-    seconds: float
 
 
 class Spool:
@@ -64,15 +50,15 @@ class Spool:
         for (text,) in self._db.execute("SELECT row FROM files ORDER BY number"):
             yield json.loads(text)
 
-    def suites(self) -> Iterator[tuple[Suite, Iterator[Row]]]:
-        """Yield each session with its rows, in the order of the sessions' first files."""
-        self._db.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
-        for values in self._db.execute(_SUITES):
-            yield Suite(*values), self._of(values[0])
+    def suites(self) -> Iterator[tuple[str | None, float, tuple[int, int, int, int], Iterator[Row]]]:
+        """Yield the sessions in the order of their first files, None for files without one.
 
-    def _of(self, session: str | None) -> Iterator[Row]:
-        for (text,) in self._db.execute("SELECT row FROM files WHERE session IS ? ORDER BY number", (session,)):
-            yield json.loads(text)
+        Each has the sum of its seconds, its numbers of files, of failed, cancelled and skipped ones, and its rows.
+        """
+        self._db.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
+        for session, seconds, *counts in self._db.execute(_SUITES):
+            found = self._db.execute("SELECT row FROM files WHERE session IS ? ORDER BY number", (session,))
+            yield session, seconds, tuple(counts), (json.loads(text) for (text,) in found)
 
     def close(self) -> None:
         """Free the disk space."""

@@ -59,9 +59,6 @@ class _Lines:
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
             raise
 
-    def flush(self) -> None:
-        """Do nothing: lines are not buffered."""
-
     def close(self) -> None:
         """Close the file."""
         os.close(self._handle)

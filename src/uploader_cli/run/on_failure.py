@@ -11,17 +11,17 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.events import Phase
+from uploader_cli.core.events import FileEnded, Phase
+from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.observer import Observer
-from uploader_cli.core.recovery import needs_person
 from uploader_cli.run.reports import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.events import Event
-    from uploader_cli.core.report import FileRow, RunFacts
     from uploader_cli.core.state import ProgressState
+    from uploader_cli.report.document import RunFacts
     from uploader_cli.settings import Settings
 
 LIMIT = 60.0
@@ -49,25 +49,21 @@ class OnFailure(Observer):
 
     def __init__(self, command: str, facts: RunFacts, interrupted: Callable[[], int], *, limit: float = LIMIT) -> None:
         """`interrupted` counts interrupts: another one stops the command. `limit` is in seconds."""
-        from uploader_cli.core.report import Rows
-
         self._command, self._facts, self._interrupted, self._limit = command, facts, interrupted, limit
-        self._rows = Rows()
-        self._failed: list[FileRow] = []
+        self._failed: list[FileEnded] = []
 
-    def handle(self, event: Event, _state: ProgressState, now: float) -> None:
-        """Add a row for a failure."""
-        row = self._rows.of(event, now)
-        if row is not None and row.outcome is Phase.FAILED and len(self._failed) < MOST:
-            self._failed.append(row)
+    def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
+        """Keep a failure."""
+        if isinstance(event, FileEnded) and event.outcome is Phase.FAILED and len(self._failed) < MOST:
+            self._failed.append(event)
 
     def close(self, state: ProgressState, now: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Run the command if the run needs attention."""
         if not needs_person(state.outcome):
             return
-        from uploader_cli.core.report import report_document, report_head
+        from uploader_cli.report.document import report_head, row_of
 
-        document = report_document(report_head(state, self._facts, time.time()), self._failed)
+        document = {**report_head(state, self._facts, time.time()), "files": [row_of(end) for end in self._failed]}
         document["files_left_out"] = state.failed - len(self._failed)
         problem = self._run(json.dumps(document).encode())
         if problem:

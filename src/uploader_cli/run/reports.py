@@ -19,7 +19,7 @@ from uploader_cli.render.words import safe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from uploader_cli.core.report import RunFacts
+    from uploader_cli.report.document import RunFacts
     from uploader_cli.report.recorder import Notices, Output, Recorder
     from uploader_cli.report.spool import Spool
     from uploader_cli.settings import Settings
@@ -77,7 +77,7 @@ def _check_list(path: Path) -> None:
 
 def facts_of(settings: Settings, run: str, resumed_from: str | None) -> RunFacts:
     """Return the facts of a report about a run that begins now, except its outcome."""
-    from uploader_cli.core.report import RunFacts
+    from uploader_cli.report.document import RunFacts
 
     category = None if settings.tus_endpoint else settings.category
     shard = Shard.of(settings.shard)

@@ -17,7 +17,6 @@ from watch_bench import UNKNOWN, Watching, cancel, open_session, send, wait_unti
 
 from uploader_cli import Settings, upload
 from uploader_cli.exit_status import Exit
-from uploader_cli.render import overview
 from uploader_server.config import ServerConfig
 from uploader_server.serving import EmbeddedServer
 
@@ -150,10 +149,10 @@ class Bar:
     fraction = 0.0
 
     def handle(self, _event: object, state: ProgressState, _now: float) -> None:
-        self.fraction = overview.fraction(state)
+        self.fraction = state.fraction
 
     def refresh(self, state: ProgressState, _now: float) -> None:
-        self.fraction = overview.fraction(state)
+        self.fraction = state.fraction
 
     def close(self, state: ProgressState, now: float) -> None:
         pass

@@ -10,8 +10,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelReason, ChannelState, Transport, WarningCode
 from uploader_cli.core.incidents import MOST, Ending, IncidentKind, duration
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.report import RunFacts, report_head
 from uploader_cli.core.state import ProgressState
+from uploader_cli.report.document import RunFacts, report_head
 
 LIVE, LOST, POLLING = ChannelState.LIVE, ChannelState.RECONNECTING, ChannelState.POLLING
 

@@ -164,7 +164,7 @@ def test_a_stall_and_a_pause_are_in_the_progress_line() -> None:
     log.start(0)
     log.tick(1)
     log.tick(40)
-    assert log.lines[-1].endswith("no progress for 0:41: the server accepts no more bytes")
+    assert log.lines[-1].endswith("no progress for 0:41: the server accepts no bytes")
     log.put(ev.Paused(60, ev.PauseReason.RATE_LIMIT))
     log.tick(5)
     assert log.lines[-1].endswith("rate limited: waiting 0:55")

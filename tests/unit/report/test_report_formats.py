@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from uploader_cli.core.report import RunFacts, report_head
 from uploader_cli.core.state import ProgressState
+from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.markdown import as_markdown
 from uploader_cli.report.spool import Spool

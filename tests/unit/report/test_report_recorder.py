@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile
-from uploader_cli.core.report import RunFacts
+from uploader_cli.core.events import Phase
 from uploader_cli.core.state import ProgressState
+from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Recorder
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports, settled
@@ -36,14 +37,13 @@ def play(observer: Recorder, files: int) -> None:
     state = ProgressState()
     for number in range(files):
         path = f"some/directory/file-{number:07d}.bin"
-        observer.handle(ev.FileStarted(number, path, 10, f"session {number // 100}", 0, 1), state, 1.0)
+        ended = partial(ev.FileEnded, number, path, 10, session=f"session {number // 100}", attempts=1, seconds=1.0)
         if number % 10:
-            done = ev.FileCompleted(number, path, 10, "id", "/x", verified=True, attempts=1, seconds=1.0)
-            observer.handle(done, state, 2.0)
+            end = ended(outcome=Phase.COMPLETED, bytes=10, server_id="id", location="/x", verified=True)
         else:
-            local = LocalFile(number, path, path, 10, 0)
-            failed = ev.FileFailed(number, path, ev.FailureCode.NETWORK, "gone", retryable=True, local=local)
-            observer.handle(failed, state, 2.0)
+            code = ev.FailureCode.NETWORK
+            end = ended(outcome=Phase.FAILED, code=code, message="gone", retryable=True, relative_path=path)
+        observer.handle(end, state, 2.0)
     observer.close(state, 3.0)
 
 
@@ -94,6 +94,6 @@ def test_report_without_files_is_complete(place: Path) -> None:
 def test_the_order_is_that_in_which_files_were_found(place: Path) -> None:
     state, observer = ProgressState(), recorder("r.json")
     for number in (2, 0, 1):
-        observer.handle(ev.FileSkipped(number, f"{number}", ev.SkipReason.EMPTY), state, 1.0)
+        observer.handle(ev.FileEnded(number, f"{number}", None, Phase.SKIPPED), state, 1.0)
     observer.close(state, 2.0)
     assert [row["path"] for row in json.loads((place / "r.json").read_text())["files"]] == ["0", "1", "2"]

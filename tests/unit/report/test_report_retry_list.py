@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileEnded, Phase
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.protocol import utf8
-from uploader_cli.core.report import FileRow, Phase
 from uploader_cli.report import retry_list
+from uploader_cli.report.document import row_of
 from uploader_cli.report.formats import COLUMNS, as_csv
 from uploader_cli.report.spool import Spool
 from uploader_cli.run.reports import Reports
@@ -52,9 +52,9 @@ def spool() -> Iterator[Spool]:
 def fill(spool: Spool, names: list[bytes], **more: str) -> None:
     for number, name in enumerate(names):
         path = os.fsdecode(name)
-        row = FileRow(number, path, 1, Phase.FAILED, relative_path=path, **more)  # type: ignore[arg-type]
-        spool.put(row.as_fields())
-    spool.put(FileRow(len(names), "there.mp4", 1, Phase.COMPLETED).as_fields())
+        row = FileEnded(number, path, 1, Phase.FAILED, relative_path=path, **more)  # type: ignore[arg-type]
+        spool.put(row_of(row))
+    spool.put(row_of(FileEnded(len(names), "there.mp4", 1, Phase.COMPLETED)))
 
 
 def read_back(path: Path, spool: Spool, kind: Format | None = None) -> list[Entry]:
@@ -86,8 +86,8 @@ def test_retry_list_keeps_line_breaks(spool: Spool, tmp_path: Path, suffix: str,
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_name_category_and_digest_survive(spool: Spool, tmp_path: Path, suffix: str) -> None:
     digest = "ab" * 32
-    row = FileRow(0, "/data/a.mp4", 1, Phase.CANCELLED, relative_path="b/c.mp4", category="scenic", sha256=digest)
-    spool.put(row.as_fields())
+    row = FileEnded(0, "/data/a.mp4", 1, Phase.CANCELLED, relative_path="b/c.mp4", category="scenic", sha256=digest)
+    spool.put(row_of(row))
     (entry,) = read_back(tmp_path / f"again.{suffix}", spool)
     assert (entry.path, entry.name, entry.category, entry.sha256) == ("/data/a.mp4", "b/c.mp4", "scenic", digest)
 
@@ -96,7 +96,7 @@ def test_name_category_and_digest_survive(spool: Spool, tmp_path: Path, suffix: 
 def test_name_of_odd_characters_keeps_its_directory(spool: Spool, tmp_path: Path, suffix: str) -> None:
     names = [os.fsdecode(b"deep/" + name) for name in NAMES + WITH_BREAKS]
     for number, name in enumerate(names):
-        spool.put(FileRow(number, f"/data/{name}", 1, Phase.FAILED, relative_path=name).as_fields())
+        spool.put(row_of(FileEnded(number, f"/data/{name}", 1, Phase.FAILED, relative_path=name)))
     assert [entry.name for entry in read_back(tmp_path / f"again.{suffix}", spool)] == [utf8(name) for name in names]
 
 
@@ -115,9 +115,9 @@ def test_a_report_as_csv_is_a_list_itself(spool: Spool, tmp_path: Path) -> None:
 def test_no_cell_begins_a_formula(spool: Spool, tmp_path: Path, start: str) -> None:
     """Names and words from outside, in both CSVs; the list names the same file under the same name."""
     word = f"{start}cmd|'calc'!A1"
-    row = FileRow(0, word, 1, Phase.FAILED, relative_path=word, code=FailureCode.SERVER_FAILED, message=word)
-    spool.put(row.as_fields())
-    spool.put(FileRow(1, "b", 1, Phase.COMPLETED, server_id=word, location=word, session=word).as_fields())
+    row = FileEnded(0, word, 1, Phase.FAILED, relative_path=word, code=FailureCode.SERVER_FAILED, message=word)
+    spool.put(row_of(row))
+    spool.put(row_of(FileEnded(1, "b", 1, Phase.COMPLETED, server_id=word, location=word, session=word)))
     texts = ["".join(as_csv({}, spool)), "".join(retry_list.as_manifest(tmp_path / "again.csv", spool))]
     cells = [cell for text in texts for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t"))]
@@ -141,5 +141,5 @@ def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path
 
 def test_a_line_of_a_list_that_names_no_file_is_not_tried_again(spool: Spool) -> None:
     fill(spool, [b"a.mp4"])
-    spool.put(FileRow(5, "line 3", None, Phase.FAILED, code=FailureCode.BAD_LINE).as_fields())
+    spool.put(row_of(FileEnded(5, "line 3", None, Phase.FAILED, code=FailureCode.BAD_LINE)))
     assert [row["path"] for row in spool.rows() if retry_list.is_left(row)] == ["a.mp4"]

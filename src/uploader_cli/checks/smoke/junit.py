@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.checks.smoke.verdicts import Verdict
-from uploader_cli.report import junit_xml as xml
+from uploader_cli.report import junit as xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,47 +6,23 @@ it was stale, a duplicate or a step backwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uploader_cli.core import events as ev
-from uploader_cli.core.recovery import track_incidents
-from uploader_cli.core.reducer import analysis, files, run, sessions
+from uploader_cli.core.reducer import files, run, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from uploader_cli.core.events import Event
     from uploader_cli.core.state import ProgressState
 
-_HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
-    **run.HANDLERS,
-    **files.HANDLERS,
-    **sessions.HANDLERS,
-    **analysis.HANDLERS,
-    ev.AlarmOver: lambda _state, _event, _now: [],
-}
-
-_ADVANCES = {
-    ev.SessionCreated,
-    ev.FileStarted,
-    ev.BytesSent,
-    ev.BodySent,
-    ev.FileCompleted,
-    ev.FileFailed,
-    ev.SessionProgress,
-}
-"""Events that end a stall if they change anything."""
+_HANDLERS = {**run.HANDLERS, **files.HANDLERS, **sessions.HANDLERS}
 
 
-def reduce(state: ProgressState, event: ev.Event, now: float) -> list[ev.Event]:
+def reduce(state: ProgressState, event: Event, now: float) -> list[Event]:
     """Apply `event`, which happened at `now` (run clock, seconds); return the events for observers and listeners.
 
-    These are public events, `CallMade` and `FileCancelled`.
+    These are public events, `CallMade` and `FileEnded`.
     """
-    kind = type(event)
-    handler = _HANDLERS.get(kind)
+    handler = _HANDLERS.get(type(event))
     if handler is None:
         return [event] if event.type else []
-    out = handler(state, event, now)
-    if out and kind in _ADVANCES:
-        state.advanced = now
-    return out + track_incidents(state, event, now)
+    return handler(state, event, now)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
+from uploader_cli.core.incidents import Ending, IncidentKind
 from uploader_cli.core.protocol import renamed
-from uploader_cli.core.state import MOST_KEPT, FileState, Finished
+from uploader_cli.core.reducer.run import recovered
+from uploader_cli.core.state import MOST_KEPT, FileState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.reducer.run import Handlers
     from uploader_cli.core.state import ProgressState
 
 
 def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> list[ev.Event]:
-    if _is_over(state, event.file):
-        return []
     before = state.running.get(event.file)
-    if before is not None and event.attempt <= before.attempt:
+    if _is_over(state, event.file) or (before is not None and event.attempt <= before.attempt):
         return []
     file = FileState(
         event.file,
@@ -43,6 +45,7 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     state.sizes.pop(event.file, None)
     if session is not None:
         session.by_name[event.wire_name] = event.file
+    state.advanced = now
     return [event]
 
 
@@ -54,6 +57,7 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
     state.meter.update(now, state.sent_total)
     file.sent = event.sent
     file.meter.update(now, event.sent)
+    state.advanced = now
     return [progress_of(file, now)]
 
 
@@ -64,7 +68,7 @@ def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float)
         return []
     file.confirmed = event.confirmed
     file.sent = max(file.sent, event.confirmed)
-    return [progress_of(file, now)]
+    return [progress_of(file, now), *_went_well(state, (event.file,), now)]
 
 
 def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
@@ -73,6 +77,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
         file = state.running.get(number)
         if file is not None and file.phase is Phase.SENDING:
             file.phase = Phase.PROCESSING
+            state.advanced = now
             out.append(progress_of(file, now))
     return out
 
@@ -85,7 +90,12 @@ def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[e
     file.phase, file.sent, file.confirmed = Phase.QUEUED, file.offset, file.offset
     file.retry_at, file.retry_reason = now + event.delay, event.message
     file.server_percent, file.server_status = None, ""
+    state.incidents.retrying.add(event.file)
+    state.incidents.begin(IncidentKind.TRANSFER, now, f"{event.code}: {event.message}")
     return [event]
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
 
 
 def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list[ev.Event]:
@@ -113,8 +123,9 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
     state.completed += 1
     state.completed_bytes += event.size
     state.measures.file_over(well=True)
-    _settle(state, event.file, event.path, Phase.COMPLETED, now, size=event.size)
-    return [*out, event]
+    state.advanced = now
+    ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=event.size, **_shared(event))
+    return [*out, event, ended, *_went_well(state, (event.file,), now)]
 
 
 def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Event]:
@@ -127,8 +138,10 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
     state.last_failures.append(event)
     if len(state.failures) < MOST_KEPT:
         state.failures.append(event)
-    _settle(state, event.file, event.path, Phase.FAILED, now, note=event.message)
-    return [event]
+    state.advanced = now
+    ended = _settle(state, Phase.FAILED, event.local, now, **_shared(event))
+    state.incidents.given_up |= event.file in state.incidents.retrying
+    return [event, ended, *_went_well(state, (event.file,), now)]
 
 
 def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> list[ev.Event]:
@@ -138,8 +151,8 @@ def _file_skipped(state: ProgressState, event: ev.FileSkipped, now: float) -> li
     state.cancelled += phase is Phase.CANCELLED
     state.skipped += phase is Phase.SKIPPED
     state.skips[event.reason] += 1
-    _settle(state, event.file, event.path, phase, now, note=event.reason)
-    return [event]
+    ended = _settle(state, phase, event.local, now, **_shared(event))
+    return [event, ended, *_went_well(state, (event.file,), now)]
 
 
 def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float) -> list[ev.Event]:
@@ -149,43 +162,66 @@ def _files_cancelled(state: ProgressState, event: ev.FilesCancelled, now: float)
         if _is_over(state, number):
             continue
         file = state.running.get(number)
+        attempts = file.attempt if file is not None else 0
         if file is not None:
             if file.phase is Phase.QUEUED:
                 file.attempt += 1  # it waited for the next one; numbers never fall within an attempt
             file.phase = Phase.CANCELLED
             out.append(progress_of(file, now))
         state.cancelled += 1
-        _settle(state, number, file.path if file else "", Phase.CANCELLED, now)
-        if number in local:
-            out.append(ev.FileCancelled(local[number]))
+        known = local.get(number)
+        path = file.path if file is not None else known.path if known is not None else ""
+        ended = _settle(state, Phase.CANCELLED, known, now, file=number, path=path, attempts=attempts)
+        if known is not None:
+            out.append(ended)
+    state.incidents.end_retries(event.files, now, Ending.DEGRADED)
     return out
 
 
+def _went_well(state: ProgressState, files: Iterable[int], now: float) -> list[ev.Event]:
+    return recovered(state, state.incidents.end_retries(files, now))
+
+
+def _shared(event: ev.FileCompleted | ev.FileFailed | ev.FileSkipped) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in _SHARED[type(event)]}
+
+
+_ENDED = {spec.name for spec in fields(ev.FileEnded)}
+_SHARED = {
+    kind: [spec.name for spec in fields(kind) if spec.name in _ENDED]
+    for kind in (ev.FileCompleted, ev.FileFailed, ev.FileSkipped)
+}
+"""The fields that an event shares with the record of the file's end."""
+
+
 def _settle(
-    state: ProgressState,
-    number: int,
-    path: str,
-    phase: Phase,
-    now: float,
-    *,
-    size: int | None = None,
-    note: str = "",
-) -> None:
-    """Replace the state of a finished file by its mark and the totals."""
-    file = state.running.pop(number, None)
-    waiting = state.sizes.pop(number, None)
-    if size is None:
-        size = (file.size if file is not None else waiting) or 0
-    if number >= len(state.marks):
-        state.marks.extend(bytes(number + 1 - len(state.marks)))
-    state.marks[number] = 1
-    if phase in (Phase.FAILED, Phase.CANCELLED):
-        state.lost_bytes += size
+    state: ProgressState, outcome: Phase, local: LocalFile | None, now: float, *, file: int, **details: Any
+) -> ev.FileEnded:
+    """Replace the state of a finished file by its mark and the totals; return its end."""
+    known, waiting = state.running.pop(file, None), state.sizes.pop(file, None)
+    size: int | None = details.pop("size", None)
+    counted = size if size is not None else (known.size if known is not None else waiting) or 0
+    if file >= len(state.marks):
+        state.marks.extend(bytes(file + 1 - len(state.marks)))
+    state.marks[file] = 1
+    if outcome in (Phase.FAILED, Phase.CANCELLED):
+        state.lost_bytes += counted
     else:
-        state.settled_bytes += size
-    if file is not None or phase is Phase.FAILED:
-        seconds = now - file.started if file is not None else 0.0
-        state.finished.append(Finished(number, path, phase, size, seconds, note))
+        state.settled_bytes += counted
+    if known is not None:
+        details.setdefault("attempts", known.attempt)
+        details.setdefault("bytes", known.confirmed)
+        details.setdefault("seconds", round(now - known.started, 3))
+        details["session"] = known.session or None
+    if local is not None:
+        if size is None and (local.size or local.mtime_ns):  # else unknown, see `LocalFile`
+            size = local.size
+        details["relative_path"], details["destination"] = local.relative_path, local.destination or None
+        details["category"], details["sha256"] = local.category, local.sha256
+    ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
+    if known is not None or outcome is Phase.FAILED:
+        state.finished.append(ended)
+    return ended
 
 
 def _is_over(state: ProgressState, number: int) -> bool:
@@ -206,7 +242,7 @@ def progress_of(file: FileState, now: float) -> ev.FileProgress:
     )
 
 
-HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+HANDLERS: Handlers = {
     ev.FileStarted: _file_started,
     ev.BytesSent: _bytes_sent,
     ev.BytesConfirmed: _bytes_confirmed,

@@ -1,16 +1,40 @@
-"""Apply events of the run: start and end, warnings, the channel, measurements."""
+"""Apply events of the run: start and end, warnings, the channel, measurements, analyses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.state import MOST_KEPT
+from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
+from uploader_cli.core.incidents import Ending, IncidentKind
+from uploader_cli.core.stages import Analysis
+from uploader_cli.core.state import MOST_KEPT, Analysed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.state import ProgressState
+
+Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]]"
+_ALARMS = {
+    WarningCode.STALLED: IncidentKind.STALL,
+    WarningCode.LATENCY: IncidentKind.LATENCY,
+    WarningCode.ERROR_RATE: IncidentKind.ERROR_RATE,
+    WarningCode.SESSION_LOST: IncidentKind.SESSION,
+}
+
+
+def recovered(state: ProgressState, text: str) -> list[ev.Event]:
+    """Return the warning about a recovery; nothing for an empty text."""
+    if not text:
+        return []
+    state.news = ev.RunWarning(WarningCode.RECOVERED, text)
+    return [state.news]
+
+
+def clamped(percent: float) -> float:
+    """Return a server's percentage, limited to 0–100."""
+    return max(0.0, min(100.0, percent))
 
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
@@ -33,46 +57,57 @@ def _selection_ended(state: ProgressState, _event: ev.SelectionEnded, _now: floa
     return []
 
 
-def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
-    state.stopped, state.bottleneck = now, event.bottleneck
-    state.measures.sample(now, state.sent_total, last=True)
-    state.trouble = str(event.error or "")
-    state.advice = getattr(event.error, "hint", "")
-    return []
-
-
-def _run_finished(state: ProgressState, event: ev.RunFinished, _now: float) -> list[ev.Event]:
-    state.outcome = event
-    return [event]
-
-
-def warned(state: ProgressState, event: ev.RunWarning, _now: float) -> list[ev.Event]:
-    """Store a warning for the view and the summary."""
-    if len(state.warnings) < MOST_KEPT or event.code is ev.WarningCode.MAY_BE_STORED:
-        state.warnings.append(event)
-    state.news = event
-    return [event]
-
-
 def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float) -> list[ev.Event]:
     state.checking = event.path
     return []
 
 
-def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
-    state.paused_until = now + event.seconds if event.seconds else None
-    state.pause_reason, state.paused_since = event.reason, now - event.waited
+def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> list[ev.Event]:
+    state.stopped, state.bottleneck = now, event.bottleneck
+    state.measures.sample(now, state.sent_total, last=True)
+    state.trouble = str(event.error or "")
+    state.advice = getattr(event.error, "hint", "")
+    if event.error is not None:
+        state.incidents.begin(IncidentKind.RUN, now, str(event.error))
     return []
 
 
-def _channel_changed(state: ProgressState, event: ev.ChannelChanged, _now: float) -> list[ev.Event]:
-    channel = state.channel
-    channel.state, channel.transport, channel.reason = event.to, event.transport, event.reason
-    channel.attempt = event.attempt
-    if event.latency_ms is not None:
-        channel.latency_ms = event.latency_ms
-        state.measures.connected(event.latency_ms)
+def _run_finished(state: ProgressState, event: ev.RunFinished, now: float) -> list[ev.Event]:
+    state.outcome = event
+    state.incidents.close(now, event)
     return [event]
+
+
+# --- warnings, pauses and measurements --------------------------------------------------------------------------------
+
+
+def _warned(state: ProgressState, event: ev.RunWarning, now: float) -> list[ev.Event]:
+    if len(state.warnings) < MOST_KEPT or event.code is WarningCode.MAY_BE_STORED:
+        state.warnings.append(event)
+    state.news = event
+    if (kind := _ALARMS.get(event.code)) is not None:
+        state.incidents.begin(kind, now, event.text)
+    return [event]
+
+
+def _alarm_over(state: ProgressState, event: ev.AlarmOver, now: float) -> list[ev.Event]:
+    return recovered(state, state.incidents.end(_ALARMS[event.code], now))
+
+
+def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
+    state.paused_until = now + event.seconds if event.seconds else None
+    state.pause_reason, state.paused_since = event.reason, now - event.waited
+    if event.reason is PauseReason.RATE_LIMIT:
+        state.incidents.begin(IncidentKind.RATE_LIMIT, now, "the server's rate limit")
+    return []
+
+
+def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
+    if state.stopped is None:
+        state.measures.sample(now, state.sent_total)
+    if state.paused_until is None or state.paused(now):
+        return []
+    return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))
 
 
 def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev.Event]:
@@ -85,30 +120,88 @@ def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> l
     return []
 
 
-def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
-    if state.stopped is None:
-        state.measures.sample(now, state.sent_total)
-    return []
+# --- the realtime channel ---------------------------------------------------------------------------------------------
 
 
-def _poll_failed(state: ProgressState, event: ev.PollFailed, _now: float) -> list[ev.Event]:
+def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float) -> list[ev.Event]:
+    channel, incidents = state.channel, state.incidents
+    channel.state, channel.transport, channel.attempt = event.to, event.transport, event.attempt
+    if event.latency_ms is not None:
+        channel.latency_ms = event.latency_ms
+        state.measures.connected(event.latency_ms)
+    match event.to:
+        case ChannelState.LIVE:
+            return [event, *recovered(state, incidents.end(IncidentKind.CHANNEL, now))]
+        case ChannelState.CLOSED:
+            incidents.end(IncidentKind.CHANNEL, now, Ending.DEGRADED)
+        case ChannelState.RECONNECTING | ChannelState.POLLING:
+            why = event.reason.replace("_", " ")
+            incidents.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {why}")
+    return [event]
+
+
+def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> list[ev.Event]:
     state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
+    state.incidents.begin(IncidentKind.UPDATES, now, event.reason)
     return []
 
 
-HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+# --- analyses ---------------------------------------------------------------------------------------------------------
+
+
+def _analysis_started(state: ProgressState, event: ev.AnalysisStarted, now: float) -> list[ev.Event]:
+    state.analysis = Analysis(event.kind, event.name, now, event.number, event.of)
+    state.advanced = now
+    return []
+
+
+def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: float) -> list[ev.Event]:
+    analysis = state.analysis
+    if analysis is None or analysis.ended is not None:
+        return []
+    before = analysis.percent
+    is_new = analysis.say(event.message)
+    moves = [] if event.percent is None else analysis.advance(now, clamped(event.percent), guess=event.assumed)
+    if is_new or (analysis.percent > before and not event.assumed):
+        state.advanced = now
+    return [ev.Stage(*move) for move in moves]
+
+
+def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -> list[ev.Event]:
+    analysis = state.analysis
+    if analysis is None or analysis.ended is not None:
+        return []
+    out: list[ev.Event] = [ev.Stage(*move) for move in analysis.end(now, event.error)]
+    done = Analysed(analysis.kind, analysis.name, event.summary, event.error, event.retryable)
+    state.analyses.append(done)
+    if done.error:
+        out += _warned(state, ev.RunWarning(WarningCode.ANALYSIS_FAILED, done.warning), now)
+    return out
+
+
+def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) -> list[ev.Event]:
+    state.analysis_file = event.path
+    return []
+
+
+HANDLERS: Handlers = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
     ev.SelectionEnded: _selection_ended,
+    ev.ContentChecked: _content_checked,
     ev.EngineStopped: _engine_stopped,
     ev.RunFinished: _run_finished,
-    ev.ContentChecked: _content_checked,
+    ev.RunWarning: _warned,
+    ev.AlarmOver: _alarm_over,
     ev.Paused: _paused,
-    ev.ChannelChanged: _channel_changed,
-    ev.PollFailed: _poll_failed,
+    ev.Ticked: _ticked,
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,
-    ev.Ticked: _ticked,
-    ev.RunWarning: warned,
+    ev.ChannelChanged: _channel_changed,
+    ev.PollFailed: _poll_failed,
+    ev.AnalysisStarted: _analysis_started,
+    ev.AnalysisMessage: _analysis_message,
+    ev.AnalysisEnded: _analysis_ended,
+    ev.AnalysisSaved: _analysis_saved,
 }

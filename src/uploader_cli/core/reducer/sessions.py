@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
+from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.reducer.files import completed, failed, progress_of
+from uploader_cli.core.reducer.run import clamped, recovered
 from uploader_cli.core.state import SERVER_TERMINAL, FileState, SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from uploader_cli.core.reducer.run import Handlers
     from uploader_cli.core.state import ProgressState
 
 
-def _session_created(state: ProgressState, event: ev.SessionCreated, _now: float) -> list[ev.Event]:
-    state.sessions[event.session] = SessionState(event.session, event.category, event.files)
+def _session_created(state: ProgressState, event: ev.SessionCreated, now: float) -> list[ev.Event]:
+    state.sessions[event.session] = SessionState(event.session)
     state.session = event.session
-    return [event]
+    state.advanced = now
+    return [event, *recovered(state, state.incidents.end(IncidentKind.SESSION, now))]
 
 
 def _session_watched(state: ProgressState, event: ev.SessionWatched, _now: float) -> list[ev.Event]:
@@ -46,12 +48,16 @@ def _session_left(state: ProgressState, event: ev.SessionLeft, _now: float) -> l
     return []
 
 
-def _session_missing(state: ProgressState, event: ev.SessionMissing, _now: float) -> list[ev.Event]:
-    state.channel.stale, state.channel.failure = "", None
+def _session_missing(state: ProgressState, event: ev.SessionMissing, now: float) -> list[ev.Event]:
     session = state.sessions.get(event.session)
     if session is not None:
         session.missing += 1
-    return []
+    return _updated(state, now)
+
+
+def _updated(state: ProgressState, now: float) -> list[ev.Event]:
+    state.channel.stale, state.channel.failure = "", None
+    return recovered(state, state.incidents.end(IncidentKind.UPDATES, now))
 
 
 def _session_progress(state: ProgressState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
@@ -59,10 +65,19 @@ def _session_progress(state: ProgressState, event: ev.SessionProgress, now: floa
     session = state.sessions.get(event.session)
     if session is None:
         return []
-    state.channel.heard, state.channel.stale, state.channel.failure = now, "", None
-    session.heard, session.missing = now, 0
+    state.channel.heard = session.heard = now
+    session.missing = 0
     if event.source is Transport.HTTP:
         session.answered = now
+        if (lost := state.incidents.active.get(IncidentKind.CHANNEL)) is not None:
+            lost.degraded = True
+    out = _apply(state, session, event, now)
+    if out:
+        state.advanced = now
+    return [*out, *_updated(state, now)]
+
+
+def _apply(state: ProgressState, session: SessionState, event: ev.SessionProgress, now: float) -> list[ev.Event]:
     out: list[ev.Event] = []
     stamp = event.timestamp if event.timestamp is not None else session.server_time
     for status in event.files:
@@ -132,11 +147,6 @@ def _forget_attempt(state: ProgressState, session: SessionState, status: ev.File
         file.server_percent, file.attempt = None, file.attempt + 1
 
 
-def clamped(percent: float) -> float:
-    """Return a server's percentage, limited to 0–100."""
-    return max(0.0, min(100.0, percent))
-
-
 def _discover(
     state: ProgressState, session: SessionState, status: ev.FileStatus, now: float
 ) -> tuple[int, ev.FileStarted]:
@@ -172,7 +182,7 @@ def _watched_end(state: ProgressState, file: FileState, status: ev.FileStatus, n
     return failed(state, broken, now)
 
 
-HANDLERS: dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event]]] = {
+HANDLERS: Handlers = {
     ev.SessionCreated: _session_created,
     ev.SessionWatched: _session_watched,
     ev.SessionFinished: _session_finished,

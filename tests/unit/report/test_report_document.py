@@ -12,9 +12,8 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.names import as_base64, escaped
 from uploader_cli.core.plan import LocalFile, Shard
 from uploader_cli.core.reducer import reduce
-from uploader_cli.core.report import EXIT_WORDS, FileRow, Rows, RunFacts, report_document, report_head
 from uploader_cli.core.state import ProgressState
-from uploader_cli.exit_status import Exit
+from uploader_cli.report.document import RunFacts, report_head, row_of
 
 FACTS = RunFacts("r", "1.2.3", started=0.0, category="scenic", shard=Shard(1, 2))
 
@@ -56,31 +55,44 @@ def test_a_selection_is_complete_once_its_walk_has_ended() -> None:
     assert report_head(made, FACTS, finished=9.0)["selection_complete"] is True
 
 
-def test_each_exit_code_has_its_word() -> None:
-    assert {int(code): code.name.lower() for code in Exit} == EXIT_WORDS
+@pytest.mark.parametrize(("code", "word"), [(0, "ok"), (4, "failed_for_good"), (6, "no_server"), (143, "sigterm")])
+def test_head_has_the_word_of_the_exit_code(code: int, word: str) -> None:
+    made = state()
+    reduce(made, ev.RunFinished(code == 0, 1, 1, 0, 0, 10, 2.0, 5.0, code, ev.ChannelStats(), 99), 2.0)
+    assert report_head(made, FACTS, finished=9.0)["exit"] == word
+
+
+def rows_of(*told: tuple[float, ev.Event]) -> list[dict[str, object]]:
+    """The rows of the files that ended."""
+    made = ProgressState()
+    outs = [out for now, event in told for out in reduce(made, event, now)]
+    return [row_of(out) for out in outs if isinstance(out, ev.FileEnded)]
 
 
 def test_finished_file_has_one_row() -> None:
-    rows = Rows()
-    local = LocalFile(1, "b.mp4", "b.mp4", 20, 0)
-    present = LocalFile(2, "c.mp4", "c.mp4", 20, 0)
-    told = [
+    rows = rows_of(
         (1.0, ev.FileStarted(0, "a.mp4", 10, "s", 0, 1)),
         (1.0, ev.FileStarted(1, "b.mp4", 20, "s", 4, 1)),
-        (2.0, ev.FileProgress(1, 1, 12, 8, 20, 1.0, Phase.SENDING)),
+        (2.0, ev.BytesConfirmed(1, 1, 6)),
         (2.5, ev.FileRetry(1, 2, 0.5, ev.FailureCode.NETWORK, "gone")),
-        (3.0, ev.FileStarted(1, "b.mp4", 20, "t", 8, 2)),
+        (3.0, ev.FileStarted(1, "b.mp4", 20, "t", 6, 2)),
+        (3.5, ev.BytesConfirmed(1, 2, 8)),
         (
             4.0,
             ev.FileCompleted(0, "a.mp4", 10, "id", "/a", verified=True, attempts=1, seconds=3.0, checksum="sha256:x"),
         ),
-        (5.0, ev.FileFailed(1, "b.mp4", ev.FailureCode.NETWORK, "gone", retryable=True, local=local)),
-        (5.0, ev.FileSkipped(2, "c.mp4", ev.SkipReason.PRESENT, present)),
-        (5.0, ev.FileCancelled(LocalFile(3, "d.mp4", "d.mp4", 30, 0))),
+        (4.0, ev.FileCompleted(0, "a.mp4", 10, "id", "/a", verified=True, attempts=1, seconds=3.0)),
+        (
+            5.0,
+            ev.FileFailed(
+                1, "b.mp4", ev.FailureCode.NETWORK, "gone", retryable=True, local=LocalFile(1, "b.mp4", "b.mp4", 20, 0)
+            ),
+        ),
+        (5.0, ev.FileSkipped(2, "c.mp4", ev.SkipReason.PRESENT, LocalFile(2, "c.mp4", "c.mp4", 20, 0))),
+        (5.0, ev.FilesCancelled((3,), (LocalFile(3, "d.mp4", "d.mp4", 30, 0),))),
         (5.0, ev.FileSkipped(4, "e.mp4", ev.SkipReason.NOT_TRIED, LocalFile(4, "e.mp4", "e.mp4", 40, 0))),
-    ]
-    made = [row for now, event in told if (row := rows.of(event, now)) is not None]
-    assert [row.as_fields() for row in made] == [
+    )
+    assert rows == [
         {
             "file": 0, "path": "a.mp4", "size": 10, "outcome": "completed", "session": "s", "attempts": 1, "bytes": 10,
             "seconds": 3.0, "server_id": "id", "location": "/a", "checksum": "sha256:x", "verified": True,
@@ -103,34 +115,37 @@ def test_finished_file_has_one_row() -> None:
             "verified": False, "reason": "not_tried", "relative_path": "e.mp4",
         },
     ]  # fmt: skip
-    document = report_document(report_head(state(), FACTS, 9.0), made)
-    assert json.loads(json.dumps(document)) == document
+    assert json.loads(json.dumps(rows)) == rows
 
 
 def test_report_row_has_the_listed_name_category_and_digest() -> None:
     local = LocalFile(
         0, "a.mp4", "b/c.mp4", 10, 0, named=True, category="scenic", sha256="ab", destination="scenic/b/c.mp4"
     )
-    row = Rows().of(ev.FileSkipped(0, "a.mp4", ev.SkipReason.PRESENT, local), 1.0)
-    assert row is not None
-    told = {name: row.as_fields()[name] for name in ("relative_path", "category", "sha256", "destination")}
+    (row,) = rows_of((1.0, ev.FileSkipped(0, "a.mp4", ev.SkipReason.PRESENT, local)))
+    told = {name: row[name] for name in ("relative_path", "category", "sha256", "destination")}
     assert told == {"relative_path": "b/c.mp4", "category": "scenic", "sha256": "ab", "destination": "scenic/b/c.mp4"}
 
 
-def test_cancelled_file_has_its_sent_bytes() -> None:
-    rows = Rows()
-    rows.of(ev.FileStarted(0, "a.mp4", 10, "", 0, 1), 1.0)
-    rows.of(ev.FileProgress(0, 1, 9, 6, 10, 1.0, Phase.CANCELLED), 2.0)
-    row = rows.of(ev.FileCancelled(LocalFile(0, "a.mp4", "a.mp4", 10, 0)), 2.0)
-    assert row is not None
-    assert (row.session, row.attempts, row.bytes, row.seconds) == (None, 1, 6, 1.0)
+@pytest.mark.parametrize("waiting", [False, True], ids=["sending", "waiting to retry"])
+def test_cancelled_file_has_its_attempts_and_confirmed_bytes(waiting: bool) -> None:
+    retry = [(1.8, ev.FileRetry(0, 2, 9.0, ev.FailureCode.NETWORK, "gone"))] if waiting else []
+    (row,) = rows_of(
+        (1.0, ev.FileStarted(0, "a.mp4", 10, "", 0, 1)),
+        (1.2, ev.BytesSent(0, 1, 9)),
+        (1.5, ev.BytesConfirmed(0, 1, 6)),
+        *retry,
+        (2.0, ev.FilesCancelled((0,), (LocalFile(0, "a.mp4", "a.mp4", 10, 0),))),
+    )
+    assert "session" not in row
+    assert (row["attempts"], row["bytes"], row["seconds"]) == (1, 0 if waiting else 6, 1.0)
 
 
 def test_a_name_that_is_no_utf8_comes_with_its_bytes() -> None:
-    row = FileRow(0, "\udcff.mp4", None, Phase.SKIPPED)
-    assert row.as_fields()["path"] == "\\xff.mp4"
-    assert row.as_fields()["path_b64"] == base64.b64encode(b"\xff.mp4").decode()
-    assert row.as_fields()["size"] is None
+    row = row_of(ev.FileEnded(0, "\udcff.mp4", None, Phase.SKIPPED))
+    assert row["path"] == "\\xff.mp4"
+    assert row["path_b64"] == base64.b64encode(b"\xff.mp4").decode()
+    assert row["size"] is None
 
 
 @pytest.mark.parametrize(

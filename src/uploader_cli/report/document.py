@@ -1,0 +1,109 @@
+"""The content of reports as JSON values: the head, and a row for each file that ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from uploader_cli.core import events as ev
+from uploader_cli.core.names import escaped, portable, rfc3339
+from uploader_cli.core.protocol import utf8
+from uploader_cli.exit_status import Exit
+
+if TYPE_CHECKING:
+    from uploader_cli.core.incidents import Incident
+    from uploader_cli.core.plan import Shard
+    from uploader_cli.core.state import ProgressState
+
+FORMAT, VERSION = "uploader-report", 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a report says about a run that is not in its state. `started` is in unix seconds.
+
+    `category` is None at a server without categories, `shard` for an unsharded run, `resumed_from` for a new one.
+    """
+
+    run: str
+    version: str
+    started: float
+    category: str | None = None
+    shard: Shard | None = None
+    resumed_from: str | None = None
+
+
+def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[str, Any]:
+    """Return the report without its files; `finished` is in unix seconds, times in the report are RFC 3339.
+
+    A state without an outcome is that of a run that ended with an exception.
+    """
+    ended = ev.as_fields(state.outcome) if state.outcome is not None else {"ok": False, "exit_code": int(Exit.BUG)}
+    return {
+        "format": FORMAT,
+        "v": VERSION,
+        "version": facts.version,
+        "run": facts.run,
+        "resumed_from": facts.resumed_from,
+        "server": state.server,
+        "protocol": state.protocol,
+        "category": facts.category,
+        "shard": asdict(facts.shard) if facts.shard is not None else None,
+        "started": rfc3339(facts.started),
+        "finished": rfc3339(finished),
+        "ok": ended["ok"],
+        "exit_code": ended["exit_code"],
+        "exit": word(ended["exit_code"]),
+        "counts": {name: getattr(state, name) for name in ("selected", "completed", "failed", "skipped", "cancelled")},
+        "skips": {str(why): n for why, n in sorted(state.skips.items()) if why is not ev.SkipReason.NOT_TRIED},
+        "renamed": state.renamed,
+        "bytes": state.completed_bytes,
+        "selected_bytes": state.selected_bytes,
+        "selection_complete": not state.walking,
+        "sessions": state.sessions_done,
+        "seconds": ended.get("seconds"),
+        "rate": ended.get("rate"),
+        "channel": ended.get("channel"),
+        "peak_rss": ended.get("peak_rss"),
+        "bottleneck": state.bottleneck,
+        "metrics": ended.get("metrics"),
+        "incidents": {
+            "total": state.incidents.total,
+            "kept": [_incident(item, facts.started - state.started) for item in state.incidents.kept],
+        },
+        "trouble": escaped(state.trouble) or None,
+        "warnings": [{"code": str(warning.code), "text": escaped(warning.text)} for warning in state.warnings],
+    }
+
+
+def word(code: int) -> str:
+    """Return the word for an exit code, as `retry_may_help`."""
+    return Exit(code).name.lower()
+
+
+def _incident(incident: Incident, origin: float) -> dict[str, Any]:
+    """Format an incident; `origin` is the run clock's zero in unix seconds."""
+    return {
+        "kind": str(incident.kind),
+        "ts": rfc3339(origin + incident.began),
+        "seconds": None if incident.ended is None else round(incident.ended - incident.began, 3),
+        "ending": None if incident.ending is None else str(incident.ending),
+        "times": incident.times,
+        "text": escaped(incident.text),
+    }
+
+
+def row_of(end: ev.FileEnded) -> dict[str, Any]:
+    """Return a file's row as JSON values: unknown ones are omitted, an undecodable path is also given in base64."""
+    out: dict[str, Any] = {}
+    for name in _COLUMNS:
+        value = getattr(end, name)
+        if value is not None or name == "size":
+            out[name] = str(value) if isinstance(value, StrEnum) else value
+    if end.relative_path is not None:
+        out["relative_path"] = utf8(end.relative_path)
+    return portable(out)
+
+
+_COLUMNS = [spec.name for spec in fields(ev.FileEnded)]
