@@ -44,7 +44,6 @@ SHARED = {
 """A dependency, and who may import it."""
 
 CYCLES_FOR_TYPES = {
-    "core.metrics": "core.events",
     "transfer.sessions": "transfer.job",
     "run.analysis": "run.upload",
     "run.analysis_file": "run.analysis",

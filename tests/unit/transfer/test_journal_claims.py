@@ -268,6 +268,14 @@ def test_groups_are_answered_in_order(journal: Journal) -> None:
     assert [found and found.server_id for found in run.receipts(files)] == [None, None, "id", None]
 
 
+def test_claim_of_no_file_leaves_the_journal_usable(journal: Journal) -> None:
+    """With --skip-existing the server may have all files of a group."""
+    run, trouble = begin(journal), list[str]()
+    run.on_trouble = trouble.append
+    assert run.claim([]) == []
+    assert (claimed(run, a_file()).state, trouble) == ("new", [])
+
+
 def test_a_second_receipt_replaces_the_first_and_counts_once(journal: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file())

@@ -162,6 +162,8 @@ class RunHandle:
         NEW and CHANGED have a durable new `upload_key`, with `pack` a common one with positions. Another file of the
         same path is BUSY, and all are after `finish`. Raise `Interrupted`.
         """
+        if not files:
+            return []
         paths = [path_key(file) for file in files]
         by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else iter(PendingUpload, None)
