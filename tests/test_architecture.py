@@ -45,7 +45,6 @@ SHARED = {
 
 CYCLES_FOR_TYPES = {
     "transfer.sessions": "transfer.job",
-    "transfer.tus_upload": "transfer.tus_job",
     "run.analysis": "run.upload",
     "run.analysis_file": "run.analysis",
 }
