@@ -109,13 +109,17 @@ class Json(Response):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as in an ASGI message."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
 def with_headers(send: Send, added: Mapping[str, str]) -> Send:
     """Return a `send` that adds headers to the response to a request or a websocket handshake."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"].endswith("http.response.start"):
-            raw = [(name.encode(), value.encode()) for name, value in added.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *raw]}
+            message = {**message, "headers": [*message.get("headers", ()), *raw_headers(added)]}
         await send(message)
 
     return send_with_headers if added else send
