@@ -239,7 +239,7 @@ class Store:
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
         path, removed = self.root / (name or ""), self.incoming()
-        if not name or not path.is_file():
+        if not name or not path.is_relative_to(self.root) or not path.is_file():
             return False
         wanted = {name, self.below(unnumbered(path))}
 
