@@ -91,14 +91,12 @@ class Summary(Observer):
         from uploader_cli.render.summary import summary
 
         width = width_of(sys.stderr)
-        advice = [state.advice] if state.advice else []
         lines = summary(
             state,
             outcome,
             width=width,
             color=self._color,
             resume_hint=self._resume_hint,
-            next_steps=advice,
             verbose=self._verbose,
         )
         sys.stderr.write("\n".join(lines) + "\n")
