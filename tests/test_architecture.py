@@ -45,8 +45,6 @@ SHARED = {
 
 CYCLES_FOR_TYPES = {
     "transfer.sessions": "transfer.job",
-    "run.analysis": "run.upload",
-    "run.analysis_file": "run.analysis",
 }
 """Imports `if TYPE_CHECKING` of the client that close a cycle: the module, and what it imports. Add no others."""
 
