@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,12 @@ _APPEARANCE: dict[str, Any] = {
 
 class _Command(TyperCommand):
     """A command whose help lists the options by section."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Warn of `--null`, which the next version removes."""
+        if "--null" in takewhile(lambda word: word != "--", args):
+            typer.echo("warning: --null is deprecated: use -0", err=True)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of `options.FLAGS` after the arguments; options in no section are in the first one."""

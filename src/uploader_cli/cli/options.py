@@ -22,7 +22,7 @@ FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "What to send": {
         "from_file": ("FILE|-", "Send the files listed in FILE, or on standard input (-)."),
         "from_format": ("NAME", "Format of the list: auto (by suffix), plain, nul, csv or jsonl."),
-        "null": ("", "Paths of the list end with NUL, as from find -print0.", "-0"),
+        "null": ("", "Paths of the list end with NUL, as from find -print0 (--null is deprecated).", "-0"),
         "lenient": ("", "Skip invalid lines of the list and send the rest (exit code 4)."),
         "include": ("GLOB", "Send only matching files (gitignore syntax); repeatable."),
         "exclude": ("GLOB", "Skip matching files (gitignore syntax); repeatable."),

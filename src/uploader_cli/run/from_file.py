@@ -58,7 +58,7 @@ def manifest(settings: Settings) -> Manifest | None:
     """Return the list of the settings. Raise `UsageError` for options that need a list if there is none."""
     file = settings.from_file
     if not isinstance(file, Path):
-        for flag, name in (("--null", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
+        for flag, name in (("-0", "null"), ("--lenient", "lenient"), ("--from-format", "from_format")):
             source = settings.sources.get(name)
             if source is not None and source.layer is Layer.FLAG and getattr(settings, name) not in (False, "auto"):
                 raise UsageError(f"{flag} needs a list", hint="give --from-file FILE, or - for standard input")
@@ -67,7 +67,7 @@ def manifest(settings: Settings) -> Manifest | None:
     from uploader_cli.selection.manifest_lines import Format
 
     if settings.null and settings.from_format not in ("auto", "nul"):
-        raise UsageError(f"--null and --from-format {settings.from_format} exclude each other", hint="omit one of them")
+        raise UsageError(f"-0 and --from-format {settings.from_format} exclude each other", hint="omit one of them")
     named = Format.NUL if settings.null else settings.from_format
     kind = format_of(file.name) if named == "auto" else Format(named)
     shown = "the piped list" if _is_copy(file, settings.state_path) else str(file)
