@@ -49,6 +49,8 @@ class Tus:
     capabilities: Capabilities
     chunk: ChunkSize
     checksum: str | None
+    in_batch: Callable[[TusFile, errors.PatchBlocked], None] | None = None
+    """Send a file in batch mode; None where the user or the server wants tus."""
     buffers: Buffers = field(default_factory=Buffers)
 
     @property
@@ -133,6 +135,9 @@ class TusFile:
                 self._context.ledger.retry([file], error)
                 (claim,) = self._context.run.claim([file])
                 self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+            elif isinstance(error, errors.PatchBlocked) and self._tus.in_batch is not None:
+                self._tus.in_batch(self, error)
+                self.session.over(worker.api, 1, given_up=1)
             else:
                 yield [Outcome(file, error)]
             return
