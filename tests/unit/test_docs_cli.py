@@ -68,7 +68,7 @@ def test_option_tables_are_current() -> None:
 
 def test_the_options_of_the_program_are_named() -> None:
     root = {param.opts[0] for param in get_command(app).params}
-    assert root == {"--version", "--install-completion", "--show-completion"}
+    assert root == {"--version"}
     for flag in root:
         assert flag in section("## Commands").partition("\n### ")[0]
 
