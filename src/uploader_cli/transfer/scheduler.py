@@ -21,11 +21,11 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize, Groups, PackSize
 from uploader_cli.transfer.batch import BatchSession, Flow
 from uploader_cli.transfer.checks import Checks
-from uploader_cli.transfer.job import Context, Ledger
+from uploader_cli.transfer.job import Ledger
 from uploader_cli.transfer.pacing import Limiter
 from uploader_cli.transfer.pack import tus_jobs
 from uploader_cli.transfer.pool import Pool, Step, Worker
-from uploader_cli.transfer.sessions import UploadSession, choose, first_contact, new_session
+from uploader_cli.transfer.sessions import Context, UploadSession, choose, first_contact, new_session
 from uploader_cli.transfer.tus import TusClient
 from uploader_cli.transfer.tus_job import Tus
 

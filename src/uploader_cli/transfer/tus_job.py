@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.core.tus import Capabilities
-    from uploader_cli.transfer.job import Context
     from uploader_cli.transfer.journal import Claim
     from uploader_cli.transfer.pool import Pool, Worker
-    from uploader_cli.transfer.sessions import UploadSession
+    from uploader_cli.transfer.sessions import Context, UploadSession
     from uploader_cli.transfer.tus import Position, TusClient
 
 RESTARTS = 3  # new uploads per run after the server has lost one
