@@ -43,11 +43,9 @@ class Connections:
         self.api = api = Api(settings, loop.emit, self.stop, run=run)
         self._polls = api.another()
 
-        def session() -> Any:
+        def session() -> tuple[Any, Callable[[], None]]:
             sockets = Sockets()
-            made: Any = make_session(settings, sockets, api.request_ids)
-            made.sockets = sockets  # for `shut`
-            return made
+            return make_session(settings, sockets, api.request_ids), sockets.shut
 
         self.channel = Channel(
             settings.server,
@@ -55,7 +53,6 @@ class Connections:
             fetch=self._polls.progress,
             interval=api.budget.poll_interval,
             session_factory=session,
-            shut=lambda made: made.sockets.shut(),
             headers=lambda: api.request_ids.added({**settings.headers, **api.authorization()}),
         )
         self.follow, self.body_sent = self.channel.follow, self.channel.body_sent
