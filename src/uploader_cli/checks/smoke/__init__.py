@@ -65,7 +65,8 @@ def run_checks(
     for check in checks[len(results) :]:
         results.append(Result(check, Finding(Verdict.NOT_RUN, "interrupted", exit=Exit.RETRY_MAY_HELP)))
         tell(results[-1])
-    code = stopped or exit_of(results, strict=strict, speaks=not site.silent, refused=site.shut_out)
+    speaks = site.answered and (site.speaks or not site.calls)
+    code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
     return Report(
         server=site.settings.server,
         results=tuple(results),
