@@ -273,8 +273,8 @@ _SLOW = f"{ROUND_TRIP * 1000:.0f} ms round trip, {RATE / 1e6:.0f} MB/s a connect
 CASES = {
     case.name: case
     for case in (
-        Case("large", "one file without checksums: 1 GiB and 4 GiB (quick: 128 MiB)", large),
-        Case("large-sha256", "one file, SHA-256 of each chunk: 1 GiB (quick: 128 MiB)", large_sha256),
+        Case("large", "one file without checksums: 1 GiB and 4 GiB (quick: 128 MiB)", large, full_runs=6),
+        Case("large-sha256", "one file, SHA-256 of each chunk: 1 GiB (quick: 128 MiB)", large_sha256, full_runs=6),
         Case("small", "2,000 and 10,000 files of 4 KiB (quick: 400)", small, "files", 2, extras=_BOTH_CPU),
         Case("small-plain-tus", "2,000 files of 4 KiB to a tus server (quick: 300)", small_plain_tus, "files", 2),
         Case("slow-large", f"one file of 60 MB (quick: 16 MB); {_SLOW}", slow_large, quick_runs=1),

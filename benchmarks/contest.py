@@ -122,15 +122,19 @@ class Sample:
 def in_turns(
     entries: list[Entry] | list[Start], runs: int, directory: Path, tell: Callable[[str], None]
 ) -> tuple[dict[str, list[Sample]], dict[str, str]]:
-    """Run all entries so many times, A B C, then B C A, and so on; one that fails is left out from then on.
+    """Run all entries `runs` times; leave out an entry that failed once.
+
+    The order is A B C, C B A, B C A, A C B, and so on: an entry that always followed another one would use the memory
+    that the other one has just freed, which is faster than fresh memory.
 
     Returns the samples by label, one a round, and the reasons of those that failed, by label.
     """
     samples: dict[str, list[Sample]] = {entry.label: [] for entry in entries}
     failed: dict[str, str] = {}
     for number in range(runs):
-        first = number % len(entries)
-        for entry in [*entries[first:], *entries[:first]]:
+        first = number // 2 % len(entries)
+        order = [*entries[first:], *entries[:first]]
+        for entry in reversed(order) if number % 2 else order:
             if entry.label in failed:
                 continue
             try:

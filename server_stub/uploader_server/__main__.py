@@ -10,17 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from uploader_server.analysis.stages import AnalysisMode
-from uploader_server.config import (
-    RealtimeMode,
-    ServerConfig,
-    StartupError,
-    check_network,
-    check_origin,
-    parse_number,
-    parse_seconds,
-    parse_size,
-)
+from uploader_server.config import ServerConfig, StartupError
 from uploader_server.faults.rules import parse_rule
 from uploader_server.faults.table import listing
 from uploader_server.http.auth import issue_token
@@ -45,93 +35,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
-def _at_least(lowest: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < lowest:
-            raise ValueError(f"{text!r} is not a whole number of at least {lowest}")
-        return int(text)
-
-    return convert
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"{text!r} is not a port: a number from 0 to 65535")
-    return int(text)
-
-
-def _types(text: str) -> tuple[str, ...]:
-    types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
-    if not types:
-        raise ValueError("give at least one file extension, e.g. mp4,avi (or * for any)")
-    return types
-
-
-def _log(text: str) -> Path | str:
-    return text if text == "-" else Path(text)
-
-
-def _text(check: Callable[[str], object]) -> Callable[[str], str]:
-    """Return a converter that checks a value and keeps its text."""
-
-    def convert(text: str) -> str:
-        check(text)
-        return text
-
-    return convert
-
-
-_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--host", "ADDRESS", str, "address to listen on (default: 127.0.0.1, this machine only)"),
-    ("--port", "N", _port, "port; 0 selects a free one (default: 8005)"),
-    ("--root", "DIR", Path, "directory for files (default: a temporary one, removed on exit)"),
-    ("--durability", "", ("fsync", "none"), "flush confirmed data to disk (default: fsync with --root)"),
-    ("--as", "", ("bundled", "reference"), "behaviour to emulate"),
-    ("--max-files", "N", _at_least(1), "maximum files per session"),
-    ("--max-size", "SIZE", parse_size, "maximum file size: 8M is 8 MiB, 8MB 8,000,000"),
-    ("--types", "A,B", _types, "allowed file extensions, e.g. mp4,avi"),
-    ("--rate-limit", "N", _at_least(0), "API requests per 15 minutes; 0: no limit"),
-    ("--session-ttl", "S", parse_seconds, "expiry of idle sessions in seconds"),
-    ("--upload-ttl", "S", parse_seconds, "expiry of idle tus uploads"),
-    ("--fault", "RULE", _text(parse_rule), "inject a fault; repeatable"),
-    ("--realtime", "V", _text(RealtimeMode.parse), "inject faults into Socket.IO, see below"),
-    ("--websocket", "V", _text(RealtimeMode.parse), "inject faults into websockets only"),
-    ("--latency", "MS", _at_least(0), "delay of every request in ms"),
-    ("--processing", "S", parse_number, "simulated processing time per file"),
-    ("--fail-file", "GLOB", str, "fail matching files inside a 200 response; repeatable"),
-    ("--analysis-seconds", "S", parse_number, "duration of an analysis (default: 3)"),
-    ("--analysis", "V", _text(AnalysisMode.parse), "inject faults into analyses, see below"),
-    ("--jwt-secret-file", "FILE", Path, "secret that signs tokens (default: random)"),
-    ("--auth-token-file", "FILE", Path, "token required for all calls and sockets"),
-    ("--cors-origin", "ORIGIN", _text(check_origin), "allow web pages of this origin, * allows any; repeatable"),
-    ("--behind-proxy", "ADDRESS", _text(check_network), "trust X-Forwarded-For of this address or network; repeatable"),
-    ("--allow-host", "NAME", str, "allowed Host header; repeatable"),
-    ("--max-connections", "N", _at_least(0), "realtime connections per address; 0: no limit"),
-    ("--max-joins", "N", _at_least(0), "rooms per connection; 0: no limit"),
-    ("--access-log", "FILE", _log, "append a line per request to FILE; - is stderr"),
-    ("--access-log-format", "", ("plain", "json"), "format of the log (default: plain)"),
-)
-"""Option, metavar, converter or choices, and help text."""
-_SWITCHES = (
-    ("--no-tus", "disable resumable uploads (tus 1.0)"),
-    ("--no-packs", "disable packs of small files and the lookup"),
-    ("--no-anonymous-tus", "require a session for tus uploads"),
-    ("--list-faults", "list all faults with examples, and exit"),
-    ("--fault-control", "change faults at run time at /faults (loopback only)"),
-    ("--print-token", "print a token for DELETE and exit; needs --jwt-secret-file"),
-)
-_FIELDS = {
-    "--as": "flavour",
-    "--fault": "faults",
-    "--latency": "latency_ms",
-    "--processing": "processing_seconds",
-    "--fail-file": "fail_files",
-    "--cors-origin": "cors_origins",
-    "--allow-host": "allow_hosts",
-}
-"""Field of ServerConfig, if it has another name."""
-
-
 def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the argument parser. The default None means the value of ServerConfig."""
     options = Parser(
@@ -141,27 +44,37 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for flag, metavar, convert, text in _OPTIONS:
-        named: dict[str, Any] = {"dest": _FIELDS.get(flag, flag[2:].replace("-", "_")), "help": text}
-        if isinstance(convert, tuple):
-            options.add_argument(flag, choices=convert, **named)
-        else:
-            action = "append" if text.endswith("repeatable") else "store"
-            options.add_argument(flag, metavar=metavar, type=_checked(convert), action=action, **named)
-    for flag, text in _SWITCHES:
-        name = flag[2:].removeprefix("no-").replace("-", "_")
-        action = "store_false" if flag.startswith("--no-") else "store_true"
-        options.add_argument(flag, dest=name, action=action, help=text)
-    options.add_argument("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
+    add = options.add_argument
+    for field in dataclasses.fields(ServerConfig):
+        if field.metadata:
+            flag, _, metavar = field.metadata["flag"].partition(" ")
+            parse: Any = _rule if field.name == "faults" else field.metadata["parse"]
+            named: dict[str, Any] = {"dest": field.name, "help": field.metadata["help"]}
+            if isinstance(field.default, bool):
+                add(flag, action=f"store_{not field.default}".lower(), **named)
+            elif isinstance(parse, tuple):
+                add(flag, choices=parse, **named)
+            else:
+                action = "append" if field.default == () else "store"
+                add(flag, metavar=metavar, type=_checked(parse), action=action, **named)
+    add("--jwt-secret-file", type=Path, metavar="FILE", help="secret that signs tokens (default: random)")
+    add("--auth-token-file", type=Path, metavar="FILE", help="token required for all calls and sockets")
+    add("--list-faults", action="store_true", help="list all faults with examples, and exit")
+    add("--print-token", action="store_true", help="print a token for DELETE and exit; needs --jwt-secret-file")
+    add("-v", "--verbose", action="store_true", help="print a token at the start, and the server log")
     return options
 
 
-def _checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Wrap a converter so that argparse shows the message of its ValueError."""
+def _rule(text: str) -> str:
+    return parse_rule(text).text
+
+
+def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Wrap a parser so that argparse shows the message of its ValueError."""
 
     def converted(text: str) -> Any:
         try:
-            return convert(text)
+            return parse(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 

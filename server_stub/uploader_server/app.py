@@ -101,10 +101,10 @@ class UploadApp:
             routes.append(Route(CONTROL_PATH, FaultControl(state.faults), include_in_schema=False))
         if isinstance(backend, Bundled):
             routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
-            if backend.tus is not None:
+            if state.config.tus:
                 self._offers["tus"] = described(backend.limits.max_size)
                 routes += Tus(backend.tus).routes()
-            if backend.packs is not None:
+            if state.config.packs:
                 lookup = Lookup(backend.store)
                 self._offers |= {"packs": backend.packs.described(), "lookup": lookup.described()}
                 routes += [*backend.packs.routes(), *lookup.routes()]

@@ -17,14 +17,9 @@ from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.requests import Request
 
-    from uploader_server.config import ServerConfig
-    from uploader_server.faults import Faults
     from uploader_server.session import Session
-    from uploader_server.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +27,10 @@ logger = logging.getLogger(__name__)
 class Bundled(Sessions):
     """The backend of the bundled server (docs/protocol.md, section 1)."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        store: Store,
-        faults: Faults,
-        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
-    ) -> None:
-        super().__init__(config, store, faults, emit)
-        self.tus = Uploads(self) if config.tus else None
-        """Resumable uploads; None if disabled."""
-        self._pruned = ""
-        """Last path checked by `_sweep_digests`."""
-        self.packs = Packs(self) if config.packs else None
-        """Packs of small files; None if disabled."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tus = Uploads(self)
+        self.packs = Packs(self)
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
@@ -62,13 +47,12 @@ class Bundled(Sessions):
         for task in session.requests:
             task.cancel()
         await self.emit(session.id, session.event("The upload was cancelled"))
-        if self.tus is not None:
-            await self.tus.discard(session.id)
+        await self.tus.discard(session.id)
         session.release()
 
     async def delete(self, file_id: str) -> bool:
         """Delete a stored file; return False if there is none with this id."""
-        return (self.tus is not None and await self.tus.delete(file_id)) or await self.store.delete(file_id)
+        return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int) -> dict[str, Any]:
         """End a session before all expected files arrived; `given_up` of them won't be sent.
@@ -77,10 +61,9 @@ class Bundled(Sessions):
         """
         session = self.find(session_id)
         if not session.ended:
-            if session.requests or (self.tus is not None and self.tus.busy(session)):
+            if self._active(session):
                 raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")
-            if self.tus is not None:
-                self.tus.release(session)
+            self.tus.release(session)
             session.finish(given_up)
             session.release()
             await self.emit(session.id, session.event(ending(session)))
@@ -96,15 +79,12 @@ class Bundled(Sessions):
 
     async def sweep(self) -> None:
         """Remove expired sessions, uploads, packs and digests regularly, until cancelled."""
-        sweeps = [
+        await asyncio.gather(
             sweep("The sweep of sessions", self.config.session_ttl, self._sweep_sessions),
-            sweep("The sweep of digests", self.config.session_ttl, self._sweep_digests),
-        ]
-        if self.tus is not None:
-            sweeps.append(finish.sweep_uploads(self.tus))
-        if self.packs is not None:
-            sweeps.append(self.packs.sweep())
-        await asyncio.gather(*sweeps)
+            sweep("The sweep of digests", self.config.session_ttl, self.store.digests.prune),
+            finish.sweep_uploads(self.tus),
+            self.packs.sweep(),
+        )
 
     async def _sweep_sessions(self) -> None:
         stale = time.time() - self.config.session_ttl
@@ -114,9 +94,6 @@ class Bundled(Sessions):
             with logged("Deleting a session"):  # retried after a restart
                 await self.store.save(self.store.session_forgotten(session.id))
 
-    async def _sweep_digests(self) -> None:
-        self._pruned = await self.store.digests.prune(self._pruned)
-
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""
-        return bool(session.requests) or (self.tus is not None and self.tus.busy(session))
+        return bool(session.requests) or self.tus.busy(session)

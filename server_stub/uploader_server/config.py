@@ -1,5 +1,7 @@
 """The configuration of a server, and the parsing of its values."""
 
+# ruff: noqa: RUF009 - `option` returns a new field for each call
+
 from __future__ import annotations
 
 import ipaddress
@@ -7,12 +9,13 @@ import math
 import re
 import secrets
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from uploader_server.analysis.stages import AnalysisMode
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
@@ -30,18 +33,7 @@ class StartupError(Exception):
 
 @dataclass(frozen=True)
 class RealtimeMode:
-    """A fault of one or both Socket.IO transports.
-
-    - `up`: no fault.
-    - `off`: the path answers 404, as if there were no Socket.IO.
-    - `refuse`: every connection is refused (403).
-    - `hang`: connections are accepted and get no response.
-    - `flap`: alternates `seconds` up and `seconds` down from the first connection on. While down, live connections are
-      cut and new ones refused.
-    - `kill-after`: `seconds` after the first connection all connections are cut, and new ones refused.
-    - `kick`: live connections are cut every `seconds` after the first connection; new ones are accepted.
-    - `freeze`: `seconds` after the first connection all messages are dropped; connections stay open.
-    """
+    """A fault of one or both Socket.IO transports: `up` is none, for the others see `faults.table`."""
 
     kind: Literal["up", "off", "refuse", "hang", "flap", "kill-after", "kick", "freeze"] = "up"
     seconds: float = 0.0
@@ -110,6 +102,53 @@ def check_origin(text: str) -> None:
         raise ValueError(f"{text!r} is not an origin; write it as https://app.example, without a path (or * for any)")
 
 
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < lowest:
+            raise ValueError(f"{text!r} is not a whole number of at least {lowest}")
+        return int(text)
+
+    return parse
+
+
+_COUNT = _at_least(0)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"{text!r} is not a port: a number from 0 to 65535")
+    return int(text)
+
+
+def _types(text: str) -> tuple[str, ...]:
+    types = tuple(part.strip().lower().lstrip(".") for part in text.split(",") if part.strip())
+    if not types:
+        raise ValueError("give at least one file extension, e.g. mp4,avi (or * for any)")
+    return types
+
+
+def _log(text: str) -> Path | str:
+    return text if text == "-" else Path(text)
+
+
+def option(default: Any, flag: str, text: str, parse: Any = str) -> Any:
+    """Declare a field with a command line option: `--flag METAVAR`, or `--flag` for a switch or with choices.
+
+    `parse` converts the text of the option, or has its choices. A field with the default `()` is repeatable.
+    """
+    return field(default=default, metadata={"flag": flag, "help": text, "parse": parse})
+
+
+def _text(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a parser that checks a value and keeps its text."""
+
+    def parse(text: str) -> str:
+        check(text)
+        return text
+
+    return parse
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """The configuration of a server. None means the flavour's value (see `_OWN`).
@@ -117,47 +156,33 @@ class ServerConfig:
     Units: sizes are bytes, times are seconds, except `latency_ms`.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8005
-    root: Path | None = None
-    """Directory for files; None: a temporary directory, removed when the server stops."""
-    durability: Durability | None = None
-    """Confirmed data survives a power loss (`fsync`) or the end of the process. None: `fsync` with a root."""
-    flavour: Flavour = "bundled"
-    max_files: int | None = None
-    max_size: int | None = None
-    types: tuple[str, ...] | None = None
-    """Allowed file extensions without the dot; `("*",)` allows any."""
+    host: str = option("127.0.0.1", "--host ADDRESS", "address to listen on (default: 127.0.0.1, this machine only)")
+    port: int = option(8005, "--port N", "port; 0 selects a free one (default: 8005)", _port)
+    root: Path | None = option(None, "--root DIR", "directory for files (default: temporary, removed on exit)", Path)
+    durability: Durability | None = option(
+        None, "--durability", "flush confirmed data to disk (default: fsync with --root)", ("fsync", "none")
+    )
+    flavour: Flavour = option("bundled", "--as", "behaviour to emulate", ("bundled", "reference"))
+    max_files: int | None = option(None, "--max-files N", "maximum files per session", _at_least(1))
+    max_size: int | None = option(None, "--max-size SIZE", "maximum file size: 8M is 8 MiB, 8MB 8,000,000", parse_size)
+    types: tuple[str, ...] | None = option(None, "--types A,B", "allowed file extensions, or *", _types)
     mixed_types: bool = True
     relative_paths: bool = True
-    rate_limit: int | None = None
-    """Requests to `/api/*` per client address and `rate_window`; 0: no limit."""
+    rate_limit: int | None = option(None, "--rate-limit N", "API calls per 15 minutes; 0: no limit", _COUNT)
     rate_window: float = 900.0
-    session_ttl: float = 24 * 3600.0
-    """Idle sessions without a running request expire after this time."""
-    tus: bool = True
-    """Whether resumable uploads (tus 1.0) are enabled (bundled only)."""
-    anonymous_tus: bool = True
-    """Whether tus uploads are allowed without a session."""
-    packs: bool = True
-    """Whether packs of small files and the lookup are enabled (bundled only)."""
-    upload_ttl: float = 7 * 24 * 3600.0
-    """Idle tus uploads expire after this time: unfinished data is removed, a stored file stays.
-
-    Responses to packs expire after the same time.
-    """
-    faults: tuple[str, ...] = ()
-    """Fault rules, see `faults.table`. `realtime`, `websocket`, `latency_ms`, `fail_files`, `analysis` add more."""
-    fault_control: bool = False
-    """Whether `/faults` can change the rules at run time; only on a loopback address."""
-    realtime: str | None = None
-    """Fault of both Socket.IO transports, see `RealtimeMode.parse`."""
-    websocket: str | None = None
-    """Fault of the websocket transport."""
-    latency_ms: float = 0.0
-    """Delay of every request, and of every message sent to a websocket."""
-    processing_seconds: float | None = None
-    """Simulated processing time per file, after the last byte of its request."""
+    session_ttl: float = option(24 * 3600.0, "--session-ttl S", "expiry of idle sessions in seconds", parse_seconds)
+    tus: bool = option(default=True, flag="--no-tus", text="disable resumable uploads (tus 1.0)")
+    anonymous_tus: bool = option(default=True, flag="--no-anonymous-tus", text="require a session for tus uploads")
+    packs: bool = option(default=True, flag="--no-packs", text="disable packs of small files and the lookup")
+    upload_ttl: float = option(7 * 24 * 3600.0, "--upload-ttl S", "expiry of idle tus uploads", parse_seconds)
+    faults: tuple[str, ...] = option((), "--fault RULE", "inject a fault; repeatable")
+    fault_control: bool = option(
+        default=False, flag="--fault-control", text="change faults at run time at /faults (loopback only)"
+    )
+    realtime: str | None = option(None, "--realtime V", "faults of Socket.IO, see below", _text(RealtimeMode.parse))
+    websocket: str | None = option(None, "--websocket V", "faults of websockets only", _text(RealtimeMode.parse))
+    latency_ms: float = option(0.0, "--latency MS", "delay of every request in ms", _COUNT)
+    processing_seconds: float | None = option(None, "--processing S", "processing time per file", parse_number)
     request_timeout: float | None = None
     """Maximum time to receive a request (reference: 300 s); 0: no limit."""
     idle_timeout: float = 300.0
@@ -166,28 +191,25 @@ class ServerConfig:
     """Maximum time to receive the body of a call other than an upload; else 408."""
     progress_linger: float = 5.0
     """Reference only: time from the end of a session until `/progress` is 404."""
-    fail_files: tuple[str, ...] = ()
-    """Globs; files with a matching name fail inside a 200."""
-    analysis_seconds: float = 3.0
-    """Duration of a simulated analysis."""
-    analysis: str | None = None
-    """Faults of analyses, see `AnalysisMode.parse`."""
+    fail_files: tuple[str, ...] = option((), "--fail-file GLOB", "fail matching files inside a 200; repeatable")
+    analysis_seconds: float = option(3.0, "--analysis-seconds S", "duration of an analysis", parse_number)
+    analysis: str | None = option(None, "--analysis V", "faults of analyses, see below", _text(AnalysisMode.parse))
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     auth_token: str | None = field(default=None, repr=False)
     """Bearer token required by all calls except `middleware.FREE`, and by Socket.IO; None: no token."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins of web pages that may call, like `https://app.example`; `*` allows any."""
-    allow_hosts: tuple[str, ...] = ()
-    """Allowed Host names besides IP addresses and `localhost`; checked on loopback, or if set."""
-    behind_proxy: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Host` and `-Prefix` are trusted."""
-    max_connections: int = 500
-    """Maximum realtime connections per client address; 0: no limit. See also `max_per_address`."""
-    max_joins: int = 10_000
-    """Maximum rooms per realtime connection; 0: no limit."""
-    access_log: Path | Literal["-"] | None = None
-    """File of the access log; `-` is stderr."""
-    access_log_format: Literal["plain", "json"] = "plain"
+    cors_origins: tuple[str, ...] = option(
+        (), "--cors-origin ORIGIN", "allow pages of this origin; repeatable", _text(check_origin)
+    )
+    allow_hosts: tuple[str, ...] = option((), "--allow-host NAME", "allowed Host header; repeatable")
+    behind_proxy: tuple[str, ...] = option(
+        (), "--behind-proxy ADDRESS", "trust headers of this address; repeatable", _text(check_network)
+    )
+    max_connections: int = option(500, "--max-connections N", "sockets per address; 0: no limit", _COUNT)
+    max_joins: int = option(10_000, "--max-joins N", "rooms per socket; 0: no limit", _COUNT)
+    access_log: Path | Literal["-"] | None = option(None, "--access-log FILE", "a line per request; - is stderr", _log)
+    access_log_format: Literal["plain", "json"] = option(
+        "plain", "--access-log-format", "format of the access log", ("plain", "json")
+    )
     remembered_requests: int = 10_000
     """Maximum length of `Faults.requests`."""
 

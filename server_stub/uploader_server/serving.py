@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,6 @@ from uploader_server.http.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
-    from types import TracebackType
 
     from uploader_server.faults import Faults
     from uploader_server.faults.state import Restart
@@ -243,11 +243,9 @@ class EmbeddedServer:
         self.config = replace(config or ServerConfig(), port=port)
         self.url = ""
         self._runner: Runner | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
+        self._end: Future[Callable[[], object]] = Future()
+        """Function that ends the server, once it is ready."""
 
     @property
     def app(self) -> UploadApp:
@@ -272,39 +270,38 @@ class EmbeddedServer:
         self.url = self._runner.url
         self._thread = threading.Thread(target=self._run, args=(self._runner,), name="uploader-server", daemon=True)
         self._thread.start()
-        if not self._ready.wait(START_DEADLINE) or self._failure is not None:
-            failure = self._failure
+        try:
+            self._end.result(START_DEADLINE)
+        except Exception as error:
             self.stop()
-            raise StartupError(f"the embedded server did not start within {START_DEADLINE:.0f} s") from failure
+            raise StartupError(f"the embedded server did not start within {START_DEADLINE:.0f} s") from error
 
     def stop(self) -> None:
         """Stop within two seconds, closing all connections. May be called twice."""
-        if self._thread is None:
+        if self._thread is None or self._runner is None:
             return
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._end.done() and self._end.exception() is None and self._thread.is_alive():
+            self._end.result()()
         self._thread.join(START_DEADLINE)
         self._thread = None
-        if self._runner is not None:
-            self._runner.close()
+        self._runner.close()
 
     def _run(self, runner: Runner) -> None:
-        try:
-            run_loop(self._main(runner))
-        except BaseException as error:  # noqa: BLE001 - raised by `start`
-            self._failure = error
-        finally:
-            self._ready.set()
+        async def main() -> None:
+            loop, stop = asyncio.get_running_loop(), asyncio.Event()
+            await runner.run(stop, lambda: self._end.set_result(lambda: loop.call_soon_threadsafe(stop.set)))
 
-    async def _main(self, runner: Runner) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        await runner.run(self._stop, self._ready.set)
+        failure: BaseException = RuntimeError("it has ended")
+        try:
+            run_loop(main())
+        except BaseException as error:  # noqa: BLE001 - raised by `start`
+            failure = error
+        if not self._end.done():
+            self._end.set_exception(failure)
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

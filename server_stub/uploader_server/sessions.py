@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uploader_server.http.errors import ApiError
@@ -32,25 +33,19 @@ BURST = 20
 """Events sent before other tasks may run."""
 
 
+@dataclass(eq=False)
 class Sessions:
-    """All sessions of one server (docs/protocol.md, section 1). Not thread-safe: used on the event loop.
+    """All sessions of one server (docs/protocol.md, section 1). Not thread-safe: used on the event loop."""
 
-    `emit(id, event)` sends an event to the Socket.IO room of a session.
-    """
+    config: ServerConfig
+    store: Store
+    faults: Faults
+    emit: Callable[[str, dict[str, Any]], Awaitable[None]]
+    """Sends an event to the Socket.IO room of a session id."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        store: Store,
-        faults: Faults,
-        emit: Callable[[str, dict[str, Any]], Awaitable[None]],
-    ) -> None:
-        self.config = config
-        self.limits = config.limits
-        self.store = store
-        self.faults = faults
-        self.emit = emit
-        self.known = {saved.row["id"]: _restored(saved) for saved in store.sessions()}
+    def __post_init__(self) -> None:
+        self.limits = self.config.limits
+        self.known = {saved.row["id"]: _restored(saved) for saved in self.store.sessions()}
         """Sessions by id, including those restored from the database."""
 
     async def create(self, category: str, expected: int) -> tuple[str, str]:

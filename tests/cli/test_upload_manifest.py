@@ -17,11 +17,11 @@ from following import ended, read_confirmed
 from serving import running_server
 
 from uploader_cli import Settings, upload
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import walk_queue
-from uploader_cli.selection.shard import holds
+from uploader_cli.selection.selection import holds
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.result import Result
-    from uploader_cli.selection.walk import Unusable
     from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
@@ -319,7 +318,7 @@ def test_file_changed_after_its_check_fails(
     make_files(**{"a.mp4": b"aaa", "b.mp4": b"bbb"})
     check = walk_queue.differs
 
-    def checked_then_changed(file: LocalFile, go_on: Callable[[], None]) -> Unusable | None:
+    def checked_then_changed(file: LocalFile, go_on: Callable[[], None]) -> FileFailed | None:
         found = check(file, go_on)
         if file.path.endswith("b.mp4"):
             with open(file.path, "ab") as stream:

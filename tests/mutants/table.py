@@ -336,8 +336,8 @@ MUTANTS = (
     Mutant(
         "an include outranks an exclude",
         SELECTION + "filters.py",
-        "if self._include is not None and not self._include.match_file(relative):",
-        "if self._include is not None and self._include.match_file(relative):\n            return True\n"
+        "if self._include is not None and not self._include.match_file(below):",
+        "if self._include is not None and self._include.match_file(below):\n            return True\n"
         "        if self._include is not None:",
         "unit/selection",
     ),
@@ -357,13 +357,13 @@ MUTANTS = (
     ),
     Mutant(
         "shards leave a file out",
-        SELECTION + "shard.py",
+        SELECTION + "selection.py",
         "% shard.count ==",
         "% (shard.count + 1) ==",
         "unit/selection/test_selection_shard.py",
     ),
     Mutant(
-        "a stranger's server gets the token",
+        "a server that only a directory names gets the token",
         "src/uploader_cli/settings/resolution.py",
         "if not settings.sources[name].layer.untrusted:",
         "if True:",

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.settings import OPTIONS, Header, Invalid, parse_size, server_url, values
+from uploader_cli.settings import OPTIONS, Header, Invalid, parse_size, values
+from uploader_cli.settings.values import server_url
 
 
 @pytest.mark.parametrize(
@@ -129,10 +130,11 @@ def test_seconds(raw: object, zero: bool, good: bool) -> None:
 
 
 def test_jobs_are_a_number_or_auto() -> None:
-    assert values.jobs("auto") == "auto"
-    assert values.jobs("8") == 8
+    jobs = OPTIONS["jobs"].parse
+    assert jobs("auto") == "auto"
+    assert jobs("8") == 8
     with pytest.raises(Invalid, match="auto or a whole number, 1 or more, not '0'"):
-        values.jobs("0")
+        jobs("0")
 
 
 @pytest.mark.parametrize(

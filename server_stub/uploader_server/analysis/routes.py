@@ -88,10 +88,7 @@ class AnalysisCalls:
     async def _fields(self, request: Request) -> dict[str, Any]:
         """Check the token and return the JSON object of the body. Raises ApiError 400 or 401."""
         self._authorise(request)
-        try:
-            body = await read_json(request, MAX_FIELDS)
-        except ValueError:
-            body = None
+        body = await read_json(request, MAX_FIELDS)
         if not isinstance(body, dict):
             raise _invalid("the body must be a JSON object")
         if body.get("category") not in (None, *CATEGORIES):  # a tuple: the value may be unhashable

@@ -70,10 +70,8 @@ class AccessLog:
 
     def write(self, entry: LoggedRequest) -> None:
         """Append one line; the path has no query string."""
-        if self._file is None:
-            return
-        line = _as_json(entry) if self._json else _plain(entry)
-        self._file.write(line + "\n")
+        if self._file is not None:
+            self._file.write((_as_json(entry) if self._json else _plain(entry)) + "\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -134,9 +134,11 @@ async def refuse(status: int, scope: Scope, receive: Receive, send: Send) -> Non
         await PlainTextResponse(http.HTTPStatus(status).phrase, status)(scope, receive, send)
 
 
-async def read_json(request: Request, most: int = SMALL_JSON) -> Any:
-    """Return the parsed JSON body. Raises ValueError for invalid JSON, and as `read_body`."""
-    return parse_json(await read_body(request, most))
+async def read_json(request: Request, most: int = SMALL_JSON, *, empty: bytes = b"") -> Any:
+    """Return the parsed JSON body, or None if it is invalid; `empty` replaces no body. Raises as `read_body`."""
+    with contextlib.suppress(ValueError):
+        return parse_json(await read_body(request, most) or empty)
+    return None
 
 
 async def read_body(request: Request, most: int) -> bytes:

@@ -45,7 +45,7 @@ async def digest_header(store: Store, path: Path, request: Request) -> dict[str,
     return repr_digest(sha256)
 
 
-class StoredFile(FileResponse):
+class Download(FileResponse):
     """A file response with range support; the type is guessed from the name.
 
     Uploaded files are untrusted: headers make browsers download them and run no scripts.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from uploader_server.http.auth import check_token
-from uploader_server.http.errors import MAX_JSON, SMALL_JSON, ApiError, Json, parse_json, read_body, read_json, zipped
-from uploader_server.http.files import StoredFile, digest_header
+from uploader_server.http.errors import MAX_JSON, ApiError, Json, read_body, read_json, zipped
+from uploader_server.http.files import Download, digest_header
 from uploader_server.http.validation import finish_request, session_request, validated
 from uploader_server.wire import timestamp
 
@@ -52,9 +52,9 @@ class Rest:
             "uptime": round(time.monotonic() - self._started, 3),
             "memory": _memory(reference=self.config.reference),
         }
-        return Json(
-            known if self.config.reference else {**known, "limits": _shown(self.limits), **self._offers(request)}
-        )
+        if self.config.reference:
+            return Json(known)
+        return Json({**known, "limits": _shown(self.limits, reference=False), **self._offers(request)})
 
     async def validate(self, request: Request) -> Response:
         """Serve `POST /api/upload/validate`."""
@@ -65,20 +65,13 @@ class Rest:
 
     async def session(self, request: Request) -> Response:
         """Serve `POST /api/upload/session`."""
-        try:
-            body = await read_json(request)
-        except ValueError:
-            body = None
-        category, expected = session_request(body, self.limits.max_files)
+        category, expected = session_request(await read_json(request), self.limits.max_files)
         session_id, created = await self.backend.create(category, expected)
-        shown = _shown(self.limits)
-        if self.config.reference:
-            shown = {key: shown[key] for key in ("maxFiles", "allowedTypes", "maxFileSize")}
         answer = {
             "sessionId": session_id,
             "category": category,
             "uploadPath": f"/backend/upload/{category}/" if self.config.reference else f"/uploads/{category}/",
-            **shown,
+            **_shown(self.limits, reference=self.config.reference),
             **self._offers(request),
             "createdAt": created,
             "timestamp": timestamp(),
@@ -102,11 +95,7 @@ class Rest:
 
     async def finish(self, request: Request) -> Response:
         """Serve `POST /api/upload/session/{id}/finish` (bundled)."""
-        try:
-            body = parse_json(await read_body(request, SMALL_JSON) or b"{}")
-        except ValueError:
-            body = None
-        given_up = finish_request(body, self.limits.max_files)
+        given_up = finish_request(await read_json(request, empty=b"{}"), self.limits.max_files)
         return Json(await self.backend.finish(request.path_params["id"], given_up))
 
     async def delete(self, request: Request) -> Response:
@@ -126,7 +115,7 @@ class Rest:
         headers: dict[str, str] = {}
         if request.method == "HEAD" and not self.config.reference:
             headers = await digest_header(self.store, path, request)
-        return StoredFile(path, headers)
+        return Download(path, headers)
 
     def routes(self) -> list[Route]:
         """Return the routes of the handlers."""
@@ -144,14 +133,9 @@ class Rest:
         ]
 
 
-def _shown(limits: Limits) -> dict[str, Any]:
-    return {
-        "maxFiles": limits.max_files,
-        "allowedTypes": list(limits.types),
-        "maxFileSize": limits.max_size,
-        "mixedTypes": limits.mixed_types,
-        "relativePaths": limits.relative_paths,
-    }
+def _shown(limits: Limits, *, reference: bool) -> dict[str, Any]:
+    own = {} if reference else {"mixedTypes": limits.mixed_types, "relativePaths": limits.relative_paths}
+    return {"maxFiles": limits.max_files, "allowedTypes": list(limits.types), "maxFileSize": limits.max_size, **own}
 
 
 def _memory(*, reference: bool) -> dict[str, int]:

@@ -9,6 +9,8 @@ from uploader_server.http.errors import ApiError, parse_json
 from uploader_server.wire import CATEGORIES, extension
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from uploader_server.config import Limits
 
 MOST_PROBLEMS = 1000
@@ -21,36 +23,21 @@ _MORE_MIMES = {"avi": {"video/avi", "video/x-msvideo", "video/msvideo"}}
 
 def session_request(body: Any, max_files: int) -> tuple[str, int]:
     """Return `category` and `expectedFiles` of a new session. Raises ApiError 400 INVALID_CATEGORY."""
-    problem = _session_problem(body, max_files)
-    if problem is not None:
-        raise ApiError(400, "INVALID_CATEGORY", "The session can't be created", details=problem)
-    return body["category"], int(body["expectedFiles"])
-
-
-def _session_problem(body: Any, max_files: int) -> str | None:
-    if not isinstance(body, dict):
-        return '"value" must be of type object'
-    category, expected = body.get("category"), body.get("expectedFiles")
-    if "category" not in body:
-        return '"category" is required'
-    if category not in CATEGORIES:
-        return f'"category" must be one of [{", ".join(CATEGORIES)}]'
-    if "expectedFiles" not in body:
-        return '"expectedFiles" is required'
-    return _number_problem("expectedFiles", expected, max_files) or _unknown_key(
-        "", body, {"category", "expectedFiles"}
+    problems = _problems(
+        "", body, {"category": _category_problem, "expectedFiles": lambda at, n: _number_problem(at, n, max_files)}
     )
+    if problems:
+        raise ApiError(400, "INVALID_CATEGORY", "The session can't be created", details=problems[0])
+    return body["category"], int(body["expectedFiles"])
 
 
 def finish_request(body: Any, max_files: int) -> int:
     """Return `failed` of a `finish` (default 0). Raises ApiError 400 VALIDATION_ERROR."""
-    if not isinstance(body, dict):
-        problem: str | None = '"value" must be of type object'
-    else:
-        problem = _number_problem("failed", body.get("failed", 0), max_files, 0) or _unknown_key("", body, {"failed"})
-    if problem is not None:
-        raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended", details=problem)
-    return int(body.get("failed", 0))
+    body = {"failed": 0, **body} if isinstance(body, dict) else body
+    problems = _problems("", body, {"failed": lambda at, n: _number_problem(at, n, max_files, 0)})
+    if problems:
+        raise ApiError(400, "VALIDATION_ERROR", "The session can't be ended", details=problems[0])
+    return int(body["failed"])
 
 
 def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:
@@ -59,53 +46,49 @@ def validated(text: bytes, limits: Limits, *, chinese: bool) -> list[dict[str, A
         body = parse_json(text)
     except ValueError:
         body = None
-    return judge(validation_request(body, limits), limits, chinese=chinese)
-
-
-def validation_request(body: Any, limits: Limits) -> list[dict[str, Any]]:
-    """Return the files to validate. Raises ApiError 400 VALIDATION_ERROR with problems in `details`."""
-    problems = _validation_problems(body, limits)
+    problems = _problems("", body, {"files": lambda at, files: _list_problem(at, files, limits.max_files)})
+    if not problems:
+        checks = {
+            "name": _text_problem,
+            "size": lambda at, size: _number_problem(at, size, limits.max_size),
+            "type": _text_problem,
+        }
+        for index, file in enumerate(body["files"]):
+            problems += _problems(f"files[{index}]", file, checks)
     if problems:
         raise ApiError(400, "VALIDATION_ERROR", "The files can't be validated", details=problems[:MOST_PROBLEMS])
-    files: list[dict[str, Any]] = body["files"]
-    return files
+    return judge(body["files"], limits, chinese=chinese)
 
 
-def _validation_problems(body: Any, limits: Limits) -> list[str]:
+def _problems(at: str, body: Any, checks: Mapping[str, Callable[[str, Any], str | None]]) -> list[str]:
+    """Return the problems of an object that must have these keys."""
     if not isinstance(body, dict):
-        return ['"value" must be of type object']
-    files = body.get("files")
-    if "files" not in body:
-        return ['"files" is required']
-    if not isinstance(files, list):
-        return ['"files" must be an array']
-    if not files:
-        return ['"files" must contain at least 1 items']
-    if len(files) > limits.max_files:
-        return [f'"files" must contain less than or equal to {limits.max_files} items']
-    problems = [_unknown_key("", body, {"files"})]
-    for index, file in enumerate(files):
-        problems += _file_problems(f"files[{index}]", file, limits)
-    return [problem for problem in problems if problem is not None]
-
-
-def _file_problems(at: str, file: Any, limits: Limits) -> list[str | None]:
-    if not isinstance(file, dict):
-        return [f'"{at}" must be of type object']
-    return [
-        _text_problem(f"{at}.name", file, "name"),
-        _number_problem(f"{at}.size", file["size"], limits.max_size) if "size" in file else f'"{at}.size" is required',
-        _text_problem(f"{at}.type", file, "type"),
-        _unknown_key(f"{at}.", file, {"name", "size", "type"}),
+        return [f'"{at or "value"}" must be of type object']
+    prefix = f"{at}." if at else ""
+    found = [
+        check(f"{prefix}{key}", body[key]) if key in body else f'"{prefix}{key}" is required'
+        for key, check in checks.items()
     ]
+    found += [f'"{prefix}{key}" is not allowed' for key in body if key not in checks][:1]
+    return [problem for problem in found if problem is not None]
 
 
-def _text_problem(at: str, file: dict[str, Any], key: str) -> str | None:
-    if key not in file:
-        return f'"{at}" is required'
-    if not isinstance(file[key], str):
+def _category_problem(at: str, value: Any) -> str | None:
+    return None if value in CATEGORIES else f'"{at}" must be one of [{", ".join(CATEGORIES)}]'
+
+
+def _list_problem(at: str, value: Any, most: int) -> str | None:
+    if not isinstance(value, list):
+        return f'"{at}" must be an array'
+    if not value:
+        return f'"{at}" must contain at least 1 items'
+    return f'"{at}" must contain less than or equal to {most} items' if len(value) > most else None
+
+
+def _text_problem(at: str, value: Any) -> str | None:
+    if not isinstance(value, str):
         return f'"{at}" must be a string'
-    return None if file[key] else f'"{at}" is not allowed to be empty'
+    return None if value else f'"{at}" is not allowed to be empty'
 
 
 def _number_problem(at: str, value: Any, highest: int, lowest: int = 1) -> str | None:
@@ -116,11 +99,6 @@ def _number_problem(at: str, value: Any, highest: int, lowest: int = 1) -> str |
     if value < lowest:
         return f'"{at}" must be greater than or equal to {lowest}'
     return f'"{at}" must be less than or equal to {highest}' if value > highest else None
-
-
-def _unknown_key(prefix: str, body: dict[str, Any], known: set[str]) -> str | None:
-    unknown = next((key for key in body if key not in known), None)
-    return None if unknown is None else f'"{prefix}{unknown}" is not allowed'
 
 
 def judge(files: list[dict[str, Any]], limits: Limits, *, chinese: bool) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
 MANY = 4
 """More files or directories than this are flushed by one `syncfs`, where available."""
@@ -48,7 +48,7 @@ class Disk:
         if not self.durable or self._flushed_at_once(len(paths)):
             return
         for path in paths:
-            _flush(path, os.O_RDONLY)
+            _flush(path)
 
     def names(self, paths: Iterable[str | Path]) -> None:
         """Flush the directory entries from the root to these paths."""
@@ -72,7 +72,7 @@ class Disk:
     def made(self, directory: str | Path) -> None:
         """Forget that the entry of a directory is flushed, before it is created."""
         if self.durable:
-            self._known -= {os.fspath(directory), *map(os.fspath, _parents(os.fspath(directory)))}
+            self._known -= {os.fspath(parent) for parent in (Path(directory), *Path(directory).parents)}
 
     def everything(self, directories: Sequence[Path]) -> None:
         """Flush everything an earlier process wrote; without `syncfs` only these directories."""
@@ -93,14 +93,8 @@ class Disk:
             self._fd = -1
 
 
-def _parents(directory: str) -> Iterable[str]:
-    while (parent := os.path.dirname(directory)) != directory:
-        yield parent
-        directory = parent
-
-
-def _flush(path: str | Path, flags: int) -> None:
-    fd = os.open(path, flags)
+def _flush(path: str | Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -109,7 +103,7 @@ def _flush(path: str | Path, flags: int) -> None:
 
 def _flush_directory(path: str | Path) -> None:
     if os.name != "nt":  # Windows has no such call
-        _flush(path, os.O_RDONLY)
+        _flush(path)
 
 
 def _find_syncfs() -> Callable[[int], None] | None:

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ BLOCK = 1 << 20
 """Bytes per read."""
 PRUNED_AT_ONCE = 1000
 """Digests checked per call of `prune`."""
+_SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
 
 
 class StoredFile(NamedTuple):
@@ -88,6 +88,8 @@ class Digests:
         self._database = database
         self._reading = reading
         self._running: dict[StoredFile, asyncio.Task[bytes]] = {}
+        self._pruned = ""
+        """Last path checked by `prune`; empty before the first one."""
         self._turn = asyncio.Semaphore(1)
         """Limits reading to one file, to leave threads and disk bandwidth to uploads."""
 
@@ -97,8 +99,7 @@ class Digests:
         def change(db: sqlite3.Connection) -> None:
             for path, sha256 in files:
                 with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-                    row = (*self._now(self._root / path), sha256)
-                    db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+                    db.execute(_SAVE, (*self._now(self._root / path), sha256))
 
         return change
 
@@ -129,29 +130,21 @@ class Digests:
         done, _ = await asyncio.wait({task}, timeout=self.patience)
         return task.result() if done else None
 
-    async def prune(self, after: str) -> str:
-        """Remove the digests of deleted files among the PRUNED_AT_ONCE paths after `after`.
-
-        Return the last path checked, or an empty string at the end of the table. Raises sqlite3.Error.
-        """
+    async def prune(self) -> None:
+        """Remove the digests of deleted files among the next PRUNED_AT_ONCE paths. Raises sqlite3.Error."""
         query = "SELECT path FROM digests WHERE path > ? ORDER BY path LIMIT ?"
-        rows = await self._database.read(lambda db: db.execute(query, (after, PRUNED_AT_ONCE)).fetchall())
+        rows = await self._database.read(lambda db: db.execute(query, (self._pruned, PRUNED_AT_ONCE)).fetchall())
         paths = [str(row["path"]) for row in rows]
-        gone = await asyncio.to_thread(
-            lambda: [(path,) for path in paths if not os.path.exists(f"{self._root}/{path}")]
-        )
+        gone = await asyncio.to_thread(lambda: [(path,) for path in paths if not (self._root / path).exists()])
         if gone:
             await self._database.transaction(lambda db: db.executemany("DELETE FROM digests WHERE path = ?", gone))
-        return paths[-1] if len(paths) == PRUNED_AT_ONCE else ""
+        self._pruned = paths[-1] if len(paths) == PRUNED_AT_ONCE else ""
 
     async def _compute(self, path: Path, now: StoredFile) -> bytes:
         try:
             async with self._turn:
                 sha256 = await asyncio.to_thread(self._reading.sha256, path)
-            row = (*now, sha256)
-            await self._database.transaction(
-                lambda db: db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
-            )
+            await self._database.transaction(lambda db: db.execute(_SAVE, (*now, sha256)))
             return sha256
         finally:
             del self._running[now]

@@ -48,6 +48,14 @@ class SavedSession(NamedTuple):
     """Number of files by status, if the session has ended."""
 
 
+_SAVE_FILE = (
+    "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path, :size, :status,"
+    " :progress, :speed, :path, :error, :error_code, NULL, NULL)"
+)
+_SAVE_SESSION = (
+    "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
+    " :given_up)"
+)
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT * FROM files WHERE session = ? AND packed IS NOT NULL ORDER BY position"
 
@@ -141,10 +149,7 @@ class Store:
             yield
         finally:
             with self._names:
-                self._placing.subtract(paths)
-                for path in paths:
-                    if not self._placing[path]:
-                        del self._placing[path]
+                self._placing -= Counter(paths)  # also removes names whose count is 0
 
     def place(self, temporary: Path, category: str, relative_path: str) -> Path:
         """Link a received file to its final path and return that path (runs in a thread).
@@ -198,28 +203,15 @@ class Store:
 
     async def save(self, *changes: Change) -> None:
         """Commit changes in one transaction. Raises sqlite3.Error."""
-
-        def change(db: sqlite3.Connection) -> None:
-            for make in changes:
-                make(db)
-
-        await self.database.transaction(change)
+        await self.database.transaction(lambda db: [change(db) for change in changes])
 
     def files_saved(self, rows: Sequence[dict[str, Any]]) -> Change:
         """Return a change that inserts or updates the files of a request."""
-        statement = (
-            "INSERT OR REPLACE INTO files VALUES (:id, :session, :position, :original_name, :relative_path,"
-            " :size, :status, :progress, :speed, :path, :error, :error_code, NULL, NULL)"
-        )
-        return lambda db: db.executemany(statement, rows)
+        return lambda db: db.executemany(_SAVE_FILE, rows)
 
     def session_saved(self, row: dict[str, Any]) -> Change:
         """Return a change that inserts or updates a session."""
-        statement = (
-            "INSERT OR REPLACE INTO sessions VALUES (:id, :category, :expected, :status, :progress, :created, :touched,"
-            " :given_up)"
-        )
-        return lambda db: db.execute(statement, row)
+        return lambda db: db.execute(_SAVE_SESSION, row)
 
     def session_forgotten(self, session: str) -> Change:
         """Return a change that removes a session; its files stay and can be deleted by their ids."""

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
-from uploader_server.http.files import StoredFile, digest_header, repr_digest
+from uploader_server.http.files import Download, digest_header, repr_digest
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.creation import new_upload
@@ -193,7 +193,7 @@ class Tus:
             raise ApiError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        return StoredFile(self.store.root / upload.path, {"cache-control": "no-cache", **self._where(upload)})
+        return Download(self.store.root / upload.path, {"cache-control": "no-cache", **self._where(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **self._where(upload)}

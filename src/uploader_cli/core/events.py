@@ -151,6 +151,7 @@ class FileFailed(Event):
     message: str
     retryable: bool
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class FileSkipped(Event):
     path: str
     reason: SkipReason
     local: LocalFile | None = field(default=None, compare=False, repr=False, metadata=INTERNAL)
+    relative_path: str = field(default="", compare=False, repr=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)

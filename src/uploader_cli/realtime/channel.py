@@ -1,35 +1,21 @@
 """The realtime channel of a run: one connection for all sessions, HTTP polls while there is none.
 
-One thread runs the state machine; the others queue signals. Public methods do not block; `close` takes less than 1 s.
+One thread runs the state machine, by steps that the others queue. Public methods do not block; `close` takes less than
+1 s.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, ChannelStats
 from uploader_cli.core.protocol import parse_analysis, parse_progress
-from uploader_cli.realtime.policy import Machine, Policy
+from uploader_cli.realtime.policy import Action, Dial, Dialled, Drop, JoinAll, Lost, Machine, Policy, Polling
 from uploader_cli.realtime.poll import Poller
-from uploader_cli.realtime.signals import (
-    Action,
-    Close,
-    Dial,
-    Drop,
-    Emit,
-    HangUp,
-    JoinAll,
-    Reconcile,
-    Signal,
-    Start,
-    StartPolling,
-    StopPolling,
-    Tick,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,20 +23,8 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import CallMade, Event, SessionProgress, Transport
     from uploader_cli.realtime.socket import Connection
 
-EARLY = 0.02
-"""Seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised."""
-CLOSE_WITHIN = 0.8
-"""Most seconds that `close` takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Follow:
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Leave:
-    session: str
+EARLY = 0.02  # seconds by which a timer is set before its deadline: timers fire late, and deadlines are promised
+CLOSE_WITHIN = 0.8  # most seconds that `close` takes
 
 
 class Channel:
@@ -59,8 +33,8 @@ class Channel:
     `url` may have a path prefix. `emit(event)` is called from any thread, for one connection in the server's order.
     `fetch(session)` makes one `/progress` call: None for a 404, an exception for a failure. `interval()` returns the
     seconds between two polls (infinite: none). `session_factory()` makes a `requests` session for each try, without
-    callable `auth`; `shut(session)` aborts its requests and may be called repeatedly. `headers`, or what it returns in
-    the dialling thread, are sent with each handshake.
+    callable `auth`; `shut(session)` aborts its requests and may be called repeatedly. `headers()` is called in the
+    dialling thread and returns the headers of a handshake.
     """
 
     def __init__(
@@ -71,41 +45,38 @@ class Channel:
         fetch: Callable[[str], SessionProgress | None],
         session_factory: Callable[[], Any],
         shut: Callable[[Any], None],
-        interval: Callable[[], float] | None = None,
-        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        interval: Callable[[], float],
+        headers: Callable[[], Mapping[str, str]] = dict,
         policy: Policy | None = None,
     ) -> None:
         """Dial nothing before `start`."""
         self._url, self._emit = url, emit
-        self._session_factory, self._shut = session_factory, shut
-        self._headers: Callable[[], Mapping[str, str]] = headers if callable(headers) else lambda: headers or {}
+        self._session_factory, self._shut, self._headers = session_factory, shut, headers
         self._machine = Machine(policy)
-        minimum = self._machine.policy.poll
-        self._poller = Poller(fetch, emit, interval or (lambda: minimum), minimum)
-        self._queue: SimpleQueue[Signal | _Follow | _Leave] = SimpleQueue()
+        self._poller = Poller(fetch, emit, interval, self._machine.policy.poll)
+        self._steps: SimpleQueue[Callable[[float], list[Action]]] = SimpleQueue()
         self._connections: dict[int, Connection] = {}
         self._endings: list[threading.Thread] = []
         self._rooms: dict[str, None] = {}  # ordered
+        self._stats = ChannelStats()  # of the channel's thread
         self._events = 0
-        self._connect_ms: float | None = None
-        self._reconnects = self._fallbacks = 0
-        self._closing = threading.Event()
         self._counting = threading.Lock()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploader-channel", daemon=True)
 
     def start(self) -> None:
         """Connect in the background."""
-        self._queue.put(Start())
+        self._steps.put(self._machine.start)
         self._thread.start()
 
     def follow(self, session: str) -> None:
         """Join the session's room once connected; poll the session otherwise."""
         self._poller.follow(session)
-        self._queue.put(_Follow(session))
+        self.enter(session)
 
     def enter(self, room: str) -> None:
         """Join a room that is never polled: an analysis (docs/protocol.md, section 4)."""
-        self._queue.put(_Follow(room))
+        self._steps.put(lambda _now: self._enter(room))
 
     def body_sent(self, session: str) -> None:
         """Poll the session even if the server did not know it before: its body has been sent."""
@@ -115,68 +86,69 @@ class Channel:
         """Poll the session once, also while there is a connection."""
         self._poller.ask(session)
 
-    def leave(self, session: str) -> None:
-        """Leave the session's room and stop polling it."""
-        self._poller.leave(session)
-        self._queue.put(_Leave(session))
+    def leave(self, room: str) -> None:
+        """Leave the room of a session or analysis, and stop polling it."""
+        self._poller.leave(room)
+        self._steps.put(lambda _now: self._leave(room))
 
     def stats(self) -> ChannelStats:
         """Return the channel in numbers, so far."""
-        return ChannelStats(self._connect_ms, self._events, self._poller.polls, self._reconnects, self._fallbacks)
+        return replace(self._stats, events=self._events, polls=self._poller.polls)
 
     def close(self) -> None:
         """Leave the rooms and end all threads and sockets within `CLOSE_WITHIN` seconds. Thread-safe, repeatable."""
         self._closing.set()
-        self._queue.put(Close())
+        self._steps.put(lambda _now: self._machine.close())
         if self._thread.is_alive():
             self._thread.join(CLOSE_WITHIN)
 
+    # --- in the channel's thread
+
     def _run(self) -> None:
-        machine, ended = self._machine, False
-        while not ended:
-            deadline = machine.next_deadline
-            now = 0.0
+        step: Callable[[float], list[Action]]
+        while not self._machine.ended:
+            deadline, now = self._machine.next_deadline, 0.0
             try:
                 wait = None if deadline is None else max(0.0, deadline - EARLY - time.monotonic())
-                signal = self._queue.get(timeout=wait)
+                step = self._steps.get(timeout=wait)
             except Empty:
-                signal, now = Tick(), deadline or 0.0
-            match signal:
-                case _Follow(session):
-                    self._joined(session)
-                case _Leave(session):
-                    self._left(session)
-                case _:
-                    ended = isinstance(signal, Close)
-                    for action in machine.handle(max(now, time.monotonic()), signal):
-                        self._do(action)
-        self._finish()
+                step, now = self._machine.tick, deadline or 0.0
+            for action in step(max(now, time.monotonic())):
+                self._do(action)
+        self._poller.close(timeout=CLOSE_WITHIN / 4)
+        until = time.monotonic() + CLOSE_WITHIN / 2
+        for thread in self._endings:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _do(self, action: Action) -> None:
         match action:
-            case Emit(event):
-                self._tell(event)
+            case ChannelChanged():
+                self._changed(action)
             case Dial():
                 self._dial(action)
-            case Drop(number):
-                self._end(number)
-            case HangUp(number):
-                self._end(number, tuple(self._rooms))
+            case Drop(number, leave):
+                connection = self._connections.pop(number, None)
+                if connection is not None:
+                    ending = connection.end(tuple(self._rooms) if leave else None)
+                    self._endings = [*(thread for thread in self._endings if thread.is_alive()), ending]
             case JoinAll(number):
-                for session in self._rooms:
-                    self._connections[number].join(session)
-            case Reconcile():
+                for room in self._rooms:
+                    self._connections[number].join(room)
+            case Polling.ONCE:
                 self._poller.once()
-            case StartPolling():
+            case Polling.START:
                 self._poller.start()
-            case StopPolling():
+            case Polling.STOP:
                 self._poller.stop()
 
-    def _tell(self, event: ChannelChanged) -> None:
-        if event.to is ChannelState.LIVE:
-            self._connect_ms = event.latency_ms if self._connect_ms is None else self._connect_ms
-        self._reconnects += event.reason is ChannelReason.RECOVERED
-        self._fallbacks += event.to is ChannelState.POLLING
+    def _changed(self, event: ChannelChanged) -> None:
+        stats = self._stats
+        self._stats = replace(
+            stats,
+            connect_ms=event.latency_ms if stats.connect_ms is None else stats.connect_ms,
+            reconnects=stats.reconnects + (event.reason is ChannelReason.RECOVERED),
+            fallbacks=stats.fallbacks + (event.to is ChannelState.POLLING),
+        )
         self._emit(event)
 
     def _dial(self, dial: Dial) -> None:
@@ -189,7 +161,7 @@ class Channel:
             session=self._session_factory(),
             shut=self._shut,
             headers=self._headers,
-            report=self._queue.put,
+            report=self._report,
             progress=self._heard,
             analysis=self._analysed,
             called=self._called,
@@ -197,49 +169,44 @@ class Channel:
         self._connections[dial.number] = connection
         connection.start()
 
-    def _end(self, number: int, leaving: tuple[str, ...] | None = None) -> None:
-        connection = self._connections.pop(number, None)
-        if connection is not None:
-            self._endings = [*(thread for thread in self._endings if thread.is_alive()), connection.end(leaving)]
+    def _enter(self, room: str) -> list[Action]:
+        self._rooms[room] = None
+        for connection in self._live():
+            connection.join(room)
+        return []
 
-    def _joined(self, session: str) -> None:
-        self._rooms[session] = None
-        self._live(lambda connection: connection.join(session))
+    def _leave(self, room: str) -> list[Action]:
+        if room in self._rooms:
+            del self._rooms[room]
+            for connection in self._live():
+                connection.leave(room)
+        return []
 
-    def _left(self, session: str) -> None:
-        if session in self._rooms:
-            del self._rooms[session]
-            self._live(lambda connection: connection.leave(session))
+    def _live(self) -> list[Connection]:
+        return [*self._connections.values()] if self._machine.state is ChannelState.LIVE else []
 
-    def _live(self, then: Callable[[Connection], None]) -> None:
-        if self._machine.state is ChannelState.LIVE:
-            for connection in self._connections.values():
-                then(connection)
+    # --- in the threads of a connection
 
-    def _heard(self, body: object, transport: Transport) -> None:
-        """Pass on a message of a session's room. The thread that reads the connection calls this, in order."""
-        event = parse_progress(body, transport)
-        if event is None or self._closing.is_set():
-            return
-        with self._counting:
-            self._events += 1
-        self._emit(replace(event, received=time.time()))
+    def _report(self, report: Dialled | Lost) -> None:
+        self._steps.put(lambda now: self._machine.handle(now, report))
 
     def _called(self, call: CallMade) -> None:
         """Report the dial of a websocket, unless it failed because the channel was closed."""
         if call.error is None or not self._closing.is_set():
             self._emit(call)
 
+    def _heard(self, body: object, transport: Transport) -> None:
+        event = parse_progress(body, transport)
+        if event is not None:
+            self._received(replace(event, received=time.time()))
+
     def _analysed(self, body: object, failed: bool) -> None:
         event = parse_analysis(body, failed=failed)
-        if event is None or self._closing.is_set():
-            return
-        with self._counting:
-            self._events += 1
-        self._emit(event)
+        if event is not None:
+            self._received(event)
 
-    def _finish(self) -> None:
-        self._poller.close(timeout=CLOSE_WITHIN / 4)
-        until = time.monotonic() + CLOSE_WITHIN / 2
-        for thread in self._endings:
-            thread.join(max(0.0, until - time.monotonic()))
+    def _received(self, event: Event) -> None:
+        if not self._closing.is_set():
+            with self._counting:
+                self._events += 1
+            self._emit(event)

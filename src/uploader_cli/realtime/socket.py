@@ -17,20 +17,18 @@ import engineio  # type: ignore[import-untyped]
 import socketio  # type: ignore[import-untyped]
 
 from uploader_cli.core.events import CallMade, ChannelReason, Transport
-from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.policy import Dialled, Lost
 from uploader_cli.realtime.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-GOODBYE = 0.25
-"""Seconds that leaving and disconnecting may take; after that the sockets are shut."""
-GIVE_UP = 10.0
-"""Seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted."""
-BURST = 10_000
-"""Most messages in one polling answer; the library's own limit of 16 would end the session."""
-MOST_POLLED = 4 << 20
-"""Most bytes of one decompressed polling answer."""
+    from uploader_cli.realtime.policy import Dial
+
+GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that the sockets are shut
+GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted
+BURST = 10_000  # most messages in one polling answer; the library's own limit of 16 would end the session
+MOST_POLLED = 4 << 20  # most bytes of one decompressed polling answer
 _WITH_ATTACHMENTS = {str(socketio.packet.BINARY_EVENT), str(socketio.packet.BINARY_ACK)}
 
 _log = logging.getLogger("uploader_cli.realtime")
@@ -42,7 +40,7 @@ engineio.payload.Payload.max_decode_packets = BURST
 
 
 class Connection:
-    """Try `dial.number`. Reports `Dialled` or `DialFailed`, and `Lost` after that, from threads of its own.
+    """Try `dial.number`. Reports `Dialled` where it succeeds, and `Lost` when it fails or ends, from its own threads.
 
     `session` is a `requests` session for this try alone, closed at its end: it carries the polling transport, and the
     websocket takes TLS settings, proxies and cookies from it. `shut(session)` makes every request of it that is under
@@ -59,9 +57,9 @@ class Connection:
         session: Any,
         shut: Callable[[Any], None],
         headers: Callable[[], Mapping[str, str]],
-        report: Callable[[Dialled | DialFailed | Lost], None],
+        report: Callable[[Dialled | Lost], None],
         progress: Callable[[object, Transport], None],
-        analysis: Callable[[object, bool], None] | None = None,
+        analysis: Callable[[object, bool], None] = lambda _body, _failed: None,
         called: Callable[[CallMade], None] = lambda _call: None,
     ) -> None:
         """Dial nothing before `start`."""
@@ -71,8 +69,7 @@ class Connection:
         self._report, self._progress, self._analysis, self._called = report, progress, analysis, called
         self._settled = threading.Event()  # the namespace is connected, or never will be
         self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._running = 0  # threads
+        self._threads: list[threading.Thread] = []
         self._websockets: list[WebSocket] = []
         self._client = self._make_client()
 
@@ -137,42 +134,36 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - libraries raise anything on an invalid answer
             _log.debug("%s: no connection: %s", self.transport, type(error.__context__ or error).__name__)
             late = time.monotonic() - began >= self._limit
-            self._report(DialFailed(self.number, ChannelReason.TIMEOUT if late else ChannelReason.REFUSED))
+            self._report(Lost(self.number, ChannelReason.TIMEOUT if late else ChannelReason.REFUSED))
             return
         self._settled.wait(self._limit)
         if self._ended.is_set():
             return
         if self._client.get_sid() is None or self._client.eio.state != "connected":
-            self._report(DialFailed(self.number, ChannelReason.HANDSHAKE_FAILED))
+            self._report(Lost(self.number, ChannelReason.HANDSHAKE_FAILED))
         else:
             self._report(Dialled(self.number, time.monotonic() - began))
 
     def _spawn(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Start a thread of the client: counted, named, and without a traceback when an invalid answer ends it."""
+        """Start a thread of the client: known, named, and without a traceback when an invalid answer ends it."""
 
         def run() -> None:
             try:
                 target(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the library raises anything on an invalid answer
                 _log.debug("%s: ended: %s", self.transport, type(error).__name__)
-            finally:
-                self._count(-1)
 
         thread = threading.Thread(target=run, name="uploader-socket", daemon=True)
-        self._count(+1)
+        self._threads.append(thread)
         thread.start()
         return thread
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._running += change
 
     def _received(self, *args: object) -> None:
         if args and not self._ended.is_set():
             self._progress(args[0], self.transport)
 
     def _analysed(self, args: tuple[object, ...], *, failed: bool) -> None:
-        if args and self._analysis is not None and not self._ended.is_set():
+        if args and not self._ended.is_set():
             self._analysis(args[0], failed)
 
     def _disconnected(self, reason: str = "") -> None:
@@ -190,7 +181,7 @@ class Connection:
         if leaving is not None:
             self._spawn(self._say_goodbye, leaving).join(GOODBYE)
         give_up = time.monotonic() + self._limit + GIVE_UP
-        while self._running and time.monotonic() < give_up:
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < give_up:
             self._cut()
             time.sleep(0.01)
         for opened in self._websockets:

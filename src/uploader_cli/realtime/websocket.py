@@ -20,10 +20,8 @@ from uploader_cli.core.events import CallMade
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_RECEIVED = 1 << 20
-"""Bytes of one message, with the headers of its frames."""
-MESSAGE_TIME = 30.0
-"""Seconds from the first byte of a message, which may have many frames, to its last."""
+MOST_RECEIVED = 1 << 20  # bytes of one message, with the headers of its frames
+MESSAGE_TIME = 30.0  # seconds from the first byte of a message, which may have many frames, to its last
 _FIRST_CONTROL = websocket.ABNF.OPCODE_CLOSE
 
 

@@ -26,8 +26,7 @@ from uploader_cli.run.from_file import readable_list
 from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.upload import named, select
 from uploader_cli.run.views import width_of
-from uploader_cli.selection.checksum import differs
-from uploader_cli.selection.walk import Selected, Skipped, Unusable
+from uploader_cli.selection.walk_queue import differs
 from uploader_cli.transfer.job import SKIPS
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.journal.schema import NAME
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.exit_status import Exit
+    from uploader_cli.selection.walk import Selected
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.journal.reading import History
 
@@ -189,9 +189,9 @@ class Plan:
     def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
         """Yield the files that would be sent; report the others."""
         for item in found:
-            if isinstance(item, Skipped):
+            if isinstance(item, ev.FileSkipped):
                 self._skip(item.file, item.path, item.reason)
-            elif isinstance(item, Unusable):
+            elif isinstance(item, ev.FileFailed):
                 self._fail(item)
             elif self._accepts(item):
                 yield item
@@ -206,7 +206,10 @@ class Plan:
         if refused is not None and not file.named:
             self._skip(file.file, file.path, SKIPS[refused.code])
             return False
-        wrong = Unusable(file.file, file.path, refused.code, refused.message) if refused is not None else differs(file)
+        if refused is None:
+            wrong = differs(file)
+        else:
+            wrong = ev.FileFailed(file.file, file.path, refused.code, refused.message, retryable=False)
         if wrong is not None:
             self._fail(wrong)
         return wrong is None
@@ -223,7 +226,7 @@ class Plan:
         self._skipped += 1
         self._tell(ev.FileSkipped(number, path, reason))
 
-    def _fail(self, item: Unusable) -> None:
+    def _fail(self, item: ev.FileFailed) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))
         self._tell(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False))
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, signals
+from uploader_cli.core.events import FileSkipped
 from uploader_cli.core.names import json_line
 from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
@@ -15,7 +16,6 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
 from uploader_cli.run.logfile import open_log
 from uploader_cli.run.upload import select
-from uploader_cli.selection.walk import Selected, Skipped
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import content_type
 from uploader_cli.transfer.pacing import Stop
@@ -23,6 +23,7 @@ from uploader_cli.transfer.pacing import Stop
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from uploader_cli.selection.walk import Selected
     from uploader_cli.settings import Settings
 
 _GOOD = ("completed", "pending", "uploading")
@@ -107,7 +108,7 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
 
 def _usable(found: Sequence[Selected]) -> tuple[list[LocalFile], list[tuple[str, list[str]]]]:
     files = [item for item in found if isinstance(item, LocalFile)]
-    broken = [(item.path, [item.message]) for item in found if not isinstance(item, LocalFile | Skipped)]
+    broken = [(item.path, [item.message]) for item in found if not isinstance(item, LocalFile | FileSkipped)]
     return files, broken
 
 

@@ -21,9 +21,8 @@ from uploader_cli.run.analysis import Places, analyse
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection
-from uploader_cli.selection.shard import holds, sharded
-from uploader_cli.selection.walk import Skipped, Step, missing, walk
+from uploader_cli.selection.selection import Selection, holds, sharded
+from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.selection.walk_queue import WalkQueue
 from uploader_cli.settings import OPTIONS
 from uploader_cli.transfer.journal import Target
@@ -125,7 +124,7 @@ def _never_empty(steps: Iterable[Step], error: errors.UsageError, *, listed: boo
     empty, any_step = True, False
     for step in steps:
         any_step = True
-        empty = empty and (step is None or isinstance(step, Skipped))
+        empty = empty and (step is None or isinstance(step, ev.FileSkipped))
         yield step
     if empty and (any_step or not listed):
         raise error

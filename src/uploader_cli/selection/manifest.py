@@ -11,23 +11,20 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
-from uploader_cli.selection.dedup import SeenNames
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import HIDDEN_CONTENT, Skipped, Unusable, has_hidden_content
+from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, has_hidden_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from uploader_cli.selection.walk import Step
+    from uploader_cli.selection.walk import Selected, Step
 
-NAMED = 20
-"""Maximum bad lines reported one by one."""
-SHOWN = 200
-"""Maximum characters of a path in a message."""
+NAMED = 20  # maximum bad lines reported one by one
+SHOWN = 200  # maximum characters of a path in a message
 _SUFFIXES = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
@@ -69,14 +66,14 @@ class Manifest:
         bad: list[BadLine] = []
         total = wrong = 0
         for item in self.lines():
+            if not self.strict:
+                return  # the header is valid: bad lines fail one by one
             total += 1
             problem = item if isinstance(item, BadLine) or not wants(item.name) else look(item)
             if isinstance(problem, BadLine):
                 wrong += 1
                 if len(bad) < NAMED:
                     bad.append(problem)
-            if not self.strict:
-                return  # the header is valid: bad lines fail one by one
         if not wrong:
             return
         unit = self.kind.unit
@@ -94,27 +91,41 @@ class Manifest:
         """
         numbers, seen = count(), SeenNames()
         for item in self.lines():
-            if isinstance(item, BadLine):
-                yield self._unusable(next(numbers), item)
-                continue
-            if not wants(item.name):
+            if isinstance(item, Entry) and not wants(item.name):
                 yield None
-                continue
-            number, info = next(numbers), look(item)
-            file = _file(number, item, info)
-            if isinstance(info, BadLine):
-                yield self._unusable(number, info, file)
-            elif seen.add(f"{file.destination}\0{os.path.abspath(item.path)}"):
-                yield file
             else:
-                yield Skipped(number, item.path, SkipReason.DUPLICATE, item.name)
+                yield self._selected(next(numbers), item, seen)
 
-    def _unusable(self, number: int, bad: BadLine, file: LocalFile | None = None) -> Unusable:
+    def _selected(self, number: int, item: Entry | BadLine, seen: SeenNames) -> Selected:
+        if isinstance(item, BadLine):
+            return self._failed(number, item)
+        info = look(item)
+        size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
+        path = os.path.abspath(item.path)
+        renamed = not path.replace(os.sep, "/").endswith(f"/{item.name}")
+        file = LocalFile(
+            number,
+            item.path,
+            item.name,
+            size,
+            mtime_ns,
+            named=True,
+            category=item.category,
+            sha256=item.sha256,
+            destination=f"{item.category or ''}{f'/{item.name}' if renamed else ''}",
+        )
+        if isinstance(info, BadLine):
+            return self._failed(number, info, file)
+        if not seen.add(f"{file.destination}\0{path}"):
+            return FileSkipped(number, item.path, SkipReason.DUPLICATE, relative_path=item.name)
+        return file
+
+    def _failed(self, number: int, bad: BadLine, file: LocalFile | None = None) -> FileFailed:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
         # For shards: a name that is the same on every machine, wherever the list is.
         name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
         message = f"{bad.message} ({where})" if bad.path else bad.message
-        return Unusable(number, bad.path or where, bad.code, message, local=file, relative_path=name)
+        return FileFailed(number, bad.path or where, bad.code, message, retryable=False, local=file, relative_path=name)
 
     def _without_category(self, item: Entry | BadLine) -> Entry | BadLine:
         if isinstance(item, BadLine) or item.category is None:
@@ -138,42 +149,23 @@ class Manifest:
 
 def look(entry: Entry) -> os.stat_result | BadLine:
     """Return the status of a listed file, or why it can't be sent. Links are followed."""
+    code = FailureCode.UNREADABLE
     try:
         info = os.stat(entry.path)
     except (FileNotFoundError, NotADirectoryError):
-        return BadLine(entry.line, "no such file", entry.path, FailureCode.VANISHED)
+        problem, code = "no such file", FailureCode.VANISHED
     except OSError as error:
-        return BadLine(entry.line, f"can't be read ({error.strerror})", entry.path, FailureCode.UNREADABLE)
-    if stat.S_ISDIR(info.st_mode):
-        words = "is a directory: give it as PATH, or list its files"
-        return BadLine(entry.line, words, entry.path, FailureCode.UNREADABLE)
-    if not stat.S_ISREG(info.st_mode):
-        return BadLine(entry.line, "not a regular file", entry.path, FailureCode.UNREADABLE)
-    if not info.st_size and has_hidden_content(entry.path):
-        return BadLine(entry.line, HIDDEN_CONTENT, entry.path, FailureCode.UNREADABLE)
-    return info
-
-
-def _file(number: int, entry: Entry, info: os.stat_result | BadLine) -> LocalFile:
-    size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
-    return LocalFile(
-        number,
-        entry.path,
-        entry.name,
-        size,
-        mtime_ns,
-        named=True,
-        category=entry.category,
-        sha256=entry.sha256,
-        destination=_destination(entry),
-    )
-
-
-def _destination(entry: Entry) -> str:
-    """Return an empty string if the file has its own name and the run's category on the server."""
-    path = os.path.abspath(entry.path).replace(os.sep, "/")
-    name = "" if path.endswith(f"/{entry.name}") else f"/{entry.name}"
-    return f"{entry.category or ''}{name}"
+        problem = f"can't be read ({error.strerror})"
+    else:
+        if stat.S_ISDIR(info.st_mode):
+            problem = "is a directory: give it as PATH, or list its files"
+        elif not stat.S_ISREG(info.st_mode):
+            problem = "not a regular file"
+        elif not info.st_size and has_hidden_content(entry.path):
+            problem = HIDDEN_CONTENT
+        else:
+            return info
+    return BadLine(entry.line, problem, entry.path, code)
 
 
 def _described(bad: BadLine) -> str:

@@ -14,18 +14,17 @@ import re
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-LONGEST = 1 << 20
-"""Maximum bytes of a line."""
-CATEGORIES = ("personal", "scenic")
-"""The server's categories (docs/protocol.md section 1)."""
+LONGEST = 1 << 20  # maximum bytes of a line
+CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
 COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 _OF_AN_EVENT = ("v", "seq", "run", "ts", "type", "file", "code", "message", "retryable")
 _OF_A_REPORT = (
@@ -36,8 +35,7 @@ OTHERS = frozenset((*_OF_AN_EVENT, *_OF_A_REPORT))
 """Columns of files that we write. They are ignored here, except `relative_path`, which replaces a missing `name`."""
 _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
-_ODD = re.compile("[\ud800-\udfff]")
-"""Bytes that are not UTF-8, as decoded here."""
+_UNDECODABLE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as decoded here
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -86,13 +84,29 @@ def parse(stream: IO[bytes], kind: Format, *, strict: bool = True) -> Iterator[E
     `strict`: an unknown column is an error, of the line in JSONL, of the whole list in CSV. Raises `UsageError` for a
     CSV header without a path.
     """
+    records: Iterator[tuple[int, Any]]
+    record: Any
+    read: Callable[[Any], Mapping[str, str | None] | None]
     match kind:
-        case Format.CSV:
-            yield from _csv(stream, strict=strict)
+        case Format.PLAIN:
+            records, read = _pieces(stream, b"\n"), partial(_from_path, line_end=b"\r")
+        case Format.NUL:
+            records, read = _pieces(stream, b"\0"), partial(_from_path, line_end=b"")
         case Format.JSONL:
-            yield from _jsonl(stream, strict=strict)
-        case _:
-            yield from _paths(stream, b"\0" if kind is Format.NUL else b"\n")
+            records, read = _pieces(stream, b"\n"), partial(_from_json, strict=strict)
+        case Format.CSV:
+            records = _csv_records(stream)
+            first = next(records, None)
+            if first is None:
+                return
+            read = partial(_from_row, columns=_header(*first, strict=strict))
+    for number, record in records:
+        try:
+            values = read(record)
+            if values is not None:
+                yield _entry(number, values)
+        except _Malformed as problem:
+            yield BadLine(number, str(problem))
 
 
 def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
@@ -111,45 +125,49 @@ def _pieces(stream: IO[bytes], separator: bytes) -> Iterator[tuple[int, bytes]]:
         yield number, rest
 
 
-def _paths(stream: IO[bytes], separator: bytes) -> Iterator[Entry | BadLine]:
-    """Parse any bytes that the file system allows; there are no comments, since `#` may start a name."""
-    for number, piece in _pieces(stream, separator):
-        raw = piece if separator == b"\0" else piece.removesuffix(b"\r")
-        if not raw:
-            continue
-        try:
-            if len(raw) > LONGEST:
-                raise _Malformed(f"longer than {LONGEST} bytes")
-            if b"\0" in raw:
-                raise _Malformed("contains a NUL character: a NUL-separated list needs -0")
-            yield _entry(number, {"path": os.fsdecode(raw)})
-        except (_Malformed, UnicodeDecodeError) as problem:
-            yield BadLine(number, _words(problem))
+def _from_path(piece: bytes, *, line_end: bytes) -> Mapping[str, str | None] | None:
+    """Read any bytes that the file system allows; there are no comments, since `#` may start a name."""
+    raw = piece.removesuffix(line_end)
+    _check_length(raw)
+    if b"\0" in raw:
+        raise _Malformed("contains a NUL character: a NUL-separated list needs -0")
+    try:
+        return {"path": os.fsdecode(raw)} if raw else None
+    except UnicodeDecodeError:
+        raise _Malformed("the path can't be decoded on this system") from None
 
 
-def _csv(stream: IO[bytes], *, strict: bool) -> Iterator[Entry | BadLine]:
-    columns: list[str] | None = None
-    for number, row in _records(stream):
-        if isinstance(row, str):
-            if columns is None:
-                raise UsageError(f"line {number}: the header is not valid CSV: {row}", hint=_HEADER)
-            yield BadLine(number, f"not valid CSV: {row}")
-            continue
-        if columns is None:
-            columns = _header(row, strict=strict)
-            continue
-        try:
-            if len(row) != len(columns):
-                raise _Malformed(f"{_count(len(row), 'value')} for {_count(len(columns), 'column')}")
-            if _ODD.search("".join(row)):
-                raise _Malformed("not UTF-8: put such a path into a column path_b64, in base64")
-            yield _entry(number, {name: value or None for name, value in zip(columns, row, strict=True)})
-        except _Malformed as problem:
-            yield BadLine(number, str(problem))
+def _from_json(piece: bytes, *, strict: bool) -> Mapping[str, str | None] | None:
+    if not piece.strip():
+        return None
+    _check_length(piece)
+    try:
+        found = json.loads(piece.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise _Malformed("not UTF-8") from None
+    except json.JSONDecodeError as problem:
+        raise _Malformed(f"not valid JSON: {problem.msg} (column {problem.colno})") from None
+    except RecursionError:
+        raise _Malformed("not valid JSON: nested too deeply") from None
+    except ValueError:  # json.loads converts no number of more than 4,300 digits
+        raise _Malformed("not valid JSON: a number is too long") from None
+    if not isinstance(found, dict):
+        raise _Malformed('must be an object as {"path": "a.mp4"}')
+    if strict and (unknown := _unknown(found)) is not None:
+        raise _Malformed(f"unknown key {unknown!r}")
+    for name in (*COLUMNS, "relative_path"):
+        if not isinstance(found.get(name), str | None):
+            raise _Malformed(f"{name} must be text")
+    return found
 
 
-def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield each record, or an error message, with the number of its first line; quoted values may contain line breaks.
+def _check_length(raw: bytes) -> None:
+    if len(raw) > LONGEST:
+        raise _Malformed(f"longer than {LONGEST} bytes")
+
+
+def _csv_records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield each record, or its error, with the number of its first line; quoted values may contain line breaks.
 
     An invalid record loses only its first line: the following lines are parsed again.
     """
@@ -167,7 +185,7 @@ def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
         try:
             row = next(rows, None)
         except csv.Error as problem:
-            yield number, "unclosed quote" if len(taken) > 1 else str(problem)
+            yield number, csv.Error("unclosed quote") if len(taken) > 1 else problem
             again.extendleft(reversed(taken[1:]))
             rows, number = csv.reader(lines(), strict=True), number + 1
             continue
@@ -178,56 +196,33 @@ def _records(stream: IO[bytes]) -> Iterator[tuple[int, list[str] | str]]:
         number += len(taken)
 
 
-_HEADER = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256"
-
-
-def _header(row: list[str], *, strict: bool) -> list[str]:
+def _header(number: int, row: list[str] | csv.Error, *, strict: bool) -> list[str]:
+    hint = "the first line of a CSV manifest has its columns: path, and optionally name, category, sha256"
+    if isinstance(row, csv.Error):
+        raise UsageError(f"line {number}: the header is not valid CSV: {row}", hint=hint)
     columns = [name.strip() for name in row]
     if not {"path", "path_b64"} & set(columns):
         separated = "; columns are separated by commas" if len(row) == 1 and re.search(r"[;\t|]", row[0]) else ""
-        raise UsageError(f"line 1: the column path is missing{separated}", hint=_HEADER)
+        raise UsageError(f"line {number}: the column path is missing{separated}", hint=hint)
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"line 1: duplicate column {twice!r}", hint=_HEADER)
-    if strict and (strange := _strange(columns)) is not None:
-        raise UsageError(f"line 1: unknown column {strange!r}", hint=f"{_HEADER}. --lenient ignores others")
+        raise UsageError(f"line {number}: duplicate column {twice!r}", hint=hint)
+    if strict and (unknown := _unknown(columns)) is not None:
+        raise UsageError(f"line {number}: unknown column {unknown!r}", hint=f"{hint}. --lenient ignores others")
     return columns
 
 
-def _jsonl(stream: IO[bytes], *, strict: bool) -> Iterator[Entry | BadLine]:
-    for number, piece in _pieces(stream, b"\n"):
-        if not piece.strip():
-            continue
-        try:
-            if len(piece) > LONGEST:
-                raise _Malformed(f"longer than {LONGEST} bytes")
-            yield _entry(number, _object(piece, strict=strict))
-        except _Malformed as problem:
-            yield BadLine(number, _words(problem))
+def _from_row(row: list[str] | csv.Error, *, columns: list[str]) -> Mapping[str, str | None]:
+    if isinstance(row, csv.Error):
+        raise _Malformed(f"not valid CSV: {row}")
+    if len(row) != len(columns):
+        raise _Malformed(f"{_count(len(row), 'value')} for {_count(len(columns), 'column')}")
+    if _UNDECODABLE.search("".join(row)):
+        raise _Malformed("not UTF-8: put such a path into a column path_b64, in base64")
+    return {name: value or None for name, value in zip(columns, row, strict=True)}
 
 
-def _object(piece: bytes, *, strict: bool) -> Mapping[str, str | None]:
-    try:
-        found = json.loads(piece.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise _Malformed("not UTF-8") from None
-    except json.JSONDecodeError as problem:
-        raise _Malformed(f"not valid JSON: {problem.msg} (column {problem.colno})") from None
-    except RecursionError:
-        raise _Malformed("not valid JSON: nested too deeply") from None
-    except ValueError:  # json.loads converts no number of more than 4,300 digits
-        raise _Malformed("not valid JSON: a number is too long") from None
-    if not isinstance(found, dict):
-        raise _Malformed('must be an object as {"path": "a.mp4"}')
-    if strict and (strange := _strange(found)) is not None:
-        raise _Malformed(f"unknown key {strange!r}")
-    for name in (*COLUMNS, "relative_path"):
-        if not isinstance(found.get(name), str | None):
-            raise _Malformed(f"{name} must be text")
-    return found
-
-
-def _strange(names: Mapping[str, object] | list[str]) -> str | None:
+def _unknown(names: Iterable[str]) -> str | None:
     return next((name for name in names if name not in COLUMNS and name not in OTHERS), None)
 
 
@@ -283,17 +278,13 @@ def _own_name(path: str) -> str:
 def _checked_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise _Malformed(f"name must be a relative path without . and .., as videos/a.mp4, not {_short(name)}")
-    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in name):
+    if "\0" in name or _UNDECODABLE.search(name):
         raise _Malformed(f"name contains a NUL character or an undecodable byte: {_short(name)}")
     return name
 
 
 def _short(value: str) -> str:
     return repr(value if len(value) <= 80 else value[:79] + "…")
-
-
-def _words(problem: Exception) -> str:
-    return "the path can't be decoded on this system" if isinstance(problem, UnicodeDecodeError) else str(problem)
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from uploader_cli.core.names import raw_bytes
 from uploader_cli.core.plan import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from uploader_cli.core.plan import Shard
     from uploader_cli.selection.walk import Selected, Step
 
-AHEAD = 1000
-"""Maximum steps taken before anything is sent; a selection that ends within them is completely known."""
-AHEAD_SECONDS = 1.0
-"""Maximum seconds for these steps, for a slow file system."""
-MOST_AHEAD = 10_000
-"""Maximum items taken if none of them can be sent."""
+AHEAD = 1000  # maximum steps taken before anything is sent; a selection that ends within them is completely known
+AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
+MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
 
 
 class Selection:
@@ -56,3 +56,16 @@ class Selection:
 
     def __iter__(self) -> Iterator[Selected]:
         return (item for item in self.steps() if item is not None)
+
+
+def sharded(steps: Iterable[Step], shard: Shard | None) -> Iterator[Step]:
+    """Yield the steps, with None for items of other shards; all items without a shard."""
+    for step in steps:
+        other = shard is not None and step is not None and not holds(shard, step.relative_path or step.path)
+        yield None if other else step
+
+
+def holds(shard: Shard, relative_path: str) -> bool:
+    """Return whether a file belongs to this shard: by a hash of its name on the server, the same on every machine."""
+    digest = hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shard.count == shard.index - 1

@@ -8,71 +8,30 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection import ignores
-from uploader_cli.selection.dedup import SeenNames
-from uploader_cli.selection.ignores import BadIgnoreFile, Ignores
+from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Ignores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.selection.filters import Filters
 
-AT_ONCE = 20_000
-"""Maximum names of a directory sorted in memory; a larger one is read several times."""
+AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A path skipped by a rule; `relative_path` as in `LocalFile`."""
-
-    file: int
-    path: str
-    reason: SkipReason
-    relative_path: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A path that can't be read or must not be sent; `local` as far as it is known."""
-
-    file: int
-    path: str
-    code: FailureCode
-    message: str
-    local: LocalFile | None = None
-    relative_path: str = field(default="", compare=False)
-
-
-Selected = LocalFile | Skipped | Unusable
-Step = Selected | None
-"""None: something was examined that is not selected."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """A directory to enter; `above` are the identities (device, inode) of it and of its parents.
-
-    `ignores` are the patterns of its parent directory.
-    """
-
-    path: str
-    relative: str
-    above: tuple[tuple[int, int], ...]
-    ignores: Ignores
-
-    def below(self, name: str) -> str:
-        """Return the path of an entry below the argument."""
-        return f"{self.relative}/{name}".split("/", 1)[1]
+Selected = LocalFile | FileSkipped | FileFailed
+"""A file, or what becomes of a path that a rule skips, that can't be read or that must not be sent."""
+Step = Selected | None  # None: something was examined that is not selected
 
 
 def missing(paths: Iterable[str]) -> list[str]:
@@ -97,6 +56,20 @@ def _overlap(paths: Sequence[str]) -> bool:
     return any(below.startswith(above) for above, below in pairwise(real))
 
 
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """A directory to enter, with the patterns of its parent; `above` identifies it and its parents: (device, inode)."""
+
+    path: str
+    relative: str
+    above: tuple[tuple[int, int], ...]
+    ignores: Ignores
+
+    def below(self, name: str) -> str:
+        """Return the path of an entry below the argument."""
+        return f"{self.relative}/{name}".split("/", 1)[1]
+
+
 class _Walker:
     def __init__(self, filters: Filters, *, follow_links: bool, may_repeat: bool) -> None:
         self._filters = filters
@@ -109,7 +82,7 @@ class _Walker:
         try:
             info = os.stat(path)
         except OSError as error:
-            yield self._unusable(path, base, error)
+            yield self._unreadable(path, base, error)
             return
         if stat.S_ISDIR(info.st_mode):
             yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),), Ignores()))
@@ -122,73 +95,68 @@ class _Walker:
         """Walk depth first, on a stack of our own: directories can nest deeper than Python's recursion limit."""
         stack = [self._entries(root)]
         while stack:
-            item = next(stack[-1], _LEFT)
-            if isinstance(item, _Left):
-                stack.pop()
-            elif isinstance(item, _Directory):
-                stack.append(self._entries(item))
-                yield None
-            else:
+            for item in stack[-1]:
+                if isinstance(item, _Directory):
+                    stack.append(self._entries(item))
+                    yield None
+                    break
                 yield item
+            else:
+                stack.pop()
 
     def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
-        relative = directory.relative
         try:
-            patterns = directory.ignores.within(directory.path, directory.below("")[:-1])
-        except BadIgnoreFile as error:  # the excluded files are unknown
-            words, name = f"{error}; its directory is not uploaded", f"{relative}/{ignores.NAME}"
-            path = os.path.join(directory.path, ignores.NAME)
-            yield Unusable(next(self._numbers), path, FailureCode.UNREADABLE, words, relative_path=name)
-            return
-        except OSError as error:
-            yield self._unusable(directory.path, relative, error)
-            return
-        try:
+            ignores = directory.ignores.within(directory.path, directory.below("")[:-1])
             for entry in _sorted_entries(directory.path):
-                yield self._entry(directory, entry, patterns)
+                yield self._entry(directory, entry, ignores)
+        except BadIgnoreFile as error:  # the excluded files are unknown
+            path, name = os.path.join(directory.path, IGNORE_FILE), f"{directory.relative}/{IGNORE_FILE}"
+            yield self._failed(path, name, f"{error}; its directory is not uploaded")
         except OSError as error:
-            yield self._unusable(directory.path, relative, error)
+            yield self._unreadable(directory.path, directory.relative, error)
 
-    def _entry(self, directory: _Directory, entry: os.DirEntry[str], patterns: Ignores) -> Step | _Directory:
+    def _entry(self, directory: _Directory, entry: os.DirEntry[str], ignores: Ignores) -> Step | _Directory:
         name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
         if entry.is_symlink() and not self._follow:
-            if not self._wants(below, patterns):
+            if not self._wants(below, ignores):
                 return None
-            return Skipped(next(self._numbers), entry.path, SkipReason.SYMLINK, name)
+            return FileSkipped(next(self._numbers), entry.path, SkipReason.SYMLINK, relative_path=name)
         try:
             info = entry.stat()
         except OSError as error:
-            return self._unusable(entry.path, name, error) if self._wants(below, patterns) else None
+            return self._unreadable(entry.path, name, error) if self._wants(below, ignores) else None
         if stat.S_ISDIR(info.st_mode):
             identity = (info.st_dev, info.st_ino)
-            left_out = patterns.leave_out(below, is_directory=True) or not self._filters.enters(below)
+            left_out = ignores.leave_out(below, is_directory=True) or not self._filters.enters(below)
             if left_out or identity in directory.above:
                 return None
-            return _Directory(entry.path, name, (*directory.above, identity), patterns)
-        return self._file(entry.path, name, info, named=False) if self._wants(below, patterns) else None
+            return _Directory(entry.path, name, (*directory.above, identity), ignores)
+        return self._file(entry.path, name, info, named=False) if self._wants(below, ignores) else None
 
-    def _wants(self, below: str, patterns: Ignores) -> bool:
-        return below.rpartition("/")[2] != ignores.NAME and self._filters.wants(below) and not patterns.leave_out(below)
+    def _wants(self, below: str, ignores: Ignores) -> bool:
+        return below.rpartition("/")[2] != IGNORE_FILE and self._filters.wants(below) and not ignores.leave_out(below)
 
     def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Selected:
-        number = next(self._numbers)
         special = "" if stat.S_ISREG(info.st_mode) else "not a regular file"
         if not special and not info.st_size and has_hidden_content(path):
             special = HIDDEN_CONTENT
+        if special and named:
+            return self._failed(path, relative, special)
+        number = next(self._numbers)
         if special:
-            if named:
-                return Unusable(number, path, FailureCode.UNREADABLE, special, relative_path=relative)
-            return Skipped(number, path, SkipReason.SPECIAL, relative)
+            return FileSkipped(number, path, SkipReason.SPECIAL, relative_path=relative)
         if self._seen is not None and not self._seen.add(_identity(path, info)):
-            return Skipped(number, path, SkipReason.DUPLICATE, relative)
+            return FileSkipped(number, path, SkipReason.DUPLICATE, relative_path=relative)
         return LocalFile(number, path, relative, info.st_size, info.st_mtime_ns, named)
 
-    def _unusable(self, path: str, relative: str, error: OSError) -> Unusable:
+    def _unreadable(self, path: str, relative: str, error: OSError) -> FileFailed:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        code = FailureCode.VANISHED if gone else FailureCode.UNREADABLE
         dangling = gone and os.path.islink(path)
         words = "a symbolic link to a file that does not exist" if dangling else error.strerror or str(error)
-        return Unusable(next(self._numbers), path, code, words, relative_path=relative)
+        return self._failed(path, relative, words, FailureCode.VANISHED if gone else FailureCode.UNREADABLE)
+
+    def _failed(self, path: str, relative: str, message: str, code: FailureCode = FailureCode.UNREADABLE) -> FileFailed:
+        return FileFailed(next(self._numbers), path, code, message, retryable=False, relative_path=relative)
 
 
 def has_hidden_content(path: str) -> bool:
@@ -207,13 +175,6 @@ def has_hidden_content(path: str) -> bool:
         os.close(handle)
 
 
-class _Left:
-    """Marks the end of a directory."""
-
-
-_LEFT = _Left()
-
-
 def _identity(path: str, info: os.stat_result) -> str:
     """Return an identity that keeps hard links apart: only for them the real path is needed."""
     return f"{info.st_dev}:{info.st_ino}" if info.st_nlink == 1 else os.path.realpath(path)
@@ -229,3 +190,21 @@ def _sorted_entries(path: str) -> Iterator[os.DirEntry[str]]:
         if len(entries) < AT_ONCE:
             return
         last = entries[-1].name
+
+
+class SeenNames:
+    """The names seen before, in bounded memory: SQLite stores them in a temporary file beyond its cache.
+
+    Not for concurrent use; the file is deleted with the object.
+    """
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA cache_size = -8192;"  # KiB
+            "CREATE TABLE seen (name BLOB PRIMARY KEY) WITHOUT ROWID; BEGIN;"
+        )
+
+    def add(self, name: str) -> bool:
+        """Add a name; return True if it is new."""
+        return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (os.fsencode(name),)).rowcount == 1

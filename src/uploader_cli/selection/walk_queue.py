@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.checksum import differs
-from uploader_cli.selection.walk import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.selection.selection import Selection
-    from uploader_cli.selection.walk import Selected, Unusable
+    from uploader_cli.selection.walk import Selected
 
-MOST = 10_000
-"""Maximum selected items that have not ended: more than one session, in little memory."""
-NOTICEABLE = 64 << 20
-"""Minimum bytes of a file whose content check is announced."""
-_JOIN = 0.5
-"""Seconds that `close` waits for the walk, since a file system may hang."""
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    error: BaseException | None = None
+MOST = 10_000  # maximum selected items that have not ended: more than one session, in little memory
+NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
+PIECE = 1 << 20  # bytes per read of a content check
+_JOIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
 class _Closed(Exception):
@@ -39,7 +31,7 @@ class WalkQueue:
     """Files in the order of the selection, for one consumer thread.
 
     The walk emits an event for each selected item, and another for one that ends here: skipped or failed. It pauses
-    while `MOST` items have not ended; `settle` or `settled` reports those that have.
+    while `MOST` items have not ended; `settle` reports those that have.
     """
 
     def __init__(self, selection: Selection, emit: Callable[[ev.Event], None], *, most: int = MOST) -> None:
@@ -48,23 +40,20 @@ class WalkQueue:
         self.ended = False
         self._selection, self._emit = selection, emit
         self._free = threading.Semaphore(max(most, len(selection.ahead)))
-        self._queue: SimpleQueue[LocalFile | _End] = SimpleQueue()
+        self._queue: SimpleQueue[LocalFile | BaseException | None] = SimpleQueue()  # None: the end
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Continue the walk in a thread; emit a complete selection at once."""
-        if not self._selection.complete:
-            self._thread = threading.Thread(target=self._walk, name="uploader-walk", daemon=True)
-            self._thread.start()
-            return
-        for item in self._selection.ahead:
-            self._select(item)
-        self._emit(ev.SelectionEnded())
-        if not any(file.sha256 for file in self.ahead):
-            self._hand_on_all()
-            return
-        self._thread = threading.Thread(target=self._hand_on_all, name="uploader-check", daemon=True)
+        """Continue the walk in a thread; emit a complete selection at once, so that its totals are known."""
+        if self._selection.complete:
+            for item in self._selection.ahead:
+                self._emit_selected(item)
+            self._emit(ev.SelectionEnded())
+            if not any(file.sha256 for file in self.ahead):
+                self._run()
+                return
+        self._thread = threading.Thread(target=self._run, name="uploader-walk", daemon=True)
         self._thread.start()
 
     def take(self, wait: float = 0.0) -> LocalFile | None:
@@ -75,25 +64,21 @@ class WalkQueue:
         if self.ended:
             return None
         try:
-            item = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+            item = self._queue.get(block=wait > 0, timeout=wait)
         except Empty:
             return None
         if isinstance(item, LocalFile):
             return item
         self.ended = True
-        if item.error is not None:
-            raise item.error
+        if item is not None:
+            raise item
         return None
 
     def settle(self, events: Sequence[ev.Event]) -> None:
-        """Count the ended files; a listener of the run's loop."""
+        """Continue the walk by the number of files that ended; a listener of the run's loop, in any thread."""
         ended = sum(isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped) for event in events)
         if ended:
-            self.settled(ended)
-
-    def settled(self, count: int = 1) -> None:
-        """Report that `count` items (at least 1) have ended, so that the walk continues. From any thread."""
-        self._free.release(count)
+            self._free.release(ended)
 
     def close(self) -> list[LocalFile]:
         """Stop the walk; return the files that were not taken."""
@@ -109,42 +94,44 @@ class WalkQueue:
         self.ended = True
         return left
 
-    def _walk(self) -> None:
+    def _run(self) -> None:
         error: BaseException | None = None
         try:
-            for step in self._selection.steps():
-                if step is not None:
-                    self._free.acquire()
-                if self._closed.is_set():
-                    return
-                if step is not None:
-                    self._select(step)
-                    self._hand_on(step)
-            self._emit(ev.SelectionEnded())
+            if self._selection.complete:
+                for item in self._selection.ahead:
+                    self._put(item)
+            else:
+                self._walk()
+        except _Closed:
+            pass
         except BaseException as bug:  # noqa: BLE001 - `take` raises it
             error = bug
         finally:
-            self._queue.put(_End(error))
+            self._queue.put(error)
 
-    def _hand_on_all(self) -> None:
-        for item in self._selection.ahead:
-            self._hand_on(item)
-        self._queue.put(_End())
+    def _walk(self) -> None:
+        for step in self._selection.steps():
+            if step is not None:
+                self._free.acquire()
+            self._check_open()
+            if step is not None:
+                self._emit_selected(step)
+                self._put(step)
+        self._emit(ev.SelectionEnded())
 
-    def _select(self, item: Selected) -> None:
+    def _emit_selected(self, item: Selected) -> None:
         self._emit(ev.FileSelected(item.file, item.path, item.size if isinstance(item, LocalFile) else 0))
 
-    def _hand_on(self, item: Selected) -> None:
+    def _put(self, item: Selected) -> None:
+        """Queue a file whose content is as listed; emit the end of every other item."""
         if isinstance(item, LocalFile):
             item = self._checked(item)
         if isinstance(item, LocalFile):
             self._queue.put(item)
-        elif isinstance(item, Skipped):
-            self._emit(ev.FileSkipped(item.file, item.path, item.reason))
         else:
-            self._emit(ev.FileFailed(item.file, item.path, item.code, item.message, retryable=False, local=item.local))
+            self._emit(item)
 
-    def _checked(self, file: LocalFile) -> LocalFile | Unusable:
+    def _checked(self, file: LocalFile) -> LocalFile | ev.FileFailed:
         """Compare a file's content with the digest of its list, unless the queue was closed."""
         slow = file.sha256 is not None and file.size >= NOTICEABLE
         try:
@@ -161,3 +148,32 @@ class WalkQueue:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise _Closed
+
+
+def differs(file: LocalFile, check: Callable[[], None] = lambda: None) -> ev.FileFailed | None:
+    """Return why `file` must not be sent; None without an expected SHA-256, or if it matches.
+
+    `check` is called between reads and raises to stop.
+    """
+    if file.sha256 is None:
+        return None
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
+    try:
+        with open(file.path, "rb", buffering=0) as source:
+            while count := source.readinto(buffer):
+                check()
+                digest.update(buffer[:count])
+            info = os.fstat(source.fileno())
+    except FileNotFoundError:
+        code, problem = ev.FailureCode.VANISHED, "the file no longer exists"
+    except OSError as error:
+        code, problem = ev.FailureCode.UNREADABLE, f"can't be read: {error.strerror}"
+    else:
+        code = ev.FailureCode.MISMATCH
+        if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+            problem = "modified while it was checked; not sent"
+        elif digest.hexdigest() != file.sha256:
+            problem = f"the SHA-256 is {digest.hexdigest()}, not {file.sha256} as listed; not sent"
+        else:
+            return None
+    return ev.FileFailed(file.file, file.path, code, problem, retryable=False, local=file)

@@ -1,11 +1,10 @@
 """Frozen settings and their sources: flag > environment > config file > default."""
 
-from uploader_cli.settings.config_template import config_template
-from uploader_cli.settings.layers import DEFAULT, Layer, Source, user_config_file
+from uploader_cli.settings.config_files import config_template, user_config_file
 from uploader_cli.settings.masking import MASK, mask
-from uploader_cli.settings.model import OPTIONS, Option, Settings
+from uploader_cli.settings.model import DEFAULT, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.resolution import profiles, resolve
-from uploader_cli.settings.values import Header, Invalid, parse_size, server_url
+from uploader_cli.settings.values import Header, Invalid, parse_size
 
 __all__ = [
     "DEFAULT",
@@ -22,6 +21,5 @@ __all__ = [
     "parse_size",
     "profiles",
     "resolve",
-    "server_url",
     "user_config_file",
 ]

@@ -1,4 +1,4 @@
-"""The API token, from the environment, a file or a command. It is never shown."""
+"""The API token, from a file or a command. It is never shown."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LOOK = 0.1
-"""Seconds between two checks for an interrupt."""
-COMMAND_LIMIT = 60.0
-"""Maximum seconds for a token command: long enough for a prompt, short enough for a CI job."""
+LOOK = 0.1  # seconds between two checks for an interrupt
+COMMAND_LIMIT = 60.0  # maximum seconds for a token command: long enough for a prompt, short enough for a CI job
 
 
-def from_file(file: Path, source: str, stopped: Callable[[], bool] = lambda: False) -> str:
+def token_from_file(file: Path, source: str, stopped: Callable[[], bool]) -> str:
     """Return the token in `file`, read each time because agents rotate it. Raises `UsageError` or `Interrupted`."""
     try:
         raw = _from_pipe(file, stopped) if file.is_fifo() else file.read_bytes()
@@ -52,11 +50,6 @@ def _from_pipe(file: Path, stopped: Callable[[], bool]) -> bytes:
         os.close(pipe)
 
 
-def _check(stopped: Callable[[], bool]) -> None:
-    if stopped():
-        raise Interrupted("interrupted while waiting for a token")
-
-
 class TokenCommand:
     """A shell command that prints a token. It runs once, and again when the server rejects the token."""
 
@@ -66,7 +59,7 @@ class TokenCommand:
         self._known: str | None = None
         self._lock = threading.Lock()
 
-    def token(self, *, refresh: bool, stopped: Callable[[], bool] = lambda: False) -> str:
+    def token(self, *, refresh: bool, stopped: Callable[[], bool]) -> str:
         """Return the token; `refresh` runs the command again. Raises `UsageError` or `Interrupted`."""
         with self._lock:
             if refresh or self._known is None:
@@ -77,7 +70,7 @@ class TokenCommand:
     def _run(self, stopped: Callable[[], bool]) -> str:
         import subprocess
 
-        process = subprocess.Popen(  # noqa: S602 - the user's command; an untrusted directory can't set it (layers.py)
+        process = subprocess.Popen(  # noqa: S602 - the user's command; an untrusted directory can't set it
             self._line,
             shell=True,
             stdin=subprocess.DEVNULL,
@@ -85,13 +78,11 @@ class TokenCommand:
             stderr=subprocess.DEVNULL,  # it may contain the secret and would disturb the live view
         )
         try:
-            output = _output(process, stopped)
-        except BaseException as error:
+            output = self._output(process, stopped)
+        except BaseException:
             # Not `with process`: it would wait for descendants that keep the pipe open.
             process.kill()
             process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise UsageError(f"{self._source}: the token command took longer than {COMMAND_LIMIT:.0f} s") from None
             raise
         if process.returncode:
             raise UsageError(
@@ -100,19 +91,20 @@ class TokenCommand:
             )
         return _checked(output.decode("ascii", "replace"), f"{self._source}: the output of the token command")
 
+    def _output(self, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bytes:
+        from subprocess import TimeoutExpired
 
-def _output(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bytes:
-    """Return the output of the process. Raises TimeoutExpired or `Interrupted`."""
-    from subprocess import TimeoutExpired
-
-    until = time.monotonic() + COMMAND_LIMIT
-    while True:
-        try:
-            return process.communicate(timeout=LOOK)[0]
-        except TimeoutExpired:
+        until = time.monotonic() + COMMAND_LIMIT
+        while time.monotonic() < until:
+            with suppress(TimeoutExpired):
+                return process.communicate(timeout=LOOK)[0]
             _check(stopped)
-            if time.monotonic() > until:
-                raise
+        raise UsageError(f"{self._source}: the token command took longer than {COMMAND_LIMIT:.0f} s")
+
+
+def _check(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise Interrupted("interrupted while waiting for a token")
 
 
 def _checked(content: str, what: str) -> str:

@@ -4,20 +4,17 @@ Each field declares how its value is parsed and which sources may set it; flags,
 and their checks follow from it. `resolve` reads all sources; `Settings(server=…, retries=2)` sets values directly.
 """
 
-from __future__ import annotations
-
 # ruff: noqa: RUF009 - `option` is a field specifier: each call makes its own `dataclasses.field`
-from dataclasses import dataclass, field, fields
+# Annotations are evaluated here: they determine parsers.
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from uploader_cli.settings import bearer, shard, values
-from uploader_cli.settings.layers import DEFAULT, Layer, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from uploader_cli.settings.values import Header, ReportFile
+from uploader_cli.settings import shard, values
+from uploader_cli.settings.bearer import TokenCommand, token_from_file
+from uploader_cli.settings.values import Header, ReportFile
 
 T = TypeVar("T")
 
@@ -26,18 +23,56 @@ NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
 
+class Layer(StrEnum):
+    """The kinds of source, highest precedence first."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    DIRECTORY_PROFILE = "profile of the working directory"
+    USER_PROFILE = "profile"
+    WORKING_DIRECTORY = "working directory"
+    USER_CONFIG = "user config"
+    DEFAULT = "default"
+
+    @property
+    def rank(self) -> int:
+        """0 for the highest precedence."""
+        return list(Layer).index(self)
+
+    @property
+    def untrusted(self) -> bool:
+        """True for the working directory, whose config may be from somebody else."""
+        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The source of one value. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key."""
+
+    layer: Layer
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+DEFAULT = Source(Layer.DEFAULT, "default")
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How one setting is read.
+    """One setting. `names` are its allowed values, where these are names.
 
-    `stranger`: the config of a working directory may set it. `stored`: it defines a run and is stored to resume it.
+    `allow_cwd_config`: the config of a working directory may set it, which may be from somebody else. `stored`: it
+    defines a run and is stored to resume it.
     """
 
     name: str
     default: Any
     parse: Callable[[object], Any]
+    names: tuple[str, ...] = ()
     many: bool = False
-    stranger: bool = True
+    allow_cwd_config: bool = True
     in_config: bool = True
     on_command_line: bool = True
     must_exist: bool = False
@@ -53,20 +88,15 @@ class Option:
         """The environment variable."""
         return f"UPLOADER_{self.name.upper()}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The allowed values if they are names, else none."""
-        return self.parse.names if isinstance(self.parse, values.OneOf) else ()
-
     def ways(self, user_config: Path | None = None) -> str:
         """Return the ways to set the option, for a hint."""
         ways = [self.flag] if self.on_command_line else ["--token-file", "--token-command"]
         return ", ".join([*ways, self.variable]) + (f" or {user_config}" if user_config and self.in_config else "")
 
 
-def option(parse: Callable[[object], Any], *, default: T, shown: bool = True, **spec: bool) -> T:
-    """Declare a field of `Settings`; `spec` are fields of `Option`. Its type is that of the default."""
-    return field(default=default, repr=shown, metadata={"option": {"parse": parse, **spec}})
+def option(parse: Callable[[object], Any] | None = None, *, default: T, shown: bool = True, **spec: bool) -> T:
+    """Declare a field of `Settings`; `spec` are fields of `Option`. A boolean or a `Literal` needs no parser."""
+    return field(default=default, repr=shown, metadata={"parse": parse, "spec": spec})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,80 +110,66 @@ class Settings:
 
     profile: str | None = option(values.text, default=None, in_config=False, stored=True)
     server: str = option(values.server_url, default="", stored=True)
-    category: Literal["personal", "scenic"] = option(
-        values.one_of("personal", "scenic"), default="personal", stored=True
-    )
-    protocol: Literal["auto", "batch", "tus"] = option(
-        values.one_of("auto", "batch", "tus"), default="auto", stored=True
-    )
+    category: Literal["personal", "scenic"] = option(default="personal", stored=True)
+    protocol: Literal["auto", "batch", "tus"] = option(default="auto", stored=True)
     tus_endpoint: str | None = option(values.endpoint_url, default=None, stored=True)
-    jobs: int | Literal["auto"] = option(values.jobs, default="auto", stored=True)
+    jobs: int | Literal["auto"] = option(values.whole(1, auto="auto"), default="auto", stored=True)
     chunk_size: int | Literal["auto"] = option(values.size(LEAST_CHUNK, auto="auto"), default="auto", stored=True)
-    checksum: Literal["auto", "none", "sha1", "sha256"] = option(
-        values.one_of("auto", "none", "sha1", "sha256"), default="auto", stored=True
-    )
-    pack: bool = option(values.switch, default=True, stored=True)
+    checksum: Literal["auto", "none", "sha1", "sha256"] = option(default="auto", stored=True)
+    pack: bool = option(default=True, stored=True)
     limit_rate: int | None = option(values.size(1, none=None), default=None, stored=True)
     include: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     exclude: tuple[str, ...] = option(values.text, default=(), many=True, stored=True)
     shard: str | None = option(shard.parse, default=None, in_config=False, stored=True)
-    follow_links: bool = option(values.switch, default=False, stranger=False, stored=True)
-    from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, stranger=False)
-    from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(
-        values.one_of("auto", "plain", "nul", "csv", "jsonl"), default="auto", stored=True
-    )
-    null: bool = option(values.switch, default=False, stored=True)
-    lenient: bool = option(values.switch, default=False, stored=True)
-    skip_existing: bool = option(values.switch, default=False, stored=True)
-    trust_receipts: bool = option(values.switch, default=False, stored=True)
-    dry_run: bool = option(values.switch, default=False)
+    follow_links: bool = option(default=False, allow_cwd_config=False, stored=True)
+    from_file: Path | Literal["-"] | None = option(values.path_or_stdin, default=None, allow_cwd_config=False)
+    from_format: Literal["auto", "plain", "nul", "csv", "jsonl"] = option(default="auto", stored=True)
+    null: bool = option(default=False, stored=True)
+    lenient: bool = option(default=False, stored=True)
+    skip_existing: bool = option(default=False, stored=True)
+    trust_receipts: bool = option(default=False, stored=True)
+    dry_run: bool = option(default=False)
     retries: int = option(values.whole(0), default=5, stored=True)
     max_wait: float = option(values.seconds(zero=True), default=1200.0, stored=True)
     wait_for_server: float = option(values.seconds(zero=True), default=600.0, stored=True)
     stall: float = option(values.seconds(zero=False), default=30.0, stored=True)
     warn_latency: float | None = option(values.threshold("of milliseconds"), default=None)
     warn_error_rate: float | None = option(values.threshold("of percent", most=100.0), default=None)
-    fail_fast: bool = option(values.switch, default=False, stored=True)
-    resend_unknown: bool = option(values.switch, default=False, stored=True)
-    resume: bool = option(values.switch, default=True)
-    verify: bool = option(values.switch, default=False, stored=True)
-    analyze: Literal["none", "content", "fusion", "music"] = option(
-        values.one_of("none", "content", "fusion", "music"), default="none", stored=True
-    )
-    analysis_to: Path | None = option(values.path, default=None, stranger=False)
-    cancel_on_interrupt: bool = option(values.switch, default=False, stored=True)
-    state_dir: Path | None = option(values.path, default=None, stranger=False)
-    json: bool = option(values.switch, default=False)
-    progress: Literal["auto", "live", "plain", "none"] = option(
-        values.one_of("auto", "live", "plain", "none"), default="auto"
-    )
-    quiet: bool = option(values.switch, default=False)
+    fail_fast: bool = option(default=False, stored=True)
+    resend_unknown: bool = option(default=False, stored=True)
+    resume: bool = option(default=True)
+    verify: bool = option(default=False, stored=True)
+    analyze: Literal["none", "content", "fusion", "music"] = option(default="none", stored=True)
+    analysis_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    cancel_on_interrupt: bool = option(default=False, stored=True)
+    state_dir: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    json: bool = option(default=False)
+    progress: Literal["auto", "live", "plain", "none"] = option(default="auto")
+    quiet: bool = option(default=False)
     verbose: int = option(values.whole(0), default=0)
-    log_file: Path | None = option(values.path, default=None, stranger=False)
-    log_level: Literal["debug", "info", "warning", "error"] = option(
-        values.one_of("debug", "info", "warning", "error"), default="info"
-    )
-    report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, stranger=False)
-    failed_to: Path | None = option(values.path, default=None, stranger=False)
-    on_failure: str | None = option(values.command, default=None, shown=False, stranger=False)
+    log_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    log_level: Literal["debug", "info", "warning", "error"] = option(default="info")
+    report: tuple[ReportFile, ...] = option(values.report_file, default=(), many=True, allow_cwd_config=False)
+    failed_to: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    on_failure: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
     token: str | None = option(
-        values.secret, default=None, shown=False, stranger=False, in_config=False, on_command_line=False
+        values.secret, default=None, shown=False, allow_cwd_config=False, in_config=False, on_command_line=False
     )
-    token_file: Path | None = option(values.path, default=None, stranger=False)
-    token_command: str | None = option(values.command, default=None, shown=False, stranger=False)
-    header: tuple[Header, ...] = option(values.header, default=(), many=True, stranger=False)
-    ca_bundle: Path | None = option(values.path, default=None, stranger=False, must_exist=True, stored=True)
-    client_cert: Path | None = option(values.path, default=None, stranger=False, must_exist=True, stored=True)
-    insecure: bool = option(values.switch, default=False, stranger=False)
-    proxy: str | None = option(values.proxy_url, default=None, shown=False, stranger=False, stored=True)
+    token_file: Path | None = option(values.path, default=None, allow_cwd_config=False)
+    token_command: str | None = option(values.command, default=None, shown=False, allow_cwd_config=False)
+    header: tuple[Header, ...] = option(values.header, default=(), many=True, allow_cwd_config=False)
+    ca_bundle: Path | None = option(values.path, default=None, allow_cwd_config=False, must_exist=True, stored=True)
+    client_cert: Path | None = option(values.path, default=None, allow_cwd_config=False, must_exist=True, stored=True)
+    insecure: bool = option(default=False, allow_cwd_config=False)
+    proxy: str | None = option(values.proxy_url, default=None, shown=False, allow_cwd_config=False, stored=True)
 
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     token_withheld: bool = False
-    _command: bearer.TokenCommand | None = field(init=False, repr=False, compare=False)
+    _command: TokenCommand | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        command = bearer.TokenCommand(self.token_command, self._named("token_command")) if self.token_command else None
+        command = TokenCommand(self.token_command, self._named("token_command")) if self.token_command else None
         object.__setattr__(self, "_command", command)
 
     @property
@@ -175,13 +191,18 @@ class Settings:
             return platformdirs.user_state_path("uploader")
         return self.state_dir
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of `--header`, to be sent with each request."""
+        return {header.name: header.value for header in self.header}
+
     def storable(self) -> dict[str, str | list[str] | bool]:
         """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
 
         They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
         header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
         """
-        stored: dict[str, str | list[str] | bool] = {"resume": True}
+        stored: dict[str, str | list[str] | bool] = {"resume": True, "limit_rate": "none", "shard": "none"}
         for name, spec in OPTIONS.items():
             value = getattr(self, name)
             if not spec.stored or (self.tus_endpoint and name in ("server", "category")):
@@ -194,16 +215,9 @@ class Settings:
                 stored[name] = str(value.absolute())
             elif value is not None and not (name == "proxy" and "@" in value):
                 stored[name] = str(value)
-        stored.setdefault("limit_rate", "none")
-        stored.setdefault("shard", "none")
         if self.sources.get(self.target_option, DEFAULT).layer.untrusted:
             stored[NAMED_BY_DIRECTORY] = True
         return stored
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of `--header`, to be sent with each request."""
-        return {header.name: header.value for header in self.header}
 
     def bearer(self, *, refresh: bool = False, stopped: Callable[[], bool] = lambda: False) -> str | None:
         """Return the token, or None if there is none or it is withheld.
@@ -212,28 +226,24 @@ class Settings:
         read each time; the command runs once, and again for `refresh`. Raises `UsageError`, without the token, and
         `Interrupted` once `stopped` returns True while waiting for a command or a pipe.
         """
-        if self.token_withheld:
-            return None
-        match self._token_option():
-            case "token":
-                return self.token
-            case "token_file" if self.token_file:
-                return bearer.from_file(self.token_file, self._named("token_file"), stopped)
-            case "token_command" if self._command:
-                return self._command.token(refresh=refresh, stopped=stopped)
-        return None
-
-    def _token_option(self) -> str | None:
-        strength = list(Layer)
         given = [name for name in ("token", "token_file", "token_command") if getattr(self, name)]
-        return min(given, key=lambda name: strength.index(self.sources.get(name, DEFAULT).layer), default=None)
+        first = min(given, key=lambda name: self.sources.get(name, DEFAULT).layer.rank, default=None)
+        if first is None or self.token_withheld:
+            return None
+        if first == "token_command" and self._command:
+            return self._command.token(refresh=refresh, stopped=stopped)
+        if first == "token_file" and self.token_file:
+            return token_from_file(self.token_file, self._named(first), stopped)
+        return self.token
 
     def _named(self, name: str) -> str:
         return self.sources[name].name if name in self.sources else name
 
 
-OPTIONS: Mapping[str, Option] = {
-    spec.name: Option(spec.name, spec.default, **spec.metadata["option"])
-    for spec in fields(Settings)
-    if "option" in spec.metadata
-}
+def _option(spec: Field[Any]) -> Option:
+    names = get_args(spec.type) if get_origin(spec.type) is Literal else ()
+    parse = spec.metadata["parse"] or (values.one_of(*names) if names else values.switch)
+    return Option(spec.name, spec.default, parse, names, **spec.metadata["spec"])
+
+
+OPTIONS: Mapping[str, Option] = {spec.name: _option(spec) for spec in fields(Settings) if spec.metadata}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import layers, shard
-from uploader_cli.settings.layers import DEFAULT, PROFILES, Given, Layer, Source
-from uploader_cli.settings.model import NAMED_BY_DIRECTORY, OPTIONS, Option, Settings
+from uploader_cli.settings import config_files, shard
+from uploader_cli.settings.config_files import PROFILES, Given
+from uploader_cli.settings.model import DEFAULT, NAMED_BY_DIRECTORY, OPTIONS, Layer, Option, Settings, Source
 from uploader_cli.settings.values import Invalid, ReportFile
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def resolve(
     need_server: bool = True,
     use_endpoint: bool = True,
 ) -> Settings:
-    """Resolve the settings of one command; `flags` by option name, None for one that was not used.
+    """Resolve the settings of one command; `flags` by option name, None or an empty list for one that was not used.
 
     `stored` are the options of a run (`Settings.storable`), used for flags that were not given. A dry run needs no
     server, nor does an upload to a tus endpoint; `use_endpoint=False` (commands about sessions) ignores the endpoint.
@@ -34,27 +34,30 @@ def resolve(
     """
     typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
     distrusted = bool(typed.pop(NAMED_BY_DIRECTORY, None))
-    here, notes = layers.from_working_directory(cwd, OPTIONS, user_config)
-    own = layers.from_user_config(user_config, OPTIONS)
-    environment = layers.from_environment(env, OPTIONS, cwd)
-    line = layers.from_flags(typed, OPTIONS, cwd)
+    here, notes = config_files.of_directory(cwd, user_config)
+    own = config_files.of_user(user_config)
+    environment = _environment(env, cwd)
+    line = {name: Given(raw, Source(Layer.FLAG, OPTIONS[name].flag), cwd) for name, raw in typed.items()}
     known = here.profiles.keys() | own.profiles.keys()
     if stored and flags.get(PROFILES) is None and PROFILES in line and line[PROFILES].raw not in known:
         gone = line.pop(PROFILES).raw
         notes += (f"the profile {gone!r} of the run is not in the config files here; the run continues without it",)
     profile = _profile(line.get(PROFILES) or environment.get(PROFILES), known, user_config)
     chosen = own.profiles.get(profile, {})
-    strata = (line, environment, here.profiles.get(profile, {}), chosen, here.base, own.base)
+    layers = (line, environment, here.profiles.get(profile, {}), chosen, here.base, own.base)
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
-        given = next((stratum[name] for stratum in strata if name in stratum), None)
+        given = next((layer[name] for layer in layers if name in layer), None)
         sources[name] = given.source if given else DEFAULT
         if given:
             found[name] = _value(option, given)
     if found.get("shard"):
-        found["shard"] = _placed_shard(found["shard"], env, sources["shard"])
-    settings = _aimed(Settings(**found, sources=sources, notes=notes), use_endpoint=use_endpoint)
+        try:  # resolved once: a run that is resumed elsewhere stays the same shard
+            found["shard"] = shard.resolved(found["shard"], env)
+        except Invalid as error:
+            raise UsageError(f"{sources['shard']}: {error}", hint=error.hint) from None
+    settings = _with_target(Settings(**found, sources=sources, notes=notes), use_endpoint=use_endpoint)
     if distrusted:
         name = settings.target_option
         sources[name] = Source(Layer.WORKING_DIRECTORY, f"{sources[name]}, as the directory of the run named it")
@@ -64,16 +67,20 @@ def resolve(
 
 def profiles(cwd: Path, user_config: Path | None) -> list[str]:
     """Return the names of the profiles in the config files, sorted. Raises `UsageError` for an invalid file."""
-    here, _ = layers.from_working_directory(cwd, OPTIONS, user_config)
-    return sorted(here.profiles.keys() | layers.from_user_config(user_config, OPTIONS).profiles.keys())
+    here, _ = config_files.of_directory(cwd, user_config)
+    return sorted(here.profiles.keys() | config_files.of_user(user_config).profiles.keys())
 
 
-def _placed_shard(found: str, env: Mapping[str, str], source: Source) -> str:
-    """Resolve `auto` once, so that a run that is resumed elsewhere stays the same shard."""
-    try:
-        return shard.placed(found, env)
-    except Invalid as error:
-        raise UsageError(f"{source}: {error}", hint=error.hint) from None
+def _environment(env: Mapping[str, str], cwd: Path) -> dict[str, Given]:
+    """Read `UPLOADER_<OPTION>`; an empty variable counts as unset, a list has one item per line."""
+    found = {}
+    for name, option in OPTIONS.items():
+        raw: object = env.get(option.variable, "")
+        if option.many:
+            raw = [line for line in str(raw).splitlines() if line.strip()]
+        if raw:
+            found[name] = Given(raw, Source(Layer.ENVIRONMENT, option.variable), cwd)
+    return found
 
 
 def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:
@@ -84,53 +91,44 @@ def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None
         return str(asked.raw)
     where = f"{user_config} or " if user_config else ""
     names = ", ".join(sorted(known))
-    there = (
-        f"use one of: {names}" if names else f"no profile is defined: write [profile.NAME] into {where}uploader.toml"
-    )
-    raise UsageError(f"{asked.source}: unknown profile {asked.raw!r}", hint=there)
-
-
-def _aimed(settings: Settings, *, use_endpoint: bool) -> Settings:
-    """Drop the tus endpoint where it is unwanted or a source of higher precedence names a server."""
-    if not settings.tus_endpoint:
-        return settings
-    strength = list(Layer)
-    server, endpoint = (strength.index(settings.sources[name].layer) for name in ("server", "tus_endpoint"))
-    if not use_endpoint or server < endpoint:
-        return replace(settings, tus_endpoint=None)
-    aside = {
-        "server": "both name a destination",
-        "category": "a tus server has no categories",
-        "protocol": "a tus endpoint uses the tus protocol",
-    }
-    for name, why in aside.items():
-        if settings.sources[name].layer is Layer.FLAG and (name != "protocol" or settings.protocol == "batch"):
-            said = f"{OPTIONS[name].flag}{' batch' if name == 'protocol' else ''}"
-            raise UsageError(
-                f"{said} and {settings.sources['tus_endpoint']} exclude each other: {why}",
-                hint="omit one of them",
-            )
-    return replace(settings, protocol="tus")
+    hint = f"use one of: {names}" if names else f"no profile is defined: write [profile.NAME] into {where}uploader.toml"
+    raise UsageError(f"{asked.source}: unknown profile {asked.raw!r}", hint=hint)
 
 
 def _value(option: Option, given: Given) -> Any:
     try:
         if option.many:
-            return tuple(_placed(option.parse(item), given.base) for item in given.raw)
-        value = option.parse(given.raw)
+            return tuple(_absolute(option.parse(item), given.base) for item in given.raw)
+        value = _absolute(option.parse(given.raw), given.base)
     except Invalid as error:
         raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
-    value = _placed(value, given.base)
     if option.must_exist and not value.exists():
         raise UsageError(f"{given.source}: no such file: {value}")
     return value
 
 
-def _placed(value: Any, base: Path) -> Any:
+def _absolute(value: Any, base: Path) -> Any:
     """Resolve a relative path against the directory of its config file, or the working directory."""
     if isinstance(value, Path):
         return base / value
     return replace(value, path=base / value.path) if isinstance(value, ReportFile) else value
+
+
+def _with_target(settings: Settings, *, use_endpoint: bool) -> Settings:
+    """Drop the tus endpoint where it is unwanted or a source of higher precedence names a server."""
+    if not settings.tus_endpoint:
+        return settings
+    server, endpoint = settings.sources["server"], settings.sources["tus_endpoint"]
+    if not use_endpoint or server.layer.rank < endpoint.layer.rank:
+        return replace(settings, tus_endpoint=None)
+    excluded = {"server": "both name a destination", "category": "a tus server has no categories"}
+    if settings.protocol == "batch":
+        excluded["protocol"] = "a tus endpoint uses the tus protocol"
+    for name, why in excluded.items():
+        if settings.sources[name].layer is Layer.FLAG:
+            flag = "--protocol batch" if name == "protocol" else OPTIONS[name].flag
+            raise UsageError(f"{flag} and {endpoint} exclude each other: {why}", hint="omit one of them")
+    return replace(settings, protocol="tus")
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:
@@ -141,8 +139,8 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             hint=f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file}). '
             "To try it without a server: uploader demo",
         )
-    loud, silent = settings.sources["verbose"], settings.sources["quiet"]
-    if settings.quiet and settings.verbose and loud.layer is silent.layer is Layer.FLAG:
+    flags = [settings.sources[name].layer is Layer.FLAG for name in ("quiet", "verbose")]
+    if settings.quiet and settings.verbose and all(flags):
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from uploader_cli.settings.masking import MASK, is_secret_header, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Invalid(ValueError):
@@ -43,11 +43,15 @@ class Header:
         return f"Header({self.name}: {MASK if self.secret else self.value})"
 
 
+ReportKind = Literal["json", "csv", "junit", "markdown"]
+_REPORTS: dict[str, ReportKind] = {".json": "json", ".csv": "csv", ".xml": "junit", ".md": "markdown"}
+
+
 @dataclass(frozen=True, slots=True)
 class ReportFile:
     """One `--report`: format and path."""
 
-    kind: Literal["json", "csv", "junit", "markdown"]
+    kind: ReportKind
     path: Path
 
     def __str__(self) -> str:
@@ -73,81 +77,91 @@ def switch(raw: object) -> bool:
     raise Invalid(f"must be true or false, not {raw!r}")
 
 
-def whole(minimum: int) -> Callable[[object], int]:
-    """Return a parser for whole numbers of at least `minimum`."""
-
-    def parse(raw: object) -> int:
-        value = _number(raw)
-        if value is None or not value.is_integer() or value < minimum:
-            raise Invalid(f"must be a whole number, {minimum} or more, not {raw!r}")
-        return int(value)
-
-    return parse
+def whole(minimum: int, **words: str) -> Callable[[object], Any]:
+    """Return a parser for whole numbers of at least `minimum`, and for `words` with their values."""
+    what = f"a whole number, {minimum} or more"
+    return _number(what, lambda value: value.is_integer() and value >= minimum, words, convert=int)
 
 
-def seconds(*, zero: bool) -> Callable[[object], float]:
+def seconds(*, zero: bool) -> Callable[[object], Any]:
     """Return a parser for durations in seconds; `zero` allows 0."""
-
-    def parse(raw: object) -> float:
-        value = _number(raw)
-        if value is None or value < 0 or (value == 0 and not zero):
-            raise Invalid(f"must be a number of seconds, {'0 or more' if zero else 'more than 0'}, not {raw!r}")
-        return value
-
-    return parse
+    what = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
+    return _number(what, lambda value: value > 0 or (zero and value == 0), {})
 
 
-def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], float | None]:
+def threshold(unit: str, *, most: float = math.inf) -> Callable[[object], Any]:
     """Return a parser for numbers above 0 and below `most`; `none` disables the threshold."""
+    what = f"a number {unit}, more than 0{f' and less than {most:g}' if most < math.inf else ''}"
+    return _number(what, lambda value: 0 < value < most, {"none": None})
 
-    def parse(raw: object) -> float | None:
-        if raw == "none":
+
+def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
+    """Return a parser for sizes of at least `minimum` bytes, and for `words` with their values."""
+
+    def read(raw: object) -> int | None:
+        amount = None if isinstance(raw, bool) or not isinstance(raw, int | str) else parse_size(str(raw))
+        return amount if amount is not None and amount >= minimum else None
+
+    return _parser(f"a size of at least {minimum}", read, words)
+
+
+def _number(
+    what: str, fits: Callable[[float], bool], words: Mapping[str, str | None], convert: type[float] = float
+) -> Callable[[object], Any]:
+    def read(raw: object) -> float | None:
+        if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             return None
-        value = _number(raw)
-        if value is None or not 0 < value < most:
-            below = f" and less than {most:g}" if most < math.inf else ""
-            raise Invalid(f"must be none or a number {unit}, more than 0{below}, not {raw!r}")
+        try:
+            value = float(raw)
+        except (ValueError, OverflowError):
+            return None
+        return convert(value) if math.isfinite(value) and fits(value) else None
+
+    return _parser(what, read, words)
+
+
+def _parser(
+    what: str, read: Callable[[object], float | None], words: Mapping[str, str | None]
+) -> Callable[[object], Any]:
+    def parse(raw: object) -> Any:
+        if isinstance(raw, str) and raw in words:
+            return words[raw]
+        value = read(raw)
+        if value is None:
+            raise Invalid(f"must be {''.join(f'{word} or ' for word in words)}{what}, not {raw!r}")
         return value
 
     return parse
 
 
-def _number(raw: object) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        return None
-    try:
-        value = float(raw)
-    except (ValueError, OverflowError):
-        return None
-    return value if math.isfinite(value) else None
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """A parser that accepts one of `names`."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, raw: object) -> Any:
-        """Return the name unchanged."""
-        if raw in self.names:
-            return raw
-        raise Invalid(f"must be {', '.join(self.names[:-1])} or {self.names[-1]}, not {raw!r}")
+def parse_size(raw: str) -> int:
+    """Parse a size into bytes: `8M` and `8MiB` are 8 × 1024², `8MB` is 8,000,000. Raises `Invalid`."""
+    found = _SIZE.fullmatch(raw.strip())
+    if not found:
+        raise Invalid(f"must be a size, not {raw!r}", hint="for example 8M (8 × 1024²), 8MB (8,000,000) or 8388608")
+    number, unit, suffix = found.groups()
+    base = 1000 if (suffix or "").lower() == "b" else 1024
+    power = " kmgt".index(unit.lower()) if unit else 0
+    return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
-def one_of(*names: str) -> OneOf:
+def written_size(count: int) -> str:
+    """Format `count` bytes so that `parse_size` returns it."""
+    return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
+
+
+def one_of(*names: str) -> Callable[[object], Any]:
     """Return a parser that accepts one of `names`."""
-    return OneOf(names)
 
+    def parse(raw: object) -> Any:
+        if raw in names:
+            return raw
+        raise Invalid(f"must be {', '.join(names[:-1])} or {names[-1]}, not {raw!r}")
 
-def jobs(raw: object) -> int | Literal["auto"]:
-    """Parse a number of parallel uploads, or `auto`."""
-    if raw == "auto":
-        return "auto"
-    try:
-        return whole(1)(raw)
-    except Invalid:
-        raise Invalid(f"must be auto or a whole number, 1 or more, not {raw!r}") from None
+    return parse
 
 
 def path(raw: object) -> Path:
@@ -159,14 +173,6 @@ def path(raw: object) -> Path:
         return Path(written).expanduser()
     except RuntimeError as error:  # "~nobody"
         raise Invalid(f"{raw!r}: {error}") from None
-
-
-_REPORTS: dict[str, Literal["json", "csv", "junit", "markdown"]] = {
-    ".json": "json",
-    ".csv": "csv",
-    ".xml": "junit",
-    ".md": "markdown",
-}
 
 
 def report_file(raw: object) -> ReportFile:
@@ -211,7 +217,9 @@ def header(raw: object) -> Header:
     """Parse `Name: value` on one line."""
     name, colon, value = raw.partition(":") if isinstance(raw, str) else ("", "", "")
     name, value = name.strip(), value.strip(" \t")
-    remember_header(name, value)
+    if is_secret_header(name):
+        remember(value)
+        remember(value.rpartition(" ")[2])
     if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise Invalid("must be written NAME:VALUE", hint="for example 'X-Team: video'")
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
@@ -219,48 +227,6 @@ def header(raw: object) -> Header:
     if not value.isascii():
         raise Invalid(f"the value of {name} must be ASCII")
     return Header(name, value)
-
-
-def remember_header(name: str, value: str) -> None:
-    """Register the value of a secret header to be masked."""
-    if is_secret_header(name):
-        remember(value)
-        remember(value.rpartition(" ")[2])
-
-
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
-
-
-def parse_size(raw: str) -> int:
-    """Parse a size into bytes: `8M` and `8MiB` are 8 × 1024², `8MB` is 8,000,000. Raises `Invalid`."""
-    found = _SIZE.fullmatch(raw.strip())
-    if not found:
-        raise Invalid(f"must be a size, not {raw!r}", hint="for example 8M (8 × 1024²), 8MB (8,000,000) or 8388608")
-    number, unit, suffix = found.groups()
-    base = 1000 if (suffix or "").lower() == "b" else 1024
-    power = " kmgt".index(unit.lower()) if unit else 0
-    return int(float(number) * base**power) if "." in number else int(number) * base**power
-
-
-def written_size(count: int) -> str:
-    """Format `count` bytes so that `parse_size` returns it."""
-    return f"{count >> 20}M" if count and count % (1 << 20) == 0 else str(count)
-
-
-def size(minimum: int, **words: str | None) -> Callable[[object], Any]:
-    """Return a parser for sizes of at least `minimum` bytes, and for `words` with their values."""
-
-    def parse(raw: object) -> Any:
-        if isinstance(raw, str) and raw in words:
-            return words[raw]
-        amount = None if isinstance(raw, bool) or not isinstance(raw, (int, str)) else parse_size(str(raw))
-        if amount is None or amount < minimum:
-            raise Invalid(
-                f"must be {''.join(f'{word} or ' for word in words)}a size of at least {minimum}, not {raw!r}"
-            )
-        return amount
-
-    return parse
 
 
 def server_url(raw: object) -> str:

@@ -124,7 +124,7 @@ class Bench:
             session_factory=sessions.make,
             shut=sessions.shut,
             policy=policy,
-            **options,
+            **{"interval": lambda: policy.poll, **options},
         )
         self.began = time.monotonic()
 

@@ -429,7 +429,7 @@ def test_redirected_handshake_sends_no_credentials(server: ServerProcess, bench:
     """A websocket handshake answered with a redirect fails; nothing is sent to where it points."""
     target = server.url.replace("http", "ws") + "/socket.io/?transport=websocket&EIO=4"
     with raw_server(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode()) as (port, _):
-        one = bench(f"http://127.0.0.1:{port}", headers={"X-Token": "secret"}).start()
+        one = bench(f"http://127.0.0.1:{port}", headers=lambda: {"X-Token": "secret"}).start()
         one.reach("polling")
         assert seen(server, "dial") == []
 

@@ -282,18 +282,24 @@ def test_watch_continues_after_an_outage(tmp_path: Path) -> None:
         assert watching.files == {"a.mp4": "completed", "b.mp4": "completed"}
 
 
-def test_watch_of_a_forgotten_session_exits_4(tmp_path: Path) -> None:
-    """The session existed, and its end is unknown."""
+def test_watch_of_a_forgotten_session_cancels_its_file_and_exits_4() -> None:
+    """The session existed, and its end is unknown, as is that of the file that was being sent."""
     with running_server() as server:
         port = int(server.url.rpartition(":")[2])
         session = open_session(server.url)
+        body = body_of([text("sessionId", session), file("a.mp4", bytes(50_000), length=50_000)])
         with Watching(server.url, session) as watching:
             watching.until("channel.changed", to="live")
-            wait_until(lambda: polls(server, session))
-            server.stop()
+            with HalfSent(server.url, body) as request:
+                request.send(len(body) // 2)
+                watching.until("file.started", path="a.mp4")
+                server.stop()
             with EmbeddedServer(ServerConfig(), port=port):
                 assert watching.end() is Exit.FAILED_FOR_GOOD
         assert watching.ends == {session: "unknown"}
+        assert watching.of("file.progress")[-1]["phase"] == "cancelled"
+        assert watching.outcome is not None
+        assert watching.outcome.cancelled == 1
 
 
 def test_watch_without_a_server_exits_6() -> None:

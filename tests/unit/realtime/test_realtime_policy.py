@@ -1,30 +1,16 @@
-"""The policy table of wire contract 2, with its exact numbers, on a fake clock."""
+"""The policy of docs/protocol.md section 2, with its exact numbers, on a fake clock."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 
-from uploader_cli.core.events import ChannelReason, ChannelState, Transport
-from uploader_cli.realtime.policy import Machine, Policy
-from uploader_cli.realtime.signals import (
-    Action,
-    Close,
-    Dial,
-    DialFailed,
-    Dialled,
-    Drop,
-    Emit,
-    HangUp,
-    JoinAll,
-    Lost,
-    Signal,
-    Start,
-    Tick,
-)
+from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, Transport
+from uploader_cli.realtime.policy import Action, Dial, Dialled, Drop, JoinAll, Lost, Machine, Policy, Polling
 
 WS, POLLING = Transport.WEBSOCKET, Transport.POLLING
 
@@ -61,48 +47,53 @@ def until(time: float, first: World, then: World) -> World:
 REFUSED, HUNG, FINE = always(Down(), Down()), always(Hang(), Hang()), always(Up(), Up())
 
 
-def tell(action: Action) -> str:
+def described(action: Action) -> str:
     """An action in words: moves as `to transport reason attempt`, the others by name."""
     match action:
-        case Emit(event):
-            parts = [event.to, event.transport, event.reason, event.attempt]
+        case ChannelChanged():
+            parts = [action.to, action.transport, action.reason, action.attempt]
             return " ".join(str(part) for part in parts if part is not None)
         case Dial(_, transport, seconds):
             return f"dial {transport} {seconds:g}s"
+        case Polling():
+            return f"polls {action.name.lower()}"
     return type(action).__name__
 
 
-def play(world: World, end: float, events: dict[float, type[Lost] | type[Close]] | None = None) -> list[str]:
+def play(world: World, end: float, *, lost: float = math.inf, closed: float = math.inf) -> list[str]:
     """The timeline from the start until `end`: each line is a time and an action."""
     machine, now = Machine(), 0.0
-    due: list[tuple[float, Signal]] = [(0.0, Start())]
-    outside = dict(events or {})
     live = 0
+    steps: list[tuple[float, Callable[[float], list[Action]]]] = [
+        (0.0, machine.start),
+        (lost, lambda now: machine.handle(now, Lost(live, ChannelReason.LOST))),
+        (closed, lambda _now: machine.close()),
+    ]
     lines: list[str] = []
-    while now <= end:
-        times = [time for time, _ in due] + list(outside)
-        if machine.next_deadline is not None:
-            times.append(machine.next_deadline)
-        if not times or (now := min(times)) > end:
-            break
-        if due and min(due, key=lambda pair: pair[0])[0] == now:
-            signal: Signal = due.pop(due.index(min(due, key=lambda pair: pair[0])))[1]
-        elif now in outside:
-            signal = Close() if outside.pop(now) is Close else Lost(live, ChannelReason.LOST)
-        else:
-            signal = Tick()
-        for action in machine.handle(now, signal):
+    while True:
+        steps.sort(key=lambda pair: pair[0])
+        deadline = machine.next_deadline
+        now, step = steps[0] if steps and steps[0][0] <= (deadline or math.inf) else (deadline or math.inf, None)
+        if now > end:
+            return lines
+        if step is not None:
+            del steps[0]
+        for action in (step or machine.tick)(now):
             if isinstance(action, Dial):
                 match world(action.transport, now):
                     case Up(after):
-                        due.append((now + after, Dialled(action.number, after)))
+                        steps.append((now + after, reporting(machine, Dialled(action.number, after))))
                     case Down(after):
-                        due.append((now + after, DialFailed(action.number, ChannelReason.REFUSED)))
+                        failed = Lost(action.number, ChannelReason.REFUSED)
+                        steps.append((now + after, reporting(machine, failed)))
             if isinstance(action, JoinAll):
                 live = action.number
-            if not isinstance(action, Drop):
-                lines.append(f"{now:g} {tell(action)}")
-    return lines
+            if action != Drop(getattr(action, "number", 0)):
+                lines.append(f"{now:g} {described(action)}")
+
+
+def reporting(machine: Machine, report: Dialled | Lost) -> Callable[[float], list[Action]]:
+    return lambda now: machine.handle(now, report)
 
 
 def moves(lines: list[str]) -> list[str]:
@@ -120,7 +111,7 @@ def test_the_contracts_numbers_are_the_defaults() -> None:
     )
 
 
-TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
+TABLE: dict[str, tuple[World, float, dict[str, float], list[str]]] = {
     "the websocket is tried first, and is enough": (
         FINE,
         10,
@@ -169,7 +160,7 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
             "3 dial websocket 2.5s",
             "3 dial polling 5s",
             "3 polling http retries_exhausted",
-            "3 StartPolling",
+            "3 polls start",
         ],
     ),
     "hung: HTTP polling 5.0 s after the start, and the dial ends with it": (
@@ -181,7 +172,7 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
             "0 dial websocket 2.5s",
             "2.5 dial polling 2.5s",
             "5 polling http deadline",
-            "5 StartPolling",
+            "5 polls start",
         ],
     ),
     "slow failures: 5.0 s come before the third retry, and the dial under way goes on behind the polls": (
@@ -197,7 +188,7 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
             "3.25 dial polling 4.25s",
             "4 reconnecting refused 2",
             "5 polling http deadline",
-            "5 StartPolling",
+            "5 polls start",
             "5 dial websocket 2.5s",
             "5.75 dial polling 4.25s",
         ],
@@ -208,30 +199,30 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
         {},
         [
             "3 polling http retries_exhausted",
-            "3 StartPolling",
+            "3 polls start",
             "4 dial websocket 2.5s",
             "4 live websocket connected",
             "4 JoinAll",
-            "4 Reconcile",
-            "4 StopPolling",
+            "4 polls once",
+            "4 polls stop",
         ],
     ),
     "a loss is the first failure: the next dial is 1 s later": (
         FINE,
         60,
-        {10.0: Lost},
+        {"lost": 10.0},
         [
             "10 reconnecting lost 1",
             "11 dial websocket 2.5s",
             "11 live websocket recovered",
             "11 JoinAll",
-            "11 Reconcile",
+            "11 polls once",
         ],
     ),
     "a loss, then refused: 3 retries, 1 s after each failure, then HTTP polling": (
         until(5, FINE, REFUSED),
         13.5,
-        {10.0: Lost},
+        {"lost": 10.0},
         [
             "10 reconnecting lost 1",
             "11 dial websocket 2.5s",
@@ -243,19 +234,19 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
             "13 dial websocket 2.5s",
             "13 dial polling 5s",
             "13 polling http retries_exhausted",
-            "13 StartPolling",
+            "13 polls start",
         ],
     ),
     "a loss, then hung: HTTP polling 5.0 s after the loss": (
         until(5, FINE, HUNG),
         15.5,
-        {10.0: Lost},
+        {"lost": 10.0},
         [
             "10 reconnecting lost 1",
             "11 dial websocket 2.5s",
             "13.5 dial polling 2.5s",
             "15 polling http deadline",
-            "15 StartPolling",
+            "15 polls start",
         ],
     ),
     "a late dial wins behind the polls": (
@@ -266,24 +257,24 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
             "1 dial websocket 2.5s",
             "3.5 dial polling 2.5s",
             "5 polling http deadline",
-            "5 StartPolling",
+            "5 polls start",
             "5.5 live polling connected",
             "5.5 JoinAll",
-            "5.5 Reconcile",
-            "5.5 StopPolling",
+            "5.5 polls once",
+            "5.5 polls stop",
         ],
     ),
     "closing while live hangs up and is told": (
         FINE,
         60,
-        {7.0: Close},
-        ["7 StopPolling", "7 HangUp", "7 closed finished"],
+        {"closed": 7.0},
+        ["7 polls stop", "7 Drop", "7 closed finished"],
     ),
     "closing while polling stops the polls for good": (
         REFUSED,
         600,
-        {3.25: Close},
-        ["3 StartPolling", "3.25 StopPolling", "3.25 closed finished"],
+        {"closed": 3.25},
+        ["3 polls start", "3.25 polls stop", "3.25 closed finished"],
     ),
 }
 
@@ -292,7 +283,7 @@ TABLE: dict[str, tuple[World, float, dict, list[str]]] = {
 def test_channel_timeline(name: str) -> None:
     """Each row: how the world behaves, until when, what else happens, and the end of the timeline."""
     world, end, events, expected = TABLE[name]
-    lines = play(world, end, events)
+    lines = play(world, end, **events)
     assert lines[-len(expected) :] == expected
 
 
@@ -306,7 +297,7 @@ def test_dials_during_polling_back_off_to_a_minute() -> None:
 
 def test_backoff_restarts_after_each_reconnect() -> None:
     world = until(40, REFUSED, until(100, FINE, REFUSED))
-    lines = play(world, 110, {100.0: Lost})
+    lines = play(world, 110, lost=100.0)
     assert dials(lines)[-4:] == [
         "106 dial websocket 2.5s",
         "106 dial polling 5s",
@@ -317,7 +308,7 @@ def test_backoff_restarts_after_each_reconnect() -> None:
 
 def test_from_polling_the_channel_moves_only_to_live_or_closed() -> None:
     world = until(200, until(100, REFUSED, HUNG), FINE)
-    after = moves(play(world, 1000, {900.0: Close}))[5:]
+    after = moves(play(world, 1000, closed=900.0))[5:]
     assert [line.split()[1] for line in after] == ["live", "closed"]
 
 
@@ -330,19 +321,14 @@ def test_a_dial_takes_five_seconds_at_the_most() -> None:
 
 def test_each_retry_is_reported_with_its_number_and_cause() -> None:
     machine = Machine()
-    events = []
-
-    def feed(now: float, signal: Signal) -> list[Action]:
-        actions = machine.handle(now, signal)
-        events.extend(action.event for action in actions if isinstance(action, Emit))
-        return actions
-
-    feed(0.0, Start())
+    machine.start(0.0)
+    actions: list[Action] = []
     for attempt in range(4):
         for number in (2 * attempt + 1, 2 * attempt + 2):
-            feed(float(attempt), DialFailed(number, ChannelReason.REFUSED))
-        feed(attempt + 1.0, Tick())
-    assert [(event.from_, event.to, event.attempt) for event in events[1:]] == [
+            actions += machine.handle(float(attempt), Lost(number, ChannelReason.REFUSED))
+        actions += machine.tick(attempt + 1.0)
+    events = [action for action in actions if isinstance(action, ChannelChanged)]
+    assert [(event.from_, event.to, event.attempt) for event in events] == [
         (ChannelState.CONNECTING, ChannelState.RECONNECTING, 1),
         (ChannelState.RECONNECTING, ChannelState.RECONNECTING, 2),
         (ChannelState.RECONNECTING, ChannelState.RECONNECTING, 3),
@@ -350,49 +336,46 @@ def test_each_retry_is_reported_with_its_number_and_cause() -> None:
     ]
 
 
-def test_latency_is_in_milliseconds() -> None:
+@pytest.fixture
+def started() -> Machine:
     machine = Machine()
-    machine.handle(0.0, Start())
-    told = [action.event for action in machine.handle(0.5, Dialled(1, 0.0123)) if isinstance(action, Emit)]
-    assert told[0].latency_ms == 12.3
+    machine.start(0.0)
+    return machine
 
 
-def test_result_of_an_abandoned_dial_is_ignored() -> None:
-    machine = Machine()
-    machine.handle(0.0, Start())
-    machine.handle(2.5, Tick())  # the websocket's time is up; polling is try 2
-    assert machine.handle(2.6, Dialled(1, 2.6)) == [Drop(1)]
-    assert machine.handle(2.7, DialFailed(1, ChannelReason.REFUSED)) == []
-    assert machine.handle(2.8, Lost(1, ChannelReason.LOST)) == []
-    assert machine.state is ChannelState.CONNECTING
+def test_latency_is_in_milliseconds(started: Machine) -> None:
+    event = started.handle(0.5, Dialled(1, 0.0123))[0]
+    assert isinstance(event, ChannelChanged)
+    assert event.latency_ms == 12.3
 
 
-def test_connection_lost_before_it_was_reported_is_a_failed_dial() -> None:
-    machine = Machine()
-    machine.handle(0.0, Start())
-    actions = machine.handle(0.1, Lost(1, ChannelReason.LOST))
+def test_result_of_an_abandoned_dial_is_ignored(started: Machine) -> None:
+    started.tick(2.5)  # the websocket's time is up; polling is try 2
+    assert started.handle(2.6, Dialled(1, 2.6)) == [Drop(1)]
+    assert started.handle(2.7, Lost(1, ChannelReason.REFUSED)) == []
+    assert started.state is ChannelState.CONNECTING
+
+
+def test_connection_lost_before_it_was_reported_is_a_failed_dial(started: Machine) -> None:
+    actions = started.handle(0.1, Lost(1, ChannelReason.LOST))
     assert actions[0] == Drop(1)
     assert isinstance(actions[1], Dial)
-    assert machine.handle(0.2, Dialled(1, 0.1)) == [Drop(1)]
+    assert started.handle(0.2, Dialled(1, 0.1)) == [Drop(1)]
 
 
-@pytest.mark.parametrize("signal", [Start(), Tick(), Close(), DialFailed(1, ChannelReason.REFUSED)])
-def test_a_closed_channel_stays_closed(signal: Signal) -> None:
-    machine = Machine()
-    machine.handle(0.0, Start())
-    machine.handle(1.0, Close())
-    assert machine.handle(2.0, signal) == []
-    assert machine.next_deadline is None
+def test_a_closed_channel_stays_closed(started: Machine) -> None:
+    started.close()
+    assert started.start(2.0) == []
+    assert started.tick(2.0) == []
+    assert started.close() == []
+    assert started.handle(2.0, Lost(1, ChannelReason.REFUSED)) == []
+    assert started.next_deadline is None
 
 
-def test_closing_drops_the_dial_under_way() -> None:
-    machine = Machine()
-    machine.handle(0.0, Start())
-    assert Drop(1) in machine.handle(1.0, Close())
+def test_closing_drops_the_dial_under_way(started: Machine) -> None:
+    assert Drop(1) in started.close()
 
 
-def test_close_leaves_the_sessions_of_a_live_connection() -> None:
-    machine = Machine()
-    machine.handle(0.0, Start())
-    machine.handle(0.1, Dialled(1, 0.1))
-    assert HangUp(1) in machine.handle(1.0, Close())
+def test_close_leaves_the_sessions_of_a_live_connection(started: Machine) -> None:
+    started.handle(0.1, Dialled(1, 0.1))
+    assert Drop(1, leave=True) in started.close()

@@ -88,7 +88,7 @@ def test_listeners_get_a_batch_at_once_before_the_observers_refresh() -> None:
     loop.emit(ev.FileSelected(1, "1.mp4", 5))  # not public
     loop.emit(completed(0))
     loop.turn()
-    told = ["FileStarted", "FileProgress", "FileCompleted"]
+    told = ["FileStarted", "FileProgress", "FileCompleted", "FileEnded"]
     assert both.told == [*told, " ".join(told), "refresh"]
     both.told.clear()
     loop.turn()
@@ -118,7 +118,7 @@ def test_event_has_the_time_at_which_it_was_emitted() -> None:
     loop = loop_of(clock=clock)
     loop.emit(started(0))
     clock.pass_(0.03)
-    loop.emit(completed(0))
+    loop.emit(ev.FileFailed(0, "0.mp4", ev.FailureCode.NETWORK, "gone", retryable=True))
     clock.pass_(5)
     loop.turn()
     assert loop.state.finished[0].seconds == pytest.approx(0.03)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.walk import Unusable, walk
+from uploader_cli.selection.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def test_invalid_ignore_file_fails_and_its_directory_is_skipped(here: Path, text
     make(a_mp4="", x__b_mp4="", y__c_mp4="")
     Path("d/x/.uploaderignore").write_text(text)
     assert sent() == "d/a.mp4 d/y/c.mp4"
-    (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, Unusable)]
+    (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, FileFailed)]
     assert (bad.path, bad.code) == ("d/x/.uploaderignore", FailureCode.UNREADABLE)
     assert bad.message.startswith(words)
     assert bad.message.endswith("; its directory is not uploaded")
@@ -135,7 +135,7 @@ def test_unreadable_ignore_file_fails(here: Path) -> None:
     Path("d/.uploaderignore").chmod(0)
     with as_anyone():
         (bad,) = [step for step in walk(["d"], Filters()) if step]
-    assert isinstance(bad, Unusable)
+    assert isinstance(bad, FileFailed)
     assert bad.message == "can't be read: Permission denied; its directory is not uploaded"
 
 
@@ -145,7 +145,7 @@ def test_unreadable_directory_is_reported_by_its_own_name(here: Path, mode: int)
     make(a_mp4="", x__b_mp4="")
     Path("d/x").chmod(mode)
     with as_anyone():
-        (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, Unusable)]
+        (bad,) = [step for step in walk(["d"], Filters()) if isinstance(step, FileFailed)]
     Path("d/x").chmod(0o700)
     assert (bad.path, bad.code, bad.message) == ("d/x", FailureCode.UNREADABLE, "Permission denied")
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.manifest import NAMED, Manifest, format_of, look
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
-from uploader_cli.selection.walk import Skipped, Unusable
 from uploader_cli.transfer.journal.reading import path_key
 
 if TYPE_CHECKING:
@@ -153,20 +152,20 @@ def test_a_line_that_can_not_be_used_is_a_failed_file() -> None:
     content = 'path,category\na.mp4,\ngone.mp4,\na.mp4,work\n"'
     ok, gone, work, end = selected(manifest(content, Format.CSV, strict=False))
     assert isinstance(ok, LocalFile)
-    assert isinstance(gone, Unusable)
+    assert isinstance(gone, FileFailed)
     assert gone.message == "no such file (line 3 of the list)"
     assert (gone.file, gone.path, gone.code) == (1, "gone.mp4", FailureCode.VANISHED)
-    assert isinstance(work, Unusable)
+    assert isinstance(work, FileFailed)
     assert (work.path, work.code) == ("line 4 of the list", FailureCode.BAD_LINE)
-    assert isinstance(end, Unusable)
+    assert isinstance(end, FileFailed)
     assert end.path == "line 5 of the list"
 
 
 @posix
 def test_a_file_that_is_listed_twice_is_selected_once() -> None:
     found = selected(manifest(f"a.mp4\n./a.mp4\n{os.path.abspath('a.mp4')}\n"))
-    assert [type(item) for item in found] == [LocalFile, Skipped, Skipped]
-    assert found[1] == Skipped(1, "./a.mp4", SkipReason.DUPLICATE)
+    assert [type(item) for item in found] == [LocalFile, FileSkipped, FileSkipped]
+    assert found[1] == FileSkipped(1, "./a.mp4", SkipReason.DUPLICATE)
 
 
 def test_the_same_file_for_several_places_is_as_many_files() -> None:
@@ -174,7 +173,7 @@ def test_the_same_file_for_several_places_is_as_many_files() -> None:
     content = "path,name,category\na.mp4,,\na.mp4,,personal\na.mp4,,scenic\na.mp4,other.mp4,\na.mp4,other.mp4,scenic\n"
     found = selected(manifest(content, Format.CSV))
     files = [item for item in found if isinstance(item, LocalFile)]
-    assert found[1] == Skipped(1, "a.mp4", SkipReason.DUPLICATE)
+    assert found[1] == FileSkipped(1, "a.mp4", SkipReason.DUPLICATE)
     assert [(file.relative_path, file.category) for file in files] == [
         ("a.mp4", None),
         ("a.mp4", "scenic"),

@@ -10,10 +10,9 @@ from fakes import local_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import Shard
-from uploader_cli.selection.shard import holds, sharded
-from uploader_cli.selection.walk import Skipped, Unusable
+from uploader_cli.selection.selection import holds, sharded
 
 
 @given(st.text(max_size=20).filter(lambda name: "\0" not in name), st.integers(1, 9))
@@ -39,9 +38,14 @@ def test_files_of_another_shard_are_passed_by() -> None:
     """Also skipped or unreadable files are reported by one shard alone."""
     steps = [
         *[local_file(f"d/{number}.mp4", number) for number in range(20)],
-        *[Skipped(number, f"/there/{number}", SkipReason.SYMLINK, f"d/{number}") for number in range(20, 40)],
         *[
-            Unusable(number, f"/there/{number}", FailureCode.UNREADABLE, "", relative_path=f"d/{number}")
+            FileSkipped(number, f"/there/{number}", SkipReason.SYMLINK, relative_path=f"d/{number}")
+            for number in range(20, 40)
+        ],
+        *[
+            FileFailed(
+                number, f"/there/{number}", FailureCode.UNREADABLE, "", retryable=False, relative_path=f"d/{number}"
+            )
             for number in range(40, 60)
         ],
         None,
@@ -59,8 +63,8 @@ def test_without_a_shard_all_is_kept() -> None:
 
 def test_where_the_files_lie_does_not_matter() -> None:
     """Two machines may have the same tree in different places."""
-    here = Skipped(0, "/mnt/a/d/x", SkipReason.SYMLINK, "d/x")
-    there = Skipped(0, "/srv/b/d/x", SkipReason.SYMLINK, "d/x")
+    here = FileSkipped(0, "/mnt/a/d/x", SkipReason.SYMLINK, relative_path="d/x")
+    there = FileSkipped(0, "/srv/b/d/x", SkipReason.SYMLINK, relative_path="d/x")
     assert [bool(*sharded([here], Shard(n, 5))) for n in range(1, 6)] == [
         bool(*sharded([there], Shard(n, 5))) for n in range(1, 6)
     ]

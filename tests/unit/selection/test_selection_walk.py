@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.walk import Selected, Skipped, Unusable, missing, walk
+from uploader_cli.selection.walk import Selected, missing, walk
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links, FIFOs and names of bytes")
 
@@ -48,9 +48,9 @@ def line(items: list[Selected]) -> str:
 
 def mark(item: Selected) -> str:
     match item:
-        case Skipped():
+        case FileSkipped():
             return f"!{item.reason}"
-        case Unusable():
+        case FileFailed():
             return f"!{item.code}"
     return ""
 
@@ -279,7 +279,7 @@ def test_a_pipe_is_skipped_where_it_was_found_and_fails_where_it_was_named(here:
     os.mkfifo("d/pipe")
     assert line(found("d")) == "d/a.mp4 d/pipe!special"
     (item,) = found("d/pipe")
-    assert item == Unusable(0, "d/pipe", FailureCode.UNREADABLE, "not a regular file", relative_path="pipe")
+    assert item == FileFailed(0, "d/pipe", FailureCode.UNREADABLE, "not a regular file", retryable=False)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="files of /proc are Linux's")
@@ -288,7 +288,7 @@ def test_file_with_content_beyond_its_size_is_no_regular_file(here: Path) -> Non
     make("d/a.mp4")
     Path("d/empty").touch()
     (item,) = found("/proc/self/status")
-    assert isinstance(item, Unusable)
+    assert isinstance(item, FileFailed)
     assert item.message == "has content although its size is 0: copy it to a regular file first"
     assert line(found("d")) == "d/a.mp4 d/empty"
     os.symlink("/proc/self/status", "d/status")
@@ -325,7 +325,7 @@ def test_vanished_argument_is_reported(here: Path) -> None:
 
 def test_unusable_file_has_the_system_message(here: Path) -> None:
     (item,) = found("gone")
-    assert isinstance(item, Unusable)
+    assert isinstance(item, FileFailed)
     assert item.message == "No such file or directory"
 
 
@@ -342,7 +342,7 @@ def test_a_broken_link_is_not_missing(here: Path) -> None:
     assert missing(["broken"]) == []
     (item,) = found("broken")
     assert line([item]) == "broken!vanished"
-    assert isinstance(item, Unusable)
+    assert isinstance(item, FileFailed)
     assert item.message == "a symbolic link to a file that does not exist"
 
 

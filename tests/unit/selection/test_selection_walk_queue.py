@@ -10,10 +10,9 @@ import pytest
 from fakes import Clock, local_file
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.selection import selection as selection_module
 from uploader_cli.selection.selection import AHEAD, MOST_AHEAD, Selection
-from uploader_cli.selection.walk import Skipped, Unusable
 from uploader_cli.selection.walk_queue import WalkQueue
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def taken(walk_queue: WalkQueue, count: int) -> list[int]:
 
 
 def test_a_small_selection_is_known_as_a_whole() -> None:
-    selection = Selection([*files(3), None, Skipped(3, "x", SkipReason.SYMLINK)])
+    selection = Selection([*files(3), None, FileSkipped(3, "x", SkipReason.SYMLINK)])
     assert selection.complete
     assert [item.file for item in selection.ahead] == [0, 1, 2, 3]
     assert [file.file for file in selection.files] == [0, 1, 2]
@@ -91,7 +90,7 @@ def test_slow_walk_is_waited_for_one_second(step: str | None) -> None:
 
 
 def test_what_can_not_be_sent_is_not_collected_without_end() -> None:
-    selection = Selection(Skipped(number, "x", SkipReason.SYMLINK) for number in itertools.count())
+    selection = Selection(FileSkipped(number, "x", SkipReason.SYMLINK) for number in itertools.count())
     assert len(selection.ahead) == MOST_AHEAD
 
 
@@ -101,7 +100,10 @@ def test_what_can_not_be_sent_is_not_collected_without_end() -> None:
 def test_known_files_are_returned_in_order_without_a_thread() -> None:
     told: list[ev.Event] = []
     one, two = files(2)
-    odd = [Skipped(2, "link", SkipReason.SYMLINK), Unusable(3, "locked", FailureCode.UNREADABLE, "no")]
+    odd = [
+        FileSkipped(2, "link", SkipReason.SYMLINK),
+        FileFailed(3, "locked", FailureCode.UNREADABLE, "no", retryable=False),
+    ]
     walk_queue = WalkQueue(Selection([one, *odd, two]), told.append)
     assert told == []
     before = threading.active_count()
@@ -137,8 +139,7 @@ def test_walk_stays_within_the_lookahead() -> None:
     walk_queue.start()
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
     assert walk_queue.take(0.05) is None
-    walk_queue.settled()
-    walk_queue.settled()
+    walk_queue.settle([ev.FileSkipped(number, "", SkipReason.PRESENT) for number in range(2)])
     assert taken(walk_queue, 2) == [5, 6]
     assert walk_queue.close() == []
     assert next(looked) <= 9, "the next one may have been looked at, in hand of the walk"
@@ -162,7 +163,7 @@ def test_walk_advances_by_the_files_that_a_batch_ended() -> None:
 def test_the_end_of_a_walk_makes_totals_final() -> None:
     told: list[ev.Event] = []
     walk_queue = WalkQueue(
-        Selection([*files(3), None, Skipped(3, "x", SkipReason.SPECIAL), *files(2, start=4)]), told.append
+        Selection([*files(3), None, FileSkipped(3, "x", SkipReason.SPECIAL), *files(2, start=4)]), told.append
     )
     walk_queue.start()
     assert taken(walk_queue, 5) == [0, 1, 2, 4, 5]

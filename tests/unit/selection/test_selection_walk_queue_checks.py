@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode
+from uploader_cli.core.events import FailureCode, FileFailed
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection import walk_queue as backlog_module
+from uploader_cli.selection import walk_queue as module
 from uploader_cli.selection.selection import Selection
 from uploader_cli.selection.walk_queue import WalkQueue
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.selection.walk import Unusable
 
 GUARD = 30.0
 SHA256 = hashlib.sha256(b"aaa").hexdigest()
@@ -50,7 +49,7 @@ def test_differing_file_fails_and_is_not_sent(files: list[LocalFile]) -> None:
 
 def test_long_check_names_its_file(files: list[LocalFile], monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file is named while it is compared, and not any more after that."""
-    monkeypatch.setattr(backlog_module, "NOTICEABLE", 3)
+    monkeypatch.setattr(module, "NOTICEABLE", 3)
     told: list[ev.Event] = []
     files[1] = replace(files[1], sha256=None)
     walk_queue = WalkQueue(Selection(files), told.append)
@@ -66,16 +65,16 @@ def test_an_interrupt_ends_the_checks_and_loses_no_file(
 ) -> None:
     """Those that were not compared are left over like those that were: all are cancelled."""
     begun, closed = threading.Event(), threading.Event()
-    check = backlog_module.differs
+    check = module.differs
 
-    def slow(file: LocalFile, go_on: Callable[[], None]) -> Unusable | None:
+    def slow(file: LocalFile, go_on: Callable[[], None]) -> FileFailed | None:
         if file.file == 1:
             begun.set()
             assert closed.wait(GUARD)
         return check(file, go_on)
 
-    monkeypatch.setattr(backlog_module, "differs", slow)
-    monkeypatch.setattr(backlog_module, "_JOIN", GUARD)
+    monkeypatch.setattr(module, "differs", slow)
+    monkeypatch.setattr(module, "_JOIN", GUARD)
     walk_queue = WalkQueue(Selection(files), lambda _event: None)
     walk_queue.start()
     assert begun.wait(GUARD)

@@ -37,7 +37,6 @@ class TestCapabilities:
         found = parse_capabilities(OFFER, SERVER)
         assert found == Capabilities(
             "https://up.example:8443/api/upload/files/",
-            "1.0.0",
             frozenset({"creation", "checksum", "concatenation", "creation-with-upload"}),
             frozenset({"sha1", "sha256"}),
             1000,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.checks.doctor.context import address_of
 from uploader_cli.checks.doctor.findings import Finding, fine, warning
-from uploader_cli.settings.layers import DEFAULT
+from uploader_cli.settings import DEFAULT
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
 

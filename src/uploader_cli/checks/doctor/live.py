@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.checks.doctor.findings import Finding, fine, warning
 from uploader_cli.core.events import ChannelReason, Transport
-from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
@@ -85,7 +85,7 @@ def long_polling(context: Context) -> Finding:
 def _dial(context: Context, transport: Transport) -> str | ChannelReason:
     """Connect, join and leave; return a description, or the reason of a failure."""
     sockets = Sockets()
-    news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
+    news: queue.Queue[Dialled | Lost] = queue.Queue()
     heard: queue.Queue[object] = queue.Queue()
     connection = Connection(
         context.settings.server,

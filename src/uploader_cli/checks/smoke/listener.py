@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.checks.smoke.verdicts import NotOffered, Prevented
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import JsonObject, as_object
-from uploader_cli.realtime.signals import Dial, DialFailed, Dialled, Lost
+from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.transfer.http import make_session
 from uploader_cli.transfer.wire import Sockets
@@ -36,7 +36,7 @@ class Listener:
         """The received events, in order; an invalid one is an empty object."""
         sockets = Sockets()
         token = {"Authorization": f"Bearer {site.token}"} if site.token else {}
-        self._news: queue.Queue[Dialled | DialFailed | Lost] = queue.Queue()
+        self._news: queue.Queue[Dialled | Lost] = queue.Queue()
         self._heard = threading.Condition()
         self._room: str | None = None
         self._over = False

@@ -1,0 +1,144 @@
+"""The config files: of the working directory and of the user, each with profiles."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from uploader_cli.errors import UsageError
+from uploader_cli.settings.model import OPTIONS, Layer, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PROFILES = "profile"  # the table of a config file that holds the profiles
+_HEAD = """\
+# The settings of `uploader`. Commented lines show the default, or an example where there is none.
+# Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
+# it may contain. `uploader config` shows the effective settings and their sources.
+"""
+_FOOT = """
+# A profile is selected with --profile NAME or UPLOADER_PROFILE and overrides the settings above:
+# [profile.staging]
+# server = "staging.example"
+"""
+
+
+class Given(NamedTuple):
+    """A raw value; relative paths in it start at `base`."""
+
+    raw: Any
+    source: Source
+    base: Path
+
+
+class Config(NamedTuple):
+    """The settings of one config file, and of its profiles by name."""
+
+    base: Mapping[str, Given] = {}
+    profiles: Mapping[str, Mapping[str, Given]] = {}
+
+
+def user_config_file() -> Path:
+    """Return the path of the user's config file, which may not exist."""
+    import platformdirs
+
+    return platformdirs.user_config_path("uploader") / "config.toml"
+
+
+def config_template(hints: Mapping[str, tuple[str, str]]) -> str:
+    """Return a config file with all settings commented out; `hints` has a description and an example value of each."""
+    parts = [_HEAD]
+    for name, option in OPTIONS.items():
+        if option.in_config:
+            sentence, example = hints[name]
+            value = [example] if option.many else example if option.default in (None, "") else option.default
+            parts.append(f"\n# {sentence}\n# {name} = {json.dumps(value)}\n")
+    return "".join([*parts, _FOOT])
+
+
+def of_user(file: Path | None) -> Config:
+    """Read the user's config file, if it exists. Raises `UsageError`."""
+    return _config(_read(file), file, Layer.USER_CONFIG, Layer.USER_PROFILE) if file else Config()
+
+
+def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str, ...]]:
+    """Read `uploader.toml`, else `[tool.uploader]` of `pyproject.toml`, in `cwd` only; also return notes for the user.
+
+    The directory may belong to somebody else, so it may not set options that send a secret or a linked file elsewhere,
+    run a command or write a file. Raises `UsageError`.
+    """
+    own, shared = cwd / "uploader.toml", cwd / "pyproject.toml"
+    tool = _read(shared).get("tool", {})
+    section = tool.get("uploader") if isinstance(tool, dict) else None
+    notes: tuple[str, ...] = ()
+    file, table = shared, section
+    if own.is_file():
+        if section is not None:
+            notes = (f"[tool.uploader] in {shared} is ignored because {own} exists",)
+        file, table = own, _read(own)
+    if table is None:
+        return Config(), notes
+    found = _config(table, file, Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
+    for settings in (found.base, *found.profiles.values()):
+        for name, given in settings.items():
+            if not OPTIONS[name].allow_cwd_config:
+                raise UsageError(
+                    f"{given.source}: not allowed in the config of a working directory, which may be untrusted",
+                    hint=f"use {OPTIONS[name].ways(user_config)}",
+                )
+    return found, notes
+
+
+def _config(table: object, file: Path, base: Layer, profile: Layer) -> Config:
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: [tool.uploader] must be a table")
+    profiles = table.get(PROFILES, {})
+    if not isinstance(profiles, dict) or not all(isinstance(inner, dict) for inner in profiles.values()):
+        raise UsageError(f"{file}: {PROFILES}: each profile must be a table", hint=f"write [{PROFILES}.NAME]")
+    own = {key: raw for key, raw in table.items() if key != PROFILES}
+    return Config(
+        _settings(own, file, base),
+        {name: _settings(inner, file, profile, f"{PROFILES}.{name}.") for name, inner in profiles.items()},
+    )
+
+
+def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = "") -> Mapping[str, Given]:
+    found = {}
+    for key, raw in table.items():
+        name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
+        if name not in OPTIONS or name == PROFILES:
+            import difflib  # deferred: it is slow
+
+            near = difflib.get_close_matches(name, [*OPTIONS.keys() - {PROFILES}], n=1, cutoff=0)[0]
+            raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
+        if not OPTIONS[name].in_config:
+            raise UsageError(f"{source}: secrets are not allowed in config files", hint=f"use {OPTIONS[name].ways()}")
+        if OPTIONS[name].many and not isinstance(raw, list):
+            raise UsageError(f"{source}: must be a list", hint=f'write {key} = ["…"]')
+        found[name] = Given(raw, source, file.parent)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Parse the file; an empty dictionary if it does not exist."""
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{file}: can't be read ({error.strerror})") from None
+    import tomllib  # deferred: most directories have no config
+
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line, problem = content.count(b"\n", 0, error.start) + 1, "not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+)", str(error))
+        line, problem = int(at[1]) if at else content.count(b"\n") + 1, str(error)
+    except (RecursionError, ValueError):  # tomllib does not say where
+        line, problem = 1, "it is nested too deeply, or a number in it is too long"
+    raise UsageError(f"{file}, line {line}: not valid TOML: {problem}", hint="fix the file or move it away")
